@@ -1,0 +1,54 @@
+//! The peer with the fewest active requests for its weight; round robin among equals (nginx `least_conn`).
+
+use super::{Peer, Usable, round_robin};
+
+pub(super) fn choose(peers: &[Peer], usable: &Usable) -> Option<usize> {
+    // a/w < b/v compared as a*v < b*w: no division, no rounding.
+    let load = |a: &Peer, b: &Peer| {
+        let (left, right) = (
+            u64::from(a.active.get()) * u64::from(b.weight),
+            u64::from(b.active.get()) * u64::from(a.weight),
+        );
+        left.cmp(&right)
+    };
+    let least = usable
+        .iter()
+        .copied()
+        .min_by(|&a, &b| load(&peers[a], &peers[b]))?;
+    let equals: Usable = usable
+        .iter()
+        .copied()
+        .filter(|&idx| load(&peers[idx], &peers[least]).is_eq())
+        .collect();
+    round_robin::choose(peers, &equals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::peers;
+    use super::*;
+
+    #[test]
+    fn the_idle_peer_is_preferred() {
+        let peers = peers(&[1, 1]);
+        peers[0].active.set(1);
+        assert_eq!(choose(&peers, &vec![0, 1]), Some(1));
+    }
+
+    #[test]
+    fn activity_counts_in_relation_to_weight() {
+        let peers = peers(&[4, 1]);
+        peers[0].active.set(2);
+        peers[1].active.set(1);
+        assert_eq!(choose(&peers, &vec![0, 1]), Some(0));
+    }
+
+    #[test]
+    fn equals_take_turns() {
+        let peers = peers(&[1, 1, 1]);
+        let order: Vec<usize> = (0..6)
+            .filter_map(|_| choose(&peers, &vec![0, 1, 2]))
+            .collect();
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Chooses the peer of each try and hears how it went. One policy a file.
+
+mod least_conn;
+mod plugin;
+mod round_robin;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use castling_abi::PeerOutcome;
+use http::HeaderValue;
+
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::wasm::Plugin;
+use plugin::PluginPolicy;
+
+/// The peers of an upstream and the policy that chooses among them.
+pub struct Balancer {
+    peers: Box<[Peer]>,
+    policy: Policy,
+    /// The peers' labels by index, for plugins.
+    labels: Arc<[Arc<str>]>,
+}
+
+/// One address that requests can be sent to.
+pub struct Peer {
+    pub address: SocketAddr,
+    /// `address` as text, for logs and plugins.
+    pub label: Arc<str>,
+    /// Its name in the config, for the `Host` field.
+    pub host: HeaderValue,
+    pub weight: u32,
+    /// Requests under way there, from this worker.
+    active: Cell<u32>,
+    /// Taken only when no other is left until then.
+    cooling_until: Cell<Option<Instant>>,
+    /// Smooth weighted round robin's score.
+    score: Cell<i64>,
+}
+
+enum Policy {
+    RoundRobin,
+    LeastConn,
+    Plugin(PluginPolicy),
+}
+
+/// A peer that did not answer is passed over for this long while others are there (nginx `fail_timeout`).
+const COOLING: Duration = Duration::from_secs(10);
+
+/// Peers that were tried for one request, by index.
+#[derive(Default)]
+pub struct Tried(Vec<usize>);
+
+impl Tried {
+    pub fn contains(&self, peer_idx: usize) -> bool {
+        self.0.contains(&peer_idx)
+    }
+
+    pub fn insert(&mut self, peer_idx: usize) {
+        self.0.push(peer_idx);
+    }
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, host: HeaderValue, weight: u32) -> Self {
+        Self {
+            address,
+            label: Arc::from(address.to_string()),
+            host,
+            weight,
+            active: Cell::new(0),
+            cooling_until: Cell::new(None),
+            score: Cell::new(0),
+        }
+    }
+
+    fn is_cooling(&self, now: Instant) -> bool {
+        self.cooling_until.get().is_some_and(|until| now < until)
+    }
+}
+
+/// A request under way at a peer; counted until it is dropped.
+pub struct Active {
+    balancer: Rc<Balancer>,
+    peer_idx: usize,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let active = &self.balancer.peers[self.peer_idx].active;
+        active.set(active.get() - 1);
+    }
+}
+
+impl Balancer {
+    pub fn round_robin(peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(peers, Policy::RoundRobin)
+    }
+
+    pub fn least_conn(peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(peers, Policy::LeastConn)
+    }
+
+    /// The plugin must implement `balance`.
+    pub fn plugin(peers: Vec<Peer>, plugin: Rc<Plugin>) -> Rc<Self> {
+        Self::new(peers, Policy::Plugin(PluginPolicy::new(plugin)))
+    }
+
+    fn new(peers: Vec<Peer>, policy: Policy) -> Rc<Self> {
+        let labels = peers.iter().map(|peer| Arc::clone(&peer.label)).collect();
+        Rc::new(Self {
+            peers: peers.into(),
+            policy,
+            labels,
+        })
+    }
+
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// The peer for the next try; `None` when all were tried. Counts it as active.
+    pub async fn choose(
+        self: &Rc<Self>,
+        exchange: &mut Box<Exchange>,
+        tried: &Tried,
+    ) -> Result<Option<(usize, Active)>, Error> {
+        let usable = self.usable(tried);
+        let chosen = match &self.policy {
+            Policy::RoundRobin => round_robin::choose(&self.peers, &usable),
+            Policy::LeastConn => least_conn::choose(&self.peers, &usable),
+            Policy::Plugin(policy) => match policy.choose(self, exchange, tried).await? {
+                Some(peer_idx) => Some(peer_idx),
+                None => round_robin::choose(&self.peers, &usable),
+            },
+        };
+        Ok(chosen.map(|peer_idx| {
+            let active = &self.peers[peer_idx].active;
+            active.set(active.get() + 1);
+            (
+                peer_idx,
+                Active {
+                    balancer: Rc::clone(self),
+                    peer_idx,
+                },
+            )
+        }))
+    }
+
+    /// A try has ended.
+    pub async fn done(
+        &self,
+        exchange: &mut Box<Exchange>,
+        peer_idx: usize,
+        outcome: PeerOutcome,
+        latency: Duration,
+    ) {
+        let peer = &self.peers[peer_idx];
+        match outcome {
+            PeerOutcome::Responded => peer.cooling_until.set(None),
+            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
+                peer.cooling_until.set(Some(Instant::now() + COOLING));
+            }
+            PeerOutcome::Cancelled => {}
+        }
+        if let Policy::Plugin(policy) = &self.policy {
+            policy
+                .done(self, exchange, peer_idx, outcome, latency)
+                .await;
+        }
+    }
+
+    /// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
+    fn usable(&self, tried: &Tried) -> Usable {
+        let now = Instant::now();
+        let untried = |idx: &usize| !tried.contains(*idx);
+        let warm: Vec<usize> = (0..self.peers.len())
+            .filter(untried)
+            .filter(|&idx| !self.peers[idx].is_cooling(now))
+            .collect();
+        match warm.is_empty() {
+            false => warm,
+            true => (0..self.peers.len()).filter(untried).collect(),
+        }
+    }
+}
+
+/// Indices into the peers, ascending.
+type Usable = Vec<usize>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn peers(weights: &[u32]) -> Vec<Peer> {
+        weights
+            .iter()
+            .enumerate()
+            .map(|(idx, &weight)| {
+                let port = u16::try_from(9000 + idx).unwrap();
+                Peer::new(
+                    SocketAddr::from(([127, 0, 0, 1], port)),
+                    HeaderValue::from_static("h"),
+                    weight,
+                )
+            })
+            .collect()
+    }
+
+    fn fail(balancer: &Balancer, peer_idx: usize) {
+        balancer.peers[peer_idx]
+            .cooling_until
+            .set(Some(Instant::now() + COOLING));
+    }
+
+    #[test]
+    fn a_failed_peer_is_passed_over_while_there_are_others() {
+        let balancer = Balancer::round_robin(peers(&[1, 1, 1]));
+        fail(&balancer, 1);
+        assert_eq!(balancer.usable(&Tried::default()), [0, 2]);
+    }
+
+    #[test]
+    fn failed_peers_are_taken_when_nothing_else_is_left() {
+        let balancer = Balancer::round_robin(peers(&[1, 1]));
+        fail(&balancer, 0);
+        fail(&balancer, 1);
+        assert_eq!(balancer.usable(&Tried::default()), [0, 1]);
+        assert_eq!(balancer.usable(&Tried(vec![0])), [1]);
+        assert_eq!(balancer.usable(&Tried(vec![0, 1])), [0; 0]);
+    }
+}

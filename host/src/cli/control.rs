@@ -1,0 +1,77 @@
+//! `castling reload`, `stop` and `reopen`: commands for a running gateway.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::config;
+use crate::process::{Reply, Request};
+
+use super::Outcome;
+
+pub(super) fn reload(config: &Path) -> Outcome {
+    match ask(config, Request::Reload)? {
+        Reply::Reloaded(done) => {
+            let workers = match done.workers {
+                1 => "1 worker".to_owned(),
+                count => format!("{count} workers"),
+            };
+            println!(
+                "generation {} serves ({workers}), {:.2} s",
+                done.generation, done.seconds
+            );
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(super) fn stop(config: &Path, fast: bool) -> Outcome {
+    let begun = Instant::now();
+    match ask(config, Request::Stop { fast })? {
+        Reply::Stopping => {
+            println!("stopped, {:.2} s", begun.elapsed().as_secs_f64());
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(super) fn reopen(config: &Path) -> Outcome {
+    match ask(config, Request::ReopenLogs)? {
+        Reply::LogsReopened => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Sends a request to the gateway that was started with this config. Of the config, only the control socket's place
+/// matters, so that a gateway whose config was broken since can still be told to reload or stop.
+pub(super) fn ask(config: &Path, request: Request) -> Result<Reply, Vec<String>> {
+    let control = config::control_socket(config).map_err(lines)?;
+    let reply = in_runtime(crate::process::ask(&control, request))?;
+    reply.map_err(|error| vec![error])
+}
+
+pub(super) fn unexpected(reply: Reply) -> Vec<String> {
+    match reply {
+        Reply::Refused(errors) => errors,
+        Reply::Reloaded(_) | Reply::Status(_) | Reply::Stopping | Reply::LogsReopened => {
+            vec!["the gateway answers another question; is it of another version?".to_owned()]
+        }
+    }
+}
+
+/// Runs one future to its end.
+pub(super) fn in_runtime<T>(work: impl Future<Output = T>) -> Result<T, Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(lines)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(result)
+}
+
+pub(super) fn lines(error: impl Display) -> Vec<String> {
+    error.to_string().lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,189 @@
+//! The command line: one file a command.
+
+mod check;
+mod control;
+mod plugin;
+mod run;
+mod status;
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::process;
+
+/// Runs the command that the arguments name. Errors go to standard error; the exit code is 0, 1 for a failure, 2 for
+/// arguments that make no sense.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(on) => run::run(&on.config),
+        Command::Check(on) => check::check(&on.config),
+        Command::Reload(on) => control::reload(&on.config),
+        Command::Status { on, json } => status::status(&on.config, json),
+        Command::Stop { on, fast } => control::stop(&on.config, fast),
+        Command::Reopen(on) => control::reopen(&on.config),
+        Command::Plugin {
+            command: PluginCommand::Inspect { file },
+        } => plugin::inspect(&file),
+        Command::Worker { channel } => process::run_worker(channel).map_err(in_lines),
+        Command::Compile { out } => process::run_helper(&out).map_err(in_lines),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => {
+            for error in errors {
+                eprintln!("castling: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What went wrong, in lines for a person.
+type Outcome = Result<(), Vec<String>>;
+
+/// A reverse proxy whose behaviour is written as sandboxed WebAssembly plugins.
+#[derive(Parser)]
+#[command(name = "castling", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  castling check --config conf/site.toml     is it right? what would it run?
+  castling run --config conf/site.toml       run it, in the foreground
+  castling reload --config conf/site.toml    take over a changed config or plugin, losing no request
+  castling status --config conf/site.toml    workers, connections, plugins
+  castling stop --config conf/site.toml      finish what is under way, then end
+
+Signals to the master, as nginx has them:
+  HUP reload   QUIT graceful stop   TERM, INT fast stop   USR1 reopen logs   WINCH drain workers";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground: one master, one worker for each core
+    #[command(after_help = "\
+The master binds the listeners, has the plugins compiled and starts the workers. It ends by `castling stop`, Ctrl-C \
+or a signal. With a config or a plugin that is not right it says why and exits with 1.
+
+Example:
+  castling run --config conf/site.toml")]
+    Run(On),
+
+    /// Check a config and its plugins without running them in a gateway
+    #[command(after_help = "\
+Parses the config, compiles every plugin, instantiates it and has it take its config: what a reload would do, \
+without binding a port. Prints what would run, or every error with its place, and then exits with 1.
+
+Example:
+  castling check --config conf/site.toml && castling reload --config conf/site.toml")]
+    Check(On),
+
+    /// Have the running gateway load its config and plugins again
+    #[command(after_help = "\
+Waits until the new generation of workers serves. When anything is wrong with it, the running generation goes \
+on as it was and this prints the reason and exits with 1.
+
+Example:
+  $ castling reload --config conf/site.toml
+  generation 3 serves (2 workers), 0.08 s")]
+    Reload(On),
+
+    /// Show the running gateway: generations, workers, plugins
+    #[command(after_help = "\
+Examples:
+  castling status --config conf/site.toml
+  castling status --config conf/site.toml --json | jq '.workers[].pid'")]
+    Status {
+        #[command(flatten)]
+        on: On,
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Stop the running gateway and wait until it has ended
+    #[command(after_help = "\
+Without --fast, requests under way are finished first, for at most `workers.drain_timeout`. A stop with --fast \
+overtakes one without.
+
+Example:
+  castling stop --config conf/site.toml")]
+    Stop {
+        #[command(flatten)]
+        on: On,
+        /// Do not wait for requests under way
+        #[arg(long)]
+        fast: bool,
+    },
+
+    /// Have the running gateway open its log files again, after they were moved away
+    #[command(after_help = "\
+Example, for logrotate's postrotate:
+  castling reopen --config /etc/castling/castling.toml")]
+    Reopen(On),
+
+    /// Look at plugins
+    #[command(arg_required_else_help = true)]
+    Plugin {
+        #[command(subcommand)]
+        command: PluginCommand,
+    },
+
+    /// A worker; started by the master
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        channel: RawFd,
+    },
+
+    /// Compiles standard input; started by the master
+    #[command(hide = true)]
+    Compile {
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Print what a module says about itself: manifest, imports, exports, size
+    #[command(after_help = "\
+Does not run the module. Exits with 1 when this gateway would refuse it.
+
+Example:
+  castling plugin inspect plugins/token_auth.wasm")]
+    Inspect {
+        /// The module
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+    },
+}
+
+/// Which gateway is meant.
+#[derive(Args)]
+struct On {
+    /// The config file; for commands to a running gateway, the one it was started with
+    #[arg(long, short, value_name = "FILE", default_value = "castling.toml")]
+    config: PathBuf,
+}
+
+fn in_lines(error: anyhow::Error) -> Vec<String> {
+    format!("{error:#}").lines().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,159 @@
+//! `castling status`
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::process::{MasterStatus, Reply, Request};
+
+use super::{Outcome, control};
+
+pub(super) fn status(config: &Path, json: bool) -> Outcome {
+    match control::ask(config, Request::Status)? {
+        Reply::Status(status) if json => {
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&status).map_err(control::lines)?
+            );
+            Ok(())
+        }
+        Reply::Status(status) => {
+            print!("{}", text(&status));
+            Ok(())
+        }
+        other => Err(control::unexpected(other)),
+    }
+}
+
+fn text(status: &MasterStatus) -> String {
+    let mut text = format!(
+        "castling {}, pid {}, up {}, config {}\n\n",
+        status.version,
+        status.pid,
+        duration(status.uptime_seconds),
+        status.config.display()
+    );
+    let mut generations = Table::new(["generation", "state", "since", "listeners"]);
+    for generation in &status.generations {
+        let listeners = generation
+            .listeners
+            .iter()
+            .map(|(name, address)| format!("{name} {address}"));
+        generations.row([
+            generation.id.to_string(),
+            generation.state.clone(),
+            generation.since.clone(),
+            listeners.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    let mut workers = Table::new([
+        "worker",
+        "pid",
+        "generation",
+        "state",
+        "up",
+        "connections",
+        "requests",
+        "active",
+    ]);
+    for worker in &status.workers {
+        workers.row([
+            worker.slot.to_string(),
+            worker.pid.to_string(),
+            worker.generation.to_string(),
+            worker.state.clone(),
+            duration(worker.uptime_seconds),
+            worker.connections.to_string(),
+            worker.requests.to_string(),
+            worker.requests_active.to_string(),
+        ]);
+    }
+    let mut plugins = Table::new([
+        "plugin",
+        "version",
+        "instances",
+        "calls",
+        "failures",
+        "traps",
+        "hooks",
+    ]);
+    for plugin in &status.plugins {
+        plugins.row([
+            plugin.name.clone(),
+            plugin.version.clone(),
+            plugin.instances.to_string(),
+            plugin.calls.to_string(),
+            plugin.failures.to_string(),
+            plugin.traps.to_string(),
+            plugin.hooks.join(" "),
+        ]);
+    }
+    text.push_str(&generations.print());
+    text.push('\n');
+    text.push_str(&workers.print());
+    if !status.plugins.is_empty() {
+        text.push('\n');
+        text.push_str(&plugins.print());
+    }
+    text
+}
+
+fn duration(seconds: f64) -> String {
+    // Whole seconds are what a person reads; a clock cannot run long enough to be out of range.
+    humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
+}
+
+/// Rows of cells, in columns as wide as their widest cell.
+struct Table<const COLUMNS: usize> {
+    rows: Vec<[String; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    fn new(head: [&str; COLUMNS]) -> Self {
+        Self {
+            rows: vec![head.map(str::to_owned)],
+        }
+    }
+
+    fn row(&mut self, cells: [String; COLUMNS]) {
+        self.rows.push(cells);
+    }
+
+    fn print(&self) -> String {
+        let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        });
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                // Writing to a String cannot fail.
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["a", "long"]);
+        table.row(["wide".to_owned(), "x".to_owned()]);
+        assert_eq!(table.print(), "a     long\nwide  x\n");
+    }
+
+    #[test]
+    fn times_are_in_words() {
+        assert_eq!(duration(3725.9), "1h 2m 5s");
+    }
+}

@@ -1,0 +1,104 @@
+//! `[access_log]`.
+
+use std::time::Duration;
+
+use super::table::{Table, Value};
+use super::tree::NodeKind;
+use super::{AccessLog, AccessLogFormat, AccessLogTarget};
+
+pub(super) fn resolve(table: Option<Table<'_>>) -> AccessLog {
+    let mut log = AccessLog {
+        target: AccessLogTarget::Stdout,
+        format: combined(),
+        flush: Duration::from_millis(100),
+    };
+    if let Some(mut table) = table {
+        log = AccessLog {
+            target: table.or("file", log.target, target),
+            format: table.or("format", log.format, format),
+            flush: table.or("flush", log.flush, |value| {
+                value.duration(Duration::ZERO..=Duration::from_secs(60))
+            }),
+        };
+        table.finish();
+    }
+    log
+}
+
+fn target(value: Value<'_>) -> Option<AccessLogTarget> {
+    match value.plain_text("\"stdout\", \"off\" or a path")? {
+        "stdout" => Some(AccessLogTarget::Stdout),
+        "off" => Some(AccessLogTarget::Off),
+        _ => value.path().map(AccessLogTarget::File),
+    }
+}
+
+fn format(value: Value<'_>) -> Option<AccessLogFormat> {
+    if let NodeKind::Table(_) = value.kind() {
+        let mut table = value.table()?;
+        let fields = table.required(
+            "json",
+            "a table of keys and texts with $variables",
+            json_fields,
+        );
+        table.finish();
+        return fields.map(AccessLogFormat::Json);
+    }
+    match value.plain_text(FORMAT_RULE)? {
+        "combined" => Some(combined()),
+        "json" => Some(json()),
+        // A line that is always the same is a misspelt name.
+        text if !text.contains('$') => value.expected(FORMAT_RULE),
+        text => Some(AccessLogFormat::Text(text.to_owned())),
+    }
+}
+
+fn json_fields(value: Value<'_>) -> Option<Vec<(String, String)>> {
+    let fields: Vec<_> = value
+        .table()?
+        .values()
+        .filter_map(|field| Some((field.key().to_owned(), field.text()?.to_owned())))
+        .collect();
+    if fields.is_empty() {
+        value.expected("at least one key")
+    } else {
+        Some(fields)
+    }
+}
+
+/// As nginx's.
+fn combined() -> AccessLogFormat {
+    let line = r#"$client_address - - [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent""#;
+    AccessLogFormat::Text(line.to_owned())
+}
+
+fn json() -> AccessLogFormat {
+    AccessLogFormat::Json(
+        JSON_FIELDS
+            .iter()
+            .map(|(key, variable)| ((*key).to_owned(), (*variable).to_owned()))
+            .collect(),
+    )
+}
+
+const JSON_FIELDS: [(&str, &str); 16] = [
+    ("time", "$time_iso8601"),
+    ("client_address", "$client_address"),
+    ("method", "$method"),
+    ("host", "$host"),
+    ("path", "$path"),
+    ("query", "$query"),
+    ("protocol", "$protocol"),
+    ("status", "$status"),
+    ("body_bytes_sent", "$body_bytes_sent"),
+    ("duration", "$duration"),
+    ("upstream", "$upstream"),
+    ("peer", "$peer"),
+    ("upstream_duration", "$upstream_duration"),
+    ("route", "$route"),
+    ("referer", "$http_referer"),
+    ("user_agent", "$http_user_agent"),
+];
+
+const FORMAT_RULE: &str =
+    "\"combined\", \"json\", one line with $variables or { json = { key = \"$variable\" } }";

@@ -1,0 +1,59 @@
+//! The config: TOML files in, a checked [`Config`] out, or every error with its place.
+//!
+//! Reading goes in three steps: `source` reads the files, their includes and environment values into trees that keep
+//! places; `table` reads checked values from a tree; `resolve` says which keys there are, with their defaults, and
+//! builds the `model`.
+
+mod access_log;
+mod error;
+mod model;
+mod names;
+mod plugin;
+mod resolve;
+mod route;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+mod upstream;
+
+use std::path::{Path, PathBuf};
+
+pub use error::ConfigErrors;
+pub use model::*;
+
+use source::Sources;
+use tree::Environment;
+
+/// Reads and checks the config in `path` and the files that it includes. Paths in it are relative to the file that they
+/// stand in. On failure everything that can be found is reported at once.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    load_with(path, &|name| std::env::var(name))
+}
+
+/// Where the control socket is, as well as it can be told from a config that may be broken otherwise: commands must
+/// reach a running master through it. Fails where `path` cannot be read.
+pub fn control_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
+    let sources = Sources::read(path, &|name| std::env::var(name))?;
+    Ok(resolve::control_socket(&sources))
+}
+
+/// `FILE:LINE:COLUMN` for an error that a plugin's `configure` found. `key_path` is what the error names (`tokens[1]`,
+/// also with `config.` in front); where that key is not in the file (because it is missing there, say), the place is
+/// that of the nearest thing around it. `None`: there is no such plugin.
+pub fn place_in_plugin_config(config: &Config, plugin: &str, key_path: &str) -> Option<String> {
+    let plugin = config.plugins.get(plugin)?;
+    Some(plugin::config_place(plugin, key_path).to_owned())
+}
+
+fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
+    let sources = Sources::read(path, environment)?;
+    // Where a file is missing, good references would look unknown.
+    let config = sources.is_complete().then(|| resolve::resolve(&sources));
+    match (config, sources.into_errors()) {
+        (Some(config), errors) if errors.is_empty() => Ok(config),
+        (Some(_) | None, errors) => Err(errors),
+    }
+}

@@ -1,0 +1,265 @@
+//! The resolved config: checked, with defaults filled in, references by name known to exist.
+//!
+//! The master parses it once for each generation and hands it to its workers as JSON, so that all of a generation runs
+//! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30 days.
+//! Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything one load of the config says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub master: Master,
+    pub workers: Workers,
+    pub log: Log,
+    pub access_log: AccessLog,
+    pub plugins: BTreeMap<String, Plugin>,
+    pub listeners: BTreeMap<String, Listener>,
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// In the order of the files; matching does not depend on it except between equals, where the first wins.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Master {
+    /// The control socket. Default `run/castling.sock` beside the config file.
+    pub control: PathBuf,
+    /// Where compiled plugins are kept. What lies there is trusted native code: only the master's user may write to
+    /// it. Default `run/modules` beside the config file.
+    pub module_store: PathBuf,
+    /// Written at start, removed at the end. Default none (nginx `pid`).
+    pub pid_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// 1 to 512. Default `"auto"`: as many as there are cores the process may run on (nginx `worker_processes`).
+    pub count: usize,
+    /// How long an old generation may finish its requests after a reload or a graceful stop; what is left then is
+    /// closed. Default 30 s (nginx `worker_shutdown_timeout`).
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    /// Default `info`.
+    pub level: LogLevel,
+    /// Default `text`.
+    pub format: LogFormat,
+    /// Default none: standard error.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// Default `stdout`.
+    pub target: AccessLogTarget,
+    /// Default `combined`.
+    pub format: AccessLogFormat,
+    /// Lines wait at most this long in the worker's buffer. 0 writes each at once. 0 to 60 s. Default 100 ms
+    /// (nginx `access_log ... flush`).
+    pub flush: Duration,
+}
+
+/// In the file: `"stdout"`, `"off"` or a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum AccessLogTarget {
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+/// In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key = "$variable ..." } }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum AccessLogFormat {
+    /// A line of text; `combined` is resolved to one. Variables are checked where the log is built.
+    Text(String),
+    /// An object a line, keys in this order; `json` is resolved to one.
+    Json(Vec<(String, String)>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// The module's file.
+    pub wasm: PathBuf,
+    /// What the plugin's `configure` gets, as JSON text. `{}` where the config says nothing.
+    pub config: String,
+    /// For errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and where
+    /// the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
+    pub config_places: BTreeMap<String, String>,
+    /// Default `deny`.
+    pub on_error: OnError,
+    pub limits: PluginLimits,
+    /// `FILE:LINE:COLUMN` of the plugin's table, for errors that are found after parsing.
+    pub place: String,
+}
+
+/// What happens to a request when a plugin's hook fails or traps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It is answered 500 (503 where a limit of the gateway was reached).
+    Deny,
+    /// It goes on as if the plugin did not implement the hook.
+    Skip,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginLimits {
+    /// Linear memory of one instance, bytes. 64 KiB to 64 MiB. Default 16 MiB.
+    pub memory_bytes: usize,
+    /// CPU time of one hook call. 1 ms to 60 s. Default 50 ms.
+    pub cpu: Duration,
+    /// Instances of the plugin in one worker. 1 to 1000. Default 64.
+    pub instances: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// No other listener has the same; the port is not 0.
+    pub bind: SocketAddr,
+    /// Connections the kernel queues for each worker's socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
+    pub backlog: u32,
+    /// Run for every route of the listener, before the route's own.
+    pub plugins: Vec<String>,
+    /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
+    /// `large_client_header_buffers`).
+    pub max_head_bytes: usize,
+    /// Largest request body, bytes; beyond it 413. Up to 1 PiB, 0 means no limit. Default 0, unlike nginx's 1 MiB.
+    pub max_body_bytes: u64,
+    /// Open client connections in one worker; beyond it new ones wait in the kernel's queue. 1 to 1000000.
+    /// Default 16384.
+    pub max_connections: usize,
+    /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
+    /// connection is closed. Default 60 s (nginx `client_header_timeout`).
+    pub head_timeout: Duration,
+    /// Between two reads of a request's body; then 408. Default 60 s (nginx `client_body_timeout`).
+    pub body_timeout: Duration,
+    /// Between two writes to the client. Default 60 s (nginx `send_timeout`).
+    pub send_timeout: Duration,
+    /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// At least one.
+    pub peers: Vec<Peer>,
+    /// Default `round_robin`.
+    pub balance: Balance,
+    /// Longest wait for a TCP connection to a peer. On expiry the next peer is tried. Default 5 s.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the response's head; then 504. Default 60 s (nginx `proxy_read_timeout`).
+    pub response_timeout: Duration,
+    /// Between two reads or two writes of a body. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx `proxy_next_upstream_tries`).
+    pub tries: u32,
+    /// Idle connections that each worker keeps. 0 to 65535, 0 turns keep-alive off. Default 64 (nginx `keepalive`).
+    pub keepalive_connections: usize,
+    /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
+    pub keepalive_timeout: Duration,
+    /// Which `Host` the peer sees. Default `client`.
+    pub host: UpstreamHost,
+    /// `FILE:LINE:COLUMN` of the upstream's table.
+    pub place: String,
+}
+
+/// In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum UpstreamHost {
+    /// What the client sent (nginx `proxy_set_header Host $http_host`).
+    Client,
+    /// The peer's own name from the config (nginx's default).
+    Peer,
+    Fixed(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and each of its addresses becomes a peer.
+    pub address: String,
+    /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
+    pub weight: NonZeroU16,
+}
+
+/// In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Balance {
+    RoundRobin,
+    LeastConn,
+    Plugin(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// For logs. A given one is the only one of that name. Default: its hosts and path, `example.com,*.example.org/api`,
+    /// which another route may have, too.
+    pub name: String,
+    /// Which listeners it belongs to. Default all.
+    pub listeners: Vec<String>,
+    /// Empty: any host.
+    pub hosts: Vec<HostPattern>,
+    /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
+    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments.
+    pub path: String,
+    /// Empty: any method.
+    pub methods: Vec<String>,
+    /// All must match. Names in lower case.
+    pub headers: Vec<HeaderMatch>,
+    /// In the order of the config; their response hooks run in the reverse order.
+    pub plugins: Vec<String>,
+    /// None: a plugin's `content` hook answers.
+    pub upstream: Option<String>,
+    /// `FILE:LINE:COLUMN` of the route's table.
+    pub place: String,
+}
+
+/// In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address in
+/// brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPattern {
+    Exact(String),
+    /// With its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never `example.com`.
+    Suffix(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeaderMatch {
+    pub name: String,
+    /// In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
+    pub test: HeaderTest,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum HeaderTest {
+    Equals(String),
+    Present,
+    Absent,
+}
+
+/// The most that `limits.memory` may say: each instance reserves address space for it in the pool.
+pub const MAX_PLUGIN_MEMORY_BYTES: usize = 64 << 20;

@@ -1,0 +1,138 @@
+//! Names of plugins, listeners, upstreams and routes, and references to them.
+
+use std::collections::BTreeMap;
+
+use super::table::{Value, any_of};
+
+/// Tables that have a name, of all files.
+pub(super) struct Named<'a> {
+    /// What one of them is, for messages.
+    what: &'static str,
+    values: BTreeMap<&'a str, Value<'a>>,
+}
+
+impl<'a> Named<'a> {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up the tables of one file's section; a bad name and one that is taken are refused.
+    pub(super) fn add_section(&mut self, section: Value<'a>) {
+        let Some(table) = section.table() else { return };
+        for value in table.values() {
+            let sources = value.sources();
+            if !is_name(value.key()) {
+                sources.refuse(
+                    value.key_place(),
+                    format_args!(
+                        "{} {:?}: expected a name, {NAME_RULE}",
+                        self.what,
+                        value.key()
+                    ),
+                );
+            }
+            match self.values.get(value.key()) {
+                Some(first) => {
+                    let first = sources.place(first.key_place());
+                    sources.refuse(
+                        value.key_place(),
+                        format_args!(
+                            "{} {:?} is already defined at {first}",
+                            self.what,
+                            value.key()
+                        ),
+                    );
+                }
+                None => {
+                    self.values.insert(value.key(), value);
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        self.values.iter().map(|(name, value)| (*name, *value))
+    }
+
+    /// A reference to one of them.
+    pub(super) fn reference(&self, value: Value<'_>) -> Option<String> {
+        let name = value.text()?;
+        if self.values.contains_key(name) {
+            return Some(name.to_owned());
+        }
+        let what = self.what;
+        let names = || self.values.keys().copied();
+        let hint = match nearest(name, names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None if self.is_empty() => format!("no {what} is defined"),
+            None if self.values.len() <= MAX_LISTED => format!(
+                "expected {}",
+                any_of(names().map(|name| format!("{name:?}")))
+            ),
+            None => format!("expected one of {} that are defined", self.values.len()),
+        };
+        value.refuse(format_args!("unknown {what} {name:?}: {hint}"))
+    }
+}
+
+/// `[A-Za-z0-9_.-]{1,64}`.
+pub(super) fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// The known word that somebody may have meant.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MAX_COMPARED_BYTES {
+        return None;
+    }
+    let similar = known
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .filter(|(similarity, _)| *similarity > LEAST_SIMILARITY);
+    similar
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
+/// What [`is_name`] allows, for messages.
+pub(super) const NAME_RULE: &str = "1 to 64 of A-Z a-z 0-9 _ . -";
+
+/// As many names are listed in a message.
+const MAX_LISTED: usize = 8;
+
+/// Comparing costs the product of the lengths.
+const MAX_COMPARED_BYTES: usize = 128;
+
+/// From 0 (nothing alike) to 1 (equal). `peers` and `pers` have 0.94, `host` and `cost` 0.83, `app` and `api` 0.82.
+const LEAST_SIMILARITY: f64 = 0.8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_word() {
+        let known = ["peers", "balance", "connect_timeout", "idle_timeout"];
+        assert_eq!(nearest("pers", known.into_iter()), Some("peers"));
+        assert_eq!(
+            nearest("conect_timeout", known.into_iter()),
+            Some("connect_timeout")
+        );
+        assert_eq!(nearest("zebra", known.into_iter()), None);
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        assert!(is_name("token-auth_2.x"));
+        for bad in ["", "a b", "ä", &"x".repeat(65)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `[plugins.NAME]`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::table::{Table, Value};
+use super::tree::{Node, NodeKind};
+use super::{MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits};
+
+pub(super) fn resolve(mut table: Table<'_>) -> Plugin {
+    let mut config_places = BTreeMap::new();
+    let wasm = table.required("wasm", "the path of a module", module);
+    let config = table.optional("config", |value| config(value, &mut config_places));
+    let plugin = Plugin {
+        wasm: wasm.unwrap_or_default(),
+        config: config.unwrap_or_else(|| "{}".to_owned()),
+        config_places,
+        on_error: table.or("on_error", OnError::Deny, |value| value.choice(&ON_ERROR)),
+        limits: table.or("limits", DEFAULT_LIMITS, |value| {
+            Some(limits(value.table()?))
+        }),
+        place: table.place_text(),
+    };
+    table.finish();
+    plugin
+}
+
+/// The place for `key_path` of the plugin's config, or of the nearest thing around it.
+pub(super) fn config_place<'a>(plugin: &'a Plugin, key_path: &str) -> &'a str {
+    if let Some(place) = plugin.config_places.get(key_path) {
+        return place;
+    }
+    let whole = matches!(key_path, "." | "config");
+    let inner = key_path.strip_prefix("config.").unwrap_or(key_path);
+    let mut path = if whole { "" } else { inner };
+    if path.len() > MAX_KEY_PATH_BYTES {
+        path = "";
+    }
+    loop {
+        match plugin.config_places.get(path) {
+            Some(place) => return place,
+            None if path.is_empty() => return &plugin.place,
+            None => path = &path[..path.rfind(['.', '[']).unwrap_or(0)],
+        }
+    }
+}
+
+/// A file that can be read; what is in it, is seen when it is compiled.
+fn module(value: Value<'_>) -> Option<PathBuf> {
+    let path = value.path()?;
+    // Asked before it is opened: opening a pipe waits for its writer.
+    let is_pipe_or_folder = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
+    if is_pipe_or_folder {
+        return value.refuse(format_args!("module {} is not a file", path.display()));
+    }
+    match File::open(&path) {
+        Ok(_) => Some(path),
+        Err(error) => value.refuse(format_args!(
+            "module {} cannot be read: {error}",
+            path.display()
+        )),
+    }
+}
+
+fn limits(mut table: Table<'_>) -> PluginLimits {
+    let limits = PluginLimits {
+        memory_bytes: table.or("memory", DEFAULT_LIMITS.memory_bytes, |value| {
+            value.size(64 << 10..=MAX_PLUGIN_MEMORY_BYTES as u64)
+        }),
+        cpu: table.or("cpu", DEFAULT_LIMITS.cpu, |value| {
+            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
+        }),
+        instances: table.or("instances", DEFAULT_LIMITS.instances, |value| {
+            value.integer(1..=1000)
+        }),
+    };
+    table.finish();
+    limits
+}
+
+/// The config as JSON text; in `places` where each of its values stands.
+fn config(value: Value<'_>, places: &mut BTreeMap<String, String>) -> Option<String> {
+    value.table()?;
+    let json = json(value, value.node(), "", places)?;
+    Some(json.to_string())
+}
+
+/// `None`: something in it was refused.
+fn json(
+    config: Value<'_>,
+    node: &Node,
+    path: &str,
+    places: &mut BTreeMap<String, String>,
+) -> Option<Json> {
+    let value = config.within(node);
+    places.insert(path.to_owned(), value.place_text());
+    match &node.kind {
+        NodeKind::Text(text) => Some(Json::from(text.as_str())),
+        NodeKind::Integer(integer) => {
+            let signed = integer
+                .and_then(|integer| i64::try_from(integer).ok())
+                .map(Json::from);
+            let number = signed.or_else(|| {
+                integer
+                    .and_then(|integer| u64::try_from(integer).ok())
+                    .map(Json::from)
+            });
+            number.or_else(|| value.expected("an integer of at most 64 bits"))
+        }
+        NodeKind::Float(float) => {
+            let number = float.and_then(serde_json::Number::from_f64).map(Json::from);
+            number.or_else(|| value.expected("a finite number, plugins get their config as JSON"))
+        }
+        NodeKind::Boolean(boolean) => Some(Json::from(*boolean)),
+        NodeKind::Datetime(datetime) => Some(Json::from(datetime.as_str())),
+        NodeKind::List(items) => {
+            let item =
+                |(idx, item): (usize, &Node)| json(config, item, &format!("{path}[{idx}]"), places);
+            // All of them, so that each wrong one is reported.
+            let items: Vec<_> = items.iter().enumerate().map(item).collect();
+            items
+                .into_iter()
+                .collect::<Option<Vec<_>>>()
+                .map(Json::from)
+        }
+        NodeKind::Table(entries) => {
+            let dot = if path.is_empty() { "" } else { "." };
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|entry| {
+                    Some((
+                        entry.key.clone(),
+                        json(
+                            config,
+                            &entry.value,
+                            &format!("{path}{dot}{}", entry.key),
+                            places,
+                        )?,
+                    ))
+                })
+                .collect();
+            entries
+                .into_iter()
+                .collect::<Option<serde_json::Map<_, _>>>()
+                .map(Json::from)
+        }
+        NodeKind::Refused => None,
+    }
+}
+
+const DEFAULT_LIMITS: PluginLimits = PluginLimits {
+    memory_bytes: 16 << 20,
+    cpu: Duration::from_millis(50),
+    instances: 64,
+};
+
+const ON_ERROR: [(&str, OnError); 2] = [("deny", OnError::Deny), ("skip", OnError::Skip)];
+
+/// A guest names the path; a longer one is not looked for.
+const MAX_KEY_PATH_BYTES: usize = 1024;

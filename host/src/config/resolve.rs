@@ -1,0 +1,287 @@
+//! Which tables and keys the config has, with their defaults and ranges: from trees to the model.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::names::Named;
+use super::source::{Place, Sources};
+use super::table::{Table, Value};
+use super::tree::NodeKind;
+use super::{Config, Listener, Log, LogFormat, LogLevel, Master, Workers};
+use super::{access_log, plugin, route, upstream};
+
+/// Builds the config. Where something was refused on the way, the result is of no use.
+pub(super) fn resolve(sources: &Sources) -> Config {
+    let mut sections = Sections::gather(sources);
+    Config {
+        master: master(sources, sections.master.take()),
+        workers: workers(sections.workers.take()),
+        log: log(sections.log.take()),
+        access_log: access_log::resolve(sections.access_log.take()),
+        plugins: resolved(&sections.plugins, plugin::resolve),
+        listeners: listeners(&sections),
+        upstreams: resolved(&sections.upstreams, |table| {
+            upstream::resolve(table, &sections.plugins)
+        }),
+        routes: route::resolve(&sections),
+    }
+}
+
+/// The control socket alone, from trees that may be broken.
+pub(super) fn control_socket(sources: &Sources) -> PathBuf {
+    let masters = sources
+        .roots()
+        .filter_map(|mut root| root.optional("master", Value::table));
+    let control = masters
+        .filter_map(|mut master| master.optional("control", Value::path))
+        .next();
+    control.unwrap_or_else(|| sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL))
+}
+
+/// The tables of all files, by what they are.
+pub(super) struct Sections<'a> {
+    master: Option<Table<'a>>,
+    workers: Option<Table<'a>>,
+    log: Option<Table<'a>>,
+    access_log: Option<Table<'a>>,
+    pub(super) plugins: Named<'a>,
+    pub(super) listeners: Named<'a>,
+    pub(super) upstreams: Named<'a>,
+    pub(super) routes: Vec<Table<'a>>,
+}
+
+impl<'a> Sections<'a> {
+    fn gather(sources: &'a Sources) -> Self {
+        let mut sections = Self {
+            master: None,
+            workers: None,
+            log: None,
+            access_log: None,
+            plugins: Named::new("plugin"),
+            listeners: Named::new("listener"),
+            upstreams: Named::new("upstream"),
+            routes: Vec::new(),
+        };
+        for mut root in sources.roots() {
+            root.get("include"); // was read with the files
+            once(&mut sections.master, root.get("master"));
+            once(&mut sections.workers, root.get("workers"));
+            once(&mut sections.log, root.get("log"));
+            once(&mut sections.access_log, root.get("access_log"));
+            root.get("plugins")
+                .into_iter()
+                .for_each(|section| sections.plugins.add_section(section));
+            root.get("listeners")
+                .into_iter()
+                .for_each(|section| sections.listeners.add_section(section));
+            root.get("upstreams")
+                .into_iter()
+                .for_each(|section| sections.upstreams.add_section(section));
+            sections
+                .routes
+                .extend(root.or("routes", Vec::new(), |value| value.list(Value::table)));
+            root.finish();
+        }
+        if sections.listeners.is_empty() {
+            sources.refuse(
+                MAIN_FILE,
+                "no listener: expected at least one [listeners.NAME]",
+            );
+        }
+        if sections.routes.is_empty() {
+            sources.refuse(MAIN_FILE, "no route: expected at least one [[routes]]");
+        }
+        sections
+    }
+}
+
+/// A section that may stand in one file only.
+fn once<'a>(section: &mut Option<Table<'a>>, value: Option<Value<'a>>) {
+    let Some(value) = value else { return };
+    match section {
+        Some(first) => {
+            let first = value.sources().place(first.place());
+            value.refuse::<()>(format_args!(
+                "[{}] is already at {first}: expected once in all files",
+                value.key()
+            ));
+        }
+        None => *section = value.table(),
+    }
+}
+
+fn resolved<'a, T>(
+    tables: &Named<'a>,
+    mut resolve: impl FnMut(Table<'a>) -> T,
+) -> BTreeMap<String, T> {
+    tables
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), resolve(value.table()?))))
+        .collect()
+}
+
+fn master(sources: &Sources, table: Option<Table<'_>>) -> Master {
+    let mut master = Master {
+        control: sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL),
+        module_store: sources.resolve_path(MAIN_FILE, "run/modules"),
+        pid_file: None,
+    };
+    if let Some(mut table) = table {
+        master = Master {
+            control: table.or("control", master.control, Value::path),
+            module_store: table.or("module_store", master.module_store, Value::path),
+            pid_file: table.optional("pid_file", Value::path),
+        };
+        table.finish();
+    }
+    master
+}
+
+fn workers(table: Option<Table<'_>>) -> Workers {
+    let mut workers = Workers {
+        count: 0,
+        drain_timeout: Duration::from_secs(30),
+    };
+    if let Some(mut table) = table {
+        workers = Workers {
+            count: table.or("count", workers.count, worker_count),
+            drain_timeout: table.or("drain_timeout", workers.drain_timeout, |value| {
+                value.duration(TIMEOUT)
+            }),
+        };
+        table.finish();
+    }
+    if workers.count == 0 {
+        workers.count = cores();
+    }
+    workers
+}
+
+/// 0 for `"auto"`.
+fn worker_count(value: Value<'_>) -> Option<usize> {
+    if let NodeKind::Integer(_) = value.kind() {
+        return value.integer(1..=MAX_WORKERS as u64);
+    }
+    let auto = matches!(value.kind(), NodeKind::Text(text) if text == "auto");
+    if auto {
+        Some(0)
+    } else {
+        value.expected(format_args!("\"auto\" or 1 to {MAX_WORKERS}"))
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(MAX_WORKERS)
+}
+
+fn log(table: Option<Table<'_>>) -> Log {
+    let mut log = Log {
+        level: LogLevel::Info,
+        format: LogFormat::Text,
+        file: None,
+    };
+    if let Some(mut table) = table {
+        log = Log {
+            level: table.or("level", log.level, |value| value.choice(&LOG_LEVELS)),
+            format: table.or("format", log.format, |value| value.choice(&LOG_FORMATS)),
+            file: table.optional("file", Value::path),
+        };
+        table.finish();
+    }
+    log
+}
+
+fn listeners(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
+    let mut bound = BTreeMap::new();
+    resolved(&sections.listeners, |table| {
+        listener(table, &sections.plugins, &mut bound)
+    })
+}
+
+fn listener(
+    mut table: Table<'_>,
+    plugins: &Named<'_>,
+    bound: &mut BTreeMap<SocketAddr, Place>,
+) -> Listener {
+    let bind = table.required("bind", BIND_RULE, |value| bind_address(value, bound));
+    let listener = Listener {
+        bind: bind.unwrap_or(NOWHERE),
+        backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
+        plugins: table.or("plugins", Vec::new(), |value| {
+            value.set(|name| plugins.reference(name))
+        }),
+        max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
+        max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
+        max_connections: table.or("max_connections", 16384, |value| {
+            value.integer(1..=1_000_000)
+        }),
+        head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        body_timeout: table.or("body_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        send_timeout: table.or("send_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        idle_timeout: table.or("idle_timeout", Duration::from_secs(75), |value| {
+            value.duration(TIMEOUT)
+        }),
+    };
+    table.finish();
+    listener
+}
+
+/// An address that no other listener has: the kernel would share the connections out between the two.
+fn bind_address(value: Value<'_>, bound: &mut BTreeMap<SocketAddr, Place>) -> Option<SocketAddr> {
+    let address = value
+        .text()?
+        .parse()
+        .ok()
+        .filter(|address: &SocketAddr| address.port() != 0);
+    let Some(address) = address else {
+        return value.expected(BIND_RULE);
+    };
+    match bound.insert(address, value.place()) {
+        Some(first) => value.refuse(format_args!(
+            "bind \"{address}\" is already bound at {}",
+            value.sources().place(first)
+        )),
+        None => Some(address),
+    }
+}
+
+/// Time-outs.
+pub(super) const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 60 * 60);
+
+const BIND_RULE: &str = "ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+
+/// Stands for a refused address.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// The start of the file that the operator named.
+const MAIN_FILE: Place = Place {
+    file_idx: 0,
+    offset: 0,
+};
+
+const DEFAULT_CONTROL: &str = "run/castling.sock";
+
+const MAX_WORKERS: usize = 512;
+
+const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

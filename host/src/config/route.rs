@@ -1,0 +1,197 @@
+//! `[[routes]]`.
+
+use std::net::Ipv6Addr;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::names::{NAME_RULE, is_name};
+use super::resolve::Sections;
+use super::source::Place;
+use super::table::{Table, Value};
+use super::tree::NodeKind;
+use super::upstream::is_host_name;
+use super::{HeaderMatch, HeaderTest, HostPattern, Route};
+
+pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
+    let mut names = Vec::new();
+    sections
+        .routes
+        .iter()
+        .map(|table| route(table.clone(), sections, &mut names))
+        .collect()
+}
+
+fn route(mut table: Table<'_>, sections: &Sections<'_>, names: &mut Vec<(String, Place)>) -> Route {
+    let name = table.optional("name", |value| route_name(value, names));
+    let listeners = table.or("listeners", Vec::new(), |value| {
+        value.set(|name| sections.listeners.reference(name))
+    });
+    let hosts = table.or("hosts", Vec::new(), |value| value.set(host_pattern));
+    let path = table.or("path", String::new(), path);
+    let route = Route {
+        name: name.unwrap_or_else(|| default_name(&hosts, &path)),
+        listeners,
+        hosts,
+        path,
+        methods: table.or("methods", Vec::new(), |value| value.set(method)),
+        headers: table.or("headers", Vec::new(), headers),
+        plugins: table.or("plugins", Vec::new(), |value| {
+            value.set(|name| sections.plugins.reference(name))
+        }),
+        upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
+        place: table.place_text(),
+    };
+    table.finish();
+    route
+}
+
+/// A name that no other route has.
+fn route_name(value: Value<'_>, names: &mut Vec<(String, Place)>) -> Option<String> {
+    let name = value.text()?;
+    if !is_name(name) {
+        return value.expected(NAME_RULE);
+    }
+    if let Some((_, first)) = names.iter().find(|(taken, _)| taken == name) {
+        return value.refuse(format_args!(
+            "route \"{name}\" is already defined at {}",
+            value.sources().place(*first)
+        ));
+    }
+    names.push((name.to_owned(), value.place()));
+    Some(name.to_owned())
+}
+
+/// `example.com,*.example.org/api`; `/` for the root of any host.
+fn default_name(hosts: &[HostPattern], path: &str) -> String {
+    let host = |pattern: &HostPattern| match pattern {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+    };
+    let hosts: Vec<_> = hosts.iter().map(host).collect();
+    format!(
+        "{}{}",
+        hosts.join(","),
+        if path.is_empty() { "/" } else { path }
+    )
+}
+
+fn host_pattern(value: Value<'_>) -> Option<HostPattern> {
+    let text = value.text()?.to_ascii_lowercase();
+    let is_ipv6 = |text: &str| {
+        text.strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .is_some_and(|text| text.parse::<Ipv6Addr>().is_ok())
+    };
+    match text.strip_prefix('*') {
+        Some(suffix) if suffix.strip_prefix('.').is_some_and(is_host_name) => {
+            Some(HostPattern::Suffix(suffix.to_owned()))
+        }
+        None if is_host_name(&text) || is_ipv6(&text) => Some(HostPattern::Exact(text)),
+        Some(_) | None => {
+            value.expected("a host such as \"example.com\" or \"*.example.com\", without a port")
+        }
+    }
+}
+
+/// Without the slash at its end.
+fn path(value: Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    let inner = text.strip_suffix('/').unwrap_or(text);
+    let visible = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+    // The segments after the first slash; the root has none.
+    let normal = inner.is_empty()
+        || inner
+            .split('/')
+            .skip(1)
+            .all(|segment| !matches!(segment, "" | "." | ".."));
+    if text.starts_with('/') && visible && normal {
+        return Some(inner.to_owned());
+    }
+    value.expected(
+        "a path that begins with /, without ?, #, spaces and empty, \".\" or \"..\" segments",
+    )
+}
+
+fn method(value: Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    // RFC 9110 §9.1: methods are case-sensitive.
+    let upper = text.to_ascii_uppercase();
+    if text != upper
+        && STANDARD_METHODS
+            .iter()
+            .any(|method| method.as_str() == upper)
+    {
+        return value.expected(format_args!("\"{upper}\", methods are case-sensitive"));
+    }
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(_) => Some(text.to_owned()),
+        Err(_) => value.expected("a method such as \"GET\""),
+    }
+}
+
+fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
+    let tests: Vec<_> = value
+        .table()?
+        .values()
+        .filter_map(|value| Some((value, header(value)?)))
+        .collect();
+    for (idx, (value, test)) in tests.iter().enumerate() {
+        if tests[..idx]
+            .iter()
+            .any(|(_, earlier)| earlier.name == test.name)
+        {
+            value.sources().refuse(
+                value.key_place(),
+                format_args!("header \"{}\" is already in the table", test.name),
+            );
+        }
+    }
+    Some(tests.into_iter().map(|(_, test)| test).collect())
+}
+
+fn header(value: Value<'_>) -> Option<HeaderMatch> {
+    let Ok(name) = HeaderName::from_bytes(value.key().as_bytes()) else {
+        value.sources().refuse(
+            value.key_place(),
+            format_args!("header {:?}: expected a header's name", value.key()),
+        );
+        return None;
+    };
+    match header_test(value.kind()) {
+        Some(test) => Some(HeaderMatch {
+            name: name.as_str().to_owned(),
+            test,
+        }),
+        None => value.expected("a header's value, or true (present) or false (absent)"),
+    }
+}
+
+fn header_test(kind: &NodeKind) -> Option<HeaderTest> {
+    match kind {
+        NodeKind::Boolean(true) => Some(HeaderTest::Present),
+        NodeKind::Boolean(false) => Some(HeaderTest::Absent),
+        NodeKind::Text(text) => HeaderValue::from_str(text)
+            .ok()
+            .map(|_| HeaderTest::Equals(text.clone())),
+        NodeKind::Integer(_)
+        | NodeKind::Float(_)
+        | NodeKind::Datetime(_)
+        | NodeKind::List(_)
+        | NodeKind::Table(_)
+        | NodeKind::Refused => None,
+    }
+}
+
+const STANDARD_METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];

@@ -1,0 +1,384 @@
+//! Whole configs, from files to what they become.
+
+mod files;
+mod refused;
+
+use std::env::VarError;
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with `site.toml`, a module `p.wasm` and whatever else a test puts there.
+struct Site {
+    folder: TempDir,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Site {
+    fn new(config: &str) -> Self {
+        let site = Self {
+            folder: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+        };
+        site.file("p.wasm", "").file("site.toml", config)
+    }
+
+    fn file(self, name: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        load_with(&self.path("site.toml"), &|name| {
+            let found = self.environment.iter().find(|(known, _)| *known == name);
+            found
+                .map(|(_, value)| (*value).to_owned())
+                .ok_or(VarError::NotPresent)
+        })
+    }
+
+    /// What is wrong, the folder's name taken out.
+    fn errors(&self) -> Vec<String> {
+        let folder = format!("{}/", self.folder.path().display());
+        let errors = self.load().expect_err("a good config");
+        errors
+            .to_string()
+            .lines()
+            .map(|line| line.replace(&folder, ""))
+            .collect()
+    }
+}
+
+/// What makes a config complete; tests put more in front, one line.
+const REST: &str = "\n[listeners.web]\nbind = '127.0.0.1:8080'\n[upstreams.app]\npeers = ['127.0.0.1:9001']\n[[routes]]\nupstream = 'app'\n";
+
+fn good(config: &str) -> Config {
+    Site::new(&format!("{config}{REST}"))
+        .load()
+        .unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// `config` completed by [`REST`] has just this error.
+#[track_caller]
+fn refused(config: &str, error: &str) {
+    assert_eq!(Site::new(&format!("{config}{REST}")).errors(), [error]);
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let site = Site::new(REST);
+    let config = site.load().unwrap();
+    assert_eq!(config.master.control, site.path("run/castling.sock"));
+    assert_eq!(config.master.module_store, site.path("run/modules"));
+    assert_eq!(config.master.pid_file, None);
+    assert!((1..=512).contains(&config.workers.count));
+    assert_eq!(config.workers.drain_timeout.as_secs(), 30);
+    assert_eq!(
+        config.log,
+        Log {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            file: None
+        }
+    );
+    assert_eq!(config.access_log.target, AccessLogTarget::Stdout);
+    assert!(
+        matches!(&config.access_log.format, AccessLogFormat::Text(line) if line.starts_with("$client_address - - [$time_local]"))
+    );
+    let web = &config.listeners["web"];
+    assert_eq!(
+        (
+            web.backlog,
+            web.max_head_bytes,
+            web.max_body_bytes,
+            web.max_connections
+        ),
+        (4096, 32 << 10, 0, 16384)
+    );
+    assert_eq!(web.idle_timeout.as_secs(), 75);
+    let app = &config.upstreams["app"];
+    assert_eq!(
+        (
+            app.tries,
+            app.keepalive_connections,
+            app.connect_timeout.as_secs()
+        ),
+        (3, 64, 5)
+    );
+    assert_eq!(
+        (&app.balance, &app.host),
+        (&Balance::RoundRobin, &UpstreamHost::Client)
+    );
+    assert_eq!(
+        app.place,
+        format!("{}:4:1", site.path("site.toml").display())
+    );
+    assert_eq!(
+        (
+            config.routes[0].name.as_str(),
+            config.routes[0].path.as_str()
+        ),
+        ("/", "")
+    );
+}
+
+#[test]
+fn every_key_reaches_the_model() {
+    let site = Site::new(
+        r#"
+[master]
+control = "/run/c.sock"
+module_store = "modules"
+pid_file = "./c.pid"
+[workers]
+count = 3
+drain_timeout = "1m 30s"
+[log]
+level = "debug"
+format = "json"
+file = "error.log"
+[access_log]
+file = "access.log"
+format = { json = { z = "$status", a = "$path" } }
+flush = "0s"
+[plugins.auth]
+wasm = "p.wasm"
+config = { tokens = ["a", "b"], deep = { on = true, n = -3, f = 1.5, day = 2026-01-02 } }
+on_error = "skip"
+limits = { memory = "1MiB", cpu = "20ms", instances = 7 }
+[listeners.web]
+bind = "[::1]:8080"
+backlog = 10
+plugins = ["auth"]
+max_head = 2048
+max_body = "10MB"
+max_connections = 5
+head_timeout = "1s"
+body_timeout = "2s"
+send_timeout = "3s"
+idle_timeout = "4s"
+[upstreams.app]
+peers = ["App.internal:80", { address = "[::1]:81", weight = 65535 }]
+balance = { plugin = "auth" }
+connect_timeout = "1s"
+response_timeout = "2s"
+idle_timeout = "3s"
+tries = 2
+keepalive = { connections = 0, timeout = "9s" }
+host = "api.example.com:8443"
+[[routes]]
+name = "api"
+listeners = ["web"]
+hosts = ["Example.com", "*.example.org", "[::1]"]
+path = "/api/"
+methods = ["GET", "PURGE"]
+headers = { X-B = true, x-a = "v", x-c = false }
+plugins = ["auth"]
+upstream = "app"
+[[routes]]
+hosts = ["example.com", "*.example.org"]
+path = "/x"
+"#,
+    );
+    let config = site.load().unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.master.control, Path::new("/run/c.sock"));
+    assert_eq!(config.master.pid_file, Some(site.path("c.pid")));
+    assert_eq!(
+        (config.workers.count, config.workers.drain_timeout.as_secs()),
+        (3, 90)
+    );
+    assert_eq!(
+        config.access_log.target,
+        AccessLogTarget::File(site.path("access.log"))
+    );
+    let fields = vec![
+        ("z".to_owned(), "$status".to_owned()),
+        ("a".to_owned(), "$path".to_owned()),
+    ];
+    assert_eq!(config.access_log.format, AccessLogFormat::Json(fields));
+    let auth = &config.plugins["auth"];
+    assert_eq!(auth.wasm, site.path("p.wasm"));
+    assert_eq!(
+        auth.config,
+        r#"{"deep":{"day":"2026-01-02","f":1.5,"n":-3,"on":true},"tokens":["a","b"]}"#
+    );
+    assert_eq!(
+        (
+            auth.on_error,
+            auth.limits.memory_bytes,
+            auth.limits.instances
+        ),
+        (OnError::Skip, 1 << 20, 7)
+    );
+    let web = &config.listeners["web"];
+    assert_eq!(
+        (
+            web.bind.to_string().as_str(),
+            web.max_head_bytes,
+            web.max_body_bytes
+        ),
+        ("[::1]:8080", 2048, 10_000_000)
+    );
+    let app = &config.upstreams["app"];
+    assert_eq!(
+        (app.peers[0].address.as_str(), app.peers[0].weight.get()),
+        ("app.internal:80", 1)
+    );
+    assert_eq!(
+        (app.peers[1].address.as_str(), app.peers[1].weight.get()),
+        ("[::1]:81", 65535)
+    );
+    assert_eq!(app.balance, Balance::Plugin("auth".to_owned()));
+    assert_eq!(
+        app.host,
+        UpstreamHost::Fixed("api.example.com:8443".to_owned())
+    );
+    let api = &config.routes[0];
+    assert_eq!(api.hosts[0], HostPattern::Exact("example.com".to_owned()));
+    assert_eq!(api.hosts[1], HostPattern::Suffix(".example.org".to_owned()));
+    assert_eq!(api.path, "/api");
+    assert_eq!(
+        api.headers[0],
+        HeaderMatch {
+            name: "x-b".to_owned(),
+            test: HeaderTest::Present
+        }
+    );
+    assert_eq!(api.headers[1].test, HeaderTest::Equals("v".to_owned()));
+    assert_eq!(api.headers[2].test, HeaderTest::Absent);
+    assert_eq!(config.routes[1].name, "example.com,*.example.org/x");
+
+    let sent = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);
+}
+
+#[test]
+fn a_place_is_found_for_what_configure_refuses() {
+    let site = Site::new(&format!(
+        "[plugins.auth]\nwasm = 'p.wasm'\nconfig.tokens = ['a',\n  5]\n[plugins.auth.config.deep]\nx = 1\n[plugins.bare]\nwasm = 'p.wasm'\n{REST}"
+    ));
+    let config = site.load().unwrap();
+    let place = |plugin: &str, path: &str| {
+        place_in_plugin_config(&config, plugin, path)
+            .map(|place| place.rsplit_once('/').unwrap().1.to_owned())
+    };
+    assert_eq!(place("auth", "tokens[1]").as_deref(), Some("site.toml:4:3"));
+    assert_eq!(
+        place("auth", "config.tokens[1]").as_deref(),
+        Some("site.toml:4:3")
+    );
+    assert_eq!(place("auth", "deep.x").as_deref(), Some("site.toml:6:5"));
+    assert_eq!(
+        place("auth", "deep.missing[3]").as_deref(),
+        Some("site.toml:5:1")
+    );
+    assert_eq!(place("auth", "config"), place("auth", ""));
+    assert_eq!(place("auth", "."), place("auth", ""));
+    assert_eq!(place("bare", "tokens").as_deref(), Some("site.toml:7:1"));
+    assert_eq!(
+        place("bare", &".".repeat(100_000)).as_deref(),
+        Some("site.toml:7:1")
+    );
+    assert_eq!(place("none", "tokens"), None);
+}
+
+#[test]
+fn the_control_socket_is_found_in_a_broken_config() {
+    let site = Site::new("[master]\ncontrol = 'c.sock'\n[listeners\nnonsense");
+    assert_eq!(
+        control_socket(&site.path("site.toml")).unwrap(),
+        site.path("c.sock")
+    );
+    let site = Site::new("= = =");
+    assert_eq!(
+        control_socket(&site.path("site.toml")).unwrap(),
+        site.path("run/castling.sock")
+    );
+    assert!(control_socket(&site.path("none.toml")).is_err());
+}
+
+fn assert_one_line_each(site: &Site) {
+    if let Err(errors) = site.load() {
+        assert_eq!(errors.to_string().lines().count(), errors.iter().count());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        assert_one_line_each(&Site::new(&text));
+    }
+
+    #[test]
+    fn no_mix_of_known_words_panics(words in prop::collection::vec(prop::sample::select(WORDS), 0..40)) {
+        assert_one_line_each(&Site::new(&words.concat()));
+    }
+}
+
+const WORDS: &[&str] = &[
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "\n",
+    "=",
+    ",",
+    ".",
+    "'",
+    "\"",
+    "# ",
+    "include",
+    "plugins",
+    "listeners",
+    "routes",
+    "[[routes]]\n",
+    "upstreams",
+    "workers",
+    "log",
+    "access_log",
+    "format",
+    "json",
+    "wasm",
+    "config",
+    "bind",
+    "peers",
+    "weight",
+    "path",
+    "hosts",
+    "name",
+    "a",
+    "'a'",
+    "'*'",
+    "'/'",
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "0xff",
+    "true",
+    "\"\\n\"",
+    "2026-01-02",
+    "'5s'",
+    "'1MiB'",
+    "from_env",
+    "default",
+    "ä",
+    "\r",
+];

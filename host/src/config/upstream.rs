@@ -1,0 +1,186 @@
+//! `[upstreams.NAME]`.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
+use std::time::Duration;
+
+use super::names::Named;
+use super::resolve::TIMEOUT;
+use super::table::{Table, Value};
+use super::tree::NodeKind;
+use super::{Balance, Peer, Upstream, UpstreamHost};
+
+pub(super) fn resolve(mut table: Table<'_>, plugins: &Named<'_>) -> Upstream {
+    let peers = table.required("peers", "a list of HOST:PORT", peers);
+    let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
+        Some(keepalive(value.table()?))
+    });
+    let upstream = Upstream {
+        peers: peers.unwrap_or_default(),
+        balance: table.or("balance", Balance::RoundRobin, |value| {
+            balance(value, plugins)
+        }),
+        connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
+            value.duration(TIMEOUT)
+        }),
+        response_timeout: table.or("response_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        idle_timeout: table.or("idle_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        tries: table.or("tries", 3, |value| value.integer(1..=100)),
+        keepalive_connections: keepalive.connections,
+        keepalive_timeout: keepalive.timeout,
+        host: table.or("host", UpstreamHost::Client, host),
+        place: table.place_text(),
+    };
+    table.finish();
+    upstream
+}
+
+fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
+    let peers = value.list(|item| Some((item, peer(item)?)))?;
+    for (idx, (item, peer)) in peers.iter().enumerate() {
+        let repeated = peers[..idx]
+            .iter()
+            .any(|(_, earlier)| earlier.address == peer.address);
+        if repeated {
+            item.refuse::<()>(format_args!(
+                "peer \"{}\" is already in the list: expected one with a weight",
+                peer.address
+            ));
+        }
+    }
+    if matches!(value.kind(), NodeKind::List(items) if items.is_empty()) {
+        return value.refuse("peers is empty: expected at least one HOST:PORT");
+    }
+    Some(peers.into_iter().map(|(_, peer)| peer).collect())
+}
+
+fn peer(value: Value<'_>) -> Option<Peer> {
+    if let NodeKind::Text(_) = value.kind() {
+        return Some(Peer {
+            address: address(value)?,
+            weight: NonZero::<u16>::MIN,
+        });
+    }
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("HOST:PORT or { address = \"HOST:PORT\", weight = 2 }");
+    };
+    let mut table = value.table()?;
+    let address = table.required("address", "HOST:PORT", address);
+    let weight = table.or("weight", NonZero::<u16>::MIN, |value| {
+        value.integer(1..=65535).and_then(NonZero::new)
+    });
+    table.finish();
+    Some(Peer {
+        address: address?,
+        weight,
+    })
+}
+
+/// `HOST:PORT`; an IPv6 address in brackets.
+fn address(value: Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if is_peer_address(text) {
+        Some(text.to_ascii_lowercase())
+    } else {
+        value.expected(ADDRESS_RULE)
+    }
+}
+
+fn is_peer_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_host = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
+    is_port && is_host
+}
+
+/// Letters, digits, `-` and `_` between dots (RFC 1123 §2.1; the underscore is common in container networks), at most
+/// 253 bytes. An IPv4 address is one, too; a name of digits and dots that is none is refused.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let digits_only = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let bad_ipv4 = digits_only && text.parse::<Ipv4Addr>().is_err();
+    text.len() <= 253 && text.split('.').all(is_label) && !bad_ipv4
+}
+
+fn balance(value: Value<'_>, plugins: &Named<'_>) -> Option<Balance> {
+    if let NodeKind::Table(_) = value.kind() {
+        let mut table = value.table()?;
+        let plugin = table.required("plugin", "the name of a plugin", |name| {
+            plugins.reference(name)
+        });
+        table.finish();
+        return plugin.map(Balance::Plugin);
+    }
+    match value.text_or(BALANCE_RULE)? {
+        "round_robin" => Some(Balance::RoundRobin),
+        "least_conn" => Some(Balance::LeastConn),
+        _ => value.expected(BALANCE_RULE),
+    }
+}
+
+struct Keepalive {
+    connections: usize,
+    timeout: Duration,
+}
+
+fn keepalive(mut table: Table<'_>) -> Keepalive {
+    let keepalive = Keepalive {
+        connections: table.or("connections", DEFAULT_KEEPALIVE.connections, |value| {
+            value.integer(0..=65535)
+        }),
+        timeout: table.or("timeout", DEFAULT_KEEPALIVE.timeout, |value| {
+            value.duration(TIMEOUT)
+        }),
+    };
+    table.finish();
+    keepalive
+}
+
+fn host(value: Value<'_>) -> Option<UpstreamHost> {
+    match value.plain_text(HOST_RULE)? {
+        "client" => Some(UpstreamHost::Client),
+        "peer" => Some(UpstreamHost::Peer),
+        text if is_host(text) => Some(UpstreamHost::Fixed(text.to_owned())),
+        _ => value.expected(HOST_RULE),
+    }
+}
+
+/// What RFC 9110 §7.2 allows as `Host`: a host and maybe a port.
+fn is_host(text: &str) -> bool {
+    is_host_name(text)
+        || is_peer_address(text)
+        || format!("{text}:80").parse::<SocketAddr>().is_ok()
+}
+
+const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
+    connections: 64,
+    timeout: Duration::from_secs(60),
+};
+
+const ADDRESS_RULE: &str =
+    "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\"";
+
+const BALANCE_RULE: &str = "\"round_robin\", \"least_conn\" or { plugin = \"NAME\" }";
+
+const HOST_RULE: &str = "\"client\", \"peer\" or a host name";

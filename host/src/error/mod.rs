@@ -1,0 +1,118 @@
+//! What can go wrong with a request: whose fault, may we try again, what caused it.
+
+pub mod reply;
+
+use std::io;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::http1::{BodyError, HeadError};
+
+/// Why an exchange did not come to the response that it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("client: {0}")]
+    Client(#[from] ClientError),
+    #[error("upstream {upstream}: {cause}")]
+    Upstream {
+        upstream: String,
+        cause: UpstreamError,
+    },
+    #[error("plugin {plugin}: {what}")]
+    Plugin { plugin: String, what: PluginFault },
+    #[error("no route matches")]
+    NoRoute,
+    #[error("the path leaves the root")]
+    BadPath,
+    #[error("rewritten and routed again {0} times")]
+    TooManyReroutes(u32),
+}
+
+/// The client's fault, or its right: it may leave.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("it closed the connection")]
+    Gone,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Head(#[from] HeadError),
+    #[error("body: {0}")]
+    Body(#[from] BodyError),
+    #[error("body larger than max_body of {0} bytes")]
+    BodyTooLarge(u64),
+    #[error("sent nothing of its body for {0:?}")]
+    BodyTimeout(Duration),
+    #[error("took nothing of the response for {0:?}")]
+    SendTimeout(Duration),
+}
+
+/// What a plugin did to its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PluginFault {
+    /// It failed or trapped. What exactly is in the log, once.
+    #[error("its hook failed")]
+    Failed,
+    /// It has no instance free.
+    #[error("all of its instances are busy")]
+    Exhausted,
+}
+
+/// How a try of a peer, or all of them, came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("connect to {peer}: {cause}")]
+    Connect { peer: String, cause: io::Error },
+    #[error("connect to {peer}: no answer in {after:?}")]
+    ConnectTimeout { peer: String, after: Duration },
+    #[error("{peer} closed the connection before its response")]
+    Closed { peer: String },
+    #[error("{peer}: {cause}")]
+    Io { peer: String, cause: io::Error },
+    #[error("{peer} sent no response in {after:?}")]
+    ResponseTimeout { peer: String, after: Duration },
+    #[error("{peer} took nothing of the request for {after:?}")]
+    SendTimeout { peer: String, after: Duration },
+    #[error("{peer} sent a bad response: {cause}")]
+    BadHead { peer: String, cause: HeadError },
+    #[error("{peer} switched protocols without having been asked to")]
+    UnexpectedUpgrade { peer: String },
+    #[error("{peer} sent a bad body: {cause}")]
+    BadBody { peer: String, cause: BodyError },
+    #[error("{peer} sent nothing of its body for {after:?}")]
+    BodyTimeout { peer: String, after: Duration },
+}
+
+impl UpstreamError {
+    /// A time-out, for 504 instead of 502.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout { .. }
+                | Self::ResponseTimeout { .. }
+                | Self::SendTimeout { .. }
+                | Self::BodyTimeout { .. }
+        )
+    }
+
+    /// Nothing of the request can have been worked on: another peer may be tried whatever the method.
+    pub fn never_connected(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
+    }
+}
+
+impl Error {
+    /// The client hung up (nginx's 499): nobody is left to answer.
+    pub fn client_is_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::Client(ClientError::Gone | ClientError::Io(_) | ClientError::SendTimeout(_))
+        )
+    }
+}
+
+/// nginx's code for a client that left before its response; only ever seen in logs.
+pub fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).expect("499 is a status code")
+}

@@ -1,0 +1,56 @@
+//! The one place that turns errors into status codes and replies.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use super::{ClientError, Error, PluginFault, client_closed_request};
+use crate::exchange::Answer;
+use crate::http1::Headers;
+
+/// What the client is answered, or what the log says where it cannot be.
+pub fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::Client(error) => client_status(error),
+        Error::Upstream { cause, .. } if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+        Error::Upstream { .. } => StatusCode::BAD_GATEWAY,
+        Error::Plugin {
+            what: PluginFault::Failed,
+            ..
+        } => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Plugin {
+            what: PluginFault::Exhausted,
+            ..
+        } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::NoRoute => StatusCode::NOT_FOUND,
+        Error::BadPath => StatusCode::BAD_REQUEST,
+        Error::TooManyReroutes(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn client_status(error: &ClientError) -> StatusCode {
+    match error {
+        ClientError::Gone | ClientError::Io(_) | ClientError::SendTimeout(_) => {
+            client_closed_request()
+        }
+        ClientError::Head(error) => error.status(),
+        ClientError::Body(_) => StatusCode::BAD_REQUEST,
+        ClientError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        ClientError::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+    }
+}
+
+/// A short text that says no more than the status: what went wrong inside is for the log.
+pub fn plain(status: StatusCode) -> Answer {
+    let mut headers = Headers::with_capacity(4);
+    headers.add(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.add(header::SERVER, HeaderValue::from_static("castling"));
+    let reason = status.canonical_reason().unwrap_or("Error");
+    Answer {
+        status,
+        headers,
+        body: Bytes::from(format!("{} {reason}\n", status.as_u16())),
+    }
+}

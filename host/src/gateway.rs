@@ -1,0 +1,452 @@
+//! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use castling_abi::Hook;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::alarm::Alarms;
+use crate::balancer::Balancer;
+use crate::config::{self, Balance, Config};
+use crate::exchange::Exchange;
+use crate::listener::{self, Listener};
+use crate::log::{self, AccessLog};
+use crate::phase::{Plan, Router, UpstreamIdx};
+use crate::upstream::{self, Upstream};
+pub use crate::wasm::Module;
+use crate::wasm::{Engine, HookError, Plugin, PluginStatus, Step};
+
+pub struct Gateway {
+    config: Rc<Config>,
+    plugins: BTreeMap<String, Rc<Plugin>>,
+    upstreams: Vec<Rc<Upstream>>,
+    listeners: BTreeMap<String, Rc<Listener>>,
+    alarms: Alarms,
+    access_log: Option<Rc<AccessLog>>,
+    traffic: Traffic,
+    draining: Cell<bool>,
+    drain_began: Notify,
+    date: RefCell<Date>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    connections: Cell<usize>,
+    requests_active: Cell<usize>,
+    requests_total: Cell<u64>,
+    /// The last connection has ended.
+    quiet: Notify,
+}
+
+/// One worker's part of `castling status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    pub connections: usize,
+    pub requests_active: usize,
+    pub requests_total: u64,
+    pub plugins: Vec<PluginStatus>,
+}
+
+/// What a generation is built from, as far as it is built.
+struct Parts {
+    plugins: BTreeMap<String, Rc<Plugin>>,
+    upstreams: BTreeMap<String, Rc<Upstream>>,
+    errors: Vec<String>,
+}
+
+impl Gateway {
+    /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run in a
+    /// `LocalSet`, whose tasks then serve. The error is every line that a person should read, with places.
+    pub async fn build(config: Rc<Config>, modules: Vec<Module>) -> Result<Rc<Self>, Vec<String>> {
+        let alarms = Alarms::new();
+        let engine = Engine::for_worker()
+            .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
+        let mut parts = Parts {
+            plugins: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            errors: Vec::new(),
+        };
+        parts.load_plugins(&config, Rc::new(engine), modules).await;
+        parts.resolve_upstreams(&config, &alarms).await;
+        let routers = parts.routers(&config);
+        let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
+            parts.errors.push(error);
+            None
+        });
+        if !parts.errors.is_empty() {
+            return Err(parts.errors);
+        }
+        tokio::task::spawn_local(alarms.clone().watch());
+        for upstream in parts.upstreams.values() {
+            tokio::task::spawn_local(Rc::clone(upstream).sweep());
+        }
+        let listeners = routers.into_iter().map(|(name, router)| {
+            let listener = Listener::new(&name, &config.listeners[&name], router);
+            (name, listener)
+        });
+        Ok(Rc::new(Self {
+            listeners: listeners.collect(),
+            plugins: parts.plugins,
+            upstreams: parts.upstreams.into_values().collect(),
+            alarms,
+            access_log,
+            traffic: Traffic::default(),
+            draining: Cell::new(false),
+            drain_began: Notify::new(),
+            date: RefCell::default(),
+            config,
+        }))
+    }
+
+    /// Starts to accept on a bound and listening socket of this listener.
+    pub fn accept(
+        self: &Rc<Self>,
+        listener: &str,
+        socket: std::net::TcpListener,
+    ) -> io::Result<()> {
+        let Some(listener) = self.listeners.get(listener) else {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no listener {listener}"),
+            ));
+        };
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        self.spawn(listener::accept(
+            socket,
+            Rc::clone(listener),
+            Rc::clone(self),
+        ));
+        Ok(())
+    }
+
+    /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left then
+    /// ends with the process.
+    pub async fn drain(&self, timeout: Duration) {
+        self.draining.set(true);
+        self.drain_began.notify_waiters();
+        let quiet = async {
+            while self.traffic.connections.get() > 0 {
+                self.traffic.quiet.notified().await;
+            }
+        };
+        if tokio::time::timeout(timeout, quiet).await.is_err() {
+            let (connections, requests) = (
+                self.traffic.connections.get(),
+                self.traffic.requests_active.get(),
+            );
+            tracing::warn!(
+                connections,
+                requests,
+                "drain time-out: what is left is closed"
+            );
+        }
+        if let Some(access_log) = &self.access_log {
+            access_log.flush();
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Resolves when [`Self::drain`] is called.
+    pub async fn drain_begins(&self) {
+        if !self.draining.get() {
+            self.drain_began.notified().await;
+        }
+    }
+
+    pub fn status(&self) -> GatewayStatus {
+        GatewayStatus {
+            connections: self.traffic.connections.get(),
+            requests_active: self.traffic.requests_active.get(),
+            requests_total: self.traffic.requests_total.get(),
+            plugins: self
+                .plugins
+                .values()
+                .map(|plugin| plugin.status())
+                .collect(),
+        }
+    }
+
+    pub fn reopen_logs(&self) {
+        log::reopen();
+        if let Some(access_log) = &self.access_log {
+            access_log.reopen();
+        }
+    }
+
+    /// Runs a task of this worker.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(task);
+    }
+
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The upstream that a plan names.
+    pub fn upstream(&self, idx: UpstreamIdx) -> &Rc<Upstream> {
+        &self.upstreams[idx.0]
+    }
+
+    pub fn add_to_access_log(&self, exchange: &Exchange) {
+        if let Some(access_log) = &self.access_log {
+            access_log.add(exchange);
+        }
+    }
+
+    pub fn connection_opened(&self) {
+        self.traffic
+            .connections
+            .set(self.traffic.connections.get() + 1);
+    }
+
+    pub fn connection_closed(&self) {
+        self.traffic
+            .connections
+            .set(self.traffic.connections.get() - 1);
+        if self.traffic.connections.get() == 0 {
+            self.traffic.quiet.notify_one();
+        }
+    }
+
+    /// Counts a request as under way until what it returns is dropped.
+    pub fn count_request(self: &Rc<Self>) -> UnderWay {
+        self.traffic
+            .requests_total
+            .set(self.traffic.requests_total.get() + 1);
+        self.traffic
+            .requests_active
+            .set(self.traffic.requests_active.get() + 1);
+        UnderWay(Rc::clone(self))
+    }
+
+    /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.borrow_mut().now()
+    }
+
+    /// What runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (name, listener) in &self.listeners {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "listener {name} on {}",
+                self.config.listeners[name].bind
+            );
+            for plan in listener.router.plans() {
+                let route = plan.route.as_deref().unwrap_or_default();
+                let target = match plan.upstream {
+                    Some(idx) => format!("upstream {}", self.upstream(idx).name),
+                    None => "content of its plugins".to_owned(),
+                };
+                let _ = writeln!(text, "  route {route} -> {target}");
+                if !plan.describe().is_empty() {
+                    let _ = writeln!(text, "    {}", plan.describe());
+                }
+            }
+        }
+        for (name, plugin) in &self.plugins {
+            let manifest = &plugin.manifest;
+            let hooks = manifest.hooks.join(", ");
+            let _ = writeln!(
+                text,
+                "plugin {name}: {} {} ({hooks})",
+                manifest.name, manifest.version
+            );
+        }
+        for upstream in &self.upstreams {
+            let peers: Vec<String> = upstream
+                .balancer
+                .peers()
+                .iter()
+                .map(|peer| peer.label.to_string())
+                .collect();
+            let _ = writeln!(text, "upstream {}: {}", upstream.name, peers.join(", "));
+        }
+        text
+    }
+}
+
+/// A request under way.
+pub struct UnderWay(Rc<Gateway>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let active = &self.0.traffic.requests_active;
+        active.set(active.get() - 1);
+    }
+}
+
+impl Parts {
+    async fn load_plugins(&mut self, config: &Config, engine: Rc<Engine>, modules: Vec<Module>) {
+        for module in modules {
+            let name = module.plugin.clone();
+            let Some(plugin_config) = config.plugins.get(&name) else {
+                self.errors.push(format!(
+                    "a module came for plugin {name}, which the config does not have"
+                ));
+                continue;
+            };
+            match Plugin::load(&engine, module, plugin_config).await {
+                Ok(plugin) => {
+                    self.plugins.insert(name, plugin);
+                }
+                Err(error) => self.errors.push(configure_error(config, &name, &error)),
+            }
+        }
+    }
+
+    async fn resolve_upstreams(&mut self, config: &Config, alarms: &Alarms) {
+        for (name, upstream) in &config.upstreams {
+            let peers = match upstream::resolve(&upstream.peers).await {
+                Ok(peers) => peers,
+                Err(error) => {
+                    self.errors
+                        .push(format!("{}: upstream {name}: {error}", upstream.place));
+                    continue;
+                }
+            };
+            let balancer = match &upstream.balance {
+                Balance::RoundRobin => Balancer::round_robin(peers),
+                Balance::LeastConn => Balancer::least_conn(peers),
+                Balance::Plugin(plugin) => match self.plugins.get(plugin) {
+                    Some(plugin) if plugin.implements(Hook::Balance) => {
+                        Balancer::plugin(peers, Rc::clone(plugin))
+                    }
+                    Some(_) => {
+                        let place = &upstream.place;
+                        self.errors.push(format!(
+                            "{place}: upstream {name}: plugin {plugin} has no `balance` hook"
+                        ));
+                        continue;
+                    }
+                    // Its own error is told already.
+                    None => continue,
+                },
+            };
+            self.upstreams.insert(
+                name.clone(),
+                Upstream::new(name, upstream, balancer, alarms),
+            );
+        }
+    }
+
+    /// Flattens the phases of each listener's routes.
+    fn routers(&mut self, config: &Config) -> BTreeMap<String, Router> {
+        let mut routers = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            let own = self.named(&listener.plugins);
+            let unrouted = Rc::new(Plan::new(None, None, &own));
+            let of_listener = |route: &&config::Route| {
+                route.listeners.is_empty() || route.listeners.contains(name)
+            };
+            let mut plans = Vec::new();
+            for route in config.routes.iter().filter(of_listener) {
+                let of_route = self.named(&route.plugins);
+                let plugins: Vec<Rc<Plugin>> = own.iter().chain(&of_route).map(Rc::clone).collect();
+                let upstream = route
+                    .upstream
+                    .as_ref()
+                    .and_then(|name| self.upstream_idx(name));
+                let plan = Plan::new(Some(route.name.as_str().into()), upstream, &plugins);
+                self.check_route(route, &of_route, &plan);
+                plans.push((route, Rc::new(plan)));
+            }
+            let post_read = Step::list(&own, Hook::PostRead);
+            routers.insert(name.clone(), Router::new(post_read, unrouted, plans));
+        }
+        // A route of several listeners has its faults once.
+        self.errors.dedup();
+        routers
+    }
+
+    fn check_route(&mut self, route: &config::Route, of_route: &[Rc<Plugin>], plan: &Plan) {
+        let (place, name) = (&route.place, &route.name);
+        let all_loaded = route.plugins.len() == of_route.len();
+        if route.upstream.is_none() && plan.content.is_empty() && all_loaded {
+            self.errors.push(format!(
+                "{place}: route {name}: expected `upstream` or a plugin with a `content` hook"
+            ));
+        }
+        for plugin in of_route
+            .iter()
+            .filter(|plugin| plugin.implements(Hook::PostRead))
+        {
+            let plugin = &plugin.name;
+            self.errors.push(format!(
+                "{place}: route {name}: plugin {plugin} has a `post_read` hook, which runs before routing; list it in \
+                 `plugins` of a listener"
+            ));
+        }
+    }
+
+    /// Those that could be loaded; the others' errors are told already.
+    fn named(&self, names: &[String]) -> Vec<Rc<Plugin>> {
+        names
+            .iter()
+            .filter_map(|name| self.plugins.get(name).map(Rc::clone))
+            .collect()
+    }
+
+    fn upstream_idx(&self, name: &str) -> Option<UpstreamIdx> {
+        self.upstreams
+            .keys()
+            .position(|other| other == name)
+            .map(UpstreamIdx)
+    }
+}
+
+/// Points at the key of the plugin's config that its error begins with (`config.tokens[1]: ...`), else at the plugin.
+fn configure_error(config: &Config, name: &str, error: &HookError) -> String {
+    let said = error.to_string();
+    let key = said
+        .split_once(": ")
+        .map(|(path, _)| path)
+        .filter(|path| path.starts_with("config"));
+    let place = key.and_then(|path| config::place_in_plugin_config(config, name, path));
+    let place = place.unwrap_or_else(|| config.plugins[name].place.clone());
+    format!("{place}: plugin {name}: {said}")
+}
+
+/// The date as text, and the second that it is of.
+struct Date {
+    second: u64,
+    text: [u8; 29],
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        Self {
+            second: 0,
+            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
+        }
+    }
+}
+
+impl Date {
+    fn now(&mut self) -> [u8; 29] {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        if second != self.second {
+            let text = httpdate::fmt_http_date(now);
+            if let Ok(text) = text.as_bytes().try_into() {
+                self.second = second;
+                self.text = text;
+            }
+        }
+        self.text
+    }
+}

@@ -1,0 +1,486 @@
+//! Writing heads and chunks.
+//!
+//! Names are in lower case, lines end in CR LF. Framing is written here and nowhere else: `Content-Length`,
+//! `Transfer-Encoding` and `Connection` among the headers are left out.
+
+use std::num::NonZeroUsize;
+
+use http::header::{self, HeaderName};
+use http::{Method, StatusCode, Version};
+
+use super::{BodyLength, Headers};
+
+/// After the bytes of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// The end of a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What the request and its connection say about the form of the response.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyTo<'a> {
+    pub method: &'a Method,
+    pub version: Version,
+    /// The client allows another request and so do we.
+    pub keep_alive: bool,
+    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7).
+    pub date: &'a [u8; 29],
+}
+
+/// How the head that was written says the response goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseFraming {
+    /// In which form the body must follow. `Empty`: not at all, whatever there is to send.
+    pub body: BodyLength,
+    /// Whether the connection stays open after it.
+    pub keep_alive: bool,
+}
+
+/// Appends a request's head, as HTTP/1.1.
+///
+/// `path`, `query` and `host` are as the `is_valid_` functions have them. `host` is written in the place of any `Host`
+/// among the headers. A body of `UntilClose`, which requests cannot have, is announced as chunked.
+pub fn write_request_head(
+    out: &mut Vec<u8>,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    host: &[u8],
+    headers: &Headers,
+    body: BodyLength,
+) {
+    out.reserve(HEAD_BYTES_GUESS + path.len());
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(path.as_bytes());
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(host);
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in headers.iter() {
+        if *name != header::HOST && !is_framing(name) {
+            write_field(out, name, value.as_bytes());
+        }
+    }
+    // RFC 9110 §8.6: methods that usually have a body say so when there is none; some servers answer 411 otherwise.
+    let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    match body {
+        BodyLength::Empty if usually_has_body => write_content_length(out, 0),
+        BodyLength::Empty => {}
+        BodyLength::Sized(bytes) => write_content_length(out, bytes),
+        BodyLength::Chunked | BodyLength::UntilClose => out.extend_from_slice(CHUNKED_FIELD),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a response's head and says how the body must follow. `body` is what there is to send.
+///
+/// A body without a known length goes in chunks, to HTTP/1.0 until close. Responses to `HEAD` and those with 304 get
+/// the `Content-Length` of the headers, which is about a body that is not sent. Interim responses (1xx) say nothing
+/// about connection and date.
+pub fn write_response_head(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &Headers,
+    body: BodyLength,
+    to: &ReplyTo<'_>,
+) -> ResponseFraming {
+    let framing = response_framing(status, body, to);
+    out.reserve(HEAD_BYTES_GUESS);
+    // RFC 9110 §6.2: the version is ours, not the request's.
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let mut has_date = false;
+    for (name, value) in headers.iter() {
+        if !is_framing(name) {
+            has_date |= *name == header::DATE;
+            write_field(out, name, value.as_bytes());
+        }
+    }
+    if !status.is_informational() {
+        if !has_date {
+            write_field(out, &header::DATE, to.date);
+        }
+        write_response_framing(out, status, headers, body, framing, to);
+    }
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+/// Appends what stands before the bytes of a chunk. [`CHUNK_END`] follows them.
+pub fn write_chunk_head(out: &mut Vec<u8>, len_bytes: NonZeroUsize) {
+    let mut digits = [0; 16];
+    let mut start = digits.len();
+    let mut rest = len_bytes.get();
+    while rest > 0 {
+        start -= 1;
+        digits[start] = b"0123456789abcdef"[rest % 16];
+        rest /= 16;
+    }
+    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the end of a chunked body with these trailers.
+pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.iter() {
+        write_field(out, name, value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn response_framing(status: StatusCode, body: BodyLength, to: &ReplyTo<'_>) -> ResponseFraming {
+    let form = match body {
+        _ if never_has_body(status, to.method) => BodyLength::Empty,
+        // RFC 9112 §6.3: without a word on its length it would last until the connection closes.
+        BodyLength::Empty => BodyLength::Sized(0),
+        BodyLength::Sized(bytes) => BodyLength::Sized(bytes),
+        // RFC 9112 §7.1: HTTP/1.0 does not know chunks.
+        BodyLength::Chunked | BodyLength::UntilClose if to.version == Version::HTTP_10 => {
+            BodyLength::UntilClose
+        }
+        BodyLength::Chunked | BodyLength::UntilClose => BodyLength::Chunked,
+    };
+    ResponseFraming {
+        body: form,
+        keep_alive: to.keep_alive && form != BodyLength::UntilClose,
+    }
+}
+
+fn write_response_framing(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &Headers,
+    body: BodyLength,
+    framing: ResponseFraming,
+    to: &ReplyTo<'_>,
+) {
+    match framing.body {
+        // RFC 9110 §8.6: no length in a 204.
+        BodyLength::Empty if status == StatusCode::NO_CONTENT => {}
+        BodyLength::Empty => write_unsent_length(out, status, headers, body),
+        BodyLength::Sized(bytes) => write_content_length(out, bytes),
+        BodyLength::Chunked => out.extend_from_slice(CHUNKED_FIELD),
+        BodyLength::UntilClose => {}
+    }
+    match (framing.keep_alive, to.version == Version::HTTP_10) {
+        (true, false) => {}
+        (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+    }
+}
+
+/// The length of a body that is not sent, as an answer to `GET` would say it: from the upstream's headers, else of the body
+/// made here. A 304 is about another body than that.
+fn write_unsent_length(out: &mut Vec<u8>, status: StatusCode, headers: &Headers, body: BodyLength) {
+    let from_headers = headers
+        .get(&header::CONTENT_LENGTH)
+        .map(|value| value.as_bytes())
+        .filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
+    if let Some(digits) = from_headers {
+        write_field(out, &header::CONTENT_LENGTH, digits);
+    } else if let BodyLength::Sized(bytes) = body
+        && status != StatusCode::NOT_MODIFIED
+    {
+        write_content_length(out, bytes);
+    }
+}
+
+/// RFC 9110 §6.4.1.
+fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
+    *request_method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::CONNECTION
+}
+
+fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_content_length(out: &mut Vec<u8>, bytes: u64) {
+    // 20 digits are 64 bits.
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    let mut rest = bytes;
+    loop {
+        start -= 1;
+        digits[start] = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    write_field(out, &header::CONTENT_LENGTH, &digits[start..]);
+}
+
+const CHUNKED_FIELD: &[u8] = b"transfer-encoding: chunked\r\n";
+
+/// Room that most heads fit in.
+const HEAD_BYTES_GUESS: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn headers(fields: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.add(
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            );
+        }
+        headers
+    }
+
+    fn request(method: &Method, fields: &[(&str, &str)], body: BodyLength) -> String {
+        let mut out = Vec::new();
+        write_request_head(
+            &mut out,
+            method,
+            "/a",
+            Some("b"),
+            b"c",
+            &headers(fields),
+            body,
+        );
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    /// The head without its date, and how it goes on.
+    fn response(
+        method: &Method,
+        version: Version,
+        status: u16,
+        fields: &[(&str, &str)],
+        body: BodyLength,
+    ) -> (String, ResponseFraming) {
+        let mut out = Vec::new();
+        let to = ReplyTo {
+            method,
+            version,
+            keep_alive: true,
+            date: DATE,
+        };
+        let status = StatusCode::from_u16(status).expect("a status");
+        let framing = write_response_head(&mut out, status, &headers(fields), body, &to);
+        let head = String::from_utf8(out).expect("ASCII");
+        (
+            head.replace("date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", ""),
+            framing,
+        )
+    }
+
+    fn to_get(fields: &[(&str, &str)], body: BodyLength) -> (String, ResponseFraming) {
+        response(&Method::GET, Version::HTTP_11, 200, fields, body)
+    }
+
+    fn open(body: BodyLength) -> ResponseFraming {
+        ResponseFraming {
+            body,
+            keep_alive: true,
+        }
+    }
+
+    const UNTRUSTED_FRAMING: [(&str, &str); 4] = [
+        ("content-length", "7"),
+        ("transfer-encoding", "gzip"),
+        ("connection", "x"),
+        ("x", "y"),
+    ];
+
+    #[test]
+    fn framing_of_a_request_is_written_by_the_encoder_alone() {
+        let mut fields = UNTRUSTED_FRAMING.to_vec();
+        fields.push(("host", "evil"));
+        let head = "/a?b HTTP/1.1\r\nhost: c\r\nx: y\r\n";
+        for (method, body, framing) in [
+            (Method::GET, BodyLength::Empty, ""),
+            (Method::POST, BodyLength::Empty, "content-length: 0\r\n"),
+            (Method::GET, BodyLength::Sized(0), "content-length: 0\r\n"),
+            (
+                Method::POST,
+                BodyLength::Sized(u64::MAX),
+                "content-length: 18446744073709551615\r\n",
+            ),
+            (
+                Method::POST,
+                BodyLength::Chunked,
+                "transfer-encoding: chunked\r\n",
+            ),
+        ] {
+            assert_eq!(
+                request(&method, &fields, body),
+                format!("{method} {head}{framing}\r\n")
+            );
+        }
+    }
+
+    #[test]
+    fn framing_of_a_response_is_written_by_the_encoder_alone() {
+        for (body, framing, line) in [
+            (BodyLength::Empty, BodyLength::Sized(0), "content-length: 0"),
+            (
+                BodyLength::Sized(120),
+                BodyLength::Sized(120),
+                "content-length: 120",
+            ),
+            (
+                BodyLength::Chunked,
+                BodyLength::Chunked,
+                "transfer-encoding: chunked",
+            ),
+            (
+                BodyLength::UntilClose,
+                BodyLength::Chunked,
+                "transfer-encoding: chunked",
+            ),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\nx: y\r\n{line}\r\n\r\n");
+            assert_eq!(to_get(&UNTRUSTED_FRAMING, body), (head, open(framing)));
+        }
+    }
+
+    #[test]
+    fn http_10_gets_no_chunks_and_is_told_that_it_stays_open() {
+        let to_old = |body| response(&Method::GET, Version::HTTP_10, 200, &[], body);
+        let closing = ResponseFraming {
+            body: BodyLength::UntilClose,
+            keep_alive: false,
+        };
+        for body in [BodyLength::Chunked, BodyLength::UntilClose] {
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+            assert_eq!(to_old(body), (head, closing));
+        }
+        assert_eq!(
+            to_old(BodyLength::Sized(1)).0,
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: keep-alive\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_response_without_body_says_only_what_it_may() {
+        let empty = open(BodyLength::Empty);
+        let length = [("content-length", "7")];
+        for (method, status, fields, body, lines) in [
+            (
+                Method::HEAD,
+                200,
+                &length[..],
+                BodyLength::Empty,
+                "content-length: 7\r\n",
+            ),
+            (
+                Method::HEAD,
+                200,
+                &[],
+                BodyLength::Sized(9),
+                "content-length: 9\r\n",
+            ),
+            (Method::HEAD, 200, &[], BodyLength::Chunked, ""),
+            (
+                Method::HEAD,
+                200,
+                &[("content-length", "7, 8")],
+                BodyLength::Empty,
+                "",
+            ),
+            (
+                Method::GET,
+                304,
+                &length,
+                BodyLength::Empty,
+                "content-length: 7\r\n",
+            ),
+            (Method::GET, 304, &[], BodyLength::Sized(0), ""),
+            (Method::GET, 204, &length, BodyLength::Sized(7), ""),
+            (Method::GET, 103, &length, BodyLength::Empty, ""),
+        ] {
+            let (head, framing) = response(&method, Version::HTTP_11, status, fields, body);
+            assert_eq!(
+                head.split_once("\r\n"),
+                Some((head.lines().next().expect("one"), &*format!("{lines}\r\n")))
+            );
+            assert_eq!(framing, empty, "{method} {status}");
+        }
+    }
+
+    #[test]
+    fn the_date_is_written_unless_there_is_one() {
+        let to = ReplyTo {
+            method: &Method::GET,
+            version: Version::HTTP_11,
+            keep_alive: false,
+            date: DATE,
+        };
+        let head = |status, fields| {
+            let mut out = Vec::new();
+            write_response_head(
+                &mut out,
+                status,
+                &headers(fields),
+                BodyLength::Sized(0),
+                &to,
+            );
+            String::from_utf8(out).expect("ASCII")
+        };
+        assert_eq!(
+            head(StatusCode::OK, &[]),
+            "HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            head(StatusCode::OK, &[("date", "x")])
+                .matches("date")
+                .count(),
+            1
+        );
+        assert_eq!(
+            head(StatusCode::CONTINUE, &[]),
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn chunk_heads_are_hex() {
+        for (len, head) in [
+            (1, "1\r\n"),
+            (10, "a\r\n"),
+            (0x1234, "1234\r\n"),
+            (usize::MAX, "ffffffffffffffff\r\n"),
+        ] {
+            let mut out = Vec::new();
+            write_chunk_head(&mut out, NonZeroUsize::new(len).expect("not zero"));
+            assert_eq!(out, head.as_bytes());
+        }
+    }
+
+    #[test]
+    fn trailers_end_the_body() {
+        let mut out = Vec::new();
+        write_trailers(&mut out, &headers(&[("a", "b")]));
+        assert_eq!(out, b"0\r\na: b\r\n\r\n");
+        out.clear();
+        write_trailers(&mut out, &Headers::new());
+        assert_eq!(out, LAST_CHUNK);
+    }
+}

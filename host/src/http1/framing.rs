@@ -1,0 +1,155 @@
+//! How long a body is: `Content-Length`, `Transfer-Encoding`, `Connection`, and when they contradict each other.
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode, Version};
+
+use super::{HeadError, Headers};
+
+/// How the end of a body is known (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none, and no field says so.
+    Empty,
+    /// So many bytes, as `Content-Length` says. 0 is a body that is known to be empty.
+    Sized(u64),
+    /// In chunks, which say where they end.
+    Chunked,
+    /// Until the connection is closed. Responses only.
+    UntilClose,
+}
+
+/// The length of a request's body.
+pub(super) fn request_body(
+    headers: &mut Headers,
+    version: Version,
+) -> Result<BodyLength, HeadError> {
+    // RFC 9112 §6.3: without either field a request has no body.
+    Ok(announced(headers, version)?.unwrap_or(BodyLength::Empty))
+}
+
+/// The length of a response's body.
+pub(super) fn response_body(
+    headers: &mut Headers,
+    version: Version,
+    status: StatusCode,
+    request_method: &Method,
+) -> Result<BodyLength, HeadError> {
+    let announced = announced(headers, version)?;
+    let never_has_body = *request_method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    Ok(if never_has_body {
+        BodyLength::Empty
+    } else {
+        announced.unwrap_or(BodyLength::UntilClose)
+    })
+}
+
+/// Whether the sender allows another message on this connection (RFC 9112 §9.3).
+pub(super) fn keeps_alive(headers: &Headers, version: Version) -> bool {
+    let mut keep_alive = version == Version::HTTP_11;
+    for value in headers.get_all(&header::CONNECTION) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keep_alive
+}
+
+/// What the framing fields say; `None` when there are none.
+fn announced(headers: &mut Headers, version: Version) -> Result<Option<BodyLength>, HeadError> {
+    let length = content_length(headers)?;
+    let chunked = is_chunked(headers)?;
+    match (length, chunked) {
+        // RFC 9112 §6.1: two framings in one message are an attempt at smuggling.
+        (Some(_), true) => Err(HeadError::LengthAndEncoding),
+        // RFC 9112 §6.1: HTTP/1.0 has no transfer codings, so someone on the way did not understand it.
+        (None, true) if version == Version::HTTP_10 => Err(HeadError::EncodingInHttp10),
+        (None, true) => Ok(Some(BodyLength::Chunked)),
+        (Some(bytes), false) => Ok(Some(BodyLength::Sized(bytes))),
+        (None, false) => Ok(None),
+    }
+}
+
+/// Whether the one transfer coding is `chunked`. Everything else, the same twice included, is refused: RFC 9112 §6.1
+/// forbids to apply it twice, and a coding that only one of two neighbours understands is how TE.TE smuggling works.
+fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
+    let mut values = headers.get_all(&header::TRANSFER_ENCODING);
+    let Some(first) = values.next() else {
+        return Ok(false);
+    };
+    let exactly_chunked =
+        first.as_bytes().eq_ignore_ascii_case(b"chunked") && values.next().is_none();
+    if exactly_chunked {
+        Ok(true)
+    } else {
+        Err(HeadError::Encoding)
+    }
+}
+
+/// RFC 9112 §6.3: the same length several times, in one field or in more, is folded to one; different ones are refused.
+fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
+    let mut length = None;
+    let mut times = 0;
+    for value in headers.get_all(&header::CONTENT_LENGTH) {
+        for member in list(value) {
+            let bytes = decimal(member).ok_or(HeadError::LengthInvalid)?;
+            if length.is_some_and(|before| before != bytes) {
+                return Err(HeadError::LengthsDiffer);
+            }
+            length = Some(bytes);
+            times += 1;
+        }
+    }
+    if let (Some(bytes), true) = (length, times > 1) {
+        headers.set(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    Ok(length)
+}
+
+/// RFC 9110 §8.6: `1*DIGIT` and nothing else; `None` as well when it does not fit.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, &b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The members of a comma-separated value, empty ones too.
+fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|&b| b == b',')
+        .map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_digits_that_fit() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"007"), Some(7));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [
+            "",
+            "18446744073709551616",
+            "+5",
+            "-5",
+            "5 5",
+            "0x5",
+            "5.0",
+            "\u{ff15}",
+        ] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

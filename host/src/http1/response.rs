@@ -1,0 +1,253 @@
+//! Reading a response's head.
+
+use bytes::BytesMut;
+use http::{Method, StatusCode, Version};
+use httparse::Status;
+
+use super::fields::{Lines, fill_in, locate};
+use super::{
+    BodyLength, HeadError, HeadLimits, HeadProgress, MAX_HEADERS, ParsedResponse, ResponseHead,
+    framing,
+};
+
+/// Cuts a response's head off the front of `buf`. `None`: more bytes are needed. An interim response (1xx) is a head like
+/// others: the next one follows it.
+///
+/// Lines may end in a bare LF, as old upstreams write them: what they say is written anew, and the operator has chosen
+/// them. All else is as strict as for requests, contradictory framing above all; spaces before a colon and folded lines are
+/// refused too (nginx does the same), where RFC 9112 §5 would have a proxy repair them.
+pub fn parse_response(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    request_method: &Method,
+) -> Result<Option<ParsedResponse>, HeadError> {
+    if !progress.ready(buf, limits)? {
+        return Ok(None);
+    }
+    let raw = limits.window(buf);
+    let mut lines: Lines<'_> = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut line = httparse::Response::new(&mut []);
+    let head_bytes = match httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut line, raw, &mut lines)?
+    {
+        Status::Complete(bytes) => bytes,
+        Status::Partial => return progress.incomplete(buf, limits).map(|()| None),
+    };
+    let (Some(code), Some(minor)) = (line.code, line.version) else {
+        return Err(HeadError::Malformed(httparse::Error::Status));
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
+    let version = if minor == 0 {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    };
+    let mut headers = progress.complete();
+    let mut spans = [(0, 0); MAX_HEADERS];
+    locate(raw, line.headers, &mut spans, &mut headers)?;
+
+    let head = buf.split_to(head_bytes).freeze();
+    fill_in(&mut headers, &spans, &head)?;
+    let body = framing::response_body(&mut headers, version, status, request_method)?;
+    let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(&headers, version);
+    Ok(Some(ParsedResponse {
+        head: ResponseHead {
+            status,
+            version,
+            headers,
+        },
+        body,
+        keep_alive,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header;
+    use proptest::prelude::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        max_head_bytes: 1000,
+    };
+
+    fn parse(method: &Method, input: &[u8]) -> Result<Option<ParsedResponse>, HeadError> {
+        parse_response(
+            &mut BytesMut::from(input),
+            &mut HeadProgress::new(),
+            &LIMITS,
+            method,
+        )
+    }
+
+    fn valid(method: &Method, input: &str) -> ParsedResponse {
+        parse(method, input.as_bytes())
+            .expect("valid")
+            .expect("whole")
+    }
+
+    /// A response to `GET` with this status line and these lines.
+    fn to_get(line: &str, lines: &str) -> Result<(BodyLength, bool), HeadError> {
+        let head = format!("{line}\r\n{lines}\r\n");
+        parse(&Method::GET, head.as_bytes())
+            .map(|parsed| parsed.expect("whole"))
+            .map(|it| (it.body, it.keep_alive))
+    }
+
+    #[test]
+    fn a_response_is_read_and_cut_off() {
+        let mut buf =
+            BytesMut::from("HTTP/1.1 404 Not so\r\nServer: a\r\nContent-Length: 3\r\n\r\nabc");
+        let parsed = parse_response(&mut buf, &mut HeadProgress::new(), &LIMITS, &Method::GET);
+        let parsed = parsed.expect("valid").expect("whole");
+        assert_eq!(buf, "abc");
+        assert_eq!(parsed.head.status, StatusCode::NOT_FOUND);
+        assert_eq!(parsed.head.headers.get(&header::SERVER).expect("one"), "a");
+        assert_eq!(parsed.body, BodyLength::Sized(3));
+        assert!(parsed.keep_alive);
+    }
+
+    #[test]
+    fn a_reason_may_be_missing_and_lines_may_end_in_a_line_feed() {
+        assert_eq!(
+            valid(&Method::GET, "HTTP/1.1 200\r\n\r\n").head.status,
+            StatusCode::OK
+        );
+        let parsed = valid(&Method::GET, "HTTP/1.0 200 OK\nContent-Length: 3\n\n");
+        assert_eq!(parsed.body, BodyLength::Sized(3));
+    }
+
+    #[test]
+    fn interim_responses_come_one_by_one() {
+        let mut buf =
+            BytesMut::from("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
+        let mut progress = HeadProgress::new();
+        for status in [100, 204] {
+            let parsed = parse_response(&mut buf, &mut progress, &LIMITS, &Method::GET);
+            let parsed = parsed.expect("valid").expect("whole");
+            assert_eq!(
+                (parsed.head.status.as_u16(), parsed.body),
+                (status, BodyLength::Empty)
+            );
+            assert!(parsed.keep_alive);
+        }
+    }
+
+    #[test]
+    fn the_length_is_by_method_status_and_fields() {
+        let chunked = "Transfer-Encoding: Chunked\r\n";
+        let sized = "Content-Length: 7\r\n";
+        for status in ["HTTP/1.1 204 a", "HTTP/1.1 304 a", "HTTP/1.1 103 a"] {
+            for lines in ["", chunked, sized] {
+                assert_eq!(
+                    to_get(status, lines),
+                    Ok((BodyLength::Empty, true)),
+                    "{status} {lines}"
+                );
+            }
+        }
+        let to_head = valid(
+            &Method::HEAD,
+            "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
+        );
+        assert_eq!(to_head.body, BodyLength::Empty);
+        assert!(to_head.head.headers.contains(&header::CONTENT_LENGTH));
+        assert_eq!(
+            to_get("HTTP/1.1 200 OK", chunked),
+            Ok((BodyLength::Chunked, true))
+        );
+        assert_eq!(
+            to_get("HTTP/1.1 200 OK", sized),
+            Ok((BodyLength::Sized(7), true))
+        );
+        assert_eq!(
+            to_get("HTTP/1.0 200 OK", sized),
+            Ok((BodyLength::Sized(7), false))
+        );
+        assert_eq!(
+            to_get("HTTP/1.1 200 OK", ""),
+            Ok((BodyLength::UntilClose, false))
+        );
+        let said = "Connection: keep-alive\r\n";
+        assert_eq!(
+            to_get("HTTP/1.0 200 OK", said),
+            Ok((BodyLength::UntilClose, false))
+        );
+    }
+
+    #[test]
+    fn contradictory_framing_is_refused_whatever_the_status() {
+        for status in ["HTTP/1.1 200 OK", "HTTP/1.1 304 a"] {
+            for (lines, error) in [
+                (
+                    "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                    HeadError::LengthAndEncoding,
+                ),
+                (
+                    "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+                    HeadError::LengthAndEncoding,
+                ),
+                (
+                    "Content-Length: 5\r\nContent-Length: 6\r\n",
+                    HeadError::LengthsDiffer,
+                ),
+                ("Content-Length: +5\r\n", HeadError::LengthInvalid),
+                ("Transfer-Encoding: gzip, chunked\r\n", HeadError::Encoding),
+                ("Transfer-Encoding: identity\r\n", HeadError::Encoding),
+            ] {
+                assert_eq!(to_get(status, lines), Err(error), "{lines}");
+            }
+        }
+        let old = to_get("HTTP/1.0 200 OK", "Transfer-Encoding: chunked\r\n");
+        assert_eq!(old, Err(HeadError::EncodingInHttp10));
+    }
+
+    #[test]
+    fn what_is_no_response_is_refused() {
+        for bad in [
+            "HTTP/1.1 20 OK",
+            "HTTP/1.1 099 OK",
+            "HTTP/2 200 OK",
+            "GET / HTTP/1.1",
+            "HTTP/1.1 200 a\0",
+            "220 smtp",
+        ] {
+            assert!(to_get(bad, "").is_err(), "{bad}");
+        }
+        for bad in [
+            "a : b\r\n",
+            "a: b\r\n c\r\n",
+            "a: b\rc\r\n",
+            ": b\r\n",
+            "a: \0\r\n",
+        ] {
+            assert!(to_get("HTTP/1.1 200 OK", bad).is_err(), "{bad:?}");
+        }
+        let large = format!("a: {}\r\n", "b".repeat(1000));
+        assert_eq!(to_get("HTTP/1.1 200 OK", &large), Err(HeadError::TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_are_read_the_same(
+            start in prop::sample::select(vec!["HTTP/1.1 200 OK\r\n", "HTTP/1.0 204 \n", "HTTP/1.1 20"]),
+            rest in prop::collection::vec(
+                prop_oneof![3 => prop::sample::select(&b"a:b \r\n"[..]), 1 => any::<u8>()], 0..100),
+        ) {
+            let mut input = start.as_bytes().to_vec();
+            input.extend_from_slice(&rest);
+            input.extend_from_slice(b"\r\n\r\n");
+            let whole = parse(&Method::GET, &input);
+            let (mut buf, mut progress) = (BytesMut::new(), HeadProgress::new());
+            let mut trickled = Ok(None);
+            for b in &input {
+                buf.extend_from_slice(&[*b]);
+                if matches!(trickled, Ok(None)) {
+                    trickled = parse_response(&mut buf, &mut progress, &LIMITS, &Method::GET);
+                }
+            }
+            prop_assert_eq!(format!("{trickled:?}"), format!("{whole:?}"));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the encoder writes, the parser reads back the same.
+
+use bytes::BytesMut;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use proptest::prelude::*;
+
+use super::{
+    BodyLength, HeadLimits, HeadProgress, Headers, ReplyTo, ResponseFraming, parse_request,
+    parse_response, write_request_head, write_response_head,
+};
+
+const LIMITS: HeadLimits = HeadLimits {
+    max_head_bytes: 64 * 1024,
+};
+
+fn headers(fields: &[(String, String)]) -> Headers {
+    let mut headers = Headers::new();
+    for (name, value) in fields {
+        headers.add(
+            HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+            HeaderValue::from_str(value).expect("a value"),
+        );
+    }
+    headers
+}
+
+fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {
+    prop::collection::vec(
+        (
+            "x-[a-z0-9!#$%&'*+.^_`|~-]{0,70}",
+            "([!-~]([ -~\t]{0,20}[!-~])?)?",
+        ),
+        0..20,
+    )
+}
+
+fn any_length() -> impl Strategy<Value = BodyLength> {
+    prop_oneof![
+        Just(BodyLength::Empty),
+        any::<u64>().prop_map(BodyLength::Sized),
+        Just(BodyLength::Chunked),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_request_that_was_written_is_read_the_same(
+        method in "[A-Z]{1,30}".prop_filter("not served", |it| it != "CONNECT"),
+        path in r#"/[!"$->@-~]{0,50}"#,
+        query in prop::option::of(r#"[!"$-~]{0,50}"#),
+        fields in any_fields(),
+        body in any_length(),
+    ) {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let sent = headers(&fields);
+        let mut out = Vec::new();
+        write_request_head(&mut out, &method, &path, query.as_deref(), b"c:1", &sent, body);
+        let mut buf = BytesMut::from(&out[..]);
+        let parsed = parse_request(&mut buf, &mut HeadProgress::new(), &LIMITS).expect("valid").expect("whole");
+        prop_assert!(buf.is_empty());
+        prop_assert_eq!(&parsed.head.method, &method);
+        prop_assert_eq!(&*parsed.head.path, &*path);
+        prop_assert_eq!(parsed.head.query.as_deref(), query.as_deref());
+        prop_assert_eq!(parsed.head.host(), Some("c:1"));
+        let expects_zero = body == BodyLength::Empty && [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        prop_assert_eq!(parsed.body, if expects_zero { BodyLength::Sized(0) } else { body });
+        let mut received = parsed.head.headers;
+        received.retain(|name, _| name.as_str().starts_with("x-"));
+        prop_assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_response_that_was_written_is_read_the_same(
+        status in 200..1000_u16,
+        head_only in any::<bool>(),
+        old in any::<bool>(),
+        keep_alive in any::<bool>(),
+        fields in any_fields(),
+        body in any_length(),
+    ) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let method = if head_only { Method::HEAD } else { Method::GET };
+        let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+        let sent = headers(&fields);
+        let mut out = Vec::new();
+        let to = ReplyTo { method: &method, version, keep_alive, date: &[b'x'; 29] };
+        let framing = write_response_head(&mut out, status, &sent, body, &to);
+        let mut buf = BytesMut::from(&out[..]);
+        let parsed =
+            parse_response(&mut buf, &mut HeadProgress::new(), &LIMITS, &method).expect("valid").expect("whole");
+        prop_assert!(buf.is_empty());
+        prop_assert_eq!(parsed.head.status, status);
+        prop_assert_eq!(ResponseFraming { body: parsed.body, keep_alive: parsed.keep_alive }, framing);
+        let mut received = parsed.head.headers;
+        received.retain(|name, _| name.as_str().starts_with("x-"));
+        prop_assert_eq!(received, sent);
+    }
+}

@@ -1,0 +1,226 @@
+//! The grammar of request targets and hosts.
+
+use std::net::Ipv6Addr;
+
+use http::Method;
+
+use super::HeadError;
+
+/// A request's target in its parts (RFC 9112 §3.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target<'a> {
+    /// Of the absolute form.
+    pub(super) authority: Option<&'a str>,
+    /// Empty in the absolute form only.
+    pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn parse(target: &'a str, method: &Method) -> Result<Self, HeadError> {
+        if !target.bytes().all(is_target_byte) {
+            return Err(HeadError::Target);
+        }
+        if target.starts_with('/') {
+            return Ok(Self::with_path(target));
+        }
+        // RFC 9112 §3.2.4: the asterisk form is for OPTIONS.
+        if target == "*" && *method == Method::OPTIONS {
+            return Ok(Self {
+                authority: None,
+                path: target,
+                query: None,
+            });
+        }
+        let rest = strip_scheme(target).ok_or(HeadError::Target)?;
+        let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        // RFC 9110 §4.2.4: user information in a target from outside is there to deceive. No valid host has its `@`.
+        if !is_valid_host(authority.as_bytes()) {
+            return Err(HeadError::HostInvalid);
+        }
+        Ok(Self {
+            authority: Some(authority),
+            ..Self::with_path(rest)
+        })
+    }
+
+    fn with_path(target: &'a str) -> Self {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        Self {
+            authority: None,
+            path,
+            query,
+        }
+    }
+}
+
+/// Whether a request's path may be this: `*`, or `/` and then visible ASCII without `?` and `#`.
+pub fn is_valid_path(path: &str) -> bool {
+    path == "*" || path.starts_with('/') && path.bytes().all(|b| is_target_byte(b) && b != b'?')
+}
+
+/// Whether a query may be this: visible ASCII without `#`; may be empty.
+pub fn is_valid_query(query: &str) -> bool {
+    query.bytes().all(is_target_byte)
+}
+
+/// Whether a request may be for this host: a name, an IPv4 or a bracketed IPv6 address, and perhaps a port.
+///
+/// Stricter than RFC 9110 §7.2, which allows percent-encoding and `!$&'()*+,;=` in names and a colon without a port: no
+/// name in DNS has those, and what reads them does not agree on what they mean.
+pub fn is_valid_host(host: &[u8]) -> bool {
+    let Ok(host) = str::from_utf8(host) else {
+        return false;
+    };
+    let (is_name_valid, port) = match host.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else {
+                return false;
+            };
+            (address.parse::<Ipv6Addr>().is_ok(), port)
+        }
+        None => {
+            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            (!name.is_empty() && name.bytes().all(is_unreserved), port)
+        }
+    };
+    is_name_valid && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+fn is_port(port: &str) -> bool {
+    // `parse` alone would take a sign.
+    port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
+}
+
+/// Visible ASCII without `#`: a fragment is not for servers (RFC 9110 §4.2.5). More than RFC 3986 has, as browsers send
+/// `|`, `"` and the like as they are.
+fn is_target_byte(b: u8) -> bool {
+    b.is_ascii_graphic() && b != b'#'
+}
+
+/// What follows `http://` or `https://`.
+fn strip_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(target: &str) -> Result<(Option<&str>, &str, Option<&str>), HeadError> {
+        Target::parse(target, &Method::GET).map(|it| (it.authority, it.path, it.query))
+    }
+
+    #[test]
+    fn a_target_is_cut_into_its_parts() {
+        assert_eq!(parts("/a/b?c=d?e"), Ok((None, "/a/b", Some("c=d?e"))));
+        assert_eq!(parts("/?"), Ok((None, "/", Some(""))));
+        assert_eq!(parts("//a"), Ok((None, "//a", None)));
+        assert_eq!(
+            parts("http://a:80/b?c"),
+            Ok((Some("a:80"), "/b", Some("c")))
+        );
+        assert_eq!(parts("HTTPS://[::1]"), Ok((Some("[::1]"), "", None)));
+        assert_eq!(
+            parts("http://a?b=http://c"),
+            Ok((Some("a"), "", Some("b=http://c")))
+        );
+    }
+
+    #[test]
+    fn other_forms_of_target_are_refused() {
+        for bad in [
+            "",
+            "a",
+            "*",
+            "a:80",
+            "ftp://a/",
+            "/a#b",
+            "/\u{e4}",
+            "/\u{7f}",
+            "javascript:/",
+            "?a",
+            "a/b://c",
+        ] {
+            assert_eq!(parts(bad), Err(HeadError::Target), "{bad}");
+        }
+        for bad in [
+            "http://",
+            "http:///a",
+            "http://u@a/",
+            "http://u:p@a/",
+            "http://a:x/",
+            "http://?a",
+        ] {
+            assert_eq!(parts(bad), Err(HeadError::HostInvalid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_asterisk_is_for_options() {
+        assert!(Target::parse("*", &Method::OPTIONS).is_ok());
+        assert_eq!(Target::parse("*", &Method::POST), Err(HeadError::Target));
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_with_a_port_or_none() {
+        for good in [
+            "a",
+            "a_b.example.com",
+            "xn--4ca.de:8080",
+            "127.0.0.1",
+            "[::1]",
+            "[::1]:443",
+            "a.",
+            "a:0",
+        ] {
+            assert!(is_valid_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:65536",
+            "a:1:2",
+            "a b",
+            "a,b",
+            "u@a",
+            "a/b",
+            "a\\b",
+            "[::1",
+            "[a]",
+            "[::1]x",
+            "[fe80::1%25eth0]",
+            "%61",
+            "::1",
+            "\u{e4}",
+            "a?b",
+            "a#b",
+            "<a>",
+        ] {
+            assert!(!is_valid_host(bad.as_bytes()), "{bad}");
+        }
+        assert!(!is_valid_host(b"\xff"));
+    }
+
+    #[test]
+    fn what_a_plugin_may_set_is_what_a_client_may_send() {
+        assert!(is_valid_path("/a%20b") && is_valid_path("*"));
+        for bad in ["", "a", "/a b", "/a?b", "/a#b", "/a\r\nHost: x", "/\u{e4}"] {
+            assert!(!is_valid_path(bad), "{bad:?}");
+        }
+        assert!(is_valid_query("") && is_valid_query("a=b?c/d"));
+        assert!(!is_valid_query("a b") && !is_valid_query("a\n") && !is_valid_query("#"));
+    }
+}

@@ -1,0 +1,129 @@
+//! Accepts connections on the sockets that the master has bound.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use crate::config;
+use crate::connection;
+use crate::gateway::Gateway;
+use crate::phase::Router;
+
+pub struct Listener {
+    pub name: Arc<str>,
+    pub router: Router,
+    pub max_head_bytes: usize,
+    /// 0: no limit.
+    pub max_body_bytes: u64,
+    pub head_timeout: Duration,
+    pub body_timeout: Duration,
+    pub send_timeout: Duration,
+    pub idle_timeout: Duration,
+    max_connections: usize,
+    connections: Cell<usize>,
+    /// A connection has ended while the listener was full.
+    room: Notify,
+}
+
+/// After an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Listener {
+    pub fn new(name: &str, config: &config::Listener, router: Router) -> Rc<Self> {
+        Rc::new(Self {
+            name: Arc::from(name),
+            router,
+            max_head_bytes: config.max_head_bytes,
+            max_body_bytes: config.max_body_bytes,
+            head_timeout: config.head_timeout,
+            body_timeout: config.body_timeout,
+            send_timeout: config.send_timeout,
+            idle_timeout: config.idle_timeout,
+            max_connections: config.max_connections,
+            connections: Cell::new(0),
+            room: Notify::new(),
+        })
+    }
+}
+
+/// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
+/// generation.
+pub async fn accept(socket: TcpListener, listener: Rc<Listener>, gateway: Rc<Gateway>) {
+    while !gateway.is_draining() {
+        if listener.connections.get() >= listener.max_connections {
+            tokio::select! {
+                () = listener.room.notified() => continue,
+                () = gateway.drain_begins() => return,
+            }
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = gateway.drain_begins() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => admit(stream, address, &listener, &gateway),
+            Err(error) => {
+                if let Some(pause) = pause_after(&error) {
+                    warn!(listener = %listener.name, "connections wait: {error}");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// Errors of the connection that would have been accepted are nothing to wait for (accept(2)).
+fn pause_after(error: &io::Error) -> Option<Duration> {
+    let errno = Errno::from_io_error(error)?;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted.contains(&errno).then_some(PAUSE)
+}
+
+fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, gateway: &Rc<Gateway>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(client = %address, "connection ended at once: {error}");
+        return;
+    }
+    let counted = Counted::new(listener, gateway);
+    let serve = connection::serve(stream, address, Rc::clone(listener), Rc::clone(gateway));
+    gateway.spawn(async move {
+        serve.await;
+        drop(counted);
+    });
+}
+
+/// An open connection, counted until it is dropped, also by a panic.
+struct Counted {
+    listener: Rc<Listener>,
+    gateway: Rc<Gateway>,
+}
+
+impl Counted {
+    fn new(listener: &Rc<Listener>, gateway: &Rc<Gateway>) -> Self {
+        listener.connections.set(listener.connections.get() + 1);
+        gateway.connection_opened();
+        Self {
+            listener: Rc::clone(listener),
+            gateway: Rc::clone(gateway),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.listener
+            .connections
+            .set(self.listener.connections.get() - 1);
+        self.listener.room.notify_one();
+        self.gateway.connection_closed();
+    }
+}

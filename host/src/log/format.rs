@@ -1,0 +1,357 @@
+//! The access log's format: parsed at load, written for each exchange.
+
+use std::io::Write;
+
+use http::{HeaderName, HeaderValue, header};
+
+use crate::config::AccessLogFormat;
+use crate::exchange::Exchange;
+
+/// A parsed format.
+pub enum Format {
+    Text(Vec<Piece>),
+    /// Keys in their order, each with the pieces of its value.
+    Json(Vec<(String, Vec<Piece>)>),
+}
+
+pub enum Piece {
+    Literal(String),
+    Variable(Variable),
+}
+
+/// What a `$name` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    ClientAddress,
+    ClientPort,
+    Method,
+    Host,
+    /// As it is at the end; plugins may have changed it.
+    Path,
+    Query,
+    /// The request line as the client sent it.
+    Request,
+    Protocol,
+    Listener,
+    Route,
+    Upstream,
+    Peer,
+    Status,
+    BodyBytesSent,
+    BodyBytesReceived,
+    /// Seconds with milliseconds.
+    Duration,
+    UpstreamDuration,
+    Tries,
+    TimeLocal,
+    TimeIso8601,
+    Pid,
+    RequestHeader(HeaderName),
+    ResponseHeader(HeaderName),
+    /// Set by a plugin.
+    Plugin(String),
+}
+
+/// The time as the log writes it, made once a second.
+#[derive(Default)]
+pub struct Times {
+    pub local: String,
+    pub iso8601: String,
+}
+
+impl Format {
+    /// The error says what is wrong with it, for a person.
+    pub fn parse(format: &AccessLogFormat) -> Result<Self, String> {
+        match format {
+            AccessLogFormat::Text(text) => parse(text).map(Self::Text),
+            AccessLogFormat::Json(fields) => {
+                let parsed = fields
+                    .iter()
+                    .map(|(key, text)| Ok((key.clone(), parse(text)?)));
+                parsed.collect::<Result<_, String>>().map(Self::Json)
+            }
+        }
+    }
+
+    /// Appends one line.
+    pub fn write(&self, line: &mut Vec<u8>, exchange: &Exchange, times: &Times) {
+        let mut value = Vec::with_capacity(64);
+        match self {
+            Self::Text(pieces) => {
+                for piece in pieces {
+                    match piece {
+                        Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
+                        Piece::Variable(variable) => {
+                            value.clear();
+                            match variable.write(&mut value, exchange, times) {
+                                true => escape_text(line, &value),
+                                false => line.push(b'-'),
+                            }
+                        }
+                    }
+                }
+            }
+            Self::Json(fields) => {
+                line.push(b'{');
+                for (idx, (key, pieces)) in fields.iter().enumerate() {
+                    if idx > 0 {
+                        line.push(b',');
+                    }
+                    write_json_string(line, key.as_bytes());
+                    line.push(b':');
+                    write_json_value(line, &mut value, pieces, exchange, times);
+                }
+                line.push(b'}');
+            }
+        }
+        line.push(b'\n');
+    }
+}
+
+/// A number where the value is one numeric variable, `null` where the one variable has no value, else a string.
+fn write_json_value(
+    line: &mut Vec<u8>,
+    value: &mut Vec<u8>,
+    pieces: &[Piece],
+    exchange: &Exchange,
+    times: &Times,
+) {
+    value.clear();
+    if let [Piece::Variable(variable)] = pieces {
+        match variable.write(value, exchange, times) {
+            false => line.extend_from_slice(b"null"),
+            true if variable.is_number() => line.extend_from_slice(value),
+            true => write_json_string(line, value),
+        }
+        return;
+    }
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => value.extend_from_slice(text.as_bytes()),
+            Piece::Variable(variable) => {
+                variable.write(value, exchange, times);
+            }
+        }
+    }
+    write_json_string(line, value);
+}
+
+fn write_json_string(line: &mut Vec<u8>, value: &[u8]) {
+    let text = String::from_utf8_lossy(value);
+    // Writing a string to a Vec cannot fail.
+    let _ = serde_json::to_writer(line, &*text);
+}
+
+/// As nginx: what could end a field or a line, and what is not ASCII, becomes `\xHH`.
+fn escape_text(line: &mut Vec<u8>, value: &[u8]) {
+    for &byte in value {
+        match byte {
+            b'"' | b'\\' | 0..=0x1f | 0x7f.. => {
+                // Writing to a Vec cannot fail.
+                let _ = write!(line, "\\x{byte:02X}");
+            }
+            _ => line.push(byte),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        literal.push_str(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            literal.push('$');
+            rest = after;
+            continue;
+        }
+        let (name, after) = match rest.strip_prefix('{') {
+            Some(braced) => braced
+                .split_once('}')
+                .ok_or_else(|| format!("`${{` without `}}` in {text:?}"))?,
+            None => {
+                let end = rest
+                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .unwrap_or(rest.len());
+                rest.split_at(end)
+            }
+        };
+        let variable = Variable::parse(name)
+            .ok_or_else(|| format!("`${name}` in {text:?} is no variable's name"))?;
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Variable(variable));
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    Ok(pieces)
+}
+
+impl Variable {
+    fn parse(name: &str) -> Option<Self> {
+        let header = |name: &str| name.replace('_', "-").parse::<HeaderName>().ok();
+        Some(match name {
+            "client_address" => Self::ClientAddress,
+            "client_port" => Self::ClientPort,
+            "method" => Self::Method,
+            "host" => Self::Host,
+            "path" => Self::Path,
+            "query" => Self::Query,
+            "request" => Self::Request,
+            "protocol" => Self::Protocol,
+            "listener" => Self::Listener,
+            "route" => Self::Route,
+            "upstream" => Self::Upstream,
+            "peer" => Self::Peer,
+            "status" => Self::Status,
+            "body_bytes_sent" => Self::BodyBytesSent,
+            "body_bytes_received" => Self::BodyBytesReceived,
+            "duration" => Self::Duration,
+            "upstream_duration" => Self::UpstreamDuration,
+            "tries" => Self::Tries,
+            "time_local" => Self::TimeLocal,
+            "time_iso8601" => Self::TimeIso8601,
+            "pid" => Self::Pid,
+            _ => {
+                if let Some(name) = name.strip_prefix("http_") {
+                    Self::RequestHeader(header(name)?)
+                } else if let Some(name) = name.strip_prefix("sent_http_") {
+                    Self::ResponseHeader(header(name)?)
+                } else {
+                    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                    let is_name = matches!(name.len(), 1..=64) && name.chars().all(valid);
+                    is_name.then(|| Self::Plugin(name.to_owned()))?
+                }
+            }
+        })
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientPort
+                | Self::Status
+                | Self::BodyBytesSent
+                | Self::BodyBytesReceived
+                | Self::Duration
+                | Self::UpstreamDuration
+                | Self::Tries
+                | Self::Pid
+        )
+    }
+
+    /// Appends its value; false when it has none.
+    fn write(&self, out: &mut Vec<u8>, exchange: &Exchange, times: &Times) -> bool {
+        let request = &exchange.request;
+        let tally = &exchange.tally;
+        // Writing to a Vec cannot fail, so results of `write!` are not looked at.
+        let value: Option<&[u8]> = match self {
+            Self::ClientAddress => return write!(out, "{}", exchange.client.ip()).is_ok(),
+            Self::ClientPort => return write!(out, "{}", exchange.client.port()).is_ok(),
+            Self::Status => return write!(out, "{}", exchange.reply.status.as_u16()).is_ok(),
+            Self::BodyBytesSent => return write!(out, "{}", tally.body_bytes_sent).is_ok(),
+            Self::BodyBytesReceived => return write!(out, "{}", tally.body_bytes_received).is_ok(),
+            Self::Duration => {
+                return write!(out, "{:.3}", tally.started.elapsed().as_secs_f64()).is_ok();
+            }
+            Self::UpstreamDuration => {
+                return tally
+                    .upstream
+                    .is_some_and(|took| write!(out, "{:.3}", took.as_secs_f64()).is_ok());
+            }
+            Self::Tries => return write!(out, "{}", tally.tries).is_ok(),
+            Self::Pid => return write!(out, "{}", std::process::id()).is_ok(),
+            Self::Request => return exchange.write_request_line(out),
+            Self::Method => Some(request.method.as_str().as_bytes()),
+            Self::Host => request
+                .headers
+                .get(&header::HOST)
+                .map(HeaderValue::as_bytes),
+            Self::Path => Some(str::as_bytes(&request.path)),
+            Self::Query => request.query.as_deref().map(str::as_bytes),
+            Self::Protocol => Some(exchange.protocol().as_bytes()),
+            Self::Listener => Some(exchange.listener.as_bytes()),
+            Self::Route => exchange.route.as_deref().map(str::as_bytes),
+            Self::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
+            Self::Peer => exchange.peer.as_deref().map(str::as_bytes),
+            Self::TimeLocal => Some(times.local.as_bytes()),
+            Self::TimeIso8601 => Some(times.iso8601.as_bytes()),
+            Self::RequestHeader(name) => request.headers.get(name).map(HeaderValue::as_bytes),
+            Self::ResponseHeader(name) => {
+                exchange.reply.headers.get(name).map(HeaderValue::as_bytes)
+            }
+            Self::Plugin(name) => exchange.vars.get(name).map(|value| &value[..]),
+        };
+        match value {
+            Some(value) => {
+                out.extend_from_slice(value);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn line(format: &AccessLogFormat) -> String {
+        let mut exchange = Exchange::idle();
+        exchange.vars.set("user", Bytes::from_static(b"a\"b\n"));
+        exchange.tally.body_bytes_sent = 5;
+        let mut line = Vec::new();
+        let times = Times {
+            local: "now".to_owned(),
+            iso8601: "then".to_owned(),
+        };
+        Format::parse(format)
+            .unwrap()
+            .write(&mut line, &exchange, &times);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn text_is_escaped_and_what_is_missing_is_a_dash() {
+        let format = AccessLogFormat::Text(
+            "$$ ${user}x $peer [$time_local] $body_bytes_sent $http_x_a".to_owned(),
+        );
+        assert_eq!(line(&format), "$ a\\x22b\\x0Ax - [now] 5 -\n");
+    }
+
+    #[test]
+    fn json_has_numbers_strings_and_nulls() {
+        let field = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let fields = vec![
+            field("n", "$body_bytes_sent"),
+            field("u", "$user"),
+            field("p", "$peer"),
+            field("m", "<$peer>"),
+        ];
+        let line = line(&AccessLogFormat::Json(fields));
+        assert_eq!(
+            line,
+            "{\"n\":5,\"u\":\"a\\\"b\\n\",\"p\":null,\"m\":\"<>\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_bad_name_is_told() {
+        let parse = |text: &str| {
+            Format::parse(&AccessLogFormat::Text(text.to_owned()))
+                .err()
+                .unwrap_or_default()
+        };
+        assert!(parse("a ${b").contains("without `}`"));
+        assert!(parse("a $ b").contains("`$`"));
+        assert!(parse("$User").contains("`$User`"));
+    }
+}

@@ -1,0 +1,107 @@
+//! The gateway's own log (facts with fields, by `tracing`) and the access log.
+
+mod access;
+mod format;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+pub use access::AccessLog;
+
+use crate::config::{Log, LogFormat, LogLevel};
+
+/// Starts the log of this process. A second call changes nothing.
+pub fn init(config: &Log) -> io::Result<()> {
+    let level = match config.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let target = match &config.file {
+        Some(path) => Target::File {
+            path: path.clone(),
+            file: Mutex::new(open(path)?),
+        },
+        None => Target::Stderr,
+    };
+    let target = TARGET.get_or_init(|| target);
+    let ansi = matches!(target, Target::Stderr) && io::IsTerminal::is_terminal(&io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(target);
+    // Err: there is a log already.
+    let _ = match config.format {
+        LogFormat::Text => {
+            tracing::subscriber::set_global_default(builder.with_ansi(ansi).finish())
+        }
+        LogFormat::Json => {
+            tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+        }
+    };
+    std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
+    Ok(())
+}
+
+/// Opens the log's file anew, after it was renamed (nginx: USR1). A file that cannot be opened leaves the old one.
+pub fn reopen() {
+    let Some(Target::File { path, file }) = TARGET.get() else {
+        return;
+    };
+    match open(path) {
+        Ok(new) => {
+            *file
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = new
+        }
+        Err(error) => {
+            tracing::error!(path = %path.display(), "log cannot be opened again: {error}")
+        }
+    }
+}
+
+static TARGET: OnceLock<Target> = OnceLock::new();
+
+enum Target {
+    Stderr,
+    File { path: PathBuf, file: Mutex<File> },
+}
+
+impl<'a> MakeWriter<'a> for &'static Target {
+    type Writer = TargetWriter;
+
+    fn make_writer(&'a self) -> TargetWriter {
+        TargetWriter(self)
+    }
+}
+
+/// Writes one event a call.
+pub struct TargetWriter(&'static Target);
+
+impl Write for TargetWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Target::Stderr => io::stderr().write(bytes),
+            Target::File { file, .. } => file
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// For appending: several processes write to it, each line with one write.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}

@@ -1,0 +1,251 @@
+//! Frames between processes: a length of four bytes (little-endian), then that many bytes of JSON.
+//!
+//! Master and worker speak [`ToWorker`] and [`FromWorker`] over a socket pair; the control socket uses the same frames
+//! for its own messages.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::config::Config;
+use crate::gateway::GatewayStatus;
+use crate::wasm::Manifest;
+
+/// What the master asks of a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message: everything that the worker is to run. It answers `Ready` or `Failed`.
+    Start(Box<WorkerSpec>),
+    /// All workers of the generation are ready: accept.
+    Serve,
+    /// Stop accepting, let requests finish, end. What is left after this time is closed.
+    Drain(Duration),
+    /// End now.
+    Stop,
+    ReopenLogs,
+    /// It answers `Status`.
+    StatusRequest,
+}
+
+/// What a worker tells the master.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Plugins are instantiated and upstreams resolved; waits for `Serve`.
+    Ready,
+    /// It cannot run this config, and ends. Lines for a person.
+    Failed(Vec<String>),
+    Status(GatewayStatus),
+    /// No connection is left; it ends.
+    Drained,
+}
+
+/// What a worker is to run, and which of the descriptors it has inherited is what.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerSpec {
+    pub generation: u64,
+    pub slot: usize,
+    pub config: Config,
+    pub listeners: Vec<ListenerFd>,
+    pub modules: Vec<ModuleFd>,
+}
+
+/// A bound socket. It listens from `Serve` on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListenerFd {
+    pub listener: String,
+    pub fd: RawFd,
+}
+
+/// A compiled plugin's file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ModuleFd {
+    pub plugin: String,
+    pub manifest: Manifest,
+    pub fd: RawFd,
+}
+
+/// Largest frame between master and worker, bytes: a config of some hundred thousand routes.
+pub const WORKER_FRAME_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Reads frames of one message type.
+pub struct FrameReader<R, M> {
+    source: R,
+    buffer: BytesMut,
+    limit_bytes: usize,
+    message: PhantomData<M>,
+}
+
+impl<R: AsyncRead + Unpin, M: DeserializeOwned> FrameReader<R, M> {
+    /// Refuses frames larger than the limit before it reads them.
+    pub fn new(source: R, limit_bytes: usize) -> Self {
+        Self {
+            source,
+            buffer: BytesMut::new(),
+            limit_bytes,
+            message: PhantomData,
+        }
+    }
+
+    /// The next message; `None` when the other side has closed between two frames.
+    ///
+    /// Fails on a frame that is too large, cut off or no such message. Cancelling loses nothing: what was read so far
+    /// is kept for the next call.
+    pub async fn next(&mut self) -> io::Result<Option<M>> {
+        loop {
+            if let Some(frame) = self.split_frame()? {
+                return serde_json::from_slice(&frame)
+                    .map(Some)
+                    .map_err(io::Error::from);
+            }
+            if self.source.read_buf(&mut self.buffer).await? == 0 {
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+        }
+    }
+
+    fn split_frame(&mut self) -> io::Result<Option<BytesMut>> {
+        let Some((head, rest)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let frame_bytes = u32::from_le_bytes(*head) as usize;
+        if frame_bytes > self.limit_bytes {
+            return Err(too_large(frame_bytes, self.limit_bytes));
+        }
+        if rest.len() < frame_bytes {
+            self.buffer
+                .reserve(HEAD_BYTES + frame_bytes - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(HEAD_BYTES);
+        Ok(Some(self.buffer.split_to(frame_bytes)))
+    }
+}
+
+/// Writes one message. Cancelling may leave half a frame, after which the stream is of no use.
+pub async fn write_frame<W: AsyncWrite + Unpin>(
+    sink: &mut W,
+    message: &impl Serialize,
+    limit_bytes: usize,
+) -> io::Result<()> {
+    let mut frame = vec![0; HEAD_BYTES];
+    serde_json::to_writer(&mut frame, message)?;
+    let frame_bytes = frame.len() - HEAD_BYTES;
+    let head = match u32::try_from(frame_bytes) {
+        Ok(head) if frame_bytes <= limit_bytes => head,
+        _ => return Err(too_large(frame_bytes, limit_bytes)),
+    };
+    frame[..HEAD_BYTES].copy_from_slice(&head.to_le_bytes());
+    sink.write_all(&frame).await?;
+    sink.flush().await
+}
+
+const HEAD_BYTES: usize = 4;
+
+fn too_large(frame_bytes: usize, limit_bytes: usize) -> io::Error {
+    let text = format!("a message of {frame_bytes} bytes; expected at most {limit_bytes}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(test)
+    }
+
+    async fn frames(messages: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            write_frame(&mut bytes, message, 100).await.unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in_whatever_the_reads_were() {
+        run(async {
+            let bytes = frames(&["one", "", "three"]).await;
+            for read_bytes in 1..bytes.len() {
+                let mut source = in_reads_of(&bytes, read_bytes);
+                let mut reader = FrameReader::<_, String>::new(&mut source, 100);
+                for expected in ["one", "", "three"] {
+                    assert_eq!(reader.next().await.unwrap().as_deref(), Some(expected));
+                }
+                assert_eq!(reader.next().await.unwrap(), None);
+            }
+        });
+    }
+
+    #[test]
+    fn a_frame_beyond_the_limit_is_refused_before_its_bytes_are_read() {
+        run(async {
+            let head = 101_u32.to_le_bytes();
+            let mut reader = FrameReader::<_, String>::new(&head[..], 100);
+            let error = reader.next().await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "a message of 101 bytes; expected at most 100"
+            );
+            assert!(
+                write_frame(&mut Vec::new(), &"x".repeat(99), 100)
+                    .await
+                    .is_err()
+            );
+        });
+    }
+
+    #[test]
+    fn a_cut_frame_and_a_wrong_message_are_errors() {
+        run(async {
+            let bytes = frames(&["one"]).await;
+            let mut cut = FrameReader::<_, String>::new(&bytes[..bytes.len() - 1], 100);
+            assert_eq!(
+                cut.next().await.unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof
+            );
+            let mut wrong = FrameReader::<_, u32>::new(&bytes[..], 100);
+            assert_eq!(
+                wrong.next().await.unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
+        });
+    }
+
+    #[test]
+    fn cancelling_a_read_loses_nothing() {
+        run(async {
+            let bytes = frames(&["kept"]).await;
+            let (mut near, far) = tokio::io::duplex(64);
+            let mut reader = FrameReader::<_, String>::new(far, 100);
+            near.write_all(&bytes[..6]).await.unwrap();
+            tokio::select! {
+                biased;
+                _ = reader.next() => panic!("half a frame was read as one"),
+                () = tokio::task::yield_now() => {}
+            }
+            near.write_all(&bytes[6..]).await.unwrap();
+            assert_eq!(reader.next().await.unwrap().as_deref(), Some("kept"));
+        });
+    }
+
+    /// Hands out at most so many bytes a read.
+    fn in_reads_of(bytes: &[u8], read_bytes: usize) -> impl AsyncRead + Unpin + use<> {
+        let (mut near, far) = tokio::io::duplex(read_bytes);
+        let bytes = bytes.to_vec();
+        tokio::spawn(async move { near.write_all(&bytes).await });
+        far
+    }
+}

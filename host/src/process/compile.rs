@@ -1,0 +1,271 @@
+//! Plugins to native code, each in a helper process of its own: the bytes are a stranger's, and the compiler that reads
+//! them must not be able to take the gateway with it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::config::{Config, Plugin};
+use crate::wasm::Manifest;
+use crate::wasm::compile::{compile, engine_fingerprint};
+
+use super::module_store::{ModuleKey, ModuleStore, StoredModule, create_draft};
+use super::sys;
+
+/// Largest module file, bytes.
+pub const WASM_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the helper may use.
+const ADDRESS_SPACE_LIMIT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+const CPU_LIMIT_SECONDS: u64 = 60;
+/// Catches a helper that neither computes nor ends.
+const WALL_CLOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Helpers that run at the same time.
+const HELPERS: usize = 2;
+
+/// Bytes of the helper's answer, and of what it says on standard error.
+const ANSWER_LIMIT_BYTES: u64 = 1024 * 1024;
+
+/// The compiled modules of all plugins of a config, by plugin; what the store does not hold is compiled now. A file
+/// that several plugins use is compiled once. Fails with a line for each plugin that cannot be had.
+pub async fn modules(config: &Config) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
+    let folder = &config.master.module_store;
+    let store = ModuleStore::open(folder)
+        .map_err(|e| vec![format!("module store {}: {e}", folder.display())])?;
+    let (jobs, mut errors) = jobs(&config.plugins);
+    let results: Vec<_> = futures_util::stream::iter(jobs)
+        .map(|(key, job)| {
+            let store = &store;
+            async move { (job.plugins, obtain(store, &key, &job.wasm).await) }
+        })
+        .buffer_unordered(HELPERS)
+        .collect()
+        .await;
+    let mut modules = BTreeMap::new();
+    for (plugins, result) in results {
+        for name in plugins {
+            match &result {
+                Ok(module) => drop(modules.insert(name.to_owned(), module.clone())),
+                Err(reason) => errors.push(about(name, &config.plugins[name], reason)),
+            }
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(modules),
+        false => Err(errors),
+    }
+}
+
+/// The helper's side: limits itself, compiles standard input into the file, and says on standard output what came of
+/// it.
+pub fn run_helper(out: &Path) -> anyhow::Result<()> {
+    sys::set_process_name(c"castling-build");
+    sys::limit_self(ADDRESS_SPACE_LIMIT_BYTES, CPU_LIMIT_SECONDS)?;
+    let mut wasm = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(WASM_LIMIT_BYTES)
+        .read_to_end(&mut wasm)?;
+    let answer = match compile(&wasm) {
+        Ok((manifest, artefact)) => {
+            match create_draft(out).and_then(|mut f| f.write_all(&artefact)) {
+                Ok(()) => Answer::Compiled(manifest),
+                Err(error) => Answer::Refused(format!("{}: {error}", out.display())),
+            }
+        }
+        Err(error) => Answer::Refused(error.to_string()),
+    };
+    serde_json::to_writer(std::io::stdout().lock(), &answer)?;
+    Ok(())
+}
+
+/// What the helper says.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Compiled(Manifest),
+    Refused(String),
+}
+
+/// One module and the plugins that are made of it.
+struct Job<'a> {
+    wasm: Vec<u8>,
+    plugins: Vec<&'a str>,
+}
+
+fn jobs(plugins: &BTreeMap<String, Plugin>) -> (BTreeMap<ModuleKey, Job<'_>>, Vec<String>) {
+    let mut jobs: BTreeMap<ModuleKey, Job<'_>> = BTreeMap::new();
+    let mut errors = Vec::new();
+    if plugins.is_empty() {
+        return (jobs, errors);
+    }
+    let engine_fingerprint = engine_fingerprint();
+    for (name, plugin) in plugins {
+        match read_module(&plugin.wasm) {
+            Ok(wasm) => {
+                let key = ModuleKey::new(&wasm, engine_fingerprint);
+                let job = jobs.entry(key).or_insert_with(|| Job {
+                    wasm,
+                    plugins: Vec::new(),
+                });
+                job.plugins.push(name);
+            }
+            Err(reason) => errors.push(about(name, plugin, &reason)),
+        }
+    }
+    (jobs, errors)
+}
+
+/// Reads a module's file; one that is larger than [`WASM_LIMIT_BYTES`] is refused.
+pub fn read_module(path: &Path) -> Result<Vec<u8>, String> {
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let mut wasm = Vec::new();
+    file.take(WASM_LIMIT_BYTES + 1)
+        .read_to_end(&mut wasm)
+        .map_err(|e| e.to_string())?;
+    match wasm.len() as u64 {
+        0..=WASM_LIMIT_BYTES => Ok(wasm),
+        _ => Err(format!(
+            "larger than {} MiB",
+            WASM_LIMIT_BYTES / 1024 / 1024
+        )),
+    }
+}
+
+fn about(name: &str, plugin: &Plugin, reason: &str) -> String {
+    format!(
+        "{}: plugin \"{name}\": {}: {reason}",
+        plugin.place,
+        plugin.wasm.display()
+    )
+}
+
+async fn obtain(store: &ModuleStore, key: &ModuleKey, wasm: &[u8]) -> Result<StoredModule, String> {
+    if let Some(module) = store.find(key) {
+        return Ok(module);
+    }
+    let started = std::time::Instant::now();
+    let compiled = run_compiler(&store.draft_path(key), wasm).await;
+    let stored = compiled.and_then(|manifest| {
+        store
+            .insert(key, manifest)
+            .map_err(|e| format!("the module store does not take it: {e}"))
+    });
+    store.discard_draft(key);
+    if let Ok(module) = &stored {
+        let (name, version) = (&module.manifest.name, &module.manifest.version);
+        tracing::info!(plugin = %name, %version, took = ?started.elapsed(), "module compiled");
+    }
+    stored
+}
+
+async fn run_compiler(out: &Path, wasm: &[u8]) -> Result<Manifest, String> {
+    let mut helper = Command::new(super::EXECUTABLE)
+        .arg0("castling: compile")
+        .arg("compile")
+        .arg("--out")
+        .arg(out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| format!("the compiler cannot be started: {e}"))?;
+    let (stdin, stdout, stderr) = (
+        helper.stdin.take(),
+        helper.stdout.take(),
+        helper.stderr.take(),
+    );
+    let conversation = async {
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A helper that died says why by its status.
+                let _ = stdin.write_all(wasm).await;
+            }
+        };
+        let ((), answer, complaint) = tokio::join!(write, read_some(stdout), read_some(stderr));
+        (answer, complaint, helper.wait().await)
+    };
+    let Ok((answer, complaint, status)) =
+        tokio::time::timeout(WALL_CLOCK_LIMIT, conversation).await
+    else {
+        return Err(format!(
+            "compiling takes more than {} s",
+            WALL_CLOCK_LIMIT.as_secs()
+        ));
+    };
+    let status = status.map_err(|e| format!("the compiler cannot be waited for: {e}"))?;
+    if !status.success() {
+        return Err(explain(status, &String::from_utf8_lossy(&complaint)));
+    }
+    match serde_json::from_slice(&answer) {
+        Ok(Answer::Compiled(manifest)) => Ok(manifest),
+        Ok(Answer::Refused(reason)) => Err(reason),
+        Err(error) => Err(format!("the compiler gave no answer: {error}")),
+    }
+}
+
+async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What could be read until an error is all there is to tell.
+        let _ = pipe.take(ANSWER_LIMIT_BYTES).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// Why a helper ended without an answer, for the plugin's author.
+fn explain(status: ExitStatus, complaint: &str) -> String {
+    let out_of_memory = complaint.contains("memory allocation of");
+    let signal = status.signal();
+    if out_of_memory {
+        let gib = ADDRESS_SPACE_LIMIT_BYTES / 1024 / 1024 / 1024;
+        return format!("compiling needs more than {gib} GiB of memory");
+    }
+    if signal == Some(Signal::XCPU.as_raw()) {
+        return format!("compiling takes more than {CPU_LIMIT_SECONDS} s of CPU time");
+    }
+    if signal == Some(Signal::KILL.as_raw()) {
+        return "the compiler was killed; the system may be out of memory".to_owned();
+    }
+    // A panic says where in its first line and why in its second.
+    let complaint: Vec<_> = complaint
+        .lines()
+        .filter(|line| !line.is_empty())
+        .take(2)
+        .collect();
+    match complaint.is_empty() {
+        true => format!("the compiler crashed: {status}"),
+        false => format!("the compiler crashed: {status}: {}", complaint.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_ended_by_a_limit_is_explained_by_it() {
+        let aborted = ExitStatus::from_raw(6);
+        let out_of_memory = explain(aborted, "memory allocation of 8589934592 bytes failed\n");
+        assert_eq!(out_of_memory, "compiling needs more than 4 GiB of memory");
+        let out_of_time = explain(ExitStatus::from_raw(Signal::XCPU.as_raw()), "");
+        assert_eq!(out_of_time, "compiling takes more than 60 s of CPU time");
+        assert!(explain(ExitStatus::from_raw(9), "").contains("was killed"));
+        let panicked = explain(aborted, "\nthread panicked at a.rs:1:2:\nwhy\nnote: more\n");
+        assert!(
+            panicked.ends_with("thread panicked at a.rs:1:2: why"),
+            "{panicked}"
+        );
+    }
+}

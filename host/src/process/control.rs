@@ -1,0 +1,159 @@
+//! The control socket: the master's verbs for `castling reload`, `status`, `stop` and `reopen`.
+//!
+//! One request and one reply a connection, in the frames of `channel.rs`. The socket's mode lets only the master's user
+//! (and root) in.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::channel::{FrameReader, write_frame};
+use super::master::Master;
+use super::report::{MasterStatus, Reloaded};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Loads the config again; the reply comes when the new generation serves or was refused.
+    Reload,
+    Status,
+    /// `fast` does not wait for requests under way. The connection closes when the master has ended.
+    Stop {
+        fast: bool,
+    },
+    ReopenLogs,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Reloaded(Reloaded),
+    Status(MasterStatus),
+    Stopping,
+    LogsReopened,
+    /// Why not, in lines for a person.
+    Refused(Vec<String>),
+}
+
+const REQUEST_LIMIT_BYTES: usize = 64 * 1024;
+const REPLY_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Connections at a time; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 32;
+
+/// A peer that has not sent its request, or not taken its reply, by then is dropped.
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers requests until the master ends.
+pub async fn serve(listener: UnixListener, master: Rc<Master>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let master = Rc::clone(&master);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = converse(stream, &master).await {
+                        tracing::debug!(%error, "control connection failed");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control socket does not accept");
+                tokio::time::sleep(PEER_TIMEOUT).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
+    let (source, mut sink) = stream.into_split();
+    let mut requests = FrameReader::<_, Request>::new(source, REQUEST_LIMIT_BYTES);
+    let Some(request) = in_time(requests.next()).await? else {
+        return Ok(());
+    };
+    let reply = answer(request, master).await;
+    in_time(write_frame(&mut sink, &reply, REPLY_LIMIT_BYTES)).await?;
+    if matches!(reply, Reply::Stopping) {
+        // The peer waits for the end of this connection, which is the end of this process.
+        requests.next().await?;
+    }
+    Ok(())
+}
+
+async fn answer(request: Request, master: &Rc<Master>) -> Reply {
+    match request {
+        Request::Reload => {
+            let (waiter, result) = oneshot::channel();
+            master.reload(Some(waiter));
+            match result.await {
+                Ok(Ok(reloaded)) => Reply::Reloaded(reloaded),
+                Ok(Err(errors)) => Reply::Refused(errors),
+                Err(_) => Reply::Refused(vec!["the gateway is stopping".to_owned()]),
+            }
+        }
+        Request::Status => Reply::Status(master.status().await),
+        Request::Stop { fast } => {
+            master.stop(fast);
+            Reply::Stopping
+        }
+        Request::ReopenLogs => {
+            master.reopen_logs();
+            Reply::LogsReopened
+        }
+    }
+}
+
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(PEER_TIMEOUT, step)
+        .await
+        .unwrap_or_else(|late| Err(late.into()))
+}
+
+/// Sends a request to the gateway behind a control socket. For [`Request::Stop`] it returns when the gateway has ended.
+/// The error is one line for a person.
+pub async fn ask(control: &Path, request: Request) -> Result<Reply, String> {
+    let stream = UnixStream::connect(control)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                format!(
+                    "no gateway is running: nothing listens on {}",
+                    shown(control)
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!(
+                    "{}: {error}; expected the user who runs the gateway",
+                    shown(control)
+                )
+            }
+            _ => format!("{}: {error}", shown(control)),
+        })?;
+    let broke = |error: io::Error| format!("the gateway does not answer: {error}");
+    let (source, mut sink) = stream.into_split();
+    write_frame(&mut sink, &request, REQUEST_LIMIT_BYTES)
+        .await
+        .map_err(broke)?;
+    let mut replies = FrameReader::<_, Reply>::new(source, REPLY_LIMIT_BYTES);
+    let reply = replies.next().await.map_err(broke)?;
+    let reply = reply.ok_or_else(|| "the gateway ended before it answered".to_owned())?;
+    if matches!(reply, Reply::Stopping) {
+        // However the connection ends, the gateway has.
+        let _ = replies.next().await;
+    }
+    Ok(reply)
+}
+
+/// As a person in this folder would write it.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display()
+}

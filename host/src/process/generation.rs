@@ -1,0 +1,328 @@
+//! One load of the config and the workers that run it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::watch;
+
+use crate::config::Config;
+
+use super::backoff::Backoff;
+use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
+use super::module_store::StoredModule;
+use super::sockets::SocketSet;
+use super::worker_process::{Ending, WorkerProcess};
+
+/// A generation in the master. Dropping one that does not serve yet ends its workers.
+pub struct Generation {
+    pub number: u64,
+    pub config: Config,
+    modules: BTreeMap<String, StoredModule>,
+    /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
+    sockets: RefCell<Option<SocketSet>>,
+    /// By slot; None while a worker that died is not replaced yet.
+    workers: RefCell<Vec<Option<Rc<WorkerProcess>>>>,
+    stage: watch::Sender<Stage>,
+    stage_since: RefCell<jiff::Timestamp>,
+}
+
+/// Where a generation is in its life. It only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Starting,
+    Serving,
+    /// Its workers finish what they have.
+    Draining,
+    /// Its workers have been told to end now.
+    Stopping,
+    Ended,
+}
+
+impl Stage {
+    /// As `status` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// A generation whose workers are not all ready by then is given up.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a worker gets beyond the time it was given, before it is told the next, harder thing.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+impl Generation {
+    /// Starts its workers and waits until all are ready. Fails with what the first to fail says; the others are ended.
+    pub async fn start(
+        number: u64,
+        config: Config,
+        modules: BTreeMap<String, StoredModule>,
+        sockets: SocketSet,
+    ) -> Result<Rc<Self>, Vec<String>> {
+        let slots = config.workers.count;
+        let generation = Rc::new(Self {
+            number,
+            config,
+            modules,
+            sockets: RefCell::new(Some(sockets)),
+            workers: RefCell::new(vec![None; slots]),
+            stage: watch::Sender::new(Stage::Starting),
+            stage_since: RefCell::new(jiff::Timestamp::now()),
+        });
+        for slot in 0..slots {
+            let worker = generation.spawn(slot);
+            worker.map_err(|e| vec![format!("worker {slot} cannot be started: {e}")])?;
+        }
+        let workers = generation.workers();
+        let all_ready = try_join_all(workers.iter().map(|worker| worker.ready()));
+        match tokio::time::timeout(START_TIMEOUT, all_ready).await {
+            Ok(Ok(_)) => Ok(generation),
+            Ok(Err(errors)) => Err(errors),
+            Err(_) => Err(vec![format!(
+                "workers were not ready within {} s",
+                START_TIMEOUT.as_secs()
+            )]),
+        }
+    }
+
+    /// Has its workers accept, and replaces those that die, until [`Self::drain`] or [`Self::stop`].
+    pub fn serve(self: &Rc<Self>) {
+        self.enter(Stage::Serving);
+        for worker in self.workers() {
+            worker.tell(ToWorker::Serve);
+            tokio::task::spawn_local(Rc::clone(self).keep_slot(worker));
+        }
+        tokio::task::spawn_local(Rc::clone(self).retire());
+    }
+
+    /// Lets its workers finish their requests and end, within the config's `drain_timeout`.
+    pub fn drain(&self) {
+        self.enter(Stage::Draining);
+    }
+
+    /// Ends its workers now.
+    pub fn stop(&self) {
+        self.enter(Stage::Stopping);
+    }
+
+    /// Waits until its last worker has ended, after [`Self::drain`] or [`Self::stop`].
+    pub async fn ended(&self) {
+        self.reached(Stage::Ended).await;
+    }
+
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    pub fn stage_since(&self) -> jiff::Timestamp {
+        *self.stage_since.borrow()
+    }
+
+    /// Those that there are now, by slot.
+    pub fn workers(&self) -> Vec<Rc<WorkerProcess>> {
+        self.workers.borrow().iter().flatten().cloned().collect()
+    }
+
+    /// Tells all its workers.
+    pub fn reopen_logs(&self) {
+        for worker in self.workers() {
+            worker.tell(ToWorker::ReopenLogs);
+        }
+    }
+
+    /// Lends its sockets; `None` once it no longer serves.
+    pub fn with_sockets<T>(&self, use_them: impl FnOnce(&SocketSet) -> T) -> Option<T> {
+        self.sockets.borrow().as_ref().map(use_them)
+    }
+
+    /// Waits for the order to end, passes it on, and grows impatient.
+    async fn retire(self: Rc<Self>) {
+        self.reached(Stage::Draining).await;
+        drop(self.sockets.take());
+        if self.stage() == Stage::Draining {
+            let drain_timeout = self.config.workers.drain_timeout;
+            tracing::info!(generation = self.number, timeout = ?drain_timeout, "generation drains");
+            self.tell_all(|| ToWorker::Drain(drain_timeout));
+            tokio::select! {
+                () = self.workers_ended() => {}
+                () = self.reached(Stage::Stopping) => {}
+                () = tokio::time::sleep(drain_timeout + DRAIN_GRACE) => {}
+            }
+        }
+        self.tell_all(|| ToWorker::Stop);
+        if tokio::time::timeout(STOP_GRACE, self.workers_ended())
+            .await
+            .is_err()
+        {
+            for worker in self.workers().iter().filter(|worker| worker.is_alive()) {
+                let (pid, slot) = (worker.pid, worker.slot);
+                tracing::warn!(pid, slot, "worker does not end: killed");
+                worker.kill();
+            }
+            self.workers_ended().await;
+        }
+        self.enter(Stage::Ended);
+        tracing::info!(generation = self.number, "generation ended");
+    }
+
+    /// Replaces the worker of a slot whenever it dies, as long as the generation serves.
+    async fn keep_slot(self: Rc<Self>, first: Rc<WorkerProcess>) {
+        let slot = first.slot;
+        let mut backoff = Backoff::default();
+        let mut worker = Some(first);
+        loop {
+            let wait = match worker.take() {
+                Some(worker) => {
+                    let ending = worker.ended().await;
+                    if self.stage() > Stage::Serving {
+                        report_end(&worker, ending.as_ref());
+                        return;
+                    }
+                    self.workers.borrow_mut()[slot] = None;
+                    let wait = backoff.wait_after(worker.started.elapsed());
+                    report_death(&worker, ending, self.number, wait);
+                    wait
+                }
+                None => backoff.wait_after(Duration::ZERO),
+            };
+            tokio::select! {
+                // First: a worker that starts now would not hear that it is to end.
+                biased;
+                () = self.reached(Stage::Draining) => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            match self.spawn(slot) {
+                Ok(replacement) => {
+                    self.put_to_work(&replacement).await;
+                    worker = Some(replacement);
+                }
+                Err(error) => tracing::error!(slot, %error, "worker cannot be started"),
+            }
+        }
+    }
+
+    /// One that fails to start has ended when this returns, or is about to.
+    async fn put_to_work(&self, worker: &WorkerProcess) {
+        match tokio::time::timeout(START_TIMEOUT, worker.ready()).await {
+            Ok(Ok(())) if self.stage() == Stage::Serving => worker.tell(ToWorker::Serve),
+            // It has been told to drain, or has ended and said why.
+            Ok(_) => {}
+            Err(_) => {
+                tracing::error!(
+                    pid = worker.pid,
+                    slot = worker.slot,
+                    "worker not ready in time: killed"
+                );
+                worker.kill();
+            }
+        }
+    }
+
+    fn spawn(&self, slot: usize) -> io::Result<Rc<WorkerProcess>> {
+        let mut descriptors: Vec<OwnedFd> = Vec::new();
+        let mut hand_over = |descriptor: OwnedFd| {
+            let fd = descriptor.as_raw_fd();
+            descriptors.push(descriptor);
+            fd
+        };
+        let mut listeners = Vec::new();
+        if let Some(sockets) = &*self.sockets.borrow() {
+            for (listener, socket) in sockets.of_slot(slot) {
+                let fd = hand_over(socket.try_clone()?.into());
+                listeners.push(ListenerFd {
+                    listener: listener.to_owned(),
+                    fd,
+                });
+            }
+        }
+        let mut modules = Vec::new();
+        for (plugin, module) in &self.modules {
+            let fd = hand_over(module.artefact.try_clone()?.into());
+            modules.push(ModuleFd {
+                plugin: plugin.clone(),
+                manifest: module.manifest.clone(),
+                fd,
+            });
+        }
+        let config = self.config.clone();
+        let spec = WorkerSpec {
+            generation: self.number,
+            slot,
+            config,
+            listeners,
+            modules,
+        };
+        let worker = WorkerProcess::spawn(spec, descriptors)?;
+        self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
+        Ok(worker)
+    }
+
+    fn tell_all(&self, order: impl Fn() -> ToWorker) {
+        for worker in self.workers() {
+            worker.tell(order());
+        }
+    }
+
+    async fn workers_ended(&self) {
+        let workers = self.workers();
+        join_all(workers.iter().map(|worker| worker.ended())).await;
+    }
+
+    fn enter(&self, stage: Stage) {
+        let moved = self.stage.send_if_modified(|now| {
+            let forward = stage > *now;
+            if forward {
+                *now = stage;
+            }
+            forward
+        });
+        if moved {
+            self.stage_since.replace(jiff::Timestamp::now());
+        }
+    }
+
+    /// Waits until the generation is at this stage or beyond.
+    async fn reached(&self, stage: Stage) {
+        // The sender is ours, so the wait ends by the stage only.
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
+    }
+}
+
+/// Of a worker that was told to end: only one that crashed on the way is worth a line.
+fn report_end(worker: &WorkerProcess, ending: Option<&Ending>) {
+    if let Some(Ending { status, .. }) = ending
+        && !status.success()
+    {
+        let (pid, slot) = (worker.pid, worker.slot);
+        tracing::error!(pid, slot, %status, "worker died while it ended: its requests are lost");
+    }
+}
+
+fn report_death(worker: &WorkerProcess, ending: Option<Ending>, generation: u64, wait: Duration) {
+    let (pid, slot, lived) = (worker.pid, worker.slot, worker.started.elapsed());
+    match ending {
+        // Somebody has sent it a signal that it knows.
+        Some(Ending { status, .. }) if status.success() => {
+            tracing::warn!(pid, slot, generation, ?lived, "worker ended: replaced");
+        }
+        Some(Ending { status, errors }) => {
+            for error in &errors {
+                tracing::error!(pid, slot, generation, "{error}");
+            }
+            tracing::error!(pid, slot, generation, %status, ?lived, ?wait, "worker died: replaced");
+        }
+        None => tracing::error!(pid, slot, generation, ?wait, "worker lost: replaced"),
+    }
+}

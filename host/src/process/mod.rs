@@ -1,0 +1,28 @@
+//! Processes: one master, one worker for each core, a helper for each compilation.
+//!
+//! The master holds what outlives a generation (the config's path, listening sockets, the control socket) and never
+//! sees a client's byte. Everything that it starts is this binary again, with a hidden command.
+
+mod backoff;
+mod channel;
+mod compile;
+mod control;
+mod generation;
+mod instance_lock;
+mod master;
+mod merge;
+mod module_store;
+mod report;
+mod sockets;
+mod sys;
+mod worker;
+mod worker_process;
+
+pub use compile::{modules, read_module, run_helper};
+pub use control::{Reply, Request, ask};
+pub use master::run as run_master;
+pub use report::MasterStatus;
+pub use worker::run as run_worker;
+
+/// What a worker and a helper are started from: this binary, also when its file was replaced since.
+const EXECUTABLE: &str = "/proc/self/exe";

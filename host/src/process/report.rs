@@ -1,0 +1,159 @@
+//! What the gateway says about itself: `castling status`, and the answer to `castling reload`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::GatewayStatus;
+use crate::wasm::PluginStatus;
+
+use super::generation::Generation;
+use super::worker_process::{WorkerProcess, WorkerState};
+
+/// A new generation serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub generation: u64,
+    pub workers: usize,
+    /// From the request to the moment that the new workers were told to accept.
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MasterStatus {
+    pub version: String,
+    /// The master's.
+    pub pid: u32,
+    pub uptime_seconds: f64,
+    pub config: PathBuf,
+    /// Oldest first; the one that serves is the last. Older ones drain.
+    pub generations: Vec<GenerationReport>,
+    pub workers: Vec<WorkerReport>,
+    /// Of the newest generation, added up over its workers.
+    pub plugins: Vec<PluginStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GenerationReport {
+    pub id: u64,
+    /// `serving`, `draining`, `stopping` or `ended`.
+    pub state: String,
+    /// When it came into that state, RFC 3339 in UTC.
+    pub since: String,
+    /// By name; empty for a generation that no longer accepts.
+    pub listeners: BTreeMap<String, SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerReport {
+    pub pid: u32,
+    pub slot: usize,
+    pub generation: u64,
+    /// Its generation's, or `starting`, `ended`, or `silent` when it does not answer.
+    pub state: String,
+    pub uptime_seconds: f64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests since its start.
+    pub requests: u64,
+    /// Requests under way.
+    pub requests_active: u64,
+}
+
+/// Asks every worker; one that does not answer within a second is reported as silent.
+pub async fn status(
+    config: PathBuf,
+    started: Instant,
+    generations: Vec<Rc<Generation>>,
+) -> MasterStatus {
+    let mut status = MasterStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: started.elapsed().as_secs_f64(),
+        config,
+        generations: generations
+            .iter()
+            .map(|generation| generation_report(generation))
+            .collect(),
+        workers: Vec::new(),
+        plugins: Vec::new(),
+    };
+    let asked = generations.iter().flat_map(|generation| {
+        generation
+            .workers()
+            .into_iter()
+            .map(move |worker| async move {
+                let answer = worker.status().await;
+                (generation, worker, answer)
+            })
+    });
+    let newest = generations.iter().map(|generation| generation.number).max();
+    for (generation, worker, answer) in futures_util::future::join_all(asked).await {
+        status
+            .workers
+            .push(worker_report(generation, &worker, answer.as_ref()));
+        if Some(generation.number) == newest {
+            add_plugins(
+                &mut status.plugins,
+                answer.map(|answer| answer.plugins).unwrap_or_default(),
+            );
+        }
+    }
+    status
+}
+
+fn generation_report(generation: &Generation) -> GenerationReport {
+    let listeners = generation.with_sockets(|sockets| {
+        sockets
+            .addresses()
+            .map(|(name, address)| (name.to_owned(), address))
+            .collect()
+    });
+    GenerationReport {
+        id: generation.number,
+        state: generation.stage().name().to_owned(),
+        since: format!("{:.3}", generation.stage_since()),
+        listeners: listeners.unwrap_or_default(),
+    }
+}
+
+fn worker_report(
+    generation: &Generation,
+    worker: &WorkerProcess,
+    answer: Option<&GatewayStatus>,
+) -> WorkerReport {
+    let state = match (worker.state(), answer) {
+        (WorkerState::Starting, _) => "starting",
+        (WorkerState::Ended(_), _) => "ended",
+        (WorkerState::Ready, None) => "silent",
+        (WorkerState::Ready, Some(_)) => generation.stage().name(),
+    };
+    WorkerReport {
+        pid: worker.pid,
+        slot: worker.slot,
+        generation: generation.number,
+        state: state.to_owned(),
+        uptime_seconds: worker.started.elapsed().as_secs_f64(),
+        connections: answer.map_or(0, |answer| answer.connections as u64),
+        requests: answer.map_or(0, |answer| answer.requests_total),
+        requests_active: answer.map_or(0, |answer| answer.requests_active as u64),
+    }
+}
+
+fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
+    for plugin in plugins {
+        match sum.iter_mut().find(|known| known.name == plugin.name) {
+            Some(known) => {
+                known.instances += plugin.instances;
+                known.calls += plugin.calls;
+                known.failures += plugin.failures;
+                known.traps += plugin.traps;
+            }
+            None => sum.push(plugin),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The worker's side: takes over what the master hands it, builds its gateway, serves, ends.
+
+use std::net::TcpListener;
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::gateway::Gateway;
+use crate::log;
+use crate::wasm::Module;
+
+use super::channel::{
+    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
+};
+use super::sys;
+
+/// Runs a worker whose channel to the master is this inherited descriptor, until the master or a signal ends it.
+pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
+    sys::set_process_name(c"castling-worker");
+    let channel = StdUnixStream::from(sys::inherited(channel_fd)?);
+    channel.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = LocalSet::new().block_on(&runtime, live(channel));
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    let (source, outbox) = UnixStream::from_std(channel)?.into_split();
+    let mut inbox = FrameReader::new(source, WORKER_FRAME_LIMIT_BYTES);
+    let spec = match tokio::time::timeout(SPEC_TIMEOUT, inbox.next()).await?? {
+        Some(ToWorker::Start(spec)) => *spec,
+        Some(_) => anyhow::bail!("the master's first message is not what to run"),
+        None => return Ok(()),
+    };
+    let mut link = Link {
+        inbox: Some(inbox),
+        outbox,
+        signals,
+    };
+    let drain_timeout = spec.config.workers.drain_timeout;
+    let (gateway, sockets) = tokio::select! {
+        built = build(spec) => match built {
+            Ok(built) => built,
+            Err(errors) => return link.tell(&FromWorker::Failed(errors)).await,
+        },
+        () = link.ends_early() => return Ok(()),
+    };
+    link.tell(&FromWorker::Ready).await?;
+    serve(gateway, sockets, link, drain_timeout).await
+}
+
+/// The master sends it at once.
+const SPEC_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A fast stop that takes longer than this leaves the rest to the system.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Sockets that wait for the master's word to be accepted on, by their listeners' names.
+type Sockets = Vec<(String, TcpListener)>;
+
+async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> {
+    let WorkerSpec {
+        generation,
+        slot,
+        config,
+        listeners,
+        modules,
+    } = spec;
+    let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
+    let mut sockets = Sockets::new();
+    for listener in listeners {
+        sockets.push((
+            listener.listener,
+            TcpListener::from(inherited(listener.fd)?),
+        ));
+    }
+    let mut opened = Vec::new();
+    for module in modules {
+        let artefact = inherited(module.fd)?.into();
+        opened.push(Module {
+            plugin: module.plugin,
+            manifest: module.manifest,
+            artefact,
+        });
+    }
+    log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
+    tracing::debug!(generation, slot, "worker starts");
+    let gateway = Gateway::build(Rc::new(config), opened).await?;
+    Ok((gateway, sockets))
+}
+
+/// From ready to the end.
+async fn serve(
+    gateway: Rc<Gateway>,
+    mut waiting: Sockets,
+    mut link: Link,
+    drain_timeout: Duration,
+) -> anyhow::Result<()> {
+    let mut draining: Draining = None;
+    loop {
+        let event = tokio::select! {
+            event = link.next() => event,
+            () = drained(&mut draining) => {
+                // A master that is gone does not hear it.
+                let _ = link.tell(&FromWorker::Drained).await;
+                return Ok(());
+            }
+        };
+        match event {
+            Event::Serve => {
+                for (listener, socket) in waiting.drain(..) {
+                    gateway.accept(&listener, socket)?;
+                }
+            }
+            Event::Drain(timeout) => {
+                waiting.clear();
+                let timeout = timeout.unwrap_or(drain_timeout);
+                if draining.is_none() {
+                    let gateway = Rc::clone(&gateway);
+                    draining = Some(Box::pin(async move { gateway.drain(timeout).await }));
+                }
+            }
+            Event::Stop => {
+                // What is not closed by then closes with the process.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, gateway.drain(Duration::ZERO)).await;
+                return Ok(());
+            }
+            Event::ReopenLogs => gateway.reopen_logs(),
+            Event::StatusRequest => {
+                // A master that is gone does not hear it; the end of the channel comes next.
+                let _ = link.tell(&FromWorker::Status(gateway.status())).await;
+            }
+        }
+    }
+}
+
+/// Its end is the worker's. None while it serves.
+type Draining = Option<Pin<Box<dyn Future<Output = ()>>>>;
+
+async fn drained(draining: &mut Draining) {
+    match draining {
+        Some(draining) => draining.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a worker acts on, whoever sent it.
+enum Event {
+    Serve,
+    /// None: as long as the config says.
+    Drain(Option<Duration>),
+    Stop,
+    ReopenLogs,
+    StatusRequest,
+}
+
+/// The worker's ties to the world outside: the master and signals.
+struct Link {
+    /// None once the master is gone.
+    inbox: Option<FrameReader<OwnedReadHalf, ToWorker>>,
+    outbox: OwnedWriteHalf,
+    signals: Signals,
+}
+
+impl Link {
+    async fn next(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                message = next_message(&mut self.inbox) => match message {
+                    Ok(Some(ToWorker::Start(_))) => {}
+                    Ok(Some(ToWorker::Serve)) => return Event::Serve,
+                    Ok(Some(ToWorker::Drain(timeout))) => return Event::Drain(Some(timeout)),
+                    Ok(Some(ToWorker::Stop)) => return Event::Stop,
+                    Ok(Some(ToWorker::ReopenLogs)) => return Event::ReopenLogs,
+                    Ok(Some(ToWorker::StatusRequest)) => return Event::StatusRequest,
+                    Ok(None) | Err(_) => {
+                        self.inbox = None;
+                        return Event::Drain(None);
+                    }
+                },
+                event = self.signals.next() => return event,
+            }
+        }
+    }
+
+    /// Before there is anything to drain, every order but to go on is one to end.
+    async fn ends_early(&mut self) {
+        while !matches!(self.next().await, Event::Drain(_) | Event::Stop) {}
+    }
+
+    async fn tell(&mut self, message: &FromWorker) -> anyhow::Result<()> {
+        Ok(write_frame(&mut self.outbox, message, WORKER_FRAME_LIMIT_BYTES).await?)
+    }
+}
+
+async fn next_message(
+    inbox: &mut Option<FrameReader<OwnedReadHalf, ToWorker>>,
+) -> std::io::Result<Option<ToWorker>> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Signals sent to this worker and not to the master. Those that are the master's business are caught and do nothing.
+struct Signals {
+    terminate: Signal,
+    quit: Signal,
+    _ignored: [Signal; 4],
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            _ignored: [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.quit.recv() => Event::Drain(None),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A worker process, as the master sees it.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use command_fds::CommandFdExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::gateway::GatewayStatus;
+
+use super::channel::{
+    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
+};
+use super::sys;
+
+/// A started worker. Dropping the last handle of one that runs ends it at once.
+pub struct WorkerProcess {
+    pub pid: u32,
+    pub slot: usize,
+    pub started: Instant,
+    orders: mpsc::UnboundedSender<ToWorker>,
+    state: watch::Receiver<WorkerState>,
+    status_waiters: StatusWaiters,
+}
+
+#[derive(Clone, Debug)]
+pub enum WorkerState {
+    Starting,
+    /// It said so; whether it accepts is the generation's business.
+    Ready,
+    Ended(Ending),
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub status: ExitStatus,
+    /// What it has said about it. Empty for one that crashed or was told to end.
+    pub errors: Vec<String>,
+}
+
+type StatusWaiters = Rc<RefCell<Vec<oneshot::Sender<GatewayStatus>>>>;
+
+impl WorkerProcess {
+    /// Starts a process that gets the spec and the descriptors that the spec names. Must be called in a `LocalSet`.
+    pub fn spawn(spec: WorkerSpec, descriptors: Vec<OwnedFd>) -> io::Result<Rc<Self>> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let channel = UnixStream::from_std(ours)?;
+        let channel_fd = theirs.as_raw_fd();
+        let slot = spec.slot;
+
+        let mut inherited = descriptors;
+        inherited.push(theirs.into());
+        let mut command = Command::new(super::EXECUTABLE);
+        command
+            .arg0(format!(
+                "castling: worker {slot} of generation {}",
+                spec.generation
+            ))
+            .args(["worker", "--channel", &channel_fd.to_string()])
+            .stdin(Stdio::null())
+            // Ctrl-C on the terminal is for the master, who then ends its workers in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .preserved_fds(inherited);
+        let child = command.spawn()?;
+        // Closes our copy of the worker's end: when the worker dies, the channel ends.
+        drop(command);
+
+        let pid = child
+            .id()
+            .ok_or_else(|| io::Error::other("the worker ended at once"))?;
+        let (orders, pending_orders) = mpsc::unbounded_channel();
+        let (state_sender, state) = watch::channel(WorkerState::Starting);
+        let status_waiters = StatusWaiters::default();
+        let process = Self {
+            pid,
+            slot,
+            started: Instant::now(),
+            orders,
+            state,
+            status_waiters,
+        };
+        process.tell(ToWorker::Start(Box::new(spec)));
+        let (from_worker, to_worker) = channel.into_split();
+        let (written_orders, writer_orders) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(write_orders(to_worker, writer_orders));
+        let attendant = Attendant {
+            child,
+            inbox: Some(FrameReader::new(from_worker, WORKER_FRAME_LIMIT_BYTES)),
+            errors: Vec::new(),
+            state: state_sender,
+            status_waiters: Rc::clone(&process.status_waiters),
+        };
+        tokio::task::spawn_local(attendant.attend(pending_orders, written_orders));
+        Ok(Rc::new(process))
+    }
+
+    /// Queues an order. A worker that has ended does not hear it.
+    pub fn tell(&self, order: ToWorker) {
+        // The attendant is gone only when the process is.
+        let _ = self.orders.send(order);
+    }
+
+    pub fn state(&self) -> WorkerState {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until the worker is ready; fails with what it says, or how it ended.
+    pub async fn ready(&self) -> Result<(), Vec<String>> {
+        let mut state = self.state.clone();
+        let settled = state
+            .wait_for(|state| !matches!(state, WorkerState::Starting))
+            .await;
+        match settled.as_deref() {
+            Ok(WorkerState::Starting | WorkerState::Ready) => Ok(()),
+            Ok(WorkerState::Ended(ending)) if ending.errors.is_empty() => Err(vec![format!(
+                "worker {} (pid {}) ended before it was ready: {}",
+                self.slot, self.pid, ending.status
+            )]),
+            Ok(WorkerState::Ended(ending)) => Err(ending.errors.clone()),
+            Err(_) => Err(vec![format!(
+                "worker {} (pid {}) was given up",
+                self.slot, self.pid
+            )]),
+        }
+    }
+
+    /// Waits for the process to end; `None` when nobody could tell how.
+    pub async fn ended(&self) -> Option<Ending> {
+        let mut state = self.state.clone();
+        let ended = state
+            .wait_for(|state| matches!(state, WorkerState::Ended(_)))
+            .await;
+        match ended.as_deref() {
+            Ok(WorkerState::Ended(ending)) => Some(ending.clone()),
+            Ok(WorkerState::Starting | WorkerState::Ready) | Err(_) => None,
+        }
+    }
+
+    /// What the worker says about itself; `None` when it does not within a second.
+    pub async fn status(&self) -> Option<GatewayStatus> {
+        let (waiter, answer) = oneshot::channel();
+        self.status_waiters.borrow_mut().push(waiter);
+        self.tell(ToWorker::StatusRequest);
+        tokio::time::timeout(STATUS_TIMEOUT, answer)
+            .await
+            .ok()?
+            .ok()
+    }
+
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state(), WorkerState::Ended(_))
+    }
+
+    /// Ends the process at once.
+    pub fn kill(&self) {
+        // A pid that was waited for may be another process by now.
+        if self.is_alive() {
+            sys::kill(self.pid);
+        }
+    }
+}
+
+/// Owns the process: waits for it, listens to it, passes orders on.
+struct Attendant {
+    child: Child,
+    /// None once the worker has closed its end.
+    inbox: Option<FrameReader<OwnedReadHalf, FromWorker>>,
+    errors: Vec<String>,
+    state: watch::Sender<WorkerState>,
+    status_waiters: StatusWaiters,
+}
+
+impl Attendant {
+    async fn attend(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<ToWorker>,
+        written_orders: mpsc::UnboundedSender<ToWorker>,
+    ) {
+        let mut wanted = true;
+        let status = loop {
+            tokio::select! {
+                status = self.child.wait() => break status,
+                message = next_message(&mut self.inbox) => self.hear(message),
+                order = orders.recv(), if wanted => match order {
+                    // The writer ends early only when the worker no longer reads.
+                    Some(order) => drop(written_orders.send(order)),
+                    None => {
+                        wanted = false;
+                        // It fails when the process has ended, which is what we want.
+                        let _ = self.child.start_kill();
+                    }
+                },
+            }
+        };
+        // What the worker said last may still be in the channel.
+        while self.inbox.is_some() {
+            match tokio::time::timeout(LAST_WORDS, next_message(&mut self.inbox)).await {
+                Ok(message) => self.hear(message),
+                Err(_) => break,
+            }
+        }
+        self.status_waiters.borrow_mut().clear();
+        match status {
+            Ok(status) => {
+                self.state.send_replace(WorkerState::Ended(Ending {
+                    status,
+                    errors: self.errors,
+                }));
+            }
+            Err(error) => tracing::error!(%error, "a worker cannot be waited for"),
+        }
+    }
+
+    fn hear(&mut self, message: io::Result<Option<FromWorker>>) {
+        match message {
+            Ok(Some(FromWorker::Ready)) => drop(self.state.send_replace(WorkerState::Ready)),
+            Ok(Some(FromWorker::Failed(errors))) => self.errors = errors,
+            Ok(Some(FromWorker::Status(status))) => {
+                for waiter in self.status_waiters.borrow_mut().drain(..) {
+                    // Who asked may have stopped waiting.
+                    let _ = waiter.send(status.clone());
+                }
+            }
+            Ok(Some(FromWorker::Drained)) => {
+                tracing::debug!(pid = self.child.id(), "worker has drained");
+            }
+            Ok(None) => self.inbox = None,
+            // It died with orders unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.inbox = None,
+            Err(error) => {
+                tracing::warn!(pid = self.child.id(), %error, "worker channel broke");
+                self.inbox = None;
+            }
+        }
+    }
+}
+
+async fn next_message(
+    inbox: &mut Option<FrameReader<OwnedReadHalf, FromWorker>>,
+) -> io::Result<Option<FromWorker>> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// In a task of its own, so that a worker that does not read holds up nobody.
+async fn write_orders(mut sink: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<ToWorker>) {
+    while let Some(order) = orders.recv().await {
+        if let Err(error) = write_frame(&mut sink, &order, WORKER_FRAME_LIMIT_BYTES).await {
+            tracing::debug!(%error, "a worker did not take an order");
+            return;
+        }
+    }
+}
+
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a dead worker's channel is read for what it said last.
+const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -1,0 +1,493 @@
+//! One request to an upstream and its response: the tries, and the body that comes back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use castling_abi::PeerOutcome;
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::connection::Connection;
+use super::upload::{ClientSide, Upload, UploadError};
+use super::{Host, Upstream};
+use crate::alarm::Elapsed;
+use crate::balancer::{Active, Tried};
+use crate::error::{ClientError, Error, UpstreamError};
+use crate::exchange::Exchange;
+use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, ParsedResponse};
+use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
+
+/// Largest head of a response.
+const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
+    max_head_bytes: 64 * 1024,
+};
+
+/// Sends the request to one peer after the other until one answers. The response's head is then in `exchange.reply`.
+pub async fn exchange(
+    upstream: &Rc<Upstream>,
+    exchange: &mut Box<Exchange>,
+    client: &mut ClientSide<'_>,
+) -> Result<Body, Error> {
+    let started = Instant::now();
+    let mut tried = Tried::default();
+    let mut last_error = None;
+    for _ in 0..upstream.tries {
+        let Some((peer_idx, active)) = upstream.balancer.choose(exchange, &tried).await? else {
+            break;
+        };
+        tried.insert(peer_idx);
+        exchange.tally.tries += 1;
+        exchange.peer = Some(Arc::clone(&upstream.balancer.peers()[peer_idx].label));
+        let try_started = Instant::now();
+        let result = Try { upstream, peer_idx }.run(exchange, client).await;
+        let outcome = outcome(&result);
+        upstream
+            .balancer
+            .done(exchange, peer_idx, outcome, try_started.elapsed())
+            .await;
+        match result {
+            Ok(answered) => {
+                exchange.tally.upstream = Some(started.elapsed());
+                return Ok(answered.into_body(upstream, exchange, active));
+            }
+            Err(TryError::Client(error)) => return Err(error.into()),
+            Err(TryError::Upstream { cause, sent }) => {
+                let again =
+                    !sent || (is_idempotent(&exchange.request.method) && client.body.can_replay());
+                last_error = Some(cause);
+                if !again {
+                    break;
+                }
+            }
+        }
+    }
+    exchange.tally.upstream = Some(started.elapsed());
+    // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
+    let cause = last_error.expect("every try that does not return leaves its error");
+    Err(Error::Upstream {
+        upstream: upstream.name.to_string(),
+        cause,
+    })
+}
+
+fn outcome(result: &Result<Answered, TryError>) -> PeerOutcome {
+    match result {
+        Ok(_) => PeerOutcome::Responded,
+        Err(TryError::Client(_)) => PeerOutcome::Cancelled,
+        Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
+        Err(TryError::Upstream { cause, .. }) if cause.never_connected() => {
+            PeerOutcome::ConnectFailed
+        }
+        Err(TryError::Upstream { .. }) => PeerOutcome::Broken,
+    }
+}
+
+/// RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
+fn is_idempotent(method: &Method) -> bool {
+    [
+        &Method::GET,
+        &Method::HEAD,
+        &Method::OPTIONS,
+        &Method::TRACE,
+        &Method::PUT,
+        &Method::DELETE,
+    ]
+    .contains(&method)
+}
+
+/// One peer's turn.
+struct Try<'a> {
+    upstream: &'a Rc<Upstream>,
+    peer_idx: usize,
+}
+
+enum TryError {
+    Client(ClientError),
+    /// `sent`: the peer may have seen the request.
+    Upstream {
+        cause: UpstreamError,
+        sent: bool,
+    },
+}
+
+impl From<UploadError> for TryError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Client(error) => Self::Client(error),
+            UploadError::Upstream(cause) => Self::Upstream { cause, sent: true },
+        }
+    }
+}
+
+impl From<UpstreamError> for TryError {
+    fn from(cause: UpstreamError) -> Self {
+        let sent = !cause.never_connected();
+        Self::Upstream { cause, sent }
+    }
+}
+
+/// A response's head has come.
+struct Answered {
+    connection: Connection,
+    upload: Upload,
+    response: ParsedResponse,
+}
+
+impl Try<'_> {
+    /// A kept connection that turns out to be dead is no failure of the peer: the request goes once more, over a new
+    /// one, if it may be sent again at all.
+    async fn run(
+        &self,
+        exchange: &Exchange,
+        client: &mut ClientSide<'_>,
+    ) -> Result<Answered, TryError> {
+        if let Some(kept) = self.upstream.pool.take(self.peer_idx) {
+            match self.send_and_receive(kept, exchange, client).await {
+                Err(TryError::Upstream {
+                    cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
+                    ..
+                }) if is_idempotent(&exchange.request.method) && client.body.can_replay() => {}
+                result => return result,
+            }
+        }
+        let connection = self.connect().await?;
+        self.send_and_receive(connection, exchange, client).await
+    }
+
+    async fn connect(&self) -> Result<Connection, UpstreamError> {
+        let peer = &self.upstream.balancer.peers()[self.peer_idx];
+        let after = self.upstream.connect_timeout;
+        let alarm = self.upstream.alarms.alarm();
+        let open = Connection::open(self.peer_idx, peer.address, &self.upstream.alarms);
+        let opened = alarm.limit(after, open).await;
+        let opened = opened.map_err(|Elapsed| UpstreamError::ConnectTimeout {
+            peer: self.label(),
+            after,
+        })?;
+        opened.map_err(|cause| UpstreamError::Connect {
+            peer: self.label(),
+            cause,
+        })
+    }
+
+    async fn send_and_receive(
+        &self,
+        mut connection: Connection,
+        exchange: &Exchange,
+        client: &mut ClientSide<'_>,
+    ) -> Result<Answered, TryError> {
+        let idle_timeout = self.upstream.idle_timeout;
+        let method = &exchange.request.method;
+        self.write_head(&mut connection, exchange, client.body.length);
+        let mut upload = Upload::new(client.body);
+        upload
+            .invite(client, idle_timeout)
+            .await
+            .map_err(TryError::Client)?;
+        if upload.is_done() {
+            connection.flush(idle_timeout, &self.label()).await?;
+        } else if let Some(response) = self
+            .upload(&mut connection, &mut upload, method, client)
+            .await?
+        {
+            return Ok(Answered {
+                connection,
+                upload,
+                response,
+            });
+        }
+        let Connection {
+            reader,
+            progress,
+            read_alarm,
+            ..
+        } = &mut connection;
+        let after = self.upstream.response_timeout;
+        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        let head = read_alarm.limit(after, read_head(reader, progress, method, peer));
+        let response = tokio::select! {
+            biased;
+            head = head => head.map_err(|Elapsed| UpstreamError::ResponseTimeout { peer: self.label(), after })??,
+            () = client.reader.ended(), if client.body.is_read() => return Err(TryError::Client(ClientError::Gone)),
+        };
+        Ok(Answered {
+            connection,
+            upload,
+            response,
+        })
+    }
+
+    /// Sends the body while it looks for the response, which may come before the body's end.
+    async fn upload(
+        &self,
+        connection: &mut Connection,
+        upload: &mut Upload,
+        method: &Method,
+        client: &mut ClientSide<'_>,
+    ) -> Result<Option<ParsedResponse>, TryError> {
+        let idle_timeout = self.upstream.idle_timeout;
+        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        let Connection {
+            reader,
+            writer,
+            progress,
+            write_alarm,
+            ..
+        } = connection;
+        let sending = upload.run(
+            client.reader,
+            client.read_alarm,
+            client.body,
+            writer,
+            write_alarm,
+            idle_timeout,
+            peer,
+        );
+        tokio::select! {
+            biased;
+            sent = sending => match sent {
+                Ok(()) => Ok(None),
+                // A peer that has answered without waiting for the body may have closed its side; its answer counts.
+                Err(UploadError::Upstream(UpstreamError::Io { .. })) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            head = read_head(reader, progress, method, peer) => Ok(Some(head?)),
+        }
+    }
+
+    fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodyLength) {
+        let request = &exchange.request;
+        let peer = &self.upstream.balancer.peers()[self.peer_idx];
+        let clients = request
+            .headers
+            .get(&header::HOST)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        let host = match &self.upstream.host {
+            Host::Client => clients,
+            Host::Peer => peer.host.as_bytes(),
+            Host::Fixed(host) => host.as_bytes(),
+        };
+        http1::write_request_head(
+            connection.writer.small(),
+            &request.method,
+            &request.path,
+            request.query.as_deref(),
+            host,
+            &request.headers,
+            body,
+        );
+    }
+
+    fn label(&self) -> String {
+        self.upstream.balancer.peers()[self.peer_idx]
+            .label
+            .to_string()
+    }
+}
+
+/// Reads until a final response's head is there. Interim ones are dropped: `100` was answered by us, `103` is only a
+/// hint.
+async fn read_head(
+    reader: &mut Reader,
+    progress: &mut http1::HeadProgress,
+    method: &Method,
+    peer: &str,
+) -> Result<ParsedResponse, UpstreamError> {
+    loop {
+        let parsed =
+            http1::parse_response(&mut reader.buf, progress, &RESPONSE_HEAD_LIMITS, method);
+        match parsed.map_err(|cause| UpstreamError::BadHead {
+            peer: peer.to_owned(),
+            cause,
+        })? {
+            Some(response) if response.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                // It was not asked to: `Upgrade` is not passed on.
+                return Err(UpstreamError::UnexpectedUpgrade {
+                    peer: peer.to_owned(),
+                });
+            }
+            Some(response) if response.head.status.is_informational() => {}
+            Some(response) => return Ok(response),
+            None => match reader.fill(HEAD_ROOM_BYTES).await {
+                Ok(0) => {
+                    return Err(UpstreamError::Closed {
+                        peer: peer.to_owned(),
+                    });
+                }
+                Ok(_) => {}
+                Err(cause) => {
+                    return Err(UpstreamError::Io {
+                        peer: peer.to_owned(),
+                        cause,
+                    });
+                }
+            },
+        }
+    }
+}
+
+impl Answered {
+    fn into_body(self, upstream: &Rc<Upstream>, exchange: &mut Exchange, active: Active) -> Body {
+        let ParsedResponse {
+            head,
+            body,
+            keep_alive,
+        } = self.response;
+        exchange.reply.status = head.status;
+        exchange.reply.headers = head.headers;
+        Body {
+            length: body,
+            decoder: BodyDecoder::new(body),
+            upstream: Rc::clone(upstream),
+            connection: self.connection,
+            keep_alive,
+            upload: self.upload,
+            upload_broken: false,
+            _active: active,
+        }
+    }
+}
+
+/// The body of an upstream's response, read piece by piece. Dropped before its end, it closes the connection.
+pub struct Body {
+    pub length: BodyLength,
+    decoder: BodyDecoder,
+    upstream: Rc<Upstream>,
+    connection: Connection,
+    /// The peer allows another request on this connection.
+    keep_alive: bool,
+    /// The request's body, when the response came before its end.
+    upload: Upload,
+    upload_broken: bool,
+    _active: Active,
+}
+
+impl Body {
+    /// What is there of the body, without waiting.
+    pub fn decode(&mut self) -> Result<Decoded, Error> {
+        let decoded = self.decoder.decode(&mut self.connection.reader.buf);
+        decoded.map_err(|cause| {
+            self.error(UpstreamError::BadBody {
+                peer: self.label(),
+                cause,
+            })
+        })
+    }
+
+    /// The last piece was handed out.
+    pub fn is_end(&self) -> bool {
+        self.decoder.is_end()
+    }
+
+    /// The fields after a chunked body, once.
+    pub fn take_trailers(&mut self) -> Option<http1::Headers> {
+        self.decoder.take_trailers()
+    }
+
+    /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
+    pub async fn fill(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
+        let read = self.read_once(client).await?;
+        self.filled(read)
+    }
+
+    async fn read_once(
+        &mut self,
+        client: &mut ClientSide<'_>,
+    ) -> Result<Result<std::io::Result<usize>, Elapsed>, ClientError> {
+        let after = self.upstream.idle_timeout;
+        let Self {
+            connection,
+            upload,
+            upload_broken,
+            upstream,
+            ..
+        } = self;
+        let Connection {
+            reader,
+            writer,
+            read_alarm,
+            write_alarm,
+            peer_idx,
+            ..
+        } = connection;
+        let peer = &upstream.balancer.peers()[*peer_idx].label;
+        let mut reading = std::pin::pin!(read_alarm.limit(after, reader.fill(BODY_ROOM_BYTES)));
+        if !upload.is_done() && !*upload_broken {
+            let sending = upload.run(
+                client.reader,
+                client.read_alarm,
+                client.body,
+                writer,
+                write_alarm,
+                after,
+                peer,
+            );
+            tokio::select! {
+                biased;
+                read = &mut reading => return Ok(read),
+                sent = sending => match sent {
+                    Ok(()) => {}
+                    Err(UploadError::Client(error)) => return Err(error),
+                    Err(UploadError::Upstream(_)) => *upload_broken = true,
+                },
+            }
+        }
+        if !client.body.is_read() {
+            return Ok(reading.await);
+        }
+        tokio::select! {
+            biased;
+            read = &mut reading => Ok(read),
+            () = client.reader.ended() => Err(ClientError::Gone),
+        }
+    }
+
+    fn filled(&mut self, read: Result<std::io::Result<usize>, Elapsed>) -> Result<(), Error> {
+        match read {
+            Ok(Ok(0)) => self.decoder.finish_at_eof().map_err(|cause| {
+                self.error(UpstreamError::BadBody {
+                    peer: self.label(),
+                    cause,
+                })
+            }),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(cause)) => Err(self.error(UpstreamError::Io {
+                peer: self.label(),
+                cause,
+            })),
+            Err(Elapsed) => {
+                let after = self.upstream.idle_timeout;
+                Err(self.error(UpstreamError::BodyTimeout {
+                    peer: self.label(),
+                    after,
+                }))
+            }
+        }
+    }
+
+    /// It was read to its end: the connection is kept if both sides are through with it.
+    pub fn finish(mut self) {
+        let reusable = self.keep_alive
+            && self.decoder.is_end()
+            && self.upload.is_done()
+            && self.connection.reader.buf.is_empty()
+            && !self.connection.writer.has_pending();
+        if reusable {
+            self.connection.reused = true;
+            self.upstream.pool.put(self.connection);
+        }
+    }
+
+    fn error(&self, cause: UpstreamError) -> Error {
+        Error::Upstream {
+            upstream: self.upstream.name.to_string(),
+            cause,
+        }
+    }
+
+    fn label(&self) -> String {
+        self.upstream.balancer.peers()[self.connection.peer_idx]
+            .label
+            .to_string()
+    }
+}

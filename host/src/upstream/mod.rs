@@ -1,0 +1,83 @@
+//! An upstream: its peers, its kept connections, and one exchange with it.
+
+mod connection;
+mod exchange;
+pub mod forwarded;
+mod pool;
+mod resolve;
+mod upload;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+pub use exchange::{Body, exchange};
+pub use resolve::resolve;
+pub use upload::{ClientSide, RequestBody};
+
+use crate::alarm::Alarms;
+use crate::balancer::Balancer;
+use crate::config::{self, UpstreamHost};
+use pool::Pool;
+
+pub struct Upstream {
+    pub name: Arc<str>,
+    pub balancer: Rc<Balancer>,
+    pool: Pool,
+    alarms: Alarms,
+    host: Host,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    idle_timeout: Duration,
+    tries: u32,
+}
+
+/// Which `Host` a peer is sent.
+enum Host {
+    Client,
+    Peer,
+    Fixed(HeaderValue),
+}
+
+impl Upstream {
+    pub fn new(
+        name: &str,
+        config: &config::Upstream,
+        balancer: Rc<Balancer>,
+        alarms: &Alarms,
+    ) -> Rc<Self> {
+        let host = match &config.host {
+            UpstreamHost::Client => Host::Client,
+            UpstreamHost::Peer => Host::Peer,
+            // Checked when the config was read.
+            UpstreamHost::Fixed(text) => {
+                HeaderValue::from_str(text).map_or(Host::Client, Host::Fixed)
+            }
+        };
+        Rc::new(Self {
+            name: Arc::from(name),
+            pool: Pool::new(
+                balancer.peers().len(),
+                config.keepalive_connections,
+                config.keepalive_timeout,
+            ),
+            balancer,
+            alarms: alarms.clone(),
+            host,
+            connect_timeout: config.connect_timeout,
+            response_timeout: config.response_timeout,
+            idle_timeout: config.idle_timeout,
+            tries: config.tries,
+        })
+    }
+
+    /// Closes kept connections that are old or that their peers have closed, for ever. Run by a task of the worker.
+    pub async fn sweep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(pool::SWEEP_INTERVAL).await;
+            self.pool.sweep();
+        }
+    }
+}

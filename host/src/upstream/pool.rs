@@ -1,0 +1,77 @@
+//! Idle connections to the peers of an upstream, newest first.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+
+pub(super) struct Pool {
+    /// By peer; the newest last.
+    idle: Box<[RefCell<Vec<Idle>>]>,
+    count: Cell<usize>,
+    max_idle: usize,
+    idle_timeout: Duration,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// How often kept connections are looked at.
+pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Pool {
+    pub(super) fn new(peers: usize, max_idle: usize, idle_timeout: Duration) -> Self {
+        Self {
+            idle: (0..peers).map(|_| RefCell::default()).collect(),
+            count: Cell::new(0),
+            max_idle,
+            idle_timeout,
+        }
+    }
+
+    /// The newest connection to this peer that is still good. The newest is the least likely to be closed under us,
+    /// and the older ones can time out.
+    pub(super) fn take(&self, peer_idx: usize) -> Option<Connection> {
+        let mut idle = self.idle[peer_idx].borrow_mut();
+        while let Some(Idle { connection, since }) = idle.pop() {
+            self.count.set(self.count.get() - 1);
+            if since.elapsed() < self.idle_timeout && connection.reader.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request. At the bound the peer's oldest goes, or this one if it has none.
+    pub(super) fn put(&self, connection: Connection) {
+        let mut idle = self.idle[connection.peer_idx].borrow_mut();
+        if self.count.get() >= self.max_idle {
+            if idle.is_empty() {
+                return;
+            }
+            idle.remove(0);
+            self.count.set(self.count.get() - 1);
+        }
+        self.count.set(self.count.get() + 1);
+        idle.push(Idle {
+            connection,
+            since: Instant::now(),
+        });
+    }
+
+    pub(super) fn sweep(&self) {
+        if self.count.get() == 0 {
+            return;
+        }
+        for idle in &self.idle {
+            let mut idle = idle.borrow_mut();
+            let before = idle.len();
+            idle.retain(|kept| {
+                kept.since.elapsed() < self.idle_timeout && kept.connection.reader.is_quiet()
+            });
+            self.count.set(self.count.get() - (before - idle.len()));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Names of peers to addresses, when a generation is built.
+
+use std::net::SocketAddr;
+
+use http::HeaderValue;
+
+use crate::balancer::Peer;
+use crate::config;
+
+/// One peer for each address of each name. The error is a line for a person.
+pub async fn resolve(peers: &[config::Peer]) -> Result<Vec<Peer>, String> {
+    let mut resolved = Vec::new();
+    for peer in peers {
+        let addresses = lookup(&peer.address)
+            .await
+            .map_err(|e| format!("peer {}: {e}", peer.address))?;
+        let host = HeaderValue::from_str(&peer.address)
+            .map_err(|_| format!("peer {}: no valid host", peer.address))?;
+        for address in addresses {
+            resolved.push(Peer::new(
+                address,
+                host.clone(),
+                u32::from(peer.weight.get()),
+            ));
+        }
+    }
+    Ok(resolved)
+}
+
+async fn lookup(address: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::net::lookup_host(address)
+        .await
+        .map_err(|e| format!("cannot be resolved: {e}"))?;
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    // Every worker should count them in the same order.
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err("the name has no address".to_owned());
+    }
+    Ok(addresses)
+}

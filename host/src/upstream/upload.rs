@@ -1,0 +1,304 @@
+//! The request's body on its way from the client to a peer.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use crate::alarm::Alarm;
+use crate::error::{ClientError, UpstreamError};
+use crate::http1::{self, BodyDecoder, BodyLength, Decoded};
+use crate::socket::{BODY_ROOM_BYTES, Reader, Writer};
+
+/// What an exchange may use of the client's connection.
+pub struct ClientSide<'a> {
+    pub reader: &'a mut Reader,
+    pub writer: &'a mut Writer,
+    pub body: &'a mut RequestBody,
+    pub read_alarm: &'a Alarm,
+    pub write_alarm: &'a Alarm,
+}
+
+/// The body of one request, read piece by piece.
+pub struct RequestBody {
+    pub length: BodyLength,
+    decoder: BodyDecoder,
+    /// 0: no limit.
+    max_bytes: u64,
+    read_timeout: Duration,
+    /// The client waits for `100 Continue`.
+    expects_continue: bool,
+    pub received_bytes: u64,
+    /// What was read so far, while that is little enough to send it again to another peer.
+    replay: Replay,
+}
+
+/// Up to this many bytes of a body are kept to be sent again.
+const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// A body that nobody wanted is read up to this, to keep the connection; a longer one costs it.
+const DISCARD_LIMIT_BYTES: usize = 256 * 1024;
+
+enum Replay {
+    Kept {
+        pieces: Vec<Bytes>,
+        bytes: usize,
+    },
+    /// It has grown too large: what was sent cannot be sent again.
+    Lost,
+}
+
+/// What ended an upload early.
+pub(super) enum UploadError {
+    Client(ClientError),
+    Upstream(UpstreamError),
+}
+
+impl RequestBody {
+    pub fn new(
+        length: BodyLength,
+        max_bytes: u64,
+        read_timeout: Duration,
+        expects_continue: bool,
+    ) -> Self {
+        Self {
+            length,
+            decoder: BodyDecoder::new(length),
+            max_bytes,
+            read_timeout,
+            expects_continue,
+            received_bytes: 0,
+            replay: Replay::Kept {
+                pieces: Vec::new(),
+                bytes: 0,
+            },
+        }
+    }
+
+    /// Refuses at once what says that it is too large.
+    pub fn check_announced(&self) -> Result<(), ClientError> {
+        match self.length {
+            BodyLength::Sized(bytes) if self.exceeds(bytes) => {
+                Err(ClientError::BodyTooLarge(self.max_bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing of it is left on the connection, so that the next request can follow.
+    pub fn is_read(&self) -> bool {
+        self.decoder.is_end()
+    }
+
+    /// Reads and throws away what is left of it, up to a bound. True: the next request can follow.
+    pub async fn discard(&mut self, reader: &mut Reader, alarm: &Alarm) -> bool {
+        let mut left = DISCARD_LIMIT_BYTES;
+        loop {
+            match self.decoder.decode(&mut reader.buf) {
+                Ok(Decoded::End) => return true,
+                Ok(Decoded::Data(data)) if data.len() <= left => left -= data.len(),
+                Ok(Decoded::Data(_)) | Err(_) => return false,
+                Ok(Decoded::NeedMore) => {
+                    if self.fill(reader, alarm).await.is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client was not asked for its body and need not send it (RFC 9110 §10.1.1).
+    pub fn is_unasked(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Takes what the buffer holds of it, without waiting.
+    fn decode(&mut self, reader: &mut Reader) -> Result<Decoded, ClientError> {
+        let decoded = self.decoder.decode(&mut reader.buf)?;
+        if let Decoded::Data(data) = &decoded {
+            self.received_bytes += data.len() as u64;
+            if self.exceeds(self.received_bytes) {
+                return Err(ClientError::BodyTooLarge(self.max_bytes));
+            }
+            self.remember(data);
+        }
+        Ok(decoded)
+    }
+
+    /// Reads once from the client.
+    async fn fill(&mut self, reader: &mut Reader, alarm: &Alarm) -> Result<(), ClientError> {
+        let read = alarm
+            .limit(self.read_timeout, reader.fill(BODY_ROOM_BYTES))
+            .await;
+        match read.map_err(|_| ClientError::BodyTimeout(self.read_timeout))?? {
+            0 => Err(ClientError::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    fn exceeds(&self, bytes: u64) -> bool {
+        self.max_bytes != 0 && bytes > self.max_bytes
+    }
+
+    fn remember(&mut self, data: &Bytes) {
+        let Replay::Kept { pieces, bytes } = &mut self.replay else {
+            return;
+        };
+        if *bytes + data.len() > REPLAY_LIMIT_BYTES {
+            self.replay = Replay::Lost;
+            return;
+        }
+        *bytes += data.len();
+        // A copy: a slice would hold the whole read buffer.
+        pieces.push(Bytes::copy_from_slice(data));
+    }
+
+    pub(super) fn can_replay(&self) -> bool {
+        matches!(self.replay, Replay::Kept { .. })
+    }
+}
+
+/// One peer's copy of the body; begins with what an earlier peer was sent.
+pub(super) struct Upload {
+    replayed: usize,
+    done: bool,
+}
+
+impl Upload {
+    pub(super) fn new(body: &RequestBody) -> Self {
+        Self {
+            replayed: 0,
+            done: matches!(body.length, BodyLength::Empty),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Answers `Expect: 100-continue`, once, before the body is waited for.
+    pub(super) async fn invite(
+        &self,
+        client: &mut ClientSide<'_>,
+        send_timeout: Duration,
+    ) -> Result<(), ClientError> {
+        if self.done || !client.body.expects_continue {
+            return Ok(());
+        }
+        client.body.expects_continue = false;
+        client
+            .writer
+            .small()
+            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let flushed = client
+            .write_alarm
+            .limit(send_timeout, client.writer.flush())
+            .await;
+        flushed.map_err(|_| ClientError::SendTimeout(send_timeout))??;
+        Ok(())
+    }
+
+    /// Sends what is still to send. May be dropped and called again.
+    pub(super) async fn run(
+        &mut self,
+        reader: &mut Reader,
+        alarm: &Alarm,
+        body: &mut RequestBody,
+        to: &mut Writer,
+        to_alarm: &Alarm,
+        send_timeout: Duration,
+        peer: &str,
+    ) -> Result<(), UploadError> {
+        loop {
+            let step = if to.is_full() {
+                None
+            } else {
+                self.next_piece(reader, body).map_err(UploadError::Client)?
+            };
+            match step {
+                Some(Decoded::Data(piece)) => append(to, body.length, piece),
+                Some(Decoded::End) => {
+                    if body.length == BodyLength::Chunked && !self.done {
+                        to.small().extend_from_slice(http1::LAST_CHUNK);
+                    }
+                    self.done = true;
+                    return flush(to, to_alarm, send_timeout, peer)
+                        .await
+                        .map_err(UploadError::Upstream);
+                }
+                Some(Decoded::NeedMore) => {
+                    flush(to, to_alarm, send_timeout, peer)
+                        .await
+                        .map_err(UploadError::Upstream)?;
+                    body.fill(reader, alarm)
+                        .await
+                        .map_err(UploadError::Client)?;
+                }
+                None => flush(to, to_alarm, send_timeout, peer)
+                    .await
+                    .map_err(UploadError::Upstream)?,
+            }
+        }
+    }
+
+    fn next_piece(
+        &mut self,
+        reader: &mut Reader,
+        body: &mut RequestBody,
+    ) -> Result<Option<Decoded>, ClientError> {
+        if let Replay::Kept { pieces, .. } = &body.replay
+            && let Some(piece) = pieces.get(self.replayed)
+        {
+            self.replayed += 1;
+            return Ok(Some(Decoded::Data(piece.clone())));
+        }
+        let decoded = body.decode(reader)?;
+        if matches!(
+            (&decoded, &body.replay),
+            (Decoded::Data(_), Replay::Kept { .. })
+        ) {
+            self.replayed += 1;
+        }
+        Ok(Some(decoded))
+    }
+}
+
+/// Appends one piece in the body's framing.
+fn append(to: &mut Writer, length: BodyLength, piece: Bytes) {
+    match (length, NonZeroUsize::new(piece.len())) {
+        (BodyLength::Chunked, Some(len)) => {
+            http1::write_chunk_head(to.small(), len);
+            to.push(piece);
+            to.small().extend_from_slice(http1::CHUNK_END);
+        }
+        (_, _) => to.push(piece),
+    }
+}
+
+async fn flush(
+    to: &mut Writer,
+    alarm: &Alarm,
+    send_timeout: Duration,
+    peer: &str,
+) -> Result<(), UpstreamError> {
+    let flushed = alarm.limit(send_timeout, to.flush()).await;
+    let flushed = flushed.map_err(|_| UpstreamError::SendTimeout {
+        peer: peer.to_owned(),
+        after: send_timeout,
+    })?;
+    flushed.map_err(|cause| UpstreamError::Io {
+        peer: peer.to_owned(),
+        cause,
+    })
+}
+
+impl Connection {
+    pub(super) async fn flush(
+        &mut self,
+        send_timeout: Duration,
+        peer: &str,
+    ) -> Result<(), UpstreamError> {
+        flush(&mut self.writer, &self.write_alarm, send_timeout, peer).await
+    }
+}

@@ -1,0 +1,30 @@
+//! Wasm bytes to native code. Runs in the helper process only: bytes that nobody has checked yet meet the compiler
+//! here, under the helper's limits.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::engine::settings;
+pub use super::manifest::inspect;
+use super::manifest::{Manifest, ModuleError};
+
+/// Native code for a module that [`inspect`] has accepted.
+pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
+    let manifest = inspect(wasm)?;
+    let engine =
+        wasmtime::Engine::new(&settings()).map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
+    let artefact = engine
+        .precompile_module(wasm)
+        .map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
+    Ok((manifest, artefact))
+}
+
+/// Changes whenever compiled code of another build of the gateway would not fit: wasmtime's version, its settings, the
+/// CPU's features.
+pub fn engine_fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Ok(engine) = wasmtime::Engine::new(&settings()) {
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+    }
+    castling_abi::ABI_VERSION.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,175 @@
+//! What a store holds for its guest, and the guest's memory seen from the host.
+//!
+//! Nothing here trusts the guest: every pointer and length is checked at each use, and no borrow of its memory outlives
+//! the host call that made it.
+
+use std::sync::Arc;
+
+use castling_abi::Hook;
+use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
+
+use crate::exchange::Exchange;
+
+/// The host's side of one instance.
+pub(super) struct Guest {
+    /// Lent by the flow while a hook runs, an idle one otherwise.
+    pub(super) exchange: Box<Exchange>,
+    /// Found once, when the instance is made; `None` only before that.
+    pub(super) memory: Option<Memory>,
+    pub(super) plugin: Arc<str>,
+    /// The plugin's config as JSON.
+    pub(super) config: Arc<str>,
+    /// The hook that runs, `None` while it is configured.
+    pub(super) hook: Option<Hook>,
+    /// What the guest has said of the error it returns.
+    pub(super) failure: Option<String>,
+    /// What its panic hook has said before it trapped.
+    pub(super) panic: Option<String>,
+    pub(super) memory_limit: MemoryLimit,
+    pub(super) cpu: CpuBudget,
+}
+
+/// CPU time of one hook call, counted in ticks of the engine's clock while the guest runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuBudget {
+    pub(super) limit_ticks: u64,
+    pub(super) used_ticks: u64,
+}
+
+impl CpuBudget {
+    pub(super) fn is_spent(&self) -> bool {
+        self.used_ticks > self.limit_ticks
+    }
+}
+
+/// Keeps an instance within its memory. Growth beyond it fails in the guest as an allocation does, which Rust answers
+/// with an abort; `denied` tells that trap from others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryLimit {
+    pub(super) bytes: usize,
+    pub(super) denied: bool,
+}
+
+/// Elements of a guest's table; functions whose address a plugin takes.
+const MAX_TABLE_ELEMENTS: usize = 20_000;
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
+        let allowed = desired <= self.bytes;
+        self.denied |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+/// The guest's memory and the host's data, borrowed for one host call.
+pub(super) fn split<'a>(
+    caller: &'a mut Caller<'_, Guest>,
+) -> Result<(&'a mut [u8], &'a mut Guest)> {
+    let Some(memory) = caller.data().memory else {
+        bail!("a host call before the instance was ready")
+    };
+    Ok(memory.data_and_store_mut(caller))
+}
+
+/// The bytes that the guest names. Outside of its memory: a trap.
+pub(super) fn bytes(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
+    let range = range(ptr, len);
+    match memory.get(range) {
+        Some(bytes) => Ok(bytes),
+        None => bail!("the plugin passed {len} bytes at {ptr:#x}, outside of its memory"),
+    }
+}
+
+/// The room that the guest names. Outside of its memory: a trap.
+pub(super) fn bytes_mut(memory: &mut [u8], ptr: u32, len: u32) -> Result<&mut [u8]> {
+    let range = range(ptr, len);
+    match memory.get_mut(range) {
+        Some(bytes) => Ok(bytes),
+        None => bail!("the plugin passed room for {len} bytes at {ptr:#x}, outside of its memory"),
+    }
+}
+
+/// Hands out `value`: its length, and the bytes themselves where they fit into `capacity`.
+pub(super) fn hand_out(memory: &mut [u8], out: u32, capacity: u32, value: &[u8]) -> Result<i32> {
+    let Ok(len) = i32::try_from(value.len()) else {
+        bail!("a value of {} bytes is too long to hand out", value.len())
+    };
+    if len.unsigned_abs() <= capacity {
+        bytes_mut(memory, out, len.unsigned_abs())?.copy_from_slice(value);
+    }
+    Ok(len)
+}
+
+/// Text for a log line or an error, as far as it is UTF-8 and at most [`MAX_TEXT_BYTES`].
+pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
+    let bytes = bytes(memory, ptr, len)?;
+    let cut = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
+    let mut text = String::from_utf8_lossy(cut).into_owned();
+    if cut.len() < bytes.len() {
+        text.push_str(" [cut]");
+    }
+    Ok(text)
+}
+
+/// Longest text that a guest's log line, error or panic message brings into the log.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// As `usize`, where no sum of two `u32` overflows.
+fn range(ptr: u32, len: u32) -> std::ops::Range<usize> {
+    let start = ptr as usize;
+    start..start + len as usize
+}
+
+const _: () = assert!(
+    usize::BITS == 64,
+    "the range of a guest's pointer and length is computed without overflow"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_outside_are_refused_without_overflow() {
+        let mut memory = [0_u8; 16];
+        assert!(bytes(&memory, 0, 16).is_ok());
+        assert!(bytes(&memory, 16, 0).is_ok());
+        assert!(bytes(&memory, 1, 16).is_err());
+        assert!(bytes(&memory, u32::MAX, u32::MAX).is_err());
+        assert!(bytes_mut(&mut memory, 17, 0).is_err());
+    }
+
+    #[test]
+    fn a_value_is_written_only_where_it_fits() {
+        let mut memory = [0_u8; 4];
+        assert_eq!(hand_out(&mut memory, 0, 2, b"abc").unwrap(), 3);
+        assert_eq!(memory, [0; 4]);
+        assert_eq!(hand_out(&mut memory, 1, 3, b"abc").unwrap(), 3);
+        assert_eq!(&memory, b"\0abc");
+        assert!(hand_out(&mut memory, 2, 3, b"abc").is_err());
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let memory = vec![b'x'; MAX_TEXT_BYTES + 1];
+        assert!(
+            text(&memory, 0, MAX_TEXT_BYTES as u32 + 1)
+                .unwrap()
+                .ends_with("x [cut]")
+        );
+    }
+}

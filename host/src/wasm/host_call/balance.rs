@@ -1,0 +1,49 @@
+//! The peers of an upstream, for the plugin that judges them.
+
+use castling_abi::{IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports};
+use wasmtime::{Caller, Linker, Result};
+
+use super::refuse;
+use crate::exchange::Stage;
+use crate::wasm::guest::{Guest, bytes_mut, hand_out, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::PEERS_GET, peers_get)?
+        .func_wrap(IMPORT_MODULE, imports::PEER_ADDRESS, peer_address)?;
+    Ok(())
+}
+
+fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Balance {
+        return refuse(Status::NotNow);
+    }
+    let peers = &guest.exchange.balancing.peers;
+    let Ok(len) = u32::try_from(peers.len() * PEER_RECORD_BYTES) else {
+        return refuse(Status::Limit);
+    };
+    if len <= capacity {
+        let room = bytes_mut(memory, out, len)?;
+        for (record, slot) in peers.iter().zip(room.chunks_exact_mut(PEER_RECORD_BYTES)) {
+            slot.copy_from_slice(&record.to_bytes());
+        }
+    }
+    Ok(i32::try_from(len).unwrap_or(i32::MAX))
+}
+
+fn peer_address(
+    mut caller: Caller<'_, Guest>,
+    peer_idx: u32,
+    out: u32,
+    capacity: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Balance {
+        return refuse(Status::NotNow);
+    }
+    match guest.exchange.balancing.addresses.get(peer_idx as usize) {
+        Some(address) => hand_out(memory, out, capacity, address.as_bytes()),
+        None => refuse(Status::NotFound),
+    }
+}

@@ -1,0 +1,228 @@
+//! Headers of the request and of the response.
+
+use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
+use http::{HeaderName, HeaderValue, header};
+use wasmtime::{Caller, Linker, Result};
+
+use super::{DONE, refuse};
+use crate::exchange::{Exchange, Stage};
+use crate::http1::Headers;
+use crate::wasm::guest::{Guest, bytes, hand_out, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::HEADER_GET, header_get)?
+        .func_wrap(IMPORT_MODULE, imports::HEADERS_GET, headers_get)?
+        .func_wrap(IMPORT_MODULE, imports::HEADER_SET, header_set)?
+        .func_wrap(IMPORT_MODULE, imports::HEADER_ADD, header_add)?
+        .func_wrap(IMPORT_MODULE, imports::HEADER_REMOVE, header_remove)?;
+    Ok(())
+}
+
+/// Headers in one direction that a plugin may leave in one exchange.
+const MAX_HEADERS: usize = 128;
+
+/// Longest value that a plugin may set.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
+
+fn header_get(
+    mut caller: Caller<'_, Guest>,
+    map: u32,
+    name_ptr: u32,
+    name_len: u32,
+    out: u32,
+    capacity: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let name = bytes(memory, name_ptr, name_len)?;
+    let headers = match readable(guest, map) {
+        Ok(headers) => headers,
+        Err(status) => return refuse(status),
+    };
+    match headers.iter().find(|(header, _)| is_named(header, name)) {
+        Some((_, value)) => hand_out(memory, out, capacity, value.as_bytes()),
+        None => refuse(Status::NotFound),
+    }
+}
+
+fn headers_get(
+    mut caller: Caller<'_, Guest>,
+    map: u32,
+    name_ptr: u32,
+    name_len: u32,
+    out: u32,
+    capacity: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let name = bytes(memory, name_ptr, name_len)?;
+    let headers = match readable(guest, map) {
+        Ok(headers) => headers,
+        Err(status) => return refuse(status),
+    };
+    let mut list = Vec::with_capacity(512);
+    for (header, value) in headers
+        .iter()
+        .filter(|(header, _)| name.is_empty() || is_named(header, name))
+    {
+        let (header, value) = (header.as_str().as_bytes(), value.as_bytes());
+        // Heads are bounded far below these fields' range.
+        let Some(head) = header_list::record_head(header, value) else {
+            continue;
+        };
+        list.extend_from_slice(&head);
+        list.extend_from_slice(header);
+        list.extend_from_slice(value);
+    }
+    hand_out(memory, out, capacity, &list)
+}
+
+fn header_set(
+    mut caller: Caller<'_, Guest>,
+    map: u32,
+    name_ptr: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+) -> Result<i32> {
+    change(
+        &mut caller,
+        map,
+        (name_ptr, name_len),
+        (ptr, len),
+        Headers::set,
+    )
+}
+
+fn header_add(
+    mut caller: Caller<'_, Guest>,
+    map: u32,
+    name_ptr: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+) -> Result<i32> {
+    change(
+        &mut caller,
+        map,
+        (name_ptr, name_len),
+        (ptr, len),
+        |headers, name, value| {
+            // A second Host would make the request ambiguous (RFC 9112 §3.2).
+            if name == header::HOST {
+                headers.set(name, value)
+            } else {
+                headers.add(name, value)
+            }
+        },
+    )
+}
+
+fn change(
+    caller: &mut Caller<'_, Guest>,
+    map: u32,
+    (name_ptr, name_len): (u32, u32),
+    (ptr, len): (u32, u32),
+    apply: impl FnOnce(&mut Headers, HeaderName, HeaderValue),
+) -> Result<i32> {
+    let (memory, guest) = split(caller)?;
+    let name = bytes(memory, name_ptr, name_len)?;
+    let value = bytes(memory, ptr, len)?;
+    let headers = match writable(&mut guest.exchange, map) {
+        Ok(headers) => headers,
+        Err(status) => return refuse(status),
+    };
+    let Some((name, value)) = checked(name, value) else {
+        return refuse(Status::BadArgument);
+    };
+    if headers.len() >= MAX_HEADERS {
+        return refuse(Status::Limit);
+    }
+    apply(headers, name, value);
+    Ok(DONE)
+}
+
+fn header_remove(
+    mut caller: Caller<'_, Guest>,
+    map: u32,
+    name_ptr: u32,
+    name_len: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let name = bytes(memory, name_ptr, name_len)?;
+    let headers = match writable(&mut guest.exchange, map) {
+        Ok(headers) => headers,
+        Err(status) => return refuse(status),
+    };
+    match HeaderName::from_bytes(name) {
+        Ok(name) if name == header::HOST => refuse(Status::BadArgument),
+        Ok(name) => Ok(i32::try_from(headers.remove(&name)).unwrap_or(i32::MAX)),
+        Err(_) => refuse(Status::BadArgument),
+    }
+}
+
+/// A name and a value that a plugin may set: well formed, and not about framing, which is the host's business.
+pub(super) fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    if value.len() > MAX_VALUE_BYTES {
+        return None;
+    }
+    let name = HeaderName::from_bytes(name).ok()?;
+    let value = HeaderValue::from_bytes(value).ok()?;
+    (!is_framing(&name)).then_some((name, value))
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    const FRAMING: [HeaderName; 6] = [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+        header::TRAILER,
+    ];
+    FRAMING.contains(name) || name == "keep-alive" || name == "proxy-connection"
+}
+
+/// Compared as text: making a checked name of the guest's bytes first would cost more than the walk.
+fn is_named(header: &HeaderName, name: &[u8]) -> bool {
+    header.as_str().as_bytes().eq_ignore_ascii_case(name)
+}
+
+fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
+    match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
+        HeaderMap::Request if guest.has_request() => Ok(&guest.exchange.request.headers),
+        HeaderMap::Response if guest.has_reply() => Ok(&guest.exchange.reply.headers),
+        HeaderMap::Request | HeaderMap::Response => Err(Status::NotFound),
+    }
+}
+
+fn writable(exchange: &mut Exchange, map: u32) -> Result<&mut Headers, Status> {
+    match (
+        HeaderMap::from_raw(map).ok_or(Status::BadArgument)?,
+        exchange.stage,
+    ) {
+        (HeaderMap::Request, Stage::Request) => Ok(&mut exchange.request.headers),
+        (HeaderMap::Response, Stage::Reply) => Ok(&mut exchange.reply.headers),
+        (HeaderMap::Request | HeaderMap::Response, _) => Err(Status::NotNow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn framing_is_not_a_plugins_business() {
+        assert!(checked(b"content-length", b"5").is_none());
+        assert!(checked(b"Transfer-Encoding", b"chunked").is_none());
+        assert!(checked(b"connection", b"close").is_none());
+        assert!(checked(b"x-ok", b"value").is_some());
+    }
+
+    #[test]
+    fn what_would_split_a_head_is_refused() {
+        assert!(checked(b"x-a", b"b\r\nx-c: d").is_none());
+        assert!(checked(b"x a", b"b").is_none());
+        assert!(checked(b"", b"b").is_none());
+        assert!(checked(b"x-a", &[0xff, 0xfe]).is_some());
+    }
+}

@@ -1,0 +1,101 @@
+//! The response: one that the plugin makes, or the one on its way to the client.
+
+use bytes::Bytes;
+use castling_abi::{IMPORT_MODULE, Status, header_list, imports};
+use http::StatusCode;
+use wasmtime::{Caller, Linker, Result};
+
+use super::{DONE, header, refuse};
+use crate::exchange::{Answer, Stage};
+use crate::http1::Headers;
+use crate::wasm::guest::{Guest, bytes, hand_out, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::ANSWER, answer)?
+        .func_wrap(IMPORT_MODULE, imports::STATUS_GET, status_get)?
+        .func_wrap(IMPORT_MODULE, imports::STATUS_SET, status_set)?
+        .func_wrap(IMPORT_MODULE, imports::CHUNK_GET, chunk_get)?
+        .func_wrap(IMPORT_MODULE, imports::CHUNK_SET, chunk_set)?;
+    Ok(())
+}
+
+fn answer(
+    mut caller: Caller<'_, Guest>,
+    status: u32,
+    headers_ptr: u32,
+    headers_len: u32,
+    ptr: u32,
+    len: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let list = bytes(memory, headers_ptr, headers_len)?;
+    let body = bytes(memory, ptr, len)?;
+    if !matches!(guest.exchange.stage, Stage::Request | Stage::Reply) {
+        return refuse(Status::NotNow);
+    }
+    let Some(status) = final_status(status) else {
+        return refuse(Status::BadArgument);
+    };
+    let mut headers = Headers::new();
+    for record in header_list::records(list) {
+        let Some((name, value)) = record
+            .ok()
+            .and_then(|(name, value)| header::checked(name, value))
+        else {
+            return refuse(Status::BadArgument);
+        };
+        headers.add(name, value);
+    }
+    guest.exchange.answer = Some(Answer {
+        status,
+        headers,
+        body: Bytes::copy_from_slice(body),
+    });
+    Ok(DONE)
+}
+
+fn status_get(mut caller: Caller<'_, Guest>) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    match guest.has_reply() {
+        true => Ok(i32::from(guest.exchange.reply.status.as_u16())),
+        false => refuse(Status::NotFound),
+    }
+}
+
+fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Reply {
+        return refuse(Status::NotNow);
+    }
+    let Some(status) = final_status(status) else {
+        return refuse(Status::BadArgument);
+    };
+    guest.exchange.reply.status = status;
+    Ok(DONE)
+}
+
+/// 200 to 599: an interim response would leave the client waiting for another.
+fn final_status(status: u32) -> Option<StatusCode> {
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (200..600).contains(status))?;
+    StatusCode::from_u16(status).ok()
+}
+
+fn chunk_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Body {
+        return refuse(Status::NotNow);
+    }
+    hand_out(memory, out, capacity, &guest.exchange.chunk)
+}
+
+fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Body {
+        return refuse(Status::NotNow);
+    }
+    guest.exchange.chunk = Bytes::copy_from_slice(bytes(memory, ptr, len)?);
+    Ok(DONE)
+}

@@ -1,0 +1,82 @@
+//! What is not of an exchange: log, errors, config, clocks, random.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use castling_abi::{IMPORT_MODULE, LogLevel, imports};
+use tracing::{debug, error, info, trace, warn};
+use wasmtime::{Caller, Linker, Result, bail};
+
+use crate::wasm::guest::{Guest, bytes_mut, hand_out, split, text};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::LOG, log)?
+        .func_wrap(IMPORT_MODULE, imports::FAIL, fail)?
+        .func_wrap(IMPORT_MODULE, imports::PANICKED, panicked)?
+        .func_wrap(IMPORT_MODULE, imports::CONFIG_GET, config_get)?
+        .func_wrap(IMPORT_MODULE, imports::RANDOM_GET, random_get)?
+        .func_wrap(IMPORT_MODULE, imports::CLOCK_MONOTONIC, clock_monotonic)?
+        .func_wrap(IMPORT_MODULE, imports::CLOCK_WALL, clock_wall)?;
+    Ok(())
+}
+
+fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<()> {
+    let (memory, guest) = split(&mut caller)?;
+    let text = text(memory, ptr, len)?;
+    let plugin = &*guest.plugin;
+    match LogLevel::from_raw(level) {
+        Some(LogLevel::Error) => error!(plugin, "{text}"),
+        Some(LogLevel::Warn) => warn!(plugin, "{text}"),
+        Some(LogLevel::Info) => info!(plugin, "{text}"),
+        Some(LogLevel::Debug) => debug!(plugin, "{text}"),
+        Some(LogLevel::Trace) => trace!(plugin, "{text}"),
+        None => bail!("the plugin logged at level {level}, which there is not"),
+    }
+    Ok(())
+}
+
+fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
+    let (memory, guest) = split(&mut caller)?;
+    guest.failure = Some(text(memory, ptr, len)?);
+    Ok(())
+}
+
+fn panicked(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
+    let (memory, guest) = split(&mut caller)?;
+    guest.panic = Some(text(memory, ptr, len)?);
+    Ok(())
+}
+
+fn config_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    hand_out(memory, out, capacity, guest.config.as_bytes())
+}
+
+fn random_get(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
+    // The kernel gives up to 256 bytes in one piece.
+    const LARGEST: u32 = 256;
+    if len > LARGEST {
+        bail!("the plugin asked for {len} random bytes; at most {LARGEST} a call");
+    }
+    let (memory, _) = split(&mut caller)?;
+    let room = bytes_mut(memory, ptr, len)?;
+    let filled = rustix::rand::getrandom(&mut *room, rustix::rand::GetRandomFlags::empty())?;
+    if filled < room.len() {
+        bail!("the system's random source gave {filled} of {len} bytes");
+    }
+    Ok(())
+}
+
+fn clock_monotonic(_: Caller<'_, Guest>) -> i64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
+    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn clock_wall(_: Caller<'_, Guest>) -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,67 @@
+//! Variables that plugins set for later hooks and for the access log.
+
+use bytes::Bytes;
+use castling_abi::{IMPORT_MODULE, Status, imports};
+use wasmtime::{Caller, Linker, Result};
+
+use super::{DONE, refuse};
+use crate::wasm::guest::{Guest, bytes, hand_out, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::VAR_GET, var_get)?
+        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?;
+    Ok(())
+}
+
+/// Longest value of a variable.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
+
+fn var_get(
+    mut caller: Caller<'_, Guest>,
+    name_ptr: u32,
+    name_len: u32,
+    out: u32,
+    capacity: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
+        return refuse(Status::BadArgument);
+    };
+    match guest.exchange.vars.get(name) {
+        Some(value) => hand_out(memory, out, capacity, value),
+        None => refuse(Status::NotFound),
+    }
+}
+
+fn var_set(
+    mut caller: Caller<'_, Guest>,
+    name_ptr: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let value = bytes(memory, ptr, len)?;
+    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
+        return refuse(Status::BadArgument);
+    };
+    if !guest.has_request() {
+        return refuse(Status::NotNow);
+    }
+    if value.len() > MAX_VALUE_BYTES
+        || !guest.exchange.vars.set(name, Bytes::copy_from_slice(value))
+    {
+        return refuse(Status::Limit);
+    }
+    Ok(DONE)
+}
+
+/// `[a-z0-9_]`, 1 to 64 bytes.
+fn checked_name(name: &[u8]) -> Option<&str> {
+    let valid = matches!(name.len(), 1..=64)
+        && name
+            .iter()
+            .all(|&byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    valid.then(|| std::str::from_utf8(name).ok())?
+}

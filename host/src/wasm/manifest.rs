@@ -1,0 +1,256 @@
+//! What a module says of itself, read and checked without running it.
+
+use castling_abi::{
+    ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, IMPORT_MODULE, MANIFEST_SECTION,
+};
+use serde::{Deserialize, Serialize};
+use wasmparser::{
+    CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType, Validator,
+};
+
+use super::host_call;
+
+/// The manifest of a plugin, from the custom section that `#[plugin]` writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub abi: u32,
+    pub name: String,
+    pub version: String,
+    /// Version of the SDK that it was built with.
+    pub sdk: String,
+    /// By name, in the order of a request's life.
+    pub hooks: Vec<String>,
+    /// It keeps state for each request, so an instance stays with its request.
+    #[serde(default)]
+    pub state: bool,
+}
+
+/// Why a module is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    #[error("not a WebAssembly module: {0}")]
+    NotWasm(String),
+    #[error("a WebAssembly component; expected a core module, built for wasm32-unknown-unknown")]
+    Component,
+    #[error(
+        "no `{MANIFEST_SECTION}` section; expected a module built with #[plugin] of castling-sdk"
+    )]
+    NoManifest,
+    #[error("its manifest cannot be read: {0}")]
+    BadManifest(String),
+    #[error(
+        "it speaks ABI {0}, this gateway speaks ABI {ABI_VERSION}; build it with a castling-sdk of this gateway's release"
+    )]
+    OtherAbi(u64),
+    #[error("it implements no hook; expected at least one of {}", hook_names())]
+    NoHooks,
+    #[error("it says it implements `{0}`, which is no hook of this gateway")]
+    UnknownHook(String),
+    #[error("it imports `{module}.{name}`, which this gateway does not offer")]
+    UnknownImport { module: String, name: String },
+    #[error("it imports `{name}` as {found}, which this gateway offers as {expected}")]
+    ImportType {
+        name: String,
+        found: String,
+        expected: String,
+    },
+    #[error("it does not export `{0}`, which its manifest promises or every plugin has")]
+    MissingExport(String),
+    #[error("it exports `{name}` as {found}; expected {expected}")]
+    ExportType {
+        name: String,
+        found: String,
+        expected: String,
+    },
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
+}
+
+fn hook_names() -> String {
+    let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+    names.join(", ")
+}
+
+/// Checks that these bytes are a plugin which this gateway can run.
+pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
+    if Parser::is_component(wasm) {
+        return Err(ModuleError::Component);
+    }
+    // The manifest comes first: a module of another ABI should hear that, not which import is unknown. It is read
+    // from the sections alone, so the module need not even be valid for that.
+    let outline = Outline::read(wasm).map_err(|e| ModuleError::NotWasm(e.to_string()))?;
+    let manifest = read_manifest(outline.manifest)?;
+    Validator::new()
+        .validate_all(wasm)
+        .map_err(|e| ModuleError::NotWasm(e.to_string()))?;
+    outline.check_imports()?;
+    outline.check_exports(&manifest)?;
+    Ok(manifest)
+}
+
+fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
+    let section = section.ok_or(ModuleError::NoManifest)?;
+    let json: serde_json::Value =
+        serde_json::from_slice(section).map_err(|e| ModuleError::BadManifest(e.to_string()))?;
+    // Only `abi` has its place in every version of the manifest.
+    let abi = json.get("abi").and_then(serde_json::Value::as_u64);
+    let abi = abi.ok_or_else(|| ModuleError::BadManifest("no number `abi`".to_owned()))?;
+    if abi != u64::from(ABI_VERSION) {
+        return Err(ModuleError::OtherAbi(abi));
+    }
+    let manifest: Manifest =
+        serde_json::from_value(json).map_err(|e| ModuleError::BadManifest(e.to_string()))?;
+    if let Some(unknown) = manifest
+        .hooks
+        .iter()
+        .find(|name| Hook::from_name(name).is_none())
+    {
+        return Err(ModuleError::UnknownHook(unknown.clone()));
+    }
+    if manifest.hooks.is_empty() {
+        return Err(ModuleError::NoHooks);
+    }
+    Ok(manifest)
+}
+
+/// The parts of a module that its contract with the host is written in.
+#[derive(Default)]
+struct Outline<'a> {
+    manifest: Option<&'a [u8]>,
+    types: Vec<Option<FuncType>>,
+    imports: Vec<wasmparser::Import<'a>>,
+    /// Type index of each function, imported ones first.
+    functions: Vec<u32>,
+    exports: Vec<wasmparser::Export<'a>>,
+}
+
+impl<'a> Outline<'a> {
+    fn read(wasm: &'a [u8]) -> wasmparser::Result<Self> {
+        let mut outline = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
+                    outline.manifest = Some(section.data());
+                }
+                Payload::TypeSection(types) => {
+                    for group in types {
+                        for sub_type in group?.types() {
+                            outline.types.push(match &sub_type.composite_type.inner {
+                                CompositeInnerType::Func(func) => Some(func.clone()),
+                                _ => None,
+                            });
+                        }
+                    }
+                }
+                Payload::ImportSection(imports) => {
+                    for import in imports.into_imports() {
+                        let import = import?;
+                        if let TypeRef::Func(type_idx) = import.ty {
+                            outline.functions.push(type_idx);
+                        }
+                        outline.imports.push(import);
+                    }
+                }
+                Payload::FunctionSection(functions) => {
+                    for type_idx in functions {
+                        outline.functions.push(type_idx?);
+                    }
+                }
+                Payload::ExportSection(exports) => {
+                    for export in exports {
+                        outline.exports.push(export?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(outline)
+    }
+
+    fn func_type(&self, type_idx: u32) -> Option<&FuncType> {
+        self.types.get(usize::try_from(type_idx).ok()?)?.as_ref()
+    }
+
+    fn check_imports(&self) -> Result<(), ModuleError> {
+        for import in &self.imports {
+            let unknown = || ModuleError::UnknownImport {
+                module: import.module.into(),
+                name: import.name.into(),
+            };
+            let TypeRef::Func(type_idx) = import.ty else {
+                return Err(unknown());
+            };
+            if import.module != IMPORT_MODULE {
+                return Err(unknown());
+            }
+            let offered = host_call::signature(import.name).ok_or_else(unknown)?;
+            let found = self.func_type(type_idx).map(describe).unwrap_or_default();
+            if found != offered {
+                return Err(ModuleError::ImportType {
+                    name: import.name.into(),
+                    found,
+                    expected: offered.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_exports(&self, manifest: &Manifest) -> Result<(), ModuleError> {
+        self.export("memory", ExternalKind::Memory)?;
+        self.check_export(EXPORT_CONFIGURE, "() -> i32")?;
+        if manifest.state {
+            self.check_export(EXPORT_STATE_RESET, "()")?;
+        }
+        for hook in manifest
+            .hooks
+            .iter()
+            .filter_map(|name| Hook::from_name(name))
+        {
+            self.check_export(hook.export(), "(i32, i32, i32) -> i32")?;
+        }
+        Ok(())
+    }
+
+    fn export(&self, name: &str, kind: ExternalKind) -> Result<u32, ModuleError> {
+        self.exports
+            .iter()
+            .find(|export| export.name == name && export.kind == kind)
+            .map(|export| export.index)
+            .ok_or_else(|| ModuleError::MissingExport(name.to_owned()))
+    }
+
+    fn check_export(&self, name: &str, expected: &str) -> Result<(), ModuleError> {
+        let function_idx = self.export(name, ExternalKind::Func)?;
+        let type_idx = usize::try_from(function_idx)
+            .ok()
+            .and_then(|idx| self.functions.get(idx));
+        let found = type_idx
+            .and_then(|&idx| self.func_type(idx))
+            .map(describe)
+            .unwrap_or_default();
+        if found == expected {
+            return Ok(());
+        }
+        Err(ModuleError::ExportType {
+            name: name.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        })
+    }
+}
+
+/// `(i32, i32) -> i64`, as [`host_call::signature`] writes it.
+fn describe(func: &FuncType) -> String {
+    let list = |types: &[ValType]| {
+        types
+            .iter()
+            .map(ValType::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match func.results() {
+        [] => format!("({})", list(func.params())),
+        results => format!("({}) -> {}", list(func.params()), list(results)),
+    }
+}

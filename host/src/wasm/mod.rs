@@ -1,0 +1,19 @@
+//! Runs plugins: modules in, hook calls through.
+//!
+//! This part knows no step of a request. It is lent an [`Exchange`](crate::exchange::Exchange), runs one hook of one
+//! plugin against it and says what the hook asked for; what that means is the flow's business.
+
+pub mod compile;
+mod engine;
+mod guest;
+mod host_call;
+mod instance;
+mod manifest;
+mod mapped;
+mod plugin;
+mod step;
+
+pub use engine::Engine;
+pub use manifest::Manifest;
+pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
+pub use step::{Next, Step};

@@ -1,0 +1,89 @@
+//! One plugin's turn in a phase or a filter: its hook is run and its `on_error` applied.
+
+use std::rc::Rc;
+
+use castling_abi::{Action, Hook};
+use tracing::error;
+
+use super::plugin::{HookError, PinnedInstances, Plugin};
+use crate::config::OnError;
+use crate::error::{Error, PluginFault};
+use crate::exchange::{Answer, Exchange};
+
+#[derive(Clone)]
+pub struct Step {
+    pub plugin: Rc<Plugin>,
+}
+
+/// What comes after a step.
+pub enum Next {
+    Step,
+    /// The hook failed and the plugin's `on_error` is `skip`; what it did before that may stand.
+    Skipped,
+    Answer(Answer),
+    /// From `rewrite` only.
+    Reroute,
+}
+
+impl Step {
+    /// Those of the plugins that implement the hook, in their order.
+    pub fn list(plugins: &[Rc<Plugin>], hook: Hook) -> Box<[Self]> {
+        let implementing = plugins.iter().filter(|plugin| plugin.implements(hook));
+        implementing
+            .map(|plugin| Self {
+                plugin: Rc::clone(plugin),
+            })
+            .collect()
+    }
+
+    pub async fn run(
+        &self,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        args: (u32, u32, u32),
+    ) -> Result<Next, Error> {
+        let plugin = &self.plugin;
+        let fault = match plugin.call(hook, exchange, pinned, args).await {
+            Ok(Action::Continue) => return Ok(Next::Step),
+            Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
+            Ok(Action::Answer) => match exchange.answer.take() {
+                Some(answer) => return Ok(Next::Answer(answer)),
+                None => {
+                    error!(plugin = %plugin.name, hook = hook.name(), "said it answers, without an answer");
+                    PluginFault::Failed
+                }
+            },
+            Ok(action @ (Action::Reroute | Action::Failed)) => {
+                error!(plugin = %plugin.name, hook = hook.name(), "asked to {}, which this hook cannot", action.name());
+                PluginFault::Failed
+            }
+            Err(HookError::Exhausted(_)) => PluginFault::Exhausted,
+            Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
+        };
+        exchange.answer = None;
+        match plugin.on_error {
+            OnError::Skip => Ok(Next::Skipped),
+            OnError::Deny => Err(Error::Plugin {
+                plugin: plugin.name.to_string(),
+                what: fault,
+            }),
+        }
+    }
+
+    /// Runs the steps until one does not say to go on.
+    pub async fn run_all(
+        steps: &[Self],
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<Next, Error> {
+        for step in steps {
+            match step.run(hook, exchange, pinned, (0, 0, 0)).await? {
+                Next::Step | Next::Skipped => {}
+                next @ (Next::Answer(_) | Next::Reroute) => return Ok(next),
+            }
+        }
+        Ok(Next::Step)
+    }
+}

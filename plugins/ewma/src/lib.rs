@@ -1,0 +1,314 @@
+//! Balances by latency and load: of two random peers, the one with the lower peak-EWMA latency times requests under
+//! way, over weight.
+//!
+//! README.md has the config. Each worker learns for itself.
+
+use std::fmt;
+
+use castling_sdk::prelude::*;
+use castling_sdk::serde::de::{self, Deserializer, Visitor};
+
+/// The plugin's config.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Time constant: a latency that is this old counts 37 %. Default 10 s.
+    decay: Seconds,
+    /// Latency that a failed try counts as, at least. Default 1 s.
+    penalty: Seconds,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            decay: Seconds(Duration::from_secs(10)),
+            penalty: Seconds(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// In the config: `"10s"`, `"500ms"`, or a number of seconds. More than zero.
+struct Seconds(Duration);
+
+/// The plugin.
+pub struct Ewma {
+    config: Config,
+    /// By the peer's index; none yet for peers that were never heard of.
+    latencies: Vec<Latency>,
+}
+
+/// A peer's latency, as a moving average that follows a rise at once and a fall slowly.
+#[derive(Clone, Copy, Default)]
+struct Latency {
+    seconds: f64,
+    /// When it was that.
+    at: Duration,
+}
+
+#[plugin]
+impl Ewma {
+    fn configure(config: Config) -> Self {
+        Self {
+            config,
+            latencies: Vec::new(),
+        }
+    }
+
+    fn balance(&mut self, _request: &Request, peers: &Peers) -> Option<usize> {
+        let untried: Vec<Peer> = peers.iter().filter(|peer| !peer.tried).collect();
+        let (first, second) = match untried.as_slice() {
+            [] => return None,
+            [only] => return Some(only.index),
+            several => two_of(several),
+        };
+        let now = clock::monotonic();
+        let better = if self.cost(second, now) < self.cost(first, now) {
+            second
+        } else {
+            first
+        };
+        Some(better.index)
+    }
+
+    fn peer_done(&mut self, peer: usize, outcome: PeerOutcome, latency: Duration) {
+        let seconds = match outcome {
+            PeerOutcome::Responded => latency.as_secs_f64(),
+            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
+                latency.max(self.config.penalty.0).as_secs_f64()
+            }
+            // Says nothing about the peer.
+            PeerOutcome::Cancelled => return,
+        };
+        if peer >= self.latencies.len() {
+            self.latencies.resize(peer + 1, Latency::default());
+        }
+        self.latencies[peer].observe(seconds, clock::monotonic(), self.config.decay.0);
+    }
+}
+
+impl Ewma {
+    /// What a request to the peer is expected to cost. Below [`FLOOR_SECONDS`] latencies do not differ, so that peers
+    /// nothing is known of are told apart by their load.
+    fn cost(&self, peer: &Peer, now: Duration) -> f64 {
+        let latency = self.latencies.get(peer.index).copied().unwrap_or_default();
+        let seconds = latency.decayed(now, self.config.decay.0).max(FLOOR_SECONDS);
+        seconds * (f64::from(peer.active) + 1.0) / f64::from(peer.weight.max(1))
+    }
+}
+
+const FLOOR_SECONDS: f64 = 0.000_1;
+
+impl Latency {
+    fn observe(&mut self, seconds: f64, now: Duration, decay: Duration) {
+        let weight = self.weight(now, decay);
+        self.seconds = if seconds > self.seconds {
+            seconds
+        } else {
+            self.seconds * weight + seconds * (1.0 - weight)
+        };
+        self.at = now;
+    }
+
+    /// A peer that gets no requests is thought better of as time passes, so that it gets one again.
+    fn decayed(&self, now: Duration, decay: Duration) -> f64 {
+        self.seconds * self.weight(now, decay)
+    }
+
+    fn weight(&self, now: Duration, decay: Duration) -> f64 {
+        let age = now.saturating_sub(self.at);
+        (-age.as_secs_f64() / decay.as_secs_f64()).exp()
+    }
+}
+
+/// Two different ones, in random order. There are at least two.
+fn two_of(peers: &[Peer]) -> (&Peer, &Peer) {
+    let first = random::below(peers.len());
+    let second = (first + 1 + random::below(peers.len() - 1)) % peers.len();
+    (&peers[first], &peers[second])
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecondsVisitor)
+    }
+}
+
+struct SecondsVisitor;
+
+impl Visitor<'_> for SecondsVisitor {
+    type Value = Seconds;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration above zero: \"10s\", \"500ms\" or a number of seconds")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Seconds, E> {
+        let duration = humantime::parse_duration(text)
+            .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))?;
+        above_zero(duration, de::Unexpected::Str(text))
+    }
+
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Seconds, E> {
+        let unexpected = de::Unexpected::Float(seconds);
+        let duration = Duration::try_from_secs_f64(seconds)
+            .map_err(|_| E::invalid_value(unexpected, &self))?;
+        above_zero(duration, unexpected)
+    }
+
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
+        above_zero(
+            Duration::from_secs(seconds),
+            de::Unexpected::Unsigned(seconds),
+        )
+    }
+}
+
+fn above_zero<E: de::Error>(
+    duration: Duration,
+    unexpected: de::Unexpected<'_>,
+) -> Result<Seconds, E> {
+    if duration.is_zero() {
+        return Err(E::invalid_value(unexpected, &SecondsVisitor));
+    }
+    Ok(Seconds(duration))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castling_sdk::testing::{self, Exchange, FakePeer};
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn plugin() -> Ewma {
+        Ewma::configure(Config::default())
+    }
+
+    /// The peer chosen of those, when the random two are the first and the second untried one.
+    fn choose(plugin: &mut Ewma, peers: &[FakePeer]) -> Option<usize> {
+        let exchange = peers
+            .iter()
+            .cloned()
+            .fold(Exchange::get("/"), Exchange::peer);
+        let mut exchange = exchange;
+        testing::script_random([0, 0]);
+        let peers = exchange.peers();
+        plugin.balance(exchange.request(), &peers)
+    }
+
+    fn peers() -> Vec<FakePeer> {
+        vec![FakePeer::at("a:1"), FakePeer::at("b:2")]
+    }
+
+    #[test]
+    fn the_quicker_peer_is_chosen() {
+        let mut plugin = plugin();
+        plugin.peer_done(0, PeerOutcome::Responded, 20 * MILLISECOND);
+        plugin.peer_done(1, PeerOutcome::Responded, 10 * MILLISECOND);
+        assert_eq!(choose(&mut plugin, &peers()), Some(1));
+    }
+
+    #[test]
+    fn load_and_weight_count() {
+        let mut plugin = plugin();
+        for peer in [0, 1] {
+            plugin.peer_done(peer, PeerOutcome::Responded, 10 * MILLISECOND);
+        }
+        let [a, b] = [FakePeer::at("a:1"), FakePeer::at("b:2")];
+        assert_eq!(
+            choose(&mut plugin, &[a.clone().active(3), b.clone().active(1)]),
+            Some(1)
+        );
+        assert_eq!(
+            choose(&mut plugin, &[a.active(3).weight(4), b.active(1)]),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn a_rise_counts_at_once_and_a_fall_slowly() {
+        let mut plugin = plugin();
+        plugin.peer_done(0, PeerOutcome::Responded, 10 * MILLISECOND);
+        plugin.peer_done(0, PeerOutcome::Responded, 500 * MILLISECOND);
+        assert!((plugin.latencies[0].seconds - 0.5).abs() < 1e-9);
+        testing::advance_clock(Duration::from_secs(10));
+        plugin.peer_done(0, PeerOutcome::Responded, 10 * MILLISECOND);
+        // One time constant later: 37 % of the old, 63 % of the new.
+        let expected = 0.5 * (-1.0_f64).exp() + 0.01 * (1.0 - (-1.0_f64).exp());
+        assert!((plugin.latencies[0].seconds - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_failure_is_a_penalty_that_is_forgotten() {
+        let mut plugin = plugin();
+        plugin.peer_done(0, PeerOutcome::ConnectFailed, MILLISECOND);
+        plugin.peer_done(1, PeerOutcome::Responded, 100 * MILLISECOND);
+        assert_eq!(choose(&mut plugin, &peers()), Some(1));
+        // The other one answers all the time; what the failed one cost fades.
+        for _ in 0..30 {
+            testing::advance_clock(Duration::from_secs(1));
+            plugin.peer_done(1, PeerOutcome::Responded, 100 * MILLISECOND);
+        }
+        assert_eq!(choose(&mut plugin, &peers()), Some(0));
+    }
+
+    #[test]
+    fn a_client_that_left_says_nothing() {
+        let mut plugin = plugin();
+        plugin.peer_done(0, PeerOutcome::Cancelled, Duration::from_secs(60));
+        assert!(plugin.latencies.is_empty());
+    }
+
+    #[test]
+    fn peers_that_were_tried_are_left_out() {
+        let [a, b, c] = [
+            FakePeer::at("a:1"),
+            FakePeer::at("b:2"),
+            FakePeer::at("c:3"),
+        ];
+        let mut plugin = plugin();
+        assert_eq!(
+            choose(&mut plugin, &[a.clone().tried(), b.clone(), c.tried()]),
+            Some(1)
+        );
+        assert_eq!(choose(&mut plugin, &[a.tried(), b.tried()]), None);
+    }
+
+    #[test]
+    fn the_two_are_never_the_same() {
+        let mut exchange = peers()
+            .into_iter()
+            .chain([FakePeer::at("c:3")])
+            .fold(Exchange::get("/"), Exchange::peer);
+        let peers: Vec<Peer> = exchange.peers().iter().collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let (first, second) = two_of(&peers);
+            assert_ne!(first.index, second.index);
+            seen.insert((first.index, second.index));
+        }
+        assert_eq!(seen.len(), 6);
+    }
+
+    #[test]
+    fn durations_are_written_as_people_do() {
+        let decay = |json: &str| testing::config::<Config>(json).map(|config| config.decay.0);
+        assert_eq!(decay("{}").unwrap(), Duration::from_secs(10));
+        assert_eq!(
+            decay(r#"{"decay": "500ms"}"#).unwrap(),
+            Duration::from_millis(500)
+        );
+        assert_eq!(decay(r#"{"decay": 2}"#).unwrap(), Duration::from_secs(2));
+        assert_eq!(
+            decay(r#"{"decay": 1.5}"#).unwrap(),
+            Duration::from_millis(1500)
+        );
+        for bad in [r#""0s""#, "0", "-1", "0.0", r#""soon""#, "true"] {
+            let error = decay(&format!("{{\"decay\": {bad}}}"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with("config.decay: invalid "), "{error}");
+            assert!(error.contains("a duration above zero"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Values with variables in them: `"client $client_address"`.
+
+use castling_sdk::prelude::*;
+
+/// A value, parsed when the plugin is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Fact(Fact),
+    RequestHeader(HeaderName),
+    ResponseHeader(HeaderName),
+    /// Of some plugin.
+    Variable(String),
+}
+
+/// What every exchange has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fact {
+    ClientAddress,
+    ClientPort,
+    Host,
+    Listener,
+    Method,
+    Path,
+    Peer,
+    Protocol,
+    Query,
+    Route,
+    Scheme,
+    Status,
+    Upstream,
+}
+
+impl Fact {
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "client_address" => Self::ClientAddress,
+            "client_port" => Self::ClientPort,
+            "host" => Self::Host,
+            "listener" => Self::Listener,
+            "method" => Self::Method,
+            "path" => Self::Path,
+            "peer" => Self::Peer,
+            "protocol" => Self::Protocol,
+            "query" => Self::Query,
+            "route" => Self::Route,
+            "scheme" => Self::Scheme,
+            "status" => Self::Status,
+            "upstream" => Self::Upstream,
+            _ => return None,
+        })
+    }
+}
+
+impl Template {
+    /// What it is for this exchange. What is not there is empty; a control character becomes a space, so that no
+    /// value can end its line.
+    pub(crate) fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
+        let mut value = Vec::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
+                Part::Fact(fact) => {
+                    value.extend_from_slice(fact_text(*fact, request, reply).as_bytes())
+                }
+                Part::RequestHeader(name) => extend(&mut value, request.header(name)),
+                Part::ResponseHeader(name) => {
+                    extend(&mut value, reply.and_then(|reply| reply.header(name)))
+                }
+                Part::Variable(name) => extend(&mut value, request.var(name)),
+            }
+        }
+        for byte in &mut value {
+            if byte.is_ascii_control() && *byte != b'\t' {
+                *byte = b' ';
+            }
+        }
+        value
+    }
+
+    /// Whether it speaks of the response, which a request's header cannot.
+    pub(crate) fn needs_response(&self) -> bool {
+        self.0
+            .iter()
+            .any(|part| matches!(part, Part::ResponseHeader(_) | Part::Fact(Fact::Status)))
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        if HeaderValue::new(&text).is_err() {
+            bail!("a control character cannot stand in a header");
+        }
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once('$') {
+            plain.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                plain.push('$');
+                rest = after;
+                continue;
+            }
+            let (name, after) = split_name(after)?;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(part(name)?);
+            rest = after;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self(parts))
+    }
+}
+
+/// The name after a dollar, and what follows it.
+fn split_name(text: &str) -> Result<(&str, &str)> {
+    let (name, rest) = match text.strip_prefix('{') {
+        Some(braced) => match braced.split_once('}') {
+            Some(split) => split,
+            None => bail!("`${text}`: no `}}` follows"),
+        },
+        None => text.split_at(text.find(|c| !is_name_char(c)).unwrap_or(text.len())),
+    };
+    if name.is_empty() || name.len() > 64 || !name.chars().all(is_name_char) {
+        bail!(
+            "`${text}`: expected $name, ${{name}} or $$ (names are a-z, 0-9 and _, up to 64 characters)"
+        );
+    }
+    Ok((name, rest))
+}
+
+fn is_name_char(c: char) -> bool {
+    matches!(c, 'a'..='z' | '0'..='9' | '_')
+}
+
+fn part(name: &str) -> Result<Part> {
+    let header = |name: &str| HeaderName::new(name.replace('_', "-"));
+    Ok(
+        if let Some(name) = name
+            .strip_prefix("request_header_")
+            .or_else(|| name.strip_prefix("http_"))
+        {
+            Part::RequestHeader(header(name)?)
+        } else if let Some(name) = name.strip_prefix("response_header_") {
+            Part::ResponseHeader(header(name)?)
+        } else if let Some(fact) = Fact::from_name(name) {
+            Part::Fact(fact)
+        } else {
+            Part::Variable(name.to_owned())
+        },
+    )
+}
+
+fn fact_text(fact: Fact, request: &Request, reply: Option<&Reply>) -> String {
+    let optional = match fact {
+        Fact::ClientAddress => Some(request.client_address()),
+        Fact::ClientPort => request.client_port().map(|port| port.to_string()),
+        Fact::Host => Some(request.host()),
+        Fact::Listener => Some(request.listener()),
+        Fact::Method => Some(request.method()),
+        Fact::Path => Some(request.path()),
+        Fact::Peer => request.peer(),
+        Fact::Protocol => Some(request.protocol()),
+        Fact::Query => request.query(),
+        Fact::Route => request.route(),
+        Fact::Scheme => Some(request.scheme()),
+        Fact::Status => reply.map(|reply| reply.status().to_string()),
+        Fact::Upstream => request.upstream(),
+    };
+    optional.unwrap_or_default()
+}
+
+fn extend(value: &mut Vec<u8>, part: Option<HeaderValue>) {
+    if let Some(part) = part {
+        value.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castling_sdk::testing::Exchange;
+
+    fn template(text: &str) -> Template {
+        Template::try_from(text.to_owned()).unwrap()
+    }
+
+    fn expand(text: &str, exchange: Exchange) -> String {
+        let mut exchange = exchange;
+        let (request, reply) = exchange.request_and_reply();
+        String::from_utf8(template(text).expand(request, Some(reply))).unwrap()
+    }
+
+    #[test]
+    fn variables_stand_for_what_the_exchange_has() {
+        let exchange = || {
+            Exchange::get("/a?b=c")
+                .header("user-agent", "curl")
+                .var("user", "ada")
+                .response(404)
+                .response_header("server", "s")
+        };
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("$method $path?$query", "GET /a?b=c"),
+            ("$client_address:$client_port", "192.0.2.1:50000"),
+            ("$scheme://$host", "http://example.com"),
+            ("$http_user_agent/$request_header_user_agent", "curl/curl"),
+            ("$response_header_server $status", "s 404"),
+            ("<$user>${user}s", "<ada>adas"),
+            ("$$5 for $$user", "$5 for $user"),
+            ("[$nothing$http_x$upstream$peer]", "[]"),
+            ("", ""),
+        ] {
+            assert_eq!(expand(text, exchange()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_value_ends_its_line() {
+        let exchange = Exchange::get("/")
+            .response(200)
+            .var("user", "a\r\nset-cookie: b\0");
+        assert_eq!(expand("$user", exchange), "a  set-cookie: b ");
+    }
+
+    #[test]
+    fn what_is_not_a_variable_is_an_error() {
+        for text in [
+            "$", "a $ b", "$A", "${", "${user", "${}", "${a-b}", "a\r\nb", "$http_", "$-",
+        ] {
+            assert!(Template::try_from(text.to_owned()).is_err(), "{text:?}");
+        }
+        let long = format!("${}", "a".repeat(65));
+        assert!(Template::try_from(long).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! Replaces text in response bodies while they stream, also where a match spans chunks.
+//!
+//! README.md has the config.
+
+mod stream;
+
+use castling_sdk::prelude::*;
+
+use crate::stream::{Pair, Patterns, Stream};
+
+/// The plugin's config.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// At least one, at most 64.
+    replace: Vec<Replacement>,
+    /// Content types: `text/html`, or `text/*`. Default `text/html`, `text/plain`, `application/json`.
+    #[serde(default = "default_types")]
+    types: Vec<String>,
+    /// Replace each text at its first match only (nginx `sub_filter_once`, which is on there). Default false.
+    #[serde(default)]
+    once: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replacement {
+    /// 1 to 1024 bytes, as they are in the body: case matters.
+    from: String,
+    to: String,
+}
+
+/// The plugin.
+pub struct Substitute {
+    patterns: Patterns,
+    /// In lower case.
+    types: Vec<String>,
+    /// What goes on in the place of a chunk; kept for its memory.
+    out: Vec<u8>,
+}
+
+/// What a response needs to remember from chunk to chunk; none for a body that is not this plugin's business.
+#[derive(Default)]
+struct Body(Option<Stream>);
+
+/// Longest `from`. A body's end is held back by one byte less.
+const MOST_FROM_BYTES: usize = 1024;
+
+#[plugin(state = Body)]
+impl Substitute {
+    fn configure(config: Config) -> Result<Self> {
+        if config.replace.is_empty() || config.replace.len() > Patterns::MOST_PAIRS {
+            bail!(
+                "config.replace: expected 1 to {} replacements",
+                Patterns::MOST_PAIRS
+            );
+        }
+        let mut pairs = Vec::new();
+        for (i, Replacement { from, to }) in config.replace.into_iter().enumerate() {
+            if from.is_empty() || from.len() > MOST_FROM_BYTES {
+                bail!("config.replace[{i}].from: expected 1 to {MOST_FROM_BYTES} bytes");
+            }
+            pairs.push(Pair {
+                from: from.into_bytes(),
+                to: to.into_bytes(),
+            });
+        }
+        if let Some(i) = config.types.iter().position(|name| !name.contains('/')) {
+            bail!("config.types[{i}]: expected a content type such as \"text/html\" or \"text/*\"");
+        }
+        Ok(Self {
+            patterns: Patterns::new(pairs, config.once),
+            types: config
+                .types
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+            out: Vec::new(),
+        })
+    }
+
+    fn response_headers(&self, body: &mut Body, _request: &Request, reply: &mut Reply) {
+        *body = Body(self.is_wanted(reply).then(Stream::default));
+        if body.0.is_none() {
+            return;
+        }
+        // What these say is true of the upstream's bytes, not of those that the client gets.
+        for name in [
+            "accept-ranges",
+            "content-md5",
+            "content-digest",
+            "repr-digest",
+            "digest",
+        ] {
+            reply.remove_header(name);
+        }
+        // RFC 9110 §8.8.1: equivalent, not the same byte for byte.
+        if let Some(tag) = reply
+            .header("etag")
+            .filter(|tag| !tag.as_bytes().starts_with(b"W/"))
+        {
+            reply.set_header("etag", [b"W/", tag.as_bytes()].concat());
+        }
+    }
+
+    fn response_body(&mut self, body: &mut Body, _request: &Request, chunk: &mut Chunk) {
+        let Some(stream) = &mut body.0 else { return };
+        self.out.clear();
+        stream.push(&self.patterns, chunk.data(), chunk.is_last(), &mut self.out);
+        if self.out != chunk.data() {
+            chunk.replace(&self.out);
+        }
+    }
+}
+
+impl Substitute {
+    /// Whether the response's body is text of a wanted type, and whole.
+    fn is_wanted(&self, reply: &Reply) -> bool {
+        // A part (206) cannot be searched: where it begins and ends is about the upstream's bytes.
+        if matches!(reply.status(), 204 | 206 | 304) {
+            return false;
+        }
+        let coded = reply.header_all("content-encoding").iter().any(|coding| {
+            !coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"identity")
+        });
+        if coded {
+            return false;
+        }
+        let Some(content_type) = reply.header("content-type") else {
+            return false;
+        };
+        let Some(content_type) = content_type.as_str() else {
+            return false;
+        };
+        let name = content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
+        self.types.iter().any(|wanted| is_type(&name, wanted))
+    }
+}
+
+fn is_type(name: &str, wanted: &str) -> bool {
+    match wanted.strip_suffix("/*") {
+        Some("*") => true,
+        Some(family) => name
+            .split_once('/')
+            .is_some_and(|(given, _)| given == family),
+        None => name == wanted,
+    }
+}
+
+fn default_types() -> Vec<String> {
+    ["text/html", "text/plain", "application/json"]
+        .map(String::from)
+        .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castling_sdk::testing::{self, Exchange};
+
+    fn plugin(json: &str) -> Substitute {
+        Substitute::configure(testing::config(json).unwrap()).unwrap()
+    }
+
+    /// What the client gets of a response in two chunks.
+    fn pass(plugin: &mut Substitute, exchange: &mut Exchange) -> String {
+        let mut state = Body::default();
+        let (request, reply) = exchange.request_and_reply();
+        plugin.response_headers(&mut state, request, reply);
+        let mut sent = Vec::new();
+        for (data, is_last) in [("hello wor", false), ("ld", true)] {
+            sent.extend(exchange.pass_chunk(data, is_last, |request, chunk| {
+                plugin.response_body(&mut state, request, chunk);
+            }));
+        }
+        String::from_utf8(sent).unwrap()
+    }
+
+    const WORLD: &str = r#"{"replace": [{"from": "world", "to": "moon"}]}"#;
+
+    #[test]
+    fn text_is_replaced_and_its_validators_are_weakened() {
+        let mut plugin = plugin(WORLD);
+        let mut exchange = Exchange::get("/")
+            .response_header("content-type", "Text/HTML; charset=utf-8")
+            .response_header("content-encoding", "identity")
+            .response_header("etag", "\"1\"")
+            .response_header("accept-ranges", "bytes")
+            .response_header("content-md5", "x");
+        assert_eq!(pass(&mut plugin, &mut exchange), "hello moon");
+        let reply = exchange.reply();
+        assert_eq!(reply.header("etag").unwrap(), "W/\"1\"");
+        assert_eq!(reply.header("accept-ranges"), None);
+        assert_eq!(reply.header("content-md5"), None);
+    }
+
+    #[test]
+    fn other_bodies_are_left_alone() {
+        let mut plugin = plugin(WORLD);
+        let html = || Exchange::get("/").response_header("content-type", "text/html");
+        for exchange in [
+            Exchange::get("/").response_header("content-type", "image/png"),
+            Exchange::get("/").response(200),
+            html().response_header("content-encoding", "gzip"),
+            Exchange::get("/")
+                .response(206)
+                .response_header("content-type", "text/html"),
+        ] {
+            let mut exchange = exchange.response_header("etag", "\"1\"");
+            assert_eq!(pass(&mut plugin, &mut exchange), "hello world");
+            assert_eq!(exchange.reply().header("etag").unwrap(), "\"1\"");
+        }
+    }
+
+    #[test]
+    fn one_response_does_not_reach_into_the_next() {
+        let mut plugin = plugin(WORLD);
+        for _ in 0..2 {
+            let mut exchange = Exchange::get("/").response_header("content-type", "text/plain");
+            assert_eq!(pass(&mut plugin, &mut exchange), "hello moon");
+        }
+    }
+
+    #[test]
+    fn types_may_be_families() {
+        for (name, wanted, expected) in [
+            ("text/css", "text/*", true),
+            ("textile/x", "text/*", false),
+            ("a/b", "*/*", true),
+            ("text/html", "text/html", true),
+            ("text/htmlx", "text/html", false),
+        ] {
+            assert_eq!(is_type(name, wanted), expected, "{name} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_bad_config_says_where() {
+        for (json, text) in [
+            (
+                r#"{"replace": []}"#,
+                "config.replace: expected 1 to 64 replacements",
+            ),
+            (
+                r#"{"replace": [{"from": "", "to": "x"}]}"#,
+                "config.replace[0].from: expected 1 to 1024 bytes",
+            ),
+            (
+                r#"{"replace": [{"from": "a"}]}"#,
+                "config.replace[0]: missing field `to`",
+            ),
+            (
+                r#"{"replace": [{"from": "a", "to": "b"}], "types": ["html"]}"#,
+                "config.types[0]: expected a content type",
+            ),
+        ] {
+            let error = testing::config(json)
+                .and_then(Substitute::configure)
+                .err()
+                .unwrap();
+            assert!(error.to_string().starts_with(text), "{error}");
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The contract between the Castling host and its plugins.
+//!
+//! Core Wasm for `wasm32-unknown-unknown`. A guest imports functions from the module [`IMPORT_MODULE`] and exports
+//! its memory, [`EXPORT_CONFIGURE`] and one function a hook ([`Hook::export`]). What it is, it says in a custom section
+//! ([`MANIFEST_SECTION`]), so that the host knows it without running the module.
+//!
+//! # Calls from host to guest
+//!
+//! - `castling_configure() -> i32`: [`Action::Continue`] when the plugin is ready, [`Action::Failed`] after a call of
+//!   `fail`. Called once for each instance, before any hook.
+//! - `castling_hook_NAME(a: u32, b: u32, c: u32) -> i32`: an [`Action`], or for [`Hook::Balance`] the index of the
+//!   chosen peer ([`BALANCE_DECLINED`] leaves the choice to round robin, [`BALANCE_FAILED`] after a call of `fail`).
+//!   What `a`, `b` and `c` are, [`Hook`] says for each hook; they are 0 where it says nothing.
+//! - `castling_state_reset()`: exported by plugins with per-request state only; the request that the instance was
+//!   kept for has ended.
+//!
+//! A host call never re-enters the guest.
+//!
+//! # Calls from guest to host
+//!
+//! [`imports`] lists them with their signatures. Integers are `i32` on the wire (`i64` where said), read as unsigned.
+//! A `(pointer, length)` pair names bytes in the guest's memory; one that lies outside traps the guest.
+//!
+//! A call that hands out bytes takes `(out, capacity)` and returns their length: when that is larger than `capacity`,
+//! nothing was written and the guest calls again with more room. A negative result is a [`Status`].
+#![no_std]
+
+/// The ABI that this crate describes. A host refuses a module that says another.
+pub const ABI_VERSION: u32 = 1;
+
+/// The module that host functions are imported from.
+pub const IMPORT_MODULE: &str = "castling";
+
+/// Custom section with the manifest, a JSON object:
+/// `{"abi":1,"name":"token-auth","version":"0.1.0","sdk":"0.1.0","hooks":["access"],"state":false}`.
+pub const MANIFEST_SECTION: &str = "castling.manifest";
+
+/// Export: builds the plugin from its config.
+pub const EXPORT_CONFIGURE: &str = "castling_configure";
+
+/// Export of plugins with per-request state: forgets it.
+pub const EXPORT_STATE_RESET: &str = "castling_state_reset";
+
+/// Result of `balance`: no choice, the host takes the next peer by round robin.
+pub const BALANCE_DECLINED: i32 = -1;
+
+/// Result of `balance`: the guest returned an error, which it has passed to `fail`.
+pub const BALANCE_FAILED: i32 = -2;
+
+/// Defines an enum of ids with the names that both sides print and the way back from a number.
+macro_rules! ids {
+    ($(#[$meta:meta])* $name:ident: $repr:ty { $($(#[$vmeta:meta])* $variant:ident = $value:literal, $text:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$vmeta])* $variant = $value,)+ }
+
+        impl $name {
+            /// Every id, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The id with this number.
+            pub const fn from_raw(raw: $repr) -> Option<Self> {
+                match raw { $($value => Some(Self::$variant),)+ _ => None }
+            }
+
+            /// Its name, as config, manifest and logs write it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The id with this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+ids! {
+    /// A function that a plugin may implement, in the order of a request's life.
+    Hook: u32 {
+        /// Before routing, for plugins of a listener.
+        PostRead = 0, "post_read";
+        /// After routing; [`Action::Reroute`] looks for the route again.
+        Rewrite = 1, "rewrite";
+        /// Decides whether the request may go on.
+        Access = 2, "access";
+        /// May answer in the place of an upstream.
+        Content = 3, "content";
+        /// Chooses a peer: `a` the number of peers, `b` how many were tried before.
+        Balance = 4, "balance";
+        /// A try has ended: `a` the peer's index, `b` a [`PeerOutcome`], `c` the microseconds to the response's head
+        /// (or to the failure), saturating.
+        PeerDone = 5, "peer_done";
+        /// The response's head, on its way to the client.
+        ResponseHeaders = 6, "response_headers";
+        /// One chunk of the response's body: `a` its length in bytes, `b` 1 when it is the last.
+        ResponseBody = 7, "response_body";
+        /// The exchange is over.
+        Log = 8, "log";
+    }
+}
+
+impl Hook {
+    /// The name of the export that implements it.
+    pub const fn export(self) -> &'static str {
+        match self {
+            Self::PostRead => "castling_hook_post_read",
+            Self::Rewrite => "castling_hook_rewrite",
+            Self::Access => "castling_hook_access",
+            Self::Content => "castling_hook_content",
+            Self::Balance => "castling_hook_balance",
+            Self::PeerDone => "castling_hook_peer_done",
+            Self::ResponseHeaders => "castling_hook_response_headers",
+            Self::ResponseBody => "castling_hook_response_body",
+            Self::Log => "castling_hook_log",
+        }
+    }
+}
+
+ids! {
+    /// What a hook asks the host to do next.
+    Action: i32 {
+        /// The hook returned an error, which it has passed to `fail`: the plugin's `on_error` applies.
+        Failed = -1, "failed";
+        /// Go on with the next step. From `content`: decline, an upstream is to answer.
+        Continue = 0, "continue";
+        /// Send what was passed to `answer` and skip to the response's filters.
+        Answer = 1, "answer";
+        /// Look for the route again, with the head as it is now. From `rewrite` only.
+        Reroute = 2, "reroute";
+    }
+}
+
+ids! {
+    /// Why a host call did not do what it was asked.
+    Status: i32 {
+        /// There is no such thing: no header, no variable of that name.
+        NotFound = -1, "not found";
+        /// A name, value or number that is not valid there.
+        BadArgument = -2, "bad argument";
+        /// Not in this hook: there is no response yet, or it is too late to change the head.
+        NotNow = -3, "not in this hook";
+        /// A limit of the plugin or of the exchange was reached.
+        Limit = -4, "limit reached";
+    }
+}
+
+ids! {
+    /// Which header section a call means.
+    HeaderMap: u32 {
+        /// The request's headers.
+        Request = 0, "request";
+        /// The response's headers; from `response_headers` on.
+        Response = 1, "response";
+    }
+}
+
+ids! {
+    /// A fact of the exchange that is text. All can be read in every hook that has an exchange
+    /// ([`Status::NotFound`] while there is none); the first five can be set before the response.
+    Property: u32 {
+        /// The request's method. Settable.
+        Method = 0, "method";
+        /// The path, as it came (not decoded), without the query. Settable: must begin with `/`.
+        Path = 1, "path";
+        /// The query without its `?`; not found when there is none. Settable: empty removes it.
+        Query = 2, "query";
+        /// Host and port as the client named them (the target's authority, else `Host`). Settable.
+        Host = 3, "host";
+        /// The client's IP address. Settable in `post_read`, for what stands behind another proxy.
+        ClientAddress = 4, "client_address";
+        /// The client's port, in decimal digits.
+        ClientPort = 5, "client_port";
+        /// `http` or `https`.
+        Scheme = 6, "scheme";
+        /// `HTTP/1.0` or `HTTP/1.1`.
+        Protocol = 7, "protocol";
+        /// The name of the listener.
+        Listener = 8, "listener";
+        /// The name of the route; not found before routing.
+        Route = 9, "route";
+        /// The name of the upstream; not found where there is none.
+        Upstream = 10, "upstream";
+        /// Address and port of the peer that was tried last; not found before.
+        Peer = 11, "peer";
+    }
+}
+
+ids! {
+    /// A fact of the exchange that is a number (`i64`), for `number_get`.
+    Number: u32 {
+        /// Bytes of the response's body sent to the client, before transfer coding.
+        BodyBytesSent = 0, "body_bytes_sent";
+        /// Bytes of the request's body received from the client, after transfer coding.
+        BodyBytesReceived = 1, "body_bytes_received";
+        /// Microseconds since the request's head was complete.
+        DurationMicros = 2, "duration_micros";
+        /// Microseconds from the choice of the first peer to the response's head; not found without an upstream.
+        UpstreamMicros = 3, "upstream_micros";
+        /// How many peers were tried.
+        Tries = 4, "tries";
+    }
+}
+
+ids! {
+    /// How a try of a peer ended.
+    PeerOutcome: u32 {
+        /// A response's head came.
+        Responded = 0, "responded";
+        /// The connection could not be made.
+        ConnectFailed = 1, "connect failed";
+        /// Connected, but it broke before a response's head came.
+        Broken = 2, "broken";
+        /// A time-out ended it.
+        TimedOut = 3, "timed out";
+        /// The client left first.
+        Cancelled = 4, "cancelled";
+    }
+}
+
+ids! {
+    /// How urgent a log line is.
+    LogLevel: u32 {
+        /// Work was lost.
+        Error = 0, "error";
+        /// An operator should look.
+        Warn = 1, "warn";
+        /// The life of the process.
+        Info = 2, "info";
+        /// One event of one request.
+        Debug = 3, "debug";
+        /// Bytes.
+        Trace = 4, "trace";
+    }
+}
+
+/// One peer, as `peers_get` writes it: little-endian, no padding, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PeerRecord {
+    /// From the config, 1 to 65535.
+    pub weight: u32,
+    /// Requests that this worker has under way there.
+    pub active: u32,
+    /// [`PEER_TRIED`] and flags to come.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<PeerRecord>() == PEER_RECORD_BYTES);
+
+/// Size of a [`PeerRecord`] on the wire.
+pub const PEER_RECORD_BYTES: usize = 16;
+
+/// The peer was tried for this request and failed.
+pub const PEER_TRIED: u32 = 1;
+
+impl PeerRecord {
+    /// As it lies in the guest's memory.
+    pub fn to_bytes(self) -> [u8; PEER_RECORD_BYTES] {
+        let mut bytes = [0; PEER_RECORD_BYTES];
+        bytes[0..4].copy_from_slice(&self.weight.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.active.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.reserved.to_le_bytes());
+        bytes
+    }
+
+    /// The reverse of [`Self::to_bytes`].
+    pub fn from_bytes(bytes: [u8; PEER_RECORD_BYTES]) -> Self {
+        let word =
+            |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        Self {
+            weight: word(0),
+            active: word(4),
+            flags: word(8),
+            reserved: word(12),
+        }
+    }
+}
+
+/// Header lists (`headers_get`, `answer`) are records one after the other:
+/// `u16` length of the name, `u32` length of the value (both little-endian), name, value.
+pub mod header_list {
+    /// Bytes of a record before its name.
+    pub const RECORD_HEAD_BYTES: usize = 6;
+
+    /// Bytes that one record takes.
+    pub const fn record_bytes(name: &[u8], value: &[u8]) -> usize {
+        RECORD_HEAD_BYTES + name.len() + value.len()
+    }
+
+    /// The lengths that stand before a record's name; `None` when one does not fit its field.
+    pub fn record_head(name: &[u8], value: &[u8]) -> Option<[u8; RECORD_HEAD_BYTES]> {
+        let name_bytes = u16::try_from(name.len()).ok()?.to_le_bytes();
+        let value_bytes = u32::try_from(value.len()).ok()?.to_le_bytes();
+        Some([
+            name_bytes[0],
+            name_bytes[1],
+            value_bytes[0],
+            value_bytes[1],
+            value_bytes[2],
+            value_bytes[3],
+        ])
+    }
+
+    /// Walks a list. Ends with `Some(Err(()))` where the bytes do not follow the layout.
+    #[derive(Clone, Debug)]
+    pub struct Records<'a>(&'a [u8]);
+
+    /// The records in `list`.
+    pub fn records(list: &[u8]) -> Records<'_> {
+        Records(list)
+    }
+
+    impl<'a> Iterator for Records<'a> {
+        type Item = Result<(&'a [u8], &'a [u8]), ()>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            if self.0.is_empty() {
+                return None;
+            }
+            let parsed =
+                self.0
+                    .split_first_chunk::<RECORD_HEAD_BYTES>()
+                    .and_then(|(head, rest)| {
+                        let name_len = usize::from(u16::from_le_bytes([head[0], head[1]]));
+                        let value_len = usize::try_from(u32::from_le_bytes([
+                            head[2], head[3], head[4], head[5],
+                        ]))
+                        .ok()?;
+                        let (name, rest) = rest.split_at_checked(name_len)?;
+                        let (value, rest) = rest.split_at_checked(value_len)?;
+                        Some((name, value, rest))
+                    });
+            match parsed {
+                Some((name, value, rest)) => {
+                    self.0 = rest;
+                    Some(Ok((name, value)))
+                }
+                None => {
+                    self.0 = &[];
+                    Some(Err(()))
+                }
+            }
+        }
+    }
+}
+
+/// The host's functions: name, parameters and what they do. A `ptr, len` pair names bytes of the guest; `out, cap` is
+/// room for the result, as the crate's documentation says. All return `i32` unless another type stands there.
+pub mod imports {
+    /// `log(level, ptr, len)`: a line of the plugin in the gateway's log. [`crate::LogLevel`]. Returns nothing.
+    pub const LOG: &str = "log";
+    /// `fail(ptr, len)`: the text of the error that the hook is about to return. Returns nothing.
+    pub const FAIL: &str = "fail";
+    /// `panicked(ptr, len)`: message and place of the panic that is about to trap. Returns nothing.
+    pub const PANICKED: &str = "panicked";
+    /// `config_get(out, cap)`: the plugin's config as JSON.
+    pub const CONFIG_GET: &str = "config_get";
+    /// `random_get(ptr, len)`: fills the bytes from the system's secure random source. Returns nothing.
+    pub const RANDOM_GET: &str = "random_get";
+    /// `clock_monotonic() -> i64`: nanoseconds since some moment, never backwards.
+    pub const CLOCK_MONOTONIC: &str = "clock_monotonic";
+    /// `clock_wall() -> i64`: nanoseconds since 1970-01-01 UTC.
+    pub const CLOCK_WALL: &str = "clock_wall";
+    /// `property_get(property, out, cap)`: a [`crate::Property`].
+    pub const PROPERTY_GET: &str = "property_get";
+    /// `property_set(property, ptr, len)`: 0 or a status.
+    pub const PROPERTY_SET: &str = "property_set";
+    /// `number_get(number) -> i64`: a [`crate::Number`], or a status.
+    pub const NUMBER_GET: &str = "number_get";
+    /// `header_get(map, name_ptr, name_len, out, cap)`: the first value of that name.
+    pub const HEADER_GET: &str = "header_get";
+    /// `headers_get(map, name_ptr, name_len, out, cap)`: a [`crate::header_list`] of all values of that name, or of
+    /// every header when the name is empty.
+    pub const HEADERS_GET: &str = "headers_get";
+    /// `header_set(map, name_ptr, name_len, ptr, len)`: this value in the place of all of that name; 0 or a status.
+    pub const HEADER_SET: &str = "header_set";
+    /// `header_add(map, name_ptr, name_len, ptr, len)`: one more value; 0 or a status.
+    pub const HEADER_ADD: &str = "header_add";
+    /// `header_remove(map, name_ptr, name_len)`: how many were removed, or a status.
+    pub const HEADER_REMOVE: &str = "header_remove";
+    /// `status_get()`: the response's status code, 100 to 999.
+    pub const STATUS_GET: &str = "status_get";
+    /// `status_set(code)`: 200 to 599; 0 or a status.
+    pub const STATUS_SET: &str = "status_set";
+    /// `var_get(name_ptr, name_len, out, cap)`: a variable that some plugin has set.
+    pub const VAR_GET: &str = "var_get";
+    /// `var_set(name_ptr, name_len, ptr, len)`: names are `[a-z0-9_]`, 1 to 64 bytes; 0 or a status.
+    pub const VAR_SET: &str = "var_set";
+    /// `answer(status, headers_ptr, headers_len, ptr, len)`: the response that [`crate::Action::Answer`] sends: a
+    /// [`crate::header_list`] and a body; 0 or a status.
+    pub const ANSWER: &str = "answer";
+    /// `chunk_get(out, cap)`: the chunk that `response_body` was called for.
+    pub const CHUNK_GET: &str = "chunk_get";
+    /// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.
+    pub const CHUNK_SET: &str = "chunk_set";
+    /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
+    pub const PEERS_GET: &str = "peers_get";
+    /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
+    pub const PEER_ADDRESS: &str = "peer_address";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_list_is_read_as_it_was_written() {
+        let mut list = [0_u8; 32];
+        let mut end = 0;
+        for (name, value) in [(&b"a"[..], &b"1"[..]), (b"bc", b"")] {
+            let head = header_list::record_head(name, value).unwrap();
+            for part in [&head[..], name, value] {
+                list[end..end + part.len()].copy_from_slice(part);
+                end += part.len();
+            }
+        }
+        let mut records = header_list::records(&list[..end]);
+        assert_eq!(records.next(), Some(Ok((&b"a"[..], &b"1"[..]))));
+        assert_eq!(records.next(), Some(Ok((&b"bc"[..], &b""[..]))));
+        assert_eq!(records.next(), None);
+    }
+
+    #[test]
+    fn a_cut_header_list_is_an_error_and_ends() {
+        let mut records = header_list::records(&[1, 0, 9, 0, 0, 0, b'a']);
+        assert_eq!(records.next(), Some(Err(())));
+        assert_eq!(records.next(), None);
+    }
+
+    #[test]
+    fn ids_come_back_from_their_numbers_and_names() {
+        for &hook in Hook::ALL {
+            assert_eq!(Hook::from_raw(hook as u32), Some(hook));
+            assert_eq!(Hook::from_name(hook.name()), Some(hook));
+            assert_eq!(
+                hook.export().strip_prefix("castling_hook_"),
+                Some(hook.name())
+            );
+        }
+        assert_eq!(Action::from_raw(7), None);
+    }
+}

@@ -1,0 +1,21 @@
+//! The macros of `castling-sdk`, which re-exports and documents them. No crate but the SDK depends on this one.
+
+mod deserialize;
+mod hooks;
+mod plugin;
+
+use proc_macro::TokenStream;
+
+/// Makes a plugin of an `impl` block: see the SDK's documentation.
+#[proc_macro_attribute]
+pub fn plugin(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    plugin::expand(arguments.into(), item.into()).into()
+}
+
+/// `serde::Deserialize` for crates that depend on `castling-sdk` only: see the SDK's documentation.
+#[proc_macro_derive(Deserialize, attributes(serde))]
+pub fn derive_deserialize(item: TokenStream) -> TokenStream {
+    deserialize::expand(item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}

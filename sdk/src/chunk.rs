@@ -1,0 +1,61 @@
+//! A response's body, a chunk at a time.
+
+use std::cell::OnceCell;
+
+use crate::buffer::Buffer;
+use crate::{error, host};
+
+/// One chunk of the response's body. It goes on as it is unless the hook replaces it.
+#[derive(Debug)]
+pub struct Chunk {
+    len: usize,
+    last: bool,
+    data: OnceCell<Option<Buffer>>,
+}
+
+impl Chunk {
+    pub(crate) const fn new(len: usize, last: bool) -> Self {
+        Self {
+            len,
+            last,
+            data: OnceCell::new(),
+        }
+    }
+
+    /// The bytes that came. Copied from the host at the first call; a hook that does not look costs no copy.
+    pub fn data(&self) -> &[u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        let data = self
+            .data
+            .get_or_init(|| Buffer::read(self.len, host::chunk_get).ok());
+        data.as_deref().unwrap_or_default()
+    }
+
+    /// How many bytes came; 0 is possible, for the last one above all.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no bytes came.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the body ends here. Each body has one such chunk, unless it breaks off.
+    pub const fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.
+    pub fn replace(&mut self, data: impl AsRef<[u8]>) {
+        // What came is read first: the host forgets it.
+        self.data();
+        let data = data.as_ref();
+        error::note_refusal(
+            host::chunk_set(data),
+            format_args!("replace({} bytes)", data.len()),
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! Time. (`std::time::Instant::now` and `SystemTime::now` do not work in a plugin: the target has no clock.)
+
+use std::time::Duration;
+
+use crate::host;
+
+/// Time since some moment in the past. Never goes backwards; the same for all instances of a worker.
+pub fn monotonic() -> Duration {
+    Duration::from_nanos(u64::try_from(host::clock_monotonic()).unwrap_or(0))
+}
+
+/// Time since 1970-01-01 UTC, as the system's clock has it.
+pub fn wall() -> Duration {
+    Duration::from_nanos(u64::try_from(host::clock_wall()).unwrap_or(0))
+}

@@ -1,0 +1,138 @@
+//! What a hook returns when it cannot do its work.
+
+use std::cell::Cell;
+use std::fmt;
+
+use castling_abi::Status;
+
+use crate::buffer::status;
+
+/// Why a hook failed: a text for the gateway's log. What becomes of the request, the plugin's `on_error` says.
+///
+/// Any [`std::error::Error`] turns into one with `?`, causes included; [`Error::msg`] and [`bail!`](crate::bail) make
+/// one of a text. (So it is no `std::error::Error` itself, as `anyhow`'s is not.)
+pub struct Error {
+    message: String,
+}
+
+/// [`std::result::Result`] with [`Error`] unless said otherwise.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with this text.
+    pub fn msg(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+        }
+    }
+
+    /// The same with `what` was being done before it: `what: message`.
+    #[must_use]
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{what}: {}", self.message),
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Error {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(": ");
+            message.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self { message }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Returns early with an [`Error`] of the formatted text.
+#[macro_export]
+macro_rules! bail {
+    ($($format:tt)+) => {
+        return ::core::result::Result::Err(::core::convert::From::from($crate::Error::msg(
+            ::core::format_args!($($format)+),
+        )))
+    };
+}
+
+thread_local! {
+    static PENDING: Cell<Option<Error>> = const { Cell::new(None) };
+}
+
+/// Remembers that a change was refused. The calls that change an exchange return nothing, so that a plugin reads as
+/// what it does; a change that did not happen must not pass unseen all the same, so the hook fails when it returns.
+pub(crate) fn note_refusal(result: i32, call: fmt::Arguments<'_>) {
+    if result < 0 {
+        note(refusal(call, status(result)));
+    }
+}
+
+/// Remembers an error that the hook shall fail with; the first one counts.
+pub(crate) fn note(error: Error) {
+    let first = PENDING.take().unwrap_or(error);
+    PENDING.set(Some(first));
+}
+
+/// The first error that was remembered since the last call.
+pub(crate) fn take_noted() -> Option<Error> {
+    PENDING.take()
+}
+
+pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
+    Error {
+        message: format!("{call}: {}", status.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standard_error_keeps_its_causes() {
+        #[derive(Debug)]
+        struct Outer(std::num::ParseIntError);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bad port")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let error = Error::from(Outer("x".parse::<u16>().unwrap_err())).context("config");
+        assert_eq!(
+            error.to_string(),
+            "config: bad port: invalid digit found in string"
+        );
+    }
+
+    #[test]
+    fn bail_returns() {
+        fn odd(number: u32) -> Result<u32> {
+            if number.is_multiple_of(2) {
+                bail!("{number} is even");
+            }
+            Ok(number)
+        }
+        assert_eq!(odd(2).unwrap_err().to_string(), "2 is even");
+        assert_eq!(odd(3).unwrap(), 3);
+    }
+}

@@ -1,0 +1,281 @@
+//! Header names and values, and the calls on a header section that [`Request`](crate::Request),
+//! [`Reply`](crate::Reply) and [`Outcome`](crate::Outcome) share.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use castling_abi::{HeaderMap, header_list};
+use serde::Deserialize;
+
+use crate::buffer::{Buffer, ShortBytes, read_short};
+use crate::error::{self, Error, Result};
+use crate::host;
+
+/// A header's name: checked, in lower case.
+///
+/// In a config it is a string, and one that is not a header name is a config error.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HeaderName(String);
+
+impl HeaderName {
+    /// Checks a name (RFC 9110 §5.1: a token). Fails when it is empty or has another character in it.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let mut name = name.into();
+        if !is_name(name.as_bytes()) {
+            return Err(Error::msg(format_args!(
+                "`{}` is not a header name",
+                name.escape_debug()
+            )));
+        }
+        name.make_ascii_lowercase();
+        Ok(Self(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HeaderName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl FromStr for HeaderName {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl AsRef<str> for HeaderName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq<str> for HeaderName {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for HeaderName {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+/// A header's value, or a variable's: bytes. Mostly text, but a client may send anything but control characters.
+///
+/// Compares with text and bytes without looking whether it is UTF-8. Up to 64 bytes need no allocation.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct HeaderValue(ShortBytes);
+
+impl HeaderValue {
+    /// Checks a value (RFC 9110 §5.5): fails when there is a control character other than a tab in it. What the
+    /// `set_header` calls are given need not be checked first; that is for values whose refusal the plugin wants to
+    /// handle.
+    pub fn new(value: impl AsRef<[u8]>) -> Result<Self> {
+        let value = value.as_ref();
+        if !is_value(value) {
+            return Err(Error::msg(format_args!(
+                "`{}` is not a header value",
+                value.escape_ascii()
+            )));
+        }
+        Ok(Self(ShortBytes::from_slice(value)))
+    }
+
+    /// As text; `None` when it is not UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// As it came.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As text in which U+FFFD stands for what is not UTF-8.
+    pub fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    pub(crate) fn unchecked(bytes: ShortBytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl AsRef<[u8]> for HeaderValue {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HeaderValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl PartialEq<[u8]> for HeaderValue {
+    fn eq(&self, other: &[u8]) -> bool {
+        self.as_bytes() == other
+    }
+}
+
+impl PartialEq<&[u8]> for HeaderValue {
+    fn eq(&self, other: &&[u8]) -> bool {
+        self.as_bytes() == *other
+    }
+}
+
+impl PartialEq<str> for HeaderValue {
+    fn eq(&self, other: &str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for HeaderValue {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<String> for HeaderValue {
+    fn eq(&self, other: &String) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+/// All headers of a section, as they were when it was asked for.
+#[derive(Debug)]
+pub struct Headers {
+    /// None: empty.
+    list: Option<Buffer>,
+}
+
+impl Headers {
+    /// Names (in lower case) and values, in the order of the section.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        header_list::records(self.list.as_deref().unwrap_or_default())
+            .map_while(std::result::Result::ok)
+            .map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+}
+
+/// A token (RFC 9110 §5.6.2).
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// No control characters but tabs (RFC 9110 §5.5).
+pub(crate) fn is_value(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
+}
+
+pub(crate) fn get(map: HeaderMap, name: &str) -> Option<HeaderValue> {
+    let value = read_short(|out| host::header_get(map, name.as_bytes(), out)).ok()?;
+    Some(HeaderValue(value))
+}
+
+pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
+    // The host takes an empty name to mean every header.
+    if name.is_empty() {
+        return Vec::new();
+    }
+    list(map, name)
+        .iter()
+        .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+        .collect()
+}
+
+pub(crate) fn list(map: HeaderMap, name: &str) -> Headers {
+    Headers {
+        list: Buffer::read(0, |out| host::headers_get(map, name.as_bytes(), out)).ok(),
+    }
+}
+
+pub(crate) fn set(map: HeaderMap, name: &str, value: &[u8]) {
+    let result = host::header_set(map, name.as_bytes(), value);
+    error::note_refusal(
+        result,
+        format_args!(
+            "set_header(\"{}\", \"{}\")",
+            name.escape_debug(),
+            value.escape_ascii()
+        ),
+    );
+}
+
+pub(crate) fn add(map: HeaderMap, name: &str, value: &[u8]) {
+    let result = host::header_add(map, name.as_bytes(), value);
+    error::note_refusal(
+        result,
+        format_args!(
+            "add_header(\"{}\", \"{}\")",
+            name.escape_debug(),
+            value.escape_ascii()
+        ),
+    );
+}
+
+pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
+    let result = host::header_remove(map, name.as_bytes());
+    if result != castling_abi::Status::NotFound as i32 {
+        error::note_refusal(
+            result,
+            format_args!("remove_header(\"{}\")", name.escape_debug()),
+        );
+    }
+    usize::try_from(result).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_tokens_in_lower_case() {
+        assert_eq!(HeaderName::new("X-Token").unwrap(), "x-token");
+        for bad in ["", "a b", "a:", "a\r\nb", "ä"] {
+            assert!(HeaderName::new(bad).is_err(), "{bad:?}");
+        }
+        let error = serde_json::from_str::<HeaderName>(r#""x y""#).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`x y` is not a header name"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn values_may_be_any_bytes_but_controls() {
+        let value = HeaderValue::new(b"caf\xe9\t1").unwrap();
+        assert_eq!(value.as_str(), None);
+        assert_eq!(value.to_string_lossy(), "caf\u{fffd}\t1");
+        assert_eq!(value, b"caf\xe9\t1"[..]);
+        assert_ne!(value, "caf");
+        for bad in ["a\rb", "a\nb", "a\0b", "\x7f"] {
+            assert!(HeaderValue::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

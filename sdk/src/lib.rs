@@ -1,0 +1,133 @@
+//! Write plugins for the Castling gateway.
+//!
+//! A plugin is a struct and an `impl` block with the hooks that it implements. This one, whole, lets requests pass
+//! that carry a known token:
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//!
+//! #[derive(Deserialize)]
+//! struct Config { header: HeaderName, tokens: Vec<String> }
+//!
+//! struct TokenAuth { config: Config }
+//!
+//! #[plugin]
+//! impl TokenAuth {
+//!     fn configure(config: Config) -> Result<Self> { Ok(Self { config }) }
+//!
+//!     fn access(&self, request: &mut Request) -> Verdict {
+//!         match request.header(&self.config.header) {
+//!             Some(token) if self.config.tokens.iter().any(|t| token == t.as_str()) => {
+//!                 request.set_var("user", &token);
+//!                 Verdict::Continue
+//!             }
+//!             _ => Response::status(401).body("token required").into(),
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! Its crate is a `cdylib` for `wasm32-unknown-unknown` with `castling-sdk` as its dependency; [`plugin`](macro@plugin)
+//! lists the hooks; [`testing`] runs them natively under plain `cargo test`.
+//!
+//! # What happens when
+//!
+//! - **Config** that does not fit the plugin's type is refused when the gateway loads it, with the key that is wrong.
+//! - **An error** that a hook returns is logged, and the plugin's `on_error` decides about the request.
+//! - **A panic** is logged with message and place, and costs this instance of the plugin and this request's hook.
+//! - **Memory** of an instance lives on from request to request, in each worker for itself and possibly in several
+//!   instances a worker. So fields of the plugin are for what can be lost and need not agree: caches, averages.
+
+#![warn(missing_docs)]
+
+#[doc(hidden)]
+#[path = "glue.rs"]
+#[allow(missing_docs, reason = "for the code that #[plugin] writes")]
+pub mod __private;
+mod balance;
+mod buffer;
+mod chunk;
+pub mod clock;
+mod config;
+mod error;
+mod header;
+pub mod log;
+mod outcome;
+pub mod random;
+#[cfg(target_arch = "wasm32")]
+mod raw;
+mod request;
+mod response;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+/// The host's functions: imports in a guest, a fake in a native test.
+#[cfg(target_arch = "wasm32")]
+use raw as host;
+#[cfg(not(target_arch = "wasm32"))]
+use testing::host;
+
+pub use balance::{Peer, PeerOutcome, Peers, peer_address};
+pub use chunk::Chunk;
+pub use error::{Error, Result};
+pub use header::{HeaderName, HeaderValue, Headers};
+pub use outcome::Outcome;
+pub use request::Request;
+pub use response::{Reply, Response, Verdict};
+pub use serde;
+
+/// `serde::Deserialize` for crates that need not depend on `serde` themselves. It takes the same `#[serde(...)]`
+/// attributes; types with generics need serde's own.
+///
+/// ```
+/// # use castling_sdk::prelude::*;
+/// #[derive(Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     header: HeaderName,
+///     #[serde(default)]
+///     realm: Option<String>,
+/// }
+/// ```
+pub use castling_macros::Deserialize;
+
+/// Makes a plugin of an `impl` block: exports the hooks that it writes and the manifest that the host reads. One a
+/// crate.
+///
+/// ```text
+/// fn configure(config: Config) -> Result<Self>                   builds the plugin; may be left out where Self: Default
+///
+/// fn post_read(&self, request: &mut Request) -> Verdict          before routing, for plugins of a listener
+/// fn rewrite(&self, request: &mut Request) -> Verdict            after routing; Verdict::Reroute routes again
+/// fn access(&self, request: &mut Request) -> Verdict             decides whether the request may go on
+/// fn content(&self, request: &mut Request) -> Verdict            answers in the place of an upstream; Continue: does not
+/// fn balance(&mut self, request: &Request, peers: &Peers) -> Option<usize>
+///                                                                chooses a peer by index; None leaves it to round robin
+/// fn peer_done(&mut self, peer: usize, outcome: PeerOutcome, latency: Duration)
+///                                                                how a try of a peer ended; time to the response's head
+/// fn response_headers(&self, request: &Request, reply: &mut Reply) -> Verdict
+///                                                                the response's head, on its way to the client
+/// fn response_body(&self, request: &Request, chunk: &mut Chunk)  one chunk of the response's body
+/// fn log(&self, request: &Request, outcome: &Outcome)            the exchange is over
+/// ```
+///
+/// - Each may take `&self` or `&mut self`, and may return a `Result` of what stands here. Where a `Verdict` stands,
+///   `()` means `Verdict::Continue`.
+/// - **Per-request state**: with `#[plugin(state = Tail)]`, where `Tail: Default`, each hook may take
+///   `state: &mut Tail` as its first parameter after `self`. It lives from the first hook of a request to its end; the
+///   instance serves no other request in between.
+/// - Other functions go in an `impl` block of their own, so that a hook with a slip in its name is an error and not a
+///   hook that never runs.
+pub use castling_macros::plugin;
+
+/// Everything a plugin uses: `use castling_sdk::prelude::*;`
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use serde::de::Deserialize;
+
+    pub use crate::{
+        Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer, PeerOutcome,
+        Peers, Reply, Request, Response, Result, Verdict, bail, clock, log, plugin, random,
+    };
+}

@@ -1,0 +1,230 @@
+//! The host's functions, as the ABI declares them, behind wrappers that any caller may use. Nothing here decides
+//! anything: what a result means, the callers say.
+#![allow(
+    unsafe_code,
+    reason = "imports are foreign functions; this is the only file that calls them"
+)]
+
+use castling_abi::{HeaderMap, LogLevel, Number, Property};
+
+/// `castling_abi::imports` with the types of C.
+mod import {
+    #[link(wasm_import_module = "castling")]
+    unsafe extern "C" {
+        pub(super) fn log(level: u32, ptr: *const u8, len: usize);
+        pub(super) fn fail(ptr: *const u8, len: usize);
+        pub(super) fn panicked(ptr: *const u8, len: usize);
+        pub(super) fn config_get(out: *mut u8, cap: usize) -> i32;
+        pub(super) fn random_get(ptr: *mut u8, len: usize);
+        // SAFETY: takes nothing and touches no memory.
+        pub(super) safe fn clock_monotonic() -> i64;
+        // SAFETY: takes nothing and touches no memory.
+        pub(super) safe fn clock_wall() -> i64;
+        pub(super) fn property_get(property: u32, out: *mut u8, cap: usize) -> i32;
+        pub(super) fn property_set(property: u32, ptr: *const u8, len: usize) -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn number_get(number: u32) -> i64;
+        pub(super) fn header_get(
+            map: u32,
+            name: *const u8,
+            name_len: usize,
+            out: *mut u8,
+            cap: usize,
+        ) -> i32;
+        pub(super) fn headers_get(
+            map: u32,
+            name: *const u8,
+            name_len: usize,
+            out: *mut u8,
+            cap: usize,
+        ) -> i32;
+        pub(super) fn header_set(
+            map: u32,
+            name: *const u8,
+            name_len: usize,
+            ptr: *const u8,
+            len: usize,
+        ) -> i32;
+        pub(super) fn header_add(
+            map: u32,
+            name: *const u8,
+            name_len: usize,
+            ptr: *const u8,
+            len: usize,
+        ) -> i32;
+        pub(super) fn header_remove(map: u32, name: *const u8, name_len: usize) -> i32;
+        // SAFETY: takes nothing and touches no memory.
+        pub(super) safe fn status_get() -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn status_set(code: u32) -> i32;
+        pub(super) fn var_get(name: *const u8, name_len: usize, out: *mut u8, cap: usize) -> i32;
+        pub(super) fn var_set(name: *const u8, name_len: usize, ptr: *const u8, len: usize) -> i32;
+        pub(super) fn answer(
+            status: u32,
+            headers: *const u8,
+            headers_len: usize,
+            ptr: *const u8,
+            len: usize,
+        ) -> i32;
+        pub(super) fn chunk_get(out: *mut u8, cap: usize) -> i32;
+        pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
+        pub(super) fn peers_get(out: *mut u8, cap: usize) -> i32;
+        pub(super) fn peer_address(index: u32, out: *mut u8, cap: usize) -> i32;
+    }
+}
+
+pub(crate) fn log(level: LogLevel, text: &[u8]) {
+    // SAFETY: pointer and length are those of one live slice, which the host only reads, and only during the call.
+    unsafe { import::log(level as u32, text.as_ptr(), text.len()) }
+}
+
+pub(crate) fn fail(text: &[u8]) {
+    // SAFETY: as in `log`.
+    unsafe { import::fail(text.as_ptr(), text.len()) }
+}
+
+pub(crate) fn panicked(text: &[u8]) {
+    // SAFETY: as in `log`.
+    unsafe { import::panicked(text.as_ptr(), text.len()) }
+}
+
+pub(crate) fn config_get(out: &mut [u8]) -> i32 {
+    // SAFETY: pointer and length are those of one live slice that nobody else can see: the host writes at most its
+    // length, and only during the call.
+    unsafe { import::config_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn random_get(out: &mut [u8]) {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::random_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn clock_monotonic() -> i64 {
+    import::clock_monotonic()
+}
+
+pub(crate) fn clock_wall() -> i64 {
+    import::clock_wall()
+}
+
+pub(crate) fn property_get(property: Property, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::property_get(property as u32, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
+    // SAFETY: `value` as in `log`.
+    unsafe { import::property_set(property as u32, value.as_ptr(), value.len()) }
+}
+
+pub(crate) fn number_get(number: Number) -> i64 {
+    import::number_get(number as u32)
+}
+
+pub(crate) fn header_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {
+    // SAFETY: `name` as in `log`, `out` as in `config_get`; a shared and an exclusive borrow do not overlap.
+    unsafe {
+        import::header_get(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            out.as_mut_ptr(),
+            out.len(),
+        )
+    }
+}
+
+pub(crate) fn headers_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {
+    // SAFETY: as in `header_get`.
+    unsafe {
+        import::headers_get(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            out.as_mut_ptr(),
+            out.len(),
+        )
+    }
+}
+
+pub(crate) fn header_set(map: HeaderMap, name: &[u8], value: &[u8]) -> i32 {
+    // SAFETY: `name` and `value` as in `log`.
+    unsafe {
+        import::header_set(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    }
+}
+
+pub(crate) fn header_add(map: HeaderMap, name: &[u8], value: &[u8]) -> i32 {
+    // SAFETY: `name` and `value` as in `log`.
+    unsafe {
+        import::header_add(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    }
+}
+
+pub(crate) fn header_remove(map: HeaderMap, name: &[u8]) -> i32 {
+    // SAFETY: `name` as in `log`.
+    unsafe { import::header_remove(map as u32, name.as_ptr(), name.len()) }
+}
+
+pub(crate) fn status_get() -> i32 {
+    import::status_get()
+}
+
+pub(crate) fn status_set(code: u16) -> i32 {
+    import::status_set(u32::from(code))
+}
+
+pub(crate) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
+    // SAFETY: as in `header_get`.
+    unsafe { import::var_get(name.as_ptr(), name.len(), out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
+    // SAFETY: `name` and `value` as in `log`.
+    unsafe { import::var_set(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
+}
+
+pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {
+    // SAFETY: `headers` and `body` as in `log`.
+    unsafe {
+        import::answer(
+            u32::from(status),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+        )
+    }
+}
+
+pub(crate) fn chunk_get(out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::chunk_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn chunk_set(data: &[u8]) -> i32 {
+    // SAFETY: `data` as in `log`.
+    unsafe { import::chunk_set(data.as_ptr(), data.len()) }
+}
+
+pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::peers_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::peer_address(index, out.as_mut_ptr(), out.len()) }
+}

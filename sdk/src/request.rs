@@ -1,0 +1,179 @@
+//! The request, as the hooks see it.
+
+use castling_abi::{HeaderMap, Property};
+
+use crate::buffer::{read_short, read_text};
+use crate::header::{self, HeaderValue, Headers};
+use crate::{error, host};
+
+/// The request that a hook was called for: a handle to what the host keeps, read when it is asked for.
+///
+/// **Names** of headers are `&str`, `&HeaderName` or anything else that is text; their case does not matter.
+///
+/// **Changes** can be made until an upstream is asked or the request is answered. One that the host refuses (a value
+/// with a line break in it, a path without its `/`) makes the hook fail when it returns, as if it had returned an
+/// error that says so; nothing goes on unchanged unseen. To handle such a value instead, check it first:
+/// [`HeaderValue::new`].
+///
+/// **Text** that a client sent and that is not UTF-8 has U+FFFD in the place of what is not; header values are bytes
+/// and come as they are.
+#[derive(Debug)]
+pub struct Request {
+    /// The SDK alone lends requests.
+    _lent: (),
+}
+
+impl Request {
+    pub(crate) const fn new() -> Self {
+        Self { _lent: () }
+    }
+
+    /// The method, `GET` say.
+    pub fn method(&self) -> String {
+        property(Property::Method).unwrap_or_default()
+    }
+
+    /// The path as it came (not decoded), without the query.
+    pub fn path(&self) -> String {
+        property(Property::Path).unwrap_or_default()
+    }
+
+    /// The query without its `?`; `None` when there is none.
+    pub fn query(&self) -> Option<String> {
+        property(Property::Query)
+    }
+
+    /// Host and port as the client named them: the target's authority, else `Host`. Empty when neither is there.
+    pub fn host(&self) -> String {
+        property(Property::Host).unwrap_or_default()
+    }
+
+    /// The client's IP address, as text.
+    pub fn client_address(&self) -> String {
+        property(Property::ClientAddress).unwrap_or_default()
+    }
+
+    /// The client's port; `None` when it is not known.
+    pub fn client_port(&self) -> Option<u16> {
+        property(Property::ClientPort)?.parse().ok()
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> String {
+        property(Property::Scheme).unwrap_or_default()
+    }
+
+    /// `HTTP/1.0` or `HTTP/1.1`.
+    pub fn protocol(&self) -> String {
+        property(Property::Protocol).unwrap_or_default()
+    }
+
+    /// The name of the listener that it came through.
+    pub fn listener(&self) -> String {
+        property(Property::Listener).unwrap_or_default()
+    }
+
+    /// The name of the route; `None` before routing (in `post_read`) and where no route matched.
+    pub fn route(&self) -> Option<String> {
+        property(Property::Route)
+    }
+
+    /// The name of the upstream; `None` where there is none.
+    pub fn upstream(&self) -> Option<String> {
+        property(Property::Upstream)
+    }
+
+    /// Address and port of the peer that was tried last; `None` before.
+    pub fn peer(&self) -> Option<String> {
+        property(Property::Peer)
+    }
+
+    /// The first value of the header; `None` when there is no such header.
+    pub fn header(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        header::get(HeaderMap::Request, name.as_ref())
+    }
+
+    /// All values of the header.
+    pub fn header_all(&self, name: impl AsRef<str>) -> Vec<HeaderValue> {
+        header::all(HeaderMap::Request, name.as_ref())
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> Headers {
+        header::list(HeaderMap::Request, "")
+    }
+
+    /// Puts this value in the place of all of that name.
+    pub fn set_header(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
+        header::set(HeaderMap::Request, name.as_ref(), value.as_ref());
+    }
+
+    /// Adds a value to those of that name.
+    pub fn add_header(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
+        header::add(HeaderMap::Request, name.as_ref(), value.as_ref());
+    }
+
+    /// Removes all values of that name and says how many there were.
+    pub fn remove_header(&mut self, name: impl AsRef<str>) -> usize {
+        header::remove(HeaderMap::Request, name.as_ref())
+    }
+
+    /// Sets the method.
+    pub fn set_method(&mut self, method: impl AsRef<str>) {
+        set(Property::Method, method.as_ref());
+    }
+
+    /// Sets the path, in the form in which it is to go on (encoded, beginning with `/`). The query stays. The route
+    /// is looked for again only when `rewrite` returns [`Verdict::Reroute`](crate::Verdict::Reroute).
+    pub fn set_path(&mut self, path: impl AsRef<str>) {
+        set(Property::Path, path.as_ref());
+    }
+
+    /// Sets the query, without its `?`. An empty one is removed.
+    pub fn set_query(&mut self, query: impl AsRef<str>) {
+        set(Property::Query, query.as_ref());
+    }
+
+    /// Sets the host (and port) that routing and upstreams see.
+    pub fn set_host(&mut self, host: impl AsRef<str>) {
+        set(Property::Host, host.as_ref());
+    }
+
+    /// Sets the client's IP address, for a gateway that stands behind another proxy. In `post_read` only.
+    pub fn set_client_address(&mut self, address: impl AsRef<str>) {
+        set(Property::ClientAddress, address.as_ref());
+    }
+
+    /// A variable that some plugin has set for this request; `None` when none has.
+    pub fn var(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        let name = name.as_ref().as_bytes();
+        read_short(|out| host::var_get(name, out))
+            .ok()
+            .map(HeaderValue::unchecked)
+    }
+
+    /// Sets a variable that later hooks, of any plugin, and the access log (`$name`) see. Names are of `a-z`, `0-9`
+    /// and `_`, 1 to 64 bytes. Possible in every hook, since it changes nothing that is sent.
+    pub fn set_var(&self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        error::note_refusal(
+            host::var_set(name.as_bytes(), value),
+            format_args!(
+                "set_var(\"{}\", \"{}\")",
+                name.escape_debug(),
+                value.escape_ascii()
+            ),
+        );
+    }
+}
+
+pub(crate) fn property(property: Property) -> Option<String> {
+    read_text(|out| host::property_get(property, out)).ok()
+}
+
+fn set(property: Property, value: &str) {
+    error::note_refusal(
+        host::property_set(property, value.as_bytes()),
+        format_args!("set_{}(\"{}\")", property.name(), value.escape_debug()),
+    );
+}

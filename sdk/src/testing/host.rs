@@ -1,0 +1,265 @@
+//! The functions of `raw`, served from this thread's `World` and from the exchange that was lent last.
+
+use castling_abi::{
+    HeaderMap, LogLevel, Number, PEER_TRIED, PeerRecord, Property, Status, header_list,
+};
+
+use super::world::{Facts, Section, with_facts, with_world};
+use crate::header::{is_name, is_value};
+
+pub(crate) fn log(level: LogLevel, text: &[u8]) {
+    let line = String::from_utf8_lossy(text).into_owned();
+    with_world(|world| world.log_lines.push((level, line)));
+}
+
+pub(crate) fn fail(text: &[u8]) {
+    let text = String::from_utf8_lossy(text).into_owned();
+    with_world(|world| world.failure = Some(text));
+}
+
+pub(crate) fn config_get(out: &mut [u8]) -> i32 {
+    with_world(|world| hand_out(world.config.as_bytes(), out))
+}
+
+pub(crate) fn random_get(out: &mut [u8]) {
+    with_world(|world| {
+        for word in out.chunks_mut(8) {
+            word.copy_from_slice(&world.next_random().to_le_bytes()[..word.len()]);
+        }
+    });
+}
+
+pub(crate) fn clock_monotonic() -> i64 {
+    with_world(|world| i64::try_from(world.monotonic.as_nanos()).unwrap_or(i64::MAX))
+}
+
+pub(crate) fn clock_wall() -> i64 {
+    with_world(|world| i64::try_from(world.wall.as_nanos()).unwrap_or(i64::MAX))
+}
+
+pub(crate) fn property_get(property: Property, out: &mut [u8]) -> i32 {
+    with_facts(|facts| match &facts.properties[property as usize] {
+        Some(text) => hand_out(text, out),
+        None => Status::NotFound as i32,
+    })
+}
+
+pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
+    with_facts(|facts| {
+        let valid = match property {
+            Property::Method => is_name(value),
+            Property::Path => {
+                value.first() == Some(&b'/') && is_target(value) && !value.contains(&b'?')
+            }
+            Property::Query => is_target(value),
+            Property::Host => !value.is_empty() && is_target(value),
+            Property::ClientAddress => {
+                str::from_utf8(value).is_ok_and(|text| text.parse::<std::net::IpAddr>().is_ok())
+            }
+            Property::ClientPort
+            | Property::Scheme
+            | Property::Protocol
+            | Property::Listener
+            | Property::Route
+            | Property::Upstream
+            | Property::Peer => false,
+        };
+        if !valid {
+            return Status::BadArgument as i32;
+        }
+        if facts.response.is_some() {
+            return Status::NotNow as i32;
+        }
+        let removed = property == Property::Query && value.is_empty();
+        facts.properties[property as usize] = (!removed).then(|| value.to_vec());
+        0
+    })
+}
+
+pub(crate) fn number_get(number: Number) -> i64 {
+    with_facts(|facts| facts.numbers[number as usize].unwrap_or(Status::NotFound as i64))
+}
+
+pub(crate) fn header_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {
+    in_section(map, |section| {
+        match section.iter().find(|(candidate, _)| same(candidate, name)) {
+            Some((_, value)) => hand_out(value, out),
+            None => Status::NotFound as i32,
+        }
+    })
+}
+
+pub(crate) fn headers_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {
+    in_section(map, |section| {
+        let mut list = Vec::new();
+        for (candidate, value) in section {
+            if name.is_empty() || same(candidate, name) {
+                let Some(head) = header_list::record_head(candidate.as_bytes(), value) else {
+                    return Status::Limit as i32;
+                };
+                list.extend_from_slice(&head);
+                list.extend_from_slice(candidate.as_bytes());
+                list.extend_from_slice(value);
+            }
+        }
+        hand_out(&list, out)
+    })
+}
+
+pub(crate) fn header_set(map: HeaderMap, name: &[u8], value: &[u8]) -> i32 {
+    change_section(map, name, value, |section, name| {
+        section.retain(|(candidate, _)| *candidate != name);
+        section.push((name, value.to_vec()));
+    })
+}
+
+pub(crate) fn header_add(map: HeaderMap, name: &[u8], value: &[u8]) -> i32 {
+    change_section(map, name, value, |section, name| {
+        section.push((name, value.to_vec()))
+    })
+}
+
+pub(crate) fn header_remove(map: HeaderMap, name: &[u8]) -> i32 {
+    in_section(map, |section| {
+        let before = section.len();
+        section.retain(|(candidate, _)| !same(candidate, name));
+        i32::try_from(before - section.len()).unwrap_or(i32::MAX)
+    })
+}
+
+pub(crate) fn status_get() -> i32 {
+    with_facts(|facts| {
+        facts
+            .response
+            .as_ref()
+            .map_or(Status::NotNow as i32, |response| i32::from(response.0))
+    })
+}
+
+pub(crate) fn status_set(code: u16) -> i32 {
+    with_facts(|facts| match &mut facts.response {
+        None => Status::NotNow as i32,
+        Some(_) if !(200..600).contains(&code) => Status::BadArgument as i32,
+        Some(response) => {
+            response.0 = code;
+            0
+        }
+    })
+}
+
+pub(crate) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
+    with_facts(|facts| match facts.vars.get(name) {
+        Some(value) => hand_out(value, out),
+        None => Status::NotFound as i32,
+    })
+}
+
+pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
+    let valid = (1..=64).contains(&name.len())
+        && name
+            .iter()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if !valid {
+        return Status::BadArgument as i32;
+    }
+    with_facts(|facts| facts.vars.insert(name.to_vec(), value.to_vec()));
+    0
+}
+
+pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {
+    if !(200..600).contains(&status) {
+        return Status::BadArgument as i32;
+    }
+    with_facts(|facts| facts.answer = Some((status, headers.to_vec(), body.to_vec())));
+    0
+}
+
+pub(crate) fn chunk_get(out: &mut [u8]) -> i32 {
+    with_facts(|facts| hand_out(&facts.chunk, out))
+}
+
+pub(crate) fn chunk_set(data: &[u8]) -> i32 {
+    with_facts(|facts| facts.chunk = data.to_vec());
+    0
+}
+
+pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
+    with_facts(|facts| {
+        let mut list = Vec::new();
+        for peer in &facts.peers {
+            let flags = if peer.tried { PEER_TRIED } else { 0 };
+            let record = PeerRecord {
+                weight: peer.weight,
+                active: peer.active,
+                flags,
+                reserved: 0,
+            };
+            list.extend_from_slice(&record.to_bytes());
+        }
+        hand_out(&list, out)
+    })
+}
+
+pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {
+    with_facts(|facts| {
+        let peer = usize::try_from(index)
+            .ok()
+            .and_then(|index| facts.peers.get(index));
+        peer.map_or(Status::NotFound as i32, |peer| {
+            hand_out(peer.address.as_bytes(), out)
+        })
+    })
+}
+
+/// As the ABI says: the length, and the bytes where there is room for all.
+fn hand_out(bytes: &[u8], out: &mut [u8]) -> i32 {
+    if let Some(room) = out.get_mut(..bytes.len()) {
+        room.copy_from_slice(bytes);
+    }
+    i32::try_from(bytes.len()).unwrap_or(Status::Limit as i32)
+}
+
+fn in_section(map: HeaderMap, read: impl FnOnce(&mut Section) -> i32) -> i32 {
+    with_facts(|facts| match section(facts, map) {
+        Some(section) => read(section),
+        None => Status::NotNow as i32,
+    })
+}
+
+fn change_section(
+    map: HeaderMap,
+    name: &[u8],
+    value: &[u8],
+    change: impl FnOnce(&mut Section, String),
+) -> i32 {
+    let Some(name) = str::from_utf8(name)
+        .ok()
+        .filter(|name| is_name(name.as_bytes()))
+    else {
+        return Status::BadArgument as i32;
+    };
+    if !is_value(value) {
+        return Status::BadArgument as i32;
+    }
+    in_section(map, |section| {
+        change(section, name.to_ascii_lowercase());
+        0
+    })
+}
+
+fn section(facts: &mut Facts, map: HeaderMap) -> Option<&mut Section> {
+    match map {
+        HeaderMap::Request => Some(&mut facts.request_headers),
+        HeaderMap::Response => facts.response.as_mut().map(|response| &mut response.1),
+    }
+}
+
+fn same(candidate: &str, name: &[u8]) -> bool {
+    candidate.as_bytes().eq_ignore_ascii_case(name)
+}
+
+/// What can stand in a request's target without being encoded.
+fn is_target(text: &[u8]) -> bool {
+    text.iter()
+        .all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#')
+}

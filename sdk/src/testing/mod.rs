@@ -1,0 +1,348 @@
+//! Plugins under plain `cargo test`, without a server: an [`Exchange`] stands in for the host.
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::testing::Exchange;
+//!
+//! #[derive(Default)]
+//! struct Greeter;
+//!
+//! #[plugin]
+//! impl Greeter {
+//!     fn access(&self, request: &mut Request) -> Verdict {
+//!         if request.header("x-name").is_none() {
+//!             return Response::status(400).body("who are you?").into();
+//!         }
+//!         request.set_var("greeted", "yes");
+//!         Verdict::Continue
+//!     }
+//! }
+//!
+//! let mut exchange = Exchange::get("/hello").header("x-name", "Ada");
+//! assert_eq!(Greeter.access(exchange.request()), Verdict::Continue);
+//! assert_eq!(exchange.request().var("greeted").unwrap(), "yes");
+//!
+//! let mut exchange = Exchange::get("/hello");
+//! assert_eq!(Greeter.access(exchange.request()), Response::status(400).body("who are you?").into());
+//! ```
+//!
+//! What a hook has done is read through the same handles that it was given: `exchange.request().path()`,
+//! `exchange.reply().header("etag")`.
+//!
+//! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
+//! lent last: with two in one test, call `request()` again before looking at the first one.
+
+pub(crate) mod host;
+mod world;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use castling_abi::{Number, Property};
+use serde::de::DeserializeOwned;
+
+use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Result, error};
+use world::{Facts, lend};
+
+pub(crate) use world::with_world;
+
+/// A request and its response, with whatever a test says about them.
+///
+/// When it is dropped, a change that was refused and that nobody has looked at ([`Self::refusal`]) fails the test.
+pub struct Exchange {
+    facts: Rc<RefCell<Facts>>,
+    request: Request,
+    reply: Reply,
+}
+
+impl Exchange {
+    /// A `GET` of this target (path, or path and query) from 192.0.2.1 to `example.com`.
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// A request with this method.
+    pub fn new(method: &str, target: &str) -> Self {
+        let exchange = Self {
+            facts: Rc::default(),
+            request: Request::new(),
+            reply: Reply::new(),
+        };
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let exchange = exchange
+            .property(Property::Method, method)
+            .property(Property::Path, path)
+            .property(Property::Host, "example.com")
+            .property(Property::ClientAddress, "192.0.2.1")
+            .property(Property::ClientPort, "50000")
+            .property(Property::Scheme, "http")
+            .property(Property::Protocol, "HTTP/1.1")
+            .property(Property::Listener, "web")
+            .property(Property::Route, "test");
+        match query {
+            Some(query) => exchange.property(Property::Query, query),
+            None => exchange,
+        }
+    }
+
+    /// Adds a header to the request.
+    #[must_use]
+    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let header = (name.to_ascii_lowercase(), value.as_ref().to_vec());
+        self.facts.borrow_mut().request_headers.push(header);
+        self
+    }
+
+    /// Sets the host; `example.com` unless said.
+    #[must_use]
+    pub fn host(self, host: &str) -> Self {
+        self.property(Property::Host, host)
+    }
+
+    /// Sets the client's IP address; 192.0.2.1 unless said.
+    #[must_use]
+    pub fn client_address(self, address: &str) -> Self {
+        self.property(Property::ClientAddress, address)
+    }
+
+    /// Sets the scheme; `http` unless said.
+    #[must_use]
+    pub fn scheme(self, scheme: &str) -> Self {
+        self.property(Property::Scheme, scheme)
+    }
+
+    /// Sets the listener's name; `web` unless said.
+    #[must_use]
+    pub fn listener(self, name: &str) -> Self {
+        self.property(Property::Listener, name)
+    }
+
+    /// Sets the route's name; `test` unless said.
+    #[must_use]
+    pub fn route(self, name: &str) -> Self {
+        self.property(Property::Route, name)
+    }
+
+    /// Sets upstream and peer; none unless said.
+    #[must_use]
+    pub fn upstream(self, name: &str, peer_address: &str) -> Self {
+        self.property(Property::Upstream, name)
+            .property(Property::Peer, peer_address)
+    }
+
+    /// Sets a variable, as another plugin would have.
+    #[must_use]
+    pub fn var(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let (name, value) = (name.as_bytes().to_vec(), value.as_ref().to_vec());
+        self.facts.borrow_mut().vars.insert(name, value);
+        self
+    }
+
+    /// Gives it a response with this status, without headers.
+    #[must_use]
+    pub fn response(self, status: u16) -> Self {
+        self.facts.borrow_mut().response = Some((status, Vec::new()));
+        self
+    }
+
+    /// Adds a header to the response, which is one with status 200 unless said before.
+    #[must_use]
+    pub fn response_header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let header = (name.to_ascii_lowercase(), value.as_ref().to_vec());
+        self.facts
+            .borrow_mut()
+            .response
+            .get_or_insert((200, Vec::new()))
+            .1
+            .push(header);
+        self
+    }
+
+    /// Adds a peer to its upstream.
+    #[must_use]
+    pub fn peer(self, peer: FakePeer) -> Self {
+        self.facts.borrow_mut().peers.push(peer);
+        self
+    }
+
+    /// Bytes of the bodies that were sent and received; 0 unless said.
+    #[must_use]
+    pub fn body_bytes(self, sent: u64, received: u64) -> Self {
+        self.number(Number::BodyBytesSent, sent)
+            .number(Number::BodyBytesReceived, received)
+    }
+
+    /// How long it took; 0 unless said.
+    #[must_use]
+    pub fn duration(self, duration: Duration) -> Self {
+        self.number(Number::DurationMicros, micros(duration))
+    }
+
+    /// How long the upstream took, and how many peers were tried; none unless said.
+    #[must_use]
+    pub fn upstream_duration(self, duration: Duration, tries: u32) -> Self {
+        self.number(Number::UpstreamMicros, micros(duration))
+            .number(Number::Tries, tries.into())
+    }
+
+    /// The request, for a hook and to look at what it has done.
+    pub fn request(&mut self) -> &mut Request {
+        lend(&self.facts);
+        &mut self.request
+    }
+
+    /// The response on its way to the client.
+    pub fn reply(&mut self) -> &mut Reply {
+        lend(&self.facts);
+        &mut self.reply
+    }
+
+    /// Both, for `response_headers`.
+    pub fn request_and_reply(&mut self) -> (&mut Request, &mut Reply) {
+        lend(&self.facts);
+        (&mut self.request, &mut self.reply)
+    }
+
+    /// Passes a chunk through `hook`, which calls `response_body`, and returns what goes on in its place.
+    pub fn pass_chunk(
+        &mut self,
+        data: impl AsRef<[u8]>,
+        is_last: bool,
+        hook: impl FnOnce(&Request, &mut Chunk),
+    ) -> Vec<u8> {
+        lend(&self.facts);
+        let data = data.as_ref();
+        self.facts.borrow_mut().chunk = data.to_vec();
+        hook(&self.request, &mut Chunk::new(data.len(), is_last));
+        std::mem::take(&mut self.facts.borrow_mut().chunk)
+    }
+
+    /// The peers, for `balance`.
+    pub fn peers(&mut self) -> Peers {
+        lend(&self.facts);
+        let (count, tries) = {
+            let peers = &self.facts.borrow().peers;
+            (peers.len(), peers.iter().filter(|peer| peer.tried).count())
+        };
+        Peers::read(
+            u32::try_from(count).unwrap_or(0),
+            u32::try_from(tries).unwrap_or(0),
+        )
+    }
+
+    /// The finished exchange, for `log`.
+    pub fn outcome(&mut self) -> Outcome {
+        lend(&self.facts);
+        Outcome::new()
+    }
+
+    /// The change that the host refused first since the last call, which would make the hook fail.
+    pub fn refusal(&mut self) -> Option<Error> {
+        error::take_noted()
+    }
+
+    /// What the host was given to send: status, header list, body.
+    #[cfg(test)]
+    pub(crate) fn answer(&self) -> Option<(u16, Vec<u8>, Vec<u8>)> {
+        self.facts.borrow().answer.clone()
+    }
+
+    fn property(self, property: Property, value: &str) -> Self {
+        self.facts.borrow_mut().properties[property as usize] = Some(value.as_bytes().to_vec());
+        self
+    }
+
+    fn number(self, number: Number, value: u64) -> Self {
+        self.facts.borrow_mut().numbers[number as usize] = i64::try_from(value).ok();
+        self
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(refused) = error::take_noted() {
+            panic!("a change was refused, which would make the hook fail: {refused}");
+        }
+    }
+}
+
+/// A peer of an [`Exchange`]: weight 1, idle, not tried, unless said.
+#[derive(Clone, Debug)]
+pub struct FakePeer {
+    pub(crate) address: String,
+    pub(crate) weight: u32,
+    pub(crate) active: u32,
+    pub(crate) tried: bool,
+}
+
+impl FakePeer {
+    /// A peer at this address and port.
+    pub fn at(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            weight: 1,
+            active: 0,
+            tried: false,
+        }
+    }
+
+    /// Sets its weight.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets how many requests are under way there.
+    #[must_use]
+    pub fn active(mut self, active: u32) -> Self {
+        self.active = active;
+        self
+    }
+
+    /// Says that the request has tried it before.
+    #[must_use]
+    pub fn tried(mut self) -> Self {
+        self.tried = true;
+        self
+    }
+}
+
+/// A config as `configure` gets it, from JSON. The error is the one that the gateway shows.
+pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
+    crate::config::parse(json.as_bytes())
+}
+
+/// Lets time pass on both clocks of this thread. It stands still otherwise.
+pub fn advance_clock(by: Duration) {
+    with_world(|world| {
+        world.monotonic += by;
+        world.wall += by;
+    });
+}
+
+/// Sets the wall clock of this thread: time since 1970-01-01 UTC.
+pub fn set_wall_clock(now: Duration) {
+    with_world(|world| world.wall = now);
+}
+
+/// The next random numbers of this thread; when they are used up, numbers that are the same in every run.
+pub fn script_random(numbers: impl IntoIterator<Item = u64>) {
+    with_world(|world| world.script_random(numbers));
+}
+
+/// Takes the lines that were logged on this thread.
+pub fn take_log() -> Vec<(crate::log::Level, String)> {
+    with_world(|world| std::mem::take(&mut world.log_lines))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

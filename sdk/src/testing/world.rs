@@ -1,0 +1,92 @@
+//! What the fake host keeps: a world for each thread, facts for each exchange.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use castling_abi::{LogLevel, Number, Property};
+
+use super::FakePeer;
+
+/// What is there without an exchange.
+pub(crate) struct World {
+    pub(crate) config: String,
+    pub(super) monotonic: Duration,
+    pub(super) wall: Duration,
+    random_script: VecDeque<u64>,
+    random_state: u64,
+    pub(super) log_lines: Vec<(LogLevel, String)>,
+    pub(crate) failure: Option<String>,
+    /// The exchange that was lent last.
+    current: Option<Rc<RefCell<Facts>>>,
+}
+
+/// One exchange.
+#[derive(Default)]
+pub(super) struct Facts {
+    /// By [`Property`].
+    pub(super) properties: [Option<Vec<u8>>; Property::ALL.len()],
+    /// By [`Number`].
+    pub(super) numbers: [Option<i64>; Number::ALL.len()],
+    pub(super) request_headers: Section,
+    /// Status and headers; none before the response.
+    pub(super) response: Option<(u16, Section)>,
+    pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
+    pub(super) chunk: Vec<u8>,
+    pub(super) peers: Vec<FakePeer>,
+}
+
+/// Headers, names in lower case.
+pub(super) type Section = Vec<(String, Vec<u8>)>;
+
+impl World {
+    const fn new() -> Self {
+        Self {
+            config: String::new(),
+            monotonic: Duration::from_secs(1_000),
+            wall: Duration::from_secs(1_700_000_000),
+            random_script: VecDeque::new(),
+            random_state: 1,
+            log_lines: Vec::new(),
+            failure: None,
+            current: None,
+        }
+    }
+
+    pub(super) fn script_random(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        self.random_script = numbers.into_iter().collect();
+    }
+
+    /// The script, then SplitMix64: other numbers at every call, the same in every run.
+    pub(super) fn next_random(&mut self) -> u64 {
+        self.random_script.pop_front().unwrap_or_else(|| {
+            self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.random_state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        })
+    }
+}
+
+thread_local! {
+    static WORLD: RefCell<World> = const { RefCell::new(World::new()) };
+}
+
+pub(crate) fn with_world<T>(use_it: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(use_it)
+}
+
+/// Makes `facts` those that the host's functions serve.
+pub(super) fn lend(facts: &Rc<RefCell<Facts>>) {
+    with_world(|world| world.current = Some(Rc::clone(facts)));
+}
+
+/// The exchange that was lent last; one without anything where none was.
+pub(super) fn with_facts<T>(use_them: impl FnOnce(&mut Facts) -> T) -> T {
+    let current = with_world(|world| world.current.clone()).unwrap_or_default();
+    let mut facts = current.borrow_mut();
+    use_them(&mut facts)
+}

@@ -1,0 +1,11 @@
+//! What `#[plugin]` accepts, and what it says where it does not. After a change of a message: `TRYBUILD=overwrite`.
+
+#[test]
+fn plugins_compile_or_say_why_not() {
+    let cases = trybuild::TestCases::new();
+    cases.pass("tests/ui/first_plugin.rs");
+    cases.pass("tests/ui/every_hook.rs");
+    cases.compile_fail("tests/ui/not_a_hook.rs");
+    cases.compile_fail("tests/ui/wrong_signature.rs");
+    cases.compile_fail("tests/ui/wrong_return.rs");
+}

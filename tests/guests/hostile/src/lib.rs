@@ -1,0 +1,99 @@
+//! Does what a plugin must not, where and when a request's headers ask: `x-do` says what, `x-in` in which hook
+//! (`access` when it says nothing).
+
+use std::hint::black_box;
+
+use castling_sdk::prelude::*;
+
+#[derive(Default)]
+struct Hostile;
+
+#[plugin]
+impl Hostile {
+    fn rewrite(&self, request: &mut Request) -> Result<Verdict> {
+        misbehave(request, "rewrite")?;
+        Ok(Verdict::Continue)
+    }
+
+    fn access(&self, request: &mut Request) -> Result<Verdict> {
+        misbehave(request, "access")?;
+        Ok(Verdict::Continue)
+    }
+
+    fn balance(&mut self, request: &Request, peers: &Peers) -> Result<Option<usize>> {
+        misbehave(request, "balance")?;
+        let beyond = wish(request, "x-do") == "peer-beyond-the-end";
+        Ok(beyond.then(|| peers.len() + 1000))
+    }
+
+    fn response_headers(&self, request: &Request, _reply: &mut Reply) -> Result<Verdict> {
+        misbehave(request, "response_headers")?;
+        Ok(Verdict::Continue)
+    }
+
+    fn response_body(&self, request: &Request, _chunk: &mut Chunk) -> Result<()> {
+        misbehave(request, "response_body")
+    }
+
+    fn log(&self, request: &Request, _outcome: &Outcome) -> Result<()> {
+        misbehave(request, "log")
+    }
+}
+
+fn misbehave(request: &Request, hook: &str) -> Result<()> {
+    let place = wish(request, "x-in");
+    let place = if place.is_empty() { "access" } else { &place };
+    if place != hook {
+        return Ok(());
+    }
+    match wish(request, "x-do").as_str() {
+        "panic" => panics_on_purpose(hook),
+        "loop" => loops_for_ever(),
+        "grow" => hoards_memory(),
+        "recurse" => {
+            black_box(recurses_for_ever(1));
+            Ok(())
+        }
+        "fail" => Err(Error::msg(format!("{hook} was asked to fail"))),
+        _ => Ok(()),
+    }
+}
+
+fn wish(request: &Request, header: &str) -> String {
+    let value = request.header(header);
+    value
+        .as_ref()
+        .and_then(|value| value.as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[inline(never)]
+fn panics_on_purpose(hook: &str) -> ! {
+    panic!("{hook} was asked to panic")
+}
+
+#[inline(never)]
+fn loops_for_ever() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+#[inline(never)]
+fn hoards_memory() -> ! {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}
+
+#[inline(never)]
+fn recurses_for_ever(depth: u64) -> u64 {
+    if depth == u64::MAX {
+        return 0;
+    }
+    let room = black_box([depth; 64]);
+    recurses_for_ever(depth + 1) + room[1]
+}

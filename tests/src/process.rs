@@ -1,0 +1,78 @@
+//! What `/proc` says about a process and its children.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal};
+
+/// A process, by its id. It may have ended; then there is nothing to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// Its children whose command line has `word` in it, in the order of their ids.
+    pub fn children_with(self, word: &str) -> Vec<Self> {
+        let Ok(list) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)) else {
+            return Vec::new();
+        };
+        let pids = list
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        let mut found: Vec<Self> = pids
+            .map(Self)
+            .filter(|child| child.arguments().iter().any(|arg| arg == word))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Its command line.
+    pub fn arguments(self) -> Vec<String> {
+        let raw = fs::read(format!("/proc/{}/cmdline", self.0)).unwrap_or_default();
+        let parts = raw.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+        parts
+            .map(|part| String::from_utf8_lossy(part).into_owned())
+            .collect()
+    }
+
+    /// Open descriptors. 0 when it has ended.
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
+    }
+
+    /// Resident memory now, KiB. 0 when it has ended.
+    pub fn resident_kib(self) -> u64 {
+        self.status_number("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, KiB. 0 when it has ended.
+    pub fn peak_resident_kib(self) -> u64 {
+        self.status_number("VmHWM:")
+    }
+
+    /// False when there is no such process or it is a zombie.
+    pub fn is_alive(self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        status
+            .lines()
+            .any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+    }
+
+    /// Sends a signal; nothing happens when the process has ended.
+    pub fn signal(self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
+            let _ended_before = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    fn status_number(self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap_or_default();
+        line.split_ascii_whitespace()
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0)
+    }
+}

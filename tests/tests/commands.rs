@@ -1,0 +1,160 @@
+//! The command line, as an operator meets it.
+
+use castling_tests::command::{castling, run};
+use castling_tests::{Proxy, castling_bin, origin, plugin, workspace_root};
+
+const TWO_ROUTES: &str = r#"
+    [plugins.auth]
+    wasm = "{plugins}/token_auth.wasm"
+    config = { header = "x-token", tokens = ["s3cret"] }
+
+    [listeners.web]
+    bind = "{listen}"
+
+    [upstreams.app]
+    peers = ["{app}"]
+
+    [[routes]]
+    name = "private"
+    path = "/private"
+    plugins = ["auth"]
+    upstream = "app"
+
+    [[routes]]
+    name = "public"
+    upstream = "app"
+"#;
+
+#[test]
+fn check_tells_what_would_run_and_binds_nothing() {
+    let proxy = Proxy::with_config(TWO_ROUTES)
+        .origin("app", origin::text("hello"))
+        .start();
+    // The gateway itself has the ports.
+    let said = proxy.check().expect_success().stdout;
+    for fact in ["web", "private", "public", "auth", "access", "app", "ok"] {
+        assert!(said.contains(fact), "no {fact:?} in {said}");
+    }
+}
+
+#[test]
+fn reload_tells_which_generation_serves() {
+    let proxy = Proxy::with_config(TWO_ROUTES)
+        .origin("app", origin::text("hello"))
+        .start();
+    let said = proxy.reload().expect_success().stdout;
+    assert!(said.contains("generation 2 serves (2 workers)"), "{said}");
+}
+
+#[test]
+fn status_tells_workers_and_plugins() {
+    let proxy = Proxy::with_config(TWO_ROUTES)
+        .origin("app", origin::text("hello"))
+        .start();
+    for _ in 0..7 {
+        assert_eq!(proxy.get("/").text(), "hello");
+        assert_eq!(proxy.get("/private").status, 401);
+    }
+    let status = proxy.status();
+    let of_each = |key| -> Vec<u64> {
+        let workers = status["workers"].as_array().expect("a list of workers");
+        workers
+            .iter()
+            .map(|worker| worker[key].as_u64().expect("a number"))
+            .collect()
+    };
+    let running: Vec<u64> = proxy
+        .workers()
+        .into_iter()
+        .map(|worker| u64::from(worker.0))
+        .collect();
+    let mut pids = of_each("pid");
+    pids.sort_unstable();
+    assert_eq!(pids, running);
+    assert_eq!(of_each("requests").iter().sum::<u64>(), 14);
+    let auth = &status["plugins"][0];
+    assert_eq!(
+        (&auth["name"], &auth["calls"], &auth["traps"]),
+        (&"auth".into(), &7.into(), &0.into())
+    );
+    let table = proxy.command("status", &[]).expect_success().stdout;
+    assert!(
+        running.iter().all(|pid| table.contains(&pid.to_string())),
+        "{table}"
+    );
+}
+
+#[test]
+fn reload_and_stop_reach_a_gateway_whose_config_has_become_bad() {
+    let mut proxy = Proxy::with_config(TWO_ROUTES)
+        .origin("app", origin::text("hello"))
+        .start();
+    let said = proxy
+        .reload_with("[listeners.web]\nbind = 5\n")
+        .expect_refusal()
+        .stderr;
+    assert!(said.contains("castling.toml:2:8: "), "{said}");
+    proxy.command("stop", &[]).expect_success();
+    assert_eq!(proxy.until_ended(), Some(0));
+}
+
+#[test]
+fn commands_without_a_gateway_say_so() {
+    let setup = Proxy::with_config(
+        r#"
+        [listeners.web]
+        bind = "127.0.0.1:1"
+
+        [upstreams.app]
+        peers = ["127.0.0.1:2"]
+
+        [[routes]]
+        upstream = "app"
+        "#,
+    );
+    let (dir, config) = setup.written();
+    for verb in ["reload", "status", "stop"] {
+        let said = castling(verb, &config, &[]).expect_refusal().stderr;
+        assert!(said.contains("no gateway is running"), "{verb}: {said}");
+    }
+    drop(dir);
+}
+
+#[test]
+fn inspect_tells_what_a_module_is() {
+    let mut inspect = std::process::Command::new(castling_bin());
+    inspect
+        .args(["plugin", "inspect"])
+        .arg(plugin("token_auth"));
+    let said = run(inspect, castling_tests::DEADLINE)
+        .expect_success()
+        .stdout;
+    for fact in [
+        "token-auth",
+        "access",
+        "castling_configure",
+        "castling.header_get",
+    ] {
+        assert!(said.contains(fact), "no {fact:?} in {said}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_gets_the_usage() {
+    let mut nonsense = std::process::Command::new(castling_bin());
+    nonsense.arg("walk");
+    let outcome = run(nonsense, castling_tests::DEADLINE);
+    assert_eq!(outcome.code, Some(2));
+    assert!(
+        outcome.stderr.contains("Usage: castling"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn the_configs_that_ship_are_right() {
+    for config in ["examples/first-plugin/castling.toml", "conf/demo.toml"] {
+        castling("check", &workspace_root().join(config), &[]).expect_success();
+    }
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask build` and `build-plugin`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command::{self, say};
+use crate::guest_toolchain::GuestToolchain;
+use crate::workspace::Workspace;
+
+/// Leaves in `dist/` what a user would install, and in `target/test-guests` the plugins that only tests use.
+pub(crate) fn all(workspace: &Workspace) -> Result<()> {
+    let started = Instant::now();
+    let toolchain = GuestToolchain::find(workspace)?;
+
+    say!("building the plugins");
+    let shipped = Out::Folder(workspace.dist.join("plugins"));
+    for dir in workspace.plugins()? {
+        plugin(&toolchain, workspace, &dir, &shipped)?;
+    }
+    let for_tests = Out::Folder(workspace.test_guests.clone());
+    for dir in workspace.guests_of_tests()? {
+        plugin(&toolchain, workspace, &dir, &for_tests)?;
+    }
+
+    gateway(workspace)?;
+    say!(
+        "built {} in {:.1} s",
+        workspace.dist.display(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Where a built plugin goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Out {
+    /// Under the crate's name, `-` turned to `_`.
+    Folder(PathBuf),
+    File(PathBuf),
+}
+
+/// Builds the plugin crate in `dir`. The module's file is written only when it differs.
+pub(crate) fn plugin(
+    toolchain: &GuestToolchain,
+    workspace: &Workspace,
+    dir: &Path,
+    out: &Out,
+) -> Result<()> {
+    let dir =
+        fs::canonicalize(dir).with_context(|| format!("no plugin crate in {}", dir.display()))?;
+    if !dir.join("Cargo.toml").exists() {
+        bail!("no plugin crate in {}: it has no Cargo.toml", dir.display());
+    }
+
+    // Two crates of one name would overwrite each other's module between cargo's end and the copy.
+    fs::create_dir_all(&workspace.guests)
+        .with_context(|| format!("cannot create {}", workspace.guests.display()))?;
+    let lock = File::create(workspace.guests.join("build.lock"))
+        .context("cannot create the lock of the plugins")?;
+    lock.lock().context("cannot lock the plugins' folder")?;
+
+    let mut cargo = toolchain.cargo(workspace, &dir);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    if workspace.has_member(&dir) {
+        cargo.arg("--locked"); // the guests' compiler is no reason to resolve anew
+    }
+    let messages = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !messages.status.success() {
+        bail!("the plugin in {} does not build", dir.display());
+    }
+    let built = module_of(&String::from_utf8_lossy(&messages.stdout))
+        .with_context(|| format!("the crate in {} has no library", dir.display()))?;
+
+    let file = match out {
+        Out::Folder(folder) => folder.join(built.file_name().context("the module has no name")?),
+        Out::File(file) => file.clone(),
+    };
+    let changed = command::copy_if_changed(&built, &file)?;
+    let size = fs::metadata(&file)
+        .map(|metadata| metadata.len())
+        .unwrap_or_default();
+    let note = if changed { "" } else { ", as it was" };
+    say!(
+        "plugin {} ({} KiB{note})",
+        workspace.shown(&file),
+        size.div_ceil(1024)
+    );
+    Ok(())
+}
+
+fn gateway(workspace: &Workspace) -> Result<()> {
+    let built = workspace.target.join("release/castling");
+    let patience = if built.exists() {
+        ""
+    } else {
+        " (3 to 5 minutes on two cores, most of it for wasmtime)"
+    };
+    say!("building the gateway{patience}");
+    let mut cargo = command::cargo();
+    cargo
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "castling",
+            "--target-dir",
+        ])
+        .arg(&workspace.target);
+    cargo
+        .arg("--manifest-path")
+        .arg(workspace.root.join("Cargo.toml"));
+    if !command::succeeds(&mut cargo)? {
+        bail!("the gateway does not build");
+    }
+    command::copy_if_changed(&built, &workspace.gateway())?;
+    Ok(())
+}
+
+/// The last Wasm file among cargo's messages: dependencies come before the crate.
+fn module_of(messages: &str) -> Option<PathBuf> {
+    let artifacts = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    artifacts
+        .filter_map(|message| {
+            let files = message["filenames"].as_array()?;
+            files
+                .iter()
+                .filter_map(Value::as_str)
+                .find(|file| file.ends_with(".wasm"))
+                .map(PathBuf::from)
+        })
+        .next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_found_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","filenames":["/t/libserde.rlib"]}
+not JSON
+{"reason":"compiler-artifact","filenames":["/t/token_auth.d","/t/token_auth.wasm"]}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            module_of(messages),
+            Some(PathBuf::from("/t/token_auth.wasm"))
+        );
+        assert_eq!(module_of("{}"), None);
+    }
+}

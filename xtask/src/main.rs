@@ -1,0 +1,89 @@
+//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`.
+
+mod build;
+mod command;
+mod count;
+mod demo;
+mod guest_toolchain;
+mod library_source;
+mod test;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::guest_toolchain::GuestToolchain;
+use crate::workspace::Workspace;
+
+/// Developer commands of Castling. Each sets up what is missing and says what it is doing.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the gateway and the plugins: leaves dist/castling and dist/plugins/NAME.wasm
+    Build,
+    /// Build a plugin crate that may lie anywhere, as the shipped ones are built
+    ///
+    /// For machines without the wasm32 target; where it is there, this does the same as
+    /// `cargo build --release --target wasm32-unknown-unknown`.
+    BuildPlugin {
+        /// The folder with the plugin's Cargo.toml
+        dir: PathBuf,
+        /// Where to write the module
+        #[arg(long, value_name = "FILE.wasm")]
+        out: PathBuf,
+    },
+    /// Build, then run a gateway with two origins on this machine until Ctrl-C
+    Demo {
+        /// Port of the gateway on 127.0.0.1
+        #[arg(long, default_value_t = demo::DEFAULT_PORT)]
+        port: u16,
+    },
+    /// Run every test there is: format, lints, docs, unit tests, doc tests, end to end
+    ///
+    /// Ends with a line that counts what ran. The exit code is 0 when nothing failed.
+    Test {
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+        /// Leave out format, lints and docs
+        #[arg(long)]
+        skip_lints: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::of_this_program()?;
+    match task {
+        Task::Build => build::all(&workspace)?,
+        Task::BuildPlugin { dir, out } => {
+            let toolchain = GuestToolchain::find(&workspace)?;
+            build::plugin(&toolchain, &workspace, &dir, &build::Out::File(out))?;
+        }
+        Task::Demo { port } => demo::run(&workspace, port)?,
+        Task::Test { filter, skip_lints } => {
+            return test::run(&workspace, filter.as_deref(), skip_lints);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
