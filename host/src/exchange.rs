@@ -166,11 +166,8 @@ impl Exchange {
         }
     }
 
-    /// Appends the request line as the client sent it; false when it sent none that could be read.
+    /// Appends the request line as the client sent it.
     pub fn write_request_line(&self, out: &mut Vec<u8>) -> bool {
-        if self.stage == Stage::Idle {
-            return false;
-        }
         let (method, path, query) = &self.original;
         out.extend_from_slice(method.as_str().as_bytes());
         out.push(b' ');

@@ -1,5 +1,6 @@
 //! The life of one request, from its head to its line in the log.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,21 +8,47 @@ use std::time::Duration;
 use bytes::Bytes;
 use castling_abi::Hook;
 use http::{Method, StatusCode, Version, header};
+use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
-use crate::alarm::Elapsed;
-use crate::connection::Connection;
+use crate::alarm::{Alarm, Alarms, Elapsed};
 use crate::error::{ClientError, Error, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
-use crate::gateway::Gateway;
 use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::phase::{self, Plan, Verdict};
+use crate::socket::{self, Reader, Writer};
 use crate::upstream::{self, ClientSide, RequestBody, forwarded};
 use crate::wasm::{PinnedInstances, Step};
+use crate::worker::Worker;
 
-/// What becomes of the client's connection.
+/// A client's connection, as its requests use it.
+pub struct Client {
+    pub reader: Reader,
+    pub writer: Writer,
+    pub read_alarm: Alarm,
+    pub write_alarm: Alarm,
+    /// Used for one request after the other.
+    pub exchange: Box<Exchange>,
+    pub address: SocketAddr,
+}
+
+impl Client {
+    pub fn new(stream: TcpStream, address: SocketAddr, alarms: &Alarms) -> Self {
+        let (reader, writer) = socket::split(stream);
+        Self {
+            reader,
+            writer,
+            read_alarm: alarms.alarm(),
+            write_alarm: alarms.alarm(),
+            exchange: Exchange::idle(),
+            address,
+        }
+    }
+}
+
+/// What becomes of the client's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// The next request may follow.
@@ -34,10 +61,10 @@ pub enum Fate {
 
 /// Serves one request. Always leaves a line in the access log, whatever happened.
 pub async fn run(
-    connection: &mut Connection,
+    client: &mut Client,
     request: ParsedRequest,
     listener: &Listener,
-    gateway: &Gateway,
+    worker: &Worker,
 ) -> Fate {
     let ParsedRequest {
         mut head,
@@ -46,14 +73,14 @@ pub async fn run(
         expect_continue,
     } = request;
     head.headers.remove_hop_by_hop();
-    let Connection {
+    let Client {
         reader,
         writer,
         read_alarm,
         write_alarm,
         exchange,
         address,
-    } = connection;
+    } = client;
     exchange.begin(head, *address, &listener.name);
     let mut body = RequestBody::new(
         body,
@@ -76,7 +103,7 @@ pub async fn run(
         plan: Rc::clone(&listener.router.unrouted),
         pinned: PinnedInstances::default(),
         listener,
-        gateway,
+        worker,
     };
     let fate = flow.serve().await;
     flow.log().await;
@@ -85,27 +112,27 @@ pub async fn run(
 
 /// Answers a head that could not be read. There is no request, so no plugin sees it.
 pub async fn refuse(
-    connection: &mut Connection,
+    client: &mut Client,
     error: HeadError,
     listener: &Listener,
-    gateway: &Gateway,
+    worker: &Worker,
 ) -> Fate {
-    let exchange = &mut connection.exchange;
-    exchange.begin_unread(connection.address, &listener.name);
+    let exchange = &mut client.exchange;
+    exchange.begin_unread(client.address, &listener.name);
     let Answer {
         status,
         headers,
         body,
     } = reply::plain(error.status());
-    debug!(client = %connection.address, status = status.as_u16(), "request refused: {error}");
+    debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     let to = ReplyTo {
         method: &Method::GET,
         version: Version::HTTP_11,
         keep_alive: false,
-        date: &gateway.date(),
+        date: &worker.date(),
     };
     http1::write_response_head(
-        connection.writer.small(),
+        client.writer.small(),
         status,
         &headers,
         BodyLength::Sized(body.len() as u64),
@@ -113,12 +140,12 @@ pub async fn refuse(
     );
     exchange.reply.status = status;
     exchange.tally.body_bytes_sent = body.len() as u64;
-    connection.writer.push(body);
-    let sent = connection
+    client.writer.push(body);
+    let sent = client
         .write_alarm
-        .limit(listener.send_timeout, connection.writer.flush())
+        .limit(listener.send_timeout, client.writer.flush())
         .await;
-    gateway.add_to_access_log(exchange);
+    worker.add_to_access_log(exchange);
     match sent {
         Ok(Ok(())) => Fate::Linger,
         Ok(Err(_)) | Err(Elapsed) => Fate::Close,
@@ -135,7 +162,7 @@ struct Flow<'a> {
     plan: Rc<Plan>,
     pinned: PinnedInstances,
     listener: &'a Listener,
-    gateway: &'a Gateway,
+    worker: &'a Worker,
 }
 
 /// Where the response's body comes from.
@@ -180,7 +207,7 @@ impl Flow<'_> {
         {
             Verdict::Answer(answer) => Ok(self.take(answer)),
             Verdict::Proxy(idx) => {
-                let upstream = self.gateway.upstream(idx);
+                let upstream = self.worker.upstream(idx);
                 let client = self.exchange.client.ip();
                 self.exchange.stage = Stage::Balance;
                 self.exchange.upstream = Some(upstream.name.clone());
@@ -288,9 +315,9 @@ impl Flow<'_> {
     /// Returns in which form the body must follow.
     fn write_head(&mut self, length: BodyLength) -> BodyLength {
         // Only a body that the client was told to send is worth waiting for.
-        let may_keep = self.keep_alive && !self.gateway.is_draining();
+        let may_keep = self.keep_alive && !self.worker.is_draining();
         let keep_alive = may_keep && (self.client.body.is_read() || !self.client.body.is_unasked());
-        let date = self.gateway.date();
+        let date = self.worker.date();
         let to = ReplyTo {
             method: &self.method,
             version: self.version,
@@ -417,7 +444,7 @@ impl Flow<'_> {
                 .await;
         }
         self.pinned.release().await;
-        self.gateway.add_to_access_log(self.exchange);
+        self.worker.add_to_access_log(self.exchange);
     }
 }
 

@@ -1,47 +1,30 @@
 //! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use castling_abi::Hook;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
 use crate::alarm::Alarms;
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config};
-use crate::exchange::Exchange;
 use crate::listener::{self, Listener};
 use crate::log::{self, AccessLog};
 use crate::phase::{Plan, Router, UpstreamIdx};
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
 use crate::wasm::{Engine, HookError, Plugin, PluginStatus, Step};
+use crate::worker::Worker;
 
 pub struct Gateway {
     config: Rc<Config>,
     plugins: BTreeMap<String, Rc<Plugin>>,
-    upstreams: Vec<Rc<Upstream>>,
     listeners: BTreeMap<String, Rc<Listener>>,
-    alarms: Alarms,
-    access_log: Option<Rc<AccessLog>>,
-    traffic: Traffic,
-    draining: Cell<bool>,
-    drain_began: Notify,
-    date: RefCell<Date>,
-}
-
-#[derive(Default)]
-struct Traffic {
-    connections: Cell<usize>,
-    requests_active: Cell<usize>,
-    requests_total: Cell<u64>,
-    /// The last connection has ended.
-    quiet: Notify,
+    worker: Rc<Worker>,
 }
 
 /// One worker's part of `castling status`.
@@ -93,23 +76,13 @@ impl Gateway {
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
-            upstreams: parts.upstreams.into_values().collect(),
-            alarms,
-            access_log,
-            traffic: Traffic::default(),
-            draining: Cell::new(false),
-            drain_began: Notify::new(),
-            date: RefCell::default(),
+            worker: Worker::new(parts.upstreams.into_values().collect(), alarms, access_log),
             config,
         }))
     }
 
     /// Starts to accept on a bound and listening socket of this listener.
-    pub fn accept(
-        self: &Rc<Self>,
-        listener: &str,
-        socket: std::net::TcpListener,
-    ) -> io::Result<()> {
+    pub fn accept(&self, listener: &str, socket: std::net::TcpListener) -> io::Result<()> {
         let Some(listener) = self.listeners.get(listener) else {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -118,56 +91,22 @@ impl Gateway {
         };
         socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        self.spawn(listener::accept(
-            socket,
-            Rc::clone(listener),
-            Rc::clone(self),
-        ));
+        let accept = listener::accept(socket, Rc::clone(listener), Rc::clone(&self.worker));
+        tokio::task::spawn_local(accept);
         Ok(())
     }
 
-    /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left then
-    /// ends with the process.
+    /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
+    /// then ends with the process.
     pub async fn drain(&self, timeout: Duration) {
-        self.draining.set(true);
-        self.drain_began.notify_waiters();
-        let quiet = async {
-            while self.traffic.connections.get() > 0 {
-                self.traffic.quiet.notified().await;
-            }
-        };
-        if tokio::time::timeout(timeout, quiet).await.is_err() {
-            let (connections, requests) = (
-                self.traffic.connections.get(),
-                self.traffic.requests_active.get(),
-            );
-            tracing::warn!(
-                connections,
-                requests,
-                "drain time-out: what is left is closed"
-            );
-        }
-        if let Some(access_log) = &self.access_log {
-            access_log.flush();
-        }
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// Resolves when [`Self::drain`] is called.
-    pub async fn drain_begins(&self) {
-        if !self.draining.get() {
-            self.drain_began.notified().await;
-        }
+        self.worker.drain(timeout).await;
     }
 
     pub fn status(&self) -> GatewayStatus {
         GatewayStatus {
-            connections: self.traffic.connections.get(),
-            requests_active: self.traffic.requests_active.get(),
-            requests_total: self.traffic.requests_total.get(),
+            connections: self.worker.connections(),
+            requests_active: self.worker.requests_active(),
+            requests_total: self.worker.requests_total(),
             plugins: self
                 .plugins
                 .values()
@@ -178,60 +117,7 @@ impl Gateway {
 
     pub fn reopen_logs(&self) {
         log::reopen();
-        if let Some(access_log) = &self.access_log {
-            access_log.reopen();
-        }
-    }
-
-    /// Runs a task of this worker.
-    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        tokio::task::spawn_local(task);
-    }
-
-    pub fn alarms(&self) -> &Alarms {
-        &self.alarms
-    }
-
-    /// The upstream that a plan names.
-    pub fn upstream(&self, idx: UpstreamIdx) -> &Rc<Upstream> {
-        &self.upstreams[idx.0]
-    }
-
-    pub fn add_to_access_log(&self, exchange: &Exchange) {
-        if let Some(access_log) = &self.access_log {
-            access_log.add(exchange);
-        }
-    }
-
-    pub fn connection_opened(&self) {
-        self.traffic
-            .connections
-            .set(self.traffic.connections.get() + 1);
-    }
-
-    pub fn connection_closed(&self) {
-        self.traffic
-            .connections
-            .set(self.traffic.connections.get() - 1);
-        if self.traffic.connections.get() == 0 {
-            self.traffic.quiet.notify_one();
-        }
-    }
-
-    /// Counts a request as under way until what it returns is dropped.
-    pub fn count_request(self: &Rc<Self>) -> UnderWay {
-        self.traffic
-            .requests_total
-            .set(self.traffic.requests_total.get() + 1);
-        self.traffic
-            .requests_active
-            .set(self.traffic.requests_active.get() + 1);
-        UnderWay(Rc::clone(self))
-    }
-
-    /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
-    pub fn date(&self) -> [u8; 29] {
-        self.date.borrow_mut().now()
+        self.worker.reopen_access_log();
     }
 
     /// What runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
@@ -247,7 +133,7 @@ impl Gateway {
             for plan in listener.router.plans() {
                 let route = plan.route.as_deref().unwrap_or_default();
                 let target = match plan.upstream {
-                    Some(idx) => format!("upstream {}", self.upstream(idx).name),
+                    Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
                     None => "content of its plugins".to_owned(),
                 };
                 let _ = writeln!(text, "  route {route} -> {target}");
@@ -265,7 +151,7 @@ impl Gateway {
                 manifest.name, manifest.version
             );
         }
-        for upstream in &self.upstreams {
+        for upstream in self.worker.upstreams() {
             let peers: Vec<String> = upstream
                 .balancer
                 .peers()
@@ -275,16 +161,6 @@ impl Gateway {
             let _ = writeln!(text, "upstream {}: {}", upstream.name, peers.join(", "));
         }
         text
-    }
-}
-
-/// A request under way.
-pub struct UnderWay(Rc<Gateway>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let active = &self.0.traffic.requests_active;
-        active.set(active.get() - 1);
     }
 }
 
@@ -417,36 +293,4 @@ fn configure_error(config: &Config, name: &str, error: &HookError) -> String {
     let place = key.and_then(|path| config::place_in_plugin_config(config, name, path));
     let place = place.unwrap_or_else(|| config.plugins[name].place.clone());
     format!("{place}: plugin {name}: {said}")
-}
-
-/// The date as text, and the second that it is of.
-struct Date {
-    second: u64,
-    text: [u8; 29],
-}
-
-impl Default for Date {
-    fn default() -> Self {
-        Self {
-            second: 0,
-            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
-        }
-    }
-}
-
-impl Date {
-    fn now(&mut self) -> [u8; 29] {
-        let now = SystemTime::now();
-        let second = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        if second != self.second {
-            let text = httpdate::fmt_http_date(now);
-            if let Ok(text) = text.as_bytes().try_into() {
-                self.second = second;
-                self.text = text;
-            }
-        }
-        self.text
-    }
 }

@@ -22,6 +22,7 @@ mod process;
 mod socket;
 mod upstream;
 mod wasm;
+mod worker;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -6,6 +6,8 @@ use std::io::{self, IoSlice};
 use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -96,8 +98,8 @@ impl Reader {
         }
     }
 
-    /// Whether an idle connection is still good: nothing came, not even its end. Costs no system call unless something
-    /// did.
+    /// Whether an idle connection is still good: nothing came, not even its end, as far as the event loop has heard.
+    /// Costs no system call unless something did.
     pub fn is_quiet(&self) -> bool {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         if !self.buf.is_empty() {
@@ -105,11 +107,19 @@ impl Reader {
         }
         match self.half.as_ref().poll_read_ready(&mut cx) {
             Poll::Pending => true,
-            // Readiness may be stale; a read tells.
-            Poll::Ready(_) => {
-                matches!(self.half.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            }
+            // Readiness may be stale.
+            Poll::Ready(_) => self.is_quiet_now(),
         }
+    }
+
+    /// The same, as the kernel knows it at this moment; one system call.
+    pub fn is_quiet_now(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.buf.is_empty()
+            && matches!(
+                rustix::net::recv(self.half.as_ref(), &mut [0_u8; 1], flags),
+                Err(Errno::AGAIN)
+            )
     }
 }
 

@@ -233,15 +233,14 @@ impl Proxy {
             .collect()
     }
 
-    /// Waits until the log has `text`; all of the log from its first line with it on.
+    /// Waits until the log has `text`; the event with it, which may have several lines (a backtrace).
     #[track_caller]
     pub fn until_log_has(&self, text: &str) -> String {
         let start = Instant::now();
         loop {
             let log = self.log();
-            if let Some(at) = log.find(text) {
-                let line_start = log[..at].rfind('\n').map_or(0, |newline| newline + 1);
-                return log[line_start..].to_owned();
+            if let Some(event) = events(&log).into_iter().find(|event| event.contains(text)) {
+                return event;
             }
             assert!(
                 start.elapsed() < DEADLINE,
@@ -302,4 +301,19 @@ impl Drop for Proxy {
             );
         }
     }
+}
+
+/// The events of a log: each begins with its time, at the begin of a line.
+fn events(log: &str) -> Vec<String> {
+    let mut events: Vec<String> = Vec::new();
+    for line in log.lines() {
+        match events.last_mut() {
+            Some(event) if !line.starts_with("20") => {
+                event.push('\n');
+                event.push_str(line);
+            }
+            _ => events.push(line.to_owned()),
+        }
+    }
+    events
 }

@@ -90,6 +90,9 @@ fn what_is_no_variables_name_is_refused() {
 #[test]
 fn every_end_of_a_request_has_its_line() {
     let config = r#"
+        [workers]
+        count = 1
+
         [access_log]
         file = "{dir}/access.log"
         format = "$status $path"

@@ -133,7 +133,7 @@ fn inspect_tells_what_a_module_is() {
         "token-auth",
         "access",
         "castling_configure",
-        "castling.header_get",
+        "castling.answer",
     ] {
         assert!(said.contains(fact), "no {fact:?} in {said}");
     }

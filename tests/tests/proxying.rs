@@ -1,5 +1,8 @@
 //! HTTP/1.1 through the gateway: methods, bodies, framing, headers, connections.
 
+use std::io::{Read, Write};
+use std::time::Duration;
+
 use castling_tests::body::{self, Stuff};
 use castling_tests::{Proxy, block_on, client, origin, raw_origin, until, within};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -116,6 +119,42 @@ fn a_body_streams_before_it_is_whole() {
     assert_eq!(client.read_exact(11).unwrap(), b"6\r\nsecond\r\n");
     client.send("0\r\n\r\n");
     assert_eq!(client.read_exact(5).unwrap(), b"0\r\n\r\n");
+}
+
+#[test]
+fn a_response_that_begins_early_does_not_cut_the_upload() {
+    // The origin answers from the begin on, a byte for each piece that it reads, and ends when the request ends.
+    let proxy = Proxy::before(raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut end = Vec::new();
+        while !end.ends_with(b"\r\n0\r\n\r\n") {
+            let mut piece = [0; 16 * 1024];
+            let read = connection.socket().read(&mut piece);
+            let read = read.map_err(|error| error.to_string())?;
+            end.extend_from_slice(&piece[..read]);
+            end.drain(..end.len().saturating_sub(8));
+            connection.send("1\r\ny\r\n");
+            // Slower than the client, so that the upload's end waits in the gateway while the response goes on.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        connection.send("0\r\n\r\n");
+        Ok(())
+    }));
+    for _ in 0..2 {
+        let mut client = proxy.raw();
+        let mut upload = client.socket().try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+            upload
+                .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            (0..16).try_for_each(|_| upload.write_all(chunk.repeat(1024).as_bytes()))?;
+            upload.write_all(b"0\r\n\r\n")
+        });
+        let reply = client.read_reply();
+        assert!(reply.body.iter().all(|byte| *byte == b'y'));
+        sending.join().unwrap().unwrap();
+    }
 }
 
 #[test]
@@ -398,10 +437,9 @@ fn a_slow_reader_holds_the_origin_back() {
 
 #[test]
 fn a_hundred_clients_are_served_at_once() {
-    let proxy = Proxy::before(origin::answering_after(
-        std::time::Duration::from_millis(200),
-        |_| Response::new(body::full("late")),
-    ));
+    let proxy = Proxy::before(origin::answering_after(Duration::from_millis(200), |_| {
+        Response::new(body::full("late"))
+    }));
     let address = proxy.address();
     let start = std::time::Instant::now();
     block_on(within(

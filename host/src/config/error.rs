@@ -22,7 +22,8 @@ impl ConfigErrors {
     }
 
     /// Each of them, in the order of the files.
-    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }

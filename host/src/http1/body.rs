@@ -118,17 +118,6 @@ impl BodyDecoder {
         matches!(self.state, State::End)
     }
 
-    /// Bytes still to come, where that is known.
-    pub fn remaining(&self) -> Option<u64> {
-        match self.state {
-            State::End => Some(0),
-            State::Sized { remaining } => Some(remaining),
-            State::Line(_) | State::Chunk { .. } | State::Trailers { .. } | State::UntilClose => {
-                None
-            }
-        }
-    }
-
     /// The fields after a chunked body, once; `None` when there were none. Without those that may not stand there.
     pub fn take_trailers(&mut self) -> Option<Headers> {
         self.trailers.take()
@@ -325,12 +314,10 @@ mod tests {
             Err(BodyError::Truncated)
         );
         let mut decoder = BodyDecoder::new(BodyLength::Sized(3));
-        assert_eq!(decoder.remaining(), Some(3));
         assert_eq!(
             decoder.decode(&mut BytesMut::from("a")),
             Ok(Decoded::Data("a".into()))
         );
-        assert_eq!(decoder.remaining(), Some(2));
         assert_eq!(decoder.decode(&mut BytesMut::new()), Ok(Decoded::NeedMore));
     }
 

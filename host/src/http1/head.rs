@@ -46,8 +46,6 @@ pub struct ParsedRequest {
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
-    /// `HTTP_10` or `HTTP_11`.
-    pub version: Version,
     pub headers: Headers,
 }
 

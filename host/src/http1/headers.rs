@@ -83,6 +83,7 @@ impl Headers {
     }
 
     /// Keeps the fields for which `keep` is true.
+    #[cfg(test)]
     pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
         self.0.retain(|(name, value)| keep(name, value));
     }

@@ -52,11 +52,7 @@ pub fn parse_response(
     let body = framing::response_body(&mut headers, version, status, request_method)?;
     let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(&headers, version);
     Ok(Some(ParsedResponse {
-        head: ResponseHead {
-            status,
-            version,
-            headers,
-        },
+        head: ResponseHead { status, headers },
         body,
         keep_alive,
     }))

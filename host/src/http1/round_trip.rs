@@ -4,9 +4,10 @@ use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use proptest::prelude::*;
 
+use super::encode::ResponseFraming;
 use super::{
-    BodyLength, HeadLimits, HeadProgress, Headers, ReplyTo, ResponseFraming, parse_request,
-    parse_response, write_request_head, write_response_head,
+    BodyLength, HeadLimits, HeadProgress, Headers, ReplyTo, parse_request, parse_response,
+    write_request_head, write_response_head,
 };
 
 const LIMITS: HeadLimits = HeadLimits {

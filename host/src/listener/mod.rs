@@ -14,8 +14,8 @@ use tracing::{debug, warn};
 
 use crate::config;
 use crate::connection;
-use crate::gateway::Gateway;
 use crate::phase::Router;
+use crate::worker::Worker;
 
 pub struct Listener {
     pub name: Arc<str>,
@@ -56,21 +56,21 @@ impl Listener {
 
 /// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
 /// generation.
-pub async fn accept(socket: TcpListener, listener: Rc<Listener>, gateway: Rc<Gateway>) {
-    while !gateway.is_draining() {
+pub async fn accept(socket: TcpListener, listener: Rc<Listener>, worker: Rc<Worker>) {
+    while !worker.is_draining() {
         if listener.connections.get() >= listener.max_connections {
             tokio::select! {
                 () = listener.room.notified() => continue,
-                () = gateway.drain_begins() => return,
+                () = worker.drain_begins() => return,
             }
         }
         let accepted = tokio::select! {
             biased;
-            () = gateway.drain_begins() => return,
+            () = worker.drain_begins() => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => admit(stream, address, &listener, &gateway),
+            Ok((stream, address)) => admit(stream, address, &listener, &worker),
             Err(error) => {
                 if let Some(pause) = pause_after(&error) {
                     warn!(listener = %listener.name, "connections wait: {error}");
@@ -88,14 +88,14 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
     exhausted.contains(&errno).then_some(PAUSE)
 }
 
-fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, gateway: &Rc<Gateway>) {
+fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, worker: &Rc<Worker>) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(client = %address, "connection ended at once: {error}");
         return;
     }
-    let counted = Counted::new(listener, gateway);
-    let serve = connection::serve(stream, address, Rc::clone(listener), Rc::clone(gateway));
-    gateway.spawn(async move {
+    let counted = Counted::new(listener, worker);
+    let serve = connection::serve(stream, address, Rc::clone(listener), Rc::clone(worker));
+    tokio::task::spawn_local(async move {
         serve.await;
         drop(counted);
     });
@@ -104,16 +104,16 @@ fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, gatewa
 /// An open connection, counted until it is dropped, also by a panic.
 struct Counted {
     listener: Rc<Listener>,
-    gateway: Rc<Gateway>,
+    worker: Rc<Worker>,
 }
 
 impl Counted {
-    fn new(listener: &Rc<Listener>, gateway: &Rc<Gateway>) -> Self {
+    fn new(listener: &Rc<Listener>, worker: &Rc<Worker>) -> Self {
         listener.connections.set(listener.connections.get() + 1);
-        gateway.connection_opened();
+        worker.connection_opened();
         Self {
             listener: Rc::clone(listener),
-            gateway: Rc::clone(gateway),
+            worker: Rc::clone(worker),
         }
     }
 }
@@ -124,6 +124,6 @@ impl Drop for Counted {
             .connections
             .set(self.listener.connections.get() - 1);
         self.listener.room.notify_one();
-        self.gateway.connection_closed();
+        self.worker.connection_closed();
     }
 }

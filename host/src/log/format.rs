@@ -5,7 +5,7 @@ use std::io::Write;
 use http::{HeaderName, HeaderValue, header};
 
 use crate::config::AccessLogFormat;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Stage};
 
 /// A parsed format.
 pub enum Format {
@@ -246,8 +246,19 @@ impl Variable {
         )
     }
 
+    /// It has no value where no request could be read.
+    fn is_of_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Method | Self::Host | Self::Path | Self::Query | Self::Request | Self::Protocol
+        )
+    }
+
     /// Appends its value; false when it has none.
     fn write(&self, out: &mut Vec<u8>, exchange: &Exchange, times: &Times) -> bool {
+        if exchange.stage == Stage::Idle && self.is_of_request() {
+            return false;
+        }
         let request = &exchange.request;
         let tally = &exchange.tally;
         // Writing to a Vec cannot fail, so results of `write!` are not looked at.
@@ -306,6 +317,7 @@ mod tests {
 
     fn line(format: &AccessLogFormat) -> String {
         let mut exchange = Exchange::idle();
+        exchange.stage = Stage::Log;
         exchange.vars.set("user", Bytes::from_static(b"a\"b\n"));
         exchange.tally.body_bytes_sent = 5;
         let mut line = Vec::new();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use http::{HeaderName, Method, header};
+use http::{HeaderName, Method};
 
 use super::path::normalized;
 use super::plan::Plan;
@@ -127,7 +127,7 @@ impl Router {
 
 /// In lower case, without port and final dot; an IPv6 address keeps its brackets.
 fn host_name(request: &RequestHead) -> Option<String> {
-    let host = request.headers.get(&header::HOST)?.to_str().ok()?;
+    let host = request.host()?;
     let name = match host.find(']') {
         Some(end) => &host[..=end],
         None => host.split(':').next()?,
@@ -175,7 +175,7 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use bytestring::ByteString;
-    use http::{HeaderValue, Version};
+    use http::{HeaderValue, Version, header};
 
     use super::*;
     use crate::http1::Headers;

@@ -8,14 +8,14 @@ use castling_abi::PeerOutcome;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::connection::Connection;
-use super::upload::{ClientSide, Upload, UploadError};
+use super::upload::{ClientSide, Sink, Upload, UploadError};
 use super::{Host, Upstream};
-use crate::alarm::Elapsed;
+use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, ParsedResponse};
-use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
+use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 
 /// Largest head of a response.
 const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
@@ -141,12 +141,13 @@ impl Try<'_> {
         exchange: &Exchange,
         client: &mut ClientSide<'_>,
     ) -> Result<Answered, TryError> {
-        if let Some(kept) = self.upstream.pool.take(self.peer_idx) {
+        let repeatable = is_idempotent(&exchange.request.method);
+        if let Some(kept) = self.upstream.pool.take(self.peer_idx, !repeatable) {
             match self.send_and_receive(kept, exchange, client).await {
                 Err(TryError::Upstream {
                     cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
                     ..
-                }) if is_idempotent(&exchange.request.method) && client.body.can_replay() => {}
+                }) if repeatable && client.body.can_replay() => {}
                 result => return result,
             }
         }
@@ -185,7 +186,12 @@ impl Try<'_> {
             .await
             .map_err(TryError::Client)?;
         if upload.is_done() {
-            connection.flush(idle_timeout, &self.label()).await?;
+            let Connection {
+                writer,
+                write_alarm,
+                ..
+            } = &mut connection;
+            self.sink(writer, write_alarm).flush().await?;
         } else if let Some(response) = self
             .upload(&mut connection, &mut upload, method, client)
             .await?
@@ -225,7 +231,6 @@ impl Try<'_> {
         method: &Method,
         client: &mut ClientSide<'_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
-        let idle_timeout = self.upstream.idle_timeout;
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
         let Connection {
             reader,
@@ -234,15 +239,7 @@ impl Try<'_> {
             write_alarm,
             ..
         } = connection;
-        let sending = upload.run(
-            client.reader,
-            client.read_alarm,
-            client.body,
-            writer,
-            write_alarm,
-            idle_timeout,
-            peer,
-        );
+        let sending = upload.run(client, self.sink(writer, write_alarm));
         tokio::select! {
             biased;
             sent = sending => match sent {
@@ -252,6 +249,16 @@ impl Try<'_> {
                 Err(error) => Err(error.into()),
             },
             head = read_head(reader, progress, method, peer) => Ok(Some(head?)),
+        }
+    }
+
+    fn sink<'c>(&'c self, writer: &'c mut Writer, alarm: &'c Alarm) -> Sink<'c> {
+        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        Sink {
+            writer,
+            alarm,
+            timeout: self.upstream.idle_timeout,
+            peer,
         }
     }
 
@@ -413,15 +420,13 @@ impl Body {
         let peer = &upstream.balancer.peers()[*peer_idx].label;
         let mut reading = std::pin::pin!(read_alarm.limit(after, reader.fill(BODY_ROOM_BYTES)));
         if !upload.is_done() && !*upload_broken {
-            let sending = upload.run(
-                client.reader,
-                client.read_alarm,
-                client.body,
+            let to = Sink {
                 writer,
-                write_alarm,
-                after,
+                alarm: write_alarm,
+                timeout: after,
                 peer,
-            );
+            };
+            let sending = upload.run(client, to);
             tokio::select! {
                 biased;
                 read = &mut reading => return Ok(read),

@@ -31,13 +31,20 @@ impl Pool {
         }
     }
 
-    /// The newest connection to this peer that is still good. The newest is the least likely to be closed under us,
+    /// The newest connection to this peer that is still good; `surely` asks the kernel, for a request that cannot be
+    /// sent again if it is not. The newest is the least likely to be closed under us,
     /// and the older ones can time out.
-    pub(super) fn take(&self, peer_idx: usize) -> Option<Connection> {
+    pub(super) fn take(&self, peer_idx: usize, surely: bool) -> Option<Connection> {
         let mut idle = self.idle[peer_idx].borrow_mut();
         while let Some(Idle { connection, since }) = idle.pop() {
             self.count.set(self.count.get() - 1);
-            if since.elapsed() < self.idle_timeout && connection.reader.is_quiet() {
+            let reader = &connection.reader;
+            let good = if surely {
+                reader.is_quiet_now()
+            } else {
+                reader.is_quiet()
+            };
+            if good && since.elapsed() < self.idle_timeout {
                 return Some(connection);
             }
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::connection::Connection;
 use crate::alarm::Alarm;
 use crate::error::{ClientError, UpstreamError};
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded};
@@ -161,20 +160,34 @@ impl RequestBody {
 
 /// One peer's copy of the body; begins with what an earlier peer was sent.
 pub(super) struct Upload {
+    /// Pieces of the replay that were sent.
     replayed: usize,
-    done: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Sending,
+    /// All of it was appended, not all of that is written.
+    Ending,
+    Done,
 }
 
 impl Upload {
     pub(super) fn new(body: &RequestBody) -> Self {
         Self {
             replayed: 0,
-            done: matches!(body.length, BodyLength::Empty),
+            stage: match body.length {
+                BodyLength::Empty => Stage::Done,
+                BodyLength::Sized(_) | BodyLength::Chunked | BodyLength::UntilClose => {
+                    Stage::Sending
+                }
+            },
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.done
+        self.stage == Stage::Done
     }
 
     /// Answers `Expect: 100-continue`, once, before the body is waited for.
@@ -183,7 +196,7 @@ impl Upload {
         client: &mut ClientSide<'_>,
         send_timeout: Duration,
     ) -> Result<(), ClientError> {
-        if self.done || !client.body.expects_continue {
+        if self.is_done() || !client.body.expects_continue {
             return Ok(());
         }
         client.body.expects_continue = false;
@@ -202,56 +215,50 @@ impl Upload {
     /// Sends what is still to send. May be dropped and called again.
     pub(super) async fn run(
         &mut self,
-        reader: &mut Reader,
-        alarm: &Alarm,
-        body: &mut RequestBody,
-        to: &mut Writer,
-        to_alarm: &Alarm,
-        send_timeout: Duration,
-        peer: &str,
+        client: &mut ClientSide<'_>,
+        mut to: Sink<'_>,
     ) -> Result<(), UploadError> {
-        loop {
-            let step = if to.is_full() {
-                None
-            } else {
-                self.next_piece(reader, body).map_err(UploadError::Client)?
-            };
-            match step {
-                Some(Decoded::Data(piece)) => append(to, body.length, piece),
-                Some(Decoded::End) => {
-                    if body.length == BodyLength::Chunked && !self.done {
-                        to.small().extend_from_slice(http1::LAST_CHUNK);
-                    }
-                    self.done = true;
-                    return flush(to, to_alarm, send_timeout, peer)
-                        .await
-                        .map_err(UploadError::Upstream);
-                }
-                Some(Decoded::NeedMore) => {
-                    flush(to, to_alarm, send_timeout, peer)
-                        .await
-                        .map_err(UploadError::Upstream)?;
-                    body.fill(reader, alarm)
+        let ClientSide {
+            reader,
+            body,
+            read_alarm,
+            ..
+        } = client;
+        while self.stage == Stage::Sending {
+            if to.writer.is_full() {
+                to.flush().await.map_err(UploadError::Upstream)?;
+            }
+            match self.next_piece(reader, body).map_err(UploadError::Client)? {
+                Decoded::Data(piece) => append(to.writer, body.length, piece),
+                Decoded::NeedMore => {
+                    to.flush().await.map_err(UploadError::Upstream)?;
+                    body.fill(reader, read_alarm)
                         .await
                         .map_err(UploadError::Client)?;
                 }
-                None => flush(to, to_alarm, send_timeout, peer)
-                    .await
-                    .map_err(UploadError::Upstream)?,
+                Decoded::End => {
+                    if body.length == BodyLength::Chunked {
+                        to.writer.small().extend_from_slice(http1::LAST_CHUNK);
+                    }
+                    self.stage = Stage::Ending;
+                }
             }
         }
+        to.flush().await.map_err(UploadError::Upstream)?;
+        self.stage = Stage::Done;
+        Ok(())
     }
 
     fn next_piece(
         &mut self,
         reader: &mut Reader,
         body: &mut RequestBody,
-    ) -> Result<Option<Decoded>, ClientError> {
+    ) -> Result<Decoded, ClientError> {
         if let Replay::Kept { pieces, .. } = &body.replay
             && let Some(piece) = pieces.get(self.replayed)
         {
             self.replayed += 1;
-            return Ok(Some(Decoded::Data(piece.clone())));
+            return Ok(Decoded::Data(piece.clone()));
         }
         let decoded = body.decode(reader)?;
         if matches!(
@@ -260,7 +267,7 @@ impl Upload {
         ) {
             self.replayed += 1;
         }
-        Ok(Some(decoded))
+        Ok(decoded)
     }
 }
 
@@ -276,29 +283,27 @@ fn append(to: &mut Writer, length: BodyLength, piece: Bytes) {
     }
 }
 
-async fn flush(
-    to: &mut Writer,
-    alarm: &Alarm,
-    send_timeout: Duration,
-    peer: &str,
-) -> Result<(), UpstreamError> {
-    let flushed = alarm.limit(send_timeout, to.flush()).await;
-    let flushed = flushed.map_err(|_| UpstreamError::SendTimeout {
-        peer: peer.to_owned(),
-        after: send_timeout,
-    })?;
-    flushed.map_err(|cause| UpstreamError::Io {
-        peer: peer.to_owned(),
-        cause,
-    })
+/// The peer's end of an upload.
+pub(super) struct Sink<'a> {
+    pub(super) writer: &'a mut Writer,
+    pub(super) alarm: &'a Alarm,
+    /// Between two writes.
+    pub(super) timeout: Duration,
+    /// For errors.
+    pub(super) peer: &'a str,
 }
 
-impl Connection {
-    pub(super) async fn flush(
-        &mut self,
-        send_timeout: Duration,
-        peer: &str,
-    ) -> Result<(), UpstreamError> {
-        flush(&mut self.writer, &self.write_alarm, send_timeout, peer).await
+impl Sink<'_> {
+    pub(super) async fn flush(&mut self) -> Result<(), UpstreamError> {
+        let (peer, after) = (self.peer, self.timeout);
+        let flushed = self.alarm.limit(after, self.writer.flush()).await;
+        let flushed = flushed.map_err(|_| UpstreamError::SendTimeout {
+            peer: peer.to_owned(),
+            after,
+        })?;
+        flushed.map_err(|cause| UpstreamError::Io {
+            peer: peer.to_owned(),
+            cause,
+        })
     }
 }

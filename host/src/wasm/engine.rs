@@ -39,6 +39,12 @@ impl Engine {
         Ok(Self { wasmtime, ticker })
     }
 
+    /// For the guests' stores: says at each tick that the guest still runs, or the clock would stop under it.
+    pub(super) fn guest_runs_on(&self) -> impl Fn() + Send + Sync + use<> {
+        let shared = Arc::clone(&self.ticker.shared);
+        move || shared.touched.store(true, Ordering::Relaxed)
+    }
+
     /// Says that a guest is about to run: the clock ticks for a while.
     #[inline]
     pub fn guest_runs(&self) {

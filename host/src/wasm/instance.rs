@@ -15,11 +15,14 @@ use crate::exchange::Exchange;
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 pub(super) struct Instance {
     store: Store<Guest>,
-    hooks: [Option<TypedFunc<(u32, u32, u32), i32>>; Hook::ALL.len()],
+    hooks: HookTable,
     state_reset: Option<TypedFunc<(), ()>>,
     /// A call has begun and not returned. It stays so when the call's future is dropped.
     suspended: bool,
 }
+
+/// By hook; `None` where the plugin does not implement it.
+type HookTable = [Option<TypedFunc<(u32, u32, u32), i32>>; Hook::ALL.len()];
 
 /// What every instance of a plugin has alike.
 pub(super) struct Blueprint {
@@ -64,23 +67,12 @@ impl Instance {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the three exports, for the one caller above"
-    )]
     async fn instantiate(
         engine: &Engine,
         store: &mut Store<Guest>,
         pre: &InstancePre<Guest>,
         blueprint: &Blueprint,
-    ) -> Result<
-        (
-            [Option<TypedFunc<(u32, u32, u32), i32>>; Hook::ALL.len()],
-            Option<TypedFunc<(), ()>>,
-            TypedFunc<(), i32>,
-        ),
-        Error,
-    > {
+    ) -> Result<(HookTable, Option<TypedFunc<(), ()>>, TypedFunc<(), i32>), Error> {
         engine.guest_runs();
         let instance = pre.instantiate_async(&mut *store).await?;
         let memory = instance
@@ -183,7 +175,9 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
         },
     );
     store.limiter(|guest| &mut guest.memory_limit);
-    store.epoch_deadline_callback(|mut store| {
+    let runs_on = engine.guest_runs_on();
+    store.epoch_deadline_callback(move |mut store| {
+        runs_on();
         let cpu = &mut store.data_mut().cpu;
         cpu.used_ticks += 1;
         if cpu.is_spent() {

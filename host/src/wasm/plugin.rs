@@ -54,6 +54,10 @@ pub struct Plugin {
     blueprint: Blueprint,
     instance_limit: usize,
     /// Free instances; the last one used is taken first, its memory is warm.
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is large, and moves at every call"
+    )]
     idle: RefCell<Vec<Box<Instance>>>,
     /// Instances that exist, idle ones included.
     live: Cell<usize>,
@@ -224,7 +228,8 @@ impl Plugin {
             HookError::Trapped(_) | HookError::Exhausted(_) => &self.traps,
         };
         counter.set(counter.get() + 1);
-        error!(plugin = %self.name, hook = hook.name(), "plugin failed: {failure}");
+        let (plugin, hook) = (&*self.name, hook.name());
+        error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
     }
 
     /// A free instance, or a new one, or the next that becomes free.

@@ -1,0 +1,189 @@
+//! What the requests of one worker share: upstreams, time-outs, access log, counts, and whether it drains.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+use crate::alarm::Alarms;
+use crate::exchange::Exchange;
+use crate::log::AccessLog;
+use crate::phase::UpstreamIdx;
+use crate::upstream::Upstream;
+
+pub struct Worker {
+    upstreams: Vec<Rc<Upstream>>,
+    alarms: Alarms,
+    access_log: Option<Rc<AccessLog>>,
+    traffic: Traffic,
+    draining: Cell<bool>,
+    drain_began: Notify,
+    date: RefCell<Date>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    connections: Cell<usize>,
+    requests_active: Cell<usize>,
+    requests_total: Cell<u64>,
+    /// The last connection has ended.
+    quiet: Notify,
+}
+
+impl Worker {
+    /// Upstreams in the order that plans number them in.
+    pub fn new(
+        upstreams: Vec<Rc<Upstream>>,
+        alarms: Alarms,
+        access_log: Option<Rc<AccessLog>>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            upstreams,
+            alarms,
+            access_log,
+            traffic: Traffic::default(),
+            draining: Cell::new(false),
+            drain_began: Notify::new(),
+            date: RefCell::default(),
+        })
+    }
+
+    /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
+    /// then ends with the process. A time-out of zero is a stop at once.
+    pub async fn drain(&self, timeout: Duration) {
+        self.draining.set(true);
+        self.drain_began.notify_waiters();
+        let quiet = async {
+            while self.traffic.connections.get() > 0 {
+                self.traffic.quiet.notified().await;
+            }
+        };
+        if tokio::time::timeout(timeout, quiet).await.is_err() && !timeout.is_zero() {
+            let (connections, requests) = (self.connections(), self.requests_active());
+            tracing::warn!(
+                connections,
+                requests,
+                "drain time-out: what is left is closed"
+            );
+        }
+        if let Some(access_log) = &self.access_log {
+            access_log.flush();
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Resolves when [`Self::drain`] is called.
+    pub async fn drain_begins(&self) {
+        if !self.draining.get() {
+            self.drain_began.notified().await;
+        }
+    }
+
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The upstream that a plan names.
+    pub fn upstream(&self, idx: UpstreamIdx) -> &Rc<Upstream> {
+        &self.upstreams[idx.0]
+    }
+
+    pub fn upstreams(&self) -> &[Rc<Upstream>] {
+        &self.upstreams
+    }
+
+    pub fn add_to_access_log(&self, exchange: &Exchange) {
+        if let Some(access_log) = &self.access_log {
+            access_log.add(exchange);
+        }
+    }
+
+    pub fn reopen_access_log(&self) {
+        if let Some(access_log) = &self.access_log {
+            access_log.reopen();
+        }
+    }
+
+    pub fn connections(&self) -> usize {
+        self.traffic.connections.get()
+    }
+
+    pub fn requests_active(&self) -> usize {
+        self.traffic.requests_active.get()
+    }
+
+    pub fn requests_total(&self) -> u64 {
+        self.traffic.requests_total.get()
+    }
+
+    pub fn connection_opened(&self) {
+        self.traffic.connections.set(self.connections() + 1);
+    }
+
+    pub fn connection_closed(&self) {
+        self.traffic.connections.set(self.connections() - 1);
+        if self.connections() == 0 {
+            self.traffic.quiet.notify_one();
+        }
+    }
+
+    /// Counts a request as under way until what it returns is dropped.
+    pub fn count_request(self: &Rc<Self>) -> UnderWay {
+        self.traffic.requests_total.set(self.requests_total() + 1);
+        self.traffic.requests_active.set(self.requests_active() + 1);
+        UnderWay(Rc::clone(self))
+    }
+
+    /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.borrow_mut().now()
+    }
+}
+
+/// A request under way.
+pub struct UnderWay(Rc<Worker>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0
+            .traffic
+            .requests_active
+            .set(self.0.requests_active() - 1);
+    }
+}
+
+/// The date as text, and the second that it is of.
+struct Date {
+    second: u64,
+    text: [u8; 29],
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        Self {
+            second: 0,
+            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
+        }
+    }
+}
+
+impl Date {
+    fn now(&mut self) -> [u8; 29] {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        if second != self.second {
+            let text = httpdate::fmt_http_date(now);
+            if let Ok(text) = text.as_bytes().try_into() {
+                self.second = second;
+                self.text = text;
+            }
+        }
+        self.text
+    }
+}
