@@ -96,6 +96,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// No connection is accepted any more when this returns.
+    pub fn stop_accepting(&self) {
+        self.worker.begin_drain();
+    }
+
     /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
     /// then ends with the process.
     pub async fn drain(&self, timeout: Duration) {

@@ -49,11 +49,16 @@ impl Worker {
         })
     }
 
+    /// From here on nothing is accepted and every response ends its connection.
+    pub fn begin_drain(&self) {
+        self.draining.set(true);
+        self.drain_began.notify_waiters();
+    }
+
     /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
     /// then ends with the process. A time-out of zero is a stop at once.
     pub async fn drain(&self, timeout: Duration) {
-        self.draining.set(true);
-        self.drain_began.notify_waiters();
+        self.begin_drain();
         let quiet = async {
             while self.traffic.connections.get() > 0 {
                 self.traffic.quiet.notified().await;

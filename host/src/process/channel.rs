@@ -38,6 +38,10 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// Plugins are instantiated and upstreams resolved; waits for `Serve`.
     Ready,
+    /// It accepts connections.
+    Serving,
+    /// It accepts no more connections.
+    Draining,
     /// It cannot run this config, and ends. Lines for a person.
     Failed(Vec<String>),
     Status(GatewayStatus),

@@ -59,6 +59,9 @@ impl Stage {
 /// A generation whose workers are not all ready by then is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a swap waits for workers to say that they have begun or ceased to accept.
+const SAY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What a worker gets beyond the time it was given, before it is told the next, harder thing.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -105,6 +108,21 @@ impl Generation {
             tokio::task::spawn_local(Rc::clone(self).keep_slot(worker));
         }
         tokio::task::spawn_local(Rc::clone(self).retire());
+    }
+
+    /// Waits until all its workers accept connections; not for ever, in case one dies just now.
+    pub async fn accepts(&self) {
+        let workers = self.workers();
+        let all = join_all(workers.iter().map(|worker| worker.serves()));
+        // Late ones serve when they can.
+        let _ = tokio::time::timeout(SAY_TIMEOUT, all).await;
+    }
+
+    /// Waits until none of its workers accepts connections, after [`Self::drain`]; not for ever either.
+    pub async fn accepts_no_more(&self) {
+        let workers = self.workers();
+        let all = join_all(workers.iter().map(|worker| worker.accepts_no_more()));
+        let _ = tokio::time::timeout(SAY_TIMEOUT, all).await;
     }
 
     /// Lets its workers finish their requests and end, within the config's `drain_timeout`.

@@ -168,6 +168,9 @@ impl Master {
     /// before that leaves the one that serves as it was.
     async fn swap(&self, config: Config) -> Result<Reloaded, Vec<String>> {
         let begun = Instant::now();
+        self.retired
+            .borrow_mut()
+            .retain(|generation| generation.stage() != Stage::Ended);
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
         let number = self.last_generation.get() + 1;
@@ -182,9 +185,15 @@ impl Master {
         generation.serve();
         self.last_generation.set(number);
         let old = self.serving.replace(Some(Rc::clone(&generation)));
+        if let Some(old) = &old {
+            self.retired.borrow_mut().push(Rc::clone(old));
+        }
+        generation.accepts().await;
         if let Some(old) = old {
             self.warn_of_fixed(&old.config, &generation.config);
-            self.retire(old);
+            old.drain();
+            // From here on every new connection meets the new generation, which is what a reload promises.
+            old.accepts_no_more().await;
         }
         let seconds = begun.elapsed().as_secs_f64();
         tracing::info!(generation = number, workers, took = ?begun.elapsed(), "generation serves");
@@ -202,18 +211,15 @@ impl Master {
         }
     }
 
-    /// Has the generation that serves finish its requests; nothing takes its place.
+    /// Has every generation finish its requests; nothing takes its place.
     fn drain_workers(&self) {
         if let Some(generation) = self.serving.take() {
-            self.retire(generation);
+            self.retired.borrow_mut().push(generation);
         }
-    }
-
-    fn retire(&self, generation: Rc<Generation>) {
-        generation.drain();
-        let mut retired = self.retired.borrow_mut();
-        retired.retain(|generation| generation.stage() != Stage::Ended);
-        retired.push(generation);
+        // One that was to be replaced just now may not know yet.
+        for generation in self.retired.borrow().iter() {
+            generation.drain();
+        }
     }
 
     fn generations(&self) -> Vec<Rc<Generation>> {

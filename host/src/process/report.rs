@@ -129,8 +129,10 @@ fn worker_report(
     let state = match (worker.state(), answer) {
         (WorkerState::Starting, _) => "starting",
         (WorkerState::Ended(_), _) => "ended",
-        (WorkerState::Ready, None) => "silent",
-        (WorkerState::Ready, Some(_)) => generation.stage().name(),
+        (WorkerState::Ready | WorkerState::Serving | WorkerState::Draining, None) => "silent",
+        (WorkerState::Ready | WorkerState::Serving | WorkerState::Draining, Some(_)) => {
+            generation.stage().name()
+        }
     };
     WorkerReport {
         pid: worker.pid,

@@ -122,9 +122,13 @@ async fn serve(
                 for (listener, socket) in waiting.drain(..) {
                     gateway.accept(&listener, socket)?;
                 }
+                // A master that is gone does not hear it; the end of the channel comes next.
+                let _ = link.tell(&FromWorker::Serving).await;
             }
             Event::Drain(timeout) => {
                 waiting.clear();
+                gateway.stop_accepting();
+                let _ = link.tell(&FromWorker::Draining).await;
                 let timeout = timeout.unwrap_or(drain_timeout);
                 if draining.is_none() {
                     let gateway = Rc::clone(&gateway);
@@ -138,7 +142,6 @@ async fn serve(
             }
             Event::ReopenLogs => gateway.reopen_logs(),
             Event::StatusRequest => {
-                // A master that is gone does not hear it; the end of the channel comes next.
                 let _ = link.tell(&FromWorker::Status(gateway.status())).await;
             }
         }

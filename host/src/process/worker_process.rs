@@ -34,8 +34,12 @@ pub struct WorkerProcess {
 #[derive(Clone, Debug)]
 pub enum WorkerState {
     Starting,
-    /// It said so; whether it accepts is the generation's business.
+    /// Its generation can be put to work.
     Ready,
+    /// It accepts connections.
+    Serving,
+    /// It accepts no more.
+    Draining,
     Ended(Ending),
 }
 
@@ -122,7 +126,12 @@ impl WorkerProcess {
             .wait_for(|state| !matches!(state, WorkerState::Starting))
             .await;
         match settled.as_deref() {
-            Ok(WorkerState::Starting | WorkerState::Ready) => Ok(()),
+            Ok(
+                WorkerState::Starting
+                | WorkerState::Ready
+                | WorkerState::Serving
+                | WorkerState::Draining,
+            ) => Ok(()),
             Ok(WorkerState::Ended(ending)) if ending.errors.is_empty() => Err(vec![format!(
                 "worker {} (pid {}) ended before it was ready: {}",
                 self.slot, self.pid, ending.status
@@ -135,6 +144,22 @@ impl WorkerProcess {
         }
     }
 
+    /// Waits until it has said that it accepts connections, or has ended.
+    pub async fn serves(&self) {
+        let past =
+            |state: &WorkerState| !matches!(state, WorkerState::Starting | WorkerState::Ready);
+        // An attendant that is gone leaves nobody to wait for.
+        let _ = self.state.clone().wait_for(past).await;
+    }
+
+    /// Waits until it has said that it accepts no more, or has ended.
+    pub async fn accepts_no_more(&self) {
+        let past =
+            |state: &WorkerState| matches!(state, WorkerState::Draining | WorkerState::Ended(_));
+        // As above.
+        let _ = self.state.clone().wait_for(past).await;
+    }
+
     /// Waits for the process to end; `None` when nobody could tell how.
     pub async fn ended(&self) -> Option<Ending> {
         let mut state = self.state.clone();
@@ -143,7 +168,13 @@ impl WorkerProcess {
             .await;
         match ended.as_deref() {
             Ok(WorkerState::Ended(ending)) => Some(ending.clone()),
-            Ok(WorkerState::Starting | WorkerState::Ready) | Err(_) => None,
+            Ok(
+                WorkerState::Starting
+                | WorkerState::Ready
+                | WorkerState::Serving
+                | WorkerState::Draining,
+            )
+            | Err(_) => None,
         }
     }
 
@@ -225,6 +256,8 @@ impl Attendant {
     fn hear(&mut self, message: io::Result<Option<FromWorker>>) {
         match message {
             Ok(Some(FromWorker::Ready)) => drop(self.state.send_replace(WorkerState::Ready)),
+            Ok(Some(FromWorker::Serving)) => drop(self.state.send_replace(WorkerState::Serving)),
+            Ok(Some(FromWorker::Draining)) => drop(self.state.send_replace(WorkerState::Draining)),
             Ok(Some(FromWorker::Failed(errors))) => self.errors = errors,
             Ok(Some(FromWorker::Status(status))) => {
                 for waiter in self.status_waiters.borrow_mut().drain(..) {

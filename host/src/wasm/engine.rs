@@ -88,7 +88,7 @@ const IDLE_TICKS: u32 = 50;
 
 /// Parking is bounded, because `guest_runs` reads `ticking` without a fence: in a rare race its `unpark` is not sent
 /// and the first tick of a guest comes this late.
-const PARK_LIMIT: Duration = Duration::from_millis(100);
+const PARK_LIMIT: Duration = Duration::from_secs(1);
 
 impl Ticker {
     fn start(engine: wasmtime::Engine) -> Self {
