@@ -5,22 +5,23 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use castling_abi::Hook;
 use http::{Method, StatusCode, Version, header};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::alarm::{Alarm, Alarms, Elapsed};
-use crate::error::{ClientError, Error, reply};
+use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::phase::{self, Plan, Verdict};
-use crate::socket::{self, Reader, Writer};
-use crate::upstream::{self, ClientSide, RequestBody, forwarded};
-use crate::wasm::{PinnedInstances, Step};
+use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
+use crate::supply::Supplier;
+use crate::upstream::{self, ClientSide, RequestBody, Wire, forwarded};
+use crate::wasm::{NoSupplier, PinnedInstances};
 use crate::worker::Worker;
 
 /// A client's connection, as its requests use it.
@@ -48,7 +49,7 @@ impl Client {
     }
 }
 
-/// What becomes of the client's client.
+/// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// The next request may follow.
@@ -73,6 +74,7 @@ pub async fn run(
         expect_continue,
     } = request;
     head.headers.remove_hop_by_hop();
+    forwarded::note_client_side(&mut head.headers);
     let Client {
         reader,
         writer,
@@ -82,20 +84,22 @@ pub async fn run(
         address,
     } = client;
     exchange.begin(head, *address, &listener.name);
-    let mut body = RequestBody::new(
-        body,
-        listener.max_body_bytes,
-        listener.body_timeout,
-        expect_continue,
-    );
     let mut flow = Flow {
-        client: ClientSide {
+        wire: Wire {
             reader,
             writer,
-            body: &mut body,
             read_alarm,
             write_alarm,
         },
+        body: RequestBody::new(
+            body,
+            listener.max_body_bytes,
+            listener.body_timeout,
+            expect_continue,
+        ),
+        calls: 0,
+        begun: false,
+        past_filters: false,
         method: exchange.request.method.clone(),
         version: exchange.request.version,
         keep_alive,
@@ -141,10 +145,12 @@ pub async fn refuse(
     exchange.reply.status = status;
     exchange.tally.body_bytes_sent = body.len() as u64;
     client.writer.push(body);
-    let sent = client
-        .write_alarm
-        .limit(listener.send_timeout, client.writer.flush())
-        .await;
+    let Client {
+        writer,
+        write_alarm,
+        ..
+    } = client;
+    let sent = writer.flush(write_alarm, listener.send_timeout).await;
     worker.add_to_access_log(exchange);
     match sent {
         Ok(Ok(())) => Fate::Linger,
@@ -152,8 +158,18 @@ pub async fn refuse(
     }
 }
 
+/// What is left of a request's body after its response is read for this long at most.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
 struct Flow<'a> {
-    client: ClientSide<'a>,
+    wire: Wire<'a>,
+    body: RequestBody,
+    /// Calls out that plugins have made.
+    calls: usize,
+    /// Bytes of the response may be on their way.
+    begun: bool,
+    /// The response is an error's that no filter is to see.
+    past_filters: bool,
     /// As the client sent them: what it is answered must fit its request, not what a plugin made of it.
     method: Method,
     version: Version,
@@ -166,45 +182,66 @@ struct Flow<'a> {
 }
 
 /// Where the response's body comes from.
-enum Source {
+pub enum Source {
     Here(Bytes),
     Upstream(Box<upstream::Body>),
 }
 
 impl Flow<'_> {
     async fn serve(&mut self) -> Fate {
-        let result = match self.answer().await {
+        let mut source = match self.answer().await {
             Ok(source) => self.filter_head(source).await,
             Err(error) => Err(error),
         };
-        let source = match result {
-            Ok(source) => source,
-            Err(error) => match self.explain(&error).await {
-                Some(source) => source,
-                None => return Fate::Close,
-            },
-        };
-        match self.send(source).await {
-            Ok(()) => self.fate().await,
-            Err(error) => {
-                // The head is out, so the only way to tell the client is to end the connection too early.
-                self.note(&error);
-                Fate::Close
+        loop {
+            let sent = match source {
+                Ok(source) => self.send(source).await,
+                Err(error) => Err(error),
+            };
+            let error = match sent {
+                Ok(()) => return self.fate().await,
+                Err(error) => error,
+            };
+            self.note(&error);
+            if error.client_is_gone() || self.begun {
+                // Nobody is there to tell, or the head is out and the only way to tell is to end too early.
+                if !self.begun {
+                    self.exchange.reply.status = reply::status(&error);
+                }
+                return Fate::Close;
             }
+            self.wire.writer.clear();
+            source = self.explain(error).await;
         }
     }
 
     /// Phases, then the upstream if none of them answers.
     async fn answer(&mut self) -> Result<Source, Error> {
-        self.client.body.check_announced()?;
-        match phase::run(
-            &self.listener.router,
-            &mut self.plan,
-            self.exchange,
-            &mut self.pinned,
-        )
-        .await?
-        {
+        if self.method == Method::TRACE {
+            // It would show a client what lies between, cookies and all (nginx answers 405, too).
+            return Err(Error::Trace);
+        }
+        self.body.check_announced()?;
+        let Self {
+            wire,
+            body,
+            calls,
+            exchange,
+            plan,
+            pinned,
+            worker,
+            listener,
+            ..
+        } = self;
+        let mut supplier = Supplier {
+            source: None,
+            wire,
+            body,
+            calls,
+            worker,
+            listener,
+        };
+        match phase::run(&listener.router, plan, exchange, pinned, &mut supplier).await? {
             Verdict::Answer(answer) => Ok(self.take(answer)),
             Verdict::Proxy(idx) => {
                 let upstream = self.worker.upstream(idx);
@@ -212,7 +249,11 @@ impl Flow<'_> {
                 self.exchange.stage = Stage::Balance;
                 self.exchange.upstream = Some(upstream.name.clone());
                 forwarded::add_to_request(&mut self.exchange.request.headers, client);
-                let body = upstream::exchange(upstream, self.exchange, &mut self.client).await?;
+                let mut client = ClientSide {
+                    wire: Some(&mut self.wire),
+                    body: &mut self.body,
+                };
+                let body = upstream::exchange(upstream, self.exchange, &mut client).await?;
                 self.exchange.reply.headers.remove_hop_by_hop();
                 forwarded::add_to_response(&mut self.exchange.reply.headers);
                 Ok(Source::Upstream(Box::new(body)))
@@ -233,33 +274,56 @@ impl Flow<'_> {
         Source::Here(body)
     }
 
-    async fn filter_head(&mut self, source: Source) -> Result<Source, Error> {
-        match filter::head(&self.plan.response_headers, self.exchange, &mut self.pinned).await? {
+    async fn filter_head(&mut self, mut source: Source) -> Result<Source, Error> {
+        let Self {
+            wire,
+            body,
+            calls,
+            exchange,
+            plan,
+            pinned,
+            worker,
+            listener,
+            ..
+        } = self;
+        let mut supplier = Supplier {
+            source: Some(&mut source),
+            wire,
+            body,
+            calls,
+            worker,
+            listener,
+        };
+        match filter::head(&plan.response_headers, exchange, pinned, &mut supplier).await? {
             Some(replaced) => Ok(Source::Here(replaced)),
             None => Ok(source),
         }
     }
 
-    /// The reply to an error, through the filters as any other; without them if it is they that fail. `None` when
-    /// nobody is left to read it.
-    async fn explain(&mut self, error: &Error) -> Option<Source> {
-        self.note(error);
-        let status = reply::status(error);
-        if error.client_is_gone() {
-            self.exchange.reply.status = status;
-            return None;
-        }
+    /// The reply to an error, through the filters as any other; past them if it is they that fail, or if the plugin
+    /// that has failed is not available anyway.
+    async fn explain(&mut self, error: Error) -> Result<Source, Error> {
         if matches!(error, Error::Client(_)) {
             self.keep_alive = false;
         }
+        let status = reply::status(&error);
+        let exhausted = matches!(
+            error,
+            Error::Plugin {
+                what: PluginFault::Exhausted,
+                ..
+            }
+        );
         let answered = self.take(reply::plain(status));
-        if self.exchange.stage >= Stage::Reply {
-            return Some(answered);
+        if !exhausted && self.exchange.stage < Stage::Reply {
+            match self.filter_head(answered).await {
+                Err(error) if !matches!(error, Error::Client(_)) => self.note(&error),
+                filtered => return filtered,
+            }
         }
-        match self.filter_head(answered).await {
-            Ok(source) => Some(source),
-            Err(error) => Some(self.take(reply::plain(reply::status(&error)))),
-        }
+        // The first error is the one to tell.
+        self.past_filters = true;
+        Ok(self.take(reply::plain(status)))
     }
 
     fn note(&self, error: &Error) {
@@ -271,29 +335,31 @@ impl Flow<'_> {
             Error::TooManyReroutes(_) => {
                 warn!(path, route = self.exchange.route.as_deref(), "{error}")
             }
-            Error::Client(_) | Error::NoRoute | Error::BadPath => debug!(path, "{error}"),
+            Error::Client(_) | Error::NoRoute | Error::BadPath | Error::Trace => {
+                debug!(path, "{error}");
+            }
         }
     }
 
     async fn send(&mut self, source: Source) -> Result<(), Error> {
         let bodiless = self.method == Method::HEAD || has_no_body(self.exchange.reply.status);
         let plan = Rc::clone(&self.plan);
-        let filters = if bodiless {
-            &[][..]
-        } else {
-            &plan.response_body
-        };
-        if bodiless && !self.plan.response_body.is_empty() {
+        let filtered = !bodiless && !self.past_filters && !plan.response_body.is_empty();
+        if bodiless && !plan.response_body.is_empty() {
             // The length that the filtered body would have is not known.
             self.exchange.reply.headers.remove(&header::CONTENT_LENGTH);
         }
+        let steps = if filtered {
+            &plan.response_body[..]
+        } else {
+            &[]
+        };
+        let mut filters = filter::Body::new(steps);
         match source {
             Source::Here(body) => {
-                let body = match filters {
-                    [] => body,
-                    filters => {
-                        filter::chunk(filters, self.exchange, &mut self.pinned, body, true).await?
-                    }
+                let body = match filtered {
+                    true => self.filter_whole(body, &mut filters).await?,
+                    false => body,
                 };
                 let form = self.write_head(BodyLength::Sized(body.len() as u64));
                 if form != BodyLength::Empty {
@@ -301,13 +367,34 @@ impl Flow<'_> {
                 }
                 self.flush().await
             }
-            Source::Upstream(body) if filters.is_empty() => {
-                let form = self.write_head(body.length);
+            Source::Upstream(body) => {
+                let form = self.write_head(if filtered {
+                    BodyLength::Chunked
+                } else {
+                    body.length
+                });
                 self.relay(body, form, filters).await
             }
-            Source::Upstream(body) => {
-                let form = self.write_head(BodyLength::Chunked);
-                self.relay(body, form, filters).await
+        }
+    }
+
+    /// In pieces, as it would stream: a filter need not have room for all of it.
+    async fn filter_whole(
+        &mut self,
+        mut body: Bytes,
+        filters: &mut filter::Body<'_>,
+    ) -> Result<Bytes, Error> {
+        let mut whole = BytesMut::new();
+        loop {
+            let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
+            let last = body.is_empty();
+            whole.extend_from_slice(
+                &filters
+                    .chunk(self.exchange, &mut self.pinned, piece, last)
+                    .await?,
+            );
+            if last {
+                return Ok(whole.freeze());
             }
         }
     }
@@ -316,7 +403,7 @@ impl Flow<'_> {
     fn write_head(&mut self, length: BodyLength) -> BodyLength {
         // Only a body that the client was told to send is worth waiting for.
         let may_keep = self.keep_alive && !self.worker.is_draining();
-        let keep_alive = may_keep && (self.client.body.is_read() || !self.client.body.is_unasked());
+        let keep_alive = may_keep && (self.body.is_read() || !self.body.is_unasked());
         let date = self.worker.date();
         let to = ReplyTo {
             method: &self.method,
@@ -326,7 +413,7 @@ impl Flow<'_> {
         };
         let reply = &self.exchange.reply;
         let framing = http1::write_response_head(
-            self.client.writer.small(),
+            self.wire.writer.small(),
             reply.status,
             &reply.headers,
             length,
@@ -341,7 +428,7 @@ impl Flow<'_> {
         &mut self,
         mut body: Box<upstream::Body>,
         form: BodyLength,
-        filters: &[Step],
+        mut filters: filter::Body<'_>,
     ) -> Result<(), Error> {
         if form == BodyLength::Empty {
             if body.is_end() || body.length == BodyLength::Empty {
@@ -349,33 +436,33 @@ impl Flow<'_> {
             }
             return self.flush().await;
         }
-        let mut filtered_last = filters.is_empty();
         loop {
             let (piece, last) = match body.decode()? {
                 Decoded::Data(piece) => (piece, body.is_end()),
                 Decoded::End => (Bytes::new(), true),
                 Decoded::NeedMore => {
                     self.flush().await?;
-                    body.fill(&mut self.client).await?;
+                    let mut client = ClientSide {
+                        wire: Some(&mut self.wire),
+                        body: &mut self.body,
+                    };
+                    body.fill(&mut client).await?;
                     continue;
                 }
             };
-            let piece = if filters.is_empty() || (last && filtered_last) {
-                piece
-            } else {
-                filtered_last |= last;
-                filter::chunk(filters, self.exchange, &mut self.pinned, piece, last).await?
-            };
+            let piece = filters
+                .chunk(self.exchange, &mut self.pinned, piece, last)
+                .await?;
             self.push(piece, form);
             if last {
                 break;
             }
-            if self.client.writer.is_full() {
+            if self.wire.writer.is_full() {
                 self.flush().await?;
             }
         }
         if form == BodyLength::Chunked {
-            let end = self.client.writer.small();
+            let end = self.wire.writer.small();
             match body.take_trailers() {
                 Some(trailers) => http1::write_trailers(end, &trailers),
                 None => end.extend_from_slice(http1::LAST_CHUNK),
@@ -391,24 +478,23 @@ impl Flow<'_> {
         };
         self.exchange.tally.body_bytes_sent += piece.len() as u64;
         if form == BodyLength::Chunked {
-            http1::write_chunk_head(self.client.writer.small(), len);
-            self.client.writer.push(piece);
-            self.client
-                .writer
-                .small()
-                .extend_from_slice(http1::CHUNK_END);
+            http1::write_chunk_head(self.wire.writer.small(), len);
+            self.wire.writer.push(piece);
+            self.wire.writer.small().extend_from_slice(http1::CHUNK_END);
         } else {
-            self.client.writer.push(piece);
+            self.wire.writer.push(piece);
         }
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
         let limit: Duration = self.listener.send_timeout;
-        let flushed = self
-            .client
-            .write_alarm
-            .limit(limit, self.client.writer.flush())
-            .await;
+        self.begun = true;
+        let Wire {
+            writer,
+            write_alarm,
+            ..
+        } = &mut self.wire;
+        let flushed = writer.flush(write_alarm, limit).await;
         flushed
             .map_err(|Elapsed| ClientError::SendTimeout(limit))?
             .map_err(ClientError::Io)?;
@@ -417,30 +503,35 @@ impl Flow<'_> {
 
     /// The response is out. What is left of the request's body stands between this request and the next.
     async fn fate(&mut self) -> Fate {
-        let body = &mut self.client.body;
-        if self.keep_alive
-            && (body.is_read()
-                || body
-                    .discard(self.client.reader, self.client.read_alarm)
-                    .await)
-        {
+        if self.keep_alive && self.body.is_read() {
             return Fate::KeepAlive;
         }
-        if body.is_read() {
-            Fate::Close
-        } else {
-            Fate::Linger
+        if self.keep_alive {
+            let discard = self.body.discard(&mut self.wire);
+            // Bounded as a whole too: a client may send a byte a minute.
+            if matches!(tokio::time::timeout(DISCARD_TIME, discard).await, Ok(true)) {
+                return Fate::KeepAlive;
+            }
         }
+        // Closed with bytes unread, the kernel would reset the connection and with it the response.
+        let quiet = self.body.is_read() && self.wire.reader.is_quiet_now();
+        if quiet { Fate::Close } else { Fate::Linger }
     }
 
     async fn log(&mut self) {
-        self.exchange.tally.body_bytes_received = self.client.body.received_bytes;
+        self.exchange.tally.body_bytes_received = self.body.received_bytes;
         self.exchange.stage = Stage::Log;
         let plan = Rc::clone(&self.plan);
         for step in &plan.log {
             // The exchange is over: a failure is in the log and changes nothing.
             let _ = step
-                .run(Hook::Log, self.exchange, &mut self.pinned, (0, 0, 0))
+                .run(
+                    Hook::Log,
+                    self.exchange,
+                    &mut self.pinned,
+                    &mut NoSupplier,
+                    (0, 0, 0),
+                )
                 .await;
         }
         self.pinned.release().await;

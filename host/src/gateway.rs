@@ -17,7 +17,7 @@ use crate::log::{self, AccessLog};
 use crate::phase::{Plan, Router, UpstreamIdx};
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
-use crate::wasm::{Engine, HookError, Plugin, PluginStatus, Step};
+use crate::wasm::{Capability, Engine, HookError, Plugin, PluginStatus, Step};
 use crate::worker::Worker;
 
 pub struct Gateway {
@@ -179,6 +179,16 @@ impl Parts {
                 ));
                 continue;
             };
+            if module.manifest.uses.contains(&Capability::Upstreams)
+                && plugin_config.grants.upstreams.is_empty()
+            {
+                self.errors.push(format!(
+                    "{}: plugin {name}: {} makes calls out, which nothing grants; expected `grants = {{ upstreams = [...] }}`",
+                    plugin_config.place,
+                    plugin_config.wasm.display()
+                ));
+                continue;
+            }
             match Plugin::load(&engine, module, plugin_config).await {
                 Ok(plugin) => {
                     self.plugins.insert(name, plugin);

@@ -20,6 +20,7 @@ mod log;
 mod phase;
 mod process;
 mod socket;
+mod supply;
 mod upstream;
 mod wasm;
 mod worker;

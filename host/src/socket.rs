@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::Errno;
@@ -11,6 +12,8 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::alarm::{Alarm, Elapsed};
 
 pub struct Reader {
     half: OwnedReadHalf,
@@ -151,25 +154,44 @@ impl Writer {
         !self.front.is_done() || !self.body.is_empty() || !self.back.is_done()
     }
 
-    /// Writes all that was appended.
-    pub async fn flush(&mut self) -> io::Result<()> {
+    /// Writes all that was appended; `limit` is for each write that has to wait. An elapsed or dropped flush can be
+    /// taken up again.
+    pub async fn flush(
+        &mut self,
+        alarm: &Alarm,
+        limit: Duration,
+    ) -> Result<io::Result<()>, Elapsed> {
         while self.has_pending() {
-            let pieces = [
-                IoSlice::new(self.front.rest()),
-                IoSlice::new(&self.body),
-                IoSlice::new(self.back.rest()),
-            ];
-            // One piece goes as a plain write; empty vectors cost the kernel a look each.
-            let used = match (self.body.is_empty(), self.back.is_done()) {
-                (true, true) => self.half.write(self.front.rest()).await?,
-                (false, true) if self.front.is_done() => self.half.write(&self.body).await?,
-                (_, _) => self.half.write_vectored(&pieces).await?,
-            };
-            if used == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            if let Err(error) = alarm.limit(limit, self.write_once()).await? {
+                return Ok(Err(error));
             }
-            self.cross_off(used);
         }
+        Ok(Ok(()))
+    }
+
+    /// Forgets what was appended and not written.
+    pub fn clear(&mut self) {
+        self.front = Cursor::default();
+        self.body = Bytes::new();
+        self.back = Cursor::default();
+    }
+
+    async fn write_once(&mut self) -> io::Result<()> {
+        let pieces = [
+            IoSlice::new(self.front.rest()),
+            IoSlice::new(&self.body),
+            IoSlice::new(self.back.rest()),
+        ];
+        // One piece goes as a plain write; empty vectors cost the kernel a look each.
+        let used = match (self.body.is_empty(), self.back.is_done()) {
+            (true, true) => self.half.write(self.front.rest()).await?,
+            (false, true) if self.front.is_done() => self.half.write(&self.body).await?,
+            (_, _) => self.half.write_vectored(&pieces).await?,
+        };
+        if used == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.cross_off(used);
         Ok(())
     }
 

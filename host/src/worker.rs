@@ -97,6 +97,13 @@ impl Worker {
         &self.upstreams[idx.0]
     }
 
+    /// By its name in the config.
+    pub fn upstream_named(&self, name: &str) -> Option<&Rc<Upstream>> {
+        self.upstreams
+            .iter()
+            .find(|upstream| &*upstream.name == name)
+    }
+
     pub fn upstreams(&self) -> &[Rc<Upstream>] {
         &self.upstreams
     }

@@ -79,22 +79,31 @@ pub(crate) fn read_short(mut call: impl FnMut(&mut [u8]) -> i32) -> Result<Short
     }
 }
 
-/// Reads text. What is not UTF-8 becomes U+FFFD.
-pub(crate) fn read_text(mut call: impl FnMut(&mut [u8]) -> i32) -> Result<String, Status> {
-    let mut bytes = vec![0; 128];
+/// Reads bytes that the plugin keeps. `expected_bytes` spares the second call where it is right.
+pub(crate) fn read_bytes(
+    expected_bytes: usize,
+    mut call: impl FnMut(&mut [u8]) -> i32,
+) -> Result<Vec<u8>, Status> {
+    let mut bytes = vec![0; expected_bytes];
     loop {
         let len = length(call(&mut bytes))?;
         if len <= bytes.len() {
             bytes.truncate(len);
-            return Ok(String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()));
+            return Ok(bytes);
         }
         bytes.resize(len, 0);
     }
 }
 
+/// Reads text. What is not UTF-8 becomes U+FFFD.
+pub(crate) fn read_text(call: impl FnMut(&mut [u8]) -> i32) -> Result<String, Status> {
+    let bytes = read_bytes(128, call)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
 /// A length, or why there is none.
-fn length(result: i32) -> Result<usize, Status> {
+pub(crate) fn length(result: i32) -> Result<usize, Status> {
     usize::try_from(result).map_err(|_| status(result))
 }
 
@@ -126,6 +135,7 @@ mod tests {
                 read_text(|out| hand_out(&text, out)).unwrap().as_bytes(),
                 &text[..]
             );
+            assert_eq!(read_bytes(0, |out| hand_out(&text, out)).unwrap(), text);
             assert_eq!(
                 &*Buffer::read(0, |out| hand_out(&text, out)).unwrap(),
                 &text[..]

@@ -13,6 +13,8 @@ use crate::buffer::status;
 /// one of a text. (So it is no `std::error::Error` itself, as `anyhow`'s is not.)
 pub struct Error {
     message: String,
+    /// None: not the host's.
+    status: Option<Status>,
 }
 
 /// [`std::result::Result`] with [`Error`] unless said otherwise.
@@ -23,6 +25,7 @@ impl Error {
     pub fn msg(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
+            status: None,
         }
     }
 
@@ -31,7 +34,14 @@ impl Error {
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self {
             message: format!("{what}: {}", self.message),
+            ..self
         }
+    }
+
+    /// Whether a limit was reached: a body is longer than `read_body` was to read, say. The way to tell what a client
+    /// can bring about from what an operator has to see to.
+    pub fn is_limit(&self) -> bool {
+        self.status == Some(Status::Limit)
     }
 }
 
@@ -44,7 +54,7 @@ impl<E: std::error::Error> From<E> for Error {
             message.push_str(&error.to_string());
             cause = error.source();
         }
-        Self { message }
+        Self::msg(message)
     }
 }
 
@@ -96,6 +106,7 @@ pub(crate) fn take_noted() -> Option<Error> {
 pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
     Error {
         message: format!("{call}: {}", status.name()),
+        status: Some(status),
     }
 }
 
@@ -122,6 +133,15 @@ mod tests {
             error.to_string(),
             "config: bad port: invalid digit found in string"
         );
+    }
+
+    #[test]
+    fn a_limit_is_told_from_others() {
+        let limit = refusal(format_args!("read_body(5)"), Status::Limit).context("webhook");
+        assert!(limit.is_limit());
+        assert_eq!(limit.to_string(), "webhook: read_body(5): limit reached");
+        assert!(!refusal(format_args!("x"), Status::NotNow).is_limit());
+        assert!(!Error::msg("limit reached").is_limit());
     }
 
     #[test]

@@ -91,6 +91,7 @@ macro_rules! phase_hooks {
 phase_hooks! {
     post_read = Hook::PostRead;
     rewrite = Hook::Rewrite;
+    preaccess = Hook::Preaccess;
     access = Hook::Access;
     content = Hook::Content;
 }

@@ -176,6 +176,85 @@ impl Headers {
             .map_while(std::result::Result::ok)
             .map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
+
+    /// The first value of the header; `None` when there is no such header.
+    pub fn first(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        self.all(name.as_ref()).next()
+    }
+
+    /// All values of the header.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = HeaderValue> {
+        self.iter()
+            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
+            .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+    }
+
+    /// All that `call` hands out as a [`header_list`].
+    pub(crate) fn read(call: impl FnMut(&mut [u8]) -> i32) -> Self {
+        Self {
+            list: Buffer::read(0, call).ok(),
+        }
+    }
+}
+
+/// Headers that a plugin puts together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeaderList {
+    /// A [`header_list`].
+    records: Vec<u8>,
+    /// The first header that is not one; said when the list is to be sent.
+    refused: Option<String>,
+}
+
+impl HeaderList {
+    pub(crate) const fn new() -> Self {
+        Self {
+            records: Vec::new(),
+            refused: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, name: &str, value: &[u8]) {
+        let valid = is_name(name.as_bytes()) && is_value(value);
+        match header_list::record_head(name.as_bytes(), value).filter(|_| valid) {
+            Some(head) => {
+                self.records.extend_from_slice(&head);
+                self.records.extend_from_slice(name.as_bytes());
+                self.records.extend_from_slice(value);
+            }
+            None => {
+                self.refused.get_or_insert_with(|| {
+                    format!("\"{}\", \"{}\"", name.escape_debug(), value.escape_ascii())
+                });
+            }
+        }
+    }
+
+    pub(crate) fn first(&self, name: &str) -> Option<HeaderValue> {
+        header_list::records(&self.records)
+            .map_while(std::result::Result::ok)
+            .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+    }
+
+    /// What a plugin has put together, for the fake host.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn from_records(records: &[u8]) -> Self {
+        Self {
+            records: records.to_vec(),
+            refused: None,
+        }
+    }
+
+    /// The list as the host takes it. Fails with the first header that is not one.
+    pub(crate) fn records(&self, type_name: &str) -> Result<&[u8]> {
+        match &self.refused {
+            Some(header) => Err(Error::msg(format_args!(
+                "{type_name}::header({header}): bad argument"
+            ))),
+            None => Ok(&self.records),
+        }
+    }
 }
 
 /// A token (RFC 9110 §5.6.2).
@@ -210,9 +289,7 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
 }
 
 pub(crate) fn list(map: HeaderMap, name: &str) -> Headers {
-    Headers {
-        list: Buffer::read(0, |out| host::headers_get(map, name.as_bytes(), out)).ok(),
-    }
+    Headers::read(|out| host::headers_get(map, name.as_bytes(), out))
 }
 
 pub(crate) fn set(map: HeaderMap, name: &str, value: &[u8]) {

@@ -35,6 +35,10 @@
 //! - **Config** that does not fit the plugin's type is refused when the gateway loads it, with the key that is wrong.
 //! - **An error** that a hook returns is logged, and the plugin's `on_error` decides about the request.
 //! - **A panic** is logged with message and place, and costs this instance of the plugin and this request's hook.
+//! - **Waiting** is written straight-line: [`Request::read_body`], [`http::send`] and [`delay`] return when the answer
+//!   is there. The gateway serves other requests meanwhile, and other instances of the plugin other requests of it.
+//! - **Upstreams and zones** that a plugin uses are granted in the config: `grants = { upstreams = ["auth"], zones =
+//!   ["limits"] }`. What is not granted is an error that says so.
 //! - **Memory** of an instance lives on from request to request, in each worker for itself and possibly in several
 //!   instances a worker. So fields of the plugin are for what can be lost and need not agree: caches, averages.
 
@@ -51,6 +55,7 @@ pub mod clock;
 mod config;
 mod error;
 mod header;
+pub mod http;
 pub mod log;
 mod outcome;
 pub mod random;
@@ -58,8 +63,12 @@ pub mod random;
 mod raw;
 mod request;
 mod response;
+pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod units;
+mod wait;
+pub mod zones;
 
 /// The host's functions: imports in a guest, a fake in a native test.
 #[cfg(target_arch = "wasm32")]
@@ -75,6 +84,7 @@ pub use outcome::Outcome;
 pub use request::Request;
 pub use response::{Reply, Response, Verdict};
 pub use serde;
+pub use wait::delay;
 
 /// `serde::Deserialize` for crates that need not depend on `serde` themselves. It takes the same `#[serde(...)]`
 /// attributes; types with generics need serde's own.
@@ -99,6 +109,7 @@ pub use castling_macros::Deserialize;
 ///
 /// fn post_read(&self, request: &mut Request) -> Verdict          before routing, for plugins of a listener
 /// fn rewrite(&self, request: &mut Request) -> Verdict            after routing; Verdict::Reroute routes again
+/// fn preaccess(&self, request: &mut Request) -> Verdict          limits: may wait, or answer 429 or 503
 /// fn access(&self, request: &mut Request) -> Verdict             decides whether the request may go on
 /// fn content(&self, request: &mut Request) -> Verdict            answers in the place of an upstream; Continue: does not
 /// fn balance(&mut self, request: &Request, peers: &Peers) -> Option<usize>
@@ -128,6 +139,7 @@ pub mod prelude {
 
     pub use crate::{
         Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer, PeerOutcome,
-        Peers, Reply, Request, Response, Result, Verdict, bail, clock, log, plugin, random,
+        Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http, log, plugin,
+        random, zones,
     };
 }

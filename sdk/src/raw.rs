@@ -68,6 +68,39 @@ mod import {
         ) -> i32;
         pub(super) fn chunk_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn body_read(map: u32, limit: usize) -> i32;
+        pub(super) fn body_get(map: u32, out: *mut u8, cap: usize) -> i32;
+        pub(super) fn calls_send(ptr: *const u8, len: usize) -> i32;
+        // SAFETY: takes a number and touches no memory.
+        pub(super) safe fn call_status(index: u32) -> i32;
+        pub(super) fn call_error(index: u32, out: *mut u8, cap: usize) -> i32;
+        pub(super) fn call_headers(index: u32, out: *mut u8, cap: usize) -> i32;
+        pub(super) fn call_body(index: u32, out: *mut u8, cap: usize) -> i32;
+        // SAFETY: takes a number and touches no memory.
+        pub(super) safe fn delay(milliseconds: u32) -> i32;
+        pub(super) fn counter_add(
+            zone: *const u8,
+            zone_len: usize,
+            key: *const u8,
+            key_len: usize,
+            amount: i64,
+            window_ms: i64,
+        ) -> i64;
+        pub(super) fn counter_get(
+            zone: *const u8,
+            zone_len: usize,
+            key: *const u8,
+            key_len: usize,
+        ) -> i64;
+        pub(super) fn rate_take(
+            zone: *const u8,
+            zone_len: usize,
+            key: *const u8,
+            key_len: usize,
+            interval_ns: i64,
+            burst: i64,
+        ) -> i64;
         pub(super) fn peers_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn peer_address(index: u32, out: *mut u8, cap: usize) -> i32;
     }
@@ -217,6 +250,76 @@ pub(crate) fn chunk_get(out: &mut [u8]) -> i32 {
 pub(crate) fn chunk_set(data: &[u8]) -> i32 {
     // SAFETY: `data` as in `log`.
     unsafe { import::chunk_set(data.as_ptr(), data.len()) }
+}
+
+pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
+    import::body_read(map as u32, limit)
+}
+
+pub(crate) fn body_get(map: HeaderMap, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::body_get(map as u32, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn calls_send(records: &[u8]) -> i32 {
+    // SAFETY: `records` as in `log`.
+    unsafe { import::calls_send(records.as_ptr(), records.len()) }
+}
+
+pub(crate) fn call_status(index: u32) -> i32 {
+    import::call_status(index)
+}
+
+pub(crate) fn call_error(index: u32, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::call_error(index, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn call_headers(index: u32, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::call_headers(index, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn call_body(index: u32, out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::call_body(index, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn delay(milliseconds: u32) -> i32 {
+    import::delay(milliseconds)
+}
+
+pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) -> i64 {
+    // SAFETY: `zone` and `key` as in `log`.
+    unsafe {
+        import::counter_add(
+            zone.as_ptr(),
+            zone.len(),
+            key.as_ptr(),
+            key.len(),
+            amount,
+            window_ms,
+        )
+    }
+}
+
+pub(crate) fn counter_get(zone: &[u8], key: &[u8]) -> i64 {
+    // SAFETY: `zone` and `key` as in `log`.
+    unsafe { import::counter_get(zone.as_ptr(), zone.len(), key.as_ptr(), key.len()) }
+}
+
+pub(crate) fn rate_take(zone: &[u8], key: &[u8], interval_ns: i64, burst: i64) -> i64 {
+    // SAFETY: `zone` and `key` as in `log`.
+    unsafe {
+        import::rate_take(
+            zone.as_ptr(),
+            zone.len(),
+            key.as_ptr(),
+            key.len(),
+            interval_ns,
+            burst,
+        )
+    }
 }
 
 pub(crate) fn peers_get(out: &mut [u8]) -> i32 {

@@ -4,7 +4,7 @@ use castling_abi::{HeaderMap, Property};
 
 use crate::buffer::{read_short, read_text};
 use crate::header::{self, HeaderValue, Headers};
-use crate::{error, host};
+use crate::{Result, error, host, wait};
 
 /// The request that a hook was called for: a handle to what the host keeps, read when it is asked for.
 ///
@@ -142,6 +142,37 @@ impl Request {
     /// Sets the client's IP address, for a gateway that stands behind another proxy. In `post_read` only.
     pub fn set_client_address(&mut self, address: impl AsRef<str>) {
         set(Property::ClientAddress, address.as_ref());
+    }
+
+    /// Waits for the whole body and returns it; the upstream gets it all the same. Head and headers can still be
+    /// changed afterwards, or the request answered. The gateway serves other requests meanwhile, and when the client
+    /// leaves, the hook ends here.
+    ///
+    /// Fails with [`Error::is_limit`](crate::Error::is_limit) when it is longer than `limit` bytes; the request may
+    /// go on all the same. `limit` may be up to the plugin's `limits.body`. In `rewrite`, `preaccess`, `access` and
+    /// `content`.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # #[derive(Default)]
+    /// # struct Plugin;
+    /// # #[plugin]
+    /// # impl Plugin {
+    /// fn access(&self, request: &mut Request) -> Result<Verdict> {
+    ///     match request.read_body(64 * 1024) {
+    ///         Ok(body) => request.set_var("letters", body.len().to_string()),
+    ///         Err(error) if error.is_limit() => return Ok(Response::status(413).into()),
+    ///         Err(error) => return Err(error),
+    ///     }
+    ///     Ok(Verdict::Continue)
+    /// }
+    /// # }
+    /// # let mut exchange = castling_sdk::testing::Exchange::new("POST", "/").body("abc");
+    /// # assert_eq!(Plugin.access(exchange.request()).unwrap(), Verdict::Continue);
+    /// # assert_eq!(exchange.request().var("letters").unwrap(), "3");
+    /// ```
+    pub fn read_body(&self, limit: usize) -> Result<Vec<u8>> {
+        wait::read_body(HeaderMap::Request, limit)
     }
 
     /// A variable that some plugin has set for this request; `None` when none has.

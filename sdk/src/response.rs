@@ -1,10 +1,10 @@
 //! What the hooks decide: [`Verdict`], the [`Response`] that one may hold, and the [`Reply`] that passes by.
 
-use castling_abi::{HeaderMap, header_list};
+use castling_abi::HeaderMap;
 
-use crate::error::{self, Error, Result};
-use crate::header::{self, HeaderValue, Headers};
-use crate::host;
+use crate::error::{self, Result};
+use crate::header::{self, HeaderList, HeaderValue, Headers};
+use crate::{host, wait};
 
 /// What becomes of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,8 @@ impl From<Response> for Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     status: u16,
-    /// [`header_list`].
-    headers: Vec<u8>,
+    headers: HeaderList,
     body: Vec<u8>,
-    /// What is wrong with one of the headers; said when the response is to be sent.
-    refused: Option<String>,
 }
 
 impl Response {
@@ -51,28 +48,15 @@ impl Response {
     pub const fn status(status: u16) -> Self {
         Self {
             status,
-            headers: Vec::new(),
+            headers: HeaderList::new(),
             body: Vec::new(),
-            refused: None,
         }
     }
 
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
-        let (name, value) = (name.as_ref().as_bytes(), value.as_ref());
-        let valid = header::is_name(name) && header::is_value(value);
-        match header_list::record_head(name, value).filter(|_| valid) {
-            Some(head) => {
-                self.headers.extend_from_slice(&head);
-                self.headers.extend_from_slice(name);
-                self.headers.extend_from_slice(value);
-            }
-            None => {
-                let text = format!("\"{}\", \"{}\"", name.escape_ascii(), value.escape_ascii());
-                self.refused.get_or_insert(text);
-            }
-        }
+        self.headers.add(name.as_ref(), value.as_ref());
         self
     }
 
@@ -90,10 +74,7 @@ impl Response {
 
     /// The first value of a header, for tests.
     pub fn header_value(&self, name: &str) -> Option<HeaderValue> {
-        header_list::records(&self.headers)
-            .map_while(std::result::Result::ok)
-            .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
-            .and_then(|(_, value)| HeaderValue::new(value).ok())
+        self.headers.first(name)
     }
 
     /// The body, for tests.
@@ -101,14 +82,17 @@ impl Response {
         &self.body
     }
 
+    /// Status, header list and body, for the fake host.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn into_parts(self) -> Result<(u16, Vec<u8>, Vec<u8>)> {
+        let headers = self.headers.records("Response")?.to_vec();
+        Ok((self.status, headers, self.body))
+    }
+
     /// Hands it to the host, which sends it when the hook has returned.
     pub(crate) fn hand_over(&self) -> Result<()> {
-        if let Some(header) = &self.refused {
-            return Err(Error::msg(format_args!(
-                "Response::header({header}): bad argument"
-            )));
-        }
-        match host::answer(self.status, &self.headers, &self.body) {
+        let headers = self.headers.records("Response")?;
+        match host::answer(self.status, headers, &self.body) {
             0.. => Ok(()),
             refused => Err(error::refusal(
                 format_args!(
@@ -178,5 +162,14 @@ impl Reply {
     /// Removes all values of that name and says how many there were.
     pub fn remove_header(&mut self, name: impl AsRef<str>) -> usize {
         header::remove(HeaderMap::Response, name.as_ref())
+    }
+
+    /// Waits for the whole body and returns it; the client gets it all the same, after the hook. The gateway serves
+    /// other requests meanwhile.
+    ///
+    /// Fails with [`Error::is_limit`](crate::Error::is_limit) when it is longer than `limit` bytes, and goes on to
+    /// the client all the same. `limit` may be up to the plugin's `limits.body`. In `response_headers` only.
+    pub fn read_body(&self, limit: usize) -> Result<Vec<u8>> {
+        wait::read_body(HeaderMap::Response, limit)
     }
 }

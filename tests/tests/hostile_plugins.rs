@@ -335,7 +335,7 @@ fn a_plugin_whose_configure_traps_or_never_ends_is_refused() {
 
 #[test]
 fn a_trapping_plugin_leaks_no_instances() {
-    let proxy = hostile("limits = { instances = 2 }");
+    let proxy = hostile("limits = { instances = 2 }\nquarantine = { traps = 0 }");
     let before = proxy.workers()[0].resident_kib();
     for _ in 0..200 {
         assert_eq!(
@@ -349,4 +349,20 @@ fn a_trapping_plugin_leaks_no_instances() {
     until("the log has them all", || {
         proxy.log().matches("access was asked to panic").count() >= 200
     });
+}
+
+#[test]
+fn a_plugin_that_keeps_trapping_is_taken_out_and_let_back_in() {
+    let proxy = hostile("quarantine = { traps = 3, within = \"1m\", backoff = \"200ms\" }");
+    let panic = |proxy: &Proxy| proxy.get_with("/", &[("x-do", "panic")]).status;
+    for _ in 0..3 {
+        assert_eq!(panic(&proxy), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    // Out: requests that would do no harm are refused, too.
+    assert_eq!(proxy.get("/").status, StatusCode::SERVICE_UNAVAILABLE);
+    proxy.until_log_has("plugin hostile keeps trapping: taken out");
+    assert_eq!(proxy.status()["plugins"][0]["state"], "out");
+    until("the plugin is back", || proxy.get("/").status == StatusCode::OK);
+    proxy.until_log_has("plugin hostile is back");
+    assert_eq!(proxy.status()["plugins"][0]["state"], "in");
 }

@@ -55,8 +55,13 @@ impl PluginPolicy {
                     self.fallback(PluginFault::Failed)
                 }
             },
-            Err(HookError::Exhausted(_)) => self.fallback(PluginFault::Exhausted),
-            Err(HookError::Failed(_) | HookError::Trapped(_)) => self.fallback(PluginFault::Failed),
+            Err(HookError::Exhausted(_) | HookError::Quarantined) => {
+                self.fallback(PluginFault::Exhausted)
+            }
+            // Nothing that a judge does can be cancelled: it may not wait.
+            Err(HookError::Failed(_) | HookError::Trapped(_) | HookError::Cancelled(_)) => {
+                self.fallback(PluginFault::Failed)
+            }
         }
     }
 

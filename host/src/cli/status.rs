@@ -75,6 +75,7 @@ fn text(status: &MasterStatus) -> String {
         "calls",
         "failures",
         "traps",
+        "service",
         "hooks",
     ]);
     for plugin in &status.plugins {
@@ -85,6 +86,7 @@ fn text(status: &MasterStatus) -> String {
             plugin.calls.to_string(),
             plugin.failures.to_string(),
             plugin.traps.to_string(),
+            plugin.state.clone(),
             plugin.hooks.join(" "),
         ]);
     }

@@ -113,8 +113,42 @@ pub struct Plugin {
     /// Default `deny`.
     pub on_error: OnError,
     pub limits: PluginLimits,
+    /// Default `call`.
+    pub isolation: Isolation,
+    pub quarantine: Quarantine,
+    /// What it may reach beyond its request. Default nothing.
+    pub grants: Grants,
     /// `FILE:LINE:COLUMN` of the plugin's table, for errors that are found after parsing.
     pub place: String,
+}
+
+/// How long an instance of a plugin serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// One call after the other, of whatever requests.
+    Call,
+    /// One request: nothing that a request leaves in its memory is there for the next.
+    Request,
+}
+
+/// When a plugin that keeps trapping is taken out for a while, as an unhealthy peer would be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// So many traps in a worker within `within` take it out there. 0 to 10000, 0 never. Default 20.
+    pub traps: u32,
+    /// 100 ms to 1 h. Default 10 s.
+    pub within: Duration,
+    /// The first time; each further time in a row twice as long, up to a minute. 10 ms to 1 min. Default 1 s. Then one
+    /// call is let through, and if that does not trap the plugin is back.
+    pub backoff: Duration,
+}
+
+/// What a plugin is granted, by the names of the config.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Upstreams that it may send calls to.
+    pub upstreams: Vec<String>,
 }
 
 /// What happens to a request when a plugin's hook fails or traps.
@@ -133,8 +167,16 @@ pub struct PluginLimits {
     pub memory_bytes: usize,
     /// CPU time of one hook call. 1 ms to 60 s. Default 50 ms.
     pub cpu: Duration,
-    /// Instances of the plugin in one worker. 1 to 1000. Default 64.
+    /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long as its
+    /// request takes, the response's way to a slow client included.
     pub instances: usize,
+    /// A body that `read_body` or a call out may hold at once, bytes. 1 KiB to 64 MiB. Default 1 MiB.
+    pub body_bytes: usize,
+    /// Calls out during one request. 0 to 1000. Default 32.
+    pub calls: u32,
+    /// An instance is replaced after so many calls of its hooks; 0 never. Default 1000000. It is also replaced when it
+    /// has grown to three quarters of `memory`.
+    pub instance_calls: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

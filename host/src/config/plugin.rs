@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
-use super::{MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits};
+use super::{
+    Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits, Quarantine,
+};
 
-pub(super) fn resolve(mut table: Table<'_>) -> Plugin {
+pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>) -> Plugin {
     let mut config_places = BTreeMap::new();
     let wasm = table.required("wasm", "the path of a module", module);
     let config = table.optional("config", |value| config(value, &mut config_places));
@@ -22,6 +25,15 @@ pub(super) fn resolve(mut table: Table<'_>) -> Plugin {
         on_error: table.or("on_error", OnError::Deny, |value| value.choice(&ON_ERROR)),
         limits: table.or("limits", DEFAULT_LIMITS, |value| {
             Some(limits(value.table()?))
+        }),
+        isolation: table.or("isolation", Isolation::Call, |value| {
+            value.choice(&ISOLATION)
+        }),
+        quarantine: table.or("quarantine", DEFAULT_QUARANTINE, |value| {
+            Some(quarantine(value.table()?))
+        }),
+        grants: table.or("grants", Grants::default(), |value| {
+            Some(grants(value.table()?, upstreams))
         }),
         place: table.place_text(),
     };
@@ -66,6 +78,32 @@ fn module(value: Value<'_>) -> Option<PathBuf> {
     }
 }
 
+fn grants(mut table: Table<'_>, upstreams: &Named<'_>) -> Grants {
+    let grants = Grants {
+        upstreams: table.or("upstreams", Vec::new(), |value| {
+            value.set(|name| upstreams.reference(name))
+        }),
+    };
+    table.finish();
+    grants
+}
+
+fn quarantine(mut table: Table<'_>) -> Quarantine {
+    let quarantine = Quarantine {
+        traps: table.or("traps", DEFAULT_QUARANTINE.traps, |value| {
+            value.integer(0..=10_000)
+        }),
+        within: table.or("within", DEFAULT_QUARANTINE.within, |value| {
+            value.duration(Duration::from_millis(100)..=Duration::from_secs(3600))
+        }),
+        backoff: table.or("backoff", DEFAULT_QUARANTINE.backoff, |value| {
+            value.duration(Duration::from_millis(10)..=Duration::from_secs(60))
+        }),
+    };
+    table.finish();
+    quarantine
+}
+
 fn limits(mut table: Table<'_>) -> PluginLimits {
     let limits = PluginLimits {
         memory_bytes: table.or("memory", DEFAULT_LIMITS.memory_bytes, |value| {
@@ -76,6 +114,15 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         }),
         instances: table.or("instances", DEFAULT_LIMITS.instances, |value| {
             value.integer(1..=1000)
+        }),
+        body_bytes: table.or("body", DEFAULT_LIMITS.body_bytes, |value| {
+            value.size(1 << 10..=64 << 20)
+        }),
+        instance_calls: table.or("instance_calls", DEFAULT_LIMITS.instance_calls, |value| {
+            value.integer(0..=u64::from(u32::MAX))
+        }),
+        calls: table.or("calls", DEFAULT_LIMITS.calls, |value| {
+            value.integer(0..=1000)
         }),
     };
     table.finish();
@@ -155,8 +202,20 @@ fn json(
 const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     memory_bytes: 16 << 20,
     cpu: Duration::from_millis(50),
-    instances: 64,
+    instances: 256,
+    body_bytes: 1 << 20,
+    calls: 32,
+    instance_calls: 1_000_000,
 };
+
+const DEFAULT_QUARANTINE: Quarantine = Quarantine {
+    traps: 20,
+    within: Duration::from_secs(10),
+    backoff: Duration::from_secs(1),
+};
+
+const ISOLATION: [(&str, Isolation); 2] =
+    [("call", Isolation::Call), ("request", Isolation::Request)];
 
 const ON_ERROR: [(&str, OnError); 2] = [("deny", OnError::Deny), ("skip", OnError::Skip)];
 

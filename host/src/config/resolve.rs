@@ -22,7 +22,9 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         workers: workers(sections.workers.take()),
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
-        plugins: resolved(&sections.plugins, plugin::resolve),
+        plugins: resolved(&sections.plugins, |table| {
+            plugin::resolve(table, &sections.upstreams)
+        }),
         listeners: listeners(&sections),
         upstreams: resolved(&sections.upstreams, |table| {
             upstream::resolve(table, &sections.plugins)

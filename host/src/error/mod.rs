@@ -23,6 +23,8 @@ pub enum Error {
     Plugin { plugin: String, what: PluginFault },
     #[error("no route matches")]
     NoRoute,
+    #[error("TRACE is not served")]
+    Trace,
     #[error("the path leaves the root")]
     BadPath,
     #[error("rewritten and routed again {0} times")]
@@ -54,8 +56,8 @@ pub enum PluginFault {
     /// It failed or trapped. What exactly is in the log, once.
     #[error("its hook failed")]
     Failed,
-    /// It has no instance free.
-    #[error("all of its instances are busy")]
+    /// It has no instance free, or is out of service.
+    #[error("it is not available now")]
     Exhausted,
 }
 

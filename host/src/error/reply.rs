@@ -22,6 +22,7 @@ pub fn status(error: &Error) -> StatusCode {
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoRoute => StatusCode::NOT_FOUND,
+        Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
         Error::BadPath => StatusCode::BAD_REQUEST,
         Error::TooManyReroutes(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

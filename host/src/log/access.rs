@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::error;
 
 use super::format::{Format, Times};
@@ -31,6 +32,9 @@ enum Target {
     Stdout,
     File { path: PathBuf, file: File },
 }
+
+/// What could not be written at once is tried again after this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// Lines are written when they have grown to this, however new they are.
 const FULL_BYTES: usize = 64 * 1024;
@@ -72,37 +76,53 @@ impl AccessLog {
         drop(lines);
         if write_now {
             self.flush();
-        } else if !self.flush_planned.replace(true) {
-            let this = self.this.clone();
-            let flush_after = self.flush_after;
-            tokio::task::spawn_local(async move {
-                tokio::time::sleep(flush_after).await;
-                if let Some(this) = this.upgrade() {
-                    this.flush_planned.set(false);
-                    this.flush();
-                }
-            });
         }
+        self.plan_flush();
     }
 
-    /// Writes what was collected. What cannot be written is dropped, with an error line: a full disk must not stop the
-    /// traffic.
+    /// Has what waits written after a while.
+    fn plan_flush(&self) {
+        if self.lines.borrow().is_empty() || self.flush_planned.replace(true) {
+            return;
+        }
+        let this = self.this.clone();
+        let flush_after = self.flush_after.max(SHORTEST_WAIT);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(flush_after).await;
+            if let Some(this) = this.upgrade() {
+                this.flush_planned.set(false);
+                this.flush();
+                this.plan_flush();
+            }
+        });
+    }
+
+    /// Writes what was collected. What cannot be written is dropped, with an error line: neither a full disk nor a pipe
+    /// that nobody reads may stop the traffic.
     pub fn flush(&self) {
         let mut lines = self.lines.borrow_mut();
         if lines.is_empty() {
             return;
         }
         let written = match &mut *self.target.borrow_mut() {
-            Target::Stdout => io::stdout()
-                .lock()
-                .write_all(&lines)
-                .and_then(|()| io::stdout().flush()),
-            Target::File { file, .. } => file.write_all(&lines),
+            Target::Stdout => write_to_stdout(&mut lines),
+            Target::File { file, .. } => {
+                let written = file.write_all(&lines);
+                lines.clear();
+                written
+            }
         };
         if let Err(error) = written {
-            error!(bytes = lines.len(), "access log lines are lost: {error}");
+            error!("access log lines are lost: {error}");
+            lines.clear();
         }
-        lines.clear();
+        if lines.len() > MOST_WAITING_BYTES {
+            error!(
+                bytes = lines.len(),
+                "access log lines are lost: nobody reads standard output"
+            );
+            lines.clear();
+        }
     }
 
     /// Opens the file anew, after it was renamed. If that fails, the old one stays.
@@ -118,6 +138,47 @@ impl AccessLog {
         }
     }
 }
+
+/// Writes as much as can be without waiting; whole lines, in pieces that a pipe takes in one go (pipe(7)), so that those
+/// of several workers do not mix.
+fn write_to_stdout(lines: &mut Vec<u8>) -> io::Result<()> {
+    let mut done = 0;
+    while done < lines.len() && stdout_takes_more() {
+        let rest = &lines[done..];
+        let whole = match rest.len() {
+            len if len <= PIPE_BUF => len,
+            _ => match rest[..PIPE_BUF].iter().rposition(|&byte| byte == b'\n') {
+                Some(end) => end + 1,
+                // One line beyond that: it may mix with another's.
+                None => rest
+                    .iter()
+                    .position(|&byte| byte == b'\n')
+                    .map_or(rest.len(), |end| end + 1),
+            },
+        };
+        let write = || rustix::io::write(rustix::stdio::stdout(), &rest[..whole]);
+        done += rustix::io::retry_on_intr(write)?;
+    }
+    lines.drain(..done);
+    Ok(())
+}
+
+/// A pipe has room for [`PIPE_BUF`] bytes, a file always has.
+fn stdout_takes_more() -> bool {
+    let stdout = rustix::stdio::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(rustix::event::poll(&mut asked, Some(&now)), Ok(ready) if ready > 0)
+}
+
+/// Linux's `PIPE_BUF`.
+const PIPE_BUF: usize = 4096;
+
+/// Lines that wait for a reader of standard output; beyond it they are dropped.
+const MOST_WAITING_BYTES: usize = 1024 * 1024;
 
 impl Drop for AccessLog {
     fn drop(&mut self) {

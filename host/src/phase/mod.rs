@@ -13,7 +13,7 @@ pub use route::Router;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{Next, PinnedInstances, Step};
+use crate::wasm::{Next, PinnedInstances, Step, Supplier};
 
 /// What the phases have decided.
 pub enum Verdict {
@@ -30,9 +30,16 @@ pub async fn run(
     plan: &mut Rc<Plan>,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
+    supplier: &mut impl Supplier,
 ) -> Result<Verdict, Error> {
-    if let Next::Answer(answer) =
-        Step::run_all(&router.post_read, Hook::PostRead, exchange, pinned).await?
+    if let Next::Answer(answer) = Step::run_all(
+        &router.post_read,
+        Hook::PostRead,
+        exchange,
+        pinned,
+        supplier,
+    )
+    .await?
     {
         return Ok(Verdict::Answer(answer));
     }
@@ -44,14 +51,18 @@ pub async fn run(
         routings += 1;
         *plan = router.route(&exchange.request)?;
         exchange.route.clone_from(&plan.route);
-        match Step::run_all(&plan.rewrite, Hook::Rewrite, exchange, pinned).await? {
+        match Step::run_all(&plan.rewrite, Hook::Rewrite, exchange, pinned, supplier).await? {
             Next::Step | Next::Skipped => break,
             Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
             Next::Reroute => {}
         }
     }
-    for (hook, list) in [(Hook::Access, &plan.access), (Hook::Content, &plan.content)] {
-        if let Next::Answer(answer) = Step::run_all(list, hook, exchange, pinned).await? {
+    for (hook, list) in [
+        (Hook::Preaccess, &plan.preaccess),
+        (Hook::Access, &plan.access),
+        (Hook::Content, &plan.content),
+    ] {
+        if let Next::Answer(answer) = Step::run_all(list, hook, exchange, pinned, supplier).await? {
             return Ok(Verdict::Answer(answer));
         }
     }

@@ -34,30 +34,36 @@ pub(super) fn normalized(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(normal))
 }
 
-/// Percent-decodes what is visible ASCII; anything else stays encoded, as does a `%` without two digits.
+/// Percent-decodes what is visible ASCII. Other octets stay encoded, with digits in upper case (RFC 3986 §6.2.2.1), as
+/// does a `%` without two digits.
 fn decode(path: &str) -> String {
-    let bytes = path.as_bytes();
     let mut decoded = String::with_capacity(path.len());
-    let mut rest = 0;
-    while rest < bytes.len() {
-        let digit = |at: usize| {
-            bytes
-                .get(at)
-                .and_then(|&byte| char::from(byte).to_digit(16))
-        };
-        if bytes[rest] == b'%'
-            && let (Some(high), Some(low)) = (digit(rest + 1), digit(rest + 2))
-            && let Ok(byte) = u8::try_from(high * 16 + low)
-            && byte.is_ascii_graphic()
-        {
-            decoded.push(char::from(byte));
-            rest += 3;
-        } else {
-            // A target is ASCII, so a byte is a character.
-            decoded.push(char::from(bytes[rest]));
-            rest += 1;
+    let mut rest = path;
+    while let Some(percent) = rest.find('%') {
+        decoded.push_str(&rest[..percent]);
+        rest = &rest[percent..];
+        // A target is ASCII, so every index is a character's.
+        match rest.get(1..3).and_then(|digits| {
+            u8::from_str_radix(digits, 16)
+                .ok()
+                .map(|byte| (digits, byte))
+        }) {
+            Some((_, byte)) if byte.is_ascii_graphic() => {
+                decoded.push(char::from(byte));
+                rest = &rest[3..];
+            }
+            Some((digits, _)) => {
+                decoded.push('%');
+                decoded.push_str(&digits.to_ascii_uppercase());
+                rest = &rest[3..];
+            }
+            None => {
+                decoded.push('%');
+                rest = &rest[1..];
+            }
         }
     }
+    decoded.push_str(rest);
     decoded
 }
 
@@ -88,6 +94,7 @@ mod tests {
             ("/%zz%4", "/%zz%4"),
             ("/%00%20", "/%00%20"),
             ("/.hidden", "/.hidden"),
+            ("/%c3%a4", "/%C3%A4"),
         ] {
             assert_eq!(normal(path).as_deref(), Some(expected), "{path}");
         }

@@ -13,6 +13,7 @@ pub struct Plan {
     pub route: Option<Arc<str>>,
     pub upstream: Option<UpstreamIdx>,
     pub rewrite: Box<[Step]>,
+    pub preaccess: Box<[Step]>,
     pub access: Box<[Step]>,
     pub content: Box<[Step]>,
     /// In the order they run in: the last plugin of the config sees the response first.
@@ -42,6 +43,7 @@ impl Plan {
             route,
             upstream,
             rewrite: steps(Hook::Rewrite),
+            preaccess: steps(Hook::Preaccess),
             access: steps(Hook::Access),
             content: steps(Hook::Content),
             response_headers: reversed(Hook::ResponseHeaders),
@@ -54,6 +56,7 @@ impl Plan {
     pub fn describe(&self) -> String {
         let lists = [
             (Hook::Rewrite, &self.rewrite),
+            (Hook::Preaccess, &self.preaccess),
             (Hook::Access, &self.access),
             (Hook::Content, &self.content),
             (Hook::ResponseHeaders, &self.response_headers),

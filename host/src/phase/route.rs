@@ -145,8 +145,10 @@ impl Candidate {
             .collect();
         let header =
             |header: &config::HeaderMatch| Some((header.name.parse().ok()?, header.test.clone()));
+        // As requests are compared: `/%61` in the config means `/a`.
+        let path = normalized(&route.path).unwrap_or_default();
         Self {
-            path: route.path.clone(),
+            path: path.trim_end_matches('/').to_owned(),
             methods,
             headers: route.headers.iter().filter_map(header).collect(),
             plan,
@@ -154,6 +156,8 @@ impl Candidate {
     }
 
     fn matches(&self, path: &str, request: &RequestHead) -> bool {
+        // `*` is the target of a request about the server as a whole (RFC 9112 §3.2.4): routes of the root take it.
+        let path = if path == "*" { "/" } else { path };
         let below = path
             .strip_prefix(self.path.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -153,6 +153,19 @@ impl Generation {
         self.workers.borrow().iter().flatten().cloned().collect()
     }
 
+    /// `web 127.0.0.1:8080, admin [::1]:9000`.
+    pub fn listeners(&self) -> String {
+        let of = |(name, listener): (&String, &crate::config::Listener)| {
+            format!("{name} {}", listener.bind)
+        };
+        self.config
+            .listeners
+            .iter()
+            .map(of)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// Tells all its workers.
     pub fn reopen_logs(&self) {
         for worker in self.workers() {

@@ -196,7 +196,8 @@ impl Master {
             old.accepts_no_more().await;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(generation = number, workers, took = ?begun.elapsed(), "generation serves");
+        let listeners = generation.listeners();
+        tracing::info!(generation = number, workers, listeners, took = ?begun.elapsed(), "generation serves");
         Ok(Reloaded {
             generation: number,
             workers,
@@ -208,6 +209,11 @@ impl Master {
     fn warn_of_fixed(&self, old: &Config, new: &Config) {
         if old.master.control != new.master.control || old.master.pid_file != new.master.pid_file {
             tracing::warn!("master.control and master.pid_file take effect with the next start");
+        }
+        if old.log != new.log {
+            tracing::warn!(
+                "[log] takes effect with the next start in the master; workers follow it now"
+            );
         }
     }
 

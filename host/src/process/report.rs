@@ -154,6 +154,9 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
                 known.calls += plugin.calls;
                 known.failures += plugin.failures;
                 known.traps += plugin.traps;
+                if plugin.state != "in" {
+                    known.state = plugin.state;
+                }
             }
             None => sum.push(plugin),
         }

@@ -1,11 +1,13 @@
 //! One request to an upstream and its response: the tries, and the body that comes back.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use castling_abi::PeerOutcome;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::connection::Connection;
 use super::upload::{ClientSide, Sink, Upload, UploadError};
@@ -26,7 +28,7 @@ const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
 pub async fn exchange(
     upstream: &Rc<Upstream>,
     exchange: &mut Box<Exchange>,
-    client: &mut ClientSide<'_>,
+    client: &mut ClientSide<'_, '_>,
 ) -> Result<Body, Error> {
     let started = Instant::now();
     let mut tried = Tried::default();
@@ -54,7 +56,10 @@ pub async fn exchange(
             Err(TryError::Upstream { cause, sent }) => {
                 let again =
                     !sent || (is_idempotent(&exchange.request.method) && client.body.can_replay());
-                last_error = Some(cause);
+                // A time-out says more than a refusal that came after it.
+                if !last_error.as_ref().is_some_and(UpstreamError::is_timeout) {
+                    last_error = Some(cause);
+                }
                 if !again {
                     break;
                 }
@@ -139,7 +144,7 @@ impl Try<'_> {
     async fn run(
         &self,
         exchange: &Exchange,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
     ) -> Result<Answered, TryError> {
         let repeatable = is_idempotent(&exchange.request.method);
         if let Some(kept) = self.upstream.pool.take(self.peer_idx, !repeatable) {
@@ -175,7 +180,7 @@ impl Try<'_> {
         &self,
         mut connection: Connection,
         exchange: &Exchange,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
     ) -> Result<Answered, TryError> {
         let idle_timeout = self.upstream.idle_timeout;
         let method = &exchange.request.method;
@@ -214,7 +219,7 @@ impl Try<'_> {
         let response = tokio::select! {
             biased;
             head = head => head.map_err(|Elapsed| UpstreamError::ResponseTimeout { peer: self.label(), after })??,
-            () = client.reader.ended(), if client.body.is_read() => return Err(TryError::Client(ClientError::Gone)),
+            () = client.left() => return Err(TryError::Client(ClientError::Gone)),
         };
         Ok(Answered {
             connection,
@@ -229,7 +234,7 @@ impl Try<'_> {
         connection: &mut Connection,
         upload: &mut Upload,
         method: &Method,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
         let Connection {
@@ -265,12 +270,10 @@ impl Try<'_> {
     fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodyLength) {
         let request = &exchange.request;
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
-        let clients = request
-            .headers
-            .get(&header::HOST)
-            .map_or(&b""[..], HeaderValue::as_bytes);
+        // A plugin's call may leave it out.
+        let clients = request.headers.get(&header::HOST).unwrap_or(&peer.host);
         let host = match &self.upstream.host {
-            Host::Client => clients,
+            Host::Client => clients.as_bytes(),
             Host::Peer => peer.host.as_bytes(),
             Host::Fixed(host) => host.as_bytes(),
         };
@@ -350,6 +353,7 @@ impl Answered {
             keep_alive,
             upload: self.upload,
             upload_broken: false,
+            read_ahead: VecDeque::new(),
             _active: active,
         }
     }
@@ -366,12 +370,51 @@ pub struct Body {
     /// The request's body, when the response came before its end.
     upload: Upload,
     upload_broken: bool,
+    /// Was read for a plugin that wanted all of it, which was too much.
+    read_ahead: VecDeque<Bytes>,
     _active: Active,
 }
 
 impl Body {
+    /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
+    /// same.
+    pub async fn read_whole(
+        &mut self,
+        client: &mut ClientSide<'_, '_>,
+        limit_bytes: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        let mut held = std::mem::take(&mut self.read_ahead);
+        let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
+        let whole = loop {
+            match self.decode()? {
+                Decoded::Data(piece) => {
+                    held_bytes += piece.len();
+                    held.push_back(piece);
+                    if held_bytes > limit_bytes {
+                        break false;
+                    }
+                }
+                Decoded::NeedMore => self.fill(client).await?,
+                Decoded::End => break true,
+            }
+        };
+        if !whole {
+            self.read_ahead = held;
+            return Ok(None);
+        }
+        let pieces: Vec<Bytes> = held.into();
+        Ok(Some(match &pieces[..] {
+            [] => Bytes::new(),
+            [piece] => piece.clone(),
+            pieces => Bytes::from(pieces.concat()),
+        }))
+    }
+
     /// What is there of the body, without waiting.
     pub fn decode(&mut self) -> Result<Decoded, Error> {
+        if let Some(piece) = self.read_ahead.pop_front() {
+            return Ok(Decoded::Data(piece));
+        }
         let decoded = self.decoder.decode(&mut self.connection.reader.buf);
         decoded.map_err(|cause| {
             self.error(UpstreamError::BadBody {
@@ -383,7 +426,7 @@ impl Body {
 
     /// The last piece was handed out.
     pub fn is_end(&self) -> bool {
-        self.decoder.is_end()
+        self.decoder.is_end() && self.read_ahead.is_empty()
     }
 
     /// The fields after a chunked body, once.
@@ -392,14 +435,14 @@ impl Body {
     }
 
     /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
-    pub async fn fill(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
+    pub async fn fill(&mut self, client: &mut ClientSide<'_, '_>) -> Result<(), Error> {
         let read = self.read_once(client).await?;
         self.filled(read)
     }
 
     async fn read_once(
         &mut self,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
     ) -> Result<Result<std::io::Result<usize>, Elapsed>, ClientError> {
         let after = self.upstream.idle_timeout;
         let Self {
@@ -437,13 +480,10 @@ impl Body {
                 },
             }
         }
-        if !client.body.is_read() {
-            return Ok(reading.await);
-        }
         tokio::select! {
             biased;
             read = &mut reading => Ok(read),
-            () = client.reader.ended() => Err(ClientError::Gone),
+            () = client.left() => Err(ClientError::Gone),
         }
     }
 

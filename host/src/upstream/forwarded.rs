@@ -13,10 +13,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 castling");
 
-/// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), puts `-Proto` and `-Host` in the
-/// place of what the client sent, and appends to `Via`.
-pub fn add_to_request(headers: &mut Headers, client: IpAddr) {
-    append(headers, X_FORWARDED_FOR, address_value(client));
+/// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
+/// better.
+pub fn note_client_side(headers: &mut Headers) {
     headers.set(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     match headers.get(&header::HOST).cloned() {
         Some(host) => headers.set(X_FORWARDED_HOST, host),
@@ -24,6 +23,12 @@ pub fn add_to_request(headers: &mut Headers, client: IpAddr) {
             headers.remove(&X_FORWARDED_HOST);
         }
     }
+}
+
+/// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and to `Via`. After the last
+/// plugin, which may have found out the real client.
+pub fn add_to_request(headers: &mut Headers, client: IpAddr) {
+    append(headers, X_FORWARDED_FOR, address_value(client));
     append(headers, header::VIA, VIA);
 }
 
@@ -91,6 +96,7 @@ mod tests {
         headers.add(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
         headers.add(X_FORWARDED_HOST, HeaderValue::from_static("evil"));
         headers.add(header::HOST, HeaderValue::from_static("example.com"));
+        note_client_side(&mut headers);
         add_to_request(&mut headers, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(value(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(value(&headers, &X_FORWARDED_HOST), "example.com");

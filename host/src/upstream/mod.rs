@@ -15,7 +15,7 @@ use http::HeaderValue;
 
 pub use exchange::{Body, exchange};
 pub use resolve::resolve;
-pub use upload::{ClientSide, RequestBody};
+pub use upload::{ClientSide, RequestBody, Wire};
 
 use crate::alarm::Alarms;
 use crate::balancer::Balancer;

@@ -10,13 +10,29 @@ use crate::error::{ClientError, UpstreamError};
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded};
 use crate::socket::{BODY_ROOM_BYTES, Reader, Writer};
 
-/// What an exchange may use of the client's connection.
-pub struct ClientSide<'a> {
+/// Who an exchange is for, and the body that it sends.
+pub struct ClientSide<'a, 'b> {
+    /// None for a call of a plugin's, whose body is there whole.
+    pub wire: Option<&'a mut Wire<'b>>,
+    pub body: &'a mut RequestBody,
+}
+
+/// A client's connection while one of its requests is served.
+pub struct Wire<'a> {
     pub reader: &'a mut Reader,
     pub writer: &'a mut Writer,
-    pub body: &'a mut RequestBody,
     pub read_alarm: &'a Alarm,
     pub write_alarm: &'a Alarm,
+}
+
+impl ClientSide<'_, '_> {
+    /// Waits for the client to leave. Never ends while the client still sends its body: then reading that tells.
+    pub async fn left(&mut self) {
+        match &mut self.wire {
+            Some(wire) if self.body.is_read() => wire.reader.ended().await,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 /// The body of one request, read piece by piece.
@@ -29,6 +45,7 @@ pub struct RequestBody {
     /// The client waits for `100 Continue`.
     expects_continue: bool,
     pub received_bytes: u64,
+    replay_limit_bytes: usize,
     /// What was read so far, while that is little enough to send it again to another peer.
     replay: Replay,
 }
@@ -68,11 +85,83 @@ impl RequestBody {
             read_timeout,
             expects_continue,
             received_bytes: 0,
+            replay_limit_bytes: REPLAY_LIMIT_BYTES,
             replay: Replay::Kept {
                 pieces: Vec::new(),
                 bytes: 0,
             },
         }
+    }
+
+    /// A body that is there whole. It can be sent again as often as need be.
+    pub fn held(bytes: Bytes) -> Self {
+        let length = match bytes.len() {
+            0 => BodyLength::Empty,
+            len => BodyLength::Sized(len as u64),
+        };
+        let mut body = Self::new(BodyLength::Empty, 0, Duration::ZERO, false);
+        body.length = length;
+        body.replay = Replay::Kept {
+            bytes: bytes.len(),
+            pieces: vec![bytes],
+        };
+        body
+    }
+
+    /// Waits until all of it is there; `None` when it is longer than this. Either way it can be sent afterwards, from
+    /// its beginning.
+    pub async fn read_whole(
+        &mut self,
+        wire: &mut Wire<'_>,
+        limit_bytes: usize,
+        send_timeout: Duration,
+    ) -> Result<Option<Bytes>, ClientError> {
+        self.replay_limit_bytes = self
+            .replay_limit_bytes
+            .max(limit_bytes.saturating_add(BODY_ROOM_BYTES));
+        self.invite(wire, send_timeout).await?;
+        loop {
+            if self.held_bytes().is_none_or(|held| held > limit_bytes) {
+                return Ok(None);
+            }
+            match self.decode(&mut Some(wire))? {
+                Decoded::Data(_) => {}
+                Decoded::NeedMore => self.fill(&mut Some(wire)).await?,
+                Decoded::End => break,
+            }
+        }
+        let Replay::Kept { pieces, .. } = &mut self.replay else {
+            return Ok(None);
+        };
+        if pieces.len() > 1 {
+            *pieces = vec![Bytes::from(pieces.concat())];
+        }
+        Ok(Some(pieces.first().cloned().unwrap_or_default()))
+    }
+
+    fn held_bytes(&self) -> Option<usize> {
+        match &self.replay {
+            Replay::Kept { bytes, .. } => Some(*bytes),
+            Replay::Lost => None,
+        }
+    }
+
+    /// Answers `Expect: 100-continue`, once, before the body is waited for.
+    async fn invite(
+        &mut self,
+        wire: &mut Wire<'_>,
+        send_timeout: Duration,
+    ) -> Result<(), ClientError> {
+        if !self.expects_continue {
+            return Ok(());
+        }
+        self.expects_continue = false;
+        wire.writer
+            .small()
+            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let flushed = wire.writer.flush(wire.write_alarm, send_timeout).await;
+        flushed.map_err(|_| ClientError::SendTimeout(send_timeout))??;
+        Ok(())
     }
 
     /// Refuses at once what says that it is too large.
@@ -91,15 +180,15 @@ impl RequestBody {
     }
 
     /// Reads and throws away what is left of it, up to a bound. True: the next request can follow.
-    pub async fn discard(&mut self, reader: &mut Reader, alarm: &Alarm) -> bool {
+    pub async fn discard(&mut self, wire: &mut Wire<'_>) -> bool {
         let mut left = DISCARD_LIMIT_BYTES;
         loop {
-            match self.decoder.decode(&mut reader.buf) {
+            match self.decoder.decode(&mut wire.reader.buf) {
                 Ok(Decoded::End) => return true,
                 Ok(Decoded::Data(data)) if data.len() <= left => left -= data.len(),
                 Ok(Decoded::Data(_)) | Err(_) => return false,
                 Ok(Decoded::NeedMore) => {
-                    if self.fill(reader, alarm).await.is_err() {
+                    if self.fill(&mut Some(wire)).await.is_err() {
                         return false;
                     }
                 }
@@ -113,8 +202,11 @@ impl RequestBody {
     }
 
     /// Takes what the buffer holds of it, without waiting.
-    fn decode(&mut self, reader: &mut Reader) -> Result<Decoded, ClientError> {
-        let decoded = self.decoder.decode(&mut reader.buf)?;
+    fn decode(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Decoded, ClientError> {
+        let Some(wire) = wire else {
+            return Ok(Decoded::End);
+        };
+        let decoded = self.decoder.decode(&mut wire.reader.buf)?;
         if let Decoded::Data(data) = &decoded {
             self.received_bytes += data.len() as u64;
             if self.exceeds(self.received_bytes) {
@@ -126,10 +218,10 @@ impl RequestBody {
     }
 
     /// Reads once from the client.
-    async fn fill(&mut self, reader: &mut Reader, alarm: &Alarm) -> Result<(), ClientError> {
-        let read = alarm
-            .limit(self.read_timeout, reader.fill(BODY_ROOM_BYTES))
-            .await;
+    async fn fill(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<(), ClientError> {
+        let Some(wire) = wire else { return Ok(()) };
+        let fill = wire.reader.fill(BODY_ROOM_BYTES);
+        let read = wire.read_alarm.limit(self.read_timeout, fill).await;
         match read.map_err(|_| ClientError::BodyTimeout(self.read_timeout))?? {
             0 => Err(ClientError::Gone),
             _ => Ok(()),
@@ -144,7 +236,7 @@ impl RequestBody {
         let Replay::Kept { pieces, bytes } = &mut self.replay else {
             return;
         };
-        if *bytes + data.len() > REPLAY_LIMIT_BYTES {
+        if *bytes + data.len() > self.replay_limit_bytes {
             self.replay = Replay::Lost;
             return;
         }
@@ -190,51 +282,34 @@ impl Upload {
         self.stage == Stage::Done
     }
 
-    /// Answers `Expect: 100-continue`, once, before the body is waited for.
+    /// Tells a client that waits for it to send its body, if this upload is to send one.
     pub(super) async fn invite(
         &self,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
         send_timeout: Duration,
     ) -> Result<(), ClientError> {
-        if self.is_done() || !client.body.expects_continue {
-            return Ok(());
+        match &mut client.wire {
+            Some(wire) if !self.is_done() => client.body.invite(wire, send_timeout).await,
+            _ => Ok(()),
         }
-        client.body.expects_continue = false;
-        client
-            .writer
-            .small()
-            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        let flushed = client
-            .write_alarm
-            .limit(send_timeout, client.writer.flush())
-            .await;
-        flushed.map_err(|_| ClientError::SendTimeout(send_timeout))??;
-        Ok(())
     }
 
     /// Sends what is still to send. May be dropped and called again.
     pub(super) async fn run(
         &mut self,
-        client: &mut ClientSide<'_>,
+        client: &mut ClientSide<'_, '_>,
         mut to: Sink<'_>,
     ) -> Result<(), UploadError> {
-        let ClientSide {
-            reader,
-            body,
-            read_alarm,
-            ..
-        } = client;
+        let ClientSide { wire, body } = client;
         while self.stage == Stage::Sending {
             if to.writer.is_full() {
                 to.flush().await.map_err(UploadError::Upstream)?;
             }
-            match self.next_piece(reader, body).map_err(UploadError::Client)? {
+            match self.next_piece(wire, body).map_err(UploadError::Client)? {
                 Decoded::Data(piece) => append(to.writer, body.length, piece),
                 Decoded::NeedMore => {
                     to.flush().await.map_err(UploadError::Upstream)?;
-                    body.fill(reader, read_alarm)
-                        .await
-                        .map_err(UploadError::Client)?;
+                    body.fill(wire).await.map_err(UploadError::Client)?;
                 }
                 Decoded::End => {
                     if body.length == BodyLength::Chunked {
@@ -251,7 +326,7 @@ impl Upload {
 
     fn next_piece(
         &mut self,
-        reader: &mut Reader,
+        wire: &mut Option<&mut Wire<'_>>,
         body: &mut RequestBody,
     ) -> Result<Decoded, ClientError> {
         if let Replay::Kept { pieces, .. } = &body.replay
@@ -260,7 +335,7 @@ impl Upload {
             self.replayed += 1;
             return Ok(Decoded::Data(piece.clone()));
         }
-        let decoded = body.decode(reader)?;
+        let decoded = body.decode(wire)?;
         if matches!(
             (&decoded, &body.replay),
             (Decoded::Data(_), Replay::Kept { .. })
@@ -296,7 +371,7 @@ pub(super) struct Sink<'a> {
 impl Sink<'_> {
     pub(super) async fn flush(&mut self) -> Result<(), UpstreamError> {
         let (peer, after) = (self.peer, self.timeout);
-        let flushed = self.alarm.limit(after, self.writer.flush()).await;
+        let flushed = self.writer.flush(self.alarm, after).await;
         let flushed = flushed.map_err(|_| UpstreamError::SendTimeout {
             peer: peer.to_owned(),
             after,

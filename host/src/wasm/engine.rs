@@ -21,7 +21,7 @@ pub const TICK: Duration = Duration::from_millis(1);
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
-const MAX_INSTANCES: u32 = 1024;
+const MAX_INSTANCES: u32 = 4096;
 
 impl Engine {
     /// Reserves the address space of the instance pool and starts the clock thread.

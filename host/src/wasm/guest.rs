@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use castling_abi::Hook;
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
+use super::demand::{CallResponse, Hatch};
 use crate::exchange::Exchange;
 
 /// The host's side of one instance.
@@ -27,6 +29,18 @@ pub(super) struct Guest {
     pub(super) panic: Option<String>,
     pub(super) memory_limit: MemoryLimit,
     pub(super) cpu: CpuBudget,
+    /// Where it asks for what it waits for.
+    pub(super) hatch: Hatch,
+    /// Upstreams that it may call.
+    pub(super) upstreams: Arc<[Arc<str>]>,
+    /// Largest body that it may have read, bytes.
+    pub(super) body_limit_bytes: usize,
+    /// Calls out that a request may make.
+    pub(super) calls_limit: usize,
+    /// Bodies that were read, by [`castling_abi::HeaderMap`].
+    pub(super) bodies: [Option<Bytes>; 2],
+    /// What came of its last calls out.
+    pub(super) calls: Vec<Result<CallResponse, String>>,
 }
 
 /// CPU time of one hook call, counted in ticks of the engine's clock while the guest runs.

@@ -1,12 +1,16 @@
 //! One live instance of a plugin: a store, its guest, and the functions that the host calls.
 
+use std::future::poll_fn;
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
 use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, format_err};
 
+use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit};
 use super::plugin::HookError;
@@ -19,6 +23,8 @@ pub(super) struct Instance {
     state_reset: Option<TypedFunc<(), ()>>,
     /// A call has begun and not returned. It stays so when the call's future is dropped.
     suspended: bool,
+    /// Calls of its hooks so far.
+    calls: u64,
 }
 
 /// By hook; `None` where the plugin does not implement it.
@@ -31,6 +37,12 @@ pub(super) struct Blueprint {
     pub(super) config: Arc<str>,
     pub(super) memory_limit_bytes: usize,
     pub(super) cpu_limit: Duration,
+    /// Largest body that it may have read or be answered.
+    pub(super) body_limit_bytes: usize,
+    /// Calls out that a request may make.
+    pub(super) calls_limit: usize,
+    /// Upstreams that it may call.
+    pub(super) upstreams: Arc<[Arc<str>]>,
     pub(super) hooks: Vec<Hook>,
     /// It keeps state for each request.
     pub(super) state: bool,
@@ -53,6 +65,7 @@ impl Instance {
                         hooks,
                         state_reset,
                         suspended: false,
+                        calls: 0,
                     }),
                     configure,
                 )
@@ -92,23 +105,45 @@ impl Instance {
     }
 
     /// Runs one hook against the exchange, which is lent to the guest meanwhile and given back also when this future
-    /// is dropped. Returns what the guest returned. After `Err(Trapped)` the instance must not be used again.
+    /// is dropped. What the guest waits for comes from `supplier`. Returns what the guest returned. After
+    /// `Err(Trapped)` or `Err(Cancelled)` the instance must not be used again.
     pub(super) async fn call(
         &mut self,
         engine: &Engine,
         hook: Hook,
         exchange: &mut Box<Exchange>,
-        (a, b, c): (u32, u32, u32),
+        supplier: &mut impl Supplier,
+        args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         let Some(function) = self.hooks[hook as usize].clone() else {
             return Ok(Action::Continue as i32);
         };
         engine.guest_runs();
         self.begin_call(Some(hook));
+        let hatch = self.store.data().hatch.clone();
         let lent = Lent::new(self, exchange);
-        let result = function
-            .call_async(&mut lent.instance.store, (a, b, c))
-            .await;
+        let result = {
+            let mut call = pin!(function.call_async(&mut lent.instance.store, args));
+            loop {
+                let asked = poll_fn(|cx| match call.as_mut().poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Err(result)),
+                    // Pending for another reason: it has yielded.
+                    Poll::Pending => hatch
+                        .take()
+                        .map_or(Poll::Pending, |asked| Poll::Ready(Ok(asked))),
+                });
+                match asked.await {
+                    Err(result) => break result,
+                    Ok(Asked { demand, reply }) => {
+                        // Boxed: its state would be part of every connection's, and few hooks wait.
+                        let supply = Box::pin(supplier.supply(demand)).await;
+                        let supply = supply.map_err(HookError::Cancelled)?;
+                        // The guest waits for it as long as its call is polled.
+                        let _ = reply.send(supply);
+                    }
+                }
+            }
+        };
         drop(lent);
         self.end_call(result)
     }
@@ -135,10 +170,25 @@ impl Instance {
         self.suspended
     }
 
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Linear memory now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store
+            .data()
+            .memory
+            .map_or(0, |memory| memory.data_size(&self.store))
+    }
+
     fn begin_call(&mut self, hook: Option<Hook>) {
         self.suspended = true;
+        self.calls += 1;
         let guest = self.store.data_mut();
         guest.hook = hook;
+        guest.bodies = [None, None];
+        guest.calls.clear();
         guest.cpu.used_ticks = 0;
         self.store.set_epoch_deadline(1);
     }
@@ -168,6 +218,12 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
                 bytes: blueprint.memory_limit_bytes,
                 denied: false,
             },
+            hatch: Hatch::default(),
+            upstreams: Arc::clone(&blueprint.upstreams),
+            body_limit_bytes: blueprint.body_limit_bytes,
+            calls_limit: blueprint.calls_limit,
+            bodies: [None, None],
+            calls: Vec::new(),
             cpu: CpuBudget {
                 limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
                 used_ticks: 0,

@@ -2,6 +2,7 @@
 
 use castling_abi::{
     ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, IMPORT_MODULE, MANIFEST_SECTION,
+    imports,
 };
 use serde::{Deserialize, Serialize};
 use wasmparser::{
@@ -23,6 +24,17 @@ pub struct Manifest {
     /// It keeps state for each request, so an instance stays with its request.
     #[serde(default)]
     pub state: bool,
+    /// What it needs to be granted. Not in the section: read from its imports, which do not lie.
+    #[serde(default)]
+    pub uses: Vec<Capability>,
+}
+
+/// Something that a config grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capability {
+    /// Calls out: `grants.upstreams`.
+    Upstreams,
 }
 
 /// Why a module is refused.
@@ -79,12 +91,13 @@ pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     // The manifest comes first: a module of another ABI should hear that, not which import is unknown. It is read
     // from the sections alone, so the module need not even be valid for that.
     let outline = Outline::read(wasm).map_err(|e| ModuleError::NotWasm(e.to_string()))?;
-    let manifest = read_manifest(outline.manifest)?;
+    let mut manifest = read_manifest(outline.manifest)?;
     Validator::new()
         .validate_all(wasm)
         .map_err(|e| ModuleError::NotWasm(e.to_string()))?;
     outline.check_imports()?;
     outline.check_exports(&manifest)?;
+    manifest.uses = outline.uses();
     Ok(manifest)
 }
 
@@ -194,6 +207,17 @@ impl<'a> Outline<'a> {
             }
         }
         Ok(())
+    }
+
+    fn uses(&self) -> Vec<Capability> {
+        let calls_out = self
+            .imports
+            .iter()
+            .any(|import| import.name == imports::CALLS_SEND);
+        calls_out
+            .then_some(Capability::Upstreams)
+            .into_iter()
+            .collect()
     }
 
     fn check_exports(&self, manifest: &Manifest) -> Result<(), ModuleError> {

@@ -4,6 +4,7 @@
 //! plugin against it and says what the hook asked for; what that means is the flow's business.
 
 pub mod compile;
+mod demand;
 mod engine;
 mod guest;
 mod host_call;
@@ -11,9 +12,11 @@ mod instance;
 mod manifest;
 mod mapped;
 mod plugin;
+mod quarantine;
 mod step;
 
+pub use demand::{BodyRefused, Call, CallResponse, Demand, NoSupplier, Supplier, Supply};
 pub use engine::Engine;
-pub use manifest::Manifest;
+pub use manifest::{Capability, Manifest};
 pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
 pub use step::{Next, Step};

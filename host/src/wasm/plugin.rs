@@ -12,11 +12,14 @@ use tokio::sync::Notify;
 use tracing::error;
 use wasmtime::{InstancePre, Linker};
 
+use super::demand::{NoSupplier, Supplier};
 use super::engine::Engine;
 use super::guest::Guest;
 use super::instance::{Blueprint, Instance};
+use super::quarantine::Quarantine;
 use super::{Manifest, host_call, mapped};
-use crate::config::{self, OnError};
+use crate::config::{self, Isolation, OnError};
+use crate::error::Error;
 use crate::exchange::Exchange;
 
 /// A compiled plugin on its way into a worker.
@@ -40,6 +43,12 @@ pub enum HookError {
     /// All instances are busy, and none became free in time.
     #[error("limits.instances of {0} reached, and none became free within {wait} ms", wait = INSTANCE_WAIT.as_millis())]
     Exhausted(usize),
+    /// It keeps trapping and is out of service for a while. Told once, when it is taken out.
+    #[error("it is out of service, because it keeps trapping")]
+    Quarantined,
+    /// The request has ended while the guest waited. The instance is gone.
+    #[error("{0}")]
+    Cancelled(Error),
 }
 
 /// How long a call waits for an instance when `limits.instances` are busy.
@@ -53,6 +62,9 @@ pub struct Plugin {
     pre: InstancePre<Guest>,
     blueprint: Blueprint,
     instance_limit: usize,
+    instance_calls_limit: u64,
+    isolation: Isolation,
+    quarantine: Quarantine,
     /// Free instances; the last one used is taken first, its memory is warm.
     #[expect(
         clippy::vec_box,
@@ -78,6 +90,8 @@ pub struct PluginStatus {
     /// Calls that returned an error.
     pub failures: u64,
     pub traps: u64,
+    /// `in` service, `out` because it keeps trapping, or on `trial`.
+    pub state: String,
 }
 
 impl Plugin {
@@ -106,6 +120,14 @@ impl Plugin {
                 config: Arc::from(config.config.as_str()),
                 memory_limit_bytes: config.limits.memory_bytes,
                 cpu_limit: config.limits.cpu,
+                body_limit_bytes: config.limits.body_bytes,
+                calls_limit: config.limits.calls as usize,
+                upstreams: config
+                    .grants
+                    .upstreams
+                    .iter()
+                    .map(|name| Arc::from(name.as_str()))
+                    .collect(),
                 hooks: module
                     .manifest
                     .hooks
@@ -116,6 +138,9 @@ impl Plugin {
             },
             manifest: module.manifest,
             instance_limit: config.limits.instances,
+            instance_calls_limit: config.limits.instance_calls,
+            isolation: config.isolation,
+            quarantine: Quarantine::new(config.quarantine.clone()),
             idle: RefCell::default(),
             live: Cell::new(0),
             freed: Notify::new(),
@@ -125,6 +150,11 @@ impl Plugin {
         });
         drop(plugin.take_instance().await?);
         Ok(plugin)
+    }
+
+    /// An instance stays with its request.
+    fn keeps_instance(&self) -> bool {
+        self.manifest.state || self.isolation == Isolation::Request
     }
 
     pub fn implements(&self, hook: Hook) -> bool {
@@ -138,25 +168,31 @@ impl Plugin {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<Action, HookError> {
-        let raw = if self.manifest.state {
-            let instance = match pinned.position(self) {
+        let raw = if self.keeps_instance() {
+            let mut taken = match pinned.position(self) {
                 Some(idx) => pinned.0.swap_remove(idx),
                 None => self
                     .take_instance()
                     .await
                     .inspect_err(|e| self.count(hook, e))?,
             };
-            let (raw, instance) = self.call_on(instance, hook, exchange, args).await?;
-            pinned.0.push(instance);
-            raw
+            let raw = self
+                .call_on(&mut taken, hook, exchange, supplier, args)
+                .await;
+            if taken.instance.is_some() {
+                pinned.0.push(taken);
+            }
+            raw?
         } else {
-            let instance = self
+            let mut taken = self
                 .take_instance()
                 .await
                 .inspect_err(|e| self.count(hook, e))?;
-            self.call_on(instance, hook, exchange, args).await?.0
+            self.call_on(&mut taken, hook, exchange, supplier, args)
+                .await?
         };
         // What is no action is a guest that breaks the ABI; what it wanted cannot be known.
         Action::from_raw(raw).ok_or_else(|| {
@@ -167,7 +203,8 @@ impl Plugin {
     }
 
     /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
-    /// in one place. A trap empties the slot; the next call fills it again.
+    /// in one place. It is beyond `limits.instances`: there is one for each upstream. A trap empties the slot; the next
+    /// call fills it again.
     pub async fn judge(
         self: &Rc<Self>,
         judge: &mut Judge,
@@ -175,16 +212,36 @@ impl Plugin {
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        let instance = match judge.0.take() {
-            Some(instance) => instance,
-            None => self
-                .take_instance()
-                .await
-                .inspect_err(|e| self.count(hook, e))?,
+        if judge.0.is_none() {
+            if !self.quarantine.admits() {
+                return Err(HookError::Quarantined);
+            }
+            let made = Instance::new(&self.engine, &self.pre, &self.blueprint).await;
+            let instance = made.inspect_err(|e| self.count(hook, e))?;
+            judge.0 = Some(Taken {
+                instance: Some(instance),
+                plugin: Rc::clone(self),
+                counted: false,
+            });
+        }
+        let Some(taken) = &mut judge.0 else {
+            return Ok(BALANCE_DECLINED);
         };
-        let (raw, instance) = self.call_on(instance, hook, exchange, args).await?;
-        judge.0 = Some(instance);
-        Ok(raw)
+        let result = self
+            .call_on(taken, hook, exchange, &mut NoSupplier, args)
+            .await;
+        let kept = match &mut taken.instance {
+            // State of this request is nothing for the next one.
+            Some(instance) if self.manifest.state => {
+                instance.reset_state(&self.engine).await.is_ok()
+            }
+            Some(_) => true,
+            None => false,
+        };
+        if !kept {
+            judge.0 = None;
+        }
+        result
     }
 
     pub fn status(&self) -> PluginStatus {
@@ -196,36 +253,62 @@ impl Plugin {
             calls: self.calls.get(),
             failures: self.failures.get(),
             traps: self.traps.get(),
+            state: self.quarantine.state().to_owned(),
         }
     }
 
+    /// Runs one hook. After a trap the instance is gone from `taken`.
     async fn call_on(
-        self: &Rc<Self>,
-        mut taken: Taken,
+        &self,
+        taken: &mut Taken,
         hook: Hook,
         exchange: &mut Box<Exchange>,
+        supplier: &mut impl Supplier,
         args: (u32, u32, u32),
-    ) -> Result<(i32, Taken), HookError> {
+    ) -> Result<i32, HookError> {
         self.calls.set(self.calls.get() + 1);
-        let result = match taken
-            .instance_mut()
-            .call(&self.engine, hook, exchange, args)
+        let instance = taken.instance_mut();
+        let failure = match instance
+            .call(&self.engine, hook, exchange, supplier, args)
             .await
         {
-            Ok(raw) if is_failure(hook, raw) => Err(taken.instance_mut().failed(raw)),
-            Ok(raw) => return Ok((raw, taken)),
-            Err(trap) => {
+            Ok(raw) => {
+                self.quarantine.returned(&self.name);
+                if !is_failure(hook, raw) {
+                    return Ok(raw);
+                }
+                instance.failed(raw)
+            }
+            Err(failure) => {
                 taken.discard();
-                Err(trap)
+                failure
             }
         };
-        result.inspect_err(|e| self.count(hook, e))
+        self.count(hook, &failure);
+        Err(failure)
+    }
+
+    /// Whether another call may use this instance. One that is suspended was dropped in the middle of a call.
+    fn takes_back(&self, instance: &Instance) -> bool {
+        if instance.is_suspended() {
+            self.quarantine.abandoned();
+            return false;
+        }
+        let worn = self.instance_calls_limit != 0 && instance.calls() >= self.instance_calls_limit;
+        let grown = instance.memory_bytes() / 3 * 4 >= self.blueprint.memory_limit_bytes;
+        self.isolation == Isolation::Call && !worn && !grown
     }
 
     fn count(&self, hook: Hook, failure: &HookError) {
         let counter = match failure {
             HookError::Failed(_) => &self.failures,
-            HookError::Trapped(_) | HookError::Exhausted(_) => &self.traps,
+            HookError::Trapped(_) => {
+                self.quarantine.trapped(&self.name);
+                &self.traps
+            }
+            HookError::Exhausted(_) => &self.failures,
+            // No fault of the plugin's, or told already.
+            HookError::Cancelled(_) | HookError::Quarantined => return,
         };
         counter.set(counter.get() + 1);
         let (plugin, hook) = (&*self.name, hook.name());
@@ -234,10 +317,14 @@ impl Plugin {
 
     /// A free instance, or a new one, or the next that becomes free.
     async fn take_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
+        if !self.quarantine.admits() {
+            return Err(HookError::Quarantined);
+        }
         if let Some(instance) = self.idle.borrow_mut().pop() {
             return Ok(Taken {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
+                counted: true,
             });
         }
         self.make_or_await_instance().await
@@ -259,13 +346,19 @@ impl Plugin {
             return Ok(Taken {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
+                counted: true,
             });
         }
+        self.make_instance().await
+    }
+
+    async fn make_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
         // Counted before it exists, so that no more than the limit are made at once.
         self.live.set(self.live.get() + 1);
         let mut taken = Taken {
             instance: None,
             plugin: Rc::clone(self),
+            counted: true,
         };
         taken.instance = Some(Instance::new(&self.engine, &self.pre, &self.blueprint).await?);
         Ok(taken)
@@ -285,6 +378,8 @@ struct Taken {
     /// `None` once discarded, or when making it failed: then only the count is given back.
     instance: Option<Box<Instance>>,
     plugin: Rc<Plugin>,
+    /// Against `limits.instances`. A judge is not, and never goes into the pool.
+    counted: bool,
 }
 
 impl Taken {
@@ -301,9 +396,12 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
         match self.instance.take() {
-            Some(instance) if !instance.is_suspended() => {
-                self.plugin.idle.borrow_mut().push(instance)
+            Some(instance) if self.plugin.takes_back(&instance) => {
+                self.plugin.idle.borrow_mut().push(instance);
             }
             _ => self.plugin.live.set(self.plugin.live.get() - 1),
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use castling_abi::{Action, Hook};
 use tracing::error;
 
+use super::demand::Supplier;
 use super::plugin::{HookError, PinnedInstances, Plugin};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
@@ -41,10 +42,11 @@ impl Step {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<Next, Error> {
         let plugin = &self.plugin;
-        let fault = match plugin.call(hook, exchange, pinned, args).await {
+        let fault = match plugin.call(hook, exchange, pinned, supplier, args).await {
             Ok(Action::Continue) => return Ok(Next::Step),
             Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
             Ok(Action::Answer) => match exchange.answer.take() {
@@ -58,7 +60,8 @@ impl Step {
                 error!(plugin = %plugin.name, hook = hook.name(), "asked to {}, which this hook cannot", action.name());
                 PluginFault::Failed
             }
-            Err(HookError::Exhausted(_)) => PluginFault::Exhausted,
+            Err(HookError::Cancelled(error)) => return Err(error),
+            Err(HookError::Exhausted(_) | HookError::Quarantined) => PluginFault::Exhausted,
             Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
         };
         exchange.answer = None;
@@ -77,9 +80,13 @@ impl Step {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
     ) -> Result<Next, Error> {
         for step in steps {
-            match step.run(hook, exchange, pinned, (0, 0, 0)).await? {
+            match step
+                .run(hook, exchange, pinned, supplier, (0, 0, 0))
+                .await?
+            {
                 Next::Step | Next::Skipped => {}
                 next @ (Next::Answer(_) | Next::Reroute) => return Ok(next),
             }

@@ -3,32 +3,29 @@
 //!
 //! README.md has the config. Each worker learns for itself.
 
-use std::fmt;
-
 use castling_sdk::prelude::*;
-use castling_sdk::serde::de::{self, Deserializer, Visitor};
+use castling_sdk::units;
 
 /// The plugin's config.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Time constant: a latency that is this old counts 37 %. Default 10 s.
-    decay: Seconds,
-    /// Latency that a failed try counts as, at least. Default 1 s.
-    penalty: Seconds,
+    /// Time constant: a latency that is this old counts 37 %. More than zero. Default 10 s.
+    #[serde(deserialize_with = "units::duration_above_zero")]
+    decay: Duration,
+    /// Latency that a failed try counts as, at least. More than zero. Default 1 s.
+    #[serde(deserialize_with = "units::duration_above_zero")]
+    penalty: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            decay: Seconds(Duration::from_secs(10)),
-            penalty: Seconds(Duration::from_secs(1)),
+            decay: Duration::from_secs(10),
+            penalty: Duration::from_secs(1),
         }
     }
 }
-
-/// In the config: `"10s"`, `"500ms"`, or a number of seconds. More than zero.
-struct Seconds(Duration);
 
 /// The plugin.
 pub struct Ewma {
@@ -74,7 +71,7 @@ impl Ewma {
         let seconds = match outcome {
             PeerOutcome::Responded => latency.as_secs_f64(),
             PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                latency.max(self.config.penalty.0).as_secs_f64()
+                latency.max(self.config.penalty).as_secs_f64()
             }
             // Says nothing about the peer.
             PeerOutcome::Cancelled => return,
@@ -82,7 +79,7 @@ impl Ewma {
         if peer >= self.latencies.len() {
             self.latencies.resize(peer + 1, Latency::default());
         }
-        self.latencies[peer].observe(seconds, clock::monotonic(), self.config.decay.0);
+        self.latencies[peer].observe(seconds, clock::monotonic(), self.config.decay);
     }
 }
 
@@ -91,7 +88,7 @@ impl Ewma {
     /// nothing is known of are told apart by their load.
     fn cost(&self, peer: &Peer, now: Duration) -> f64 {
         let latency = self.latencies.get(peer.index).copied().unwrap_or_default();
-        let seconds = latency.decayed(now, self.config.decay.0).max(FLOOR_SECONDS);
+        let seconds = latency.decayed(now, self.config.decay).max(FLOOR_SECONDS);
         seconds * (f64::from(peer.active) + 1.0) / f64::from(peer.weight.max(1))
     }
 }
@@ -125,52 +122,6 @@ fn two_of(peers: &[Peer]) -> (&Peer, &Peer) {
     let first = random::below(peers.len());
     let second = (first + 1 + random::below(peers.len() - 1)) % peers.len();
     (&peers[first], &peers[second])
-}
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SecondsVisitor)
-    }
-}
-
-struct SecondsVisitor;
-
-impl Visitor<'_> for SecondsVisitor {
-    type Value = Seconds;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration above zero: \"10s\", \"500ms\" or a number of seconds")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Seconds, E> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))?;
-        above_zero(duration, de::Unexpected::Str(text))
-    }
-
-    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Seconds, E> {
-        let unexpected = de::Unexpected::Float(seconds);
-        let duration = Duration::try_from_secs_f64(seconds)
-            .map_err(|_| E::invalid_value(unexpected, &self))?;
-        above_zero(duration, unexpected)
-    }
-
-    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
-        above_zero(
-            Duration::from_secs(seconds),
-            de::Unexpected::Unsigned(seconds),
-        )
-    }
-}
-
-fn above_zero<E: de::Error>(
-    duration: Duration,
-    unexpected: de::Unexpected<'_>,
-) -> Result<Seconds, E> {
-    if duration.is_zero() {
-        return Err(E::invalid_value(unexpected, &SecondsVisitor));
-    }
-    Ok(Seconds(duration))
 }
 
 #[cfg(test)]
@@ -292,7 +243,7 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_people_do() {
-        let decay = |json: &str| testing::config::<Config>(json).map(|config| config.decay.0);
+        let decay = |json: &str| testing::config::<Config>(json).map(|config| config.decay);
         assert_eq!(decay("{}").unwrap(), Duration::from_secs(10));
         assert_eq!(
             decay(r#"{"decay": "500ms"}"#).unwrap(),

@@ -2,15 +2,12 @@
 //!
 //! README.md has the config.
 
-mod template;
-
 use std::collections::BTreeMap;
 use std::fmt;
 
 use castling_sdk::prelude::*;
 use castling_sdk::serde::de::{self, Deserializer, SeqAccess, Visitor};
-
-use crate::template::Template;
+use castling_sdk::template::Template;
 
 /// The plugin and its config.
 #[derive(Deserialize)]

@@ -84,21 +84,23 @@ ids! {
         PostRead = 0, "post_read";
         /// After routing; [`Action::Reroute`] looks for the route again.
         Rewrite = 1, "rewrite";
+        /// Limits: may answer 429 or 503, or wait.
+        Preaccess = 2, "preaccess";
         /// Decides whether the request may go on.
-        Access = 2, "access";
+        Access = 3, "access";
         /// May answer in the place of an upstream.
-        Content = 3, "content";
+        Content = 4, "content";
         /// Chooses a peer: `a` the number of peers, `b` how many were tried before.
-        Balance = 4, "balance";
+        Balance = 5, "balance";
         /// A try has ended: `a` the peer's index, `b` a [`PeerOutcome`], `c` the microseconds to the response's head
         /// (or to the failure), saturating.
-        PeerDone = 5, "peer_done";
+        PeerDone = 6, "peer_done";
         /// The response's head, on its way to the client.
-        ResponseHeaders = 6, "response_headers";
+        ResponseHeaders = 7, "response_headers";
         /// One chunk of the response's body: `a` its length in bytes, `b` 1 when it is the last.
-        ResponseBody = 7, "response_body";
+        ResponseBody = 8, "response_body";
         /// The exchange is over.
-        Log = 8, "log";
+        Log = 9, "log";
     }
 }
 
@@ -108,6 +110,7 @@ impl Hook {
         match self {
             Self::PostRead => "castling_hook_post_read",
             Self::Rewrite => "castling_hook_rewrite",
+            Self::Preaccess => "castling_hook_preaccess",
             Self::Access => "castling_hook_access",
             Self::Content => "castling_hook_content",
             Self::Balance => "castling_hook_balance",
@@ -144,6 +147,8 @@ ids! {
         NotNow = -3, "not in this hook";
         /// A limit of the plugin or of the exchange was reached.
         Limit = -4, "limit reached";
+        /// The config's `grants` do not have it.
+        NotGranted = -5, "not granted";
     }
 }
 
@@ -350,6 +355,104 @@ pub mod header_list {
     }
 }
 
+/// A call out, as `calls_send` takes it and hands out its result.
+pub mod call {
+    /// Bytes of a call's record before its texts: six little-endian `u32`: milliseconds to wait for the whole of it
+    /// (0: as long as the upstream's own time-outs allow), and the lengths of upstream name, method, target (path and
+    /// query), headers (a [`super::header_list`]) and body; then those, in this order. Records stand one after the
+    /// other.
+    pub const RECORD_HEAD_BYTES: usize = 6 * 4;
+
+    /// Calls in one `calls_send`.
+    pub const MAX_CALLS: usize = 16;
+
+    /// The six numbers before a record's texts.
+    pub fn record_head(timeout_ms: u32, lengths: [usize; 5]) -> Option<[u8; RECORD_HEAD_BYTES]> {
+        let mut head = [0; RECORD_HEAD_BYTES];
+        head[..4].copy_from_slice(&timeout_ms.to_le_bytes());
+        for (idx, length) in lengths.into_iter().enumerate() {
+            let length = u32::try_from(length).ok()?;
+            head[4 + idx * 4..8 + idx * 4].copy_from_slice(&length.to_le_bytes());
+        }
+        Some(head)
+    }
+
+    /// One call, borrowed from the record.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Record<'a> {
+        /// 0: none of its own.
+        pub timeout_ms: u32,
+        /// The upstream's name.
+        pub upstream: &'a [u8],
+        /// The request's method.
+        pub method: &'a [u8],
+        /// Path and query.
+        pub target: &'a [u8],
+        /// A [`super::header_list`].
+        pub headers: &'a [u8],
+        /// May be empty.
+        pub body: &'a [u8],
+    }
+
+    /// Walks records. Ends with `Some(Err(()))` where the bytes do not follow the layout.
+    #[derive(Clone, Debug)]
+    pub struct Records<'a>(&'a [u8]);
+
+    /// The records in `bytes`.
+    pub fn records(bytes: &[u8]) -> Records<'_> {
+        Records(bytes)
+    }
+
+    impl<'a> Iterator for Records<'a> {
+        type Item = Result<Record<'a>, ()>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            if self.0.is_empty() {
+                return None;
+            }
+            let record = take(self.0);
+            self.0 = record.as_ref().map_or(&[], |(_, rest)| rest);
+            Some(record.map(|(record, _)| record).ok_or(()))
+        }
+    }
+
+    fn take(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
+        let (head, mut rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
+        let word = |idx: usize| {
+            u32::from_le_bytes([
+                head[idx * 4],
+                head[idx * 4 + 1],
+                head[idx * 4 + 2],
+                head[idx * 4 + 3],
+            ])
+        };
+        let mut texts = [&[][..]; 5];
+        for (idx, text) in texts.iter_mut().enumerate() {
+            let length = usize::try_from(word(idx + 1)).ok()?;
+            (*text, rest) = rest.split_at_checked(length)?;
+        }
+        let [upstream, method, target, headers, body] = texts;
+        Some((
+            Record {
+                timeout_ms: word(0),
+                upstream,
+                method,
+                target,
+                headers,
+                body,
+            },
+            rest,
+        ))
+    }
+}
+
+/// Waits that a guest may ask for; they suspend it while the host serves other requests.
+///
+/// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
+/// `content`; `BODY_READ` of the response and the other two also in `response_headers`. Elsewhere
+/// [`Status::NotNow`].
+pub const LONGEST_DELAY_MS: u32 = 60_000;
+
 /// The host's functions: name, parameters and what they do. A `ptr, len` pair names bytes of the guest; `out, cap` is
 /// room for the result, as the crate's documentation says. All return `i32` unless another type stands there.
 pub mod imports {
@@ -399,6 +502,35 @@ pub mod imports {
     pub const CHUNK_GET: &str = "chunk_get";
     /// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.
     pub const CHUNK_SET: &str = "chunk_set";
+    /// `body_read(map, limit)`: waits until the whole body is there; its length. [`crate::Status::Limit`] when it is
+    /// longer than `limit` bytes, which may be up to the plugin's `limits.body`; it then passes on all the same.
+    pub const BODY_READ: &str = "body_read";
+    /// `body_get(map, out, cap)`: the body that `body_read` has read; not found before.
+    pub const BODY_GET: &str = "body_get";
+    /// `calls_send(ptr, len)`: [`crate::call`] records; waits for all their responses and returns how many there are,
+    /// or a status when none was sent. The results of the `calls_send` before are gone.
+    pub const CALLS_SEND: &str = "calls_send";
+    /// `call_status(index)`: the response's status code; [`crate::Status::NotFound`] when the call failed, and
+    /// `call_error` says why.
+    pub const CALL_STATUS: &str = "call_status";
+    /// `call_error(index, out, cap)`: why a call failed, as text.
+    pub const CALL_ERROR: &str = "call_error";
+    /// `call_headers(index, out, cap)`: a [`crate::header_list`].
+    pub const CALL_HEADERS: &str = "call_headers";
+    /// `call_body(index, out, cap)`.
+    pub const CALL_BODY: &str = "call_body";
+    /// `delay(milliseconds)`: 0 after the time, or a status. At most [`crate::LONGEST_DELAY_MS`].
+    pub const DELAY: &str = "delay";
+    /// `counter_add(zone_ptr, zone_len, key_ptr, key_len, amount: i64, window_ms: i64) -> i64`: the count of this key
+    /// in its window after adding, or a status. The window begins with the first addition after the last one ended.
+    pub const COUNTER_ADD: &str = "counter_add";
+    /// `counter_get(zone_ptr, zone_len, key_ptr, key_len) -> i64`: the count, 0 when there is none, or a status.
+    pub const COUNTER_GET: &str = "counter_get";
+    /// `rate_take(zone_ptr, zone_len, key_ptr, key_len, interval_ns: i64, burst: i64) -> i64`: the generic cell rate
+    /// algorithm (GCRA): one cell each `interval_ns`, up to `burst` at once. 0 or more: taken, that many nanoseconds
+    /// until the bucket is empty again. Negative and not a status (below -1000): refused, `-(n + 1000)` where n is
+    /// the nanoseconds until one more would be taken.
+    pub const RATE_TAKE: &str = "rate_take";
     /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
     pub const PEERS_GET: &str = "peers_get";
     /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.

@@ -70,6 +70,12 @@ pub(crate) const SIGNATURES: &[Signature] = &[
         text: "fn rewrite(&self, request: &mut Request) -> Verdict",
     },
     Signature {
+        hook: Hook::Preaccess,
+        params: &[Param::Mut("request", "Request")],
+        returns: "verdict",
+        text: "fn preaccess(&self, request: &mut Request) -> Verdict",
+    },
+    Signature {
         hook: Hook::Access,
         params: &[Param::Mut("request", "Request")],
         returns: "verdict",

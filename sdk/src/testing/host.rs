@@ -1,11 +1,17 @@
 //! The functions of `raw`, served from this thread's `World` and from the exchange that was lent last.
 
+use std::time::Duration;
+
 use castling_abi::{
-    HeaderMap, LogLevel, Number, PEER_TRIED, PeerRecord, Property, Status, header_list,
+    HeaderMap, LONGEST_DELAY_MS, LogLevel, Number, PEER_TRIED, PeerRecord, Property, Status,
+    header_list,
 };
 
 use super::world::{Facts, Section, with_facts, with_world};
 use crate::header::{is_name, is_value};
+
+pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
+pub(crate) use super::zones::{counter_add, counter_get, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {
     let line = String::from_utf8_lossy(text).into_owned();
@@ -183,6 +189,48 @@ pub(crate) fn chunk_set(data: &[u8]) -> i32 {
     0
 }
 
+pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
+    with_facts(|facts| {
+        let has_response = facts.response.is_some();
+        let bodies = &mut facts.bodies;
+        let (body, read) = match map {
+            HeaderMap::Request => (&bodies.request, &mut bodies.request_read),
+            HeaderMap::Response => (&bodies.response, &mut bodies.response_read),
+        };
+        if has_response != (map == HeaderMap::Response) {
+            return Status::NotNow as i32;
+        }
+        if body.len() > limit {
+            return Status::Limit as i32;
+        }
+        *read = true;
+        i32::try_from(body.len()).unwrap_or(Status::Limit as i32)
+    })
+}
+
+pub(crate) fn body_get(map: HeaderMap, out: &mut [u8]) -> i32 {
+    with_facts(|facts| {
+        let bodies = &facts.bodies;
+        let (body, read) = match map {
+            HeaderMap::Request => (&bodies.request, bodies.request_read),
+            HeaderMap::Response => (&bodies.response, bodies.response_read),
+        };
+        if read {
+            hand_out(body, out)
+        } else {
+            Status::NotFound as i32
+        }
+    })
+}
+
+pub(crate) fn delay(milliseconds: u32) -> i32 {
+    if milliseconds > LONGEST_DELAY_MS {
+        return Status::BadArgument as i32;
+    }
+    super::advance_clock(Duration::from_millis(milliseconds.into()));
+    0
+}
+
 pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
     with_facts(|facts| {
         let mut list = Vec::new();
@@ -212,7 +260,7 @@ pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {
 }
 
 /// As the ABI says: the length, and the bytes where there is room for all.
-fn hand_out(bytes: &[u8], out: &mut [u8]) -> i32 {
+pub(super) fn hand_out(bytes: &[u8], out: &mut [u8]) -> i32 {
     if let Some(room) = out.get_mut(..bytes.len()) {
         room.copy_from_slice(bytes);
     }
@@ -259,7 +307,7 @@ fn same(candidate: &str, name: &[u8]) -> bool {
 }
 
 /// What can stand in a request's target without being encoded.
-fn is_target(text: &[u8]) -> bool {
+pub(super) fn is_target(text: &[u8]) -> bool {
     text.iter()
         .all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#')
 }

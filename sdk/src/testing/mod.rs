@@ -29,11 +29,17 @@
 //! What a hook has done is read through the same handles that it was given: `exchange.request().path()`,
 //! `exchange.reply().header("etag")`.
 //!
+//! Bodies for `read_body` are given with [`Exchange::body`] and [`Exchange::response_body`], answers to `http::send` with
+//! [`Exchange::call`]. Every zone is there and granted; it counts by this thread's clock, which [`advance_clock`]
+//! moves, and `delay`, too.
+//!
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
+mod calls;
 pub(crate) mod host;
 mod world;
+mod zones;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -42,7 +48,7 @@ use std::time::Duration;
 use castling_abi::{Number, Property};
 use serde::de::DeserializeOwned;
 
-use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Result, error};
+use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
 use world::{Facts, lend};
 
 pub(crate) use world::with_world;
@@ -162,6 +168,37 @@ impl Exchange {
         self
     }
 
+    /// Gives the request a body; an empty one unless said.
+    #[must_use]
+    pub fn body(self, body: impl AsRef<[u8]>) -> Self {
+        self.facts.borrow_mut().bodies.request = body.as_ref().to_vec();
+        self
+    }
+
+    /// Gives the response a body, for `read_body`; an empty one unless said.
+    #[must_use]
+    pub fn response_body(self, body: impl AsRef<[u8]>) -> Self {
+        self.facts.borrow_mut().bodies.response = body.as_ref().to_vec();
+        self
+    }
+
+    /// Grants an upstream and says what it answers to each `http::send`. One that is not granted refuses.
+    #[must_use]
+    pub fn call(
+        self,
+        upstream: &str,
+        mut answer: impl FnMut(&http::Request) -> Response + 'static,
+    ) -> Self {
+        self.script_call(upstream, move |request| Ok(answer(request)))
+    }
+
+    /// Grants an upstream whose answer never comes, for this reason.
+    #[must_use]
+    pub fn failing_call(self, upstream: &str, reason: &str) -> Self {
+        let reason = reason.to_owned();
+        self.script_call(upstream, move |_| Err(reason.clone()))
+    }
+
     /// Adds a peer to its upstream.
     #[must_use]
     pub fn peer(self, peer: FakePeer) -> Self {
@@ -240,6 +277,11 @@ impl Exchange {
         Outcome::new()
     }
 
+    /// The calls out that were sent so far: upstream and request.
+    pub fn calls(&self) -> Vec<(String, http::Request)> {
+        self.facts.borrow().calls.sent.clone()
+    }
+
     /// The change that the host refused first since the last call, which would make the hook fail.
     pub fn refusal(&mut self) -> Option<Error> {
         error::take_noted()
@@ -249,6 +291,20 @@ impl Exchange {
     #[cfg(test)]
     pub(crate) fn answer(&self) -> Option<(u16, Vec<u8>, Vec<u8>)> {
         self.facts.borrow().answer.clone()
+    }
+
+    fn script_call(
+        self,
+        upstream: &str,
+        answer: impl FnMut(&http::Request) -> calls::Answer + 'static,
+    ) -> Self {
+        let mut facts = self.facts.borrow_mut();
+        facts
+            .calls
+            .scripts
+            .insert(upstream.to_owned(), Box::new(answer));
+        drop(facts);
+        self
     }
 
     fn property(self, property: Property, value: &str) -> Self {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use castling_abi::{LogLevel, Number, Property};
 
 use super::FakePeer;
+use super::calls::Calls;
+use super::zones::Zones;
 
 /// What is there without an exchange.
 pub(crate) struct World {
@@ -18,6 +20,7 @@ pub(crate) struct World {
     random_state: u64,
     pub(super) log_lines: Vec<(LogLevel, String)>,
     pub(crate) failure: Option<String>,
+    pub(super) zones: Zones,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -35,7 +38,18 @@ pub(super) struct Facts {
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
     pub(super) chunk: Vec<u8>,
+    pub(super) bodies: Bodies,
+    pub(super) calls: Calls,
     pub(super) peers: Vec<FakePeer>,
+}
+
+/// The bodies, and which of them `read_body` has read.
+#[derive(Default)]
+pub(super) struct Bodies {
+    pub(super) request: Vec<u8>,
+    pub(super) request_read: bool,
+    pub(super) response: Vec<u8>,
+    pub(super) response_read: bool,
 }
 
 /// Headers, names in lower case.
@@ -51,6 +65,7 @@ impl World {
             random_state: 1,
             log_lines: Vec::new(),
             failure: None,
+            zones: Zones::new(),
             current: None,
         }
     }

@@ -26,6 +26,10 @@ impl Everything {
         Ok(Verdict::Reroute)
     }
 
+    fn preaccess(&self, _: &Request) -> Result<()> {
+        delay(Duration::from_millis(1))
+    }
+
     fn access(&self, _: &mut Request) -> Result<()> {
         bail!("not today")
     }

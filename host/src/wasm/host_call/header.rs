@@ -6,7 +6,7 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::Headers;
+use crate::http1::{self, Headers};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -19,8 +19,9 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     Ok(())
 }
 
-/// Headers in one direction that a plugin may leave in one exchange.
-const MAX_HEADERS: usize = 128;
+/// Headers in one direction that plugins may leave in one exchange: more than a client can send, so that it cannot make a
+/// plugin fail.
+pub(super) const MAX_HEADERS: usize = 2 * http1::MAX_HEADERS;
 
 /// Longest value that a plugin may set.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -59,21 +60,29 @@ fn headers_get(
         Ok(headers) => headers,
         Err(status) => return refuse(status),
     };
-    let mut list = Vec::with_capacity(512);
-    for (header, value) in headers
+    let named = headers
         .iter()
-        .filter(|(header, _)| name.is_empty() || is_named(header, name))
-    {
-        let (header, value) = (header.as_str().as_bytes(), value.as_bytes());
+        .filter(|(header, _)| name.is_empty() || is_named(header, name));
+    let list = encode(named);
+    hand_out(memory, out, capacity, &list)
+}
+
+/// A header list, as the ABI has it.
+pub(super) fn encode<'a>(
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> Vec<u8> {
+    let mut list = Vec::with_capacity(512);
+    for (name, value) in fields {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         // Heads are bounded far below these fields' range.
-        let Some(head) = header_list::record_head(header, value) else {
+        let Some(head) = header_list::record_head(name, value) else {
             continue;
         };
         list.extend_from_slice(&head);
-        list.extend_from_slice(header);
+        list.extend_from_slice(name);
         list.extend_from_slice(value);
     }
-    hand_out(memory, out, capacity, &list)
+    list
 }
 
 fn header_set(
@@ -134,7 +143,7 @@ fn change(
     let Some((name, value)) = checked(name, value) else {
         return refuse(Status::BadArgument);
     };
-    if headers.len() >= MAX_HEADERS {
+    if headers.len() >= MAX_HEADERS && !headers.contains(&name) {
         return refuse(Status::Limit);
     }
     apply(headers, name, value);

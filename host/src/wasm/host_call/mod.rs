@@ -9,6 +9,7 @@ mod header;
 mod reply;
 mod system;
 mod var;
+mod wait;
 
 use castling_abi::Status;
 use wasmtime::{Linker, Result};
@@ -23,6 +24,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     header::add_to(linker)?;
     var::add_to(linker)?;
     reply::add_to(linker)?;
+    wait::add_to(linker)?;
     balance::add_to(linker)
 }
 
@@ -59,6 +61,14 @@ const SIGNATURES: &[(&str, &str)] = {
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),
+        (BODY_READ, "(i32, i32) -> i32"),
+        (BODY_GET, "(i32, i32, i32) -> i32"),
+        (CALLS_SEND, "(i32, i32) -> i32"),
+        (CALL_STATUS, "(i32) -> i32"),
+        (CALL_ERROR, "(i32, i32, i32) -> i32"),
+        (CALL_HEADERS, "(i32, i32, i32) -> i32"),
+        (CALL_BODY, "(i32, i32, i32) -> i32"),
+        (DELAY, "(i32) -> i32"),
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
     ]
@@ -102,6 +112,9 @@ mod tests {
             config: Arc::from("{}"),
             memory_limit_bytes: 65536,
             cpu_limit: Duration::from_millis(50),
+            body_limit_bytes: 65536,
+            calls_limit: 32,
+            upstreams: Arc::default(),
             hooks: Vec::new(),
             state: false,
         };

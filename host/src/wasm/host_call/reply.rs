@@ -45,6 +45,9 @@ fn answer(
         else {
             return refuse(Status::BadArgument);
         };
+        if headers.len() >= header::MAX_HEADERS {
+            return refuse(Status::Limit);
+        }
         headers.add(name, value);
     }
     guest.exchange.answer = Some(Answer {

@@ -1,11 +1,42 @@
-//! Values with variables in them: `"client $client_address"`.
+//! Texts of a plugin's config with variables in them: `"client $client_address"`.
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::template::Template;
+//! use castling_sdk::testing::Exchange;
+//!
+//! let key: Template = "$client_address/${http_user_agent}".parse()?;
+//! let mut exchange = Exchange::get("/").header("user-agent", "curl");
+//! assert_eq!(key.expand(exchange.request(), None), b"192.0.2.1/curl");
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! A variable is written `$name` or `${name}`; `$$` is a dollar. What is not there is empty.
+//!
+//! | variable | what |
+//! |---|---|
+//! | `$client_address`, `$client_port` | the client |
+//! | `$method`, `$scheme`, `$host`, `$path`, `$query`, `$protocol` | the request |
+//! | `$listener`, `$route`, `$upstream`, `$peer` | where it came in and goes to |
+//! | `$http_NAME`, `$request_header_NAME` | a request's header; `_` stands for `-` |
+//! | `$response_header_NAME`, `$status` | the response |
+//! | any other | what a plugin has set for this request |
 
-use castling_sdk::prelude::*;
+use std::str::FromStr;
 
-/// A value, parsed when the plugin is configured.
+use serde::Deserialize;
+
+use crate::bail;
+use crate::error::{Error, Result};
+use crate::header::{HeaderName, HeaderValue};
+use crate::request::Request;
+use crate::response::Reply;
+
+/// A text with variables in it, parsed when the plugin is configured. In a config it is a string, and one with
+/// a control character or a variable that is none is a config error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Template(Vec<Part>);
+pub struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -59,7 +90,7 @@ impl Fact {
 impl Template {
     /// What it is for this exchange. What is not there is empty; a control character becomes a space, so that no
     /// value can end its line.
-    pub(crate) fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
+    pub fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
         let mut value = Vec::new();
         for part in &self.0 {
             match part {
@@ -82,8 +113,8 @@ impl Template {
         value
     }
 
-    /// Whether it speaks of the response, which a request's header cannot.
-    pub(crate) fn needs_response(&self) -> bool {
+    /// Whether it speaks of the response, which is not there before `response_headers`.
+    pub fn needs_response(&self) -> bool {
         self.0
             .iter()
             .any(|part| matches!(part, Part::ResponseHeader(_) | Part::Fact(Fact::Status)))
@@ -94,12 +125,20 @@ impl TryFrom<String> for Template {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
-        if HeaderValue::new(&text).is_err() {
+        text.parse()
+    }
+}
+
+impl FromStr for Template {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if HeaderValue::new(text).is_err() {
             bail!("a control character cannot stand in a header");
         }
         let mut parts = Vec::new();
         let mut plain = String::new();
-        let mut rest = text.as_str();
+        let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
             plain.push_str(before);
             if let Some(after) = after.strip_prefix('$') {
@@ -189,10 +228,10 @@ fn extend(value: &mut Vec<u8>, part: Option<HeaderValue>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use castling_sdk::testing::Exchange;
+    use crate::testing::Exchange;
 
     fn template(text: &str) -> Template {
-        Template::try_from(text.to_owned()).unwrap()
+        text.parse().unwrap()
     }
 
     fn expand(text: &str, exchange: Exchange) -> String {
@@ -239,9 +278,9 @@ mod tests {
         for text in [
             "$", "a $ b", "$A", "${", "${user", "${}", "${a-b}", "a\r\nb", "$http_", "$-",
         ] {
-            assert!(Template::try_from(text.to_owned()).is_err(), "{text:?}");
+            assert!(text.parse::<Template>().is_err(), "{text:?}");
         }
         let long = format!("${}", "a".repeat(65));
-        assert!(Template::try_from(long).is_err());
+        assert!(long.parse::<Template>().is_err());
     }
 }

@@ -1,0 +1,104 @@
+//! What a guest waits for. It asks, its stack is suspended, the flow does the work and hands back what came of it.
+//!
+//! The flow polls the hook and finds the demand when the hook is pending; so all I/O is the flow's, in the request's one
+//! task, and a client that leaves ends both.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use castling_abi::HeaderMap;
+use http::{Method, StatusCode};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::http1::Headers;
+
+/// What is asked of the flow.
+pub enum Demand {
+    /// The whole body of the request or of the response, if it is not longer than this.
+    Body {
+        of: HeaderMap,
+        limit_bytes: usize,
+    },
+    /// These calls, all at once.
+    Calls(Vec<Call>),
+    Delay(Duration),
+}
+
+/// A request of a plugin's to an upstream that it is granted.
+pub struct Call {
+    pub upstream: Arc<str>,
+    pub method: Method,
+    /// Path and query.
+    pub target: Bytes,
+    pub headers: Headers,
+    pub body: Bytes,
+    pub timeout: Option<Duration>,
+    /// Largest body of the response.
+    pub limit_bytes: usize,
+    /// The plugin's `limits.calls`.
+    pub calls_limit: usize,
+}
+
+/// What comes of a demand.
+pub enum Supply {
+    Body(Result<Bytes, BodyRefused>),
+    Calls(Vec<Result<CallResponse, String>>),
+    /// The request has made as many as it may.
+    TooManyCalls,
+    Delayed,
+    /// There is no such thing at this stage.
+    NotNow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyRefused {
+    /// It is longer than the limit.
+    TooLarge,
+    /// There is no body to read in this hook, or it is on its way already.
+    NotNow,
+}
+
+pub struct CallResponse {
+    pub status: StatusCode,
+    pub headers: Headers,
+    pub body: Bytes,
+}
+
+/// The flow's side.
+pub trait Supplier {
+    /// An error ends the request, and with it the hook that waits.
+    async fn supply(&mut self, demand: Demand) -> Result<Supply, Error>;
+}
+
+/// For hooks that may not wait.
+pub struct NoSupplier;
+
+impl Supplier for NoSupplier {
+    async fn supply(&mut self, _demand: Demand) -> Result<Supply, Error> {
+        Ok(Supply::NotNow)
+    }
+}
+
+/// The hatch through which a guest hands its demand to the flow. One at a time: a suspended guest asks for nothing else.
+#[derive(Clone, Default)]
+pub(super) struct Hatch(Arc<Mutex<Option<Asked>>>);
+
+pub(super) struct Asked {
+    pub(super) demand: Demand,
+    pub(super) reply: oneshot::Sender<Supply>,
+}
+
+impl Hatch {
+    /// Leaves the demand and waits. `None`: nobody serves it.
+    pub(super) async fn ask(&self, demand: Demand) -> Option<Supply> {
+        let (reply, supply) = oneshot::channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Asked { demand, reply });
+        supply.await.ok()
+    }
+
+    pub(super) fn take(&self) -> Option<Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

@@ -1,0 +1,205 @@
+//! What suspends the guest: bodies that must be there whole, calls out, delays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use castling_abi::{
+    HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, header_list, imports,
+};
+use http::{Method, header};
+use wasmtime::{Caller, Linker, Result};
+
+use super::header::checked;
+use super::{DONE, refuse};
+use crate::http1::{Headers, is_valid_path, is_valid_query};
+use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Supply};
+use crate::wasm::guest::{Guest, bytes, hand_out, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap_async(IMPORT_MODULE, imports::BODY_READ, |caller, (map, limit)| {
+            Box::new(body_read(caller, map, limit))
+        })?
+        .func_wrap(IMPORT_MODULE, imports::BODY_GET, body_get)?
+        .func_wrap_async(IMPORT_MODULE, imports::CALLS_SEND, |caller, (ptr, len)| {
+            Box::new(calls_send(caller, ptr, len))
+        })?
+        .func_wrap(IMPORT_MODULE, imports::CALL_STATUS, call_status)?
+        .func_wrap(IMPORT_MODULE, imports::CALL_ERROR, call_error)?
+        .func_wrap(IMPORT_MODULE, imports::CALL_HEADERS, call_headers)?
+        .func_wrap(IMPORT_MODULE, imports::CALL_BODY, call_body)?
+        .func_wrap_async(IMPORT_MODULE, imports::DELAY, |caller, (milliseconds,)| {
+            Box::new(delay(caller, milliseconds))
+        })?;
+    Ok(())
+}
+
+async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
+    let guest = caller.data();
+    let Some(of) = HeaderMap::from_raw(map) else {
+        return refuse(Status::BadArgument);
+    };
+    let limit_bytes = guest.body_limit_bytes.min(limit as usize);
+    let hatch = guest.hatch.clone();
+    match hatch.ask(Demand::Body { of, limit_bytes }).await {
+        Some(Supply::Body(Ok(body))) => {
+            let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
+            caller.data_mut().bodies[of as usize] = Some(body);
+            Ok(len)
+        }
+        Some(Supply::Body(Err(BodyRefused::TooLarge))) => refuse(Status::Limit),
+        _ => refuse(Status::NotNow),
+    }
+}
+
+fn body_get(mut caller: Caller<'_, Guest>, map: u32, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(of) = HeaderMap::from_raw(map) else {
+        return refuse(Status::BadArgument);
+    };
+    match &guest.bodies[of as usize] {
+        Some(body) => hand_out(memory, out, capacity, body),
+        None => refuse(Status::NotFound),
+    }
+}
+
+async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let records = bytes(memory, ptr, len)?;
+    let mut calls = Vec::new();
+    for record in call::records(records) {
+        if calls.len() == call::MAX_CALLS {
+            return refuse(Status::Limit);
+        }
+        let Ok(record) = record else {
+            return refuse(Status::BadArgument);
+        };
+        match parse(guest, &record) {
+            Ok(call) => calls.push(call),
+            Err(status) => return refuse(status),
+        }
+    }
+    guest.calls.clear();
+    let hatch = guest.hatch.clone();
+    match hatch.ask(Demand::Calls(calls)).await {
+        Some(Supply::Calls(results)) => {
+            let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
+            caller.data_mut().calls = results;
+            Ok(count)
+        }
+        Some(Supply::TooManyCalls) => refuse(Status::Limit),
+        _ => refuse(Status::NotNow),
+    }
+}
+
+fn parse(guest: &Guest, record: &call::Record<'_>) -> Result<Call, Status> {
+    let granted = guest
+        .upstreams
+        .iter()
+        .find(|name| name.as_bytes() == record.upstream);
+    let upstream = granted.map(Arc::clone).ok_or(Status::NotGranted)?;
+    let method = Method::from_bytes(record.method)
+        .ok()
+        .filter(|method| *method != Method::CONNECT);
+    let target = std::str::from_utf8(record.target)
+        .ok()
+        .filter(|target| is_valid_target(target));
+    let (Some(method), Some(target)) = (method, target) else {
+        return Err(Status::BadArgument);
+    };
+    let mut headers = Headers::new();
+    for field in header_list::records(record.headers) {
+        let (name, value) = field
+            .ok()
+            .and_then(|(name, value)| checked(name, value))
+            .ok_or(Status::BadArgument)?;
+        if name == header::HOST {
+            headers.set(name, value)
+        } else {
+            headers.add(name, value)
+        }
+    }
+    if record.body.len() > guest.body_limit_bytes {
+        return Err(Status::Limit);
+    }
+    Ok(Call {
+        upstream,
+        method,
+        target: Bytes::copy_from_slice(target.as_bytes()),
+        headers,
+        body: Bytes::copy_from_slice(record.body),
+        timeout: (record.timeout_ms > 0).then(|| Duration::from_millis(record.timeout_ms.into())),
+        limit_bytes: guest.body_limit_bytes,
+        calls_limit: guest.calls_limit,
+    })
+}
+
+fn is_valid_target(target: &str) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    path.starts_with('/') && is_valid_path(path) && is_valid_query(query)
+}
+
+fn call_status(mut caller: Caller<'_, Guest>, index: u32) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    match response(guest, index) {
+        Some(response) => Ok(i32::from(response.status.as_u16())),
+        None => refuse(Status::NotFound),
+    }
+}
+
+fn call_error(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    match guest.calls.get(index as usize) {
+        Some(Err(error)) => hand_out(memory, out, capacity, error.as_bytes()),
+        Some(Ok(_)) | None => refuse(Status::NotFound),
+    }
+}
+
+fn call_headers(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(response) = response(guest, index) else {
+        return refuse(Status::NotFound);
+    };
+    let list = super::header::encode(response.headers.iter());
+    hand_out(memory, out, capacity, &list)
+}
+
+fn call_body(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    match response(guest, index) {
+        Some(response) => hand_out(memory, out, capacity, &response.body),
+        None => refuse(Status::NotFound),
+    }
+}
+
+fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
+    guest.calls.get(index as usize)?.as_ref().ok()
+}
+
+async fn delay(caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
+    if milliseconds > LONGEST_DELAY_MS {
+        return refuse(Status::BadArgument);
+    }
+    let hatch = caller.data().hatch.clone();
+    match hatch
+        .ask(Demand::Delay(Duration::from_millis(milliseconds.into())))
+        .await
+    {
+        Some(Supply::Delayed) => Ok(DONE),
+        _ => refuse(Status::NotNow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_would_split_the_request_line_is_refused() {
+        for target in ["", "x", "/a b", "/a\r\n", "/a#b", "http://h/"] {
+            assert!(!is_valid_target(target), "{target:?}");
+        }
+        assert!(is_valid_target("/a?b=/?c"));
+    }
+}

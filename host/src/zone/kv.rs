@@ -1,0 +1,488 @@
+//! Keys and values, shared by all workers, in an LMDB environment.
+
+use std::fmt;
+use std::ops::Bound;
+use std::path::Path;
+use std::time::Duration;
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithTls};
+
+use super::{ZoneError, check_name, later_ns};
+use record::{DUE, EntryKey, NEVER_NS, STORED_HEAD_BYTES, Stored, due_key, parse_due};
+
+pub use folder::{Owner, Prepared, prepare_kv, remove_kv};
+
+mod folder;
+mod record;
+#[cfg(test)]
+mod tests;
+
+/// An ordered map from bytes to bytes whose entries may expire. What has expired is invisible at once, and is removed a few
+/// entries with each write, or by [`KvZone::sweep`].
+///
+/// Reads wait for nobody. A write waits for the writers before it, of all workers: microseconds each. A worker that is
+/// killed in the middle of a write loses that write only; the next writer takes its lock over and goes on. (One that is
+/// *stopped* in the middle, by a debugger say, holds up the others' writes.)
+///
+/// Limits: keys of 1 to 510 bytes; values of [`KvZone::value_limit_bytes`]; entries of about 7/8 of the zone's size,
+/// beyond which a write is refused as [`ZoneError::Full`] after all that has expired was removed.
+///
+/// A process opens a zone's folder once, and not before a fork.
+pub struct KvZone {
+    name: String,
+    env: Env,
+    table: Table,
+    size_bytes: u64,
+}
+
+/// A value with what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub value: Vec<u8>,
+    /// Of this write: no other write of the zone ever has the same.
+    pub version: u64,
+    /// None: never.
+    pub expires_in: Option<Duration>,
+}
+
+/// What must be there for [`KvZone::compare_and_swap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected<'a> {
+    Absent,
+    Version(u64),
+    Value(&'a [u8]),
+}
+
+/// How [`KvZone::compare_and_swap`] ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swapped {
+    Stored {
+        version: u64,
+    },
+    Deleted,
+    /// Something else is there; nothing has changed.
+    Refused(Option<Entry>),
+}
+
+/// Part of a zone's keys, in order of their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub keys: Vec<Vec<u8>>,
+    /// Where to go on, with [`KvZone::list`]'s `after`. None: that was all.
+    pub next: Option<Vec<u8>>,
+}
+
+/// How full a zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvStats {
+    /// In whole pages, with what has expired and is not removed yet.
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+}
+
+impl KvZone {
+    /// Smallest and largest size, in bytes.
+    pub const MIN_BYTES: u64 = 1 << 20;
+    pub const MAX_BYTES: u64 = 64 << 30;
+
+    /// Opens a zone in a folder that the master has prepared (`prepare_kv`).
+    ///
+    /// Fails when it was prepared under another name, size or version or before the last boot, when it is damaged, and when
+    /// this process has it open already.
+    pub fn open(folder: &Path, name: &str, size_bytes: u64) -> Result<Self, ZoneError> {
+        check_name(name)?;
+        let (env, table) = folder::open_prepared(folder, name, size_bytes)?;
+        Ok(Self {
+            name: name.to_owned(),
+            env,
+            table,
+            size_bytes,
+        })
+    }
+
+    /// A key's value, if it has one that has not expired.
+    pub fn get(&self, key: &[u8], now_ns: u64) -> Result<Option<Entry>, ZoneError> {
+        let key = EntryKey::new(key)?;
+        let txn = self.read_txn()?;
+        let found = self.find(&txn, &key).map_err(self.failed())?;
+        let found = found.filter(|stored| stored.is_live(now_ns));
+        Ok(found.map(|stored| stored.entry(now_ns)))
+    }
+
+    /// Stores a value, whatever was there, and returns its version. Without `ttl` it never expires.
+    pub fn put(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        now_ns: u64,
+    ) -> Result<u64, ZoneError> {
+        let key = EntryKey::new(key)?;
+        self.check_value(value)?;
+        self.write(now_ns, true, |txn| {
+            self.remove(txn, &key)?;
+            self.insert(txn, &key, value, ttl, now_ns)
+                .map(Done::Changed)
+        })
+    }
+
+    /// Stores a value if the key has none.
+    pub fn put_if_absent(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+        now_ns: u64,
+    ) -> Result<Swapped, ZoneError> {
+        self.compare_and_swap(key, Expected::Absent, Some(value), ttl, now_ns)
+    }
+
+    /// Stores or (None) deletes, if what is there is as expected.
+    pub fn compare_and_swap(
+        &self,
+        key: &[u8],
+        expected: Expected<'_>,
+        value: Option<&[u8]>,
+        ttl: Option<Duration>,
+        now_ns: u64,
+    ) -> Result<Swapped, ZoneError> {
+        let key = EntryKey::new(key)?;
+        self.check_value(value.unwrap_or_default())?;
+        self.write(now_ns, value.is_some(), |txn| {
+            let found = self
+                .find(txn, &key)?
+                .filter(|stored| stored.is_live(now_ns));
+            let as_expected = match (expected, &found) {
+                (Expected::Absent, None) => true,
+                (Expected::Version(version), Some(stored)) => stored.version == version,
+                (Expected::Value(value), Some(stored)) => stored.value == value,
+                (Expected::Absent, Some(_)) | (Expected::Version(_) | Expected::Value(_), None) => {
+                    false
+                }
+            };
+            if !as_expected {
+                let entry = found.map(|stored| stored.entry(now_ns));
+                return Ok(Done::Unchanged(Swapped::Refused(entry)));
+            }
+            self.remove(txn, &key)?;
+            let Some(value) = value else {
+                return Ok(Done::Changed(Swapped::Deleted));
+            };
+            let version = self.insert(txn, &key, value, ttl, now_ns)?;
+            Ok(Done::Changed(Swapped::Stored { version }))
+        })
+    }
+
+    /// Deletes a key. Says whether it was there.
+    pub fn delete(&self, key: &[u8], now_ns: u64) -> Result<bool, ZoneError> {
+        let key = EntryKey::new(key)?;
+        self.write(now_ns, false, |txn| {
+            let found = self.find(txn, &key)?;
+            let was_live = found.is_some_and(|stored| stored.is_live(now_ns));
+            Ok(match self.remove(txn, &key)? {
+                true => Done::Changed(was_live),
+                false => Done::Unchanged(was_live),
+            })
+        })
+    }
+
+    /// Keys that begin with `prefix` (all, when it is empty) and come after `after`, at most `limit` and never more than
+    /// 1000. Entries that have expired are passed over and count towards the 1000, so a listing may be short, or
+    /// empty, and yet have a `next`.
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        now_ns: u64,
+    ) -> Result<Listing, ZoneError> {
+        let prefix = EntryKey::new_or_empty(prefix)?;
+        let after = after.map(EntryKey::new_or_empty).transpose()?;
+        let from = match &after {
+            Some(after) if after.bytes() >= prefix.bytes() => Bound::Excluded(after.bytes()),
+            Some(_) | None => Bound::Included(prefix.bytes()),
+        };
+        let txn = self.read_txn()?;
+        let range = (from, Bound::Unbounded);
+        let found = self.table.range(&txn, &range).map_err(self.failed())?;
+        let mut keys = Vec::new();
+        let mut last = after.as_ref().map_or(&[][..], EntryKey::untagged);
+        for (scanned, item) in found.enumerate() {
+            let (key, stored) = item.map_err(self.failed())?;
+            if !key.starts_with(prefix.bytes()) {
+                break;
+            }
+            if keys.len() >= limit || scanned >= LIST_LIMIT {
+                let next = Some(last.to_vec());
+                return Ok(Listing { keys, next });
+            }
+            last = &key[1..]; // it begins with the prefix, which has at least the tag
+            if Stored::parse(stored).is_some_and(|stored| stored.is_live(now_ns)) {
+                keys.push(last.to_vec());
+            }
+        }
+        Ok(Listing { keys, next: None })
+    }
+
+    /// Removes at most `limit` entries that have expired, and says how many. Costs a read when there are none.
+    pub fn sweep(&self, now_ns: u64, limit: usize) -> Result<usize, ZoneError> {
+        {
+            let txn = self.read_txn()?;
+            if self
+                .first_expired(&txn, now_ns)
+                .map_err(self.failed())?
+                .is_none()
+            {
+                return Ok(0);
+            }
+        }
+        let mut txn = self.env.write_txn().map_err(self.failed())?;
+        let removed = self
+            .sweep_in(&mut txn, now_ns, limit)
+            .map_err(self.failed())?;
+        txn.commit().map_err(self.failed())?;
+        Ok(removed)
+    }
+
+    pub fn stats(&self) -> Result<KvStats, ZoneError> {
+        let txn = self.read_txn()?;
+        Ok(KvStats {
+            used_bytes: self.used_bytes(&txn).map_err(self.failed())?,
+            limit_bytes: self.limit_bytes(),
+        })
+    }
+
+    /// Longest value: 1/16 of the zone's size, at most 1 MiB.
+    pub fn value_limit_bytes(&self) -> usize {
+        usize::try_from(self.size_bytes / 16)
+            .map_or(VALUE_LIMIT_BYTES, |part| part.min(VALUE_LIMIT_BYTES))
+    }
+
+    /// What entries may take. The rest lets a change be written beside what it replaces, and deletions always.
+    fn limit_bytes(&self) -> u64 {
+        self.size_bytes - self.size_bytes / 8 - SPARE_BYTES
+    }
+
+    fn check_value(&self, value: &[u8]) -> Result<(), ZoneError> {
+        let (size_bytes, limit_bytes) = (value.len(), self.value_limit_bytes());
+        if size_bytes <= limit_bytes {
+            return Ok(());
+        }
+        Err(ZoneError::ValueTooLarge {
+            size_bytes,
+            limit_bytes,
+        })
+    }
+
+    fn read_txn(&self) -> Result<RoTxn<'_, WithTls>, ZoneError> {
+        match self.env.read_txn() {
+            // Dead processes hold their places until somebody looks.
+            Err(heed::Error::Mdb(MdbError::ReadersFull)) => {
+                self.env.clear_stale_readers().map_err(self.failed())?;
+                self.env.read_txn().map_err(self.failed())
+            }
+            other => other.map_err(self.failed()),
+        }
+    }
+
+    /// Runs `change` in a transaction of its own; makes room and runs it again when there was none.
+    fn write<R>(
+        &self,
+        now_ns: u64,
+        grows: bool,
+        change: impl Fn(&mut RwTxn<'_>) -> Result<Done<R>, heed::Error>,
+    ) -> Result<R, ZoneError> {
+        for _ in 0..WRITE_ROUNDS {
+            match self.try_write(now_ns, grows, &change) {
+                Ok(Some(result)) => return Ok(result),
+                Ok(None) | Err(heed::Error::Mdb(MdbError::MapFull | MdbError::TxnFull)) => {}
+                Err(cause) => return Err(store_error(&self.name, cause)),
+            }
+            // Pages that a reader was looking at when it died are in use until it is cleared away.
+            let readers = self.env.clear_stale_readers().map_err(self.failed())?;
+            let removed = self.sweep(now_ns, SWEEP_FULL)?;
+            if readers == 0 && removed == 0 {
+                break;
+            }
+        }
+        Err(ZoneError::Full(self.name.clone()))
+    }
+
+    /// None, and no change, when the zone would be fuller than it may be.
+    fn try_write<R>(
+        &self,
+        now_ns: u64,
+        grows: bool,
+        change: impl Fn(&mut RwTxn<'_>) -> Result<Done<R>, heed::Error>,
+    ) -> Result<Option<R>, heed::Error> {
+        let mut txn = self.env.write_txn()?;
+        match change(&mut txn)? {
+            Done::Unchanged(result) => Ok(Some(result)), // dropped: aborted
+            Done::Changed(result) => {
+                self.sweep_in(&mut txn, now_ns, SWEEP_STEP)?;
+                if grows && self.used_bytes(&txn)? > self.limit_bytes() {
+                    return Ok(None);
+                }
+                txn.commit()?;
+                Ok(Some(result))
+            }
+        }
+    }
+
+    fn used_bytes(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
+        Ok(self.table.stat(txn)?.non_free_page_size() as u64)
+    }
+
+    fn find<'txn>(
+        &self,
+        txn: &'txn RoTxn<'_>,
+        key: &EntryKey,
+    ) -> Result<Option<Stored<'txn>>, heed::Error> {
+        let found = self.table.get(txn, key.bytes())?;
+        Ok(found.and_then(Stored::parse))
+    }
+
+    fn remove(&self, txn: &mut RwTxn<'_>, key: &EntryKey) -> Result<bool, heed::Error> {
+        if let Some(stored) = self.find(txn, key)?
+            && stored.expires_ns != NEVER_NS
+        {
+            let due = due_key(stored.expires_ns, stored.version);
+            self.table.delete(txn, &due)?;
+        }
+        self.table.delete(txn, key.bytes())
+    }
+
+    fn insert(
+        &self,
+        txn: &mut RwTxn<'_>,
+        key: &EntryKey,
+        value: &[u8],
+        ttl: Option<Duration>,
+        now_ns: u64,
+    ) -> Result<u64, heed::Error> {
+        let expires_ns = ttl.map_or(NEVER_NS, |ttl| later_ns(now_ns, ttl));
+        let version = txn.id() as u64; // each write is a transaction of its own
+        let size_bytes = STORED_HEAD_BYTES + value.len();
+        self.table
+            .put_reserved(txn, key.bytes(), size_bytes, |space| {
+                use std::io::Write;
+                space.write_all(&expires_ns.to_be_bytes())?;
+                space.write_all(&version.to_be_bytes())?;
+                space.write_all(value)
+            })?;
+        if expires_ns != NEVER_NS {
+            let due = due_key(expires_ns, version);
+            self.table.put(txn, &due, key.untagged())?;
+        }
+        Ok(version)
+    }
+
+    /// The due key of an entry that has expired, and the entry's key.
+    fn first_expired<'txn>(
+        &self,
+        txn: &'txn RoTxn<'_>,
+        now_ns: u64,
+    ) -> Result<Option<Record<'txn>>, heed::Error> {
+        let first = self.table.get_greater_than_or_equal_to(txn, &[DUE])?;
+        Ok(first.filter(|(due, _)| match parse_due(due) {
+            Some((expires_ns, _)) => expires_ns <= now_ns,
+            None => true, // nothing that we wrote: away with it
+        }))
+    }
+
+    fn sweep_in(
+        &self,
+        txn: &mut RwTxn<'_>,
+        now_ns: u64,
+        limit: usize,
+    ) -> Result<usize, heed::Error> {
+        for removed in 0..limit {
+            let Some((due, key)) = self.first_expired(txn, now_ns)? else {
+                return Ok(removed);
+            };
+            let version = parse_due(due).map(|(_, version)| version);
+            let (due, key) = (due.to_vec(), EntryKey::new(key));
+            self.table.delete(txn, &due)?;
+            // The entry may have been written again since, if a due key was left over.
+            if let Ok(key) = key
+                && let Some(stored) = self.find(txn, &key)?
+                && Some(stored.version) == version
+            {
+                self.table.delete(txn, key.bytes())?;
+            }
+        }
+        Ok(limit)
+    }
+
+    fn failed(&self) -> impl Fn(heed::Error) -> ZoneError {
+        |cause| store_error(&self.name, cause)
+    }
+}
+
+impl fmt::Debug for KvZone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvZone")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Longest value that any zone takes.
+const VALUE_LIMIT_BYTES: usize = 1 << 20;
+/// Entries that one listing looks at.
+const LIST_LIMIT: usize = 1000;
+/// Expired entries that a write removes besides: more than it adds, so that they cannot pile up.
+const SWEEP_STEP: usize = 2;
+/// Expired entries that a write removes at once when there is no room.
+const SWEEP_FULL: usize = 256;
+/// How often a write makes room.
+const WRITE_ROUNDS: usize = 8;
+/// Of the zone, for the store's own pages.
+const SPARE_BYTES: u64 = 128 << 10;
+
+/// What a transaction did.
+enum Done<R> {
+    Changed(R),
+    Unchanged(R),
+}
+
+/// Key and value.
+type Record<'txn> = (&'txn [u8], &'txn [u8]);
+
+type Table = Database<'static, Bytes, Bytes>;
+
+fn open_table(env: &Env) -> Result<Table, heed::Error> {
+    let txn = env.write_txn()?;
+    let made = env.create_databases_and_commit(txn, |opener, txn| {
+        opener
+            .create_database(txn, None)
+            .map(CommitOrAbort::<_, ()>::Commit)
+    })?;
+    match made {
+        CommitOrAbort::Commit(table) => Ok(table),
+        CommitOrAbort::Abort(()) => Err(heed::Error::Mdb(MdbError::Problem)), // not what was asked for
+    }
+}
+
+/// The size of LMDB's map: the zone's, in pages of whatever size.
+fn map_bytes(size_bytes: u64) -> usize {
+    usize::try_from(size_bytes.next_multiple_of(64 << 10)).unwrap_or(usize::MAX)
+}
+
+fn store_error(zone: &str, cause: heed::Error) -> ZoneError {
+    let zone = zone.to_owned();
+    match &cause {
+        heed::Error::Mdb(
+            MdbError::Corrupted
+            | MdbError::PageNotFound
+            | MdbError::Invalid
+            | MdbError::VersionMismatch
+            | MdbError::Panic,
+        ) => ZoneError::Damaged {
+            zone,
+            what: cause.to_string(),
+        },
+        _ => ZoneError::Store { zone, cause },
+    }
+}

@@ -1,0 +1,342 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::zone::kill_tests::Writer;
+
+const SIZE: u64 = KvZone::MIN_BYTES;
+const TTL: Duration = Duration::from_nanos(10);
+
+fn folder() -> (TempDir, PathBuf) {
+    let parent = tempfile::tempdir().expect("folder");
+    let folder = parent.path().join("zone");
+    prepare_kv(&folder, "sessions", SIZE, None).expect("prepared");
+    (parent, folder)
+}
+
+fn zone() -> (TempDir, KvZone) {
+    let (parent, folder) = folder();
+    (
+        parent,
+        KvZone::open(&folder, "sessions", SIZE).expect("open"),
+    )
+}
+
+fn value(zone: &KvZone, key: &[u8], now_ns: u64) -> Option<Vec<u8>> {
+    let entry = zone.get(key, now_ns).expect("readable");
+    entry.map(|entry| entry.value)
+}
+
+#[test]
+fn an_entry_is_there_until_it_expires() {
+    let (_folder, zone) = zone();
+    zone.put(b"a", b"1", Some(TTL), 100).expect("room");
+    zone.put(b"b", b"2", None, 100).expect("room");
+    let entry = zone.get(b"a", 104).expect("readable").expect("there");
+    assert_eq!(entry.value, b"1");
+    assert_eq!(entry.expires_in, Some(Duration::from_nanos(6)));
+    assert_eq!(value(&zone, b"a", 110), None);
+    assert!(!zone.delete(b"a", 110).expect("no error"));
+    assert_eq!(value(&zone, b"b", u64::MAX - 1).as_deref(), Some(&b"2"[..]));
+    assert!(zone.delete(b"b", 110).expect("no error"));
+    assert!(!zone.delete(b"b", 110).expect("no error"));
+}
+
+#[test]
+fn compare_and_swap_knows_versions_values_and_absence() {
+    let (_folder, zone) = zone();
+    let swap = |expected, value| zone.compare_and_swap(b"k", expected, value, None, 0);
+    let Swapped::Stored { version } = zone.put_if_absent(b"k", b"1", None, 0).expect("room") else {
+        panic!("it was absent");
+    };
+    let Swapped::Refused(Some(there)) = zone.put_if_absent(b"k", b"2", None, 0).expect("room")
+    else {
+        panic!("it is there");
+    };
+    assert_eq!(
+        (there.value.as_slice(), there.version),
+        (&b"1"[..], version)
+    );
+    let refused = swap(Expected::Version(version + 1), Some(b"2")).expect("no error");
+    assert!(matches!(refused, Swapped::Refused(Some(_))));
+    let stored = swap(Expected::Version(version), Some(b"2")).expect("no error");
+    assert!(matches!(stored, Swapped::Stored { version: newer } if newer > version));
+    let refused = swap(Expected::Value(b"1"), None).expect("no error");
+    assert!(matches!(refused, Swapped::Refused(Some(_))));
+    assert_eq!(
+        swap(Expected::Value(b"2"), None).expect("no error"),
+        Swapped::Deleted
+    );
+    let refused = swap(Expected::Value(b"2"), None).expect("no error");
+    assert_eq!(refused, Swapped::Refused(None));
+}
+
+#[test]
+fn listings_are_bounded_and_go_on_where_they_ended() {
+    let (_folder, zone) = zone();
+    for key in ["a", "p/1", "p/2", "p/3", "q"] {
+        zone.put(key.as_bytes(), b"", None, 0).expect("room");
+    }
+    zone.put(b"p/0", b"", Some(TTL), 0).expect("room");
+    let list = |prefix: &str, after: Option<&[u8]>, limit| {
+        zone.list(prefix.as_bytes(), after, limit, 50)
+            .expect("readable")
+    };
+    let first = list("p/", None, 2);
+    assert_eq!(first.keys, [b"p/1", b"p/2"]);
+    let second = list("p/", first.next.as_deref(), 2);
+    assert_eq!(second.keys, [b"p/3"]);
+    assert_eq!(second.next, None);
+    assert_eq!(list("", None, 99).keys.len(), 5);
+    assert_eq!(list("x", None, 99), Listing::default());
+    assert_eq!(list("p/", Some(b"a"), 99).keys.len(), 3);
+    assert_eq!(list("p/", Some(b"z"), 99).keys.len(), 0);
+    assert_eq!(list("p/", None, 0).keys.len(), 0);
+}
+
+#[test]
+fn sizes_out_of_bounds_are_refused() {
+    let (_folder, zone) = zone();
+    let put = |key: usize, value: usize| zone.put(&vec![7; key], &vec![7; value], None, 0);
+    assert!(matches!(put(0, 1), Err(ZoneError::KeyLength(0))));
+    assert!(matches!(put(511, 1), Err(ZoneError::KeyLength(511))));
+    assert!(put(510, zone.value_limit_bytes()).is_ok());
+    assert!(matches!(
+        put(1, zone.value_limit_bytes() + 1),
+        Err(ZoneError::ValueTooLarge { .. })
+    ));
+    assert!(zone.list(&[7; 511], None, 1, 0).is_err());
+    assert!(zone.get(&[], 0).is_err());
+}
+
+#[test]
+fn a_full_zone_refuses_and_works_again_after_deletions() {
+    let (_folder, zone) = zone();
+    for size_bytes in [10, 3000, 40_000, 65_536] {
+        let value = vec![1; size_bytes];
+        let fill = |from: u32| {
+            let mut key = from;
+            loop {
+                match zone.put(&key.to_be_bytes(), &value, None, 0) {
+                    Ok(_) => key += 1,
+                    Err(ZoneError::Full(_)) => return key,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let count = fill(0);
+        let stats = zone.stats().expect("readable");
+        assert!(
+            stats.used_bytes > stats.limit_bytes * 3 / 4,
+            "{size_bytes}: {stats:?}"
+        );
+        zone.put(&0_u32.to_be_bytes(), &value, None, 0)
+            .expect("replaces as much");
+        for key in 0..count {
+            assert!(
+                zone.delete(&key.to_be_bytes(), 0).expect("room"),
+                "{size_bytes}: {key}"
+            );
+        }
+        assert_eq!(fill(0), count, "{size_bytes}");
+        for key in 0..count {
+            zone.delete(&key.to_be_bytes(), 0).expect("room");
+        }
+    }
+}
+
+#[test]
+fn what_has_expired_makes_room() {
+    let (_folder, zone) = zone();
+    for key in 0..50_000_u32 {
+        let now_ns = u64::from(key);
+        zone.put(&key.to_be_bytes(), &[1; 100], Some(TTL), now_ns)
+            .expect("room");
+    }
+    let used = zone.stats().expect("readable").used_bytes;
+    assert!(used < 64 << 10, "{used}: writes sweep");
+
+    let mut full_at = 100_000;
+    while zone
+        .put(&u32::to_be_bytes(full_at), &[1; 100], Some(TTL), 200_000)
+        .is_ok()
+    {
+        full_at += 1;
+    }
+    assert!(full_at > 103_000, "{full_at}");
+    zone.put(b"later", &[1; 40_000], None, 300_000)
+        .expect("room after evicting");
+    while zone.sweep(300_000, 100).expect("no error") > 0 {}
+    assert_eq!(
+        zone.list(b"", None, 10, 0).expect("readable").keys,
+        [b"later"]
+    );
+}
+
+#[test]
+fn entries_that_are_none_are_absent_and_swept() {
+    let (_folder, zone) = zone();
+    let mut txn = zone.env.write_txn().expect("free");
+    zone.table.put(&mut txn, b"ea", b"short").expect("room");
+    zone.table.put(&mut txn, b"tshort", b"").expect("room");
+    zone.table
+        .put(&mut txn, &[b't'; 17], &[7; 600])
+        .expect("room");
+    zone.table.put(&mut txn, b"x", b"").expect("room");
+    txn.commit().expect("room");
+    assert_eq!(zone.get(b"a", 0).expect("readable"), None);
+    assert_eq!(zone.list(b"", None, 9, 0).expect("readable").keys.len(), 0);
+    assert_eq!(zone.sweep(u64::MAX, 9).expect("no error"), 3);
+    zone.put(b"a", b"1", None, 0).expect("room");
+    assert_eq!(value(&zone, b"a", 0).as_deref(), Some(&b"1"[..]));
+}
+
+/// Also run as a process of its own, by the two tests below.
+#[test]
+fn holder() {
+    let Some(task) = Writer::task() else { return };
+    let (role, folder) = task.split_once(' ').expect("two words");
+    let zone = KvZone::open(folder.as_ref(), "sessions", SIZE).expect("open");
+    let reader = (role == "read").then(|| zone.read_txn().expect("free"));
+    let mut writer = (role == "write").then(|| zone.env.write_txn().expect("free"));
+    if let Some(txn) = &mut writer {
+        zone.table.put(txn, b"ehalf", &[0; 50_000]).expect("room");
+    }
+    Writer::ready();
+    std::thread::sleep(Duration::from_secs(60));
+    drop((reader, writer));
+}
+
+#[test]
+fn a_writer_killed_with_the_lock_held_holds_up_nobody() {
+    let (_parent, folder) = folder();
+    let zone = KvZone::open(&folder, "sessions", SIZE).expect("open");
+    for round in 0..5_u8 {
+        let mut writer = Writer::start(
+            "zone::kv::tests::holder",
+            &format!("write {}", folder.display()),
+        );
+        writer.wait_until_ready();
+        assert_eq!(value(&zone, b"half", 0), None, "readers do not wait");
+        writer.kill();
+        zone.put(b"k", &[round], None, 0).expect("room");
+        assert_eq!(value(&zone, b"k", 0), Some(vec![round]));
+        assert_eq!(value(&zone, b"half", 0), None);
+    }
+}
+
+#[test]
+fn a_reader_killed_in_its_read_does_not_fill_the_zone() {
+    let (_parent, folder) = folder();
+    let zone = KvZone::open(&folder, "sessions", SIZE).expect("open");
+    zone.put(b"k", &[0; 60_000], None, 0).expect("room");
+    let mut reader = Writer::start(
+        "zone::kv::tests::holder",
+        &format!("read {}", folder.display()),
+    );
+    reader.wait_until_ready();
+    reader.kill();
+    for round in 0..100_u8 {
+        zone.put(b"k", &[round; 60_000], None, 0).expect("room");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, u16, Option<u8>),
+    PutIfAbsent(u8, u16, Option<u8>),
+    Swap(u8, u8, Option<u16>),
+    Delete(u8),
+    Get(u8),
+    List(u8, usize),
+    Sweep(usize),
+    Wait(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0..12_u8;
+    let size = 0..5000_u16;
+    let ttl = proptest::option::of(1..50_u8);
+    prop_oneof![
+        (key.clone(), size.clone(), ttl.clone()).prop_map(|(k, v, t)| Step::Put(k, v, t)),
+        (key.clone(), size.clone(), ttl).prop_map(|(k, v, t)| Step::PutIfAbsent(k, v, t)),
+        (key.clone(), key.clone(), proptest::option::of(size))
+            .prop_map(|(k, o, v)| Step::Swap(k, o, v)),
+        key.clone().prop_map(Step::Delete),
+        key.clone().prop_map(Step::Get),
+        (key, 0..5_usize).prop_map(|(k, n)| Step::List(k, n)),
+        (0..5_usize).prop_map(Step::Sweep),
+        (0..30_u8).prop_map(Step::Wait),
+    ]
+}
+
+fn bytes(size: u16) -> Vec<u8> {
+    vec![size as u8; usize::from(size)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn behaves_as_a_map_with_expiry(steps in proptest::collection::vec(step(), 1..150)) {
+        let (_folder, zone) = zone();
+        let mut model: BTreeMap<u8, (Vec<u8>, u64)> = BTreeMap::new();
+        let mut now = 5_u64;
+        let ends = |now: u64, ttl: Option<u8>| ttl.map_or(u64::MAX, |ttl| now + u64::from(ttl));
+        let ttl_of = |ttl: Option<u8>| ttl.map(|ttl| Duration::from_nanos(ttl.into()));
+        for step in steps {
+            model.retain(|_, (_, ends)| *ends > now);
+            match step {
+                Step::Put(key, size, ttl) => {
+                    zone.put(&[key], &bytes(size), ttl_of(ttl), now).expect("room");
+                    model.insert(key, (bytes(size), ends(now, ttl)));
+                }
+                Step::PutIfAbsent(key, size, ttl) => {
+                    let done = zone.put_if_absent(&[key], &bytes(size), ttl_of(ttl), now).expect("room");
+                    let absent = !model.contains_key(&key);
+                    prop_assert_eq!(matches!(done, Swapped::Stored { .. }), absent);
+                    model.entry(key).or_insert((bytes(size), ends(now, ttl)));
+                }
+                Step::Swap(key, other, size) => {
+                    // The value of another key: right now and then.
+                    let old = model.get(&other).map(|(value, _)| value.clone());
+                    let expected = old.as_deref().map_or(Expected::Absent, Expected::Value);
+                    let new = size.map(bytes);
+                    let done = zone.compare_and_swap(&[key], expected, new.as_deref(), None, now);
+                    let matched = model.get(&key).map(|(value, _)| value.clone()) == old;
+                    prop_assert_eq!(!matches!(done.expect("room"), Swapped::Refused(_)), matched);
+                    if matched {
+                        model.remove(&key);
+                        model.extend(new.map(|new| (key, (new, u64::MAX))));
+                    }
+                }
+                Step::Delete(key) => {
+                    let deleted = zone.delete(&[key], now).expect("room");
+                    prop_assert_eq!(deleted, model.remove(&key).is_some());
+                }
+                Step::Get(key) => {
+                    let expected = model.get(&key).map(|(value, _)| value.clone());
+                    prop_assert_eq!(value(&zone, &[key], now), expected);
+                }
+                Step::List(after, limit) => {
+                    let listing = zone.list(b"", Some(&[after]), limit, now).expect("readable");
+                    let keys = model.keys().filter(|key| **key > after).map(|key| vec![*key]);
+                    prop_assert_eq!(listing.keys, keys.take(limit).collect::<Vec<_>>());
+                }
+                Step::Sweep(limit) => prop_assert!(zone.sweep(now, limit).expect("room") <= limit),
+                Step::Wait(ns) => now += u64::from(ns),
+            }
+        }
+        // Nothing is left behind: neither what has expired nor the records of what is due.
+        let left: Vec<u8> = model.keys().copied().collect();
+        for key in left {
+            zone.delete(&[key], now).expect("room");
+        }
+        while zone.sweep(u64::MAX - 1, 100).expect("room") > 0 {}
+        let txn = zone.read_txn().expect("free");
+        prop_assert_eq!(zone.table.len(&txn).expect("readable"), 0);
+    }
+}

@@ -1,0 +1,143 @@
+//! Zones: memory that all workers share.
+//!
+//! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle of a
+//! write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay the same.
+//! For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker (and the next binary, at an upgrade)
+//! inherits and opens; of a [`KvZone`] it keeps nothing: `prepare_kv` finds the folder again. A zone of the same
+//! name but another kind or size needs a new memory file or another folder; opening the old one as such is refused.
+//!
+//! | kind | what it is | for |
+//! |---|---|---|
+//! | [`CounterZone`] | fixed table of 64-bit numbers that expire, lock-free, in a memory file | rate limits |
+//! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
+//!
+//! Both are synchronous and quick enough for the event loop: a counter never waits; a kv write waits while another worker
+//! writes, which takes microseconds and ends also when that worker is killed.
+//!
+//! **Time** is handed in, in nanoseconds of one clock that all processes share and that never goes back while the zone
+//! lives. [`now_ns`] is the one to use.
+
+mod counter;
+#[cfg(test)]
+mod kill_tests;
+mod kv;
+mod raw;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub use counter::{CounterStats, CounterZone, Reading, Updated};
+pub use kv::{
+    Entry, Expected, KvStats, KvZone, Listing, Owner, Prepared, Swapped, prepare_kv, remove_kv,
+};
+
+/// The clock of zones: nanoseconds since boot, the time of a suspended machine included.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// `now_ns` and `after` later, at most the end of time.
+fn later_ns(now_ns: u64, after: Duration) -> u64 {
+    now_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Why a zone could not be made, opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ZoneError {
+    /// The config's fault.
+    #[error("zone {zone}: size {size_bytes} bytes: expected {min_bytes} to {max_bytes}")]
+    Size {
+        zone: String,
+        size_bytes: u64,
+        min_bytes: u64,
+        max_bytes: u64,
+    },
+    /// The config's fault.
+    #[error(
+        "zone name {0:?}: expected 1 to {NAME_LIMIT_BYTES} bytes, none of them `/` or a control character"
+    )]
+    Name(String),
+    /// What is there was made under another name, kind, size or version. It is left as it is.
+    #[error("zone {zone}: {what} is {found}, expected {expected}")]
+    Mismatch {
+        zone: String,
+        what: &'static str,
+        found: String,
+        expected: String,
+    },
+    /// What is there is no zone, or is damaged.
+    #[error("zone {zone}: {what}")]
+    Damaged { zone: String, what: String },
+    /// This machine cannot have counter zones.
+    #[error("zone {0}: the processor lacks 128-bit atomic operations")]
+    Unsupported(String),
+    #[error("zone {zone}: {doing}: {cause}")]
+    Io {
+        zone: String,
+        doing: &'static str,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{path}: {cause}")]
+    File {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    /// The caller's fault.
+    #[error("key of {0} bytes: expected 1 to {KEY_LIMIT_BYTES}")]
+    KeyLength(usize),
+    /// The caller's fault.
+    #[error("value of {size_bytes} bytes: the zone takes at most {limit_bytes}")]
+    ValueTooLarge {
+        size_bytes: usize,
+        limit_bytes: usize,
+    },
+    /// The zone has no room, also after what had expired was removed. The caller may delete and try again.
+    #[error("zone {0}: full")]
+    Full(String),
+    /// The store below failed. What was to be written is not.
+    #[error("zone {zone}: {cause}")]
+    Store {
+        zone: String,
+        #[source]
+        cause: heed::Error,
+    },
+}
+
+/// Longest name of a zone, in bytes.
+pub const NAME_LIMIT_BYTES: usize = 64;
+
+/// Longest key of a kv zone, in bytes. Keys of counter zones may have any length.
+pub const KEY_LIMIT_BYTES: usize = 510;
+
+fn check_name(name: &str) -> Result<(), ZoneError> {
+    let length_ok = (1..=NAME_LIMIT_BYTES).contains(&name.len());
+    if length_ok && !name.chars().any(|c| c == '/' || c.is_control()) {
+        return Ok(());
+    }
+    Err(ZoneError::Name(name.to_owned()))
+}
+
+fn check_size(
+    zone: &str,
+    size_bytes: u64,
+    min_bytes: u64,
+    max_bytes: u64,
+) -> Result<(), ZoneError> {
+    if (min_bytes..=max_bytes).contains(&size_bytes) {
+        return Ok(());
+    }
+    Err(ZoneError::Size {
+        zone: zone.to_owned(),
+        size_bytes,
+        min_bytes,
+        max_bytes,
+    })
+}

@@ -1,0 +1,388 @@
+//! Calls out: HTTP requests to the gateway's upstreams, with their pools, balancing and time-outs.
+//!
+//! The call returns when the response is there, whole; the gateway serves other requests meanwhile. When the client
+//! leaves, what the hook waits for is cancelled. The upstream must be granted to the plugin:
+//! `grants = { upstreams = ["users"] }`.
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::testing::Exchange;
+//!
+//! #[derive(Default)]
+//! struct Greylist;
+//!
+//! #[plugin]
+//! impl Greylist {
+//!     fn access(&self, request: &mut Request) -> Result<Verdict> {
+//!         let question = http::Request::get(format!("/check?ip={}", request.client_address()))
+//!             .header("accept", "text/plain")
+//!             .timeout(Duration::from_millis(200));
+//!         let answer = http::send("reputation", question)?;
+//!         Ok(match (answer.status(), answer.body()) {
+//!             (200, b"bad") => Response::status(403).into(),
+//!             _ => Verdict::Continue,
+//!         })
+//!     }
+//! }
+//!
+//! let mut exchange = Exchange::get("/").call("reputation", |question| {
+//!     assert_eq!(question.target(), "/check?ip=192.0.2.1");
+//!     Response::status(200).body("bad")
+//! });
+//! assert_eq!(Greylist.access(exchange.request()).unwrap(), Response::status(403).into());
+//! ```
+//!
+//! In `rewrite`, `preaccess`, `access`, `content` and `response_headers`.
+
+use std::fmt;
+use std::time::Duration;
+
+use castling_abi::{Status, call};
+
+use crate::buffer::{read_bytes, read_text, status};
+use crate::error::{self, Error, Result};
+use crate::header::{HeaderList, HeaderValue, Headers};
+use crate::host;
+use crate::wait::milliseconds;
+
+/// Sends a request to an upstream and waits for its response, whatever its status.
+///
+/// Fails when the upstream is not granted, the request cannot be sent as it is, no peer has answered in time, or
+/// the response's body is longer than the plugin's `limits.body`.
+pub fn send(upstream: impl AsRef<str>, request: Request) -> Result<Response> {
+    let results = send_all([(upstream, request)]);
+    // One call, one result.
+    let none = || Error::msg("http::send: the host has no result");
+    results.into_iter().next().ok_or_else(none)?
+}
+
+/// Sends several requests at once, at most 16, and waits until all have ended. The results are in the order of the
+/// calls; each fails for itself, as [`send`] does. When one of them cannot be sent at all (not granted, not valid),
+/// none is, and all fail.
+///
+/// ```
+/// # use castling_sdk::prelude::*;
+/// # let mut exchange = castling_sdk::testing::Exchange::get("/")
+/// #     .call("users", |_| Response::status(200).body("ada")).call("prices", |_| Response::status(500));
+/// # exchange.request();
+/// let answers = http::send_all([
+///     ("users", http::Request::get("/me")),
+///     ("prices", http::Request::get("/today")),
+/// ]);
+/// for answer in answers.into_iter().flatten().filter(|answer| answer.status() == 200) {
+///     assert_eq!(answer.body(), b"ada");
+/// }
+/// ```
+pub fn send_all<U: AsRef<str>>(
+    calls: impl IntoIterator<Item = (U, Request)>,
+) -> Vec<Result<Response>> {
+    let calls: Vec<_> = calls.into_iter().collect();
+    let mut records = Vec::new();
+    for (upstream, request) in &calls {
+        if let Err(error) = request.write(upstream.as_ref(), &mut records) {
+            let text = format_args!("http::send: {error}");
+            return calls.iter().map(|_| Err(Error::msg(text))).collect();
+        }
+    }
+    let sent = host::calls_send(&records);
+    calls
+        .iter()
+        .zip(0..)
+        .map(|((upstream, request), index)| match sent {
+            0.. => result(index, upstream.as_ref(), request),
+            refused => Err(error::refusal(
+                format_args!("{}", Call(upstream.as_ref(), request)),
+                status(refused),
+            )),
+        })
+        .collect()
+}
+
+/// A request that a plugin sends. (The client's is [`crate::Request`].)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    method: String,
+    target: String,
+    headers: HeaderList,
+    body: Vec<u8>,
+    timeout: Option<Duration>,
+}
+
+impl Request {
+    /// A request with this method for this target: path, or path and query, encoded.
+    pub fn new(method: impl Into<String>, target: impl Into<String>) -> Self {
+        Self {
+            method: method.into(),
+            target: target.into(),
+            headers: HeaderList::new(),
+            body: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    /// A `GET` for this target.
+    pub fn get(target: impl Into<String>) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// A `POST` to this target.
+    pub fn post(target: impl Into<String>) -> Self {
+        Self::new("POST", target)
+    }
+
+    /// Adds a header. `Host` is the upstream's own unless one is set here; `Content-Length` is the gateway's
+    /// business.
+    #[must_use]
+    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        self.headers.add(name.as_ref(), value.as_ref());
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Longest wait for the whole of it, tries of other peers included; in whole milliseconds, rounded up. Default:
+    /// as long as the upstream's own time-outs allow.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The method, for tests.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Path and query, for tests.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The first value of a header, for tests.
+    pub fn header_value(&self, name: &str) -> Option<HeaderValue> {
+        self.headers.first(name)
+    }
+
+    /// The body, for tests.
+    pub fn body_bytes(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// What [`Self::timeout`] has set, for tests.
+    pub const fn longest_wait(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The reverse of [`Self::write`], for the fake host; `None` where it is not text.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn read(record: &call::Record<'_>) -> Option<Self> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let timeout = Duration::from_millis(record.timeout_ms.into());
+        Some(Self {
+            method: text(record.method)?,
+            target: text(record.target)?,
+            headers: HeaderList::from_records(record.headers),
+            body: record.body.to_vec(),
+            timeout: (!timeout.is_zero()).then_some(timeout),
+        })
+    }
+
+    /// As the host takes it: [`castling_abi::call`].
+    fn write(&self, upstream: &str, records: &mut Vec<u8>) -> Result<()> {
+        let texts = [
+            upstream.as_bytes(),
+            self.method.as_bytes(),
+            self.target.as_bytes(),
+            self.headers.records("http::Request")?,
+            &self.body,
+        ];
+        // No time at all is the shortest there is; 0 would mean none of its own.
+        let timeout_ms = self
+            .timeout
+            .map_or(0, |timeout| milliseconds(timeout).max(1));
+        let head = call::record_head(timeout_ms, texts.map(<[u8]>::len)).ok_or_else(|| {
+            error::refusal(format_args!("{}", Call(upstream, self)), Status::Limit)
+        })?;
+        records.extend_from_slice(&head);
+        for text in texts {
+            records.extend_from_slice(text);
+        }
+        Ok(())
+    }
+}
+
+/// The response to a plugin's request. (The one that a plugin makes is [`crate::Response`].)
+#[derive(Debug)]
+pub struct Response {
+    status: u16,
+    headers: Headers,
+    body: Vec<u8>,
+}
+
+impl Response {
+    /// The status code, 200 to 599.
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The first value of the header; `None` when there is no such header.
+    pub fn header(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        self.headers.first(name)
+    }
+
+    /// All headers.
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The body, whole.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body, whole.
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+}
+
+/// For error texts: `http::send("auth", GET /check)`. Without the query, which may hold a secret.
+struct Call<'a>(&'a str, &'a Request);
+
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(upstream, Request { method, target, .. }) = self;
+        let path = target.split('?').next().unwrap_or_default();
+        write!(
+            f,
+            "http::send(\"{}\", {} {})",
+            upstream.escape_debug(),
+            method.escape_debug(),
+            path.escape_debug()
+        )
+    }
+}
+
+fn result(index: u32, upstream: &str, request: &Request) -> Result<Response> {
+    let Ok(status) = u16::try_from(host::call_status(index)) else {
+        let reason = read_text(|out| host::call_error(index, out))
+            .unwrap_or_else(|status| status.name().to_owned());
+        return Err(Error::msg(format_args!(
+            "{}: {reason}",
+            Call(upstream, request)
+        )));
+    };
+    let headers = Headers::read(|out| host::call_headers(index, out));
+    // Room for most answers to a plugin's question; a longer body costs a second call.
+    const USUAL_BODY_BYTES: usize = 1024;
+    let body = read_bytes(USUAL_BODY_BYTES, |out| host::call_body(index, out))
+        .map_err(|status| error::refusal(format_args!("{}", Call(upstream, request)), status))?;
+    Ok(Response {
+        status,
+        headers,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Response as Answer;
+    use crate::testing::Exchange;
+
+    #[test]
+    fn a_response_comes_whole() {
+        let mut exchange = Exchange::get("/").call("a", |_| {
+            Answer::status(404)
+                .header("X-Tag", "1")
+                .header("x-tag", "2")
+                .body(vec![b'x'; 5_000])
+        });
+        exchange.request();
+        let request = Request::post("/p?q").header("X-Mine", "m").body("b");
+        let response = send("a", request.clone()).unwrap();
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.header("x-TAG").unwrap(), "1");
+        assert_eq!(response.headers().all("x-tag").count(), 2);
+        assert_eq!(response.body(), vec![b'x'; 5_000]);
+        assert_eq!(exchange.calls(), [(String::from("a"), request)]);
+    }
+
+    #[test]
+    fn each_call_fails_for_itself() {
+        let mut exchange = Exchange::get("/")
+            .call("up", |request| Answer::status(200).body(request.target()))
+            .failing_call("down", "no peer could be connected to");
+        exchange.request();
+        let results = send_all([
+            ("down", Request::get("/a?token=secret")),
+            ("up", Request::get("/b")),
+        ]);
+        let [Err(error), Ok(response)] = results.as_slice() else {
+            panic!("{results:?}")
+        };
+        assert_eq!(
+            error.to_string(),
+            "http::send(\"down\", GET /a): no peer could be connected to"
+        );
+        assert_eq!(response.body(), b"/b");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_before_any_is() {
+        let mut exchange = Exchange::get("/").call("up", |_| Answer::status(200));
+        exchange.request();
+        for (upstream, request, text) in [
+            (
+                "other",
+                Request::get("/"),
+                "http::send(\"other\", GET /): not granted",
+            ),
+            (
+                "up",
+                Request::get("no-slash"),
+                "http::send(\"up\", GET no-slash): bad argument",
+            ),
+            (
+                "up",
+                Request::get("/").header("a", "b\r\nc"),
+                r#"http::send: http::Request::header("a", "b\r\nc"): bad argument"#,
+            ),
+        ] {
+            let error = send(upstream, request).unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+        let many = send_all((0..17).map(|_| ("up", Request::get("/"))));
+        assert_eq!(many.len(), 17);
+        assert!(
+            many.iter()
+                .all(|result| result.as_ref().is_err_and(Error::is_limit))
+        );
+        assert!(exchange.calls().is_empty());
+    }
+
+    #[test]
+    fn a_timeout_is_never_none() {
+        let mut exchange = Exchange::get("/").call("up", |_| Answer::status(200));
+        exchange.request();
+        for (given, sent) in [
+            (None, None),
+            (Some(Duration::ZERO), Some(Duration::from_millis(1))),
+            (
+                Some(Duration::from_micros(1_001)),
+                Some(Duration::from_millis(2)),
+            ),
+        ] {
+            let mut request = Request::get("/");
+            request.timeout = given;
+            send("up", request).unwrap();
+            let (_, seen) = exchange.calls().pop().unwrap();
+            assert_eq!(seen.longest_wait(), sent);
+        }
+    }
+}

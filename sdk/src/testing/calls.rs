@@ -1,0 +1,110 @@
+//! Calls out, answered by what a test has scripted.
+
+use std::collections::BTreeMap;
+
+use castling_abi::{Status, call};
+
+use super::host::{hand_out, is_target};
+use super::world::with_facts;
+use crate::header::is_name;
+use crate::{Response, http};
+
+/// The calls of one exchange.
+#[derive(Default)]
+pub(super) struct Calls {
+    /// By upstream; those that are there are granted.
+    pub(super) scripts: BTreeMap<String, Script>,
+    /// Upstream and request.
+    pub(super) sent: Vec<(String, http::Request)>,
+    /// Of the last `calls_send`: status, header list and body, or why there is none.
+    results: Vec<CallResult>,
+}
+
+type Script = Box<dyn FnMut(&http::Request) -> Answer>;
+
+type CallResult = Result<(u16, Vec<u8>, Vec<u8>), String>;
+
+/// A response, or why there is none.
+pub(super) type Answer = Result<Response, String>;
+
+pub(crate) fn calls_send(records: &[u8]) -> i32 {
+    let mut calls = Vec::new();
+    for record in call::records(records) {
+        if calls.len() == call::MAX_CALLS {
+            return Status::Limit as i32;
+        }
+        match record.map_err(|()| Status::BadArgument).and_then(parse) {
+            Ok(call) => calls.push(call),
+            Err(status) => return status as i32,
+        }
+    }
+    with_facts(|facts| facts.calls.results.clear());
+    for (upstream, request) in calls {
+        answer(upstream, request);
+    }
+    with_facts(|facts| i32::try_from(facts.calls.results.len()).unwrap_or(i32::MAX))
+}
+
+fn parse(record: call::Record<'_>) -> Result<(String, http::Request), Status> {
+    let upstream = String::from_utf8_lossy(record.upstream).into_owned();
+    if !with_facts(|facts| facts.calls.scripts.contains_key(&upstream)) {
+        return Err(Status::NotGranted);
+    }
+    let target = record.target;
+    let valid = is_name(record.method) && target.starts_with(b"/") && is_target(target);
+    match http::Request::read(&record) {
+        Some(request) if valid => Ok((upstream, request)),
+        _ => Err(Status::BadArgument),
+    }
+}
+
+fn answer(upstream: String, request: http::Request) {
+    // Taken out meanwhile: it is the test's own code, which may look at the exchange.
+    let script = with_facts(|facts| facts.calls.scripts.remove(&upstream));
+    let Some(mut script) = script else { return };
+    let answer = script(&request);
+    let result =
+        answer.and_then(|response| response.into_parts().map_err(|error| error.to_string()));
+    with_facts(|facts| {
+        facts.calls.results.push(result);
+        facts.calls.scripts.insert(upstream.clone(), script);
+        facts.calls.sent.push((upstream, request));
+    });
+}
+
+pub(crate) fn call_status(index: u32) -> i32 {
+    with_result(index, |result| match result {
+        Ok((status, _, _)) => i32::from(*status),
+        Err(_) => Status::NotFound as i32,
+    })
+}
+
+pub(crate) fn call_error(index: u32, out: &mut [u8]) -> i32 {
+    with_result(index, |result| match result {
+        Ok(_) => Status::NotFound as i32,
+        Err(reason) => hand_out(reason.as_bytes(), out),
+    })
+}
+
+pub(crate) fn call_headers(index: u32, out: &mut [u8]) -> i32 {
+    with_result(index, |result| match result {
+        Ok((_, headers, _)) => hand_out(headers, out),
+        Err(_) => Status::NotFound as i32,
+    })
+}
+
+pub(crate) fn call_body(index: u32, out: &mut [u8]) -> i32 {
+    with_result(index, |result| match result {
+        Ok((_, _, body)) => hand_out(body, out),
+        Err(_) => Status::NotFound as i32,
+    })
+}
+
+fn with_result(index: u32, read: impl FnOnce(&CallResult) -> i32) -> i32 {
+    with_facts(|facts| {
+        let result = usize::try_from(index)
+            .ok()
+            .and_then(|index| facts.calls.results.get(index));
+        result.map_or(Status::NotFound as i32, read)
+    })
+}

@@ -1,0 +1,98 @@
+//! Counter zones without an end, by this thread's clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use castling_abi::Status;
+
+use super::world::with_world;
+
+/// By zone and key.
+pub(super) struct Zones {
+    counts: BTreeMap<Key, Count>,
+    /// When the bucket will be empty again: GCRA's theoretical arrival time.
+    empty_at: BTreeMap<Key, Duration>,
+}
+
+type Key = (Vec<u8>, Vec<u8>);
+
+#[derive(Clone, Copy)]
+struct Count {
+    count: i64,
+    window_end: Duration,
+}
+
+impl Zones {
+    pub(super) const fn new() -> Self {
+        Self {
+            counts: BTreeMap::new(),
+            empty_at: BTreeMap::new(),
+        }
+    }
+}
+
+pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) -> i64 {
+    let Some(window) = above_zero(window_ms).map(Duration::from_millis) else {
+        return Status::BadArgument as i64;
+    };
+    with_world(|world| {
+        let fresh = Count {
+            count: 0,
+            window_end: world.monotonic.saturating_add(window),
+        };
+        let count = world
+            .zones
+            .counts
+            .entry(full_key(zone, key))
+            .or_insert(fresh);
+        if count.window_end <= world.monotonic {
+            *count = fresh;
+        }
+        count.count = count.count.saturating_add(amount).max(0);
+        count.count
+    })
+}
+
+pub(crate) fn counter_get(zone: &[u8], key: &[u8]) -> i64 {
+    with_world(|world| {
+        let count = world.zones.counts.get(&full_key(zone, key));
+        count
+            .filter(|count| count.window_end > world.monotonic)
+            .map_or(0, |count| count.count)
+    })
+}
+
+pub(crate) fn rate_take(zone: &[u8], key: &[u8], interval_ns: i64, burst: i64) -> i64 {
+    let (Some(interval_ns), Some(burst)) = (above_zero(interval_ns), above_zero(burst)) else {
+        return Status::BadArgument as i64;
+    };
+    let Some(room_ns) = interval_ns.checked_mul(burst) else {
+        return Status::BadArgument as i64;
+    };
+    let (interval, room) = (
+        Duration::from_nanos(interval_ns),
+        Duration::from_nanos(room_ns),
+    );
+    with_world(|world| {
+        let now = world.monotonic;
+        let empty_at = world.zones.empty_at.entry(full_key(zone, key)).or_default();
+        let reset = (*empty_at).max(now) + interval - now;
+        if reset > room {
+            return -(nanos(reset - room).saturating_add(1_000));
+        }
+        *empty_at = now + reset;
+        nanos(reset)
+    })
+}
+
+fn full_key(zone: &[u8], key: &[u8]) -> Key {
+    (zone.to_vec(), key.to_vec())
+}
+
+fn above_zero(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|&number| number > 0)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}

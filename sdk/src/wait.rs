@@ -1,0 +1,82 @@
+//! Host calls that suspend the plugin: bodies, delays. (Calls out are in `http`.)
+
+use std::time::Duration;
+
+use castling_abi::{HeaderMap, Status};
+
+use crate::buffer::{length, read_bytes};
+use crate::error::{self, Error, Result};
+use crate::host;
+
+/// Waits; the gateway serves other requests meanwhile. When the client leaves, the hook ends here.
+///
+/// In whole milliseconds, rounded up; at most 60 s, beyond that it fails. In `rewrite`, `preaccess`, `access`,
+/// `content` and `response_headers`.
+pub fn delay(duration: Duration) -> Result<()> {
+    match host::delay(milliseconds(duration)) {
+        0.. => Ok(()),
+        refused => Err(error::refusal(
+            format_args!("delay({duration:?})"),
+            crate::buffer::status(refused),
+        )),
+    }
+}
+
+pub(crate) fn read_body(map: HeaderMap, limit: usize) -> Result<Vec<u8>> {
+    length(host::body_read(map, limit))
+        .and_then(|len| read_bytes(len, |out| host::body_get(map, out)))
+        .map_err(|status| unread(limit, status))
+}
+
+/// Rounded up, so that a wait is never shorter than was asked for and a time-out never none.
+pub(crate) fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+fn unread(limit: usize, status: Status) -> Error {
+    let reason = match status {
+        Status::Limit => " (the body is longer, or longer than limits.body)",
+        Status::NotFound | Status::BadArgument | Status::NotNow | Status::NotGranted => "",
+    };
+    error::refusal(format_args!("read_body({limit}){reason}"), status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Exchange;
+
+    #[test]
+    fn a_body_is_read_up_to_the_limit() {
+        let mut exchange = Exchange::new("POST", "/").body("12345");
+        assert_eq!(exchange.request().read_body(5).unwrap(), b"12345");
+        let error = exchange.request().read_body(4).unwrap_err();
+        assert!(error.is_limit());
+        assert!(
+            error.to_string().starts_with("read_body(4) (the body is"),
+            "{error}"
+        );
+        assert_eq!(Exchange::get("/").request().read_body(0).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_body_is_read_where_it_can_be() {
+        let mut exchange = Exchange::new("POST", "/")
+            .body("in")
+            .response(200)
+            .response_body("out");
+        assert_eq!(exchange.reply().read_body(9).unwrap(), b"out");
+        let error = exchange.request().read_body(9).unwrap_err();
+        assert_eq!(error.to_string(), "read_body(9): not in this hook");
+        assert!(Exchange::get("/").reply().read_body(9).is_err());
+    }
+
+    #[test]
+    fn a_delay_takes_its_time() {
+        let before = crate::clock::monotonic();
+        delay(Duration::from_micros(1_500)).unwrap();
+        assert_eq!(crate::clock::monotonic() - before, Duration::from_millis(2));
+        let error = delay(Duration::from_secs(61)).unwrap_err();
+        assert_eq!(error.to_string(), "delay(61s): bad argument");
+    }
+}
