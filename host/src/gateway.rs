@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use castling_abi::Hook;
@@ -17,8 +18,9 @@ use crate::log::{self, AccessLog};
 use crate::phase::{Plan, Router, UpstreamIdx};
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
-use crate::wasm::{Capability, Engine, HookError, Plugin, PluginStatus, Step};
+use crate::wasm::{Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step};
 use crate::worker::Worker;
+use crate::zone::CounterZone;
 
 pub struct Gateway {
     config: Rc<Config>,
@@ -46,7 +48,11 @@ struct Parts {
 impl Gateway {
     /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run in a
     /// `LocalSet`, whose tasks then serve. The error is every line that a person should read, with places.
-    pub async fn build(config: Rc<Config>, modules: Vec<Module>) -> Result<Rc<Self>, Vec<String>> {
+    pub async fn build(
+        config: Rc<Config>,
+        modules: Vec<Module>,
+        zones: BTreeMap<String, Arc<CounterZone>>,
+    ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
         let engine = Engine::for_worker()
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
@@ -55,7 +61,9 @@ impl Gateway {
             upstreams: BTreeMap::new(),
             errors: Vec::new(),
         };
-        parts.load_plugins(&config, Rc::new(engine), modules).await;
+        parts
+            .load_plugins(&config, Rc::new(engine), modules, &zones)
+            .await;
         parts.resolve_upstreams(&config, &alarms).await;
         let routers = parts.routers(&config);
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
@@ -170,7 +178,13 @@ impl Gateway {
 }
 
 impl Parts {
-    async fn load_plugins(&mut self, config: &Config, engine: Rc<Engine>, modules: Vec<Module>) {
+    async fn load_plugins(
+        &mut self,
+        config: &Config,
+        engine: Rc<Engine>,
+        modules: Vec<Module>,
+        zones: &BTreeMap<String, Arc<CounterZone>>,
+    ) {
         for module in modules {
             let name = module.plugin.clone();
             let Some(plugin_config) = config.plugins.get(&name) else {
@@ -179,17 +193,14 @@ impl Parts {
                 ));
                 continue;
             };
-            if module.manifest.uses.contains(&Capability::Upstreams)
-                && plugin_config.grants.upstreams.is_empty()
-            {
-                self.errors.push(format!(
-                    "{}: plugin {name}: {} makes calls out, which nothing grants; expected `grants = {{ upstreams = [...] }}`",
-                    plugin_config.place,
-                    plugin_config.wasm.display()
-                ));
+            let ungranted = ungranted(&module.manifest, plugin_config);
+            if !ungranted.is_empty() {
+                let (place, wasm) = (&plugin_config.place, plugin_config.wasm.display());
+                let line = |what| format!("{place}: plugin {name}: {wasm} {what}");
+                self.errors.extend(ungranted.into_iter().map(line));
                 continue;
             }
-            match Plugin::load(&engine, module, plugin_config).await {
+            match Plugin::load(&engine, module, plugin_config, zones).await {
                 Ok(plugin) => {
                     self.plugins.insert(name, plugin);
                 }
@@ -296,6 +307,23 @@ impl Parts {
             .position(|other| other == name)
             .map(UpstreamIdx)
     }
+}
+
+/// What the module uses and the config does not grant at all.
+fn ungranted(manifest: &Manifest, config: &config::Plugin) -> Vec<&'static str> {
+    let missing = manifest
+        .uses
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::Upstreams if config.grants.upstreams.is_empty() => Some(
+                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`",
+            ),
+            Capability::Zones if config.grants.zones.is_empty() => {
+                Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`")
+            }
+            Capability::Upstreams | Capability::Zones => None,
+        });
+    missing.collect()
 }
 
 /// Points at the key of the plugin's config that its error begins with (`config.tokens[1]: ...`), else at the plugin.

@@ -33,6 +33,7 @@ pub struct Setup {
     known: BTreeMap<String, String>,
     pub(crate) listeners: BTreeMap<String, SocketAddr>,
     pub(crate) origins: BTreeMap<String, Origin>,
+    stdout: Stdout,
     _dead: Vec<DeadAddress>,
 }
 
@@ -54,6 +55,7 @@ impl Setup {
             known,
             listeners: BTreeMap::new(),
             origins: BTreeMap::new(),
+            stdout: Stdout::File,
             _dead: vec![refusing, silent],
         }
     }
@@ -73,6 +75,12 @@ impl Setup {
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, contents))
             .expect("a writable folder");
+        self
+    }
+
+    /// Its standard output is a pipe that fills up, since nobody reads it. [`Proxy::stdout`] has nothing then.
+    pub fn stdout_that_nobody_reads(mut self) -> Self {
+        self.stdout = Stdout::UnreadPipe;
         self
     }
 
@@ -125,7 +133,11 @@ impl Setup {
         command.arg("run").arg("--config").arg(self.config_path());
         command
             .stdin(Stdio::null())
-            .stdout(create("stdout.log"))
+            .stdout(match self.stdout {
+                Stdout::File => create("stdout.log").into(),
+                // Our end stays open in the `Child`.
+                Stdout::UnreadPipe => Stdio::piped(),
+            })
             .stderr(create("stderr.log"));
         let mut master = command
             .spawn()
@@ -202,6 +214,14 @@ impl Setup {
             _ => panic!("{{{name}}} in the config is neither an origin nor a listener"),
         }
     }
+}
+
+/// Where a gateway's standard output goes.
+#[derive(Clone, Copy, Debug)]
+enum Stdout {
+    /// `stdout.log` beside the config.
+    File,
+    UnreadPipe,
 }
 
 /// What a command said of a config, and the folder that it lay in.

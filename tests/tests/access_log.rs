@@ -59,6 +59,8 @@ fn a_format_of_ones_own_names_variables() {
         "format = \"$method|$host|$path|$query|$status|$body_bytes_sent|$upstream|$http_x_id|$$\"",
     );
     proxy.get_with("/p?a=b", &[("host", "h.example"), ("x-id", "42")]);
+    // Another worker may have the second request, and write sooner.
+    proxy.until_access_lines(1);
     proxy.get("/q");
     let lines = proxy.until_access_lines(2);
     assert_eq!(lines[0], "GET|h.example|/p|a=b|200|5|app|42|$");
@@ -144,6 +146,24 @@ fn standard_output_is_a_target() {
     until("the line on standard output", || {
         proxy.stdout().contains("GET /to-stdout HTTP/1.1")
     });
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_stops_no_traffic() {
+    let config = config("").replace("{dir}/access.log", "stdout");
+    let proxy = Proxy::with_config(&config)
+        .origin("app", origin::text("hello"))
+        .stdout_that_nobody_reads()
+        .start();
+    // Some 6 MB of lines; a pipe holds 64 KiB.
+    let long = "x".repeat(2_000);
+    let mut client = proxy.raw();
+    for n in 0..3_000 {
+        client.send(format!("GET /{n}/{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let reply = client.read_reply();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "hello"), "{n}");
+    }
+    proxy.until_log_has("access log lines are lost: nobody reads standard output");
 }
 
 #[test]

@@ -216,6 +216,15 @@ fn a_client_that_does_not_finish_its_head_or_body_is_not_waited_for() {
     assert_eq!(proxy.error_lines(), [""; 0]);
 }
 
+#[test]
+fn trace_is_405() {
+    let proxy = Proxy::before(origin::text("ok"));
+    let request = Request::builder().method("TRACE").uri("/");
+    let reply = proxy.send(request.body(body::empty()).unwrap());
+    assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(proxy.origin("app").requests(), 0);
+}
+
 // Upstreams.
 
 #[test]

@@ -1,13 +1,21 @@
 //! What a plugin that misbehaves may cost: its own request, and nothing else.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use castling_tests::{Proxy, RawClient, module, origin, until};
+use castling_tests::origin::Origin;
+use castling_tests::{Proxy, RawClient, module, origin, raw_origin, until};
 use http::StatusCode;
 
 /// A gateway with the hostile plugin, with these lines in its table; the origin answers "hello".
 #[track_caller]
 fn hostile(more: &str) -> Proxy {
+    hostile_before(origin::text("hello"), more)
+}
+
+/// The same before another origin.
+#[track_caller]
+fn hostile_before(app: Origin, more: &str) -> Proxy {
     let config = r#"
         [workers]
         count = 1
@@ -28,7 +36,7 @@ fn hostile(more: &str) -> Proxy {
         upstream = "app"
     "#;
     Proxy::with_config(&config.replace("MORE", more))
-        .origin("app", origin::text("hello"))
+        .origin("app", app)
         .start()
 }
 
@@ -134,6 +142,54 @@ fn on_error_skip_goes_on_without_the_hook() {
             proxy.until_log_has(&format!("{hook} was asked to {what}"));
         }
     }
+}
+
+#[test]
+fn a_failure_on_a_bodys_first_chunk_is_a_whole_500() {
+    let proxy = hostile("");
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Do: fail\r\nX-In: response_body\r\n\r\n");
+    assert_eq!(client.read_reply().status, 500);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_reply().text(), "hello");
+    let lines = proxy.until_access_lines(2);
+    assert!(lines[0].contains("\" 500 "), "{}", lines[0]);
+    assert!(lines[1].contains("\" 200 "), "{}", lines[1]);
+}
+
+#[test]
+fn on_error_skip_leaves_out_a_body_hook_only_before_it_has_taken_some_of_the_body() {
+    // The second piece comes when the client has the first one.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let two_pieces = raw_origin::scripted(move |connection, _| {
+        loop {
+            connection.read_head()?;
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+            let released = released.lock().map_err(|error| error.to_string())?;
+            released.recv().map_err(|error| error.to_string())?;
+            connection.send("-last");
+        }
+    });
+    let proxy = hostile_before(two_pieces, "on_error = \"skip\"");
+    for (what, rest) in [
+        // Skipped from its first chunk on: all of the body.
+        ("fail", "5\r\n-last\r\n0\r\n\r\n"),
+        // It may have held back some of the first chunk: the end is missing, and the client can tell.
+        ("fail-at-end", ""),
+    ] {
+        let mut client = proxy.raw();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Do: {what}\r\nX-In: response_body\r\n\r\n"
+        ));
+        let head = client.read_head().unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{what}: {head}");
+        assert_eq!(client.read_exact(10).unwrap(), b"5\r\nfirst\r\n");
+        release.send(()).unwrap();
+        let end = client.read_to_end().unwrap();
+        assert_eq!(String::from_utf8_lossy(&end), rest, "{what}");
+    }
+    proxy.until_log_has("response_body was asked to fail at the end");
 }
 
 #[test]
@@ -362,7 +418,9 @@ fn a_plugin_that_keeps_trapping_is_taken_out_and_let_back_in() {
     assert_eq!(proxy.get("/").status, StatusCode::SERVICE_UNAVAILABLE);
     proxy.until_log_has("plugin hostile keeps trapping: taken out");
     assert_eq!(proxy.status()["plugins"][0]["state"], "out");
-    until("the plugin is back", || proxy.get("/").status == StatusCode::OK);
+    until("the plugin is back", || {
+        proxy.get("/").status == StatusCode::OK
+    });
     proxy.until_log_has("plugin hostile is back");
     assert_eq!(proxy.status()["plugins"][0]["state"], "in");
 }

@@ -238,6 +238,117 @@ fn headers_sets_adds_and_removes_both_ways() {
 }
 
 #[test]
+fn headers_may_say_another_scheme_than_the_gateways() {
+    let config = r#"
+        [plugins.headers]
+        wasm = "{plugins}/headers.wasm"
+        config = { request = { set = { x-forwarded-proto = "https" } } }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["headers"]
+        upstream = "app"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .origin("app", origin::text("hello"))
+        .start();
+    for forged in ["", "ftp"] {
+        proxy.get_with("/", &[("x-forwarded-proto", forged)]);
+        let seen = proxy.origin("app").last();
+        let schemes: Vec<_> = seen.headers.get_all("x-forwarded-proto").iter().collect();
+        assert_eq!(schemes, ["https"]);
+    }
+}
+
+#[test]
+fn a_plugin_has_room_for_a_header_where_a_client_sends_many() {
+    let config = r#"
+        [plugins.headers]
+        wasm = "{plugins}/headers.wasm"
+        config = { request = { set = { x-mark = "seen" } } }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["headers"]
+        upstream = "app"
+    "#;
+    let tells_the_head = raw_origin::scripted(|connection, _| {
+        loop {
+            let head = connection.read_head()?.to_lowercase();
+            let len = head.len();
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{head}"
+            ));
+        }
+    });
+    let proxy = Proxy::with_config(config)
+        .origin("app", tells_the_head)
+        .start();
+    // 127 with the Host.
+    let many: String = (1..127).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let mut client = proxy.raw();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"));
+    let reply = client.read_reply();
+    assert_eq!(reply.status, 200);
+    for header in ["x-1: 1", "x-126: 126", "x-mark: seen"] {
+        let line = format!("\r\n{header}\r\n");
+        assert!(reply.text().contains(&line), "{}", reply.text());
+    }
+}
+
+#[test]
+fn ewma_balances_two_upstreams_within_a_limit_of_one_instance() {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [plugins.ewma]
+        wasm = "{plugins}/ewma.wasm"
+        limits = { instances = 1 }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.one]
+        peers = ["{a}", "{b}"]
+        balance = { plugin = "ewma" }
+
+        [upstreams.two]
+        peers = ["{c}", "{d}"]
+        balance = { plugin = "ewma" }
+
+        [[routes]]
+        path = "/one"
+        upstream = "one"
+
+        [[routes]]
+        path = "/two"
+        upstream = "two"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .origin("a", origin::text("one"))
+        .origin("b", origin::text("one"))
+        .origin("c", origin::text("two"))
+        .origin("d", origin::text("two"))
+        .start();
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/one").text(), "one");
+        assert_eq!(proxy.get("/two").text(), "two");
+    }
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
+
+#[test]
 fn substitute_replaces_also_where_a_match_spans_chunks() {
     let config = r#"
         [plugins.british]

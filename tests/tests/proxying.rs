@@ -381,6 +381,33 @@ fn connection_close_is_obeyed_and_said() {
 }
 
 #[test]
+fn what_follows_connection_close_does_not_cut_its_answer() {
+    let config = r#"
+        [plugins.hello]
+        wasm = "{plugins}/hello.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        plugins = ["hello"]
+    "#;
+    let proxy = Proxy::with_config(config).start();
+    let more = "GET /more HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_000);
+    for n in 0..10 {
+        let mut client = proxy.raw();
+        client.send(format!(
+            "GET /?bytes=300000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{more}"
+        ));
+        let reply = client.read_reply();
+        assert_eq!((reply.status, reply.body.len()), (200, 300_000), "{n}");
+        // A close, not a reset: that could have overtaken the answer.
+        let end = client.socket().read(&mut [0; 1]);
+        assert_eq!(end.map_err(|error| error.kind()), Ok(0), "{n}");
+    }
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let proxy = Proxy::before(origin::answering(|seen| {
         Response::new(body::full(seen.target.clone()))
@@ -460,4 +487,15 @@ fn a_hundred_clients_are_served_at_once() {
     ));
     // One after the other they would take 20 s.
     assert!(start.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn options_of_the_whole_server_take_a_route_of_the_root() {
+    let proxy = Proxy::before(origin::text("ok"));
+    let mut client = proxy.raw();
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    let reply = client.read_reply();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    let seen = proxy.origin("app").last();
+    assert_eq!((seen.method, seen.target.as_str()), (Method::OPTIONS, "*"));
 }

@@ -35,6 +35,7 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
             artefact,
         });
     }
-    let gateway = Gateway::build(Rc::new(config), opened).await?;
+    let zones = process::zones(&config, None)?;
+    let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
     Ok(gateway.describe())
 }

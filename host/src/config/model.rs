@@ -22,6 +22,7 @@ pub struct Config {
     pub plugins: BTreeMap<String, Plugin>,
     pub listeners: BTreeMap<String, Listener>,
     pub upstreams: BTreeMap<String, Upstream>,
+    pub zones: BTreeMap<String, Zone>,
     /// In the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
 }
@@ -149,6 +150,8 @@ pub struct Quarantine {
 pub struct Grants {
     /// Upstreams that it may send calls to.
     pub upstreams: Vec<String>,
+    /// Zones that it may read and change.
+    pub zones: Vec<String>,
 }
 
 /// What happens to a request when a plugin's hook fails or traps.
@@ -204,6 +207,21 @@ pub struct Listener {
     pub send_timeout: Duration,
     /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
     pub idle_timeout: Duration,
+}
+
+/// Memory that all workers share. It keeps its contents over a reload that leaves name, kind and size as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    pub kind: ZoneKind,
+    /// 64 KiB to 64 GiB. A key of a counter zone takes 24 bytes.
+    pub size_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZoneKind {
+    /// Numbers by key that expire: rate limits.
+    Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::{
     Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits, Quarantine,
 };
 
-pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>) -> Plugin {
+pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
     let mut config_places = BTreeMap::new();
     let wasm = table.required("wasm", "the path of a module", module);
     let config = table.optional("config", |value| config(value, &mut config_places));
@@ -33,7 +33,7 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>) -> Plugin {
             Some(quarantine(value.table()?))
         }),
         grants: table.or("grants", Grants::default(), |value| {
-            Some(grants(value.table()?, upstreams))
+            Some(grants(value.table()?, upstreams, zones))
         }),
         place: table.place_text(),
     };
@@ -78,10 +78,13 @@ fn module(value: Value<'_>) -> Option<PathBuf> {
     }
 }
 
-fn grants(mut table: Table<'_>, upstreams: &Named<'_>) -> Grants {
+fn grants(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Grants {
     let grants = Grants {
         upstreams: table.or("upstreams", Vec::new(), |value| {
             value.set(|name| upstreams.reference(name))
+        }),
+        zones: table.or("zones", Vec::new(), |value| {
+            value.set(|name| zones.reference(name))
         }),
     };
     table.finish();

@@ -11,7 +11,7 @@ use super::names::Named;
 use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{Config, Listener, Log, LogFormat, LogLevel, Master, Workers};
+use super::{Config, Listener, Log, LogFormat, LogLevel, Master, Workers, Zone, ZoneKind};
 use super::{access_log, plugin, route, upstream};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
@@ -23,12 +23,13 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
         plugins: resolved(&sections.plugins, |table| {
-            plugin::resolve(table, &sections.upstreams)
+            plugin::resolve(table, &sections.upstreams, &sections.zones)
         }),
         listeners: listeners(&sections),
         upstreams: resolved(&sections.upstreams, |table| {
             upstream::resolve(table, &sections.plugins)
         }),
+        zones: resolved(&sections.zones, zone),
         routes: route::resolve(&sections),
     }
 }
@@ -53,6 +54,7 @@ pub(super) struct Sections<'a> {
     pub(super) plugins: Named<'a>,
     pub(super) listeners: Named<'a>,
     pub(super) upstreams: Named<'a>,
+    zones: Named<'a>,
     pub(super) routes: Vec<Table<'a>>,
 }
 
@@ -66,6 +68,7 @@ impl<'a> Sections<'a> {
             plugins: Named::new("plugin"),
             listeners: Named::new("listener"),
             upstreams: Named::new("upstream"),
+            zones: Named::new("zone"),
             routes: Vec::new(),
         };
         for mut root in sources.roots() {
@@ -83,6 +86,9 @@ impl<'a> Sections<'a> {
             root.get("upstreams")
                 .into_iter()
                 .for_each(|section| sections.upstreams.add_section(section));
+            root.get("zones")
+                .into_iter()
+                .for_each(|section| sections.zones.add_section(section));
             sections
                 .routes
                 .extend(root.or("routes", Vec::new(), |value| value.list(Value::table)));
@@ -199,6 +205,19 @@ fn log(table: Option<Table<'_>>) -> Log {
     log
 }
 
+fn zone(mut table: Table<'_>) -> Zone {
+    let kind = table.required("kind", "\"counter\"", |value| value.choice(&ZONE_KINDS));
+    let size = table.required("size", "a size such as \"1MiB\"", |value| {
+        value.size(64 << 10..=64 << 30)
+    });
+    let zone = Zone {
+        kind: kind.unwrap_or(ZoneKind::Counter),
+        size_bytes: size.unwrap_or_default(),
+    };
+    table.finish();
+    zone
+}
+
 fn listeners(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
     resolved(&sections.listeners, |table| {
@@ -285,5 +304,7 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
 ];
+
+const ZONE_KINDS: [(&str, ZoneKind); 1] = [("counter", ZoneKind::Counter)];
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -57,6 +57,7 @@ pub struct WorkerSpec {
     pub config: Config,
     pub listeners: Vec<ListenerFd>,
     pub modules: Vec<ModuleFd>,
+    pub zones: Vec<ZoneFd>,
 }
 
 /// A bound socket. It listens from `Serve` on.
@@ -71,6 +72,13 @@ pub struct ListenerFd {
 pub struct ModuleFd {
     pub plugin: String,
     pub manifest: Manifest,
+    pub fd: RawFd,
+}
+
+/// A zone's memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ZoneFd {
+    pub zone: String,
     pub fd: RawFd,
 }
 

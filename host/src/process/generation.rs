@@ -13,16 +13,18 @@ use tokio::sync::watch;
 use crate::config::Config;
 
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
+use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec, ZoneFd};
 use super::module_store::StoredModule;
 use super::sockets::SocketSet;
 use super::worker_process::{Ending, WorkerProcess};
+use super::zones::Zones;
 
 /// A generation in the master. Dropping one that does not serve yet ends its workers.
 pub struct Generation {
     pub number: u64,
     pub config: Config,
     modules: BTreeMap<String, StoredModule>,
+    pub zones: Zones,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
@@ -72,6 +74,7 @@ impl Generation {
         number: u64,
         config: Config,
         modules: BTreeMap<String, StoredModule>,
+        zones: Zones,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
         let slots = config.workers.count;
@@ -79,6 +82,7 @@ impl Generation {
             number,
             config,
             modules,
+            zones,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             stage: watch::Sender::new(Stage::Starting),
@@ -287,6 +291,14 @@ impl Generation {
                 fd,
             });
         }
+        let mut zones = Vec::new();
+        for (name, zone) in &self.zones {
+            let fd = hand_over(zone.descriptor().try_clone_to_owned()?);
+            zones.push(ZoneFd {
+                zone: name.clone(),
+                fd,
+            });
+        }
         let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
@@ -294,6 +306,7 @@ impl Generation {
             config,
             listeners,
             modules,
+            zones,
         };
         let worker = WorkerProcess::spawn(spec, descriptors)?;
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));

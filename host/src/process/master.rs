@@ -21,6 +21,7 @@ use super::module_store::ModuleStore;
 use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
 use super::sys;
+use super::zones::zones;
 
 /// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
 pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
@@ -173,9 +174,14 @@ impl Master {
             .retain(|generation| generation.stage() != Stage::Ended);
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
+        let zones = {
+            let serving = self.serving.borrow();
+            let old = serving.as_ref().map(|old| (&old.config, &old.zones));
+            zones(&config, old)?
+        };
         let number = self.last_generation.get() + 1;
         let workers = config.workers.count;
-        let generation = Generation::start(number, config, modules, sockets).await?;
+        let generation = Generation::start(number, config, modules, zones, sockets).await?;
 
         if let Some(committed) =
             generation.with_sockets(|set| self.sockets.borrow_mut().commit(set))

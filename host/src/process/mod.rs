@@ -17,12 +17,14 @@ mod sockets;
 mod sys;
 mod worker;
 mod worker_process;
+mod zones;
 
 pub use compile::{modules, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::run as run_master;
 pub use report::MasterStatus;
 pub use worker::run as run_worker;
+pub use zones::zones;
 
 /// What a worker and a helper are started from: this binary, also when its file was replaced since.
 const EXECUTABLE: &str = "/proc/self/exe";

@@ -1,10 +1,12 @@
 //! The worker's side: takes over what the master hands it, builds its gateway, serves, ends.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -15,9 +17,10 @@ use tokio::task::LocalSet;
 use crate::gateway::Gateway;
 use crate::log;
 use crate::wasm::Module;
+use crate::zone::CounterZone;
 
 use super::channel::{
-    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
+    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, ZoneFd, write_frame,
 };
 use super::sys;
 
@@ -76,6 +79,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         config,
         listeners,
         modules,
+        zones,
     } = spec;
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
@@ -94,9 +98,16 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
             artefact,
         });
     }
+    let mut shared = BTreeMap::new();
+    for ZoneFd { zone, fd } in zones {
+        let size_bytes = config.zones.get(&zone).map_or(0, |zone| zone.size_bytes);
+        let opened = CounterZone::open(inherited(fd)?, &zone, size_bytes);
+        let opened = opened.map_err(|e| vec![e.to_string()])?;
+        shared.insert(zone, Arc::new(opened));
+    }
     log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
     tracing::debug!(generation, slot, "worker starts");
-    let gateway = Gateway::build(Rc::new(config), opened).await?;
+    let gateway = Gateway::build(Rc::new(config), opened, shared).await?;
     Ok((gateway, sockets))
 }
 

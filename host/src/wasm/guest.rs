@@ -11,6 +11,7 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::demand::{CallResponse, Hatch};
 use crate::exchange::Exchange;
+use crate::zone::CounterZone;
 
 /// The host's side of one instance.
 pub(super) struct Guest {
@@ -33,6 +34,8 @@ pub(super) struct Guest {
     pub(super) hatch: Hatch,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
+    /// Zones that it may use.
+    pub(super) zones: Zones,
     /// Largest body that it may have read, bytes.
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
@@ -42,6 +45,9 @@ pub(super) struct Guest {
     /// What came of its last calls out.
     pub(super) calls: Vec<Result<CallResponse, String>>,
 }
+
+/// Granted zones by name. A plugin has one or two.
+pub(super) type Zones = Arc<[(Arc<str>, Arc<CounterZone>)]>;
 
 /// CPU time of one hook call, counted in ticks of the engine's clock while the guest runs.
 #[derive(Clone, Copy, Debug)]

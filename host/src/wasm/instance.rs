@@ -12,7 +12,7 @@ use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, forma
 
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, TICK};
-use super::guest::{CpuBudget, Guest, MemoryLimit};
+use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
 use super::plugin::HookError;
 use crate::exchange::Exchange;
 
@@ -41,6 +41,7 @@ pub(super) struct Blueprint {
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
     pub(super) calls_limit: usize,
+    pub(super) zones: Zones,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
     pub(super) hooks: Vec<Hook>,
@@ -220,6 +221,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             },
             hatch: Hatch::default(),
             upstreams: Arc::clone(&blueprint.upstreams),
+            zones: Arc::clone(&blueprint.zones),
             body_limit_bytes: blueprint.body_limit_bytes,
             calls_limit: blueprint.calls_limit,
             bodies: [None, None],

@@ -35,6 +35,8 @@ pub struct Manifest {
 pub enum Capability {
     /// Calls out: `grants.upstreams`.
     Upstreams,
+    /// Shared state: `grants.zones`.
+    Zones,
 }
 
 /// Why a module is refused.
@@ -100,6 +102,12 @@ pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     manifest.uses = outline.uses();
     Ok(manifest)
 }
+
+const ZONE_CALLS: [&str; 3] = [
+    imports::COUNTER_ADD,
+    imports::COUNTER_GET,
+    imports::RATE_TAKE,
+];
 
 fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
     let section = section.ok_or(ModuleError::NoManifest)?;
@@ -214,10 +222,15 @@ impl<'a> Outline<'a> {
             .imports
             .iter()
             .any(|import| import.name == imports::CALLS_SEND);
-        calls_out
-            .then_some(Capability::Upstreams)
-            .into_iter()
-            .collect()
+        let zones = self
+            .imports
+            .iter()
+            .any(|import| ZONE_CALLS.contains(&import.name));
+        let uses = [
+            calls_out.then_some(Capability::Upstreams),
+            zones.then_some(Capability::Zones),
+        ];
+        uses.into_iter().flatten().collect()
     }
 
     fn check_exports(&self, manifest: &Manifest) -> Result<(), ModuleError> {

@@ -1,6 +1,7 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use wasmtime::{InstancePre, Linker};
 
 use super::demand::{NoSupplier, Supplier};
 use super::engine::Engine;
-use super::guest::Guest;
+use super::guest::{Guest, Zones};
 use super::instance::{Blueprint, Instance};
 use super::quarantine::Quarantine;
 use super::{Manifest, host_call, mapped};
 use crate::config::{self, Isolation, OnError};
 use crate::error::Error;
 use crate::exchange::Exchange;
+use crate::zone::CounterZone;
 
 /// A compiled plugin on its way into a worker.
 pub struct Module {
@@ -100,6 +102,7 @@ impl Plugin {
         engine: &Rc<Engine>,
         module: Module,
         config: &config::Plugin,
+        zones: &BTreeMap<String, Arc<CounterZone>>,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
             HookError::Trapped(format!("its compiled code cannot be used: {e:#}"))
@@ -121,6 +124,7 @@ impl Plugin {
                 memory_limit_bytes: config.limits.memory_bytes,
                 cpu_limit: config.limits.cpu,
                 body_limit_bytes: config.limits.body_bytes,
+                zones: granted_zones(config, zones),
                 calls_limit: config.limits.calls as usize,
                 upstreams: config
                     .grants
@@ -363,6 +367,13 @@ impl Plugin {
         taken.instance = Some(Instance::new(&self.engine, &self.pre, &self.blueprint).await?);
         Ok(taken)
     }
+}
+
+fn granted_zones(config: &config::Plugin, zones: &BTreeMap<String, Arc<CounterZone>>) -> Zones {
+    let granted = config.grants.zones.iter();
+    granted
+        .filter_map(|name| Some((Arc::from(name.as_str()), Arc::clone(zones.get(name)?))))
+        .collect()
 }
 
 fn is_failure(hook: Hook, raw: i32) -> bool {

@@ -73,7 +73,9 @@ const TASK: &str = "CASTLING_ZONE_TEST_TASK";
 const READY: &str = "ready";
 
 const KEYS: u64 = 20;
-const COUNTER_BYTES: u64 = CounterZone::MIN_BYTES;
+/// So wide that no set gets nine keys by chance: nothing is evicted.
+const QUIET_BYTES: u64 = 4 << 20;
+const CROWDED_BYTES: u64 = CounterZone::MIN_BYTES;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Processes killed by one test.
 const KILLS: usize = 40;
@@ -133,8 +135,8 @@ fn counter_writer() {
     let [process, quiet, crowded, ledger, rounds] = words[..] else {
         panic!("bad task")
     };
-    let quiet = CounterZone::open(inherited(process, quiet), "quiet", COUNTER_BYTES);
-    let crowded = CounterZone::open(inherited(process, crowded), "crowded", COUNTER_BYTES);
+    let quiet = CounterZone::open(inherited(process, quiet), "quiet", QUIET_BYTES);
+    let crowded = CounterZone::open(inherited(process, crowded), "crowded", CROWDED_BYTES);
     let (quiet, crowded) = (quiet.expect("quiet"), crowded.expect("crowded"));
     let ledger = Ledger(Mapping::open(inherited(process, ledger)).expect("ledger"));
     let mut random = random();
@@ -157,8 +159,8 @@ fn counter_writer() {
 
 #[test]
 fn counters_survive_writers_that_are_killed() {
-    let quiet = CounterZone::create("quiet", COUNTER_BYTES, 0).expect("memory");
-    let crowded = CounterZone::create("crowded", COUNTER_BYTES, 0).expect("memory");
+    let quiet = CounterZone::create("quiet", QUIET_BYTES, 0).expect("memory");
+    let crowded = CounterZone::create("crowded", CROWDED_BYTES, 0).expect("memory");
     let ledger = Ledger(Mapping::create("ledger", 4096).expect("memory"));
     for key in 0..500_u64 {
         quiet.add(

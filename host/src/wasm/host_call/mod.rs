@@ -10,6 +10,7 @@ mod reply;
 mod system;
 mod var;
 mod wait;
+mod zone;
 
 use castling_abi::Status;
 use wasmtime::{Linker, Result};
@@ -25,6 +26,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     var::add_to(linker)?;
     reply::add_to(linker)?;
     wait::add_to(linker)?;
+    zone::add_to(linker)?;
     balance::add_to(linker)
 }
 
@@ -69,6 +71,9 @@ const SIGNATURES: &[(&str, &str)] = {
         (CALL_HEADERS, "(i32, i32, i32) -> i32"),
         (CALL_BODY, "(i32, i32, i32) -> i32"),
         (DELAY, "(i32) -> i32"),
+        (COUNTER_ADD, "(i32, i32, i32, i32, i64, i64) -> i64"),
+        (COUNTER_GET, "(i32, i32, i32, i32) -> i64"),
+        (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
     ]
@@ -113,6 +118,7 @@ mod tests {
             memory_limit_bytes: 65536,
             cpu_limit: Duration::from_millis(50),
             body_limit_bytes: 65536,
+            zones: Arc::default(),
             calls_limit: 32,
             upstreams: Arc::default(),
             hooks: Vec::new(),

@@ -167,6 +167,8 @@ impl Set {
         if !self.swap(way, state, pending) {
             return None;
         }
+        #[cfg(test)]
+        tests::dawdle();
         // Not a plain store: had somebody taken the slot since, it would become nobody's.
         self.tags[way]
             .compare_exchange(tag, key.tag, SeqCst, SeqCst)
@@ -209,7 +211,7 @@ impl Set {
         now: u64,
         evicted: bool,
     ) -> Option<bool> {
-        for way in (0..WAYS).filter(|way| *way != own && *way > 100) {
+        for way in (0..WAYS).filter(|way| *way != own) {
             if self.tags[way].load(SeqCst) != key.tag {
                 continue;
             }
@@ -226,6 +228,8 @@ impl Set {
     }
 
     fn swap(&self, way: usize, from: State, to: State) -> bool {
+        #[cfg(test)]
+        tests::dawdle();
         self.states[way]
             .compare_exchange(from.0, to.0, SeqCst, SeqCst)
             .is_ok()
@@ -291,7 +295,7 @@ const EXPIRY_MASK: u64 = (1 << EXPIRY_BITS) - 1;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::cell::Cell;
 
     use super::*;
 
@@ -395,25 +399,49 @@ mod tests {
         assert_eq!(set.live_count(NOW), 1);
     }
 
-    /// New keys again and again from two threads at once: no count may be lost.
+    thread_local! {
+        /// State of a random number generator; 0: no delays in this thread.
+        static DAWDLING: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Between any two steps of a change: widens the gaps in which others may come.
+    pub(super) fn dawdle() {
+        let mut state = DAWDLING.get();
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        DAWDLING.set(state);
+        for _ in 0..state % 300 {
+            spin_loop();
+        }
+    }
+
+    /// New keys again and again from two threads that meet before each and take
+    /// their time over each step: no count may be lost.
     #[test]
     fn nothing_is_lost_when_two_bring_the_same_new_key() {
         const KEYS: u64 = 20_000;
         let sets: Vec<Set> = (0..KEYS).map(|_| set()).collect();
-        let started = AtomicBool::new(false);
+        let arrived = AtomicU64::new(0);
         let run = |thread: u64| {
-            while !started.load(SeqCst) {
-                spin_loop();
-            }
-            for (key, set) in sets.iter().enumerate() {
-                let nonce = (key as u64) << 1 | thread;
+            DAWDLING.set(thread + 1);
+            for (met, set) in (1..).zip(&sets) {
+                arrived.fetch_add(1, SeqCst);
+                let mut spins = 0;
+                while arrived.load(SeqCst) < 2 * met {
+                    spins += 1;
+                    if spins % 1000 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                let nonce = met << 1 | thread;
                 assert!(matches!(add_one(set, KEY, nonce), Change::Stored { .. }));
             }
         };
         std::thread::scope(|scope| {
             scope.spawn(|| run(0));
             scope.spawn(|| run(1));
-            started.store(true, SeqCst);
         });
         for set in &sets {
             assert_eq!(set.find(KEY, NOW).map(|live| live.value), Some(2));

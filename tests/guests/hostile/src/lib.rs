@@ -31,7 +31,10 @@ impl Hostile {
         Ok(Verdict::Continue)
     }
 
-    fn response_body(&self, request: &Request, _chunk: &mut Chunk) -> Result<()> {
+    fn response_body(&self, request: &Request, chunk: &mut Chunk) -> Result<()> {
+        if wish(request, "x-do") == "fail-at-end" && chunk.is_last() {
+            bail!("response_body was asked to fail at the end");
+        }
         misbehave(request, "response_body")
     }
 
