@@ -1,6 +1,6 @@
 //! Time-outs that cost a request next to nothing.
 //!
-//! A tokio timer is registered and taken out again for every wait (about 100 ns, measured in docs). Here a connection
+//! A tokio timer is registered and taken out again for every wait (107 ns, by the docs of pingora-timeout). Here a connection
 //! owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
 //! them when the earliest is due; with time-outs of seconds it sleeps for seconds.
 

@@ -29,11 +29,8 @@ fn counter_add(
     window_ms: i64,
 ) -> Result<i64> {
     let (memory, guest) = split(&mut caller)?;
-    let (name, key) = (
-        bytes(memory, zone_ptr, zone_len)?,
-        bytes(memory, key_ptr, key_len)?,
-    );
-    let zone = match granted(guest, name, key) {
+    let key = bytes(memory, key_ptr, key_len)?;
+    let zone = match granted(guest, bytes(memory, zone_ptr, zone_len)?, key) {
         Ok(zone) => zone,
         Err(status) => return refuse(status),
     };
@@ -53,11 +50,8 @@ fn counter_get(
     key_len: u32,
 ) -> Result<i64> {
     let (memory, guest) = split(&mut caller)?;
-    let (name, key) = (
-        bytes(memory, zone_ptr, zone_len)?,
-        bytes(memory, key_ptr, key_len)?,
-    );
-    match granted(guest, name, key) {
+    let key = bytes(memory, key_ptr, key_len)?;
+    match granted(guest, bytes(memory, zone_ptr, zone_len)?, key) {
         Ok(zone) => {
             let count = zone.get(key, now_ns()).map_or(0, |reading| reading.value);
             Ok(i64::try_from(count).unwrap_or(i64::MAX))
@@ -76,11 +70,8 @@ fn rate_take(
     burst: i64,
 ) -> Result<i64> {
     let (memory, guest) = split(&mut caller)?;
-    let (name, key) = (
-        bytes(memory, zone_ptr, zone_len)?,
-        bytes(memory, key_ptr, key_len)?,
-    );
-    let zone = match granted(guest, name, key) {
+    let key = bytes(memory, key_ptr, key_len)?;
+    let zone = match granted(guest, bytes(memory, zone_ptr, zone_len)?, key) {
         Ok(zone) => zone,
         Err(status) => return refuse(status),
     };
