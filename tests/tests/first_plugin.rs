@@ -31,7 +31,11 @@ impl TokenAuth {
 }
 "#;
 
+// One worker, so that the lines of the access log are in the order of the requests.
 const GATEWAY: &str = r#"
+    [workers]
+    count = 1
+
     [access_log]
     file = "{dir}/access.log"
     format = "$status $user"
