@@ -1,11 +1,14 @@
-//! A response's body, a chunk at a time.
+//! A body on its way, a chunk at a time.
 
 use std::cell::OnceCell;
 
+use castling_abi::HeaderMap;
+
 use crate::buffer::Buffer;
+use crate::header::{self, HeaderValue, Headers};
 use crate::{error, host};
 
-/// One chunk of the response's body. It goes on as it is unless the hook replaces it.
+/// One chunk of a request's or a response's body. It goes on as it is unless the hook replaces it.
 #[derive(Debug)]
 pub struct Chunk {
     len: usize,
@@ -46,6 +49,17 @@ impl Chunk {
     /// Whether the body ends here. Each body has one such chunk, unless it breaks off.
     pub const fn is_last(&self) -> bool {
         self.last
+    }
+
+    /// The first value of a trailer, a field that came after a chunked body (RFC 9110 §6.5). With the last chunk only;
+    /// `None` when there is no such trailer.
+    pub fn trailer(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        header::get(HeaderMap::Trailers, name.as_ref())
+    }
+
+    /// All trailers. With the last chunk only.
+    pub fn trailers(&self) -> Headers {
+        header::list(HeaderMap::Trailers, "")
     }
 
     /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.

@@ -118,6 +118,48 @@ pub fn response_body<P, S: Default>(
     }))
 }
 
+pub fn request_body<P, S: Default>(
+    slot: Key<P, S>,
+    [len, last, _]: [u32; 3],
+    call: impl FnOnce(&mut P, &mut S, &Request, &mut Chunk) -> Result<Verdict>,
+) -> i32 {
+    let mut chunk = Chunk::new(usize::try_from(len).unwrap_or(usize::MAX), last != 0);
+    let verdict = run(slot, |plugin, state| {
+        call(plugin, state, &Request::new(), &mut chunk)
+    });
+    act(Hook::RequestBody, verdict)
+}
+
+pub fn variable<P, S: Default>(
+    slot: Key<P, S>,
+    [index, _, _]: [u32; 3],
+    names: &[&str],
+    call: impl FnOnce(&mut P, &mut S, &Request, &str) -> Result<Option<Vec<u8>>>,
+) -> i32 {
+    let name = usize::try_from(index)
+        .ok()
+        .and_then(|index| names.get(index));
+    let Some(name) = name else {
+        let error = Error::msg(format_args!("there is no variable {index}"));
+        return fail(&error, Action::Failed as i32);
+    };
+    let request = Request::new();
+    done(run(slot, |plugin, state| {
+        if let Some(value) = call(plugin, state, &request, name)? {
+            request.set_var(name, value);
+        }
+        Ok(())
+    }))
+}
+
+pub fn timer<P, S: Default>(
+    slot: Key<P, S>,
+    _: [u32; 3],
+    call: impl FnOnce(&mut P, &mut S) -> Result<()>,
+) -> i32 {
+    done(run(slot, |plugin, state| call(plugin, state)))
+}
+
 pub fn log<P, S: Default>(
     slot: Key<P, S>,
     _: [u32; 3],
@@ -306,6 +348,31 @@ impl<E: Into<Error>> IntoUnit for Result<(), E> {
 
 pub fn unit<T: IntoUnit>(returned: T) -> Result<()> {
     returned.into_unit()
+}
+
+/// What `variable` may return.
+#[diagnostic::on_unimplemented(
+    message = "`variable` cannot return `{Self}`",
+    label = "expected `Option<String>` or another optional text or bytes (`None`: it has no value), or a `Result` of it"
+)]
+pub trait IntoValue {
+    fn into_value(self) -> Result<Option<Vec<u8>>>;
+}
+
+impl<T: Into<Vec<u8>>> IntoValue for Option<T> {
+    fn into_value(self) -> Result<Option<Vec<u8>>> {
+        Ok(self.map(Into::into))
+    }
+}
+
+impl<T: Into<Vec<u8>>, E: Into<Error>> IntoValue for Result<Option<T>, E> {
+    fn into_value(self) -> Result<Option<Vec<u8>>> {
+        Ok(self.map_err(Into::into)?.map(Into::into))
+    }
+}
+
+pub fn value<T: IntoValue>(returned: T) -> Result<Option<Vec<u8>>> {
+    returned.into_value()
 }
 
 /// What `balance` may return.

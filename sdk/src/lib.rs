@@ -112,6 +112,8 @@ pub use castling_macros::Deserialize;
 /// fn preaccess(&self, request: &mut Request) -> Verdict          limits: may wait, or answer 429 or 503
 /// fn access(&self, request: &mut Request) -> Verdict             decides whether the request may go on
 /// fn content(&self, request: &mut Request) -> Verdict            answers in the place of an upstream; Continue: does not
+/// fn request_body(&self, request: &Request, chunk: &mut Chunk) -> Verdict
+///                                                                one chunk of the request's body, on its way to a peer
 /// fn balance(&mut self, request: &Request, peers: &Peers) -> Option<usize>
 ///                                                                chooses a peer by index; None leaves it to round robin
 /// fn peer_done(&mut self, peer: usize, outcome: PeerOutcome, latency: Duration)
@@ -120,6 +122,9 @@ pub use castling_macros::Deserialize;
 ///                                                                the response's head, on its way to the client
 /// fn response_body(&self, request: &Request, chunk: &mut Chunk)  one chunk of the response's body
 /// fn log(&self, request: &Request, outcome: &Outcome)            the exchange is over
+/// fn variable(&self, request: &Request, name: &str) -> Option<String>
+///                                                                computes `$name` when something first asks for it
+/// fn timer(&mut self)                                            runs every so often, for no request
 /// ```
 ///
 /// - Each may take `&self` or `&mut self`, and may return a `Result` of what stands here. Where a `Verdict` stands,
@@ -127,6 +132,17 @@ pub use castling_macros::Deserialize;
 /// - **Per-request state**: with `#[plugin(state = Tail)]`, where `Tail: Default`, each hook may take
 ///   `state: &mut Tail` as its first parameter after `self`. It lives from the first hook of a request to its end; the
 ///   instance serves no other request in between.
+/// - **Body filters** get one chunk at a time and hold no more than that; what they put in its place may be longer,
+///   shorter or empty. A body that is to be seen whole is for `read_body`. `request_body` may answer as long as no
+///   response has come; a request without a body has no chunk. Where the body's length is to be known to the peer,
+///   `read_body` it first: a body that is there whole is filtered before it is sent.
+/// - **Computed variables**: `#[plugin(variables = ["country", "is_bot"])]` names what `variable` computes, at most once
+///   a request, when another plugin or the access log asks for it. It may wait, as phases may. Plugins of one route must
+///   not compute the same name.
+/// - **Timers**: `#[plugin(timer = "5s")]` runs `timer` on each worker when it begins to serve and then that long after
+///   each run has ended; with `timer_on = "one_worker"` on one worker of the generation. The config may set another
+///   period (`timer = "1m"`). It may call out and wait, has no request, and runs in one of the plugin's instances: what
+///   it finds out is for zones.
 /// - Other functions go in an `impl` block of their own, so that a hook with a slip in its name is an error and not a
 ///   hook that never runs.
 pub use castling_macros::plugin;

@@ -66,6 +66,7 @@ mod import {
             ptr: *const u8,
             len: usize,
         ) -> i32;
+        pub(super) fn var_compute(name: *const u8, name_len: usize) -> i32;
         pub(super) fn chunk_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes numbers and touches no memory.
@@ -227,6 +228,11 @@ pub(crate) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
 pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
     // SAFETY: `name` and `value` as in `log`.
     unsafe { import::var_set(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
+}
+
+pub(crate) fn var_compute(name: &[u8]) -> i32 {
+    // SAFETY: `name` as in `log`.
+    unsafe { import::var_compute(name.as_ptr(), name.len()) }
 }
 
 pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {

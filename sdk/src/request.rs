@@ -1,6 +1,6 @@
 //! The request, as the hooks see it.
 
-use castling_abi::{HeaderMap, Property};
+use castling_abi::{HeaderMap, Property, Status};
 
 use crate::buffer::{read_short, read_text};
 use crate::header::{self, HeaderValue, Headers};
@@ -56,6 +56,16 @@ impl Request {
     /// The client's port; `None` when it is not known.
     pub fn client_port(&self) -> Option<u16> {
         property(Property::ClientPort)?.parse().ok()
+    }
+
+    /// The gateway's IP address that the client has connected to, as text.
+    pub fn server_address(&self) -> String {
+        property(Property::ServerAddress).unwrap_or_default()
+    }
+
+    /// The gateway's port that the client has connected to; `None` when it is not known.
+    pub fn server_port(&self) -> Option<u16> {
+        property(Property::ServerPort)?.parse().ok()
     }
 
     /// `http` or `https`.
@@ -175,12 +185,17 @@ impl Request {
         wait::read_body(HeaderMap::Request, limit)
     }
 
-    /// A variable that some plugin has set for this request; `None` when none has.
+    /// A variable that some plugin has set for this request; `None` when none has. One that a plugin of the route
+    /// computes (its `variable` hook) is computed now, if it was not before; the gateway serves other requests
+    /// meanwhile. In `balance` and `peer_done` only those are there that have been asked for before.
     pub fn var(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
         let name = name.as_ref().as_bytes();
-        read_short(|out| host::var_get(name, out))
-            .ok()
-            .map(HeaderValue::unchecked)
+        let get = || read_short(|out| host::var_get(name, out));
+        let value = match get() {
+            Err(Status::Uncomputed) if host::var_compute(name) == 0 => get(),
+            value => value,
+        };
+        value.ok().map(HeaderValue::unchecked)
     }
 
     /// Sets a variable that later hooks, of any plugin, and the access log (`$name`) see. Names are of `a-z`, `0-9`

@@ -6,6 +6,7 @@ fn plugins_compile_or_say_why_not() {
     cases.pass("tests/ui/first_plugin.rs");
     cases.pass("tests/ui/every_hook.rs");
     cases.compile_fail("tests/ui/not_a_hook.rs");
+    cases.compile_fail("tests/ui/arguments.rs");
     cases.compile_fail("tests/ui/wrong_signature.rs");
     cases.compile_fail("tests/ui/wrong_return.rs");
 }

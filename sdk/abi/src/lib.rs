@@ -32,7 +32,9 @@ pub const ABI_VERSION: u32 = 1;
 pub const IMPORT_MODULE: &str = "castling";
 
 /// Custom section with the manifest, a JSON object:
-/// `{"abi":1,"name":"token-auth","version":"0.1.0","sdk":"0.1.0","hooks":["access"],"state":false}`.
+/// `{"abi":1,"name":"token-auth","version":"0.1.0","sdk":"0.1.0","hooks":["access"],"state":false}`. Plugins with a
+/// `variable` hook add `"variables":["country"]`, those with a `timer` hook `"timer":{"every_ms":5000,"on":"workers"}`
+/// (or `"on":"one_worker"`).
 pub const MANIFEST_SECTION: &str = "castling.manifest";
 
 /// Export: builds the plugin from its config.
@@ -101,6 +103,14 @@ ids! {
         ResponseBody = 8, "response_body";
         /// The exchange is over.
         Log = 9, "log";
+        /// One chunk of the request's body on its way to an upstream: `a` its length in bytes, `b` 1 when it is the
+        /// last. Not called for a request without a body.
+        RequestBody = 10, "request_body";
+        /// Computes a variable, once a request and only when something asks for it: `a` its index in the manifest's
+        /// `variables`. Sets it with `var_set`, or leaves it unset.
+        Variable = 11, "variable";
+        /// No request's: runs when its time has come, as the manifest's `timer` says.
+        Timer = 12, "timer";
     }
 }
 
@@ -118,6 +128,9 @@ impl Hook {
             Self::ResponseHeaders => "castling_hook_response_headers",
             Self::ResponseBody => "castling_hook_response_body",
             Self::Log => "castling_hook_log",
+            Self::RequestBody => "castling_hook_request_body",
+            Self::Variable => "castling_hook_variable",
+            Self::Timer => "castling_hook_timer",
         }
     }
 }
@@ -149,6 +162,8 @@ ids! {
         Limit = -4, "limit reached";
         /// The config's `grants` do not have it.
         NotGranted = -5, "not granted";
+        /// The variable has no value yet, and a plugin of the route computes it: [`imports::VAR_COMPUTE`].
+        Uncomputed = -6, "not computed yet";
     }
 }
 
@@ -159,6 +174,9 @@ ids! {
         Request = 0, "request";
         /// The response's headers; from `response_headers` on.
         Response = 1, "response";
+        /// The fields after a chunked body (RFC 9110 §6.5), with its last chunk in `request_body` and `response_body`.
+        /// They can be read, not changed.
+        Trailers = 2, "trailers";
     }
 }
 
@@ -190,6 +208,10 @@ ids! {
         Upstream = 10, "upstream";
         /// Address and port of the peer that was tried last; not found before.
         Peer = 11, "peer";
+        /// The gateway's IP address that the client connected to.
+        ServerAddress = 12, "server_address";
+        /// The gateway's port that the client connected to, in decimal digits.
+        ServerPort = 13, "server_port";
     }
 }
 
@@ -498,7 +520,11 @@ pub mod imports {
     /// `answer(status, headers_ptr, headers_len, ptr, len)`: the response that [`crate::Action::Answer`] sends: a
     /// [`crate::header_list`] and a body; 0 or a status.
     pub const ANSWER: &str = "answer";
-    /// `chunk_get(out, cap)`: the chunk that `response_body` was called for.
+    /// `var_compute(name_ptr, name_len)`: has the variable computed by the plugin whose it is, and waits for that; 0,
+    /// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in `balance`
+    /// and `peer_done`.
+    pub const VAR_COMPUTE: &str = "var_compute";
+    /// `chunk_get(out, cap)`: the chunk that `request_body` or `response_body` was called for.
     pub const CHUNK_GET: &str = "chunk_get";
     /// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.
     pub const CHUNK_SET: &str = "chunk_set";

@@ -88,6 +88,15 @@ pub(crate) const SIGNATURES: &[Signature] = &[
         text: "fn content(&self, request: &mut Request) -> Verdict",
     },
     Signature {
+        hook: Hook::RequestBody,
+        params: &[
+            Param::Ref("request", "Request"),
+            Param::Mut("chunk", "Chunk"),
+        ],
+        returns: "verdict",
+        text: "fn request_body(&self, request: &Request, chunk: &mut Chunk) -> Verdict",
+    },
+    Signature {
         hook: Hook::Balance,
         params: &[
             Param::Ref("request", "Request"),
@@ -132,6 +141,18 @@ pub(crate) const SIGNATURES: &[Signature] = &[
         ],
         returns: "unit",
         text: "fn log(&self, request: &Request, outcome: &Outcome)",
+    },
+    Signature {
+        hook: Hook::Variable,
+        params: &[Param::Ref("request", "Request"), Param::Ref("name", "str")],
+        returns: "value",
+        text: "fn variable(&self, request: &Request, name: &str) -> Option<String>",
+    },
+    Signature {
+        hook: Hook::Timer,
+        params: &[],
+        returns: "unit",
+        text: "fn timer(&mut self)",
     },
 ];
 

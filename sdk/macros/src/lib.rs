@@ -1,5 +1,6 @@
 //! The macros of `castling-sdk`, which re-exports and documents them. No crate but the SDK depends on this one.
 
+mod arguments;
 mod deserialize;
 mod hooks;
 mod plugin;

@@ -1,11 +1,12 @@
 //! `#[plugin]`: checks the hooks that an `impl` block writes and exports them.
 
-use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, MANIFEST_SECTION};
+use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, MANIFEST_SECTION};
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Result, ReturnType, Type};
 
+use crate::arguments::Arguments;
 use crate::hooks::{self, Signature};
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -32,7 +33,8 @@ fn both(item: TokenStream, error: &Error) -> TokenStream {
 }
 
 fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
-    let state = parse_state(arguments)?;
+    let arguments = Arguments::parse(arguments)?;
+    let state = arguments.state.as_ref();
     check_block(block)?;
 
     let plugin = &block.self_ty;
@@ -49,7 +51,7 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             configure = errors.note(configure_call(plugin, function));
         } else if let Some(signature) = hooks::find(&name) {
             names.push(signature.hook.name());
-            exports.extend(errors.note(hook_export(plugin, state.as_ref(), signature, function)));
+            exports.extend(errors.note(hook_export(plugin, &arguments, signature, function)));
         } else {
             errors.push(not_a_hook(function, &name));
         }
@@ -60,6 +62,9 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             format!("the plugin implements no hook; there are {}", hook_list()),
         ));
     }
+    if let Err(error) = arguments.check_against(&names, plugin) {
+        errors.push(error);
+    }
     errors.result()?;
 
     let configure = configure.unwrap_or_else(|| {
@@ -69,10 +74,8 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             castling::Ok(<#plugin as ::core::default::Default>::default())
         }
     });
-    let state_type = state
-        .as_ref()
-        .map_or_else(|| quote!(()), ToTokens::to_token_stream);
-    let reset = state.as_ref().map(|_| {
+    let state_type = state.map_or_else(|| quote!(()), ToTokens::to_token_stream);
+    let reset = state.map(|_| {
         let export = format_ident!("{EXPORT_STATE_RESET}");
         quote! {
             #[cfg_attr(target_arch = "wasm32", unsafe(no_mangle))]
@@ -82,7 +85,7 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             }
         }
     });
-    let manifest = manifest(&names, state.is_some());
+    let manifest = manifest(&names, &arguments);
     let export = format_ident!("{EXPORT_CONFIGURE}");
     Ok(quote! {
         const _: () = {
@@ -103,21 +106,6 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             #manifest
         };
     })
-}
-
-/// `#[plugin]` or `#[plugin(state = Type)]`.
-fn parse_state(arguments: TokenStream) -> Result<Option<Type>> {
-    let mut state = None;
-    let parser = syn::meta::parser(|meta| {
-        if meta.path.is_ident("state") {
-            state = Some(meta.value()?.parse()?);
-            Ok(())
-        } else {
-            Err(meta.error("expected `#[plugin]` or `#[plugin(state = Type)]`"))
-        }
-    });
-    syn::parse::Parser::parse2(parser, arguments)?;
-    Ok(state)
 }
 
 fn check_block(block: &ItemImpl) -> Result<()> {
@@ -180,11 +168,12 @@ fn configure_call(plugin: &Type, function: &ImplItemFn) -> Result<TokenStream> {
 /// The exported function of one hook.
 fn hook_export(
     plugin: &Type,
-    state: Option<&Type>,
+    arguments: &Arguments,
     signature: &Signature,
     function: &ImplItemFn,
 ) -> Result<TokenStream> {
     check_plain(function, signature.text)?;
+    let state = arguments.state.as_ref();
     let mut inputs = function.sig.inputs.iter().peekable();
     match inputs.next() {
         Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() => {}
@@ -237,13 +226,17 @@ fn hook_export(
         .map(|param| format_ident!("{}", param.name()))
         .collect();
     let state_argument = takes_state.then(|| quote!(_state,));
+    let variables = (signature.hook == Hook::Variable).then(|| {
+        let names = arguments.variables.iter().map(|name| name.value());
+        quote!(&[#(#names),*],)
+    });
     // All of it has the return type's place, so that this is where rustc points when the type is another.
     let convert = quote_spanned!(return_span(function)=> castling::#returns(returned));
     Ok(quote! {
         #[cfg_attr(target_arch = "wasm32", unsafe(no_mangle))]
         #[allow(dead_code, reason = "called by the host")]
         extern "C" fn #export(a: u32, b: u32, c: u32) -> i32 {
-            castling::#hook(&PLUGIN, [a, b, c], |_plugin, _state, #(#params),*| {
+            castling::#hook(&PLUGIN, [a, b, c], #variables |_plugin, _state, #(#params),*| {
                 let returned = <#plugin>::#hook(_plugin, #state_argument #(#params),*);
                 #convert
             })
@@ -298,11 +291,13 @@ fn wrong(place: &impl ToTokens, what: &str, expected: &str) -> Error {
 }
 
 /// The custom section. Name and version are those of the plugin's package.
-fn manifest(hooks: &[&str], state: bool) -> TokenStream {
+fn manifest(hooks: &[&str], arguments: &Arguments) -> TokenStream {
     let quoted: Vec<_> = hooks.iter().map(|hook| format!("\"{hook}\"")).collect();
+    let state = arguments.state.is_some();
+    let more = arguments.manifest();
     let head = format!("{{\"abi\":{ABI_VERSION},\"name\":\"");
     let tail = format!(
-        "\",\"sdk\":\"{}\",\"hooks\":[{}],\"state\":{state}}}",
+        "\",\"sdk\":\"{}\",\"hooks\":[{}],\"state\":{state}{more}}}",
         env!("CARGO_PKG_VERSION"),
         quoted.join(",")
     );

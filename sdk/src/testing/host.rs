@@ -68,7 +68,9 @@ pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
             | Property::Listener
             | Property::Route
             | Property::Upstream
-            | Property::Peer => false,
+            | Property::Peer
+            | Property::ServerAddress
+            | Property::ServerPort => false,
         };
         if !valid {
             return Status::BadArgument as i32;
@@ -172,6 +174,11 @@ pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
     0
 }
 
+/// Nothing is computed here: a test sets what another plugin would compute.
+pub(crate) fn var_compute(_name: &[u8]) -> i32 {
+    Status::NotFound as i32
+}
+
 pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {
     if !(200..600).contains(&status) {
         return Status::BadArgument as i32;
@@ -196,6 +203,7 @@ pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
         let (body, read) = match map {
             HeaderMap::Request => (&bodies.request, &mut bodies.request_read),
             HeaderMap::Response => (&bodies.response, &mut bodies.response_read),
+            HeaderMap::Trailers => return Status::BadArgument as i32,
         };
         if has_response != (map == HeaderMap::Response) {
             return Status::NotNow as i32;
@@ -214,6 +222,7 @@ pub(crate) fn body_get(map: HeaderMap, out: &mut [u8]) -> i32 {
         let (body, read) = match map {
             HeaderMap::Request => (&bodies.request, bodies.request_read),
             HeaderMap::Response => (&bodies.response, bodies.response_read),
+            HeaderMap::Trailers => return Status::BadArgument as i32,
         };
         if read {
             hand_out(body, out)
@@ -289,6 +298,9 @@ fn change_section(
     if !is_value(value) {
         return Status::BadArgument as i32;
     }
+    if map == HeaderMap::Trailers {
+        return Status::NotNow as i32;
+    }
     in_section(map, |section| {
         change(section, name.to_ascii_lowercase());
         0
@@ -299,6 +311,7 @@ fn section(facts: &mut Facts, map: HeaderMap) -> Option<&mut Section> {
     match map {
         HeaderMap::Request => Some(&mut facts.request_headers),
         HeaderMap::Response => facts.response.as_mut().map(|response| &mut response.1),
+        HeaderMap::Trailers => Some(&mut facts.trailers),
     }
 }
 

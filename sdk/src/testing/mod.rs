@@ -85,6 +85,8 @@ impl Exchange {
             .property(Property::Host, "example.com")
             .property(Property::ClientAddress, "192.0.2.1")
             .property(Property::ClientPort, "50000")
+            .property(Property::ServerAddress, "192.0.2.254")
+            .property(Property::ServerPort, "80")
             .property(Property::Scheme, "http")
             .property(Property::Protocol, "HTTP/1.1")
             .property(Property::Listener, "web")
@@ -168,6 +170,14 @@ impl Exchange {
         self
     }
 
+    /// Adds a trailer, which comes with the last chunk of [`Self::pass_chunk`].
+    #[must_use]
+    pub fn trailer(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let trailer = (name.to_ascii_lowercase(), value.as_ref().to_vec());
+        self.facts.borrow_mut().trailers.push(trailer);
+        self
+    }
+
     /// Gives the request a body; an empty one unless said.
     #[must_use]
     pub fn body(self, body: impl AsRef<[u8]>) -> Self {
@@ -244,7 +254,8 @@ impl Exchange {
         (&mut self.request, &mut self.reply)
     }
 
-    /// Passes a chunk through `hook`, which calls `response_body`, and returns what goes on in its place.
+    /// Passes a chunk through `hook`, which calls `request_body` or `response_body`, and returns what goes on in its
+    /// place.
     pub fn pass_chunk(
         &mut self,
         data: impl AsRef<[u8]>,
@@ -254,8 +265,15 @@ impl Exchange {
         lend(&self.facts);
         let data = data.as_ref();
         self.facts.borrow_mut().chunk = data.to_vec();
+        let trailers = match is_last {
+            true => Vec::new(),
+            // Not there yet.
+            false => std::mem::take(&mut self.facts.borrow_mut().trailers),
+        };
         hook(&self.request, &mut Chunk::new(data.len(), is_last));
-        std::mem::take(&mut self.facts.borrow_mut().chunk)
+        let mut facts = self.facts.borrow_mut();
+        facts.trailers.extend(trailers);
+        std::mem::take(&mut facts.chunk)
     }
 
     /// The peers, for `balance`.

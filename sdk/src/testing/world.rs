@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) request_headers: Section,
     /// Status and headers; none before the response.
     pub(super) response: Option<(u16, Section)>,
+    /// After the body that passes.
+    pub(super) trailers: Section,
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
     pub(super) chunk: Vec<u8>,

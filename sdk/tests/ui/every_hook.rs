@@ -13,7 +13,7 @@ struct Tail {
     bytes: usize,
 }
 
-#[plugin(state = Tail)]
+#[plugin(state = Tail, variables = ["shoe_size", "hat"], timer = "250ms", timer_on = "one_worker")]
 impl Everything {
     fn post_read(&self, request: &Request) {
         request.set_var("seen", request.method());
@@ -38,6 +38,14 @@ impl Everything {
         Verdict::Continue
     }
 
+    fn request_body(&mut self, state: &mut Tail, _: &Request, chunk: &mut Chunk) -> Verdict {
+        state.bytes += chunk.len();
+        match chunk.trailer("x-sum") {
+            Some(_) => Response::status(400).into(),
+            None => Verdict::Continue,
+        }
+    }
+
     fn balance(&mut self, _: &Request, peers: &Peers) -> Option<usize> {
         peers.iter().find(|peer| !peer.tried).map(|peer| peer.index)
     }
@@ -57,6 +65,18 @@ impl Everything {
 
     fn log(&self, _: &Request, outcome: &Outcome) -> Result<(), std::num::TryFromIntError> {
         let _bytes = u32::try_from(outcome.body_bytes_sent())?;
+        Ok(())
+    }
+
+    fn variable(&self, _: &Request, name: &str) -> Result<Option<&str>> {
+        match name {
+            "hat" => Ok(Some("bowler")),
+            _ => bail!("no {name}"),
+        }
+    }
+
+    fn timer(&mut self, state: &mut Tail) -> Result<()> {
+        state.bytes = 0;
         Ok(())
     }
 }
