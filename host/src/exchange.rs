@@ -22,16 +22,24 @@ pub struct Exchange {
     pub stage: Stage,
     /// The client as plugins and logs see it; `post_read` may set its IP address.
     pub client: SocketAddr,
+    /// The gateway's end of the client's connection.
+    pub server: SocketAddr,
     pub listener: Arc<str>,
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     /// The peer that was tried last.
     pub peer: Option<Arc<str>>,
     pub vars: Vars,
+    /// Names of the variables that plugins of the route compute, in their plan's order.
+    pub computable: Option<Arc<[Arc<str>]>>,
+    /// Bits of those whose computing has begun.
+    pub computed: u64,
     /// What a hook has passed to `answer`; taken when it returns `Action::Answer`.
     pub answer: Option<Answer>,
-    /// The chunk that `response_body` is called for, and what goes on in its place.
+    /// The chunk that a body hook is called for, and what goes on in its place.
     pub chunk: Bytes,
+    /// The trailers of that body, with its last chunk.
+    pub trailers: Headers,
     pub balancing: Balancing,
     pub tally: Tally,
     /// The request line's parts as they came, for the log.
@@ -102,13 +110,17 @@ impl Exchange {
             reply: ReplyHead::default(),
             stage: Stage::Idle,
             client: SocketAddr::from(([0, 0, 0, 0], 0)),
+            server: SocketAddr::from(([0, 0, 0, 0], 0)),
             listener: Arc::from(""),
             route: None,
             upstream: None,
             peer: None,
             vars: Vars::default(),
+            computable: None,
+            computed: 0,
             answer: None,
             chunk: Bytes::new(),
+            trailers: Headers::new(),
             balancing: Balancing::default(),
             tally: Tally {
                 started: Instant::now(),
@@ -122,7 +134,13 @@ impl Exchange {
     }
 
     /// Begins with a new request; allocations of the last one are kept.
-    pub fn begin(&mut self, request: RequestHead, client: SocketAddr, listener: &Arc<str>) {
+    pub fn begin(
+        &mut self,
+        request: RequestHead,
+        client: SocketAddr,
+        server: SocketAddr,
+        listener: &Arc<str>,
+    ) {
         self.original = (
             request.method.clone(),
             request.path.clone(),
@@ -133,6 +151,7 @@ impl Exchange {
         self.reply.headers.clear();
         self.stage = Stage::Request;
         self.client = client;
+        self.server = server;
         if !Arc::ptr_eq(&self.listener, listener) {
             self.listener = Arc::clone(listener);
         }
@@ -140,8 +159,11 @@ impl Exchange {
         self.upstream = None;
         self.peer = None;
         self.vars.clear();
+        self.computable = None;
+        self.computed = 0;
         self.answer = None;
         self.chunk = Bytes::new();
+        self.trailers.clear();
         self.tally = Tally {
             started: Instant::now(),
             upstream: None,
@@ -152,9 +174,16 @@ impl Exchange {
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
-    pub fn begin_unread(&mut self, client: SocketAddr, listener: &Arc<str>) {
-        self.begin(Self::idle().request, client, listener);
+    pub fn begin_unread(&mut self, client: SocketAddr, server: SocketAddr, listener: &Arc<str>) {
+        self.begin(Self::idle().request, client, server, listener);
         self.stage = Stage::Idle;
+    }
+
+    /// The index of a variable that a plugin of the route computes, when nothing has asked for it yet.
+    pub fn uncomputed(&self, name: &str) -> Option<usize> {
+        let names = self.computable.as_ref()?;
+        let idx = names.iter().position(|computable| &**computable == name)?;
+        (self.computed & (1 << idx) == 0).then_some(idx)
     }
 
     /// `HTTP/1.0` or `HTTP/1.1`.

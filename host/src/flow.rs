@@ -1,5 +1,6 @@
 //! The life of one request, from its head to its line in the log.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -19,9 +20,9 @@ use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo}
 use crate::listener::Listener;
 use crate::phase::{self, Plan, Verdict};
 use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
-use crate::supply::Supplier;
-use crate::upstream::{self, ClientSide, RequestBody, Wire, forwarded};
-use crate::wasm::{NoSupplier, PinnedInstances};
+use crate::supply::{Supplier, Variables};
+use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
+use crate::wasm::PinnedInstances;
 use crate::worker::Worker;
 
 /// A client's connection, as its requests use it.
@@ -33,10 +34,17 @@ pub struct Client {
     /// Used for one request after the other.
     pub exchange: Box<Exchange>,
     pub address: SocketAddr,
+    /// The gateway's end.
+    pub server: SocketAddr,
 }
 
 impl Client {
-    pub fn new(stream: TcpStream, address: SocketAddr, alarms: &Alarms) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        address: SocketAddr,
+        server: SocketAddr,
+        alarms: &Alarms,
+    ) -> Self {
         let (reader, writer) = socket::split(stream);
         Self {
             reader,
@@ -45,6 +53,7 @@ impl Client {
             write_alarm: alarms.alarm(),
             exchange: Exchange::idle(),
             address,
+            server,
         }
     }
 }
@@ -82,8 +91,9 @@ pub async fn run(
         write_alarm,
         exchange,
         address,
+        server,
     } = client;
-    exchange.begin(head, *address, &listener.name);
+    exchange.begin(head, *address, *server, &listener.name);
     let mut flow = Flow {
         wire: Wire {
             reader,
@@ -104,7 +114,7 @@ pub async fn run(
         version: exchange.request.version,
         keep_alive,
         exchange,
-        plan: Rc::clone(&listener.router.unrouted),
+        plan: RefCell::new(Rc::clone(&listener.router.unrouted)),
         pinned: PinnedInstances::default(),
         listener,
         worker,
@@ -122,7 +132,7 @@ pub async fn refuse(
     worker: &Worker,
 ) -> Fate {
     let exchange = &mut client.exchange;
-    exchange.begin_unread(client.address, &listener.name);
+    exchange.begin_unread(client.address, client.server, &listener.name);
     let Answer {
         status,
         headers,
@@ -175,7 +185,7 @@ struct Flow<'a> {
     version: Version,
     keep_alive: bool,
     exchange: &'a mut Box<Exchange>,
-    plan: Rc<Plan>,
+    plan: RefCell<Rc<Plan>>,
     pinned: PinnedInstances,
     listener: &'a Listener,
     worker: &'a Worker,
@@ -238,6 +248,7 @@ impl Flow<'_> {
             wire,
             body,
             calls,
+            plan,
             worker,
             listener,
         };
@@ -249,14 +260,22 @@ impl Flow<'_> {
                 self.exchange.stage = Stage::Balance;
                 self.exchange.upstream = Some(upstream.name.clone());
                 forwarded::add_to_request(&mut self.exchange.request.headers, client);
+                let filters = Rc::clone(&self.plan.borrow().request_body);
+                if !filters.is_empty() {
+                    self.body.filter_with(&filters);
+                }
                 let mut client = ClientSide {
                     wire: Some(&mut self.wire),
                     body: &mut self.body,
+                    pinned: Some(&mut self.pinned),
                 };
-                let body = upstream::exchange(upstream, self.exchange, &mut client).await?;
+                let body = match upstream::exchange(upstream, self.exchange, &mut client).await? {
+                    Exchanged::Response(body) => body,
+                    Exchanged::Answer(answer) => return Ok(self.take(answer)),
+                };
                 self.exchange.reply.headers.remove_hop_by_hop();
                 forwarded::add_to_response(&mut self.exchange.reply.headers);
-                Ok(Source::Upstream(Box::new(body)))
+                Ok(Source::Upstream(body))
             }
         }
     }
@@ -291,9 +310,11 @@ impl Flow<'_> {
             wire,
             body,
             calls,
+            plan,
             worker,
             listener,
         };
+        let plan = Rc::clone(&plan.borrow());
         match filter::head(&plan.response_headers, exchange, pinned, &mut supplier).await? {
             Some(replaced) => Ok(Source::Here(replaced)),
             None => Ok(source),
@@ -343,7 +364,7 @@ impl Flow<'_> {
 
     async fn send(&mut self, source: Source) -> Result<(), Error> {
         let bodiless = self.method == Method::HEAD || has_no_body(self.exchange.reply.status);
-        let plan = Rc::clone(&self.plan);
+        let plan = Rc::clone(&self.plan.borrow());
         let filtered = !bodiless && !self.past_filters && !plan.response_body.is_empty();
         if bodiless && !plan.response_body.is_empty() {
             // The length that the filtered body would have is not known.
@@ -388,15 +409,26 @@ impl Flow<'_> {
         loop {
             let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
             let last = body.is_empty();
-            whole.extend_from_slice(
-                &filters
-                    .chunk(self.exchange, &mut self.pinned, piece, last)
-                    .await?,
-            );
+            whole.extend_from_slice(&self.filter_piece(filters, piece, last).await?);
             if last {
                 return Ok(whole.freeze());
             }
         }
+    }
+
+    async fn filter_piece(
+        &mut self,
+        filters: &mut filter::Body<'_>,
+        piece: Bytes,
+        last: bool,
+    ) -> Result<Bytes, Error> {
+        if filters.is_empty() {
+            return Ok(piece);
+        }
+        let mut variables = Variables(Rc::clone(&self.plan.borrow()));
+        filters
+            .chunk(self.exchange, &mut self.pinned, &mut variables, piece, last)
+            .await
     }
 
     /// Returns in which form the body must follow.
@@ -445,14 +477,16 @@ impl Flow<'_> {
                     let mut client = ClientSide {
                         wire: Some(&mut self.wire),
                         body: &mut self.body,
+                        pinned: Some(&mut self.pinned),
                     };
-                    body.fill(&mut client).await?;
+                    body.fill(&mut client, self.exchange).await?;
                     continue;
                 }
             };
-            let piece = filters
-                .chunk(self.exchange, &mut self.pinned, piece, last)
-                .await?;
+            if last {
+                self.exchange.trailers = body.take_trailers().unwrap_or_default();
+            }
+            let piece = self.filter_piece(&mut filters, piece, last).await?;
             self.push(piece, form);
             if last {
                 break;
@@ -463,9 +497,9 @@ impl Flow<'_> {
         }
         if form == BodyLength::Chunked {
             let end = self.wire.writer.small();
-            match body.take_trailers() {
-                Some(trailers) => http1::write_trailers(end, &trailers),
-                None => end.extend_from_slice(http1::LAST_CHUNK),
+            match self.exchange.trailers.len() {
+                0 => end.extend_from_slice(http1::LAST_CHUNK),
+                _ => http1::write_trailers(end, &self.exchange.trailers),
             }
         }
         body.finish();
@@ -521,7 +555,16 @@ impl Flow<'_> {
     async fn log(&mut self) {
         self.exchange.tally.body_bytes_received = self.body.received_bytes;
         self.exchange.stage = Stage::Log;
-        let plan = Rc::clone(&self.plan);
+        let plan = Rc::clone(&self.plan.borrow());
+        let mut variables = Variables(Rc::clone(&plan));
+        for (idx, variable) in plan.variables.iter().enumerate() {
+            if variable.is_logged && self.exchange.computed & (1 << idx) == 0 {
+                // The client is not asked any more.
+                let _ = variables
+                    .compute(idx, self.exchange, &mut self.pinned)
+                    .await;
+            }
+        }
         for step in &plan.log {
             // The exchange is over: a failure is in the log and changes nothing.
             let _ = step
@@ -529,7 +572,7 @@ impl Flow<'_> {
                     Hook::Log,
                     self.exchange,
                     &mut self.pinned,
-                    &mut NoSupplier,
+                    &mut variables,
                     (0, 0, 0),
                 )
                 .await;

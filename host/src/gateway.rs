@@ -15,10 +15,11 @@ use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config};
 use crate::listener::{self, Listener};
 use crate::log::{self, AccessLog};
-use crate::phase::{Plan, Router, UpstreamIdx};
+use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
+use crate::timer;
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
-use crate::wasm::{Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step};
+use crate::wasm::{Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step, TimerOn};
 use crate::worker::Worker;
 use crate::zone::CounterZone;
 
@@ -65,11 +66,11 @@ impl Gateway {
             .load_plugins(&config, Rc::new(engine), modules, &zones)
             .await;
         parts.resolve_upstreams(&config, &alarms).await;
-        let routers = parts.routers(&config);
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
             parts.errors.push(error);
             None
         });
+        let routers = parts.routers(&config, access_log.as_deref());
         if !parts.errors.is_empty() {
             return Err(parts.errors);
         }
@@ -102,6 +103,25 @@ impl Gateway {
         let accept = listener::accept(socket, Rc::clone(listener), Rc::clone(&self.worker));
         tokio::task::spawn_local(accept);
         Ok(())
+    }
+
+    /// Starts the plugins' timers, those for one worker of the generation only where this is that one.
+    pub fn start_timers(&self, is_the_one: bool) {
+        for (name, plugin) in &self.plugins {
+            let Some(timer) = plugin.manifest.timer else {
+                continue;
+            };
+            if timer.on == TimerOn::OneWorker && !is_the_one {
+                continue;
+            }
+            let every = self.config.plugins[name].timer;
+            let every = every.unwrap_or(Duration::from_millis(timer.every_ms));
+            tokio::task::spawn_local(timer::run(
+                Rc::clone(plugin),
+                every,
+                Rc::clone(&self.worker),
+            ));
+        }
     }
 
     /// No connection is accepted any more when this returns.
@@ -245,11 +265,16 @@ impl Parts {
     }
 
     /// Flattens the phases of each listener's routes.
-    fn routers(&mut self, config: &Config) -> BTreeMap<String, Router> {
+    fn routers(
+        &mut self,
+        config: &Config,
+        access_log: Option<&AccessLog>,
+    ) -> BTreeMap<String, Router> {
+        let is_logged = |name: &str| access_log.is_some_and(|log| log.shows(name));
         let mut routers = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let own = self.named(&listener.plugins);
-            let unrouted = Rc::new(Plan::new(None, None, &own));
+            let unrouted = Rc::new(Plan::new(None, None, &own, is_logged));
             let of_listener = |route: &&config::Route| {
                 route.listeners.is_empty() || route.listeners.contains(name)
             };
@@ -261,8 +286,10 @@ impl Parts {
                     .upstream
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
-                let plan = Plan::new(Some(route.name.as_str().into()), upstream, &plugins);
+                let name = Some(route.name.as_str().into());
+                let plan = Plan::new(name, upstream, &plugins, is_logged);
                 self.check_route(route, &of_route, &plan);
+                self.check_variables(route, &plan);
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
@@ -290,6 +317,27 @@ impl Parts {
                 "{place}: route {name}: plugin {plugin} has a `post_read` hook, which runs before routing; list it in \
                  `plugins` of a listener"
             ));
+        }
+    }
+
+    /// Each variable has one plugin that computes it.
+    fn check_variables(&mut self, route: &config::Route, plan: &Plan) {
+        let (place, name) = (&route.place, &route.name);
+        let names = plan.computable.as_deref().unwrap_or_default();
+        if names.len() > MAX_COMPUTED {
+            let count = names.len();
+            self.errors.push(format!(
+                "{place}: route {name}: its plugins compute {count} variables; expected at most {MAX_COMPUTED}"
+            ));
+        }
+        for (idx, variable) in names.iter().enumerate() {
+            if let Some(other) = names[..idx].iter().position(|earlier| earlier == variable) {
+                let by = |idx: usize| &plan.variables[idx].step.plugin.name;
+                let (first, second) = (by(other), by(idx));
+                self.errors.push(format!(
+                    "{place}: route {name}: plugins {first} and {second} both compute ${variable}; expected one that does"
+                ));
+            }
         }
     }
 

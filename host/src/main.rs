@@ -21,6 +21,7 @@ mod phase;
 mod process;
 mod socket;
 mod supply;
+mod timer;
 mod upstream;
 mod wasm;
 mod worker;

@@ -1,9 +1,11 @@
 //! Does what plugins wait for: whole bodies, calls out, delays.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 
 use bytestring::ByteString;
-use castling_abi::HeaderMap;
+use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 use http::Version;
 
@@ -12,8 +14,9 @@ use crate::exchange::{Exchange, Stage};
 use crate::flow::Source;
 use crate::http1::RequestHead;
 use crate::listener::Listener;
-use crate::upstream::{self, ClientSide, RequestBody, Wire};
-use crate::wasm::{self, BodyRefused, Call, CallResponse, Demand, Supply};
+use crate::phase::Plan;
+use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire};
+use crate::wasm::{self, BodyRefused, Call, CallResponse, Demand, PinnedInstances, Supply};
 use crate::worker::Worker;
 
 /// What a hook's demands are served from.
@@ -24,33 +27,36 @@ pub struct Supplier<'a, 'b> {
     pub body: &'a mut RequestBody,
     /// Calls out that the request has made so far.
     pub calls: &'a mut usize,
+    /// The plan of the request's route, as soon as it has one.
+    pub plan: &'a RefCell<Rc<Plan>>,
     pub worker: &'a Worker,
     pub listener: &'a Listener,
 }
 
 impl wasm::Supplier for Supplier<'_, '_> {
-    async fn supply(&mut self, demand: Demand) -> Result<Supply, Error> {
+    async fn supply(
+        &mut self,
+        demand: Demand,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error> {
         match demand {
             Demand::Body {
                 of: HeaderMap::Request,
                 limit_bytes,
             } => self.request_body(limit_bytes).await,
-            Demand::Body {
-                of: HeaderMap::Response,
-                limit_bytes,
-            } => self.response_body(limit_bytes).await,
+            Demand::Body { limit_bytes, .. } => {
+                self.response_body(exchange, pinned, limit_bytes).await
+            }
+            Demand::Variable(idx) => {
+                let plan = Rc::clone(&self.plan.borrow());
+                compute(&plan, idx, exchange, pinned, self).await
+            }
             Demand::Calls(calls) => {
-                let limit = calls
-                    .iter()
-                    .map(|call| call.calls_limit)
-                    .min()
-                    .unwrap_or_default();
-                if *self.calls + calls.len() > limit {
+                if !count_calls(self.calls, &calls) {
                     return Ok(Supply::TooManyCalls);
                 }
-                *self.calls += calls.len();
-                let worker = self.worker;
-                let results = join_all(calls.into_iter().map(|call| call_out(worker, call)));
+                let results = call_all(self.worker, calls);
                 self.while_client_stays(results).await.map(Supply::Calls)
             }
             Demand::Delay(duration) => {
@@ -75,7 +81,12 @@ impl Supplier<'_, '_> {
     }
 
     /// A body that was read whole takes the place of the one that streams.
-    async fn response_body(&mut self, limit_bytes: usize) -> Result<Supply, Error> {
+    async fn response_body(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        limit_bytes: usize,
+    ) -> Result<Supply, Error> {
         let Some(source) = &mut self.source else {
             return Ok(Supply::Body(Err(BodyRefused::NotNow)));
         };
@@ -85,8 +96,9 @@ impl Supplier<'_, '_> {
                 let mut client = ClientSide {
                     wire: Some(self.wire),
                     body: self.body,
+                    pinned: Some(pinned),
                 };
-                body.read_whole(&mut client, limit_bytes).await?
+                body.read_whole(&mut client, exchange, limit_bytes).await?
             }
         };
         if let Some(whole) = &whole
@@ -102,12 +114,114 @@ impl Supplier<'_, '_> {
         let mut client = ClientSide {
             wire: Some(self.wire),
             body: self.body,
+            pinned: None,
         };
         tokio::select! {
             biased;
             done = work => Ok(done),
             () = client.left() => Err(ClientError::Gone.into()),
         }
+    }
+}
+
+/// For hooks of no request: they may call out and wait.
+pub struct Background<'a> {
+    worker: &'a Worker,
+    /// Calls out that this run has made so far.
+    calls: usize,
+}
+
+impl<'a> Background<'a> {
+    pub fn new(worker: &'a Worker) -> Self {
+        Self { worker, calls: 0 }
+    }
+}
+
+impl wasm::Supplier for Background<'_> {
+    async fn supply(
+        &mut self,
+        demand: Demand,
+        _exchange: &mut Box<Exchange>,
+        _pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error> {
+        Ok(match demand {
+            Demand::Calls(calls) if !count_calls(&mut self.calls, &calls) => Supply::TooManyCalls,
+            Demand::Calls(calls) => Supply::Calls(call_all(self.worker, calls).await),
+            Demand::Delay(duration) => {
+                tokio::time::sleep(duration).await;
+                Supply::Delayed
+            }
+            Demand::Body { .. } | Demand::Variable(_) => Supply::NotNow,
+        })
+    }
+}
+
+/// Counts these calls among those that were made. False: they would be more than `limits.calls`.
+fn count_calls(made: &mut usize, calls: &[Call]) -> bool {
+    let limits = calls.iter().map(|call| call.calls_limit);
+    let limit = limits.min().unwrap_or_default();
+    if *made + calls.len() > limit {
+        return false;
+    }
+    *made += calls.len();
+    true
+}
+
+/// All at once; the results in their order.
+async fn call_all(worker: &Worker, calls: Vec<Call>) -> Vec<Result<CallResponse, String>> {
+    join_all(calls.into_iter().map(|call| call_out(worker, call))).await
+}
+
+/// For hooks that may not wait for anything but a variable.
+pub struct Variables(pub Rc<Plan>);
+
+impl Variables {
+    /// Computes a variable of the plan.
+    pub async fn compute(
+        &mut self,
+        idx: usize,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error> {
+        let plan = Rc::clone(&self.0);
+        compute(&plan, idx, exchange, pinned, self).await
+    }
+}
+
+impl wasm::Supplier for Variables {
+    async fn supply(
+        &mut self,
+        demand: Demand,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error> {
+        match demand {
+            Demand::Variable(idx) => self.compute(idx, exchange, pinned).await,
+            Demand::Body { .. } | Demand::Calls(_) | Demand::Delay(_) => Ok(Supply::NotNow),
+        }
+    }
+}
+
+/// Runs the `variable` hook of the plugin whose variable it is; at most once a request, also when it fails.
+async fn compute(
+    plan: &Plan,
+    idx: usize,
+    exchange: &mut Box<Exchange>,
+    pinned: &mut PinnedInstances,
+    supplier: &mut impl wasm::Supplier,
+) -> Result<Supply, Error> {
+    let Some(variable) = plan.variables.get(idx) else {
+        return Ok(Supply::NotNow);
+    };
+    exchange.computed |= 1 << idx;
+    let args = (variable.idx, 0, 0);
+    let run = variable
+        .step
+        .run(Hook::Variable, exchange, pinned, supplier, args);
+    match run.await {
+        // What failed is in the log; the variable has no value then.
+        Ok(_) | Err(Error::Plugin { .. }) => Ok(Supply::Computed),
+        Err(error) => Err(error),
     }
 }
 
@@ -128,19 +242,23 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
         .upstream_named(&call.upstream)
         .ok_or_else(|| format!("there is no upstream {}", call.upstream))?;
     let mut exchange = Exchange::idle();
-    exchange.begin(head(&call)?, NOBODY, &exchange.listener.clone());
+    exchange.begin(head(&call)?, NOBODY, NOBODY, &exchange.listener.clone());
     exchange.stage = Stage::Balance;
     let mut body = RequestBody::held(call.body);
     let mut client = ClientSide {
         wire: None,
         body: &mut body,
+        pinned: None,
     };
     let text = |error: Error| error.to_string();
-    let mut response = upstream::exchange(upstream, &mut exchange, &mut client)
+    let exchanged = upstream::exchange(upstream, &mut exchange, &mut client)
         .await
         .map_err(text)?;
+    let Exchanged::Response(mut response) = exchanged else {
+        return Err("a plugin has answered it".to_owned());
+    };
     let whole = response
-        .read_whole(&mut client, call.limit_bytes)
+        .read_whole(&mut client, &mut exchange, call.limit_bytes)
         .await
         .map_err(text)?;
     let body = whole.ok_or_else(|| {

@@ -269,6 +269,49 @@ fn a_hook_that_would_never_run_is_refused() {
 }
 
 #[test]
+fn a_manifest_that_promises_what_cannot_be_is_refused() {
+    let hook = |name: &str| {
+        format!(
+            r#"(func (export "castling_hook_{name}") (param i32 i32 i32) (result i32) i32.const 0)"#
+        )
+    };
+    let with = |hooks: &str, more: &str| {
+        module::manifest(1, hooks).replace("\"state\":false", &format!("\"state\":false{more}"))
+    };
+    for (name, more, said) in [
+        (
+            "variable",
+            "",
+            "no `variables`, which its `variable` hook needs",
+        ),
+        (
+            "variable",
+            r#","variables":["Shoe"]"#,
+            "names variable \"Shoe\"; expected `a-z`",
+        ),
+        (
+            "variable",
+            r#","variables":["a","a"]"#,
+            "names variable \"a\"; expected",
+        ),
+        ("timer", "", "no `timer`, which its `timer` hook needs"),
+        (
+            "timer",
+            r#","timer":{"every_ms":1,"on":"workers"}"#,
+            "runs every 1 ms; expected 10 to 86400000",
+        ),
+        (
+            "timer",
+            r#","timer":{"every_ms":50,"on":"moon"}"#,
+            "unknown variant `moon`",
+        ),
+    ] {
+        let manifest = with(&format!("[\"{name}\"]"), more);
+        bad_module(module::plugin(&manifest, &hook(name)), &["bad", said]);
+    }
+}
+
+#[test]
 fn a_plugin_that_refuses_its_config_names_the_key_and_its_place() {
     let config = r#"
         [listeners.web]

@@ -117,6 +117,8 @@ pub struct Plugin {
     /// Default `call`.
     pub isolation: Isolation,
     pub quarantine: Quarantine,
+    /// How long after one run of its `timer` hook the next one begins, 10 ms to 1 day. Default what the plugin says.
+    pub timer: Option<Duration>,
     /// What it may reach beyond its request. Default nothing.
     pub grants: Grants,
     /// `FILE:LINE:COLUMN` of the plugin's table, for errors that are found after parsing.

@@ -32,6 +32,9 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named
         quarantine: table.or("quarantine", DEFAULT_QUARANTINE, |value| {
             Some(quarantine(value.table()?))
         }),
+        timer: table.optional("timer", |value| {
+            value.duration(Duration::from_millis(10)..=Duration::from_secs(86_400))
+        }),
         grants: table.or("grants", Grants::default(), |value| {
             Some(grants(value.table()?, upstreams, zones))
         }),

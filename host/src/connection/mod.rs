@@ -31,7 +31,8 @@ pub async fn serve(
     listener: Rc<Listener>,
     worker: Rc<Worker>,
 ) {
-    let mut client = Client::new(stream, address, worker.alarms());
+    let server = listener.local_address(&stream);
+    let mut client = Client::new(stream, address, server, worker.alarms());
     let mut progress = HeadProgress::new();
     let mut wait = listener.head_timeout;
     let fate = loop {

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use castling_abi::Hook;
 
-use crate::error::{Error, PluginFault};
+use crate::error::Error;
 use crate::exchange::{self, Answer, Exchange};
-use crate::wasm::{Next, NoSupplier, PinnedInstances, Step, Supplier};
+use crate::wasm::{Chunks, Next, Passed, PinnedInstances, Step, Supplier};
 
 /// Runs the head through its filters. An answer of one of them takes the place of the response, and the next ones see
 /// that; the last such body is returned.
@@ -40,37 +40,27 @@ pub async fn head(
 /// The filters of one body.
 pub struct Body<'a> {
     steps: &'a [Step],
-    /// By step.
-    stages: Vec<Stage>,
-}
-
-/// What a filter has had of the body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Nothing,
-    /// It may hold back bytes that it has taken.
-    Some,
-    /// It failed on its first chunk and its `on_error` is `skip`: it sees no more of this body.
-    Off,
+    chunks: Chunks,
 }
 
 impl<'a> Body<'a> {
     pub fn new(steps: &'a [Step]) -> Self {
         Self {
             steps,
-            stages: vec![Stage::Nothing; steps.len()],
+            chunks: Chunks::new(Hook::ResponseBody, steps),
         }
     }
 
-    /// Runs one chunk through; what comes out may be longer, shorter or empty. `last` is said once, with the end of the
-    /// body, maybe on an empty chunk.
-    ///
-    /// A filter that fails when it has taken some of the body before fails the exchange, also with `skip`: what it has
-    /// held back would be missing, and nobody could tell.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Runs one chunk through: [`Chunks::pass`].
     pub async fn chunk(
         &mut self,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
         chunk: Bytes,
         last: bool,
     ) -> Result<Bytes, Error> {
@@ -78,36 +68,14 @@ impl<'a> Body<'a> {
             return Ok(chunk);
         }
         exchange.stage = exchange::Stage::Body;
-        exchange.chunk = chunk;
-        for (step, stage) in self.steps.iter().zip(&mut self.stages) {
-            if exchange.chunk.is_empty() && !last {
-                break;
-            }
-            if *stage == Stage::Off {
-                continue;
-            }
-            let before = exchange.chunk.clone();
-            let len = u32::try_from(before.len()).unwrap_or(u32::MAX);
-            let args = (len, u32::from(last), 0);
-            match step
-                .run(Hook::ResponseBody, exchange, pinned, &mut NoSupplier, args)
-                .await?
-            {
-                Next::Skipped if *stage == Stage::Some => {
-                    let plugin = step.plugin.name.to_string();
-                    return Err(Error::Plugin {
-                        plugin,
-                        what: PluginFault::Failed,
-                    });
-                }
-                Next::Skipped => {
-                    // The chunk goes on as it came, whatever the hook had done to it before it failed.
-                    exchange.chunk = before;
-                    *stage = Stage::Off;
-                }
-                Next::Step | Next::Answer(_) | Next::Reroute => *stage = Stage::Some,
-            }
+        let passed = self
+            .chunks
+            .pass(self.steps, exchange, pinned, supplier, chunk, last)
+            .await?;
+        match passed {
+            Passed::Bytes(chunk) => Ok(chunk),
+            // Of `request_body` only.
+            Passed::Answer(_) => Ok(Bytes::new()),
         }
-        Ok(std::mem::take(&mut exchange.chunk))
     }
 }

@@ -19,6 +19,8 @@ use crate::worker::Worker;
 
 pub struct Listener {
     pub name: Arc<str>,
+    /// As in the config; the address may be unspecified and the port 0.
+    bind: SocketAddr,
     pub router: Router,
     pub max_head_bytes: usize,
     /// 0: no limit.
@@ -40,6 +42,7 @@ impl Listener {
     pub fn new(name: &str, config: &config::Listener, router: Router) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
+            bind: config.bind,
             router,
             max_head_bytes: config.max_head_bytes,
             max_body_bytes: config.max_body_bytes,
@@ -51,6 +54,15 @@ impl Listener {
             connections: Cell::new(0),
             room: Notify::new(),
         })
+    }
+
+    /// The gateway's end of a connection; the kernel is asked only where the config does not tell.
+    pub fn local_address(&self, stream: &TcpStream) -> SocketAddr {
+        if !self.bind.ip().is_unspecified() && self.bind.port() != 0 {
+            return self.bind;
+        }
+        // One that is gone already has none; reading tells soon enough.
+        stream.local_addr().unwrap_or(self.bind)
     }
 }
 

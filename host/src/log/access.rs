@@ -67,6 +67,11 @@ impl AccessLog {
         })))
     }
 
+    /// Whether lines show this variable of plugins.
+    pub fn shows(&self, variable: &str) -> bool {
+        self.format.shows(variable)
+    }
+
     /// Adds the line of an exchange that is over.
     pub fn add(&self, exchange: &Exchange) {
         let mut clock = self.clock.borrow_mut();

@@ -73,6 +73,15 @@ impl Format {
         }
     }
 
+    /// Whether a variable of plugins stands in it.
+    pub fn shows(&self, variable: &str) -> bool {
+        let is_it = |piece: &Piece| matches!(piece, Piece::Variable(Variable::Plugin(name)) if name == variable);
+        match self {
+            Self::Text(pieces) => pieces.iter().any(is_it),
+            Self::Json(fields) => fields.iter().any(|(_, pieces)| pieces.iter().any(is_it)),
+        }
+    }
+
     /// Appends one line.
     pub fn write(&self, line: &mut Vec<u8>, exchange: &Exchange, times: &Times) {
         let mut value = Vec::with_capacity(64);

@@ -4,11 +4,12 @@ mod path;
 mod plan;
 mod route;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use castling_abi::Hook;
 
-pub use plan::{Plan, UpstreamIdx};
+pub use plan::{MAX_COMPUTED, Plan, UpstreamIdx};
 pub use route::Router;
 
 use crate::error::Error;
@@ -27,11 +28,12 @@ const MAX_ROUTINGS: u32 = 10;
 /// Runs a request through its phases. `plan` becomes the plan of its route, as soon as it has one.
 pub async fn run(
     router: &Router,
-    plan: &mut Rc<Plan>,
+    plan: &RefCell<Rc<Plan>>,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
     supplier: &mut impl Supplier,
 ) -> Result<Verdict, Error> {
+    exchange.computable.clone_from(&plan.borrow().computable);
     if let Next::Answer(answer) = Step::run_all(
         &router.post_read,
         Hook::PostRead,
@@ -44,29 +46,33 @@ pub async fn run(
         return Ok(Verdict::Answer(answer));
     }
     let mut routings = 0;
-    loop {
+    let current = loop {
         if routings == MAX_ROUTINGS {
             return Err(Error::TooManyReroutes(routings));
         }
         routings += 1;
-        *plan = router.route(&exchange.request)?;
-        exchange.route.clone_from(&plan.route);
-        match Step::run_all(&plan.rewrite, Hook::Rewrite, exchange, pinned, supplier).await? {
-            Next::Step | Next::Skipped => break,
+        let current = router.route(&exchange.request)?;
+        plan.replace(Rc::clone(&current));
+        exchange.route.clone_from(&current.route);
+        // What an earlier route has computed stays; its plugins' bits are another list's.
+        exchange.computable.clone_from(&current.computable);
+        exchange.computed = 0;
+        match Step::run_all(&current.rewrite, Hook::Rewrite, exchange, pinned, supplier).await? {
+            Next::Step | Next::Skipped => break current,
             Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
             Next::Reroute => {}
         }
-    }
+    };
     for (hook, list) in [
-        (Hook::Preaccess, &plan.preaccess),
-        (Hook::Access, &plan.access),
-        (Hook::Content, &plan.content),
+        (Hook::Preaccess, &current.preaccess),
+        (Hook::Access, &current.access),
+        (Hook::Content, &current.content),
     ] {
         if let Next::Answer(answer) = Step::run_all(list, hook, exchange, pinned, supplier).await? {
             return Ok(Verdict::Answer(answer));
         }
     }
-    match plan.upstream {
+    match current.upstream {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
         // Every `content` plugin has declined and there is nobody else to ask.
         None => Err(Error::NoRoute),

@@ -16,11 +16,28 @@ pub struct Plan {
     pub preaccess: Box<[Step]>,
     pub access: Box<[Step]>,
     pub content: Box<[Step]>,
+    pub request_body: Rc<[Step]>,
     /// In the order they run in: the last plugin of the config sees the response first.
     pub response_headers: Box<[Step]>,
     pub response_body: Box<[Step]>,
     pub log: Box<[Step]>,
+    /// Who computes a variable, by its index among [`Self::computable`].
+    pub variables: Box<[Computed]>,
+    /// Their names; `None` where there are none.
+    pub computable: Option<Arc<[Arc<str>]>>,
 }
+
+/// A variable that a plugin computes.
+pub struct Computed {
+    pub step: Step,
+    /// Among those of the plugin.
+    pub idx: u32,
+    /// The access log writes it, so it is computed for every request.
+    pub is_logged: bool,
+}
+
+/// Variables that the plugins of one route may compute: the bits of [`crate::exchange::Exchange::computed`].
+pub const MAX_COMPUTED: usize = 64;
 
 /// Which of the generation's upstreams; the flow has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +49,24 @@ impl Plan {
         route: Option<Arc<str>>,
         upstream: Option<UpstreamIdx>,
         plugins: &[Rc<Plugin>],
+        is_logged: impl Fn(&str) -> bool,
     ) -> Self {
+        let (computable, variables): (Vec<Arc<str>>, Vec<Computed>) = plugins
+            .iter()
+            .flat_map(|plugin| {
+                let names = plugin.manifest.variables.iter().zip(0..);
+                names.map(|(name, idx)| {
+                    let computed = Computed {
+                        step: Step {
+                            plugin: Rc::clone(plugin),
+                        },
+                        idx,
+                        is_logged: is_logged(name),
+                    };
+                    (Arc::from(name.as_str()), computed)
+                })
+            })
+            .unzip();
         let steps = |hook| Step::list(plugins, hook);
         let reversed = |hook| {
             let mut steps = steps(hook).into_vec();
@@ -46,19 +80,23 @@ impl Plan {
             preaccess: steps(Hook::Preaccess),
             access: steps(Hook::Access),
             content: steps(Hook::Content),
+            request_body: steps(Hook::RequestBody).into(),
             response_headers: reversed(Hook::ResponseHeaders),
             response_body: reversed(Hook::ResponseBody),
             log: steps(Hook::Log),
+            variables: variables.into(),
+            computable: (!computable.is_empty()).then(|| computable.into()),
         }
     }
 
     /// `access: token-auth; response_headers: headers, substitute`.
     pub fn describe(&self) -> String {
-        let lists = [
+        let lists: [(Hook, &[Step]); 8] = [
             (Hook::Rewrite, &self.rewrite),
             (Hook::Preaccess, &self.preaccess),
             (Hook::Access, &self.access),
             (Hook::Content, &self.content),
+            (Hook::RequestBody, &self.request_body),
             (Hook::ResponseHeaders, &self.response_headers),
             (Hook::ResponseBody, &self.response_body),
             (Hook::Log, &self.log),
@@ -71,6 +109,11 @@ impl Plan {
                 format!("{}: {}", hook.name(), names.join(", "))
             })
             .collect();
+        let mut described = described;
+        if let Some(names) = &self.computable {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            described.push(format!("variable: {}", names.join(", ")));
+        }
         described.join("; ")
     }
 }

@@ -52,6 +52,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         signals,
     };
     let drain_timeout = spec.config.workers.drain_timeout;
+    let slot = spec.slot;
     let (gateway, sockets) = tokio::select! {
         built = build(spec) => match built {
             Ok(built) => built,
@@ -60,7 +61,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         () = link.ends_early() => return Ok(()),
     };
     link.tell(&FromWorker::Ready).await?;
-    serve(gateway, sockets, link, drain_timeout).await
+    serve(gateway, slot, sockets, link, drain_timeout).await
 }
 
 /// The master sends it at once.
@@ -114,6 +115,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
 /// From ready to the end.
 async fn serve(
     gateway: Rc<Gateway>,
+    slot: usize,
     mut waiting: Sockets,
     mut link: Link,
     drain_timeout: Duration,
@@ -133,6 +135,8 @@ async fn serve(
                 for (listener, socket) in waiting.drain(..) {
                     gateway.accept(&listener, socket)?;
                 }
+                // There is a worker in the first slot as long as there is any.
+                gateway.start_timers(slot == 0);
                 // A master that is gone does not hear it; the end of the channel comes next.
                 let _ = link.tell(&FromWorker::Serving).await;
             }

@@ -10,12 +10,12 @@ use castling_abi::PeerOutcome;
 use http::{Method, StatusCode, header};
 
 use super::connection::Connection;
-use super::upload::{ClientSide, Sink, Upload, UploadError};
-use super::{Host, Upstream};
+use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
+use super::{Host, Upstream, upload_filter};
 use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError};
-use crate::exchange::Exchange;
+use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 
@@ -24,12 +24,23 @@ const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
     max_head_bytes: 64 * 1024,
 };
 
-/// Sends the request to one peer after the other until one answers. The response's head is then in `exchange.reply`.
+/// What came of a request that was to go to an upstream.
+pub enum Exchanged {
+    /// A peer has answered. The response's head is in `exchange.reply`.
+    Response(Box<Body>),
+    /// A plugin on the way of the request's body has answered in its place.
+    Answer(Answer),
+}
+
+/// Sends the request to one peer after the other until one answers.
 pub async fn exchange(
     upstream: &Rc<Upstream>,
     exchange: &mut Box<Exchange>,
     client: &mut ClientSide<'_, '_>,
-) -> Result<Body, Error> {
+) -> Result<Exchanged, Error> {
+    if let Some(answer) = upload_filter::begin(client, exchange).await? {
+        return Ok(Exchanged::Answer(answer));
+    }
     let started = Instant::now();
     let mut tried = Tried::default();
     let mut last_error = None;
@@ -50,9 +61,12 @@ pub async fn exchange(
         match result {
             Ok(answered) => {
                 exchange.tally.upstream = Some(started.elapsed());
-                return Ok(answered.into_body(upstream, exchange, active));
+                let body = answered.into_body(upstream, exchange, active);
+                return Ok(Exchanged::Response(Box::new(body)));
             }
             Err(TryError::Client(error)) => return Err(error.into()),
+            Err(TryError::Filter(error)) => return Err(error),
+            Err(TryError::Answered(answer)) => return Ok(Exchanged::Answer(answer)),
             Err(TryError::Upstream { cause, sent }) => {
                 let again =
                     !sent || (is_idempotent(&exchange.request.method) && client.body.can_replay());
@@ -78,7 +92,9 @@ pub async fn exchange(
 fn outcome(result: &Result<Answered, TryError>) -> PeerOutcome {
     match result {
         Ok(_) => PeerOutcome::Responded,
-        Err(TryError::Client(_)) => PeerOutcome::Cancelled,
+        Err(TryError::Client(_) | TryError::Filter(_) | TryError::Answered(_)) => {
+            PeerOutcome::Cancelled
+        }
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
         Err(TryError::Upstream { cause, .. }) if cause.never_connected() => {
             PeerOutcome::ConnectFailed
@@ -108,6 +124,10 @@ struct Try<'a> {
 
 enum TryError {
     Client(ClientError),
+    /// A plugin on the body's way has failed.
+    Filter(Error),
+    /// A plugin on the body's way has answered.
+    Answered(Answer),
     /// `sent`: the peer may have seen the request.
     Upstream {
         cause: UpstreamError,
@@ -143,7 +163,7 @@ impl Try<'_> {
     /// one, if it may be sent again at all.
     async fn run(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
     ) -> Result<Answered, TryError> {
         let repeatable = is_idempotent(&exchange.request.method);
@@ -179,11 +199,10 @@ impl Try<'_> {
     async fn send_and_receive(
         &self,
         mut connection: Connection,
-        exchange: &Exchange,
+        exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
     ) -> Result<Answered, TryError> {
         let idle_timeout = self.upstream.idle_timeout;
-        let method = &exchange.request.method;
         self.write_head(&mut connection, exchange, client.body.length);
         let mut upload = Upload::new(client.body);
         upload
@@ -198,7 +217,7 @@ impl Try<'_> {
             } = &mut connection;
             self.sink(writer, write_alarm).flush().await?;
         } else if let Some(response) = self
-            .upload(&mut connection, &mut upload, method, client)
+            .upload(&mut connection, &mut upload, exchange, client)
             .await?
         {
             return Ok(Answered {
@@ -214,6 +233,7 @@ impl Try<'_> {
             ..
         } = &mut connection;
         let after = self.upstream.response_timeout;
+        let method = &exchange.request.method;
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
         let head = read_alarm.limit(after, read_head(reader, progress, method, peer));
         let response = tokio::select! {
@@ -233,7 +253,7 @@ impl Try<'_> {
         &self,
         connection: &mut Connection,
         upload: &mut Upload,
-        method: &Method,
+        exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
@@ -244,16 +264,27 @@ impl Try<'_> {
             write_alarm,
             ..
         } = connection;
-        let sending = upload.run(client, self.sink(writer, write_alarm));
-        tokio::select! {
-            biased;
-            sent = sending => match sent {
-                Ok(()) => Ok(None),
-                // A peer that has answered without waiting for the body may have closed its side; its answer counts.
-                Err(UploadError::Upstream(UpstreamError::Io { .. })) => Ok(None),
-                Err(error) => Err(error.into()),
-            },
-            head = read_head(reader, progress, method, peer) => Ok(Some(head?)),
+        loop {
+            let method = &exchange.request.method;
+            let sending = upload.run(client, self.sink(writer, write_alarm));
+            let paused = tokio::select! {
+                biased;
+                sent = sending => match sent {
+                    Ok(paused) => paused,
+                    // A peer that has answered without waiting for the body may have closed its side; its answer counts.
+                    Err(UploadError::Upstream(UpstreamError::Io { .. })) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                },
+                head = read_head(reader, progress, method, peer) => return Ok(Some(head?)),
+            };
+            match paused {
+                Paused::Done => return Ok(None),
+                Paused::Unfiltered => match upload_filter::pass(client, exchange).await {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => return Err(TryError::Answered(answer)),
+                    Err(error) => return Err(TryError::Filter(error)),
+                },
+            }
         }
     }
 
@@ -375,12 +406,20 @@ pub struct Body {
     _active: Active,
 }
 
+/// What came first.
+enum Read {
+    Response(Result<std::io::Result<usize>, Elapsed>),
+    /// A piece of the request's body that is to be filtered before it is sent.
+    Unfiltered,
+}
+
 impl Body {
     /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
     /// same.
     pub async fn read_whole(
         &mut self,
         client: &mut ClientSide<'_, '_>,
+        exchange: &mut Box<Exchange>,
         limit_bytes: usize,
     ) -> Result<Option<Bytes>, Error> {
         let mut held = std::mem::take(&mut self.read_ahead);
@@ -394,7 +433,7 @@ impl Body {
                         break false;
                     }
                 }
-                Decoded::NeedMore => self.fill(client).await?,
+                Decoded::NeedMore => self.fill(client, exchange).await?,
                 Decoded::End => break true,
             }
         };
@@ -435,15 +474,21 @@ impl Body {
     }
 
     /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
-    pub async fn fill(&mut self, client: &mut ClientSide<'_, '_>) -> Result<(), Error> {
-        let read = self.read_once(client).await?;
-        self.filled(read)
-    }
-
-    async fn read_once(
+    pub async fn fill(
         &mut self,
         client: &mut ClientSide<'_, '_>,
-    ) -> Result<Result<std::io::Result<usize>, Elapsed>, ClientError> {
+        exchange: &mut Box<Exchange>,
+    ) -> Result<(), Error> {
+        loop {
+            match self.read_once(client).await? {
+                Read::Response(read) => return self.filled(read),
+                // The response has begun: the hook is told that it cannot answer any more.
+                Read::Unfiltered => drop(upload_filter::pass(client, exchange).await?),
+            }
+        }
+    }
+
+    async fn read_once(&mut self, client: &mut ClientSide<'_, '_>) -> Result<Read, ClientError> {
         let after = self.upstream.idle_timeout;
         let Self {
             connection,
@@ -472,9 +517,10 @@ impl Body {
             let sending = upload.run(client, to);
             tokio::select! {
                 biased;
-                read = &mut reading => return Ok(read),
+                read = &mut reading => return Ok(Read::Response(read)),
                 sent = sending => match sent {
-                    Ok(()) => {}
+                    Ok(Paused::Done) => {}
+                    Ok(Paused::Unfiltered) => return Ok(Read::Unfiltered),
                     Err(UploadError::Client(error)) => return Err(error),
                     Err(UploadError::Upstream(_)) => *upload_broken = true,
                 },
@@ -482,7 +528,7 @@ impl Body {
         }
         tokio::select! {
             biased;
-            read = &mut reading => Ok(read),
+            read = &mut reading => Ok(Read::Response(read)),
             () = client.left() => Err(ClientError::Gone),
         }
     }

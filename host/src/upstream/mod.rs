@@ -6,6 +6,7 @@ pub mod forwarded;
 mod pool;
 mod resolve;
 mod upload;
+mod upload_filter;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub use exchange::{Body, exchange};
+pub use exchange::{Body, Exchanged, exchange};
 pub use resolve::resolve;
 pub use upload::{ClientSide, RequestBody, Wire};
 

@@ -1,20 +1,26 @@
 //! The request's body on its way from the client to a peer.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::upload_filter::UploadFilter;
 use crate::alarm::Alarm;
 use crate::error::{ClientError, UpstreamError};
-use crate::http1::{self, BodyDecoder, BodyLength, Decoded};
+use crate::http1::{self, BodyDecoder, BodyLength, Decoded, Headers};
 use crate::socket::{BODY_ROOM_BYTES, Reader, Writer};
+use crate::wasm::{PinnedInstances, Step};
 
 /// Who an exchange is for, and the body that it sends.
 pub struct ClientSide<'a, 'b> {
     /// None for a call of a plugin's, whose body is there whole.
     pub wire: Option<&'a mut Wire<'b>>,
     pub body: &'a mut RequestBody,
+    /// Instances of the request's plugins, for those that filter the body. Without them it is not filtered.
+    pub pinned: Option<&'a mut PinnedInstances>,
 }
 
 /// A client's connection while one of its requests is served.
@@ -45,9 +51,25 @@ pub struct RequestBody {
     /// The client waits for `100 Continue`.
     expects_continue: bool,
     pub received_bytes: u64,
+    /// Was read for a plugin that wanted all of it, and not sent yet.
+    ahead: VecDeque<Bytes>,
+    ahead_bytes: usize,
+    /// The plugins on its way to a peer.
+    pub(super) filter: Option<UploadFilter>,
     replay_limit_bytes: usize,
-    /// What was read so far, while that is little enough to send it again to another peer.
+    /// What was sent so far, while that is little enough to send it again to another peer.
     replay: Replay,
+}
+
+/// What there is to send next.
+enum Piece {
+    /// A slice of the read buffer, which is not to be held for long.
+    Borrowed(Bytes),
+    Owned(Bytes),
+    NeedMore,
+    /// There is a piece, which the filters must see first.
+    Unfiltered,
+    End,
 }
 
 /// Up to this many bytes of a body are kept to be sent again.
@@ -85,6 +107,9 @@ impl RequestBody {
             read_timeout,
             expects_continue,
             received_bytes: 0,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            filter: None,
             replay_limit_bytes: REPLAY_LIMIT_BYTES,
             replay: Replay::Kept {
                 pieces: Vec::new(),
@@ -101,11 +126,16 @@ impl RequestBody {
         };
         let mut body = Self::new(BodyLength::Empty, 0, Duration::ZERO, false);
         body.length = length;
-        body.replay = Replay::Kept {
-            bytes: bytes.len(),
-            pieces: vec![bytes],
-        };
+        body.hold(bytes);
         body
+    }
+
+    /// Has the plugins see each piece before it is sent. A body that is there whole keeps a length, which the filters
+    /// may change; for any other there is none to tell the peer.
+    pub fn filter_with(&mut self, steps: &Rc<[Step]>) {
+        if self.length != BodyLength::Empty {
+            self.filter = Some(UploadFilter::new(steps));
+        }
     }
 
     /// Waits until all of it is there; `None` when it is longer than this. Either way it can be sent afterwards, from
@@ -116,34 +146,64 @@ impl RequestBody {
         limit_bytes: usize,
         send_timeout: Duration,
     ) -> Result<Option<Bytes>, ClientError> {
-        self.replay_limit_bytes = self
-            .replay_limit_bytes
-            .max(limit_bytes.saturating_add(BODY_ROOM_BYTES));
         self.invite(wire, send_timeout).await?;
         loop {
-            if self.held_bytes().is_none_or(|held| held > limit_bytes) {
+            if self.ahead_bytes > limit_bytes {
                 return Ok(None);
             }
-            match self.decode(&mut Some(wire))? {
-                Decoded::Data(_) => {}
+            match self.receive(&mut Some(wire))? {
+                // A copy: a slice would hold the whole read buffer.
+                Decoded::Data(data) => self.hold(Bytes::copy_from_slice(&data)),
                 Decoded::NeedMore => self.fill(&mut Some(wire)).await?,
                 Decoded::End => break,
             }
         }
-        let Replay::Kept { pieces, .. } = &mut self.replay else {
-            return Ok(None);
-        };
-        if pieces.len() > 1 {
-            *pieces = vec![Bytes::from(pieces.concat())];
+        if self.ahead.len() > 1 {
+            let pieces: Vec<Bytes> = self.ahead.drain(..).collect();
+            self.ahead.push_back(Bytes::from(pieces.concat()));
         }
-        Ok(Some(pieces.first().cloned().unwrap_or_default()))
+        Ok(Some(self.ahead.front().cloned().unwrap_or_default()))
     }
 
-    fn held_bytes(&self) -> Option<usize> {
-        match &self.replay {
-            Replay::Kept { bytes, .. } => Some(*bytes),
-            Replay::Lost => None,
+    /// Keeps a piece to be sent later. What is in memory anyway can be sent again, too.
+    pub(super) fn hold(&mut self, piece: Bytes) {
+        self.ahead_bytes += piece.len();
+        self.replay_limit_bytes = self
+            .replay_limit_bytes
+            .max(self.ahead_bytes.saturating_add(BODY_ROOM_BYTES));
+        if !piece.is_empty() {
+            self.ahead.push_back(piece);
         }
+    }
+
+    /// Holds what has come already, as far as it could be sent again.
+    pub(super) fn hold_buffered(
+        &mut self,
+        wire: &mut Option<&mut Wire<'_>>,
+    ) -> Result<(), ClientError> {
+        while self.ahead_bytes < REPLAY_LIMIT_BYTES {
+            match self.receive(wire)? {
+                Decoded::Data(data) => self.hold(Bytes::copy_from_slice(&data)),
+                Decoded::NeedMore | Decoded::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it has come, and none of it was sent.
+    pub(super) fn is_held(&self) -> bool {
+        let nothing_sent = matches!(&self.replay, Replay::Kept { pieces, .. } if pieces.is_empty());
+        self.decoder.is_end() && nothing_sent
+    }
+
+    /// What is held, to be filtered.
+    pub(super) fn take_held(&mut self) -> VecDeque<Bytes> {
+        self.ahead_bytes = 0;
+        std::mem::take(&mut self.ahead)
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Option<Headers> {
+        self.decoder.take_trailers()
     }
 
     /// Answers `Expect: 100-continue`, once, before the body is waited for.
@@ -202,7 +262,7 @@ impl RequestBody {
     }
 
     /// Takes what the buffer holds of it, without waiting.
-    fn decode(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Decoded, ClientError> {
+    fn receive(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Decoded, ClientError> {
         let Some(wire) = wire else {
             return Ok(Decoded::End);
         };
@@ -212,9 +272,43 @@ impl RequestBody {
             if self.exceeds(self.received_bytes) {
                 return Err(ClientError::BodyTooLarge(self.max_bytes));
             }
-            self.remember(data);
         }
         Ok(decoded)
+    }
+
+    /// What is to be sent next, without waiting.
+    fn next(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Piece, ClientError> {
+        match &mut self.filter {
+            None => return self.unfiltered(wire),
+            Some(filter) => match filter.take_passed() {
+                Some(passed) => return Ok(Piece::Owned(passed)),
+                None if filter.is_due() => return Ok(Piece::Unfiltered),
+                None if filter.is_ended() => return Ok(Piece::End),
+                None => {}
+            },
+        }
+        let piece = match self.unfiltered(wire)? {
+            Piece::Borrowed(data) | Piece::Owned(data) => data,
+            Piece::End => Bytes::new(),
+            other @ (Piece::NeedMore | Piece::Unfiltered) => return Ok(other),
+        };
+        let last = self.ahead.is_empty() && self.decoder.is_end();
+        if let Some(filter) = &mut self.filter {
+            filter.put(piece, last);
+        }
+        Ok(Piece::Unfiltered)
+    }
+
+    fn unfiltered(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Piece, ClientError> {
+        if let Some(piece) = self.ahead.pop_front() {
+            self.ahead_bytes -= piece.len();
+            return Ok(Piece::Owned(piece));
+        }
+        Ok(match self.receive(wire)? {
+            Decoded::Data(data) => Piece::Borrowed(data),
+            Decoded::NeedMore => Piece::NeedMore,
+            Decoded::End => Piece::End,
+        })
     }
 
     /// Reads once from the client.
@@ -232,22 +326,39 @@ impl RequestBody {
         self.max_bytes != 0 && bytes > self.max_bytes
     }
 
-    fn remember(&mut self, data: &Bytes) {
+    fn remember(&mut self, piece: &Piece) {
         let Replay::Kept { pieces, bytes } = &mut self.replay else {
             return;
         };
-        if *bytes + data.len() > self.replay_limit_bytes {
-            self.replay = Replay::Lost;
-            return;
-        }
-        *bytes += data.len();
-        // A copy: a slice would hold the whole read buffer.
-        pieces.push(Bytes::copy_from_slice(data));
+        let kept = match piece {
+            Piece::Owned(data) | Piece::Borrowed(data)
+                if *bytes + data.len() > self.replay_limit_bytes =>
+            {
+                self.replay = Replay::Lost;
+                return;
+            }
+            Piece::Owned(data) => data.clone(),
+            // A copy: a slice would hold the whole read buffer.
+            Piece::Borrowed(data) => Bytes::copy_from_slice(data),
+            Piece::NeedMore | Piece::Unfiltered | Piece::End => return,
+        };
+        *bytes += kept.len();
+        pieces.push(kept);
     }
 
     pub(super) fn can_replay(&self) -> bool {
         matches!(self.replay, Replay::Kept { .. })
     }
+}
+
+/// Why an upload has stopped for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paused {
+    /// All of it is sent.
+    Done,
+    /// The filters must see the next piece: [`super::upload_filter::pass`]. Not done here, because what runs here may
+    /// be dropped at any time, and a plugin's call may not.
+    Unfiltered,
 }
 
 /// One peer's copy of the body; begins with what an earlier peer was sent.
@@ -299,19 +410,25 @@ impl Upload {
         &mut self,
         client: &mut ClientSide<'_, '_>,
         mut to: Sink<'_>,
-    ) -> Result<(), UploadError> {
-        let ClientSide { wire, body } = client;
+    ) -> Result<Paused, UploadError> {
+        let ClientSide { wire, body, .. } = client;
         while self.stage == Stage::Sending {
             if to.writer.is_full() {
                 to.flush().await.map_err(UploadError::Upstream)?;
             }
             match self.next_piece(wire, body).map_err(UploadError::Client)? {
-                Decoded::Data(piece) => append(to.writer, body.length, piece),
-                Decoded::NeedMore => {
+                Piece::Owned(piece) | Piece::Borrowed(piece) => {
+                    append(to.writer, body.length, piece);
+                }
+                Piece::Unfiltered => {
+                    to.flush().await.map_err(UploadError::Upstream)?;
+                    return Ok(Paused::Unfiltered);
+                }
+                Piece::NeedMore => {
                     to.flush().await.map_err(UploadError::Upstream)?;
                     body.fill(wire).await.map_err(UploadError::Client)?;
                 }
-                Decoded::End => {
+                Piece::End => {
                     if body.length == BodyLength::Chunked {
                         to.writer.small().extend_from_slice(http1::LAST_CHUNK);
                     }
@@ -321,28 +438,26 @@ impl Upload {
         }
         to.flush().await.map_err(UploadError::Upstream)?;
         self.stage = Stage::Done;
-        Ok(())
+        Ok(Paused::Done)
     }
 
     fn next_piece(
         &mut self,
         wire: &mut Option<&mut Wire<'_>>,
         body: &mut RequestBody,
-    ) -> Result<Decoded, ClientError> {
+    ) -> Result<Piece, ClientError> {
         if let Replay::Kept { pieces, .. } = &body.replay
             && let Some(piece) = pieces.get(self.replayed)
         {
             self.replayed += 1;
-            return Ok(Decoded::Data(piece.clone()));
+            return Ok(Piece::Owned(piece.clone()));
         }
-        let decoded = body.decode(wire)?;
-        if matches!(
-            (&decoded, &body.replay),
-            (Decoded::Data(_), Replay::Kept { .. })
-        ) {
-            self.replayed += 1;
+        let piece = body.next(wire)?;
+        body.remember(&piece);
+        if let Replay::Kept { pieces, .. } = &body.replay {
+            self.replayed = pieces.len();
         }
-        Ok(decoded)
+        Ok(piece)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a guest waits for. It asks, its stack is suspended, the flow does the work and hands back what came of it.
 //!
 //! The flow polls the hook and finds the demand when the hook is pending; so all I/O is the flow's, in the request's one
-//! task, and a client that leaves ends both.
+//! task, and a client that leaves ends both. With the demand comes the exchange: while the guest waits, it is the flow's.
 
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,12 @@ use bytes::Bytes;
 use castling_abi::HeaderMap;
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
+use wasmtime::Caller;
 
+use super::guest::Guest;
+use super::plugin::PinnedInstances;
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::http1::Headers;
 
 /// What is asked of the flow.
@@ -24,6 +29,8 @@ pub enum Demand {
     /// These calls, all at once.
     Calls(Vec<Call>),
     Delay(Duration),
+    /// The value of a variable that a plugin computes: its index among those of the exchange.
+    Variable(usize),
 }
 
 /// A request of a plugin's to an upstream that it is granted.
@@ -48,6 +55,8 @@ pub enum Supply {
     /// The request has made as many as it may.
     TooManyCalls,
     Delayed,
+    /// The exchange has it now, if it has a value at all.
+    Computed,
     /// There is no such thing at this stage.
     NotNow,
 }
@@ -69,14 +78,24 @@ pub struct CallResponse {
 /// The flow's side.
 pub trait Supplier {
     /// An error ends the request, and with it the hook that waits.
-    async fn supply(&mut self, demand: Demand) -> Result<Supply, Error>;
+    async fn supply(
+        &mut self,
+        demand: Demand,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error>;
 }
 
 /// For hooks that may not wait.
 pub struct NoSupplier;
 
 impl Supplier for NoSupplier {
-    async fn supply(&mut self, _demand: Demand) -> Result<Supply, Error> {
+    async fn supply(
+        &mut self,
+        _demand: Demand,
+        _exchange: &mut Box<Exchange>,
+        _pinned: &mut PinnedInstances,
+    ) -> Result<Supply, Error> {
         Ok(Supply::NotNow)
     }
 }
@@ -87,15 +106,25 @@ pub(super) struct Hatch(Arc<Mutex<Option<Asked>>>);
 
 pub(super) struct Asked {
     pub(super) demand: Demand,
-    pub(super) reply: oneshot::Sender<Supply>,
+    /// The guest's, until it has its supply.
+    pub(super) exchange: Box<Exchange>,
+    pub(super) reply: oneshot::Sender<(Supply, Box<Exchange>)>,
 }
 
 impl Hatch {
-    /// Leaves the demand and waits. `None`: nobody serves it.
-    pub(super) async fn ask(&self, demand: Demand) -> Option<Supply> {
+    /// Leaves the guest's demand and its exchange, and waits for both to be served. `None`: nobody serves it.
+    pub(super) async fn ask(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
         let (reply, supply) = oneshot::channel();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Asked { demand, reply });
-        supply.await.ok()
+        let guest = caller.data_mut();
+        let asked = Asked {
+            demand,
+            exchange: mem::replace(&mut guest.exchange, Exchange::idle()),
+            reply,
+        };
+        *guest.hatch.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        let (supply, exchange) = supply.await.ok()?;
+        caller.data_mut().exchange = exchange;
+        Some(supply)
     }
 
     pub(super) fn take(&self) -> Option<Asked> {

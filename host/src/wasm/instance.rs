@@ -13,7 +13,7 @@ use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, forma
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
-use super::plugin::HookError;
+use super::plugin::{HookError, PinnedInstances};
 use crate::exchange::Exchange;
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
@@ -113,6 +113,7 @@ impl Instance {
         engine: &Engine,
         hook: Hook,
         exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
@@ -122,7 +123,7 @@ impl Instance {
         engine.guest_runs();
         self.begin_call(Some(hook));
         let hatch = self.store.data().hatch.clone();
-        let lent = Lent::new(self, exchange);
+        let mut lent = Lent::new(self, exchange);
         let result = {
             let mut call = pin!(function.call_async(&mut lent.instance.store, args));
             loop {
@@ -135,12 +136,20 @@ impl Instance {
                 });
                 match asked.await {
                     Err(result) => break result,
-                    Ok(Asked { demand, reply }) => {
+                    Ok(Asked {
+                        demand,
+                        exchange,
+                        reply,
+                    }) => {
+                        let stand_in = mem::replace(lent.exchange, exchange);
+                        lent.is_home = true;
                         // Boxed: its state would be part of every connection's, and few hooks wait.
-                        let supply = Box::pin(supplier.supply(demand)).await;
+                        let supply = Box::pin(supplier.supply(demand, lent.exchange, pinned)).await;
                         let supply = supply.map_err(HookError::Cancelled)?;
-                        // The guest waits for it as long as its call is polled.
-                        let _ = reply.send(supply);
+                        lent.is_home = false;
+                        let exchange = mem::replace(lent.exchange, stand_in);
+                        // The guest takes it at once: its call is polled next, and nothing is awaited in between.
+                        let _ = reply.send((supply, exchange));
                     }
                 }
             }
@@ -285,17 +294,26 @@ fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
 struct Lent<'a> {
     instance: &'a mut Instance,
     exchange: &'a mut Box<Exchange>,
+    /// It is back for a while, because the guest waits.
+    is_home: bool,
 }
 
 impl<'a> Lent<'a> {
     fn new(instance: &'a mut Instance, exchange: &'a mut Box<Exchange>) -> Self {
         mem::swap(&mut instance.store.data_mut().exchange, exchange);
-        Self { instance, exchange }
+        Self {
+            instance,
+            exchange,
+            is_home: false,
+        }
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
+        if self.is_home {
+            return;
+        }
         mem::swap(&mut self.instance.store.data_mut().exchange, self.exchange);
     }
 }

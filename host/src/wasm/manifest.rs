@@ -24,9 +24,32 @@ pub struct Manifest {
     /// It keeps state for each request, so an instance stays with its request.
     #[serde(default)]
     pub state: bool,
+    /// Names that its `variable` hook computes; a hook call names one by its index.
+    #[serde(default)]
+    pub variables: Vec<String>,
+    /// When its `timer` hook runs.
+    #[serde(default)]
+    pub timer: Option<Timer>,
     /// What it needs to be granted. Not in the section: read from its imports, which do not lie.
     #[serde(default)]
     pub uses: Vec<Capability>,
+}
+
+/// When a `timer` hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    /// Milliseconds from the end of one run to the next; the config may set another.
+    pub every_ms: u64,
+    pub on: TimerOn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerOn {
+    /// Each worker.
+    Workers,
+    /// One worker of the generation.
+    OneWorker,
 }
 
 /// Something that a config grants.
@@ -56,6 +79,17 @@ pub enum ModuleError {
         "it speaks ABI {0}, this gateway speaks ABI {ABI_VERSION}; build it with a castling-sdk of this gateway's release"
     )]
     OtherAbi(u64),
+    #[error(
+        "its manifest names variable {0:?}; expected `a-z`, `0-9` and `_`, 1 to 64 bytes, each name once"
+    )]
+    BadVariable(String),
+    #[error("its manifest has no `{field}`, which its `{hook}` hook needs")]
+    MissingField {
+        hook: &'static str,
+        field: &'static str,
+    },
+    #[error("its manifest's timer runs every {0} ms; expected {least} to {most}", least = TIMER_MS.start(), most = TIMER_MS.end())]
+    BadTimer(u64),
     #[error("it implements no hook; expected at least one of {}", hook_names())]
     NoHooks,
     #[error("it says it implements `{0}`, which is no hook of this gateway")]
@@ -131,7 +165,40 @@ fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
     if manifest.hooks.is_empty() {
         return Err(ModuleError::NoHooks);
     }
+    check_fields(&manifest)?;
     Ok(manifest)
+}
+
+/// Periods of a timer, in milliseconds: from 10 ms to a day.
+const TIMER_MS: std::ops::RangeInclusive<u64> = 10..=86_400_000;
+
+fn check_fields(manifest: &Manifest) -> Result<(), ModuleError> {
+    let has = |hook: Hook| manifest.hooks.iter().any(|name| name == hook.name());
+    let missing = |hook: Hook, field| {
+        Err(ModuleError::MissingField {
+            hook: hook.name(),
+            field,
+        })
+    };
+    for (idx, name) in manifest.variables.iter().enumerate() {
+        let valid = (1..=64).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        if !valid || manifest.variables[..idx].contains(name) {
+            return Err(ModuleError::BadVariable(name.clone()));
+        }
+    }
+    if has(Hook::Variable) && manifest.variables.is_empty() {
+        return missing(Hook::Variable, "variables");
+    }
+    match manifest.timer {
+        None if has(Hook::Timer) => missing(Hook::Timer, "timer"),
+        Some(timer) if !TIMER_MS.contains(&timer.every_ms) => {
+            Err(ModuleError::BadTimer(timer.every_ms))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The parts of a module that its contract with the host is written in.

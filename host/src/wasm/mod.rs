@@ -3,6 +3,7 @@
 //! This part knows no step of a request. It is lent an [`Exchange`](crate::exchange::Exchange), runs one hook of one
 //! plugin against it and says what the hook asked for; what that means is the flow's business.
 
+mod chunks;
 pub mod compile;
 mod demand;
 mod engine;
@@ -15,8 +16,9 @@ mod plugin;
 mod quarantine;
 mod step;
 
+pub use chunks::{Chunks, Passed};
 pub use demand::{BodyRefused, Call, CallResponse, Demand, NoSupplier, Supplier, Supply};
 pub use engine::Engine;
-pub use manifest::{Capability, Manifest};
+pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
 pub use step::{Next, Step};

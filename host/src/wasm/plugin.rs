@@ -184,7 +184,7 @@ impl Plugin {
                     .inspect_err(|e| self.count(hook, e))?,
             };
             let raw = self
-                .call_on(&mut taken, hook, exchange, supplier, args)
+                .call_on(&mut taken, hook, exchange, pinned, supplier, args)
                 .await;
             if taken.instance.is_some() {
                 pinned.0.push(taken);
@@ -195,7 +195,7 @@ impl Plugin {
                 .take_instance()
                 .await
                 .inspect_err(|e| self.count(hook, e))?;
-            self.call_on(&mut taken, hook, exchange, supplier, args)
+            self.call_on(&mut taken, hook, exchange, pinned, supplier, args)
                 .await?
         };
         // What is no action is a guest that breaks the ABI; what it wanted cannot be known.
@@ -232,7 +232,14 @@ impl Plugin {
             return Ok(BALANCE_DECLINED);
         };
         let result = self
-            .call_on(taken, hook, exchange, &mut NoSupplier, args)
+            .call_on(
+                taken,
+                hook,
+                exchange,
+                &mut PinnedInstances::default(),
+                &mut NoSupplier,
+                args,
+            )
             .await;
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
@@ -267,13 +274,14 @@ impl Plugin {
         taken: &mut Taken,
         hook: Hook,
         exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         self.calls.set(self.calls.get() + 1);
         let instance = taken.instance_mut();
         let failure = match instance
-            .call(&self.engine, hook, exchange, supplier, args)
+            .call(&self.engine, hook, exchange, pinned, supplier, args)
             .await
         {
             Ok(raw) => {

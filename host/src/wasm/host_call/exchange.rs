@@ -53,6 +53,8 @@ fn property_get(
         Property::Route => exchange.route.as_deref().map(str::as_bytes),
         Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
         Property::Peer => exchange.peer.as_deref().map(str::as_bytes),
+        Property::ServerAddress => Some(address.write(exchange.server.ip())),
+        Property::ServerPort => Some(address.write(exchange.server.port())),
     };
     match value {
         Some(value) => hand_out(memory, out, capacity, value),
@@ -123,7 +125,9 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
         | Property::Listener
         | Property::Route
         | Property::Upstream
-        | Property::Peer => return None,
+        | Property::Peer
+        | Property::ServerAddress
+        | Property::ServerPort => return None,
     }
     Some(())
 }

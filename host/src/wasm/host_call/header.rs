@@ -200,6 +200,7 @@ fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
     match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
         HeaderMap::Request if guest.has_request() => Ok(&guest.exchange.request.headers),
         HeaderMap::Response if guest.has_reply() => Ok(&guest.exchange.reply.headers),
+        HeaderMap::Trailers => Ok(&guest.exchange.trailers),
         HeaderMap::Request | HeaderMap::Response => Err(Status::NotFound),
     }
 }
@@ -211,7 +212,7 @@ fn writable(exchange: &mut Exchange, map: u32) -> Result<&mut Headers, Status> {
     ) {
         (HeaderMap::Request, Stage::Request) => Ok(&mut exchange.request.headers),
         (HeaderMap::Response, Stage::Reply) => Ok(&mut exchange.reply.headers),
-        (HeaderMap::Request | HeaderMap::Response, _) => Err(Status::NotNow),
+        (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => Err(Status::NotNow),
     }
 }
 

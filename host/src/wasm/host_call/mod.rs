@@ -12,7 +12,7 @@ mod var;
 mod wait;
 mod zone;
 
-use castling_abi::Status;
+use castling_abi::{Hook, Status};
 use wasmtime::{Linker, Result};
 
 use super::guest::Guest;
@@ -60,6 +60,7 @@ const SIGNATURES: &[(&str, &str)] = {
         (STATUS_SET, "(i32) -> i32"),
         (VAR_GET, "(i32, i32, i32, i32) -> i32"),
         (VAR_SET, "(i32, i32, i32, i32) -> i32"),
+        (VAR_COMPUTE, "(i32, i32) -> i32"),
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),
@@ -95,6 +96,21 @@ impl Guest {
     /// The exchange has a response's head that may be looked at.
     fn has_reply(&self) -> bool {
         self.exchange.stage >= Stage::Reply
+    }
+
+    /// It was called for a piece of a body.
+    fn has_chunk(&self) -> bool {
+        matches!(self.hook, Some(Hook::RequestBody | Hook::ResponseBody))
+    }
+
+    /// It may pass a response to `answer`.
+    fn may_answer(&self) -> bool {
+        match self.hook {
+            // No response has begun.
+            Some(Hook::RequestBody) => self.exchange.stage <= Stage::Balance,
+            Some(Hook::Variable | Hook::Timer) | None => false,
+            Some(_) => matches!(self.exchange.stage, Stage::Request | Stage::Reply),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn answer(
     let (memory, guest) = split(&mut caller)?;
     let list = bytes(memory, headers_ptr, headers_len)?;
     let body = bytes(memory, ptr, len)?;
-    if !matches!(guest.exchange.stage, Stage::Request | Stage::Reply) {
+    if !guest.may_answer() {
         return refuse(Status::NotNow);
     }
     let Some(status) = final_status(status) else {
@@ -88,7 +88,7 @@ fn final_status(status: u32) -> Option<StatusCode> {
 
 fn chunk_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Body {
+    if !guest.has_chunk() {
         return refuse(Status::NotNow);
     }
     hand_out(memory, out, capacity, &guest.exchange.chunk)
@@ -96,7 +96,7 @@ fn chunk_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
 
 fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Body {
+    if !guest.has_chunk() {
         return refuse(Status::NotNow);
     }
     guest.exchange.chunk = Bytes::copy_from_slice(bytes(memory, ptr, len)?);

@@ -5,12 +5,16 @@ use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
+use crate::wasm::demand::{Demand, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::VAR_GET, var_get)?
-        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?;
+        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?
+        .func_wrap_async(IMPORT_MODULE, imports::VAR_COMPUTE, |caller, (ptr, len)| {
+            Box::new(var_compute(caller, ptr, len))
+        })?;
     Ok(())
 }
 
@@ -30,6 +34,27 @@ fn var_get(
     };
     match guest.exchange.vars.get(name) {
         Some(value) => hand_out(memory, out, capacity, value),
+        None if guest.exchange.uncomputed(name).is_some() => refuse(Status::Uncomputed),
+        None => refuse(Status::NotFound),
+    }
+}
+
+async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
+        return refuse(Status::BadArgument);
+    };
+    if let Some(idx) = guest.exchange.uncomputed(name) {
+        match Hatch::ask(&mut caller, Demand::Variable(idx)).await {
+            Some(Supply::Computed) => {}
+            _ => return refuse(Status::NotNow),
+        }
+    }
+    // Waiting, the guest's memory cannot have changed; the name is looked up anew, for the borrow's sake.
+    let (memory, guest) = split(&mut caller)?;
+    let name = checked_name(bytes(memory, name_ptr, name_len)?).unwrap_or_default();
+    match guest.exchange.vars.get(name) {
+        Some(_) => Ok(DONE),
         None => refuse(Status::NotFound),
     }
 }

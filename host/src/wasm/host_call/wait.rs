@@ -13,7 +13,7 @@ use wasmtime::{Caller, Linker, Result};
 use super::header::checked;
 use super::{DONE, refuse};
 use crate::http1::{Headers, is_valid_path, is_valid_query};
-use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Supply};
+use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -37,12 +37,11 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
     let guest = caller.data();
-    let Some(of) = HeaderMap::from_raw(map) else {
+    let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
     let limit_bytes = guest.body_limit_bytes.min(limit as usize);
-    let hatch = guest.hatch.clone();
-    match hatch.ask(Demand::Body { of, limit_bytes }).await {
+    match Hatch::ask(&mut caller, Demand::Body { of, limit_bytes }).await {
         Some(Supply::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
             caller.data_mut().bodies[of as usize] = Some(body);
@@ -53,9 +52,14 @@ async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Resul
     }
 }
 
+/// Trailers are of a body and have none.
+fn body_of(map: u32) -> Option<HeaderMap> {
+    HeaderMap::from_raw(map).filter(|map| *map != HeaderMap::Trailers)
+}
+
 fn body_get(mut caller: Caller<'_, Guest>, map: u32, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    let Some(of) = HeaderMap::from_raw(map) else {
+    let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
     match &guest.bodies[of as usize] {
@@ -81,8 +85,7 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
         }
     }
     guest.calls.clear();
-    let hatch = guest.hatch.clone();
-    match hatch.ask(Demand::Calls(calls)).await {
+    match Hatch::ask(&mut caller, Demand::Calls(calls)).await {
         Some(Supply::Calls(results)) => {
             let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
             caller.data_mut().calls = results;
@@ -177,15 +180,12 @@ fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
     guest.calls.get(index as usize)?.as_ref().ok()
 }
 
-async fn delay(caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
+async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
     if milliseconds > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
     }
-    let hatch = caller.data().hatch.clone();
-    match hatch
-        .ask(Demand::Delay(Duration::from_millis(milliseconds.into())))
-        .await
-    {
+    let duration = Duration::from_millis(milliseconds.into());
+    match Hatch::ask(&mut caller, Demand::Delay(duration)).await {
         Some(Supply::Delayed) => Ok(DONE),
         _ => refuse(Status::NotNow),
     }

@@ -1,0 +1,39 @@
+//! Runs the `timer` hooks of plugins, which belong to no request.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use castling_abi::Hook;
+
+use crate::exchange::Exchange;
+use crate::supply::Background;
+use crate::wasm::{PinnedInstances, Plugin};
+use crate::worker::Worker;
+
+/// Runs the plugin's `timer` hook at once and then `every` so long after each run has ended, until the worker drains;
+/// a run that waits then is dropped. A run that fails is in the log, and the next one comes all the same.
+pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<Worker>) {
+    let mut exchange = Exchange::idle();
+    loop {
+        tokio::select! {
+            biased;
+            () = worker.drain_begins() => return,
+            () = run_once(&plugin, &mut exchange, &worker) => {}
+        }
+        tokio::select! {
+            biased;
+            () = worker.drain_begins() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Worker) {
+    let mut pinned = PinnedInstances::default();
+    let mut supplier = Background::new(worker);
+    // What goes wrong is counted and logged there.
+    let _ = plugin
+        .call(Hook::Timer, exchange, &mut pinned, &mut supplier, (0, 0, 0))
+        .await;
+    pinned.release().await;
+}

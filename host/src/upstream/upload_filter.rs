@@ -1,0 +1,152 @@
+//! Plugins that see the request's body on its way to a peer.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use castling_abi::Hook;
+
+use super::upload::{ClientSide, RequestBody};
+use crate::error::Error;
+use crate::exchange::{Answer, Exchange};
+use crate::http1::BodyLength;
+use crate::wasm::{Chunks, NoSupplier, Passed, PinnedInstances, Step};
+
+/// The filters of one request's body, and the one piece that is with them. They see each piece once, however many peers
+/// are sent it.
+pub struct UploadFilter {
+    steps: Rc<[Step]>,
+    chunks: Chunks,
+    /// What they are to see next, and whether it is the last.
+    due: Option<(Bytes, bool)>,
+    /// What they have let pass, to be sent.
+    passed: Option<Bytes>,
+    ended: bool,
+}
+
+impl UploadFilter {
+    pub(super) fn new(steps: &Rc<[Step]>) -> Self {
+        Self {
+            chunks: Chunks::new(Hook::RequestBody, steps),
+            steps: Rc::clone(steps),
+            due: None,
+            passed: None,
+            ended: false,
+        }
+    }
+
+    pub(super) fn put(&mut self, piece: Bytes, last: bool) {
+        self.due = Some((piece, last));
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_some()
+    }
+
+    pub(super) fn take_passed(&mut self) -> Option<Bytes> {
+        self.passed.take()
+    }
+
+    /// They have seen the last piece.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+/// Has the filters see the piece that is due. An answer of one of them ends the exchange.
+pub(super) async fn pass(
+    client: &mut ClientSide<'_, '_>,
+    exchange: &mut Box<Exchange>,
+) -> Result<Option<Answer>, Error> {
+    let ClientSide { body, pinned, .. } = client;
+    let last = body
+        .filter
+        .as_ref()
+        .and_then(|filter| filter.due.as_ref())
+        .is_some_and(|(_, last)| *last);
+    if last {
+        exchange.trailers = body.take_trailers().unwrap_or_default();
+    }
+    let Some(filter) = &mut body.filter else {
+        return Ok(None);
+    };
+    let Some((piece, last)) = filter.due.take() else {
+        return Ok(None);
+    };
+    let passed = match pinned {
+        Some(pinned) => run(filter, exchange, pinned, piece, last).await,
+        None => Ok(Passed::Bytes(piece)),
+    };
+    exchange.trailers.clear();
+    match passed? {
+        Passed::Bytes(bytes) => {
+            filter.ended = last;
+            filter.passed = (!bytes.is_empty()).then_some(bytes);
+            Ok(None)
+        }
+        Passed::Answer(answer) => Ok(Some(answer)),
+    }
+}
+
+/// Settles what the peers are told of the body's length: that of what the filters make of it where all of it is there,
+/// none else.
+pub(super) async fn begin(
+    client: &mut ClientSide<'_, '_>,
+    exchange: &mut Box<Exchange>,
+) -> Result<Option<Answer>, Error> {
+    if client.body.filter.is_none() {
+        return Ok(None);
+    }
+    client.body.hold_buffered(&mut client.wire)?;
+    if !client.body.is_held() {
+        client.body.length = BodyLength::Chunked;
+        return Ok(None);
+    }
+    let mut pieces = client.body.take_held();
+    let mut passed_bytes = 0_u64;
+    let mut passed = Vec::new();
+    loop {
+        let piece = pieces.pop_front().unwrap_or_default();
+        let last = pieces.is_empty();
+        if let Some(filter) = &mut client.body.filter {
+            filter.put(piece, last);
+        }
+        if let Some(answer) = pass(client, exchange).await? {
+            return Ok(Some(answer));
+        }
+        let out = client
+            .body
+            .filter
+            .as_mut()
+            .and_then(UploadFilter::take_passed);
+        passed_bytes += out.as_ref().map_or(0, |out| out.len() as u64);
+        passed.extend(out);
+        if last {
+            break;
+        }
+    }
+    settle(client.body, passed, passed_bytes);
+    Ok(None)
+}
+
+/// The body is now what the filters have made of it.
+fn settle(body: &mut RequestBody, passed: Vec<Bytes>, bytes: u64) {
+    body.filter = None;
+    body.length = BodyLength::Sized(bytes);
+    for piece in passed {
+        body.hold(piece);
+    }
+}
+
+async fn run(
+    filter: &mut UploadFilter,
+    exchange: &mut Box<Exchange>,
+    pinned: &mut PinnedInstances,
+    piece: Bytes,
+    last: bool,
+) -> Result<Passed, Error> {
+    let steps = Rc::clone(&filter.steps);
+    filter
+        .chunks
+        .pass(&steps, exchange, pinned, &mut NoSupplier, piece, last)
+        .await
+}

@@ -1,0 +1,94 @@
+//! A body's chunks on their way through the plugins that filter it.
+
+use bytes::Bytes;
+use castling_abi::Hook;
+
+use super::demand::Supplier;
+use super::plugin::PinnedInstances;
+use super::step::{Next, Step};
+use crate::error::{Error, PluginFault};
+use crate::exchange::{Answer, Exchange};
+
+/// What the filters of one body have had of it.
+pub struct Chunks {
+    hook: Hook,
+    /// By step.
+    stages: Vec<Stage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Nothing,
+    /// It may hold back bytes that it has taken.
+    Some,
+    /// It failed on its first chunk and its `on_error` is `skip`: it sees no more of this body.
+    Off,
+}
+
+/// What comes of a chunk.
+pub enum Passed {
+    /// These bytes go on in its place; none is possible.
+    Bytes(Bytes),
+    /// From `request_body` only: the exchange ends with this.
+    Answer(Answer),
+}
+
+impl Chunks {
+    /// For a body that these many steps filter with `hook`: `request_body` or `response_body`.
+    pub fn new(hook: Hook, steps: &[Step]) -> Self {
+        Self {
+            hook,
+            stages: vec![Stage::Nothing; steps.len()],
+        }
+    }
+
+    /// Runs one chunk through; what comes out may be longer, shorter or empty. `last` is said once, with the end of the
+    /// body, maybe on an empty chunk.
+    ///
+    /// A filter that fails when it has taken some of the body before fails the exchange, also with `skip`: what it has
+    /// held back would be missing, and nobody could tell.
+    pub async fn pass(
+        &mut self,
+        steps: &[Step],
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
+        chunk: Bytes,
+        last: bool,
+    ) -> Result<Passed, Error> {
+        exchange.chunk = chunk;
+        for (step, stage) in steps.iter().zip(&mut self.stages) {
+            if exchange.chunk.is_empty() && !last {
+                break;
+            }
+            if *stage == Stage::Off {
+                continue;
+            }
+            let before = exchange.chunk.clone();
+            let len = u32::try_from(before.len()).unwrap_or(u32::MAX);
+            let args = (len, u32::from(last), 0);
+            match step
+                .run(self.hook, exchange, pinned, supplier, args)
+                .await?
+            {
+                Next::Skipped if *stage == Stage::Some => {
+                    let plugin = step.plugin.name.to_string();
+                    return Err(Error::Plugin {
+                        plugin,
+                        what: PluginFault::Failed,
+                    });
+                }
+                Next::Skipped => {
+                    // The chunk goes on as it came, whatever the hook had done to it before it failed.
+                    exchange.chunk = before;
+                    *stage = Stage::Off;
+                }
+                Next::Answer(answer) if self.hook == Hook::RequestBody => {
+                    return Ok(Passed::Answer(answer));
+                }
+                Next::Step | Next::Answer(_) | Next::Reroute => *stage = Stage::Some,
+            }
+        }
+        Ok(Passed::Bytes(std::mem::take(&mut exchange.chunk)))
+    }
+}

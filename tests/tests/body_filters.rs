@@ -1,0 +1,211 @@
+//! Plugins on a body's way: each piece of it passes them, both ways, with the trailers after its last.
+
+use castling_tests::body::{self, Stuff};
+use castling_tests::{Proxy, origin, raw_origin};
+use http::{Request, Response, StatusCode};
+
+fn passing(more: &str) -> Proxy {
+    // Answers when it has all of the body.
+    let echo = origin::answering(|seen| Response::new(body::full(seen.body.clone())));
+    passing_before(echo, more)
+}
+
+fn passing_before(app: origin::Origin, more: &str) -> Proxy {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [access_log]
+        file = "{dir}/access.log"
+        format = "$status $pieces"
+        flush = "0s"
+
+        [plugins.passer]
+        wasm = "{guests}/passer.wasm"
+        MORE
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["passer"]
+        upstream = "app"
+    "#;
+    Proxy::with_config(&config.replace("MORE", more))
+        .origin("app", app)
+        .start()
+}
+
+fn post(proxy: &Proxy, do_what: &str, body: body::AnyBody) -> castling_tests::Reply {
+    let request = Request::post("/").header("x-up", do_what).body(body);
+    proxy.send(request.expect("a valid request"))
+}
+
+#[test]
+fn a_request_body_is_replaced_grown_shrunk_and_held() {
+    let proxy = passing("");
+    for (what, came_out) in [
+        ("upper", "HELLO"),
+        ("double", "hellohello"),
+        ("drop", ""),
+        ("hold", "[hello]"),
+        ("nothing", "hello"),
+    ] {
+        let reply = post(&proxy, what, body::full("hello"));
+        assert_eq!(
+            (reply.status, &*reply.text()),
+            (StatusCode::OK, came_out),
+            "{what}"
+        );
+        // It came whole with its head, so the origin is told its length.
+        let length = came_out.len().to_string();
+        assert_eq!(
+            proxy.origin("app").last().header("content-length"),
+            Some(&*length),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_large_request_body_streams_through_its_filter() {
+    let proxy = passing("");
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| b'a' + (i % 23) as u8).collect();
+    let stuff = Stuff::repeating(&bytes);
+    let len = bytes.len() as u64;
+    let upper = bytes.to_ascii_uppercase();
+    for body in [stuff.sized(0, len), stuff.chunked(0, len)] {
+        let reply = post(&proxy, "upper", body);
+        assert_eq!(reply.status, StatusCode::OK);
+        assert!(reply.body == upper, "the echo differs");
+    }
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
+
+#[test]
+fn a_filter_that_yields_while_a_body_streams_loses_nothing_of_it() {
+    let proxy = passing("");
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let reply = post(
+        &proxy,
+        "spin",
+        Stuff::repeating(&bytes).chunked(0, 1_000_000),
+    );
+    assert_eq!(reply.status, StatusCode::OK);
+    assert!(reply.body == bytes, "the echo differs");
+}
+
+#[test]
+fn a_request_without_a_body_passes_no_filter() {
+    let proxy = passing("");
+    let reply = proxy.get_with("/", &[("x-up", "hold")]);
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(proxy.until_access_lines(1), ["200 0"]);
+    let last = proxy.origin("app").last();
+    assert_eq!(
+        (
+            last.header("content-length"),
+            last.header("transfer-encoding")
+        ),
+        (None, None)
+    );
+}
+
+#[test]
+fn a_filter_may_answer_in_the_middle_of_a_body() {
+    let proxy = passing("");
+    let reply = post(&proxy, "refuse", body::full("this is bad"));
+    assert_eq!((reply.status.as_u16(), &*reply.text()), (422, "not that"));
+    assert_eq!(proxy.origin("app").requests(), 0);
+    // One that streams: the origin has begun to read, and the client has not sent all of it.
+    let mut client = proxy.raw();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Up: refuse\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n");
+    castling_tests::until("the origin is asked", || {
+        proxy.origin("app").connections() == 1
+    });
+    client.send("3\r\nbad\r\n");
+    assert_eq!(client.read_reply().status, 422);
+    client.send("4\r\nmore\r\n0\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_reply().status, 200);
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
+
+#[test]
+fn trailers_are_seen_with_the_last_chunk() {
+    let proxy = passing("");
+    let mut client = proxy.raw();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nX-Up: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nab\r\n0\r\nX-Sum: 7\r\nX-More: m\r\nContent-Length: 3\r\n\r\n",
+    );
+    // What may not be a trailer (RFC 9110 §6.5.1) is not one.
+    assert_eq!(client.read_reply().text(), "ab<x-sum=7,x-more=m; 7>");
+
+    let with_trailers = raw_origin::repeating(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX-Sum: 9\r\n\r\n",
+    );
+    let proxy = passing_before(with_trailers, "");
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Down: trailers\r\n\r\n");
+    assert_eq!(client.read_reply().text(), "ab<x-sum=9; 9>");
+}
+
+#[test]
+fn a_filter_that_fails_is_a_500_or_is_left_out() {
+    let proxy = passing("");
+    assert_eq!(
+        post(&proxy, "fail", body::full("hello")).status,
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
+    let proxy = passing("on_error = \"skip\"");
+    let reply = post(&proxy, "fail", body::full("hello"));
+    assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "hello"));
+    // It may hold back what it has taken before it failed.
+    let long = vec![b'x'; 300_000];
+    let reply = post(&proxy, "fail-later", body::full(long));
+    assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[test]
+fn a_filtered_body_goes_whole_to_the_next_peer() {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [access_log]
+        file = "{dir}/access.log"
+        format = "$status $pieces $tries"
+        flush = "0s"
+
+        [plugins.passer]
+        wasm = "{guests}/passer.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{closing}", "{app}"]
+
+        [[routes]]
+        plugins = ["passer"]
+        upstream = "app"
+    "#;
+    let hangs_up = raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        Ok(())
+    });
+    let proxy = Proxy::with_config(config)
+        .origin("closing", hangs_up)
+        .origin("app", origin::echoing())
+        .start();
+    let request = Request::put("/")
+        .header("x-up", "upper")
+        .body(body::full("hello"));
+    let reply = proxy.send(request.expect("a valid request"));
+    assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "HELLO"));
+    // Seen once, sent twice.
+    assert_eq!(proxy.until_access_lines(1), ["200 1 2"]);
+}
