@@ -40,6 +40,8 @@ pub struct Exchange {
     pub chunk: Bytes,
     /// The trailers of that body, with its last chunk.
     pub trailers: Headers,
+    /// 0 for a client's request, one more for each sub-request around it.
+    pub depth: u8,
     pub balancing: Balancing,
     pub tally: Tally,
     /// The request line's parts as they came, for the log.
@@ -121,6 +123,7 @@ impl Exchange {
             answer: None,
             chunk: Bytes::new(),
             trailers: Headers::new(),
+            depth: 0,
             balancing: Balancing::default(),
             tally: Tally {
                 started: Instant::now(),

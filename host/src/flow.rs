@@ -1,6 +1,6 @@
 //! The life of one request, from its head to its line in the log.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -13,16 +13,15 @@ use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::alarm::{Alarm, Alarms, Elapsed};
+use crate::course::{Course, Source};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
-use crate::phase::{self, Plan, Verdict};
 use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
-use crate::supply::{Supplier, Variables};
-use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
-use crate::wasm::PinnedInstances;
+use crate::supply::Variables;
+use crate::upstream::{self, RequestBody, Wire, forwarded};
 use crate::worker::Worker;
 
 /// A client's connection, as its requests use it.
@@ -94,6 +93,13 @@ pub async fn run(
         server,
     } = client;
     exchange.begin(head, *address, *server, &listener.name);
+    let calls = Cell::new(0);
+    let body = RequestBody::new(
+        body,
+        listener.max_body_bytes,
+        listener.body_timeout,
+        expect_continue,
+    );
     let mut flow = Flow {
         wire: Wire {
             reader,
@@ -101,23 +107,12 @@ pub async fn run(
             read_alarm,
             write_alarm,
         },
-        body: RequestBody::new(
-            body,
-            listener.max_body_bytes,
-            listener.body_timeout,
-            expect_continue,
-        ),
-        calls: 0,
         begun: false,
         past_filters: false,
         method: exchange.request.method.clone(),
         version: exchange.request.version,
         keep_alive,
-        exchange,
-        plan: RefCell::new(Rc::clone(&listener.router.unrouted)),
-        pinned: PinnedInstances::default(),
-        listener,
-        worker,
+        course: Course::new(exchange, body, &calls, listener, worker),
     };
     let fate = flow.serve().await;
     flow.log().await;
@@ -173,9 +168,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 struct Flow<'a> {
     wire: Wire<'a>,
-    body: RequestBody,
-    /// Calls out that plugins have made.
-    calls: usize,
+    course: Course<'a>,
     /// Bytes of the response may be on their way.
     begun: bool,
     /// The response is an error's that no filter is to see.
@@ -184,17 +177,6 @@ struct Flow<'a> {
     method: Method,
     version: Version,
     keep_alive: bool,
-    exchange: &'a mut Box<Exchange>,
-    plan: RefCell<Rc<Plan>>,
-    pinned: PinnedInstances,
-    listener: &'a Listener,
-    worker: &'a Worker,
-}
-
-/// Where the response's body comes from.
-pub enum Source {
-    Here(Bytes),
-    Upstream(Box<upstream::Body>),
 }
 
 impl Flow<'_> {
@@ -216,7 +198,7 @@ impl Flow<'_> {
             if error.client_is_gone() || self.begun {
                 // Nobody is there to tell, or the head is out and the only way to tell is to end too early.
                 if !self.begun {
-                    self.exchange.reply.status = reply::status(&error);
+                    self.course.exchange.reply.status = reply::status(&error);
                 }
                 return Fate::Close;
             }
@@ -231,94 +213,12 @@ impl Flow<'_> {
             // It would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
-        self.body.check_announced()?;
-        let Self {
-            wire,
-            body,
-            calls,
-            exchange,
-            plan,
-            pinned,
-            worker,
-            listener,
-            ..
-        } = self;
-        let mut supplier = Supplier {
-            source: None,
-            wire,
-            body,
-            calls,
-            plan,
-            worker,
-            listener,
-        };
-        match phase::run(&listener.router, plan, exchange, pinned, &mut supplier).await? {
-            Verdict::Answer(answer) => Ok(self.take(answer)),
-            Verdict::Proxy(idx) => {
-                let upstream = self.worker.upstream(idx);
-                let client = self.exchange.client.ip();
-                self.exchange.stage = Stage::Balance;
-                self.exchange.upstream = Some(upstream.name.clone());
-                forwarded::add_to_request(&mut self.exchange.request.headers, client);
-                let filters = Rc::clone(&self.plan.borrow().request_body);
-                if !filters.is_empty() {
-                    self.body.filter_with(&filters);
-                }
-                let mut client = ClientSide {
-                    wire: Some(&mut self.wire),
-                    body: &mut self.body,
-                    pinned: Some(&mut self.pinned),
-                };
-                let body = match upstream::exchange(upstream, self.exchange, &mut client).await? {
-                    Exchanged::Response(body) => body,
-                    Exchanged::Answer(answer) => return Ok(self.take(answer)),
-                };
-                self.exchange.reply.headers.remove_hop_by_hop();
-                forwarded::add_to_response(&mut self.exchange.reply.headers);
-                Ok(Source::Upstream(body))
-            }
-        }
+        self.course.body.check_announced()?;
+        self.course.answer(Some(&mut self.wire)).await
     }
 
-    fn take(
-        &mut self,
-        Answer {
-            status,
-            headers,
-            body,
-        }: Answer,
-    ) -> Source {
-        self.exchange.reply.status = status;
-        self.exchange.reply.headers = headers;
-        Source::Here(body)
-    }
-
-    async fn filter_head(&mut self, mut source: Source) -> Result<Source, Error> {
-        let Self {
-            wire,
-            body,
-            calls,
-            exchange,
-            plan,
-            pinned,
-            worker,
-            listener,
-            ..
-        } = self;
-        let mut supplier = Supplier {
-            source: Some(&mut source),
-            wire,
-            body,
-            calls,
-            plan,
-            worker,
-            listener,
-        };
-        let plan = Rc::clone(&plan.borrow());
-        match filter::head(&plan.response_headers, exchange, pinned, &mut supplier).await? {
-            Some(replaced) => Ok(Source::Here(replaced)),
-            None => Ok(source),
-        }
+    async fn filter_head(&mut self, source: Source) -> Result<Source, Error> {
+        self.course.filter_head(Some(&mut self.wire), source).await
     }
 
     /// The reply to an error, through the filters as any other; past them if it is they that fail, or if the plugin
@@ -335,8 +235,8 @@ impl Flow<'_> {
                 ..
             }
         );
-        let answered = self.take(reply::plain(status));
-        if !exhausted && self.exchange.stage < Stage::Reply {
+        let answered = self.course.take(reply::plain(status));
+        if !exhausted && self.course.exchange.stage < Stage::Reply {
             match self.filter_head(answered).await {
                 Err(error) if !matches!(error, Error::Client(_)) => self.note(&error),
                 filtered => return filtered,
@@ -344,17 +244,21 @@ impl Flow<'_> {
         }
         // The first error is the one to tell.
         self.past_filters = true;
-        Ok(self.take(reply::plain(status)))
+        Ok(self.course.take(reply::plain(status)))
     }
 
     fn note(&self, error: &Error) {
-        let path = &*self.exchange.request.path;
+        let path = &*self.course.exchange.request.path;
         match error {
             Error::Upstream { .. } => warn!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
             Error::TooManyReroutes(_) => {
-                warn!(path, route = self.exchange.route.as_deref(), "{error}")
+                warn!(
+                    path,
+                    route = self.course.exchange.route.as_deref(),
+                    "{error}"
+                )
             }
             Error::Client(_) | Error::NoRoute | Error::BadPath | Error::Trace => {
                 debug!(path, "{error}");
@@ -363,12 +267,17 @@ impl Flow<'_> {
     }
 
     async fn send(&mut self, source: Source) -> Result<(), Error> {
-        let bodiless = self.method == Method::HEAD || has_no_body(self.exchange.reply.status);
-        let plan = Rc::clone(&self.plan.borrow());
+        let bodiless =
+            self.method == Method::HEAD || has_no_body(self.course.exchange.reply.status);
+        let plan = Rc::clone(&self.course.plan.borrow());
         let filtered = !bodiless && !self.past_filters && !plan.response_body.is_empty();
         if bodiless && !plan.response_body.is_empty() {
             // The length that the filtered body would have is not known.
-            self.exchange.reply.headers.remove(&header::CONTENT_LENGTH);
+            self.course
+                .exchange
+                .reply
+                .headers
+                .remove(&header::CONTENT_LENGTH);
         }
         let steps = if filtered {
             &plan.response_body[..]
@@ -409,41 +318,26 @@ impl Flow<'_> {
         loop {
             let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
             let last = body.is_empty();
-            whole.extend_from_slice(&self.filter_piece(filters, piece, last).await?);
+            whole.extend_from_slice(&self.course.filter_piece(filters, piece, last).await?);
             if last {
                 return Ok(whole.freeze());
             }
         }
     }
 
-    async fn filter_piece(
-        &mut self,
-        filters: &mut filter::Body<'_>,
-        piece: Bytes,
-        last: bool,
-    ) -> Result<Bytes, Error> {
-        if filters.is_empty() {
-            return Ok(piece);
-        }
-        let mut variables = Variables(Rc::clone(&self.plan.borrow()));
-        filters
-            .chunk(self.exchange, &mut self.pinned, &mut variables, piece, last)
-            .await
-    }
-
     /// Returns in which form the body must follow.
     fn write_head(&mut self, length: BodyLength) -> BodyLength {
         // Only a body that the client was told to send is worth waiting for.
-        let may_keep = self.keep_alive && !self.worker.is_draining();
-        let keep_alive = may_keep && (self.body.is_read() || !self.body.is_unasked());
-        let date = self.worker.date();
+        let may_keep = self.keep_alive && !self.course.worker.is_draining();
+        let keep_alive = may_keep && (self.course.body.is_read() || !self.course.body.is_unasked());
+        let date = self.course.worker.date();
         let to = ReplyTo {
             method: &self.method,
             version: self.version,
             keep_alive,
             date: &date,
         };
-        let reply = &self.exchange.reply;
+        let reply = &self.course.exchange.reply;
         let framing = http1::write_response_head(
             self.wire.writer.small(),
             reply.status,
@@ -474,19 +368,15 @@ impl Flow<'_> {
                 Decoded::End => (Bytes::new(), true),
                 Decoded::NeedMore => {
                     self.flush().await?;
-                    let mut client = ClientSide {
-                        wire: Some(&mut self.wire),
-                        body: &mut self.body,
-                        pinned: Some(&mut self.pinned),
-                    };
-                    body.fill(&mut client, self.exchange).await?;
+                    let (mut client, exchange) = self.course.client_side(Some(&mut self.wire));
+                    body.fill(&mut client, exchange).await?;
                     continue;
                 }
             };
             if last {
-                self.exchange.trailers = body.take_trailers().unwrap_or_default();
+                self.course.exchange.trailers = body.take_trailers().unwrap_or_default();
             }
-            let piece = self.filter_piece(&mut filters, piece, last).await?;
+            let piece = self.course.filter_piece(&mut filters, piece, last).await?;
             self.push(piece, form);
             if last {
                 break;
@@ -497,9 +387,9 @@ impl Flow<'_> {
         }
         if form == BodyLength::Chunked {
             let end = self.wire.writer.small();
-            match self.exchange.trailers.len() {
+            match self.course.exchange.trailers.len() {
                 0 => end.extend_from_slice(http1::LAST_CHUNK),
-                _ => http1::write_trailers(end, &self.exchange.trailers),
+                _ => http1::write_trailers(end, &self.course.exchange.trailers),
             }
         }
         body.finish();
@@ -510,7 +400,7 @@ impl Flow<'_> {
         let Some(len) = NonZeroUsize::new(piece.len()) else {
             return;
         };
-        self.exchange.tally.body_bytes_sent += piece.len() as u64;
+        self.course.exchange.tally.body_bytes_sent += piece.len() as u64;
         if form == BodyLength::Chunked {
             http1::write_chunk_head(self.wire.writer.small(), len);
             self.wire.writer.push(piece);
@@ -521,7 +411,7 @@ impl Flow<'_> {
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
-        let limit: Duration = self.listener.send_timeout;
+        let limit: Duration = self.course.listener.send_timeout;
         self.begun = true;
         let Wire {
             writer,
@@ -537,31 +427,31 @@ impl Flow<'_> {
 
     /// The response is out. What is left of the request's body stands between this request and the next.
     async fn fate(&mut self) -> Fate {
-        if self.keep_alive && self.body.is_read() {
+        if self.keep_alive && self.course.body.is_read() {
             return Fate::KeepAlive;
         }
         if self.keep_alive {
-            let discard = self.body.discard(&mut self.wire);
+            let discard = self.course.body.discard(&mut self.wire);
             // Bounded as a whole too: a client may send a byte a minute.
             if matches!(tokio::time::timeout(DISCARD_TIME, discard).await, Ok(true)) {
                 return Fate::KeepAlive;
             }
         }
         // Closed with bytes unread, the kernel would reset the connection and with it the response.
-        let quiet = self.body.is_read() && self.wire.reader.is_quiet_now();
+        let quiet = self.course.body.is_read() && self.wire.reader.is_quiet_now();
         if quiet { Fate::Close } else { Fate::Linger }
     }
 
     async fn log(&mut self) {
-        self.exchange.tally.body_bytes_received = self.body.received_bytes;
-        self.exchange.stage = Stage::Log;
-        let plan = Rc::clone(&self.plan.borrow());
+        self.course.exchange.tally.body_bytes_received = self.course.body.received_bytes;
+        self.course.exchange.stage = Stage::Log;
+        let plan = Rc::clone(&self.course.plan.borrow());
         let mut variables = Variables(Rc::clone(&plan));
         for (idx, variable) in plan.variables.iter().enumerate() {
-            if variable.is_logged && self.exchange.computed & (1 << idx) == 0 {
+            if variable.is_logged && self.course.exchange.computed & (1 << idx) == 0 {
                 // The client is not asked any more.
                 let _ = variables
-                    .compute(idx, self.exchange, &mut self.pinned)
+                    .compute(idx, self.course.exchange, &mut self.course.pinned)
                     .await;
             }
         }
@@ -570,15 +460,15 @@ impl Flow<'_> {
             let _ = step
                 .run(
                     Hook::Log,
-                    self.exchange,
-                    &mut self.pinned,
+                    self.course.exchange,
+                    &mut self.course.pinned,
                     &mut variables,
                     (0, 0, 0),
                 )
                 .await;
         }
-        self.pinned.release().await;
-        self.worker.add_to_access_log(self.exchange);
+        self.course.pinned.release().await;
+        self.course.worker.add_to_access_log(self.course.exchange);
     }
 }
 

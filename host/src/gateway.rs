@@ -363,9 +363,13 @@ fn ungranted(manifest: &Manifest, config: &config::Plugin) -> Vec<&'static str> 
         .uses
         .iter()
         .filter_map(|capability| match capability {
-            Capability::Upstreams if config.grants.upstreams.is_empty() => Some(
-                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`",
-            ),
+            Capability::Upstreams
+                if config.grants.upstreams.is_empty() && !config.grants.own_routes =>
+            {
+                Some(
+                    "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }` or `own_routes = true`",
+                )
+            }
             Capability::Zones if config.grants.zones.is_empty() => {
                 Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`")
             }

@@ -1,6 +1,6 @@
 //! Does what plugins wait for: whole bodies, calls out, delays.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -9,24 +9,28 @@ use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 use http::Version;
 
+use crate::course::Source;
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
-use crate::flow::Source;
 use crate::http1::RequestHead;
 use crate::listener::Listener;
 use crate::phase::Plan;
+use crate::subrequest;
 use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire};
-use crate::wasm::{self, BodyRefused, Call, CallResponse, Demand, PinnedInstances, Supply};
+use crate::wasm::{
+    self, BodyRefused, Call, CallResponse, Demand, Destination, PinnedInstances, Supply,
+};
 use crate::worker::Worker;
 
 /// What a hook's demands are served from.
 pub struct Supplier<'a, 'b> {
     /// The response, once there is one.
     pub source: Option<&'a mut Source>,
-    pub wire: &'a mut Wire<'b>,
+    /// None in a sub-request.
+    pub wire: Option<&'a mut Wire<'b>>,
     pub body: &'a mut RequestBody,
-    /// Calls out that the request has made so far.
-    pub calls: &'a mut usize,
+    /// Calls out that the client's request has made so far.
+    pub calls: &'a Cell<usize>,
     /// The plan of the request's route, as soon as it has one.
     pub plan: &'a RefCell<Rc<Plan>>,
     pub worker: &'a Worker,
@@ -56,8 +60,14 @@ impl wasm::Supplier for Supplier<'_, '_> {
                 if !count_calls(self.calls, &calls) {
                     return Ok(Supply::TooManyCalls);
                 }
-                let results = call_all(self.worker, calls);
-                self.while_client_stays(results).await.map(Supply::Calls)
+                let (worker, listener, made) = (self.worker, self.listener, self.calls);
+                let parent = subrequest::Parent::new(exchange, listener, made);
+                let results = calls
+                    .into_iter()
+                    .map(|call| call_out(worker, Some(&parent), call));
+                self.while_client_stays(join_all(results))
+                    .await
+                    .map(Supply::Calls)
             }
             Demand::Delay(duration) => {
                 self.while_client_stays(tokio::time::sleep(duration))
@@ -75,7 +85,11 @@ impl Supplier<'_, '_> {
         }
         let whole = self
             .body
-            .read_whole(self.wire, limit_bytes, self.listener.send_timeout)
+            .read_whole(
+                self.wire.as_deref_mut(),
+                limit_bytes,
+                self.listener.send_timeout,
+            )
             .await?;
         Ok(Supply::Body(whole.ok_or(BodyRefused::TooLarge)))
     }
@@ -94,7 +108,7 @@ impl Supplier<'_, '_> {
             Source::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
             Source::Upstream(body) => {
                 let mut client = ClientSide {
-                    wire: Some(self.wire),
+                    wire: self.wire.as_deref_mut(),
                     body: self.body,
                     pinned: Some(pinned),
                 };
@@ -112,7 +126,7 @@ impl Supplier<'_, '_> {
 
     async fn while_client_stays<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let mut client = ClientSide {
-            wire: Some(self.wire),
+            wire: self.wire.as_deref_mut(),
             body: self.body,
             pinned: None,
         };
@@ -128,12 +142,15 @@ impl Supplier<'_, '_> {
 pub struct Background<'a> {
     worker: &'a Worker,
     /// Calls out that this run has made so far.
-    calls: usize,
+    calls: Cell<usize>,
 }
 
 impl<'a> Background<'a> {
     pub fn new(worker: &'a Worker) -> Self {
-        Self { worker, calls: 0 }
+        Self {
+            worker,
+            calls: Cell::new(0),
+        }
     }
 }
 
@@ -145,8 +162,13 @@ impl wasm::Supplier for Background<'_> {
         _pinned: &mut PinnedInstances,
     ) -> Result<Supply, Error> {
         Ok(match demand {
-            Demand::Calls(calls) if !count_calls(&mut self.calls, &calls) => Supply::TooManyCalls,
-            Demand::Calls(calls) => Supply::Calls(call_all(self.worker, calls).await),
+            Demand::Calls(calls) if !count_calls(&self.calls, &calls) => Supply::TooManyCalls,
+            Demand::Calls(calls) => {
+                let results = calls
+                    .into_iter()
+                    .map(|call| call_out(self.worker, None, call));
+                Supply::Calls(join_all(results).await)
+            }
             Demand::Delay(duration) => {
                 tokio::time::sleep(duration).await;
                 Supply::Delayed
@@ -157,19 +179,15 @@ impl wasm::Supplier for Background<'_> {
 }
 
 /// Counts these calls among those that were made. False: they would be more than `limits.calls`.
-fn count_calls(made: &mut usize, calls: &[Call]) -> bool {
+fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
     let limits = calls.iter().map(|call| call.calls_limit);
     let limit = limits.min().unwrap_or_default();
-    if *made + calls.len() > limit {
+    let all = made.get() + calls.len();
+    if all > limit {
         return false;
     }
-    *made += calls.len();
+    made.set(all);
     true
-}
-
-/// All at once; the results in their order.
-async fn call_all(worker: &Worker, calls: Vec<Call>) -> Vec<Result<CallResponse, String>> {
-    join_all(calls.into_iter().map(|call| call_out(worker, call))).await
 }
 
 /// For hooks that may not wait for anything but a variable.
@@ -225,10 +243,23 @@ async fn compute(
     }
 }
 
-/// One call, over the upstream's kept connections and with its balancing. The error is a line for the plugin.
-async fn call_out(worker: &Worker, call: Call) -> Result<CallResponse, String> {
+/// One call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The
+/// error is a line for the plugin.
+async fn call_out(
+    worker: &Worker,
+    parent: Option<&subrequest::Parent<'_>>,
+    call: Call,
+) -> Result<CallResponse, String> {
     let timeout = call.timeout;
-    let sent = send(worker, call);
+    let sent = async {
+        match (&call.to, parent) {
+            (Destination::Upstream(_), _) => send(worker, call).await,
+            (Destination::OwnRoutes, Some(parent)) => subrequest::run(worker, parent, call).await,
+            (Destination::OwnRoutes, None) => {
+                Err("a timer has no listener whose routes it could ask".to_owned())
+            }
+        }
+    };
     match timeout {
         Some(timeout) => tokio::time::timeout(timeout, sent)
             .await
@@ -238,9 +269,12 @@ async fn call_out(worker: &Worker, call: Call) -> Result<CallResponse, String> {
 }
 
 async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
+    let Destination::Upstream(name) = &call.to else {
+        return Err("it is to none".to_owned());
+    };
     let upstream = worker
-        .upstream_named(&call.upstream)
-        .ok_or_else(|| format!("there is no upstream {}", call.upstream))?;
+        .upstream_named(name)
+        .ok_or_else(|| format!("there is no upstream {name}"))?;
     let mut exchange = Exchange::idle();
     exchange.begin(head(&call)?, NOBODY, NOBODY, &exchange.listener.clone());
     exchange.stage = Stage::Balance;
@@ -276,7 +310,8 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
     })
 }
 
-fn head(call: &Call) -> Result<RequestHead, String> {
+/// The request that a call is.
+pub fn head(call: &Call) -> Result<RequestHead, String> {
     // Checked when the call was made.
     let target = ByteString::try_from(call.target.clone())
         .map_err(|_| "its target is not text".to_owned())?;

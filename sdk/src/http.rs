@@ -98,6 +98,49 @@ pub fn send_all<U: AsRef<str>>(
         .collect()
 }
 
+/// In the place of an upstream's name in [`send_all`]: a sub-request, see [`subrequest`].
+pub const OWN_ROUTES: &str = "";
+
+/// Sends a request to the gateway's own routes, those of the listener that the client's request came through, and waits
+/// for its response.
+///
+/// It is routed by its path, and by the host of the client's request unless it sets one, and runs through the plugins
+/// of its route, with the client's address. It has no other header of the client's request than those set here. What
+/// goes wrong on the way is a response with the status that a client would get (404 where no route matches, 502 where
+/// no peer answers). It is not in the access log. Sub-requests may be nested 5 deep, and count as calls out of the
+/// client's request (`limits.calls`). The config must allow it: `grants = { own_routes = true }`. Not in `timer`.
+///
+/// ```
+/// use castling_sdk::prelude::*;
+/// use castling_sdk::testing::Exchange;
+///
+/// #[derive(Default)]
+/// struct Page;
+///
+/// #[plugin]
+/// impl Page {
+///     fn content(&self, request: &mut Request) -> Result<Verdict> {
+///         if request.path() != "/page" {
+///             return Ok(Verdict::Continue);
+///         }
+///         let [head, news] = ["/parts/head", "/parts/news"].map(http::Request::get);
+///         let mut page = Vec::new();
+///         for part in http::send_all([(http::OWN_ROUTES, head), (http::OWN_ROUTES, news)]) {
+///             page.extend(part?.into_body());
+///         }
+///         Ok(Response::status(200).body(page).into())
+///     }
+/// }
+///
+/// let mut exchange = Exchange::get("/page")
+///     .own_routes(|request| Response::status(200).body(format!("<{}>", request.target())));
+/// let page = Response::status(200).body("</parts/head></parts/news>");
+/// assert_eq!(Page.content(exchange.request()).unwrap(), page.into());
+/// ```
+pub fn subrequest(request: Request) -> Result<Response> {
+    send(OWN_ROUTES, request)
+}
+
 /// A request that a plugin sends. (The client's is [`crate::Request`].)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -258,6 +301,10 @@ impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(upstream, Request { method, target, .. }) = self;
         let path = target.split('?').next().unwrap_or_default();
+        if upstream.is_empty() {
+            let method = method.escape_debug();
+            return write!(f, "http::subrequest({method} {})", path.escape_debug());
+        }
         write!(
             f,
             "http::send(\"{}\", {} {})",

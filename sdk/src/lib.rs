@@ -35,7 +35,7 @@
 //! - **Config** that does not fit the plugin's type is refused when the gateway loads it, with the key that is wrong.
 //! - **An error** that a hook returns is logged, and the plugin's `on_error` decides about the request.
 //! - **A panic** is logged with message and place, and costs this instance of the plugin and this request's hook.
-//! - **Waiting** is written straight-line: [`Request::read_body`], [`http::send`] and [`delay`] return when the answer
+//! - **Waiting** is written straight-line: [`Request::read_body`], [`http::send`], [`http::subrequest`] and [`delay`] return when the answer
 //!   is there. The gateway serves other requests meanwhile, and other instances of the plugin other requests of it.
 //! - **Upstreams and zones** that a plugin uses are granted in the config: `grants = { upstreams = ["auth"], zones =
 //!   ["limits"] }`. What is not granted is an error that says so.

@@ -154,6 +154,8 @@ pub struct Grants {
     pub upstreams: Vec<String>,
     /// Zones that it may read and change.
     pub zones: Vec<String>,
+    /// It may send sub-requests to the gateway's own routes.
+    pub own_routes: bool,
 }
 
 /// What happens to a request when a plugin's hook fails or traps.

@@ -89,6 +89,7 @@ fn grants(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Gra
         zones: table.or("zones", Vec::new(), |value| {
             value.set(|name| zones.reference(name))
         }),
+        own_routes: table.or("own_routes", false, Value::boolean),
     };
     table.finish();
     grants

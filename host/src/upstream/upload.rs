@@ -142,19 +142,21 @@ impl RequestBody {
     /// its beginning.
     pub async fn read_whole(
         &mut self,
-        wire: &mut Wire<'_>,
+        mut wire: Option<&mut Wire<'_>>,
         limit_bytes: usize,
         send_timeout: Duration,
     ) -> Result<Option<Bytes>, ClientError> {
-        self.invite(wire, send_timeout).await?;
+        if let Some(wire) = &mut wire {
+            self.invite(wire, send_timeout).await?;
+        }
         loop {
             if self.ahead_bytes > limit_bytes {
                 return Ok(None);
             }
-            match self.receive(&mut Some(wire))? {
+            match self.receive(&mut wire)? {
                 // A copy: a slice would hold the whole read buffer.
                 Decoded::Data(data) => self.hold(Bytes::copy_from_slice(&data)),
-                Decoded::NeedMore => self.fill(&mut Some(wire)).await?,
+                Decoded::NeedMore => self.fill(&mut wire).await?,
                 Decoded::End => break,
             }
         }

@@ -33,9 +33,16 @@ pub enum Demand {
     Variable(usize),
 }
 
-/// A request of a plugin's to an upstream that it is granted.
+/// Where a plugin's call goes; it is granted.
+pub enum Destination {
+    Upstream(Arc<str>),
+    /// The routes of the listener that the client's request came through.
+    OwnRoutes,
+}
+
+/// A request of a plugin's.
 pub struct Call {
-    pub upstream: Arc<str>,
+    pub to: Destination,
     pub method: Method,
     /// Path and query.
     pub target: Bytes,

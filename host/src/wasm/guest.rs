@@ -34,6 +34,8 @@ pub(super) struct Guest {
     pub(super) hatch: Hatch,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
+    /// It may call the gateway's own routes.
+    pub(super) own_routes: bool,
     /// Zones that it may use.
     pub(super) zones: Zones,
     /// Largest body that it may have read, bytes.

@@ -44,6 +44,8 @@ pub(super) struct Blueprint {
     pub(super) zones: Zones,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
+    /// It may call the gateway's own routes.
+    pub(super) own_routes: bool,
     pub(super) hooks: Vec<Hook>,
     /// It keeps state for each request.
     pub(super) state: bool,
@@ -230,6 +232,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             },
             hatch: Hatch::default(),
             upstreams: Arc::clone(&blueprint.upstreams),
+            own_routes: blueprint.own_routes,
             zones: Arc::clone(&blueprint.zones),
             body_limit_bytes: blueprint.body_limit_bytes,
             calls_limit: blueprint.calls_limit,

@@ -17,7 +17,9 @@ mod quarantine;
 mod step;
 
 pub use chunks::{Chunks, Passed};
-pub use demand::{BodyRefused, Call, CallResponse, Demand, NoSupplier, Supplier, Supply};
+pub use demand::{
+    BodyRefused, Call, CallResponse, Demand, Destination, NoSupplier, Supplier, Supply,
+};
 pub use engine::Engine;
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};

@@ -132,6 +132,7 @@ impl Plugin {
                     .iter()
                     .map(|name| Arc::from(name.as_str()))
                     .collect(),
+                own_routes: config.grants.own_routes,
                 hooks: module
                     .manifest
                     .hooks

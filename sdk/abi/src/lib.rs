@@ -385,6 +385,13 @@ pub mod call {
     /// other.
     pub const RECORD_HEAD_BYTES: usize = 6 * 4;
 
+    /// In the place of an upstream's name: the call is a sub-request to the gateway's own routes, those of the listener
+    /// that the client's request came through.
+    pub const OWN_ROUTES: &[u8] = b"";
+
+    /// Sub-requests of sub-requests, at most.
+    pub const MAX_DEPTH: u8 = 5;
+
     /// Calls in one `calls_send`.
     pub const MAX_CALLS: usize = 16;
 

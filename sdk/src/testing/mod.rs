@@ -202,6 +202,12 @@ impl Exchange {
         self.script_call(upstream, move |request| Ok(answer(request)))
     }
 
+    /// Grants sub-requests and says what the gateway's own routes answer to each `http::subrequest`.
+    #[must_use]
+    pub fn own_routes(self, answer: impl FnMut(&http::Request) -> Response + 'static) -> Self {
+        self.call(http::OWN_ROUTES, answer)
+    }
+
     /// Grants an upstream whose answer never comes, for this reason.
     #[must_use]
     pub fn failing_call(self, upstream: &str, reason: &str) -> Self {

@@ -137,6 +137,7 @@ mod tests {
             zones: Arc::default(),
             calls_limit: 32,
             upstreams: Arc::default(),
+            own_routes: false,
             hooks: Vec::new(),
             state: false,
         };

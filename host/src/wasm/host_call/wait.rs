@@ -13,7 +13,7 @@ use wasmtime::{Caller, Linker, Result};
 use super::header::checked;
 use super::{DONE, refuse};
 use crate::http1::{Headers, is_valid_path, is_valid_query};
-use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Hatch, Supply};
+use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Destination, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -97,11 +97,14 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
 }
 
 fn parse(guest: &Guest, record: &call::Record<'_>) -> Result<Call, Status> {
-    let granted = guest
-        .upstreams
-        .iter()
-        .find(|name| name.as_bytes() == record.upstream);
-    let upstream = granted.map(Arc::clone).ok_or(Status::NotGranted)?;
+    let to = match record.upstream {
+        call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes,
+        named => {
+            let mut granted = guest.upstreams.iter();
+            let upstream = granted.find(|name| name.as_bytes() == named);
+            Destination::Upstream(upstream.map(Arc::clone).ok_or(Status::NotGranted)?)
+        }
+    };
     let method = Method::from_bytes(record.method)
         .ok()
         .filter(|method| *method != Method::CONNECT);
@@ -127,7 +130,7 @@ fn parse(guest: &Guest, record: &call::Record<'_>) -> Result<Call, Status> {
         return Err(Status::Limit);
     }
     Ok(Call {
-        upstream,
+        to,
         method,
         target: Bytes::copy_from_slice(target.as_bytes()),
         headers,

@@ -1,0 +1,171 @@
+//! What a client's request and a sub-request have in common: the phases, the upstream if none of them answers, the filters.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::exchange::{Answer, Exchange, Stage};
+use crate::filter;
+use crate::listener::Listener;
+use crate::phase::{self, Plan, Verdict};
+use crate::supply::{Supplier, Variables};
+use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
+use crate::wasm::PinnedInstances;
+use crate::worker::Worker;
+
+/// A request on its way. The client's wire, where there is one, is lent to each step.
+pub struct Course<'a> {
+    pub exchange: &'a mut Box<Exchange>,
+    pub body: RequestBody,
+    pub plan: RefCell<Rc<Plan>>,
+    pub pinned: PinnedInstances,
+    /// Calls out that plugins have made for the client's request, those of its sub-requests included.
+    pub calls: &'a Cell<usize>,
+    pub listener: &'a Listener,
+    pub worker: &'a Worker,
+}
+
+/// Where the response's body comes from.
+pub enum Source {
+    Here(Bytes),
+    Upstream(Box<upstream::Body>),
+}
+
+impl<'a> Course<'a> {
+    pub fn new(
+        exchange: &'a mut Box<Exchange>,
+        body: RequestBody,
+        calls: &'a Cell<usize>,
+        listener: &'a Listener,
+        worker: &'a Worker,
+    ) -> Self {
+        Self {
+            exchange,
+            body,
+            plan: RefCell::new(Rc::clone(&listener.router.unrouted)),
+            pinned: PinnedInstances::default(),
+            calls,
+            listener,
+            worker,
+        }
+    }
+
+    /// Phases, then the upstream if none of them answers.
+    pub async fn answer(&mut self, mut wire: Option<&mut Wire<'_>>) -> Result<Source, Error> {
+        let mut supplier = Supplier {
+            source: None,
+            wire: wire.as_deref_mut(),
+            body: &mut self.body,
+            calls: self.calls,
+            plan: &self.plan,
+            worker: self.worker,
+            listener: self.listener,
+        };
+        let verdict = phase::run(
+            &self.listener.router,
+            &self.plan,
+            self.exchange,
+            &mut self.pinned,
+            &mut supplier,
+        );
+        match verdict.await? {
+            Verdict::Answer(answer) => Ok(self.take(answer)),
+            Verdict::Proxy(idx) => {
+                let upstream = self.worker.upstream(idx);
+                let client = self.exchange.client.ip();
+                self.exchange.stage = Stage::Balance;
+                self.exchange.upstream = Some(upstream.name.clone());
+                forwarded::add_to_request(&mut self.exchange.request.headers, client);
+                let filters = Rc::clone(&self.plan.borrow().request_body);
+                if !filters.is_empty() {
+                    self.body.filter_with(&filters);
+                }
+                let mut client = ClientSide {
+                    wire,
+                    body: &mut self.body,
+                    pinned: Some(&mut self.pinned),
+                };
+                let body = match upstream::exchange(upstream, self.exchange, &mut client).await? {
+                    Exchanged::Response(body) => body,
+                    Exchanged::Answer(answer) => return Ok(self.take(answer)),
+                };
+                self.exchange.reply.headers.remove_hop_by_hop();
+                forwarded::add_to_response(&mut self.exchange.reply.headers);
+                Ok(Source::Upstream(body))
+            }
+        }
+    }
+
+    /// Makes it the response.
+    pub fn take(
+        &mut self,
+        Answer {
+            status,
+            headers,
+            body,
+        }: Answer,
+    ) -> Source {
+        self.exchange.reply.status = status;
+        self.exchange.reply.headers = headers;
+        Source::Here(body)
+    }
+
+    /// The response's head through its filters, any of which may put another response in its place.
+    pub async fn filter_head(
+        &mut self,
+        wire: Option<&mut Wire<'_>>,
+        mut source: Source,
+    ) -> Result<Source, Error> {
+        let mut supplier = Supplier {
+            source: Some(&mut source),
+            wire,
+            body: &mut self.body,
+            calls: self.calls,
+            plan: &self.plan,
+            worker: self.worker,
+            listener: self.listener,
+        };
+        let plan = Rc::clone(&self.plan.borrow());
+        let filtered = filter::head(
+            &plan.response_headers,
+            self.exchange,
+            &mut self.pinned,
+            &mut supplier,
+        );
+        match filtered.await? {
+            Some(replaced) => Ok(Source::Here(replaced)),
+            None => Ok(source),
+        }
+    }
+
+    /// A piece of the response's body through its filters.
+    pub async fn filter_piece(
+        &mut self,
+        filters: &mut filter::Body<'_>,
+        piece: Bytes,
+        last: bool,
+    ) -> Result<Bytes, Error> {
+        if filters.is_empty() {
+            return Ok(piece);
+        }
+        let mut variables = Variables(Rc::clone(&self.plan.borrow()));
+        filters
+            .chunk(self.exchange, &mut self.pinned, &mut variables, piece, last)
+            .await
+    }
+
+    /// What the wire's client and the body are to the upstream.
+    pub fn client_side<'c, 'b>(
+        &'c mut self,
+        wire: Option<&'c mut Wire<'b>>,
+    ) -> (ClientSide<'c, 'b>, &'c mut Box<Exchange>) {
+        let client = ClientSide {
+            wire,
+            body: &mut self.body,
+            pinned: Some(&mut self.pinned),
+        };
+        (client, self.exchange)
+    }
+}

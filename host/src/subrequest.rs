@@ -1,0 +1,141 @@
+//! Requests of plugins to the gateway's own routes: phases, upstream and filters as for a client's, without a client.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use castling_abi::call::MAX_DEPTH;
+use http::{HeaderValue, Method, header};
+use tracing::debug;
+
+use crate::course::{Course, Source};
+use crate::error::{Error, reply};
+use crate::exchange::Exchange;
+use crate::filter;
+use crate::http1::Decoded;
+use crate::listener::Listener;
+use crate::supply;
+use crate::upstream::{RequestBody, forwarded};
+use crate::wasm::{Call, CallResponse};
+use crate::worker::Worker;
+
+/// What a sub-request has of the request that it is made for.
+pub struct Parent<'a> {
+    client: SocketAddr,
+    server: SocketAddr,
+    host: Option<HeaderValue>,
+    depth: u8,
+    listener: &'a Listener,
+    calls: &'a Cell<usize>,
+}
+
+impl<'a> Parent<'a> {
+    pub fn new(exchange: &Exchange, listener: &'a Listener, calls: &'a Cell<usize>) -> Self {
+        Self {
+            client: exchange.client,
+            server: exchange.server,
+            host: exchange.request.headers.get(&header::HOST).cloned(),
+            depth: exchange.depth,
+            listener,
+            calls,
+        }
+    }
+}
+
+/// Runs one. It is routed anew, with the host of its parent unless it names one; `post_read` and all phases of its route
+/// see it. Hooks of `log` and the access log do not (as nginx `log_subrequest off`). What goes wrong on the way is a
+/// response with the status that a client would get; the error is a line for the plugin.
+pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<CallResponse, String> {
+    if parent.depth >= MAX_DEPTH {
+        return Err(format!(
+            "sub-requests are nested more than {MAX_DEPTH} deep"
+        ));
+    }
+    let mut head = supply::head(&call)?;
+    if let (Some(host), false) = (&parent.host, head.headers.contains(&header::HOST)) {
+        head.headers.set(header::HOST, host.clone());
+    }
+    forwarded::note_client_side(&mut head.headers);
+    let bodiless = head.method == Method::HEAD;
+    let mut exchange = Exchange::idle();
+    let listener = parent.listener;
+    exchange.begin(head, parent.client, parent.server, &listener.name);
+    exchange.depth = parent.depth + 1;
+    let body = RequestBody::held(call.body);
+    let mut course = Course::new(&mut exchange, body, parent.calls, listener, worker);
+    let answered = match whole_response(&mut course, bodiless, call.limit_bytes).await {
+        Err(Refused::Error(error)) => {
+            debug!(
+                path = &*course.exchange.request.path,
+                "sub-request: {error}"
+            );
+            match course.take(reply::plain(reply::status(&error))) {
+                Source::Here(body) => Ok(body),
+                Source::Upstream(_) => Ok(Bytes::new()),
+            }
+        }
+        Err(Refused::TooLarge) => Err(format!(
+            "its body is longer than limits.body of {} bytes",
+            call.limit_bytes
+        )),
+        Ok(body) => Ok(body),
+    };
+    course.pinned.release().await;
+    let reply = std::mem::take(&mut exchange.reply);
+    Ok(CallResponse {
+        status: reply.status,
+        headers: reply.headers,
+        body: answered?,
+    })
+}
+
+enum Refused {
+    Error(Error),
+    TooLarge,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// The response's body, filtered; its head is in the exchange.
+async fn whole_response(
+    course: &mut Course<'_>,
+    bodiless: bool,
+    limit_bytes: usize,
+) -> Result<Bytes, Refused> {
+    let source = course.answer(None).await?;
+    let source = course.filter_head(None, source).await?;
+    if bodiless {
+        return Ok(Bytes::new());
+    }
+    let plan = std::rc::Rc::clone(&course.plan.borrow());
+    let mut filters = filter::Body::new(&plan.response_body);
+    let mut whole = BytesMut::new();
+    let mut streamed = match source {
+        Source::Here(body) if body.len() > limit_bytes => return Err(Refused::TooLarge),
+        Source::Here(body) => return Ok(course.filter_piece(&mut filters, body, true).await?),
+        Source::Upstream(streamed) => streamed,
+    };
+    loop {
+        let (piece, last) = match streamed.decode()? {
+            Decoded::Data(piece) => (piece, streamed.is_end()),
+            Decoded::End => (Bytes::new(), true),
+            Decoded::NeedMore => {
+                let (mut client, exchange) = course.client_side(None);
+                streamed.fill(&mut client, exchange).await?;
+                continue;
+            }
+        };
+        whole.extend_from_slice(&course.filter_piece(&mut filters, piece, last).await?);
+        if whole.len() > limit_bytes {
+            return Err(Refused::TooLarge);
+        }
+        if last {
+            streamed.finish();
+            return Ok(whole.freeze());
+        }
+    }
+}
