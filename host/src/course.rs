@@ -140,15 +140,15 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// A piece of the response's body through its filters.
+    /// A piece of the response's body through its filters: what goes on in its place, and whether the body ends with it.
     pub async fn filter_piece(
         &mut self,
         filters: &mut filter::Body<'_>,
         piece: Bytes,
         last: bool,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<(Bytes, bool), Error> {
         if filters.is_empty() {
-            return Ok(piece);
+            return Ok((piece, last));
         }
         let mut variables = Variables(Rc::clone(&self.plan.borrow()));
         filters

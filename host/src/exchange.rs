@@ -38,6 +38,8 @@ pub struct Exchange {
     pub answer: Option<Answer>,
     /// The chunk that a body hook is called for, and what goes on in its place.
     pub chunk: Bytes,
+    /// The hook has said that the body ends with it.
+    pub body_ends: bool,
     /// The trailers of that body, with its last chunk.
     pub trailers: Headers,
     /// 0 for a client's request, one more for each sub-request around it.
@@ -122,6 +124,7 @@ impl Exchange {
             computed: 0,
             answer: None,
             chunk: Bytes::new(),
+            body_ends: false,
             trailers: Headers::new(),
             depth: 0,
             balancing: Balancing::default(),
@@ -166,6 +169,7 @@ impl Exchange {
         self.computed = 0;
         self.answer = None;
         self.chunk = Bytes::new();
+        self.body_ends = false;
         self.trailers.clear();
         self.tally = Tally {
             started: Instant::now(),

@@ -318,7 +318,8 @@ impl Flow<'_> {
         loop {
             let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
             let last = body.is_empty();
-            whole.extend_from_slice(&self.course.filter_piece(filters, piece, last).await?);
+            let (piece, last) = self.course.filter_piece(filters, piece, last).await?;
+            whole.extend_from_slice(&piece);
             if last {
                 return Ok(whole.freeze());
             }
@@ -376,7 +377,8 @@ impl Flow<'_> {
             if last {
                 self.course.exchange.trailers = body.take_trailers().unwrap_or_default();
             }
-            let piece = self.course.filter_piece(&mut filters, piece, last).await?;
+            // A filter may end it earlier, which costs the peer's connection.
+            let (piece, last) = self.course.filter_piece(&mut filters, piece, last).await?;
             self.push(piece, form);
             if last {
                 break;

@@ -116,7 +116,7 @@ async fn whole_response(
     let mut whole = BytesMut::new();
     let mut streamed = match source {
         Source::Here(body) if body.len() > limit_bytes => return Err(Refused::TooLarge),
-        Source::Here(body) => return Ok(course.filter_piece(&mut filters, body, true).await?),
+        Source::Here(body) => return Ok(course.filter_piece(&mut filters, body, true).await?.0),
         Source::Upstream(streamed) => streamed,
     };
     loop {
@@ -129,11 +129,13 @@ async fn whole_response(
                 continue;
             }
         };
-        whole.extend_from_slice(&course.filter_piece(&mut filters, piece, last).await?);
+        let (piece, ended) = course.filter_piece(&mut filters, piece, last).await?;
+        whole.extend_from_slice(&piece);
         if whole.len() > limit_bytes {
             return Err(Refused::TooLarge);
         }
-        if last {
+        if ended {
+            // One that a filter has ended early closes its connection.
             streamed.finish();
             return Ok(whole.freeze());
         }

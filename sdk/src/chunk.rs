@@ -62,6 +62,37 @@ impl Chunk {
         header::list(HeaderMap::Trailers, "")
     }
 
+    /// Ends the body with this chunk: the filters after this one see it as the last, this one sees no other. What would
+    /// still come is not waited for, which costs its connection.
+    ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::Exchange;
+    ///
+    /// /// Lets the first line of each response pass.
+    /// #[derive(Default)]
+    /// struct FirstLine;
+    ///
+    /// #[plugin]
+    /// impl FirstLine {
+    ///     fn response_body(&self, _: &Request, chunk: &mut Chunk) {
+    ///         let line_end = chunk.data().iter().position(|&byte| byte == b'\n');
+    ///         if let Some(line_end) = line_end {
+    ///             chunk.replace(chunk.data()[..=line_end].to_vec());
+    ///             chunk.end();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::get("/").response(200);
+    /// let passed = exchange.pass_chunk("one\ntwo", false, |request, chunk| FirstLine.response_body(request, chunk));
+    /// assert_eq!(passed, b"one\n");
+    /// assert!(exchange.body_ended());
+    /// ```
+    pub fn end(&mut self) {
+        error::note_refusal(host::chunk_end(), format_args!("end()"));
+    }
+
     /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.
     pub fn replace(&mut self, data: impl AsRef<[u8]>) {
         // What came is read first: the host forgets it.

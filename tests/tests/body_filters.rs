@@ -209,3 +209,37 @@ fn a_filtered_body_goes_whole_to_the_next_peer() {
     // Seen once, sent twice.
     assert_eq!(proxy.until_access_lines(1), ["200 1 2"]);
 }
+
+#[test]
+fn a_filter_may_end_a_body() {
+    let proxy = passing("");
+    let reply = post(&proxy, "end", body::full("hello"));
+    assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "hello."));
+    // What the client still sends is read, and its connection lives on.
+    let proxy = passing("");
+    let mut client = proxy.raw();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Up: end\r\nTransfer-Encoding: chunked\r\n\r\n");
+    castling_tests::until("the origin is asked", || {
+        proxy.origin("app").connections() == 1
+    });
+    client.send("3\r\none\r\n");
+    assert_eq!(client.read_reply().text(), "one.");
+    client.send("3\r\ntwo\r\n0\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_reply().status, 200);
+
+    // A response that would never end.
+    let endless = raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        // Until the gateway has had enough.
+        let _ = connection.read_head();
+        Ok(())
+    });
+    let proxy = passing_before(endless, "");
+    let mut client = proxy.raw();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Down: end\r\n\r\n");
+        assert_eq!(client.read_reply().text(), "first.");
+    }
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}

@@ -55,7 +55,7 @@ impl<'a> Body<'a> {
         self.steps.is_empty()
     }
 
-    /// Runs one chunk through: [`Chunks::pass`].
+    /// Runs one chunk through: [`Chunks::pass`]. What goes on in its place, and whether the body ends with it.
     pub async fn chunk(
         &mut self,
         exchange: &mut Box<Exchange>,
@@ -63,9 +63,9 @@ impl<'a> Body<'a> {
         supplier: &mut impl Supplier,
         chunk: Bytes,
         last: bool,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<(Bytes, bool), Error> {
         if self.steps.is_empty() {
-            return Ok(chunk);
+            return Ok((chunk, last));
         }
         exchange.stage = exchange::Stage::Body;
         let passed = self
@@ -73,9 +73,9 @@ impl<'a> Body<'a> {
             .pass(self.steps, exchange, pinned, supplier, chunk, last)
             .await?;
         match passed {
-            Passed::Bytes(chunk) => Ok(chunk),
+            Passed::Bytes { bytes, last } => Ok((bytes, last)),
             // Of `request_body` only.
-            Passed::Answer(_) => Ok(Bytes::new()),
+            Passed::Answer(_) => Ok((Bytes::new(), last)),
         }
     }
 }

@@ -74,11 +74,11 @@ pub(super) async fn pass(
     };
     let passed = match pinned {
         Some(pinned) => run(filter, exchange, pinned, piece, last).await,
-        None => Ok(Passed::Bytes(piece)),
+        None => Ok(Passed::Bytes { bytes: piece, last }),
     };
     exchange.trailers.clear();
     match passed? {
-        Passed::Bytes(bytes) => {
+        Passed::Bytes { bytes, last } => {
             filter.ended = last;
             filter.passed = (!bytes.is_empty()).then_some(bytes);
             Ok(None)
@@ -120,7 +120,13 @@ pub(super) async fn begin(
             .and_then(UploadFilter::take_passed);
         passed_bytes += out.as_ref().map_or(0, |out| out.len() as u64);
         passed.extend(out);
-        if last {
+        if last
+            || client
+                .body
+                .filter
+                .as_ref()
+                .is_some_and(|filter| filter.ended)
+        {
             break;
         }
     }

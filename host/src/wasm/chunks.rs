@@ -27,8 +27,9 @@ enum Stage {
 
 /// What comes of a chunk.
 pub enum Passed {
-    /// These bytes go on in its place; none is possible.
-    Bytes(Bytes),
+    /// These bytes go on in its place; none is possible. `last`: they end the body, because it ends there, or because a
+    /// filter has ended it.
+    Bytes { bytes: Bytes, last: bool },
     /// From `request_body` only: the exchange ends with this.
     Answer(Answer),
 }
@@ -54,9 +55,10 @@ impl Chunks {
         pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
         chunk: Bytes,
-        last: bool,
+        mut last: bool,
     ) -> Result<Passed, Error> {
         exchange.chunk = chunk;
+        exchange.body_ends = false;
         for (step, stage) in steps.iter().zip(&mut self.stages) {
             if exchange.chunk.is_empty() && !last {
                 break;
@@ -81,6 +83,7 @@ impl Chunks {
                 Next::Skipped => {
                     // The chunk goes on as it came, whatever the hook had done to it before it failed.
                     exchange.chunk = before;
+                    exchange.body_ends = last;
                     *stage = Stage::Off;
                 }
                 Next::Answer(answer) if self.hook == Hook::RequestBody => {
@@ -88,7 +91,9 @@ impl Chunks {
                 }
                 Next::Step | Next::Answer(_) | Next::Reroute => *stage = Stage::Some,
             }
+            last |= exchange.body_ends;
         }
-        Ok(Passed::Bytes(std::mem::take(&mut exchange.chunk)))
+        let bytes = std::mem::take(&mut exchange.chunk);
+        Ok(Passed::Bytes { bytes, last })
     }
 }

@@ -535,6 +535,8 @@ pub mod imports {
     pub const CHUNK_GET: &str = "chunk_get";
     /// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.
     pub const CHUNK_SET: &str = "chunk_set";
+    /// `chunk_end()`: the body ends with this chunk; what would still come of it is not waited for. 0 or a status.
+    pub const CHUNK_END: &str = "chunk_end";
     /// `body_read(map, limit)`: waits until the whole body is there; its length. [`crate::Status::Limit`] when it is
     /// longer than `limit` bytes, which may be up to the plugin's `limits.body`; it then passes on all the same.
     pub const BODY_READ: &str = "body_read";

@@ -196,6 +196,11 @@ pub(crate) fn chunk_set(data: &[u8]) -> i32 {
     0
 }
 
+pub(crate) fn chunk_end() -> i32 {
+    with_facts(|facts| facts.body_ended = true);
+    0
+}
+
 pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
     with_facts(|facts| {
         let has_response = facts.response.is_some();

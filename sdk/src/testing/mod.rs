@@ -282,6 +282,11 @@ impl Exchange {
         std::mem::take(&mut facts.chunk)
     }
 
+    /// Whether a chunk has ended its body: `Chunk::end`.
+    pub fn body_ended(&self) -> bool {
+        self.facts.borrow().body_ended
+    }
+
     /// The peers, for `balance`.
     pub fn peers(&mut self) -> Peers {
         lend(&self.facts);

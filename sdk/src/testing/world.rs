@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
     pub(super) chunk: Vec<u8>,
+    /// A chunk has ended its body.
+    pub(super) body_ended: bool,
     pub(super) bodies: Bodies,
     pub(super) calls: Calls,
     pub(super) peers: Vec<FakePeer>,

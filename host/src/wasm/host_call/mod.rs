@@ -64,6 +64,7 @@ const SIGNATURES: &[(&str, &str)] = {
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),
+        (CHUNK_END, "() -> i32"),
         (BODY_READ, "(i32, i32) -> i32"),
         (BODY_GET, "(i32, i32, i32) -> i32"),
         (CALLS_SEND, "(i32, i32) -> i32"),

@@ -16,7 +16,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         .func_wrap(IMPORT_MODULE, imports::STATUS_GET, status_get)?
         .func_wrap(IMPORT_MODULE, imports::STATUS_SET, status_set)?
         .func_wrap(IMPORT_MODULE, imports::CHUNK_GET, chunk_get)?
-        .func_wrap(IMPORT_MODULE, imports::CHUNK_SET, chunk_set)?;
+        .func_wrap(IMPORT_MODULE, imports::CHUNK_SET, chunk_set)?
+        .func_wrap(IMPORT_MODULE, imports::CHUNK_END, chunk_end)?;
     Ok(())
 }
 
@@ -100,5 +101,14 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
         return refuse(Status::NotNow);
     }
     guest.exchange.chunk = Bytes::copy_from_slice(bytes(memory, ptr, len)?);
+    Ok(DONE)
+}
+
+fn chunk_end(mut caller: Caller<'_, Guest>) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    if !guest.has_chunk() {
+        return refuse(Status::NotNow);
+    }
+    guest.exchange.body_ends = true;
     Ok(DONE)
 }

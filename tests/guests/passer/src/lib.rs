@@ -31,6 +31,10 @@ impl Passer {
             "refuse" if chunk.data().windows(3).any(|word| word == b"bad") => {
                 return Ok(Response::status(422).body("not that").into());
             }
+            "end" => {
+                chunk.replace([chunk.data(), b"."].concat());
+                chunk.end();
+            }
             "fail" => bail!("it was asked to"),
             "fail-later" if held.pieces > 1 => bail!("it was asked to, later"),
             "spin" => {
@@ -45,6 +49,10 @@ impl Passer {
     fn response_body(&self, request: &Request, chunk: &mut Chunk) {
         if text(request, "x-down") == "trailers" && chunk.is_last() {
             chunk.replace([chunk.data(), &told(chunk)].concat());
+        }
+        if text(request, "x-down") == "end" {
+            chunk.replace([chunk.data(), b"."].concat());
+            chunk.end();
         }
     }
 
