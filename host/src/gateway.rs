@@ -54,7 +54,7 @@ impl Gateway {
         zones: BTreeMap<String, Arc<CounterZone>>,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
-        let engine = Engine::for_worker()
+        let engine = Engine::for_worker(config.workers.plugin_stack_bytes)
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
             plugins: BTreeMap::new(),

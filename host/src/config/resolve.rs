@@ -153,12 +153,16 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     let mut workers = Workers {
         count: 0,
         drain_timeout: Duration::from_secs(30),
+        plugin_stack_bytes: 512 << 10,
     };
     if let Some(mut table) = table {
         workers = Workers {
             count: table.or("count", workers.count, worker_count),
             drain_timeout: table.or("drain_timeout", workers.drain_timeout, |value| {
                 value.duration(TIMEOUT)
+            }),
+            plugin_stack_bytes: table.or("plugin_stack", workers.plugin_stack_bytes, |value| {
+                value.size(64 << 10..=8 << 20)
             }),
         };
         table.finish();

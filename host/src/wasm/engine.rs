@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::config::MAX_PLUGIN_MEMORY_BYTES;
+use crate::config::{MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
@@ -23,16 +23,23 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// lets wasmtime leave out bounds checks.
 const MAX_INSTANCES: u32 = 4096;
 
+/// Host calls run on the guest's stack: they have this much, however deep the guest is.
+const HOST_STACK_BYTES: usize = 512 * 1024;
+
 impl Engine {
-    /// Reserves the address space of the instance pool and starts the clock thread.
-    pub fn for_worker() -> wasmtime::Result<Self> {
+    /// Reserves the address space of the instance pool and starts the clock thread. `plugin_stack_bytes` is how deep a
+    /// guest's calls may go; compiled code does not depend on it.
+    pub fn for_worker(plugin_stack_bytes: usize) -> wasmtime::Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(MAX_INSTANCES);
         pool.total_memories(MAX_INSTANCES);
         pool.total_tables(MAX_INSTANCES);
         pool.total_stacks(MAX_INSTANCES);
         pool.max_memory_size(MAX_PLUGIN_MEMORY_BYTES);
+        pool.table_elements(MAX_PLUGIN_TABLE_ELEMENTS);
         let mut config = settings();
+        config.max_wasm_stack(plugin_stack_bytes);
+        config.async_stack_size(plugin_stack_bytes + HOST_STACK_BYTES);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config)?;
         let ticker = Ticker::start(wasmtime.clone());
@@ -55,13 +62,10 @@ impl Engine {
     }
 }
 
-/// What compiled code depends on; the pool is not part of it.
+/// What compiled code depends on; pool and stacks are not part of it.
 pub(super) fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // A fiber's stack is this plus what wasmtime itself asks for.
-    config.max_wasm_stack(512 * 1024);
-    config.async_stack_size(1024 * 1024);
     // Deep enough for the way from a hook to its panic, short enough for a log line.
     config.wasm_backtrace_max_frames(NonZeroUsize::new(16));
     config.wasm_multi_memory(false);

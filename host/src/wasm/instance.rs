@@ -8,12 +8,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, format_err};
+use wasmtime::{Error, InstancePre, Store, Trap, TypedFunc, UpdateDeadline, bail, format_err};
 
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
+use super::limit::LineBudget;
 use super::plugin::HookError;
+use crate::config::PluginLimits;
 use crate::exchange::Exchange;
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
@@ -47,6 +49,8 @@ pub(super) struct Blueprint {
     pub(super) hooks: Vec<Hook>,
     /// It keeps state for each request.
     pub(super) state: bool,
+    pub(super) limits: Arc<PluginLimits>,
+    pub(super) log_lines: Arc<LineBudget>,
 }
 
 impl Instance {
@@ -57,21 +61,19 @@ impl Instance {
         blueprint: &Blueprint,
     ) -> Result<Box<Self>, HookError> {
         let mut store = new_store(engine, blueprint);
-        let (mut instance, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
+        let (hooks, state_reset, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
             .await
-            .map(|(hooks, state_reset, configure)| {
-                (
-                    Box::new(Self {
-                        store,
-                        hooks,
-                        state_reset,
-                        suspended: false,
-                        calls: 0,
-                    }),
-                    configure,
-                )
-            })
-            .map_err(|e| HookError::Trapped(format!("it cannot be instantiated: {e:#}")))?;
+            .map_err(|e| {
+                let why = trap_reason(&mut store, &e);
+                HookError::Trapped(format!("it cannot be instantiated: {why}"))
+            })?;
+        let mut instance = Box::new(Self {
+            store,
+            hooks,
+            state_reset,
+            suspended: false,
+            calls: 0,
+        });
         engine.guest_runs();
         instance.begin_call(None);
         let result = configure.call_async(&mut instance.store, ()).await;
@@ -162,8 +164,13 @@ impl Instance {
 
     /// The error that the guest has passed to `fail` before it returned `raw`.
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
-        let said = self.store.data_mut().failure.take();
-        HookError::Failed(said.unwrap_or_else(|| format!("it returned {raw} without saying why")))
+        let guest = self.store.data_mut();
+        let said = guest.failure.take();
+        let said = said.unwrap_or_else(|| format!("it returned {raw} without saying why"));
+        HookError::Failed(match guest.reached.take() {
+            Some(reached) => format!("{said} ({reached})"),
+            None => said,
+        })
     }
 
     /// A call was dropped in its middle: the guest's stack is unwound, its memory is as it was then.
@@ -191,15 +198,15 @@ impl Instance {
         guest.bodies = [None, None];
         guest.calls.clear();
         guest.cpu.used_ticks = 0;
+        guest.host_calls_left = guest.limits.host_calls;
+        guest.reached = None;
+        guest.memory_limit.denied = None;
         self.store.set_epoch_deadline(1);
     }
 
     fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
         self.suspended = false;
-        result.map_err(|trap| {
-            let guest = self.store.data_mut();
-            HookError::Trapped(trap_reason(guest, &trap))
-        })
+        result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
     }
 }
 
@@ -217,7 +224,8 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             panic: None,
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
-                denied: false,
+                table_elements: blueprint.limits.table_elements,
+                denied: None,
             },
             hatch: Hatch::default(),
             upstreams: Arc::clone(&blueprint.upstreams),
@@ -226,6 +234,10 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             calls_limit: blueprint.calls_limit,
             bodies: [None, None],
             calls: Vec::new(),
+            limits: Arc::clone(&blueprint.limits),
+            log_lines: Arc::clone(&blueprint.log_lines),
+            host_calls_left: blueprint.limits.host_calls,
+            reached: None,
             cpu: CpuBudget {
                 limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
                 used_ticks: 0,
@@ -252,7 +264,9 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
 }
 
 /// One line and the guest's backtrace: which limit or panic it was, where it can be told.
-fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
+fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
+    let stack_bytes = store.engine().get_max_wasm_stack();
+    let guest = store.data_mut();
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
         .map(|b| format!("\n{b}"))
@@ -263,16 +277,15 @@ fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
             "limits.cpu of {} ms reached",
             guest.cpu.limit_ticks * TICK.as_millis() as u64
         )
-    } else if mem::take(&mut guest.memory_limit.denied) {
+    } else if let Some(denied) = guest.memory_limit.denied.take() {
         let panic = guest
             .panic
             .take()
             .map(|p| format!(" ({p})"))
             .unwrap_or_default();
-        format!(
-            "limits.memory of {} bytes reached{panic}",
-            guest.memory_limit.bytes
-        )
+        format!("{denied}{panic}")
+    } else if let Some(Trap::StackOverflow) = trap.downcast_ref() {
+        format!("workers.plugin_stack of {stack_bytes} bytes reached")
     } else if let Some(panic) = guest.panic.take() {
         panic
     } else {

@@ -9,6 +9,7 @@ mod engine;
 mod guest;
 mod host_call;
 mod instance;
+mod limit;
 mod manifest;
 mod mapped;
 mod plugin;

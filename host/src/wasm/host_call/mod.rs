@@ -106,10 +106,11 @@ mod tests {
     use super::*;
     use crate::wasm::engine;
     use crate::wasm::instance::{Blueprint, new_store};
+    use crate::wasm::limit::LineBudget;
 
     #[test]
     fn signatures_are_those_of_the_linked_functions() {
-        let engine = engine::Engine::for_worker().unwrap();
+        let engine = engine::Engine::for_worker(512 * 1024).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
         add_to(&mut linker).unwrap();
         let blueprint = Blueprint {
@@ -123,6 +124,8 @@ mod tests {
             upstreams: Arc::default(),
             hooks: Vec::new(),
             state: false,
+            limits: Arc::default(),
+            log_lines: LineBudget::new(&Arc::from("test"), 1),
         };
         let mut store = new_store(&engine, &blueprint);
         let functions: Vec<_> = linker
