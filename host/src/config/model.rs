@@ -167,6 +167,16 @@ pub enum OnError {
     Skip,
 }
 
+/// A plugin in the list of a listener or a route, each at most once in a list. In the file: `"NAME"` or
+/// `{ name = "NAME", on_error = "skip" }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginUse {
+    pub name: String,
+    /// In the place of the plugin's own, for its hooks in this list. `balance` and `peer_done` are the upstream's and
+    /// keep the plugin's.
+    pub on_error: Option<OnError>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginLimits {
     /// Linear memory of one instance, bytes. 64 KiB to 64 MiB. Default 16 MiB.
@@ -214,7 +224,7 @@ pub struct Listener {
     /// Connections the kernel queues for each worker's socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
     pub backlog: u32,
     /// Run for every route of the listener, before the route's own.
-    pub plugins: Vec<String>,
+    pub plugins: Vec<PluginUse>,
     /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
     /// `large_client_header_buffers`).
     pub max_head_bytes: usize,
@@ -316,7 +326,7 @@ pub struct Route {
     /// All must match. Names in lower case.
     pub headers: Vec<HeaderMatch>,
     /// In the order of the config; their response hooks run in the reverse order.
-    pub plugins: Vec<String>,
+    pub plugins: Vec<PluginUse>,
     /// None: a plugin's `content` hook answers.
     pub upstream: Option<String>,
     /// `FILE:LINE:COLUMN` of the route's table.

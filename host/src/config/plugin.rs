@@ -12,7 +12,7 @@ use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
 use super::{
     Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, OnError, Plugin,
-    PluginLimits, Quarantine,
+    PluginLimits, PluginUse, Quarantine,
 };
 
 pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
@@ -40,6 +40,44 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named
     };
     table.finish();
     plugin
+}
+
+/// The list of a listener or a route. A plugin that is listed twice is refused.
+pub(super) fn uses(list: Value<'_>, plugins: &Named<'_>) -> Option<Vec<PluginUse>> {
+    let items = list.list(|item| Some((item, plugin_use(item, plugins)?)))?;
+    let mut uses: Vec<PluginUse> = Vec::with_capacity(items.len());
+    for (item, one) in items {
+        match uses.iter().any(|earlier| earlier.name == one.name) {
+            true => drop(item.refuse::<()>(format_args!(
+                "plugin \"{}\" is already in the list",
+                one.name
+            ))),
+            false => uses.push(one),
+        }
+    }
+    Some(uses)
+}
+
+fn plugin_use(value: Value<'_>, plugins: &Named<'_>) -> Option<PluginUse> {
+    if let NodeKind::Text(_) = value.kind() {
+        return Some(PluginUse {
+            name: plugins.reference(value)?,
+            on_error: None,
+        });
+    }
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("the name of a plugin or { name = \"NAME\", on_error = \"skip\" }");
+    };
+    let mut table = value.table()?;
+    let name = table.required("name", "the name of a plugin", |name| {
+        plugins.reference(name)
+    });
+    let on_error = table.optional("on_error", |value| value.choice(&ON_ERROR));
+    table.finish();
+    Some(PluginUse {
+        name: name?,
+        on_error,
+    })
 }
 
 /// The place for `key_path` of the plugin's config, or of the nearest thing around it.

@@ -238,9 +238,7 @@ fn listener(
     let listener = Listener {
         bind: bind.unwrap_or(NOWHERE),
         backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
-        plugins: table.or("plugins", Vec::new(), |value| {
-            value.set(|name| plugins.reference(name))
-        }),
+        plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
         max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
         max_connections: table.or("max_connections", 16384, |value| {

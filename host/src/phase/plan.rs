@@ -1,11 +1,10 @@
 //! What one route of one listener runs, hook by hook. A hook that none of its plugins implements is an empty list.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use castling_abi::Hook;
 
-use crate::wasm::{Plugin, Step};
+use crate::wasm::Step;
 
 #[derive(Default)]
 pub struct Plan {
@@ -28,11 +27,7 @@ pub struct UpstreamIdx(pub usize);
 
 impl Plan {
     /// Flattens the plugins of a listener and of a route, in the order of the config.
-    pub fn new(
-        route: Option<Arc<str>>,
-        upstream: Option<UpstreamIdx>,
-        plugins: &[Rc<Plugin>],
-    ) -> Self {
+    pub fn new(route: Option<Arc<str>>, upstream: Option<UpstreamIdx>, plugins: &[Step]) -> Self {
         let steps = |hook| Step::list(plugins, hook);
         let reversed = |hook| {
             let mut steps = steps(hook).into_vec();
@@ -52,7 +47,7 @@ impl Plan {
         }
     }
 
-    /// `access: token-auth; response_headers: headers, substitute`.
+    /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.
     pub fn describe(&self) -> String {
         let lists = [
             (Hook::Rewrite, &self.rewrite),
@@ -67,7 +62,7 @@ impl Plan {
             .iter()
             .filter(|(_, steps)| !steps.is_empty())
             .map(|(hook, steps)| {
-                let names: Vec<&str> = steps.iter().map(|step| &*step.plugin.name).collect();
+                let names: Vec<String> = steps.iter().map(Step::describe).collect();
                 format!("{}: {}", hook.name(), names.join(", "))
             })
             .collect();
