@@ -88,6 +88,8 @@ pub struct Tally {
     pub tries: u32,
     pub body_bytes_sent: u64,
     pub body_bytes_received: u64,
+    /// Who is to blame that the response ended before its end; see [`crate::error::Error::culprit`].
+    pub cut_by: Option<&'static str>,
 }
 
 impl Exchange {
@@ -119,6 +121,7 @@ impl Exchange {
                 tries: 0,
                 body_bytes_sent: 0,
                 body_bytes_received: 0,
+                cut_by: None,
             },
             original: (Method::GET, ByteString::from_static("/"), None),
         })
@@ -152,6 +155,7 @@ impl Exchange {
             tries: 0,
             body_bytes_sent: 0,
             body_bytes_received: 0,
+            cut_by: None,
         };
     }
 

@@ -203,11 +203,13 @@ impl Flow<'_> {
                 Err(error) => error,
             };
             self.note(&error);
-            if error.client_is_gone() || self.begun {
-                // Nobody is there to tell, or the head is out and the only way to tell is to end too early.
-                if !self.begun {
-                    self.exchange.reply.status = reply::status(&error);
-                }
+            if self.begun {
+                // The head is out, and the only way to tell is to end too early.
+                self.exchange.tally.cut_by = Some(error.culprit());
+                return Fate::Close;
+            }
+            if error.client_is_gone() {
+                self.exchange.reply.status = reply::status(&error);
                 return Fate::Close;
             }
             self.wire.writer.clear();
@@ -329,6 +331,14 @@ impl Flow<'_> {
     fn note(&self, error: &Error) {
         let path = &*self.exchange.request.path;
         match error {
+            Error::Upstream { .. } | Error::Plugin { .. } if self.begun => {
+                let status = self.exchange.reply.status.as_u16();
+                let sent = self.exchange.tally.body_bytes_sent;
+                warn!(
+                    path,
+                    status, "response cut after {sent} bytes of its body: {error}"
+                );
+            }
             Error::Upstream { .. } => warn!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),

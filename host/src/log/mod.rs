@@ -59,7 +59,10 @@ pub fn check(log: &Log, access_log: &config::AccessLog) -> Vec<String> {
         AccessLogTarget::File(path) => Some(("access_log.file", path)),
         AccessLogTarget::Off | AccessLogTarget::Stdout => None,
     };
-    let files = [log.file.as_ref().map(|path| ("log.file", path)), access_file];
+    let files = [
+        log.file.as_ref().map(|path| ("log.file", path)),
+        access_file,
+    ];
     for (key, path) in files.into_iter().flatten() {
         let folder = path.parent().unwrap_or(path);
         if path.is_dir() {
