@@ -137,3 +137,24 @@ impl Drop for Ticker {
         self.thread.unpark();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    use super::*;
+
+    #[test]
+    fn compiled_code_fits_every_pool_and_stack() {
+        let fingerprint = |engine: &wasmtime::Engine| {
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let compiler = wasmtime::Engine::new(&settings()).unwrap();
+        for stack_bytes in [64 << 10, 512 << 10, 8 << 20] {
+            let worker = Engine::for_worker(stack_bytes).unwrap();
+            assert_eq!(fingerprint(&worker.wasmtime), fingerprint(&compiler));
+        }
+    }
+}
