@@ -165,6 +165,12 @@ impl Exchange {
         self.stage = Stage::Idle;
     }
 
+    /// Another head in the place of the response's; nobody has added anything to it yet.
+    pub fn replace_reply(&mut self, status: StatusCode, headers: Headers) {
+        self.reply = ReplyHead { status, headers };
+        self.additions.forget(Part::ReplyHead);
+    }
+
     /// `HTTP/1.0` or `HTTP/1.1`.
     pub fn protocol(&self) -> &'static str {
         if self.request.version == Version::HTTP_10 {
@@ -256,6 +262,12 @@ impl Additions {
         &mut self.0[idx].1[part as usize]
     }
 
+    fn forget(&mut self, part: Part) {
+        for (_, added) in &mut self.0 {
+            added[part as usize] = Added::default();
+        }
+    }
+
     fn clear(&mut self) {
         self.0.clear();
     }
@@ -317,5 +329,7 @@ mod tests {
         let added = additions.of(&one, Part::RequestHead);
         *added = added.after(Extent::of(b"x-a", b""), Extent::of(b"x-a", b"12"));
         assert_eq!(*added, Added { count: 1, bytes: 3 });
+        additions.forget(Part::RequestHead);
+        assert_eq!(*additions.of(&one, Part::RequestHead), Added::default());
     }
 }

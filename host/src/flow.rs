@@ -271,8 +271,7 @@ impl Flow<'_> {
             body,
         }: Answer,
     ) -> Source {
-        self.exchange.reply.status = status;
-        self.exchange.reply.headers = headers;
+        self.exchange.replace_reply(status, headers);
         Source::Here(body)
     }
 

@@ -42,7 +42,6 @@ fn every_limit_is_read() {
         variables: 5,
         variable_bytes: 400,
         log_lines: 6,
-        ..PluginLimits::default()
     };
     assert_eq!(config.plugins["a"].limits, limits);
 }
