@@ -142,7 +142,7 @@ fn a_response_that_was_cut_says_by_whom_and_the_log_says_why() {
 fn a_client_that_leaves_is_499() {
     let config = config("format = \"$status $path\"");
     let proxy = Proxy::with_config(&config)
-        .origin("app", castling_tests::raw_origin::stalled())
+        .origin("app", raw_origin::stalled())
         .start();
     let mut client = proxy.raw();
     client.send("GET /left HTTP/1.1\r\nHost: a\r\n\r\n");
