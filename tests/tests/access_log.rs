@@ -1,7 +1,8 @@
 //! One line a request: formats, variables, targets, reopening.
 
+use castling_tests::body::Stuff;
 use castling_tests::{Proxy, body, origin, raw_origin, until};
-use http::StatusCode;
+use http::{Response, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -136,6 +137,18 @@ fn a_response_that_was_cut_says_by_whom_and_the_log_says_why() {
     for fact in ["WARN", "/cut", "200", "upstream app", &peer] {
         assert!(warning.contains(fact), "no {fact:?} in {warning}");
     }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_response_has_cut_it() {
+    let endless = origin::serving(|_| async { Response::new(Stuff::noise().chunked(0, 1 << 40)) });
+    let config = config("format = \"$status $cut_by\"");
+    let proxy = Proxy::with_config(&config).origin("app", endless).start();
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.read_head().unwrap().starts_with("HTTP/1.1 200 "));
+    drop(client);
+    assert_eq!(proxy.until_access_lines(1), ["200 client"]);
 }
 
 #[test]

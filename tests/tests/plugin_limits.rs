@@ -111,6 +111,49 @@ fn headers_of_a_request() {
 }
 
 #[test]
+fn headers_of_a_response_on_each_plugins_own_account() {
+    // The last in the list sees the response first.
+    let config = r#"
+        [workers]
+        count = 1
+
+        [plugins.roomy]
+        wasm = "{guests}/hostile.wasm"
+        limits = { headers = 20 }
+
+        [plugins.narrow]
+        wasm = "{guests}/hostile.wasm"
+        limits = { headers = 15 }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["narrow", "roomy"]
+        upstream = "app"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .origin("app", origin::text("hello"))
+        .start();
+    let add = |times| [("x-do", "add-reply-headers"), ("x-times", times)];
+    let reply = proxy.get_with("/", &add("15"));
+    assert_eq!(reply.headers.get_all("x-more").iter().count(), 30);
+    // The other one adds its own to this response and then to the 500 in its place, each time to a head that is new.
+    reached(
+        &proxy,
+        &add("16"),
+        &[
+            "limits.headers of 15 reached",
+            "plugin narrow failed in response_headers",
+        ],
+    );
+    assert!(!proxy.log().contains("roomy failed"), "{}", proxy.log());
+}
+
+#[test]
 fn headers_that_take_the_place_of_others_add_nothing() {
     let proxy = hostile("limits = { headers = 2, header_bytes = \"256\" }");
     for what in ["set-header-often", "add-and-remove"] {

@@ -132,11 +132,14 @@ fn change_checked(
     value: &[u8],
     how: How,
 ) -> Result<(), Status> {
-    let (headers, part) = writable(&mut guest.exchange, map)?;
+    let (_, part) = writable(&mut guest.exchange, map)?;
     let comes = Extent::of(name, value);
+    // Before it is copied: it may be all of the guest's memory.
+    guest.make(part, comes)?;
     let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
     // A second Host would make the request ambiguous (RFC 9112 §3.2).
     let set = how == How::Set || name == header::HOST;
+    let (headers, _) = writable(&mut guest.exchange, map)?;
     let goes = if set {
         extent_of(headers, &name)
     } else {

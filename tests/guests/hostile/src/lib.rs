@@ -32,7 +32,8 @@ impl Hostile {
         Ok(beyond.then(|| peers.len() + 1000))
     }
 
-    fn response_headers(&self, request: &Request, _reply: &mut Reply) -> Result<Verdict> {
+    fn response_headers(&self, request: &Request, reply: &mut Reply) -> Result<Verdict> {
+        overdo::in_response_headers(request, reply);
         misbehave(request, "response_headers")?;
         Ok(Verdict::Continue)
     }

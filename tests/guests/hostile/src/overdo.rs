@@ -50,6 +50,13 @@ pub(crate) fn in_access(request: &mut Request) -> Result<Verdict> {
     Ok(Verdict::Continue)
 }
 
+/// What `response_headers` does of it.
+pub(crate) fn in_response_headers(request: &Request, reply: &mut Reply) {
+    if wish(request, "x-do") == "add-reply-headers" {
+        (0..number(request, "x-times")).for_each(|_| reply.add_header("x-more", "v"));
+    }
+}
+
 /// What `response_body` does of it.
 pub(crate) fn in_response_body(request: &Request, chunk: &mut Chunk) {
     if wish(request, "x-do") == "grow-chunk" {
