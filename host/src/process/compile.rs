@@ -44,8 +44,8 @@ pub async fn modules(config: &Config) -> Result<BTreeMap<String, StoredModule>, 
     obtain_all(config, None, &store).await
 }
 
-/// The same for who only looks: the gateway's store is read, where it may be, and left as it is; what it does not hold is
-/// compiled into a folder that is gone when this returns.
+/// The same for who only looks: the gateway's store is read, where it may be, and nothing is added to it; what it does
+/// not hold is compiled into a folder that is gone when this returns.
 pub async fn modules_for_check(
     config: &Config,
 ) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {

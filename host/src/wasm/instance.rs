@@ -8,10 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{Error, InstancePre, Store, Trap, TypedFunc, UpdateDeadline, bail, format_err};
+use wasmtime::{
+    Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, TypedFunc, UpdateDeadline, bail,
+    format_err,
+};
 
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, TICK};
+use super::engine::{Engine, MAX_INSTANCES, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
 use super::limit::LineBudget;
 use super::plugin::HookError;
@@ -63,10 +66,7 @@ impl Instance {
         let mut store = new_store(engine, blueprint);
         let (hooks, state_reset, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
             .await
-            .map_err(|e| {
-                let why = trap_reason(&mut store, &e);
-                HookError::Trapped(format!("it cannot be instantiated: {why}"))
-            })?;
+            .map_err(|error| not_instantiated(&mut store, &error))?;
         let mut instance = Box::new(Self {
             store,
             hooks,
@@ -263,6 +263,16 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
     store
 }
 
+fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return HookError::Exhausted(format!(
+            "all {MAX_INSTANCES} instances that a worker has for its plugins are in use"
+        ));
+    }
+    let why = trap_reason(store, error);
+    HookError::Trapped(format!("it cannot be instantiated: {why}"))
+}
+
 /// One line and the guest's backtrace: which limit or panic it was, where it can be told.
 fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let stack_bytes = store.engine().get_max_wasm_stack();
@@ -310,5 +320,59 @@ impl<'a> Lent<'a> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         mem::swap(&mut self.instance.store.data_mut().exchange, self.exchange);
+    }
+}
+
+#[cfg(test)]
+impl Blueprint {
+    /// Of a plugin without hooks, with default limits.
+    pub(super) fn of_test() -> Self {
+        let (plugin, limits) = (Arc::from("test"), PluginLimits::default());
+        Self {
+            config: Arc::from("{}"),
+            memory_limit_bytes: limits.memory_bytes,
+            cpu_limit: limits.cpu,
+            body_limit_bytes: limits.body_bytes,
+            calls_limit: limits.calls as usize,
+            zones: Arc::default(),
+            upstreams: Arc::default(),
+            hooks: Vec::new(),
+            state: false,
+            log_lines: LineBudget::new(&plugin, limits.log_lines),
+            limits: Arc::new(limits),
+            plugin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Linker, Module};
+
+    use super::*;
+
+    /// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0))`
+    const EMPTY: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x05\x01\x60\0\x01\x7f\x03\x02\x01\0\x05\x03\x01\0\x01\
+        \x07\x1f\x02\x06memory\x02\0\x12castling_configure\0\0\x0a\x06\x01\x04\0\x41\0\x0b";
+
+    #[tokio::test]
+    async fn one_instance_more_than_a_worker_has_is_no_trap() {
+        let engine = Engine::for_worker(64 << 10).unwrap();
+        let module = Module::new(&engine.wasmtime, EMPTY).unwrap();
+        let linker = Linker::new(&engine.wasmtime);
+        let pre = linker.instantiate_pre(&module).unwrap();
+        let blueprint = Blueprint::of_test();
+        let mut instances = Vec::new();
+        for _ in 0..MAX_INSTANCES {
+            instances.push(Instance::new(&engine, &pre, &blueprint).await.unwrap());
+        }
+        let beyond = Instance::new(&engine, &pre, &blueprint).await.err();
+        assert!(
+            matches!(beyond, Some(HookError::Exhausted(_))),
+            "{beyond:?}"
+        );
+        instances.pop();
+        Instance::new(&engine, &pre, &blueprint).await.unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use castling_abi::Status;
 use tracing::warn;
-use wasmtime::Result;
+use wasmtime::{Error, Result};
 
 use super::guest::Guest;
 use crate::exchange::{Extent, Part};
@@ -55,11 +55,13 @@ impl Guest {
                 self.host_calls_left = left;
                 Ok(())
             }
-            None => {
-                let limit = self.limits.host_calls as usize;
-                Err(Reached::count("host_calls", limit).into())
-            }
+            None => Err(self.no_host_calls_left()),
         }
+    }
+
+    #[cold]
+    fn no_host_calls_left(&self) -> Error {
+        Reached::count("host_calls", self.limits.host_calls as usize).into()
     }
 
     /// Refuses a host call because of a limit, which the hook's failure will name.

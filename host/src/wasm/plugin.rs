@@ -42,7 +42,8 @@ pub enum HookError {
     /// The guest trapped: a panic, a limit, a bad pointer. The instance is gone.
     #[error("{0}")]
     Trapped(String),
-    /// All instances are busy, and none became free in time or too many calls wait for one.
+    /// All instances are busy, and none became free in time or too many calls wait for one; or other plugins have all that
+    /// there are in the worker.
     #[error("{0}")]
     Exhausted(String),
     /// It keeps trapping and is out of service for a while. Told once, when it is taken out.
