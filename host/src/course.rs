@@ -107,8 +107,7 @@ impl<'a> Course<'a> {
             body,
         }: Answer,
     ) -> Source {
-        self.exchange.reply.status = status;
-        self.exchange.reply.headers = headers;
+        self.exchange.replace_reply(status, headers);
         Source::Here(body)
     }
 

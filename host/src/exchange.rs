@@ -34,6 +34,8 @@ pub struct Exchange {
     pub computable: Option<Arc<[Arc<str>]>>,
     /// Bits of those whose computing has begun.
     pub computed: u64,
+    /// What each plugin has added, against its limits.
+    pub additions: Additions,
     /// What a hook has passed to `answer`; taken when it returns `Action::Answer`.
     pub answer: Option<Answer>,
     /// The chunk that a body hook is called for, and what goes on in its place.
@@ -98,6 +100,8 @@ pub struct Tally {
     pub tries: u32,
     pub body_bytes_sent: u64,
     pub body_bytes_received: u64,
+    /// Who is to blame that the response ended before its end; see [`crate::error::Error::culprit`].
+    pub cut_by: Option<&'static str>,
 }
 
 impl Exchange {
@@ -122,6 +126,7 @@ impl Exchange {
             vars: Vars::default(),
             computable: None,
             computed: 0,
+            additions: Additions::default(),
             answer: None,
             chunk: Bytes::new(),
             body_ends: false,
@@ -134,6 +139,7 @@ impl Exchange {
                 tries: 0,
                 body_bytes_sent: 0,
                 body_bytes_received: 0,
+                cut_by: None,
             },
             original: (Method::GET, ByteString::from_static("/"), None),
         })
@@ -167,6 +173,7 @@ impl Exchange {
         self.vars.clear();
         self.computable = None;
         self.computed = 0;
+        self.additions.clear();
         self.answer = None;
         self.chunk = Bytes::new();
         self.body_ends = false;
@@ -177,6 +184,7 @@ impl Exchange {
             tries: 0,
             body_bytes_sent: 0,
             body_bytes_received: 0,
+            cut_by: None,
         };
     }
 
@@ -191,6 +199,12 @@ impl Exchange {
         let names = self.computable.as_ref()?;
         let idx = names.iter().position(|computable| &**computable == name)?;
         (self.computed & (1 << idx) == 0).then_some(idx)
+    }
+
+    /// Another head in the place of the response's; nobody has added anything to it yet.
+    pub fn replace_reply(&mut self, status: StatusCode, headers: Headers) {
+        self.reply = ReplyHead { status, headers };
+        self.additions.forget(Part::ReplyHead);
     }
 
     /// `HTTP/1.0` or `HTTP/1.1`.
@@ -223,9 +237,6 @@ impl Exchange {
 #[derive(Debug, Default)]
 pub struct Vars(Vec<(ByteString, Bytes)>);
 
-/// A request may set this many variables; the next one is refused with `Status::Limit`.
-pub const MAX_VARS: usize = 64;
-
 impl Vars {
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.0
@@ -234,21 +245,98 @@ impl Vars {
             .map(|(_, value)| value)
     }
 
-    /// False when there are [`MAX_VARS`] others already.
-    pub fn set(&mut self, name: &str, value: Bytes) -> bool {
-        if let Some((_, slot)) = self.0.iter_mut().find(|(n, _)| &**n == name) {
-            *slot = value;
-            return true;
+    pub fn set(&mut self, name: &str, value: Bytes) {
+        match self.0.iter_mut().find(|(n, _)| &**n == name) {
+            Some((_, slot)) => *slot = value,
+            None => self.0.push((ByteString::from(name), value)),
         }
-        if self.0.len() == MAX_VARS {
-            return false;
-        }
-        self.0.push((ByteString::from(name), value));
-        true
     }
 
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// What each plugin has added to the exchange, less what it has taken away. Few plugins add anything, so a walk beats a
+/// hash.
+#[derive(Debug, Default)]
+pub struct Additions(Vec<(Arc<str>, [Added; 3])>);
+
+/// A part of the exchange that plugins add to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    RequestHead,
+    ReplyHead,
+    Variables,
+}
+
+/// So many fields or variables, with so many bytes of names and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub count: usize,
+    pub bytes: usize,
+}
+
+/// Negative where a plugin has taken away more than it has added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    pub count: i64,
+    pub bytes: i64,
+}
+
+impl Additions {
+    /// What a plugin has added to this part. The name must be its own: one that only reads the same is another's.
+    pub fn of(&mut self, plugin: &Arc<str>, part: Part) -> &mut Added {
+        let known = self
+            .0
+            .iter()
+            .position(|(name, _)| Arc::ptr_eq(name, plugin));
+        let idx = known.unwrap_or_else(|| {
+            self.0.push((Arc::clone(plugin), Default::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[idx].1[part as usize]
+    }
+
+    fn forget(&mut self, part: Part) {
+        for (_, added) in &mut self.0 {
+            added[part as usize] = Added::default();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Extent {
+    /// Of one field or variable.
+    pub fn of(name: &[u8], value: &[u8]) -> Self {
+        Self {
+            count: 1,
+            bytes: name.len() + value.len(),
+        }
+    }
+}
+
+impl std::iter::Sum for Extent {
+    fn sum<I: Iterator<Item = Self>>(extents: I) -> Self {
+        extents.fold(Self::default(), |sum, one| Self {
+            count: sum.count + one.count,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
+
+impl Added {
+    /// When `comes` is there in the place of `goes`.
+    #[must_use]
+    pub fn after(self, comes: Extent, goes: Extent) -> Self {
+        // Both are in memory, far below these types' range.
+        Self {
+            count: self.count + comes.count as i64 - goes.count as i64,
+            bytes: self.bytes + comes.bytes as i64 - goes.bytes as i64,
+        }
     }
 }
 
@@ -259,19 +347,25 @@ mod tests {
     #[test]
     fn a_variable_set_twice_has_its_last_value() {
         let mut vars = Vars::default();
-        assert!(vars.set("user", Bytes::from_static(b"a")));
-        assert!(vars.set("user", Bytes::from_static(b"b")));
+        vars.set("user", Bytes::from_static(b"a"));
+        vars.set("user", Bytes::from_static(b"b"));
         assert_eq!(vars.get("user").map(|v| &v[..]), Some(&b"b"[..]));
         assert_eq!(vars.get("other"), None);
     }
 
     #[test]
-    fn the_65th_variable_is_refused() {
-        let mut vars = Vars::default();
-        for i in 0..MAX_VARS {
-            assert!(vars.set(&format!("v{i}"), Bytes::new()));
-        }
-        assert!(!vars.set("one_more", Bytes::new()));
-        assert!(vars.set("v0", Bytes::new()));
+    fn additions_are_each_plugins_own() {
+        let [one, other]: [Arc<str>; 2] = [Arc::from("p"), Arc::from("p")];
+        let mut additions = Additions::default();
+        let added = additions.of(&one, Part::RequestHead);
+        *added = added.after(Extent::of(b"x-a", b"12"), Extent::default());
+        assert_eq!(*added, Added { count: 1, bytes: 5 });
+        assert_eq!(*additions.of(&one, Part::ReplyHead), Added::default());
+        assert_eq!(*additions.of(&other, Part::RequestHead), Added::default());
+        let added = additions.of(&one, Part::RequestHead);
+        *added = added.after(Extent::of(b"x-a", b""), Extent::of(b"x-a", b"12"));
+        assert_eq!(*added, Added { count: 1, bytes: 3 });
+        additions.forget(Part::RequestHead);
+        assert_eq!(*additions.of(&one, Part::RequestHead), Added::default());
     }
 }

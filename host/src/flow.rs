@@ -195,11 +195,13 @@ impl Flow<'_> {
                 Err(error) => error,
             };
             self.note(&error);
-            if error.client_is_gone() || self.begun {
-                // Nobody is there to tell, or the head is out and the only way to tell is to end too early.
-                if !self.begun {
-                    self.course.exchange.reply.status = reply::status(&error);
-                }
+            if self.begun {
+                // The head is out, and the only way to tell is to end too early.
+                self.course.exchange.tally.cut_by = Some(error.culprit());
+                return Fate::Close;
+            }
+            if error.client_is_gone() {
+                self.course.exchange.reply.status = reply::status(&error);
                 return Fate::Close;
             }
             self.wire.writer.clear();
@@ -250,6 +252,14 @@ impl Flow<'_> {
     fn note(&self, error: &Error) {
         let path = &*self.course.exchange.request.path;
         match error {
+            Error::Upstream { .. } | Error::Plugin { .. } if self.begun => {
+                let status = self.course.exchange.reply.status.as_u16();
+                let sent = self.course.exchange.tally.body_bytes_sent;
+                warn!(
+                    path,
+                    status, "response cut after {sent} bytes of its body: {error}"
+                );
+            }
             Error::Upstream { .. } => warn!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
@@ -389,10 +399,7 @@ impl Flow<'_> {
         }
         if form == BodyLength::Chunked {
             let end = self.wire.writer.small();
-            match self.course.exchange.trailers.len() {
-                0 => end.extend_from_slice(http1::LAST_CHUNK),
-                _ => http1::write_trailers(end, &self.course.exchange.trailers),
-            }
+            http1::write_trailers(end, &self.course.exchange.trailers);
         }
         body.finish();
         self.flush().await

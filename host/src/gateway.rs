@@ -55,7 +55,7 @@ impl Gateway {
         zones: BTreeMap<String, Arc<CounterZone>>,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
-        let engine = Engine::for_worker()
+        let engine = Engine::for_worker(config.workers.plugin_stack_bytes)
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
             plugins: BTreeMap::new(),
@@ -281,7 +281,7 @@ impl Parts {
             let mut plans = Vec::new();
             for route in config.routes.iter().filter(of_listener) {
                 let of_route = self.named(&route.plugins);
-                let plugins: Vec<Rc<Plugin>> = own.iter().chain(&of_route).map(Rc::clone).collect();
+                let plugins: Vec<Step> = own.iter().chain(&of_route).cloned().collect();
                 let upstream = route
                     .upstream
                     .as_ref()
@@ -300,7 +300,7 @@ impl Parts {
         routers
     }
 
-    fn check_route(&mut self, route: &config::Route, of_route: &[Rc<Plugin>], plan: &Plan) {
+    fn check_route(&mut self, route: &config::Route, of_route: &[Step], plan: &Plan) {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
         if route.upstream.is_none() && plan.content.is_empty() && all_loaded {
@@ -308,9 +308,9 @@ impl Parts {
                 "{place}: route {name}: expected `upstream` or a plugin with a `content` hook"
             ));
         }
-        for plugin in of_route
+        for Step { plugin, .. } in of_route
             .iter()
-            .filter(|plugin| plugin.implements(Hook::PostRead))
+            .filter(|step| step.plugin.implements(Hook::PostRead))
         {
             let plugin = &plugin.name;
             self.errors.push(format!(
@@ -342,11 +342,12 @@ impl Parts {
     }
 
     /// Those that could be loaded; the others' errors are told already.
-    fn named(&self, names: &[String]) -> Vec<Rc<Plugin>> {
-        names
-            .iter()
-            .filter_map(|name| self.plugins.get(name).map(Rc::clone))
-            .collect()
+    fn named(&self, uses: &[config::PluginUse]) -> Vec<Step> {
+        let step = |one: &config::PluginUse| {
+            let plugin = self.plugins.get(&one.name)?;
+            Some(Step::new(plugin, one.on_error))
+        };
+        uses.iter().filter_map(step).collect()
     }
 
     fn upstream_idx(&self, name: &str) -> Option<UpstreamIdx> {

@@ -1,6 +1,7 @@
 //! Lines in the gateway's log, with the plugin's name on them: `log::info!("{} tokens", tokens.len())`.
 //!
-//! What the gateway's `[log] level` leaves out is not written. The host bounds how much a plugin may log.
+//! What the gateway's `[log] level` leaves out is not written. Beyond the plugin's `limits.log_lines` a second, lines are
+//! dropped and counted; one that is longer than 4096 bytes is cut.
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use crate::{Result, error, host, wait};
 /// **Names** of headers are `&str`, `&HeaderName` or anything else that is text; their case does not matter.
 ///
 /// **Changes** can be made until an upstream is asked or the request is answered. One that the host refuses (a value
-/// with a line break in it, a path without its `/`) makes the hook fail when it returns, as if it had returned an
+/// with a line break in it, a path without its `/`, more headers than the plugin's `limits.headers`) makes the hook fail when it returns, as if it had returned an
 /// error that says so; nothing goes on unchanged unseen. To handle such a value instead, check it first:
 /// [`HeaderValue::new`].
 ///

@@ -39,6 +39,7 @@
 pub mod body;
 pub mod client;
 pub mod command;
+pub mod hostile;
 pub mod load;
 pub mod module;
 pub mod origin;

@@ -1,7 +1,8 @@
 //! One line a request: formats, variables, targets, reopening.
 
-use castling_tests::{Proxy, body, origin, until};
-use http::StatusCode;
+use castling_tests::body::Stuff;
+use castling_tests::{Proxy, body, origin, raw_origin, until};
+use http::{Response, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -122,10 +123,39 @@ fn every_end_of_a_request_has_its_line() {
 }
 
 #[test]
+fn a_response_that_was_cut_says_by_whom_and_the_log_says_why() {
+    let broken = raw_origin::closing("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    let config = config("format = \"$status $body_bytes_sent $cut_by\"");
+    let proxy = Proxy::with_config(&config).origin("app", broken).start();
+    let mut client = proxy.raw();
+    client.send("GET /cut HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.read_head().unwrap().starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.read_to_end().unwrap(), b"half");
+    assert_eq!(proxy.until_access_lines(1), ["200 4 upstream"]);
+    let warning = proxy.until_log_has("response cut after 4 bytes of its body: ");
+    let peer = proxy.origin("app").address().to_string();
+    for fact in ["WARN", "/cut", "200", "upstream app", &peer] {
+        assert!(warning.contains(fact), "no {fact:?} in {warning}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_response_has_cut_it() {
+    let endless = origin::serving(|_| async { Response::new(Stuff::noise().chunked(0, 1 << 40)) });
+    let config = config("format = \"$status $cut_by\"");
+    let proxy = Proxy::with_config(&config).origin("app", endless).start();
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.read_head().unwrap().starts_with("HTTP/1.1 200 "));
+    drop(client);
+    assert_eq!(proxy.until_access_lines(1), ["200 client"]);
+}
+
+#[test]
 fn a_client_that_leaves_is_499() {
     let config = config("format = \"$status $path\"");
     let proxy = Proxy::with_config(&config)
-        .origin("app", castling_tests::raw_origin::stalled())
+        .origin("app", raw_origin::stalled())
         .start();
     let mut client = proxy.raw();
     client.send("GET /left HTTP/1.1\r\nHost: a\r\n\r\n");

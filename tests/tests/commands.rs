@@ -38,6 +38,33 @@ fn check_tells_what_would_run_and_binds_nothing() {
 }
 
 #[test]
+fn check_writes_nothing() {
+    let config = format!(
+        "[master]\nmodule_store = \"modules\"\n{}",
+        TWO_ROUTES.replace("\n    ", "\n")
+    );
+    let setup = Proxy::with_config(&config).origin("app", origin::text("hello"));
+    let (dir, path) = setup.written();
+    castling("check", &path, &[]).expect_success();
+    let mut files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["castling.toml"]);
+    // What would keep the gateway from writing its logs is told all the same.
+    let moved = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("/access.log", "/none/access.log");
+    std::fs::write(&path, moved).unwrap();
+    let said = castling("check", &path, &[]).expect_refusal().stderr;
+    assert!(
+        said.contains("access_log.file: ") && said.contains("there is no folder "),
+        "{said}"
+    );
+}
+
+#[test]
 fn reload_tells_which_generation_serves() {
     let proxy = Proxy::with_config(TWO_ROUTES)
         .origin("app", origin::text("hello"))

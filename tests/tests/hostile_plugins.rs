@@ -3,42 +3,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use castling_tests::origin::Origin;
+use castling_tests::hostile::{hostile, hostile_before};
 use castling_tests::{Proxy, RawClient, module, origin, raw_origin, until};
 use http::StatusCode;
-
-/// A gateway with the hostile plugin, with these lines in its table; the origin answers "hello".
-#[track_caller]
-fn hostile(more: &str) -> Proxy {
-    hostile_before(origin::text("hello"), more)
-}
-
-/// The same before another origin.
-#[track_caller]
-fn hostile_before(app: Origin, more: &str) -> Proxy {
-    let config = r#"
-        [workers]
-        count = 1
-
-        [plugins.hostile]
-        wasm = "{guests}/hostile.wasm"
-        MORE
-
-        [listeners.web]
-        bind = "{listen}"
-
-        [upstreams.app]
-        peers = ["{app}"]
-        balance = { plugin = "hostile" }
-
-        [[routes]]
-        plugins = ["hostile"]
-        upstream = "app"
-    "#;
-    Proxy::with_config(&config.replace("MORE", more))
-        .origin("app", app)
-        .start()
-}
 
 #[test]
 fn a_panic_costs_its_request_and_is_told_with_message_place_and_backtrace() {

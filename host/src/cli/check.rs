@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use tokio::task::LocalSet;
 
-use crate::config;
+use crate::config::{self, AccessLogTarget, Config};
 use crate::gateway::Gateway;
+use crate::log;
 use crate::process;
 use crate::wasm::Module;
 
@@ -22,10 +23,24 @@ pub(super) fn check(config_path: &Path) -> Outcome {
     Ok(())
 }
 
-/// Does what a new generation does, but for binding ports and starting workers.
+/// Does what a new generation does, but for binding ports, starting workers and writing files: it may be another user who
+/// checks.
 async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
-    let config = config::load(config_path).map_err(control::lines)?;
-    let modules = process::modules(&config).await?;
+    let mut config = config::load(config_path).map_err(control::lines)?;
+    let mut errors = log::check(&config.log, &config.access_log);
+    config.access_log.target = AccessLogTarget::Off;
+    match build(config).await {
+        Ok(gateway) if errors.is_empty() => Ok(gateway.describe()),
+        Ok(_) => Err(errors),
+        Err(others) => {
+            errors.extend(others);
+            Err(errors)
+        }
+    }
+}
+
+async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
+    let modules = process::modules_for_check(&config).await?;
     let mut opened = Vec::new();
     for (plugin, module) in modules {
         let artefact = module.artefact.try_clone().map_err(control::lines)?;
@@ -36,6 +51,5 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
         });
     }
     let zones = process::zones(&config, None)?;
-    let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
-    Ok(gateway.describe())
+    Gateway::build(Rc::new(config), opened, zones).await
 }

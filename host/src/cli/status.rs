@@ -75,6 +75,7 @@ fn text(status: &MasterStatus) -> String {
         "calls",
         "failures",
         "traps",
+        "exhausted",
         "service",
         "hooks",
     ]);
@@ -86,6 +87,7 @@ fn text(status: &MasterStatus) -> String {
             plugin.calls.to_string(),
             plugin.failures.to_string(),
             plugin.traps.to_string(),
+            plugin.exhausted.to_string(),
             plugin.state.clone(),
             plugin.hooks.join(" "),
         ]);

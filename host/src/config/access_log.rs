@@ -81,7 +81,7 @@ fn json() -> AccessLogFormat {
     )
 }
 
-const JSON_FIELDS: [(&str, &str); 16] = [
+const JSON_FIELDS: [(&str, &str); 17] = [
     ("time", "$time_iso8601"),
     ("client_address", "$client_address"),
     ("method", "$method"),
@@ -91,6 +91,7 @@ const JSON_FIELDS: [(&str, &str); 16] = [
     ("protocol", "$protocol"),
     ("status", "$status"),
     ("body_bytes_sent", "$body_bytes_sent"),
+    ("cut_by", "$cut_by"),
     ("duration", "$duration"),
     ("upstream", "$upstream"),
     ("peer", "$peer"),

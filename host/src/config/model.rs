@@ -45,6 +45,9 @@ pub struct Workers {
     /// How long an old generation may finish its requests after a reload or a graceful stop; what is left then is
     /// closed. Default 30 s (nginx `worker_shutdown_timeout`).
     pub drain_timeout: Duration,
+    /// Deepest stack of a guest's calls, bytes; beyond it the hook is ended. 64 KiB to 8 MiB. Default 512 KiB. Each
+    /// instance has one (address space; only what was used is memory).
+    pub plugin_stack_bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,6 +171,16 @@ pub enum OnError {
     Skip,
 }
 
+/// A plugin in the list of a listener or a route, each at most once in a list. In the file: `"NAME"` or
+/// `{ name = "NAME", on_error = "skip" }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginUse {
+    pub name: String,
+    /// In the place of the plugin's own, for its hooks in this list. `balance` and `peer_done` are the upstream's and
+    /// keep the plugin's.
+    pub on_error: Option<OnError>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginLimits {
     /// Linear memory of one instance, bytes. 64 KiB to 64 MiB. Default 16 MiB.
@@ -177,13 +190,35 @@ pub struct PluginLimits {
     /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long as its
     /// request takes, the response's way to a slow client included.
     pub instances: usize,
-    /// A body that `read_body` or a call out may hold at once, bytes. 1 KiB to 64 MiB. Default 1 MiB.
+    /// A body that `read_body`, a call out, an answer of its own or a chunk in the place of another may hold at once,
+    /// bytes. 1 KiB to 64 MiB. Default 1 MiB.
     pub body_bytes: usize,
     /// Calls out during one request. 0 to 1000. Default 32.
     pub calls: u32,
     /// An instance is replaced after so many calls of its hooks; 0 never. Default 1000000. It is also replaced when it
     /// has grown to three quarters of `memory`.
     pub instance_calls: u64,
+    /// Calls that may wait at once in one worker when all `instances` are busy; beyond it one fails at once. 0 to 100000.
+    /// Default 1000.
+    pub instance_queue: usize,
+    /// How long each of them waits. 1 ms to 60 s. Default 1 s.
+    pub instance_wait: Duration,
+    /// Elements of an instance's table: functions whose address the plugin takes. 1 to 100000. Default 10000.
+    pub table_elements: usize,
+    /// Host calls of one hook call. 100 to 1 000 000 000. Default 100000.
+    pub host_calls: u32,
+    /// Lines a second that it may write into the log, in one worker; the rest is dropped and counted. 1 to 1000000.
+    /// Default 1000. As many again for the gateway's lines about its failures.
+    pub log_lines: u32,
+    /// Header fields that it may add to one head, less those it has taken away. 1 to 10000. Default 128.
+    pub headers: usize,
+    /// Bytes of their names and values. 256 to 1 MiB. Default 64 KiB. No path, query or host that it sets is longer
+    /// either.
+    pub header_bytes: usize,
+    /// Variables that it may set in one request. 1 to 10000. Default 64.
+    pub variables: usize,
+    /// Bytes of their names and values. 256 to 1 MiB. Default 64 KiB.
+    pub variable_bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -193,7 +228,7 @@ pub struct Listener {
     /// Connections the kernel queues for each worker's socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
     pub backlog: u32,
     /// Run for every route of the listener, before the route's own.
-    pub plugins: Vec<String>,
+    pub plugins: Vec<PluginUse>,
     /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
     /// `large_client_header_buffers`).
     pub max_head_bytes: usize,
@@ -295,7 +330,7 @@ pub struct Route {
     /// All must match. Names in lower case.
     pub headers: Vec<HeaderMatch>,
     /// In the order of the config; their response hooks run in the reverse order.
-    pub plugins: Vec<String>,
+    pub plugins: Vec<PluginUse>,
     /// None: a plugin's `content` hook answers.
     pub upstream: Option<String>,
     /// `FILE:LINE:COLUMN` of the route's table.
@@ -327,3 +362,6 @@ pub enum HeaderTest {
 
 /// The most that `limits.memory` may say: each instance reserves address space for it in the pool.
 pub const MAX_PLUGIN_MEMORY_BYTES: usize = 64 << 20;
+
+/// The most that `limits.table` may say, likewise.
+pub const MAX_PLUGIN_TABLE_ELEMENTS: usize = 100_000;

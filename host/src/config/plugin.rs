@@ -11,7 +11,8 @@ use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
 use super::{
-    Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits, Quarantine,
+    Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, OnError, Plugin,
+    PluginLimits, PluginUse, Quarantine,
 };
 
 pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
@@ -42,6 +43,44 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named
     };
     table.finish();
     plugin
+}
+
+/// The list of a listener or a route. A plugin that is listed twice is refused.
+pub(super) fn uses(list: Value<'_>, plugins: &Named<'_>) -> Option<Vec<PluginUse>> {
+    let items = list.list(|item| Some((item, plugin_use(item, plugins)?)))?;
+    let mut uses: Vec<PluginUse> = Vec::with_capacity(items.len());
+    for (item, one) in items {
+        match uses.iter().any(|earlier| earlier.name == one.name) {
+            true => drop(item.refuse::<()>(format_args!(
+                "plugin \"{}\" is already in the list",
+                one.name
+            ))),
+            false => uses.push(one),
+        }
+    }
+    Some(uses)
+}
+
+fn plugin_use(value: Value<'_>, plugins: &Named<'_>) -> Option<PluginUse> {
+    if let NodeKind::Text(_) = value.kind() {
+        return Some(PluginUse {
+            name: plugins.reference(value)?,
+            on_error: None,
+        });
+    }
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("the name of a plugin or { name = \"NAME\", on_error = \"skip\" }");
+    };
+    let mut table = value.table()?;
+    let name = table.required("name", "the name of a plugin", |name| {
+        plugins.reference(name)
+    });
+    let on_error = table.optional("on_error", |value| value.choice(&ON_ERROR));
+    table.finish();
+    Some(PluginUse {
+        name: name?,
+        on_error,
+    })
 }
 
 /// The place for `key_path` of the plugin's config, or of the nearest thing around it.
@@ -131,6 +170,33 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         calls: table.or("calls", DEFAULT_LIMITS.calls, |value| {
             value.integer(0..=1000)
         }),
+        instance_queue: table.or("instance_queue", DEFAULT_LIMITS.instance_queue, |value| {
+            value.integer(0..=100_000)
+        }),
+        instance_wait: table.or("instance_wait", DEFAULT_LIMITS.instance_wait, |value| {
+            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
+        }),
+        table_elements: table.or("table", DEFAULT_LIMITS.table_elements, |value| {
+            value.integer(1..=MAX_PLUGIN_TABLE_ELEMENTS as u64)
+        }),
+        host_calls: table.or("host_calls", DEFAULT_LIMITS.host_calls, |value| {
+            value.integer(100..=1_000_000_000)
+        }),
+        log_lines: table.or("log_lines", DEFAULT_LIMITS.log_lines, |value| {
+            value.integer(1..=1_000_000)
+        }),
+        headers: table.or("headers", DEFAULT_LIMITS.headers, |value| {
+            value.integer(1..=10_000)
+        }),
+        header_bytes: table.or("header_bytes", DEFAULT_LIMITS.header_bytes, |value| {
+            value.size(256..=1 << 20)
+        }),
+        variables: table.or("variables", DEFAULT_LIMITS.variables, |value| {
+            value.integer(1..=10_000)
+        }),
+        variable_bytes: table.or("variable_bytes", DEFAULT_LIMITS.variable_bytes, |value| {
+            value.size(256..=1 << 20)
+        }),
     };
     table.finish();
     limits
@@ -206,6 +272,12 @@ fn json(
     }
 }
 
+impl Default for PluginLimits {
+    fn default() -> Self {
+        DEFAULT_LIMITS
+    }
+}
+
 const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     memory_bytes: 16 << 20,
     cpu: Duration::from_millis(50),
@@ -213,6 +285,15 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     body_bytes: 1 << 20,
     calls: 32,
     instance_calls: 1_000_000,
+    instance_queue: 1000,
+    instance_wait: Duration::from_secs(1),
+    table_elements: 10_000,
+    host_calls: 100_000,
+    log_lines: 1000,
+    headers: 128,
+    header_bytes: 64 << 10,
+    variables: 64,
+    variable_bytes: 64 << 10,
 };
 
 const DEFAULT_QUARANTINE: Quarantine = Quarantine {

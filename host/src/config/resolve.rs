@@ -153,12 +153,16 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     let mut workers = Workers {
         count: 0,
         drain_timeout: Duration::from_secs(30),
+        plugin_stack_bytes: 512 << 10,
     };
     if let Some(mut table) = table {
         workers = Workers {
             count: table.or("count", workers.count, worker_count),
             drain_timeout: table.or("drain_timeout", workers.drain_timeout, |value| {
                 value.duration(TIMEOUT)
+            }),
+            plugin_stack_bytes: table.or("plugin_stack", workers.plugin_stack_bytes, |value| {
+                value.size(64 << 10..=8 << 20)
             }),
         };
         table.finish();
@@ -234,9 +238,7 @@ fn listener(
     let listener = Listener {
         bind: bind.unwrap_or(NOWHERE),
         backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
-        plugins: table.or("plugins", Vec::new(), |value| {
-            value.set(|name| plugins.reference(name))
-        }),
+        plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
         max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
         max_connections: table.or("max_connections", 16384, |value| {

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::names::{NAME_RULE, is_name};
+use super::plugin;
 use super::resolve::Sections;
 use super::source::Place;
 use super::table::{Table, Value};
@@ -36,7 +37,7 @@ fn route(mut table: Table<'_>, sections: &Sections<'_>, names: &mut Vec<(String,
         methods: table.or("methods", Vec::new(), |value| value.set(method)),
         headers: table.or("headers", Vec::new(), headers),
         plugins: table.or("plugins", Vec::new(), |value| {
-            value.set(|name| sections.plugins.reference(name))
+            plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
         place: table.place_text(),
@@ -106,6 +107,13 @@ fn path(value: Value<'_>) -> Option<String> {
             .split('/')
             .skip(1)
             .all(|segment| !matches!(segment, "" | "." | ".."));
+    if text.contains('*') {
+        // Taken as it stands it would match next to nothing, which nobody means.
+        return value.refuse(format_args!(
+            "path {text:?}: * is no wildcard here: a path is a prefix of whole segments, \"/api\" matches \"/api/x\" \
+             (%2A means the character)"
+        ));
+    }
     if text.starts_with('/') && visible && normal {
         return Some(inner.to_owned());
     }

@@ -105,6 +105,16 @@ impl UpstreamError {
 }
 
 impl Error {
+    /// Who is to blame, for the access log: `client`, `upstream`, `plugin` or `gateway`.
+    pub fn culprit(&self) -> &'static str {
+        match self {
+            Self::Client(_) | Self::BadPath | Self::Trace => "client",
+            Self::Upstream { .. } => "upstream",
+            Self::Plugin { .. } => "plugin",
+            Self::NoRoute | Self::TooManyReroutes(_) => "gateway",
+        }
+    }
+
     /// The client hung up (nginx's 499): nobody is left to answer.
     pub fn client_is_gone(&self) -> bool {
         matches!(

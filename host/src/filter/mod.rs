@@ -28,8 +28,7 @@ pub async fn head(
                 headers,
                 body,
             }) => {
-                exchange.reply.status = status;
-                exchange.reply.headers = headers;
+                exchange.replace_reply(status, headers);
                 replaced = Some(body);
             }
         }

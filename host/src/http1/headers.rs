@@ -18,6 +18,7 @@ impl Headers {
         Self(Vec::with_capacity(fields))
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()
     }

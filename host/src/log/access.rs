@@ -42,8 +42,7 @@ const FULL_BYTES: usize = 64 * 1024;
 impl AccessLog {
     /// `None` when it is off. The error is a line for a person.
     pub fn open(config: &config::AccessLog) -> Result<Option<Rc<Self>>, String> {
-        let format =
-            Format::parse(&config.format).map_err(|e| format!("access_log.format: {e}"))?;
+        let format = Format::parse(&config.format).map_err(super::format_error)?;
         let target = match &config.target {
             AccessLogTarget::Off => return Ok(None),
             AccessLogTarget::Stdout => Target::Stdout,

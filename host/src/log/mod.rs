@@ -13,7 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub use access::AccessLog;
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::config::{self, AccessLogTarget, Log, LogFormat, LogLevel};
+use format::Format;
 
 /// Starts the log of this process. A second call changes nothing.
 pub fn init(config: &Log) -> io::Result<()> {
@@ -48,6 +49,37 @@ pub fn init(config: &Log) -> io::Result<()> {
     };
     std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
     Ok(())
+}
+
+/// What would keep the logs from being written, as far as it can be told without opening a file.
+pub fn check(log: &Log, access_log: &config::AccessLog) -> Vec<String> {
+    let mut errors = Vec::new();
+    errors.extend(Format::parse(&access_log.format).err().map(format_error));
+    let access_file = match &access_log.target {
+        AccessLogTarget::File(path) => Some(("access_log.file", path)),
+        AccessLogTarget::Off | AccessLogTarget::Stdout => None,
+    };
+    let files = [
+        log.file.as_ref().map(|path| ("log.file", path)),
+        access_file,
+    ];
+    for (key, path) in files.into_iter().flatten() {
+        let folder = path.parent().unwrap_or(path);
+        if path.is_dir() {
+            errors.push(format!("{key}: {}: it is a folder", path.display()));
+        } else if !folder.is_dir() {
+            errors.push(format!(
+                "{key}: {}: there is no folder {}",
+                path.display(),
+                folder.display()
+            ));
+        }
+    }
+    errors
+}
+
+fn format_error(error: String) -> String {
+    format!("access_log.format: {error}")
 }
 
 /// Opens the log's file anew, after it was renamed (nginx: USR1). A file that cannot be opened leaves the old one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
-use crate::wasm::{Plugin, Step};
+use crate::wasm::Step;
 
 #[derive(Default)]
 pub struct Plan {
@@ -48,18 +48,16 @@ impl Plan {
     pub fn new(
         route: Option<Arc<str>>,
         upstream: Option<UpstreamIdx>,
-        plugins: &[Rc<Plugin>],
+        plugins: &[Step],
         is_logged: impl Fn(&str) -> bool,
     ) -> Self {
         let (computable, variables): (Vec<Arc<str>>, Vec<Computed>) = plugins
             .iter()
-            .flat_map(|plugin| {
-                let names = plugin.manifest.variables.iter().zip(0..);
+            .flat_map(|step| {
+                let names = step.plugin.manifest.variables.iter().zip(0..);
                 names.map(|(name, idx)| {
                     let computed = Computed {
-                        step: Step {
-                            plugin: Rc::clone(plugin),
-                        },
+                        step: step.clone(),
                         idx,
                         is_logged: is_logged(name),
                     };
@@ -89,7 +87,7 @@ impl Plan {
         }
     }
 
-    /// `access: token-auth; response_headers: headers, substitute`.
+    /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.
     pub fn describe(&self) -> String {
         let lists: [(Hook, &[Step]); 8] = [
             (Hook::Rewrite, &self.rewrite),
@@ -105,7 +103,7 @@ impl Plan {
             .iter()
             .filter(|(_, steps)| !steps.is_empty())
             .map(|(hook, steps)| {
-                let names: Vec<&str> = steps.iter().map(|step| &*step.plugin.name).collect();
+                let names: Vec<String> = steps.iter().map(Step::describe).collect();
                 format!("{}: {}", hook.name(), names.join(", "))
             })
             .collect();

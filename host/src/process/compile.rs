@@ -40,13 +40,44 @@ const ANSWER_LIMIT_BYTES: u64 = 1024 * 1024;
 /// that several plugins use is compiled once. Fails with a line for each plugin that cannot be had.
 pub async fn modules(config: &Config) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
     let folder = &config.master.module_store;
-    let store = ModuleStore::open(folder)
-        .map_err(|e| vec![format!("module store {}: {e}", folder.display())])?;
+    let store = ModuleStore::open(folder).map_err(|e| store_error(folder, &e))?;
+    obtain_all(config, None, &store).await
+}
+
+/// The same for who only looks: the gateway's store is read, where it may be, and nothing is added to it; what it does
+/// not hold is compiled into a folder that is gone when this returns.
+pub async fn modules_for_check(
+    config: &Config,
+) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
+    let folder = &config.master.module_store;
+    let known = ModuleStore::open_existing(folder).map_err(|e| store_error(folder, &e))?;
+    let own = tempfile::Builder::new()
+        .prefix("castling-check-")
+        .tempdir()
+        .map_err(|e| vec![format!("a temporary folder cannot be made: {e}")])?;
+    let store = ModuleStore::open(own.path()).map_err(|e| store_error(own.path(), &e))?;
+    obtain_all(config, known.as_ref(), &store).await
+}
+
+fn store_error(folder: &Path, error: &std::io::Error) -> Vec<String> {
+    vec![format!("module store {}: {error}", folder.display())]
+}
+
+/// From `known` or `store`; what neither holds is compiled into `store`.
+async fn obtain_all(
+    config: &Config,
+    known: Option<&ModuleStore>,
+    store: &ModuleStore,
+) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
     let (jobs, mut errors) = jobs(&config.plugins);
     let results: Vec<_> = futures_util::stream::iter(jobs)
-        .map(|(key, job)| {
-            let store = &store;
-            async move { (job.plugins, obtain(store, &key, &job.wasm).await) }
+        .map(|(key, job)| async move {
+            let known = known.and_then(|known| known.find(&key));
+            let module = match known {
+                Some(module) => Ok(module),
+                None => obtain(store, &key, &job.wasm).await,
+            };
+            (job.plugins, module)
         })
         .buffer_unordered(HELPERS)
         .collect()

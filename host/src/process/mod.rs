@@ -19,7 +19,7 @@ mod worker;
 mod worker_process;
 mod zones;
 
-pub use compile::{modules, read_module, run_helper};
+pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::run as run_master;
 pub use report::MasterStatus;

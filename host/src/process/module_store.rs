@@ -76,6 +76,24 @@ impl ModuleStore {
         })
     }
 
+    /// As [`Self::open`], but creates nothing: `None` when the folder is not there, or is another user's, whose entries
+    /// are not to be trusted.
+    pub fn open_existing(folder: &Path) -> io::Result<Option<Self>> {
+        let metadata = match fs::metadata(folder) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Ok(None);
+        }
+        check_owner(&metadata)?;
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+        }))
+    }
+
     /// The entry, marked as used now; `None` when it is missing or incomplete.
     pub fn find(&self, key: &ModuleKey) -> Option<StoredModule> {
         let head = fs::read(self.head_path(key)).ok()?;
@@ -243,6 +261,17 @@ mod tests {
         let error = ModuleStore::open(folder.path()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("mode 770"), "{error}");
+    }
+
+    #[test]
+    fn who_only_looks_creates_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("a");
+        assert!(ModuleStore::open_existing(&missing).unwrap().is_none());
+        assert!(!missing.exists());
+        assert!(ModuleStore::open_existing(folder.path()).unwrap().is_some());
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o770)).unwrap();
+        ModuleStore::open_existing(folder.path()).unwrap_err();
     }
 
     #[test]

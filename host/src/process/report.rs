@@ -154,6 +154,7 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
                 known.calls += plugin.calls;
                 known.failures += plugin.failures;
                 known.traps += plugin.traps;
+                known.exhausted += plugin.exhausted;
                 if plugin.state != "in" {
                     known.state = plugin.state;
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::config::MAX_PLUGIN_MEMORY_BYTES;
+use crate::config::{MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
@@ -21,18 +21,25 @@ pub const TICK: Duration = Duration::from_millis(1);
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
-const MAX_INSTANCES: u32 = 4096;
+pub(super) const MAX_INSTANCES: u32 = 4096;
+
+/// Host calls run on the guest's stack: they have this much, however deep the guest is.
+const HOST_STACK_BYTES: usize = 512 * 1024;
 
 impl Engine {
-    /// Reserves the address space of the instance pool and starts the clock thread.
-    pub fn for_worker() -> wasmtime::Result<Self> {
+    /// Reserves the address space of the instance pool and starts the clock thread. `plugin_stack_bytes` is how deep a
+    /// guest's calls may go; compiled code does not depend on it.
+    pub fn for_worker(plugin_stack_bytes: usize) -> wasmtime::Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(MAX_INSTANCES);
         pool.total_memories(MAX_INSTANCES);
         pool.total_tables(MAX_INSTANCES);
         pool.total_stacks(MAX_INSTANCES);
         pool.max_memory_size(MAX_PLUGIN_MEMORY_BYTES);
+        pool.table_elements(MAX_PLUGIN_TABLE_ELEMENTS);
         let mut config = settings();
+        config.max_wasm_stack(plugin_stack_bytes);
+        config.async_stack_size(plugin_stack_bytes + HOST_STACK_BYTES);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config)?;
         let ticker = Ticker::start(wasmtime.clone());
@@ -55,13 +62,10 @@ impl Engine {
     }
 }
 
-/// What compiled code depends on; the pool is not part of it.
+/// What compiled code depends on; pool and stacks are not part of it.
 pub(super) fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // A fiber's stack is this plus what wasmtime itself asks for.
-    config.max_wasm_stack(512 * 1024);
-    config.async_stack_size(1024 * 1024);
     // Deep enough for the way from a hook to its panic, short enough for a log line.
     config.wasm_backtrace_max_frames(NonZeroUsize::new(16));
     config.wasm_multi_memory(false);
@@ -131,5 +135,26 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         self.thread.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    use super::*;
+
+    #[test]
+    fn compiled_code_fits_every_pool_and_stack() {
+        let fingerprint = |engine: &wasmtime::Engine| {
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let compiler = wasmtime::Engine::new(&settings()).unwrap();
+        for stack_bytes in [64 << 10, 512 << 10, 8 << 20] {
+            let worker = Engine::for_worker(stack_bytes).unwrap();
+            assert_eq!(fingerprint(&worker.wasmtime), fingerprint(&compiler));
+        }
     }
 }

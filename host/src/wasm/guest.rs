@@ -10,6 +10,8 @@ use castling_abi::Hook;
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::demand::{CallResponse, Hatch};
+use super::limit::{LineBudget, Reached};
+use crate::config::PluginLimits;
 use crate::exchange::Exchange;
 use crate::zone::CounterZone;
 
@@ -46,6 +48,13 @@ pub(super) struct Guest {
     pub(super) bodies: [Option<Bytes>; 2],
     /// What came of its last calls out.
     pub(super) calls: Vec<Result<CallResponse, String>>,
+    pub(super) limits: Arc<PluginLimits>,
+    /// Of all instances of the plugin in this worker.
+    pub(super) log_lines: Arc<LineBudget>,
+    /// How many host calls the hook may still make.
+    pub(super) host_calls_left: u32,
+    /// The limit that a host call was refused for last, in this call of a hook.
+    pub(super) reached: Option<Reached>,
 }
 
 /// Granted zones by name. A plugin has one or two.
@@ -64,16 +73,15 @@ impl CpuBudget {
     }
 }
 
-/// Keeps an instance within its memory. Growth beyond it fails in the guest as an allocation does, which Rust answers
-/// with an abort; `denied` tells that trap from others.
+/// Keeps an instance within its memory and its table. Growth beyond it fails in the guest as an allocation does, which
+/// Rust answers with an abort; `denied` tells that trap from others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryLimit {
     pub(super) bytes: usize,
-    pub(super) denied: bool,
+    pub(super) table_elements: usize,
+    /// In this call.
+    pub(super) denied: Option<Reached>,
 }
-
-/// Elements of a guest's table; functions whose address a plugin takes.
-const MAX_TABLE_ELEMENTS: usize = 20_000;
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(
@@ -82,9 +90,7 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool> {
-        let allowed = desired <= self.bytes;
-        self.denied |= !allowed;
-        Ok(allowed)
+        Ok(self.admits(desired, Reached::bytes("memory", self.bytes)))
     }
 
     fn table_growing(
@@ -93,18 +99,30 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool> {
-        Ok(desired <= MAX_TABLE_ELEMENTS)
+        Ok(self.admits(desired, Reached::count("table", self.table_elements)))
     }
 }
 
-/// The guest's memory and the host's data, borrowed for one host call.
+impl MemoryLimit {
+    fn admits(&mut self, desired: usize, limit: Reached) -> bool {
+        let admitted = desired as u64 <= limit.value;
+        if !admitted {
+            self.denied = Some(limit);
+        }
+        admitted
+    }
+}
+
+/// The guest's memory and the host's data, borrowed for one host call, which it counts.
 pub(super) fn split<'a>(
     caller: &'a mut Caller<'_, Guest>,
 ) -> Result<(&'a mut [u8], &'a mut Guest)> {
     let Some(memory) = caller.data().memory else {
         bail!("a host call before the instance was ready")
     };
-    Ok(memory.data_and_store_mut(caller))
+    let (memory, guest) = memory.data_and_store_mut(caller);
+    guest.count_host_call()?;
+    Ok((memory, guest))
 }
 
 /// The bytes that the guest names. Outside of its memory: a trap.
@@ -138,13 +156,17 @@ pub(super) fn hand_out(memory: &mut [u8], out: u32, capacity: u32, value: &[u8])
 
 /// Text for a log line or an error, as far as it is UTF-8 and at most [`MAX_TEXT_BYTES`].
 pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
-    let bytes = bytes(memory, ptr, len)?;
+    Ok(cut_text(bytes(memory, ptr, len)?))
+}
+
+/// The same of bytes that were checked.
+pub(super) fn cut_text(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
     let mut text = String::from_utf8_lossy(cut).into_owned();
     if cut.len() < bytes.len() {
         text.push_str(" [cut]");
     }
-    Ok(text)
+    text
 }
 
 /// Longest text that a guest's log line, error or panic message brings into the log.

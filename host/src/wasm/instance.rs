@@ -8,12 +8,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, format_err};
+use wasmtime::{
+    Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, TypedFunc, UpdateDeadline, bail,
+    format_err,
+};
 
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, TICK};
+use super::engine::{Engine, MAX_INSTANCES, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
+use super::limit::LineBudget;
 use super::plugin::{HookError, PinnedInstances};
+use crate::config::PluginLimits;
 use crate::exchange::Exchange;
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
@@ -49,6 +54,8 @@ pub(super) struct Blueprint {
     pub(super) hooks: Vec<Hook>,
     /// It keeps state for each request.
     pub(super) state: bool,
+    pub(super) limits: Arc<PluginLimits>,
+    pub(super) log_lines: Arc<LineBudget>,
 }
 
 impl Instance {
@@ -59,21 +66,16 @@ impl Instance {
         blueprint: &Blueprint,
     ) -> Result<Box<Self>, HookError> {
         let mut store = new_store(engine, blueprint);
-        let (mut instance, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
+        let (hooks, state_reset, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
             .await
-            .map(|(hooks, state_reset, configure)| {
-                (
-                    Box::new(Self {
-                        store,
-                        hooks,
-                        state_reset,
-                        suspended: false,
-                        calls: 0,
-                    }),
-                    configure,
-                )
-            })
-            .map_err(|e| HookError::Trapped(format!("it cannot be instantiated: {e:#}")))?;
+            .map_err(|error| not_instantiated(&mut store, &error))?;
+        let mut instance = Box::new(Self {
+            store,
+            hooks,
+            state_reset,
+            suspended: false,
+            calls: 0,
+        });
         engine.guest_runs();
         instance.begin_call(None);
         let result = configure.call_async(&mut instance.store, ()).await;
@@ -173,8 +175,13 @@ impl Instance {
 
     /// The error that the guest has passed to `fail` before it returned `raw`.
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
-        let said = self.store.data_mut().failure.take();
-        HookError::Failed(said.unwrap_or_else(|| format!("it returned {raw} without saying why")))
+        let guest = self.store.data_mut();
+        let said = guest.failure.take();
+        let said = said.unwrap_or_else(|| format!("it returned {raw} without saying why"));
+        HookError::Failed(match guest.reached.take() {
+            Some(reached) => format!("{said} ({reached})"),
+            None => said,
+        })
     }
 
     /// A call was dropped in its middle: the guest's stack is unwound, its memory is as it was then.
@@ -202,15 +209,15 @@ impl Instance {
         guest.bodies = [None, None];
         guest.calls.clear();
         guest.cpu.used_ticks = 0;
+        guest.host_calls_left = guest.limits.host_calls;
+        guest.reached = None;
+        guest.memory_limit.denied = None;
         self.store.set_epoch_deadline(1);
     }
 
     fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
         self.suspended = false;
-        result.map_err(|trap| {
-            let guest = self.store.data_mut();
-            HookError::Trapped(trap_reason(guest, &trap))
-        })
+        result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
     }
 }
 
@@ -228,7 +235,8 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             panic: None,
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
-                denied: false,
+                table_elements: blueprint.limits.table_elements,
+                denied: None,
             },
             hatch: Hatch::default(),
             upstreams: Arc::clone(&blueprint.upstreams),
@@ -238,6 +246,10 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             calls_limit: blueprint.calls_limit,
             bodies: [None, None],
             calls: Vec::new(),
+            limits: Arc::clone(&blueprint.limits),
+            log_lines: Arc::clone(&blueprint.log_lines),
+            host_calls_left: blueprint.limits.host_calls,
+            reached: None,
             cpu: CpuBudget {
                 limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
                 used_ticks: 0,
@@ -263,8 +275,20 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
     store
 }
 
+fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return HookError::Exhausted(format!(
+            "all {MAX_INSTANCES} instances that a worker has for its plugins are in use"
+        ));
+    }
+    let why = trap_reason(store, error);
+    HookError::Trapped(format!("it cannot be instantiated: {why}"))
+}
+
 /// One line and the guest's backtrace: which limit or panic it was, where it can be told.
-fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
+fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
+    let stack_bytes = store.engine().get_max_wasm_stack();
+    let guest = store.data_mut();
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
         .map(|b| format!("\n{b}"))
@@ -275,16 +299,15 @@ fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
             "limits.cpu of {} ms reached",
             guest.cpu.limit_ticks * TICK.as_millis() as u64
         )
-    } else if mem::take(&mut guest.memory_limit.denied) {
+    } else if let Some(denied) = guest.memory_limit.denied.take() {
         let panic = guest
             .panic
             .take()
             .map(|p| format!(" ({p})"))
             .unwrap_or_default();
-        format!(
-            "limits.memory of {} bytes reached{panic}",
-            guest.memory_limit.bytes
-        )
+        format!("{denied}{panic}")
+    } else if let Some(Trap::StackOverflow) = trap.downcast_ref() {
+        format!("workers.plugin_stack of {stack_bytes} bytes reached")
     } else if let Some(panic) = guest.panic.take() {
         panic
     } else {
@@ -318,5 +341,60 @@ impl Drop for Lent<'_> {
             return;
         }
         mem::swap(&mut self.instance.store.data_mut().exchange, self.exchange);
+    }
+}
+
+#[cfg(test)]
+impl Blueprint {
+    /// Of a plugin without hooks, with default limits.
+    pub(super) fn of_test() -> Self {
+        let (plugin, limits) = (Arc::from("test"), PluginLimits::default());
+        Self {
+            config: Arc::from("{}"),
+            memory_limit_bytes: limits.memory_bytes,
+            cpu_limit: limits.cpu,
+            body_limit_bytes: limits.body_bytes,
+            calls_limit: limits.calls as usize,
+            zones: Arc::default(),
+            upstreams: Arc::default(),
+            own_routes: false,
+            hooks: Vec::new(),
+            state: false,
+            log_lines: LineBudget::new(&plugin, limits.log_lines),
+            limits: Arc::new(limits),
+            plugin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Linker, Module};
+
+    use super::*;
+
+    /// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0))`
+    const EMPTY: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x05\x01\x60\0\x01\x7f\x03\x02\x01\0\x05\x03\x01\0\x01\
+        \x07\x1f\x02\x06memory\x02\0\x12castling_configure\0\0\x0a\x06\x01\x04\0\x41\0\x0b";
+
+    #[tokio::test]
+    async fn one_instance_more_than_a_worker_has_is_no_trap() {
+        let engine = Engine::for_worker(64 << 10).unwrap();
+        let module = Module::new(&engine.wasmtime, EMPTY).unwrap();
+        let linker = Linker::new(&engine.wasmtime);
+        let pre = linker.instantiate_pre(&module).unwrap();
+        let blueprint = Blueprint::of_test();
+        let mut instances = Vec::new();
+        for _ in 0..MAX_INSTANCES {
+            instances.push(Instance::new(&engine, &pre, &blueprint).await.unwrap());
+        }
+        let beyond = Instance::new(&engine, &pre, &blueprint).await.err();
+        assert!(
+            matches!(beyond, Some(HookError::Exhausted(_))),
+            "{beyond:?}"
+        );
+        instances.pop();
+        Instance::new(&engine, &pre, &blueprint).await.unwrap();
     }
 }

@@ -10,6 +10,7 @@ mod engine;
 mod guest;
 mod host_call;
 mod instance;
+mod limit;
 mod manifest;
 mod mapped;
 mod plugin;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
 use serde::{Deserialize, Serialize};
@@ -17,9 +16,10 @@ use super::demand::{NoSupplier, Supplier};
 use super::engine::Engine;
 use super::guest::{Guest, Zones};
 use super::instance::{Blueprint, Instance};
+use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::{Manifest, host_call, mapped};
-use crate::config::{self, Isolation, OnError};
+use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::zone::CounterZone;
@@ -42,9 +42,10 @@ pub enum HookError {
     /// The guest trapped: a panic, a limit, a bad pointer. The instance is gone.
     #[error("{0}")]
     Trapped(String),
-    /// All instances are busy, and none became free in time.
-    #[error("limits.instances of {0} reached, and none became free within {wait} ms", wait = INSTANCE_WAIT.as_millis())]
-    Exhausted(usize),
+    /// All instances are busy, and none became free in time or too many calls wait for one; or other plugins have all that
+    /// there are in the worker.
+    #[error("{0}")]
+    Exhausted(String),
     /// It keeps trapping and is out of service for a while. Told once, when it is taken out.
     #[error("it is out of service, because it keeps trapping")]
     Quarantined,
@@ -53,9 +54,6 @@ pub enum HookError {
     Cancelled(Error),
 }
 
-/// How long a call waits for an instance when `limits.instances` are busy.
-const INSTANCE_WAIT: Duration = Duration::from_secs(1);
-
 pub struct Plugin {
     pub name: Arc<str>,
     pub manifest: Manifest,
@@ -63,8 +61,9 @@ pub struct Plugin {
     engine: Rc<Engine>,
     pre: InstancePre<Guest>,
     blueprint: Blueprint,
-    instance_limit: usize,
-    instance_calls_limit: u64,
+    limits: Arc<PluginLimits>,
+    /// For the gateway's lines about its failures.
+    failure_lines: Arc<LineBudget>,
     isolation: Isolation,
     quarantine: Quarantine,
     /// Free instances; the last one used is taken first, its memory is warm.
@@ -76,9 +75,12 @@ pub struct Plugin {
     /// Instances that exist, idle ones included.
     live: Cell<usize>,
     freed: Notify,
+    /// Calls that wait for an instance.
+    waiting: Cell<usize>,
     calls: Cell<u64>,
     failures: Cell<u64>,
     traps: Cell<u64>,
+    exhausted: Cell<u64>,
 }
 
 /// What `castling status` shows of a plugin in one worker.
@@ -92,6 +94,8 @@ pub struct PluginStatus {
     /// Calls that returned an error.
     pub failures: u64,
     pub traps: u64,
+    /// Calls for which no instance was free.
+    pub exhausted: u64,
     /// `in` service, `out` because it keeps trapping, or on `trial`.
     pub state: String,
 }
@@ -113,12 +117,16 @@ impl Plugin {
         host_call::add_to(&mut linker).map_err(refused)?;
         let pre = linker.instantiate_pre(&code).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
+        let limits = Arc::new(config.limits.clone());
         let plugin = Rc::new(Self {
             name: Arc::clone(&name),
             on_error: config.on_error,
             engine: Rc::clone(engine),
             pre,
+            failure_lines: LineBudget::new(&name, limits.log_lines),
             blueprint: Blueprint {
+                log_lines: LineBudget::new(&name, limits.log_lines),
+                limits: Arc::clone(&limits),
                 plugin: name,
                 config: Arc::from(config.config.as_str()),
                 memory_limit_bytes: config.limits.memory_bytes,
@@ -142,16 +150,17 @@ impl Plugin {
                 state: module.manifest.state,
             },
             manifest: module.manifest,
-            instance_limit: config.limits.instances,
-            instance_calls_limit: config.limits.instance_calls,
+            limits,
             isolation: config.isolation,
             quarantine: Quarantine::new(config.quarantine.clone()),
             idle: RefCell::default(),
             live: Cell::new(0),
             freed: Notify::new(),
+            waiting: Cell::new(0),
             calls: Cell::new(0),
             failures: Cell::new(0),
             traps: Cell::new(0),
+            exhausted: Cell::new(0),
         });
         drop(plugin.take_instance().await?);
         Ok(plugin)
@@ -265,6 +274,7 @@ impl Plugin {
             calls: self.calls.get(),
             failures: self.failures.get(),
             traps: self.traps.get(),
+            exhausted: self.exhausted.get(),
             state: self.quarantine.state().to_owned(),
         }
     }
@@ -307,7 +317,8 @@ impl Plugin {
             self.quarantine.abandoned();
             return false;
         }
-        let worn = self.instance_calls_limit != 0 && instance.calls() >= self.instance_calls_limit;
+        let most_calls = self.limits.instance_calls;
+        let worn = most_calls != 0 && instance.calls() >= most_calls;
         let grown = instance.memory_bytes() / 3 * 4 >= self.blueprint.memory_limit_bytes;
         self.isolation == Isolation::Call && !worn && !grown
     }
@@ -319,13 +330,15 @@ impl Plugin {
                 self.quarantine.trapped(&self.name);
                 &self.traps
             }
-            HookError::Exhausted(_) => &self.failures,
+            HookError::Exhausted(_) => &self.exhausted,
             // No fault of the plugin's, or told already.
             HookError::Cancelled(_) | HookError::Quarantined => return,
         };
         counter.set(counter.get() + 1);
-        let (plugin, hook) = (&*self.name, hook.name());
-        error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
+        if self.failure_lines.admits() {
+            let (plugin, hook) = (&*self.name, hook.name());
+            error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
+        }
     }
 
     /// A free instance, or a new one, or the next that becomes free.
@@ -344,18 +357,7 @@ impl Plugin {
     }
 
     async fn make_or_await_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        let wait = async {
-            while self.live.get() >= self.instance_limit {
-                self.freed.notified().await;
-                if let Some(instance) = self.idle.borrow_mut().pop() {
-                    return Some(instance);
-                }
-            }
-            None
-        };
-        let waited = tokio::time::timeout(INSTANCE_WAIT, wait).await;
-        let freed = waited.map_err(|_| HookError::Exhausted(self.instance_limit))?;
-        if let Some(instance) = freed {
+        if let Some(instance) = self.await_instance().await? {
             return Ok(Taken {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
@@ -363,6 +365,39 @@ impl Plugin {
             });
         }
         self.make_instance().await
+    }
+
+    /// Waits, within its limits, while all instances are busy. `None`: one more may be made.
+    async fn await_instance(&self) -> Result<Option<Box<Instance>>, HookError> {
+        let PluginLimits {
+            instances,
+            instance_queue: queue,
+            instance_wait: wait,
+            ..
+        } = *self.limits;
+        if self.live.get() < instances {
+            return Ok(None);
+        }
+        if self.waiting.get() >= queue {
+            return Err(HookError::Exhausted(format!(
+                "limits.instances of {instances} reached, and limits.instance_queue of {queue} calls wait for one"
+            )));
+        }
+        let freed = async {
+            while self.live.get() >= instances {
+                self.freed.notified().await;
+                if let Some(instance) = self.idle.borrow_mut().pop() {
+                    return Some(instance);
+                }
+            }
+            None
+        };
+        let _waiting = Waiting::begin(&self.waiting);
+        tokio::time::timeout(wait, freed).await.map_err(|_| {
+            HookError::Exhausted(format!(
+                "limits.instances of {instances} reached, and none became free within limits.instance_wait of {wait:?}"
+            ))
+        })
     }
 
     async fn make_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
@@ -426,6 +461,22 @@ impl Drop for Taken {
             _ => self.plugin.live.set(self.plugin.live.get() - 1),
         }
         self.plugin.freed.notify_one();
+    }
+}
+
+/// One call that waits, until this is dropped.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -1,4 +1,4 @@
-//! One plugin's turn in a phase or a filter: its hook is run and its `on_error` applied.
+//! One plugin's turn in a phase or a filter: its hook is run and `on_error` applied.
 
 use std::rc::Rc;
 
@@ -14,6 +14,8 @@ use crate::exchange::{Answer, Exchange};
 #[derive(Clone)]
 pub struct Step {
     pub plugin: Rc<Plugin>,
+    /// The plugin's own, unless the route or listener says another.
+    pub on_error: OnError,
 }
 
 /// What comes after a step.
@@ -27,14 +29,25 @@ pub enum Next {
 }
 
 impl Step {
+    pub fn new(plugin: &Rc<Plugin>, on_error: Option<OnError>) -> Self {
+        Self {
+            plugin: Rc::clone(plugin),
+            on_error: on_error.unwrap_or(plugin.on_error),
+        }
+    }
+
     /// Those of the plugins that implement the hook, in their order.
-    pub fn list(plugins: &[Rc<Plugin>], hook: Hook) -> Box<[Self]> {
-        let implementing = plugins.iter().filter(|plugin| plugin.implements(hook));
-        implementing
-            .map(|plugin| Self {
-                plugin: Rc::clone(plugin),
-            })
-            .collect()
+    pub fn list(plugins: &[Self], hook: Hook) -> Box<[Self]> {
+        let implementing = plugins.iter().filter(|step| step.plugin.implements(hook));
+        implementing.cloned().collect()
+    }
+
+    /// `token-auth`, `hello (on_error skip)`.
+    pub fn describe(&self) -> String {
+        match self.on_error {
+            OnError::Deny => self.plugin.name.to_string(),
+            OnError::Skip => format!("{} (on_error skip)", self.plugin.name),
+        }
     }
 
     pub async fn run(
@@ -65,7 +78,7 @@ impl Step {
             Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
         };
         exchange.answer = None;
-        match plugin.on_error {
+        match self.on_error {
             OnError::Skip => Ok(Next::Skipped),
             OnError::Deny => Err(Error::Plugin {
                 plugin: plugin.name.to_string(),

@@ -482,7 +482,8 @@ pub mod call {
 /// [`Status::NotNow`].
 pub const LONGEST_DELAY_MS: u32 = 60_000;
 
-/// The host's functions: name, parameters and what they do. A `ptr, len` pair names bytes of the guest; `out, cap` is
+/// The host's functions, of which a hook may call the plugin's `limits.host_calls`; one more traps the guest. Name,
+/// parameters and what they do. A `ptr, len` pair names bytes of the guest; `out, cap` is
 /// room for the result, as the crate's documentation says. All return `i32` unless another type stands there.
 pub mod imports {
     /// `log(level, ptr, len)`: a line of the plugin in the gateway's log. [`crate::LogLevel`]. Returns nothing.

@@ -1,6 +1,7 @@
 //! Whole configs, from files to what they become.
 
 mod files;
+mod plugins;
 mod refused;
 
 use std::env::VarError;

@@ -292,6 +292,11 @@ fn routes() {
         "site.toml:2:15: hosts 'A' is already in the list",
     );
     refused(
+        "[[routes]]\npath = '/api/*'",
+        "site.toml:2:8: path \"/api/*\": * is no wildcard here: a path is a prefix of whole segments, \"/api\" matches \"/api/x\" (%2A means the character)",
+    );
+    assert_eq!(good("[[routes]]\npath = '/%2A'\n").routes[0].path, "/%2A");
+    refused(
         "[[routes]]\nmethods = ['get']",
         "site.toml:2:12: methods 'get': expected \"GET\", methods are case-sensitive",
     );
@@ -336,7 +341,7 @@ fn access_log_formats() {
         AccessLogFormat::Text("$status".to_owned())
     );
     assert!(
-        matches!(good("[access_log]\nformat = 'json'\n").access_log.format, AccessLogFormat::Json(fields) if fields.len() == 16)
+        matches!(good("[access_log]\nformat = 'json'\n").access_log.format, AccessLogFormat::Json(fields) if fields.len() == 17)
     );
 }
 

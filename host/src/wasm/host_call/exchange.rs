@@ -12,6 +12,7 @@ use super::{DONE, refuse};
 use crate::exchange::{Exchange, Stage};
 use crate::http1::{is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::wasm::limit::Reached;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -85,6 +86,10 @@ fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32
     };
     if guest.exchange.stage != Stage::Request {
         return refuse(Status::NotNow);
+    }
+    let limit_bytes = guest.limits.header_bytes;
+    if value.len() > limit_bytes {
+        return refuse(guest.limit(Reached::bytes("header_bytes", limit_bytes)));
     }
     match set(&mut guest.exchange, property, value) {
         Some(()) => Ok(DONE),

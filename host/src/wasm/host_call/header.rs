@@ -5,8 +5,8 @@ use http::{HeaderName, HeaderValue, header};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::exchange::{Exchange, Stage};
-use crate::http1::{self, Headers};
+use crate::exchange::{Exchange, Extent, Part, Stage};
+use crate::http1::Headers;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -18,13 +18,6 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         .func_wrap(IMPORT_MODULE, imports::HEADER_REMOVE, header_remove)?;
     Ok(())
 }
-
-/// Headers in one direction that plugins may leave in one exchange: more than a client can send, so that it cannot make a
-/// plugin fail.
-pub(super) const MAX_HEADERS: usize = 2 * http1::MAX_HEADERS;
-
-/// Longest value that a plugin may set.
-const MAX_VALUE_BYTES: usize = 64 * 1024;
 
 fn header_get(
     mut caller: Caller<'_, Guest>,
@@ -93,13 +86,8 @@ fn header_set(
     ptr: u32,
     len: u32,
 ) -> Result<i32> {
-    change(
-        &mut caller,
-        map,
-        (name_ptr, name_len),
-        (ptr, len),
-        Headers::set,
-    )
+    let (name, value) = ((name_ptr, name_len), (ptr, len));
+    change(&mut caller, map, name, value, How::Set)
 }
 
 fn header_add(
@@ -110,20 +98,15 @@ fn header_add(
     ptr: u32,
     len: u32,
 ) -> Result<i32> {
-    change(
-        &mut caller,
-        map,
-        (name_ptr, name_len),
-        (ptr, len),
-        |headers, name, value| {
-            // A second Host would make the request ambiguous (RFC 9112 §3.2).
-            if name == header::HOST {
-                headers.set(name, value)
-            } else {
-                headers.add(name, value)
-            }
-        },
-    )
+    let (name, value) = ((name_ptr, name_len), (ptr, len));
+    change(&mut caller, map, name, value, How::Add)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// In the place of all of that name.
+    Set,
+    Add,
 }
 
 fn change(
@@ -131,23 +114,68 @@ fn change(
     map: u32,
     (name_ptr, name_len): (u32, u32),
     (ptr, len): (u32, u32),
-    apply: impl FnOnce(&mut Headers, HeaderName, HeaderValue),
+    how: How,
 ) -> Result<i32> {
     let (memory, guest) = split(caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
     let value = bytes(memory, ptr, len)?;
-    let headers = match writable(&mut guest.exchange, map) {
-        Ok(headers) => headers,
-        Err(status) => return refuse(status),
-    };
-    let Some((name, value)) = checked(name, value) else {
-        return refuse(Status::BadArgument);
-    };
-    if headers.len() >= MAX_HEADERS && !headers.contains(&name) {
-        return refuse(Status::Limit);
+    match change_checked(guest, map, name, value, how) {
+        Ok(()) => Ok(DONE),
+        Err(status) => refuse(status),
     }
-    apply(headers, name, value);
-    Ok(DONE)
+}
+
+fn change_checked(
+    guest: &mut Guest,
+    map: u32,
+    name: &[u8],
+    value: &[u8],
+    how: How,
+) -> Result<(), Status> {
+    let (_, part) = writable(&mut guest.exchange, map)?;
+    let comes = Extent::of(name, value);
+    // Before it is copied: it may be all of the guest's memory.
+    guest.make(part, comes)?;
+    let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
+    // A second Host would make the request ambiguous (RFC 9112 §3.2).
+    let set = how == How::Set || name == header::HOST;
+    let (headers, _) = writable(&mut guest.exchange, map)?;
+    let goes = if set {
+        extent_of(headers, &name)
+    } else {
+        Extent::default()
+    };
+    guest.add(part, comes, goes)?;
+    let (headers, _) = writable(&mut guest.exchange, map)?;
+    match set {
+        true => headers.set(name, value),
+        false => headers.add(name, value),
+    }
+    Ok(())
+}
+
+fn extent_of(headers: &Headers, name: &HeaderName) -> Extent {
+    let values = headers.get_all(name);
+    values
+        .map(|value| Extent::of(name.as_str().as_bytes(), value.as_bytes()))
+        .sum()
+}
+
+/// The headers of a list, for a head that the plugin makes itself.
+pub(super) fn decode(guest: &mut Guest, list: &[u8], part: Part) -> Result<Headers, Status> {
+    let mut headers = Headers::new();
+    let mut made = Extent::default();
+    for record in header_list::records(list) {
+        let (name, value) = record.map_err(|()| Status::BadArgument)?;
+        made = [made, Extent::of(name, value)].into_iter().sum();
+        guest.make(part, made)?;
+        let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
+        match name == header::HOST {
+            true => headers.set(name, value),
+            false => headers.add(name, value),
+        }
+    }
+    Ok(headers)
 }
 
 fn header_remove(
@@ -158,22 +186,28 @@ fn header_remove(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    let headers = match writable(&mut guest.exchange, map) {
-        Ok(headers) => headers,
+    let exchange = &mut *guest.exchange;
+    let (headers, part) = match writable(exchange, map) {
+        Ok(writable) => writable,
         Err(status) => return refuse(status),
     };
     match HeaderName::from_bytes(name) {
         Ok(name) if name == header::HOST => refuse(Status::BadArgument),
-        Ok(name) => Ok(i32::try_from(headers.remove(&name)).unwrap_or(i32::MAX)),
+        Ok(name) => {
+            let goes = extent_of(headers, &name);
+            headers.remove(&name);
+            if goes.count > 0 {
+                let added = exchange.additions.of(&guest.plugin, part);
+                *added = added.after(Extent::default(), goes);
+            }
+            Ok(i32::try_from(goes.count).unwrap_or(i32::MAX))
+        }
         Err(_) => refuse(Status::BadArgument),
     }
 }
 
 /// A name and a value that a plugin may set: well formed, and not about framing, which is the host's business.
-pub(super) fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    if value.len() > MAX_VALUE_BYTES {
-        return None;
-    }
+fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name).ok()?;
     let value = HeaderValue::from_bytes(value).ok()?;
     (!is_framing(&name)).then_some((name, value))
@@ -205,13 +239,15 @@ fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
     }
 }
 
-fn writable(exchange: &mut Exchange, map: u32) -> Result<&mut Headers, Status> {
+fn writable(exchange: &mut Exchange, map: u32) -> Result<(&mut Headers, Part), Status> {
     match (
         HeaderMap::from_raw(map).ok_or(Status::BadArgument)?,
         exchange.stage,
     ) {
-        (HeaderMap::Request, Stage::Request) => Ok(&mut exchange.request.headers),
-        (HeaderMap::Response, Stage::Reply) => Ok(&mut exchange.reply.headers),
+        (HeaderMap::Request, Stage::Request) => {
+            Ok((&mut exchange.request.headers, Part::RequestHead))
+        }
+        (HeaderMap::Response, Stage::Reply) => Ok((&mut exchange.reply.headers, Part::ReplyHead)),
         (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => Err(Status::NotNow),
     }
 }

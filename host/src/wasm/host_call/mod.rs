@@ -117,31 +117,16 @@ impl Guest {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
     use crate::wasm::engine;
     use crate::wasm::instance::{Blueprint, new_store};
 
     #[test]
     fn signatures_are_those_of_the_linked_functions() {
-        let engine = engine::Engine::for_worker().unwrap();
+        let engine = engine::Engine::for_worker(512 * 1024).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
         add_to(&mut linker).unwrap();
-        let blueprint = Blueprint {
-            plugin: Arc::from("test"),
-            config: Arc::from("{}"),
-            memory_limit_bytes: 65536,
-            cpu_limit: Duration::from_millis(50),
-            body_limit_bytes: 65536,
-            zones: Arc::default(),
-            calls_limit: 32,
-            upstreams: Arc::default(),
-            own_routes: false,
-            hooks: Vec::new(),
-            state: false,
-        };
+        let blueprint = Blueprint::of_test();
         let mut store = new_store(&engine, &blueprint);
         let functions: Vec<_> = linker
             .iter(&mut store)

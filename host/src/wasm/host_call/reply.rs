@@ -1,14 +1,14 @@
 //! The response: one that the plugin makes, or the one on its way to the client.
 
 use bytes::Bytes;
-use castling_abi::{IMPORT_MODULE, Status, header_list, imports};
+use castling_abi::{IMPORT_MODULE, Status, imports};
 use http::StatusCode;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, header, refuse};
-use crate::exchange::{Answer, Stage};
-use crate::http1::Headers;
+use crate::exchange::{Answer, Part, Stage};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::wasm::limit::Reached;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -38,18 +38,12 @@ fn answer(
     let Some(status) = final_status(status) else {
         return refuse(Status::BadArgument);
     };
-    let mut headers = Headers::new();
-    for record in header_list::records(list) {
-        let Some((name, value)) = record
-            .ok()
-            .and_then(|(name, value)| header::checked(name, value))
-        else {
-            return refuse(Status::BadArgument);
-        };
-        if headers.len() >= header::MAX_HEADERS {
-            return refuse(Status::Limit);
-        }
-        headers.add(name, value);
+    let headers = match header::decode(guest, list, Part::ReplyHead) {
+        Ok(headers) => headers,
+        Err(status) => return refuse(status),
+    };
+    if body.len() > guest.body_limit_bytes {
+        return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
     }
     guest.exchange.answer = Some(Answer {
         status,
@@ -100,7 +94,11 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     if !guest.has_chunk() {
         return refuse(Status::NotNow);
     }
-    guest.exchange.chunk = Bytes::copy_from_slice(bytes(memory, ptr, len)?);
+    let chunk = bytes(memory, ptr, len)?;
+    if chunk.len() > guest.body_limit_bytes {
+        return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
+    }
+    guest.exchange.chunk = Bytes::copy_from_slice(chunk);
     Ok(DONE)
 }
 

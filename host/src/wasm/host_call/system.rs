@@ -4,10 +4,10 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use castling_abi::{IMPORT_MODULE, LogLevel, imports};
-use tracing::{debug, error, info, trace, warn};
+use tracing::{Level, debug, enabled, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
 
-use crate::wasm::guest::{Guest, bytes_mut, hand_out, split, text};
+use crate::wasm::guest::{Guest, bytes, bytes_mut, cut_text, hand_out, split, text};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -23,17 +23,33 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    let text = text(memory, ptr, len)?;
-    let plugin = &*guest.plugin;
-    match LogLevel::from_raw(level) {
-        Some(LogLevel::Error) => error!(plugin, "{text}"),
-        Some(LogLevel::Warn) => warn!(plugin, "{text}"),
-        Some(LogLevel::Info) => info!(plugin, "{text}"),
-        Some(LogLevel::Debug) => debug!(plugin, "{text}"),
-        Some(LogLevel::Trace) => trace!(plugin, "{text}"),
-        None => bail!("the plugin logged at level {level}, which there is not"),
+    let Some(level) = LogLevel::from_raw(level) else {
+        bail!("the plugin logged at level {level}, which there is not")
+    };
+    // What the log's level leaves out costs no text and no line of the budget; the pointer is checked all the same.
+    let line = bytes(memory, ptr, len)?;
+    if !is_written(level) || !guest.log_lines.admits() {
+        return Ok(());
+    }
+    let (plugin, text) = (&*guest.plugin, cut_text(line));
+    match level {
+        LogLevel::Error => error!(plugin, "{text}"),
+        LogLevel::Warn => warn!(plugin, "{text}"),
+        LogLevel::Info => info!(plugin, "{text}"),
+        LogLevel::Debug => debug!(plugin, "{text}"),
+        LogLevel::Trace => trace!(plugin, "{text}"),
     }
     Ok(())
+}
+
+fn is_written(level: LogLevel) -> bool {
+    match level {
+        LogLevel::Error => enabled!(Level::ERROR),
+        LogLevel::Warn => enabled!(Level::WARN),
+        LogLevel::Info => enabled!(Level::INFO),
+        LogLevel::Debug => enabled!(Level::DEBUG),
+        LogLevel::Trace => enabled!(Level::TRACE),
+    }
 }
 
 fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
@@ -68,15 +84,17 @@ fn random_get(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     Ok(())
 }
 
-fn clock_monotonic(_: Caller<'_, Guest>) -> i64 {
+fn clock_monotonic(mut caller: Caller<'_, Guest>) -> Result<i64> {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
+    caller.data_mut().count_host_call()?;
     let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
-    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
+    Ok(i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
 }
 
-fn clock_wall(_: Caller<'_, Guest>) -> i64 {
+fn clock_wall(mut caller: Caller<'_, Guest>) -> Result<i64> {
+    caller.data_mut().count_host_call()?;
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    Ok(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -5,6 +5,7 @@ use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
+use crate::exchange::{Extent, Part};
 use crate::wasm::demand::{Demand, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
@@ -17,9 +18,6 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         })?;
     Ok(())
 }
-
-/// Longest value of a variable.
-const MAX_VALUE_BYTES: usize = 64 * 1024;
 
 fn var_get(
     mut caller: Caller<'_, Guest>,
@@ -74,11 +72,13 @@ fn var_set(
     if !guest.has_request() {
         return refuse(Status::NotNow);
     }
-    if value.len() > MAX_VALUE_BYTES
-        || !guest.exchange.vars.set(name, Bytes::copy_from_slice(value))
-    {
-        return refuse(Status::Limit);
+    let comes = Extent::of(name.as_bytes(), value);
+    let goes = guest.exchange.vars.get(name);
+    let goes = goes.map(|old| Extent::of(name.as_bytes(), old));
+    if let Err(status) = guest.add(Part::Variables, comes, goes.unwrap_or_default()) {
+        return refuse(status);
     }
+    guest.exchange.vars.set(name, Bytes::copy_from_slice(value));
     Ok(DONE)
 }
 

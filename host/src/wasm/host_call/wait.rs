@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use castling_abi::{
-    HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, header_list, imports,
-};
-use http::{Method, header};
+use castling_abi::{HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, imports};
+use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
-use super::header::checked;
+use super::header::decode;
 use super::{DONE, refuse};
-use crate::http1::{Headers, is_valid_path, is_valid_query};
+use crate::exchange::Part;
+use crate::http1::{is_valid_path, is_valid_query};
 use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Destination, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::wasm::limit::Reached;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -36,18 +36,24 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
-    let guest = caller.data();
+    let (_, guest) = split(&mut caller)?;
     let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
-    let limit_bytes = guest.body_limit_bytes.min(limit as usize);
+    let asked_bytes = limit as usize;
+    let limit_bytes = guest.body_limit_bytes.min(asked_bytes);
     match Hatch::ask(&mut caller, Demand::Body { of, limit_bytes }).await {
         Some(Supply::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
             caller.data_mut().bodies[of as usize] = Some(body);
             Ok(len)
         }
-        Some(Supply::Body(Err(BodyRefused::TooLarge))) => refuse(Status::Limit),
+        Some(Supply::Body(Err(BodyRefused::TooLarge))) if asked_bytes <= limit_bytes => {
+            refuse(Status::Limit)
+        }
+        Some(Supply::Body(Err(BodyRefused::TooLarge))) => {
+            refuse(caller.data_mut().limit(Reached::bytes("body", limit_bytes)))
+        }
         _ => refuse(Status::NotNow),
     }
 }
@@ -91,12 +97,15 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
             caller.data_mut().calls = results;
             Ok(count)
         }
-        Some(Supply::TooManyCalls) => refuse(Status::Limit),
+        Some(Supply::TooManyCalls) => {
+            let guest = caller.data_mut();
+            refuse(guest.limit(Reached::count("calls", guest.calls_limit)))
+        }
         _ => refuse(Status::NotNow),
     }
 }
 
-fn parse(guest: &Guest, record: &call::Record<'_>) -> Result<Call, Status> {
+fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let to = match record.upstream {
         call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes,
         named => {
@@ -114,20 +123,12 @@ fn parse(guest: &Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let (Some(method), Some(target)) = (method, target) else {
         return Err(Status::BadArgument);
     };
-    let mut headers = Headers::new();
-    for field in header_list::records(record.headers) {
-        let (name, value) = field
-            .ok()
-            .and_then(|(name, value)| checked(name, value))
-            .ok_or(Status::BadArgument)?;
-        if name == header::HOST {
-            headers.set(name, value)
-        } else {
-            headers.add(name, value)
-        }
-    }
+    let headers = decode(guest, record.headers, Part::RequestHead)?;
     if record.body.len() > guest.body_limit_bytes {
-        return Err(Status::Limit);
+        return Err(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
+    }
+    if target.len() > guest.limits.header_bytes {
+        return Err(guest.limit(Reached::bytes("header_bytes", guest.limits.header_bytes)));
     }
     Ok(Call {
         to,
@@ -184,6 +185,8 @@ fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
 }
 
 async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
+    // Counted as every call is.
+    split(&mut caller)?;
     if milliseconds > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
     }

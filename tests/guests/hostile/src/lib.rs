@@ -1,6 +1,9 @@
 //! Does what a plugin must not, where and when a request's headers ask: `x-do` says what, `x-in` in which hook
 //! (`access` when it says nothing).
 
+mod overdo;
+mod secret;
+
 use std::hint::black_box;
 
 use castling_sdk::prelude::*;
@@ -17,7 +20,10 @@ impl Hostile {
 
     fn access(&self, request: &mut Request) -> Result<Verdict> {
         misbehave(request, "access")?;
-        Ok(Verdict::Continue)
+        match overdo::in_access(request)? {
+            Verdict::Continue => secret::in_access(request),
+            verdict => Ok(verdict),
+        }
     }
 
     fn balance(&mut self, request: &Request, peers: &Peers) -> Result<Option<usize>> {
@@ -26,7 +32,8 @@ impl Hostile {
         Ok(beyond.then(|| peers.len() + 1000))
     }
 
-    fn response_headers(&self, request: &Request, _reply: &mut Reply) -> Result<Verdict> {
+    fn response_headers(&self, request: &Request, reply: &mut Reply) -> Result<Verdict> {
+        overdo::in_response_headers(request, reply);
         misbehave(request, "response_headers")?;
         Ok(Verdict::Continue)
     }
@@ -35,6 +42,7 @@ impl Hostile {
         if wish(request, "x-do") == "fail-at-end" && chunk.is_last() {
             bail!("response_body was asked to fail at the end");
         }
+        overdo::in_response_body(request, chunk);
         misbehave(request, "response_body")
     }
 

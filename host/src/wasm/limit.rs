@@ -1,0 +1,224 @@
+//! What a plugin may use up beyond memory and CPU time, and how a limit that it has reached is named.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use castling_abi::Status;
+use tracing::warn;
+use wasmtime::{Error, Result};
+
+use super::guest::Guest;
+use crate::exchange::{Extent, Part};
+
+/// A limit that was reached, as errors name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// Of the plugin's `limits`.
+    key: &'static str,
+    pub(super) value: u64,
+    unit: &'static str,
+}
+
+impl Reached {
+    pub(super) fn count(key: &'static str, value: usize) -> Self {
+        Self {
+            key,
+            value: value as u64,
+            unit: "",
+        }
+    }
+
+    pub(super) fn bytes(key: &'static str, value: usize) -> Self {
+        Self {
+            unit: " bytes",
+            ..Self::count(key, value)
+        }
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, unit } = self;
+        write!(f, "limits.{key} of {value}{unit} reached")
+    }
+}
+
+impl std::error::Error for Reached {}
+
+impl Guest {
+    /// Counts a host call against `limits.host_calls`. The error ends the hook.
+    #[inline]
+    pub(super) fn count_host_call(&mut self) -> Result<()> {
+        match self.host_calls_left.checked_sub(1) {
+            Some(left) => {
+                self.host_calls_left = left;
+                Ok(())
+            }
+            None => Err(self.no_host_calls_left()),
+        }
+    }
+
+    #[cold]
+    fn no_host_calls_left(&self) -> Error {
+        Reached::count("host_calls", self.limits.host_calls as usize).into()
+    }
+
+    /// Refuses a host call because of a limit, which the hook's failure will name.
+    #[cold]
+    pub(super) fn limit(&mut self, reached: Reached) -> Status {
+        self.reached = Some(reached);
+        Status::Limit
+    }
+
+    /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
+    /// is counted, and it must not be added.
+    pub(super) fn add(&mut self, part: Part, comes: Extent, goes: Extent) -> Result<(), Status> {
+        let (count, bytes) = self.room(part);
+        let added = self.exchange.additions.of(&self.plugin, part);
+        let after = added.after(comes, goes);
+        let reached = [(after.count, count), (after.bytes, bytes)]
+            .into_iter()
+            .find(|(after, limit)| u64::try_from(*after).is_ok_and(|after| after > limit.value));
+        match reached {
+            Some((_, limit)) => Err(self.limit(limit)),
+            None => {
+                *added = after;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
+    pub(super) fn make(&mut self, part: Part, made: Extent) -> Result<(), Status> {
+        let (count, bytes) = self.room(part);
+        let reached = [(made.count, count), (made.bytes, bytes)]
+            .into_iter()
+            .find(|(made, limit)| *made as u64 > limit.value);
+        match reached {
+            Some((_, limit)) => Err(self.limit(limit)),
+            None => Ok(()),
+        }
+    }
+
+    fn room(&self, part: Part) -> (Reached, Reached) {
+        let limits = &self.limits;
+        match part {
+            Part::RequestHead | Part::ReplyHead => (
+                Reached::count("headers", limits.headers),
+                Reached::bytes("header_bytes", limits.header_bytes),
+            ),
+            Part::Variables => (
+                Reached::count("variables", limits.variables),
+                Reached::bytes("variable_bytes", limits.variable_bytes),
+            ),
+        }
+    }
+}
+
+/// The lines a second that a plugin may bring into the log. What is beyond is dropped, and a line says how many.
+pub(super) struct LineBudget {
+    plugin: Arc<str>,
+    lines_a_second: u32,
+    /// Of one thread; a mutex because it lies in a store.
+    second: Mutex<Second>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Second {
+    began: Instant,
+    lines: u32,
+    /// Since the last line that told it.
+    dropped: u64,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl LineBudget {
+    pub(super) fn new(plugin: &Arc<str>, lines_a_second: u32) -> Arc<Self> {
+        Arc::new(Self {
+            plugin: Arc::clone(plugin),
+            lines_a_second,
+            second: Mutex::new(Second {
+                began: Instant::now(),
+                lines: 0,
+                dropped: 0,
+            }),
+        })
+    }
+
+    /// Whether one more line may be written now. Must be called in a `LocalSet`, which tells later what was dropped.
+    pub(super) fn admits(self: &Arc<Self>) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = second.admits(Instant::now(), self.lines_a_second);
+        if !admitted && second.dropped == 1 {
+            tokio::task::spawn_local(Arc::clone(self).tell());
+        }
+        admitted
+    }
+
+    async fn tell(self: Arc<Self>) {
+        tokio::time::sleep(SECOND).await;
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = std::mem::take(&mut second.dropped);
+        let (plugin, limit) = (&*self.plugin, self.lines_a_second);
+        warn!(
+            plugin,
+            dropped,
+            "{dropped} log lines of plugin {plugin} were dropped: limits.log_lines of {limit} a second reached"
+        );
+    }
+}
+
+impl Second {
+    fn admits(&mut self, now: Instant, lines_a_second: u32) -> bool {
+        if now.duration_since(self.began) >= SECOND {
+            self.began = now;
+            self.lines = 0;
+        }
+        let admitted = self.lines < lines_a_second;
+        match admitted {
+            true => self.lines += 1,
+            false => self.dropped += 1,
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_named_with_its_value_and_unit() {
+        let text = |reached: Reached| reached.to_string();
+        assert_eq!(
+            text(Reached::bytes("memory", 65536)),
+            "limits.memory of 65536 bytes reached"
+        );
+        assert_eq!(
+            text(Reached::count("calls", 3)),
+            "limits.calls of 3 reached"
+        );
+    }
+
+    #[test]
+    fn each_second_has_its_own_lines() {
+        let began = Instant::now();
+        let mut second = Second {
+            began,
+            lines: 0,
+            dropped: 0,
+        };
+        let mut admits = |after_ms: u64| {
+            let now = began + Duration::from_millis(after_ms);
+            second.admits(now, 2)
+        };
+        assert_eq!([admits(0), admits(10), admits(999)], [true, true, false]);
+        assert_eq!(
+            [admits(1000), admits(1500), admits(1999)],
+            [true, true, false]
+        );
+        assert_eq!(second.dropped, 2);
+    }
+}
