@@ -344,11 +344,11 @@ fn zones_lie_in_memory_by_default_and_are_gone_after_a_stop() {
 #[test]
 fn a_store_that_cannot_be_used_is_an_error_that_names_it() {
     let config = format!(
-        "[master]\ncontrol = \"{{dir}}/castling.sock\"\nzone_store = \"{{dir}}/none/zones\"\n{CONFIG}"
+        "[master]\ncontrol = \"{{dir}}/castling.sock\"\nzone_store = \"{{dir}}/castling.toml/zones\"\n{CONFIG}"
     );
     Proxy::with_config(&config)
         .run()
-        .expect_error("zone store {dir}/none/zones: No such file or directory");
+        .expect_error("zone store {dir}/castling.toml/zones: Not a directory");
 }
 
 /// For each key: how many counts were asked for, and how many were answered.

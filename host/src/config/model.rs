@@ -36,8 +36,8 @@ pub struct Master {
     pub module_store: PathBuf,
     /// Written at start, removed at the end. Default none (nginx `pid`).
     pub pid_file: Option<PathBuf>,
-    /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing (the
-    /// folder around it must be there), removed at the end. Default `/dev/shm/castling-USER-HASH`, by user id
+    /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing,
+    /// removed at the end. Default `/dev/shm/castling-USER-HASH`, by user id
     /// and a hash of `control`.
     pub zone_store: PathBuf,
 }

@@ -33,17 +33,16 @@ pub struct ZoneFolder {
 }
 
 impl ZoneStore {
-    /// Makes the folder where it is missing; the folder around it must be there. Fails when another gateway holds it,
-    /// and when another user owns it or may write to it.
+    /// Makes the folder where it is missing. Fails when another gateway holds it, and when another user owns it or may
+    /// write to it.
     pub fn open(folder: &Path) -> Result<Rc<Self>, String> {
         let about = |error: io::Error| format!("zone store {}: {error}", folder.display());
         loop {
-            match DirBuilder::new().mode(0o700).create(folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(about(error));
-                }
-                Ok(()) | Err(_) => {}
-            }
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(about)?;
             check_owner(&fs::symlink_metadata(folder).map_err(about)?).map_err(about)?;
             let lock = match File::open(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -228,6 +227,8 @@ mod tests {
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(&folder, &link).unwrap();
         assert!(refused(&link).contains("expected a folder"));
-        assert!(refused(&parent.path().join("none/zones")).contains("No such file"));
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(refused(&file.join("zones")).contains("Not a directory"));
     }
 }
