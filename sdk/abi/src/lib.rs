@@ -25,6 +25,8 @@
 //! nothing was written and the guest calls again with more room. A negative result is a [`Status`].
 #![no_std]
 
+pub mod kv;
+
 /// The ABI that this crate describes. A host refuses a module that says another.
 pub const ABI_VERSION: u32 = 1;
 
@@ -464,43 +466,6 @@ pub mod call {
     }
 }
 
-/// Kv zones.
-pub mod kv {
-    /// Longest key, bytes; the shortest has 1.
-    pub const MAX_KEY_BYTES: usize = 510;
-
-    /// Keys that one `kv_list` hands out.
-    pub const MAX_LIST_KEYS: usize = 1000;
-
-    /// Bytes of a listing's record before its key: the key's length, a little-endian `u16`. Records stand one after
-    /// the other.
-    pub const RECORD_HEAD_BYTES: usize = 2;
-
-    /// Walks a listing. Ends with `Some(Err(()))` where the bytes do not follow the layout.
-    #[derive(Clone, Debug)]
-    pub struct Records<'a>(&'a [u8]);
-
-    /// The records in `listing`.
-    pub fn records(listing: &[u8]) -> Records<'_> {
-        Records(listing)
-    }
-
-    impl<'a> Iterator for Records<'a> {
-        type Item = Result<&'a [u8], ()>;
-
-        fn next(&mut self) -> Option<Self::Item> {
-            if self.0.is_empty() {
-                return None;
-            }
-            let record = self.0.split_first_chunk().and_then(|(head, rest)| {
-                rest.split_at_checked(usize::from(u16::from_le_bytes(*head)))
-            });
-            self.0 = record.map_or(&[], |(_, rest)| rest);
-            Some(record.map(|(key, _)| key).ok_or(()))
-        }
-    }
-}
-
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
 /// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
@@ -635,15 +600,6 @@ mod tests {
     #[test]
     fn a_cut_header_list_is_an_error_and_ends() {
         let mut records = header_list::records(&[1, 0, 9, 0, 0, 0, b'a']);
-        assert_eq!(records.next(), Some(Err(())));
-        assert_eq!(records.next(), None);
-    }
-
-    #[test]
-    fn a_listing_is_read_and_a_cut_one_is_an_error() {
-        let mut records = kv::records(&[0, 0, 2, 0, b'a', b'b', 3, 0, b'c']);
-        assert_eq!(records.next(), Some(Ok(&b""[..])));
-        assert_eq!(records.next(), Some(Ok(&b"ab"[..])));
         assert_eq!(records.next(), Some(Err(())));
         assert_eq!(records.next(), None);
     }
