@@ -1,6 +1,6 @@
 //! Zones: memory that all workers share. They outlive workers and reloads.
 //!
-//! Two kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv`] zones hold values by key.
+//! Two kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv()`] zones hold values by key.
 //!
 //! A counter zone is made in the config (`[zones.limits] kind = "counter"`) and granted to the plugin
 //! (`grants = { zones = ["limits"] }`); its size is fixed, and when it is full, what would be gone soonest makes

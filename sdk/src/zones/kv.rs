@@ -57,7 +57,7 @@ pub fn kv(name: impl Into<String>) -> Kv {
     Kv { zone: name.into() }
 }
 
-/// A zone of keys and values: [`kv`].
+/// A zone of keys and values: [`kv()`].
 ///
 /// **Limits**: a key has 1 to 510 bytes; a value at most 1/16 of the zone's size and never more than 1 MiB
 /// ([`Error::is_limit`]); all entries together take about 7/8 of the zone's size, beyond which what is new or larger is
