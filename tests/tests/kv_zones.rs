@@ -91,6 +91,8 @@ fn all_workers_see_the_same_values() {
     assert_eq!(ask(&proxy, "/delete/b", &[]), "false");
     assert_eq!(ask(&proxy, "/get/b", &[]), "nothing");
     assert_eq!(proxy.error_lines(), [""; 0]);
+    let told = proxy.command("status", &[]).expect_success().stdout;
+    assert!(told.contains("\nkept     kv       1.0 MiB"), "{told}");
 }
 
 #[test]
