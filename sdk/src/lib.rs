@@ -40,7 +40,8 @@
 //! - **Upstreams and zones** that a plugin uses are granted in the config: `grants = { upstreams = ["auth"], zones =
 //!   ["limits"] }`. What is not granted is an error that says so.
 //! - **Memory** of an instance lives on from request to request, in each worker for itself and possibly in several
-//!   instances a worker. So fields of the plugin are for what can be lost and need not agree: caches, averages.
+//!   instances a worker. So fields of the plugin are for what can be lost and need not agree: caches, averages. What
+//!   all workers must agree on belongs into a zone: [`zones`].
 
 #![warn(missing_docs)]
 

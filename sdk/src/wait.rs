@@ -40,6 +40,9 @@ fn unread(limit: usize, status: Status) -> Error {
         | Status::BadArgument
         | Status::NotNow
         | Status::NotGranted
+        | Status::Full
+        | Status::WrongKind
+        | Status::HostFailed
         | Status::Uncomputed => "",
     };
     error::refusal(format_args!("read_body({limit}){reason}"), status)

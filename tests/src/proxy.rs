@@ -212,6 +212,13 @@ impl Proxy {
         status.and_then(|status| status.code())
     }
 
+    /// Starts it again, after its master has ended. Its logs begin anew.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let started = self.setup.try_start();
+        self.master = started.unwrap_or_else(|said| panic!("it does not start again:\n{said}"));
+    }
+
     // Logs.
 
     /// Everything the gateway wrote to standard error so far.

@@ -126,7 +126,7 @@ impl Setup {
         }
     }
 
-    fn try_start(&self) -> Result<Child, String> {
+    pub(crate) fn try_start(&self) -> Result<Child, String> {
         let create =
             |name| File::create(self.dir.path().join(name)).expect("a file of the test's folder");
         let mut command = Command::new(crate::castling_bin());
@@ -184,7 +184,7 @@ impl Setup {
                 (
                     "master",
                     format!(
-                        "control = \"{dir}/{CONTROL}\"\nmodule_store = \"{}\"",
+                        "control = \"{dir}/{CONTROL}\"\nmodule_store = \"{}\"\nzone_store = \"{dir}/zones\"",
                         store.display()
                     ),
                 ),

@@ -50,6 +50,6 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
             artefact,
         });
     }
-    let zones = process::zones(&config, None)?;
+    let zones = process::private_zones(&config)?;
     Gateway::build(Rc::new(config), opened, zones).await
 }

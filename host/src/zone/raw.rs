@@ -150,8 +150,8 @@ pub(super) fn open_env(
     // again after one (boot id). Locks stay on.
     unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD) };
     // SAFETY: the files are mapped and must change through LMDB only. They lie in a folder that nobody but the
-    // gateway's user owns and may enter (`kv::folder::must_be_private`), and `kv::folder` removes them only when no process of this boot
-    // has used them. heed refuses to open a folder twice in one process; workers are executed anew, so that none
-    // uses an environment from before a fork.
+    // gateway's user owns and may enter (`kv::folder::must_be_private`). `kv::folder` takes space for a
+    // file that LMDB has made before others open it, and else only unlinks: what a process has mapped stays as it was. heed refuses to open a folder twice in one
+    // process; workers are executed anew, so that none uses an environment from before a fork.
     unsafe { options.open(folder) }
 }

@@ -25,6 +25,8 @@
 //! nothing was written and the guest calls again with more room. A negative result is a [`Status`].
 #![no_std]
 
+pub mod kv;
+
 /// The ABI that this crate describes. A host refuses a module that says another.
 pub const ABI_VERSION: u32 = 1;
 
@@ -162,8 +164,26 @@ ids! {
         Limit = -4, "limit reached";
         /// The config's `grants` do not have it.
         NotGranted = -5, "not granted";
+        /// A kv zone has no room for it, also after all that had expired was removed.
+        Full = -6, "full";
+        /// The zone is of another kind: a counter's call on a kv zone, or the reverse.
+        WrongKind = -7, "a zone of another kind";
+        /// The host could not do it, through no fault of the guest; its log says why.
+        HostFailed = -8, "failed in the gateway, whose log says why";
         /// The variable has no value yet, and a plugin of the route computes it: [`imports::VAR_COMPUTE`].
-        Uncomputed = -6, "not computed yet";
+        Uncomputed = -9, "not computed yet";
+    }
+}
+
+ids! {
+    /// What must be there for a change of a kv zone's key.
+    KvExpected: u32 {
+        /// Anything or nothing.
+        Any = 0, "any";
+        /// Nothing.
+        Absent = 1, "absent";
+        /// A value with exactly these bytes.
+        Value = 2, "value";
     }
 }
 
@@ -571,6 +591,25 @@ pub mod imports {
     pub const PEERS_GET: &str = "peers_get";
     /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
     pub const PEER_ADDRESS: &str = "peer_address";
+    /// `kv_get(zone_ptr, zone_len, key_ptr, key_len, out, cap)`: the key's value; not found when it has none or it has
+    /// expired. Here and below: keys have 1 to [`crate::kv::MAX_KEY_BYTES`] bytes, others are a bad argument.
+    pub const KV_GET: &str = "kv_get";
+    /// `kv_put(zone_ptr, zone_len, key_ptr, key_len, ptr, len, ttl_ms: i64, expected, expected_ptr, expected_len)`:
+    /// stores a value that expires after `ttl_ms` (0: never), if what is there is as expected
+    /// ([`crate::KvExpected`]; the bytes count for its `Value` only): 1 when it is stored, 0 when something else was
+    /// there, or a status: [`crate::Status::Limit`] for a value longer than 1/16 of the zone or 1 MiB,
+    /// [`crate::Status::Full`] when there is no room.
+    pub const KV_PUT: &str = "kv_put";
+    /// `kv_delete(zone_ptr, zone_len, key_ptr, key_len, expected, expected_ptr, expected_len)`: deletes a key, if what
+    /// is there is as expected: 1 when it was there and is gone, 0 when it was not or is something else, or a status.
+    /// Never [`crate::Status::Full`].
+    pub const KV_DELETE: &str = "kv_delete";
+    /// `kv_list(zone_ptr, zone_len, prefix_ptr, prefix_len, after_ptr, after_len, limit, out, cap)`: keys that begin
+    /// with the prefix and come after `after` (from the first, when it is empty), in the order of their bytes:
+    /// [`crate::kv`] records, of which the first is no key of the list but where to go on, as the next call's `after`; it
+    /// is empty when that was all. `limit` is 1 to [`crate::kv::MAX_LIST_KEYS`]. A call looks at so many entries, expired
+    /// ones too, that its list may be short, or empty, and yet not the last.
+    pub const KV_LIST: &str = "kv_list";
 }
 
 #[cfg(test)]

@@ -87,6 +87,10 @@ fn defaults_are_filled_in() {
     assert_eq!(config.master.control, site.path("run/castling.sock"));
     assert_eq!(config.master.module_store, site.path("run/modules"));
     assert_eq!(config.master.pid_file, None);
+    let zone_store = config.master.zone_store.to_str().unwrap();
+    assert!(zone_store.starts_with("/dev/shm/castling-"), "{zone_store}");
+    let another = good("[master]\ncontrol = 'other.sock'\n");
+    assert_ne!(another.master.zone_store, config.master.zone_store);
     assert!((1..=512).contains(&config.workers.count));
     assert_eq!(config.workers.drain_timeout.as_secs(), 30);
     assert_eq!(
@@ -146,6 +150,7 @@ fn every_key_reaches_the_model() {
 control = "/run/c.sock"
 module_store = "modules"
 pid_file = "./c.pid"
+zone_store = "zones"
 [workers]
 count = 3
 drain_timeout = "1m 30s"
@@ -162,6 +167,13 @@ wasm = "p.wasm"
 config = { tokens = ["a", "b"], deep = { on = true, n = -3, f = 1.5, day = 2026-01-02 } }
 on_error = "skip"
 limits = { memory = "1MiB", cpu = "20ms", instances = 7 }
+grants = { zones = ["sessions"] }
+[zones.limits]
+kind = "counter"
+size = "64KiB"
+[zones.sessions]
+kind = "kv"
+size = "32MiB"
 [listeners.web]
 bind = "[::1]:8080"
 backlog = 10
@@ -199,6 +211,7 @@ path = "/x"
     let config = site.load().unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.master.control, Path::new("/run/c.sock"));
     assert_eq!(config.master.pid_file, Some(site.path("c.pid")));
+    assert_eq!(config.master.zone_store, site.path("zones"));
     assert_eq!(
         (config.workers.count, config.workers.drain_timeout.as_secs()),
         (3, 90)
@@ -226,6 +239,10 @@ path = "/x"
         ),
         (OnError::Skip, 1 << 20, 7)
     );
+    assert_eq!(auth.grants.zones, ["sessions"]);
+    let zone = |name: &str| (config.zones[name].kind, config.zones[name].size_bytes);
+    assert_eq!(zone("limits"), (ZoneKind::Counter, 64 << 10));
+    assert_eq!(zone("sessions"), (ZoneKind::Kv, 32 << 20));
     let web = &config.listeners["web"];
     assert_eq!(
         (
