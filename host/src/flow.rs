@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::Hook;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
@@ -15,8 +15,9 @@ use crate::alarm::{Alarm, Alarms, Elapsed};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
-use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
+use crate::http1::{self, BodyLength, Decoded, HeadError, Headers, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
+use crate::metrics;
 use crate::phase::{self, Plan, Verdict};
 use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
 use crate::supply::Supplier;
@@ -144,6 +145,7 @@ pub async fn refuse(
     );
     exchange.reply.status = status;
     exchange.tally.body_bytes_sent = body.len() as u64;
+    count(exchange, &listener.router.unrouted, listener);
     client.writer.push(body);
     let Client {
         writer,
@@ -243,6 +245,7 @@ impl Flow<'_> {
         };
         match phase::run(&listener.router, plan, exchange, pinned, &mut supplier).await? {
             Verdict::Answer(answer) => Ok(self.take(answer)),
+            Verdict::Metrics => Ok(self.metrics()),
             Verdict::Proxy(idx) => {
                 let upstream = self.worker.upstream(idx);
                 let client = self.exchange.client.ip();
@@ -272,6 +275,25 @@ impl Flow<'_> {
         self.exchange.reply.status = status;
         self.exchange.reply.headers = headers;
         Source::Here(body)
+    }
+
+    /// Read now from all workers' memory, whichever worker was asked.
+    fn metrics(&mut self) -> Source {
+        if !matches!(self.method, Method::GET | Method::HEAD) {
+            let mut refusal = reply::plain(StatusCode::METHOD_NOT_ALLOWED);
+            // RFC 9110 §15.5.6.
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refusal.headers.add(header::ALLOW, allowed);
+            return self.take(refusal);
+        }
+        let mut headers = Headers::new();
+        let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+        headers.add(header::CONTENT_TYPE, content_type);
+        self.take(Answer {
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::from(self.worker.metrics().text()),
+        })
     }
 
     async fn filter_head(&mut self, mut source: Source) -> Result<Source, Error> {
@@ -535,8 +557,17 @@ impl Flow<'_> {
                 .await;
         }
         self.pinned.release().await;
+        count(self.exchange, &self.plan, self.listener);
         self.worker.add_to_access_log(self.exchange);
     }
+}
+
+/// A request is over.
+fn count(exchange: &Exchange, plan: &Plan, listener: &Listener) {
+    let (tally, metrics) = (&exchange.tally, &listener.metrics);
+    plan.requests.count(exchange.reply.status);
+    metrics.received_bytes.add(tally.body_bytes_received as f64);
+    metrics.sent_bytes.add(tally.body_bytes_sent as f64);
 }
 
 /// RFC 9110 §6.4.1. A status without a body is so whatever a plugin or a peer gives with it.

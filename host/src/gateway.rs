@@ -15,6 +15,7 @@ use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config};
 use crate::listener::{self, Listener};
 use crate::log::{self, AccessLog};
+use crate::metrics::Recorder;
 use crate::phase::{Plan, Router, UpstreamIdx};
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
@@ -40,6 +41,7 @@ pub struct GatewayStatus {
 
 /// What a generation is built from, as far as it is built.
 struct Parts {
+    metrics: Recorder,
     plugins: BTreeMap<String, Rc<Plugin>>,
     upstreams: BTreeMap<String, Rc<Upstream>>,
     errors: Vec<String>,
@@ -52,11 +54,13 @@ impl Gateway {
         config: Rc<Config>,
         modules: Vec<Module>,
         zones: BTreeMap<String, Arc<CounterZone>>,
+        metrics: Recorder,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
         let engine = Engine::for_worker()
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
+            metrics,
             plugins: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             errors: Vec::new(),
@@ -78,13 +82,19 @@ impl Gateway {
             tokio::task::spawn_local(Rc::clone(upstream).sweep());
         }
         let listeners = routers.into_iter().map(|(name, router)| {
-            let listener = Listener::new(&name, &config.listeners[&name], router);
+            let counted = metrics.listener(&name);
+            let listener = Listener::new(&name, &config.listeners[&name], router, counted);
             (name, listener)
         });
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
-            worker: Worker::new(parts.upstreams.into_values().collect(), alarms, access_log),
+            worker: Worker::new(
+                parts.upstreams.into_values().collect(),
+                alarms,
+                access_log,
+                metrics,
+            ),
             config,
         }))
     }
@@ -147,6 +157,7 @@ impl Gateway {
                 let route = plan.route.as_deref().unwrap_or_default();
                 let target = match plan.upstream {
                     Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
+                    None if plan.metrics => "metrics".to_owned(),
                     None => "content of its plugins".to_owned(),
                 };
                 let _ = writeln!(text, "  route {route} -> {target}");
@@ -200,7 +211,8 @@ impl Parts {
                 self.errors.extend(ungranted.into_iter().map(line));
                 continue;
             }
-            match Plugin::load(&engine, module, plugin_config, zones).await {
+            let metrics = self.metrics;
+            match Plugin::load(&engine, module, plugin_config, zones, metrics).await {
                 Ok(plugin) => {
                     self.plugins.insert(name, plugin);
                 }
@@ -239,7 +251,13 @@ impl Parts {
             };
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, alarms),
+                Upstream::new(
+                    name,
+                    upstream,
+                    balancer,
+                    alarms,
+                    self.metrics.upstream(name),
+                ),
             );
         }
     }
@@ -249,7 +267,10 @@ impl Parts {
         let mut routers = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let own = self.named(&listener.plugins);
-            let unrouted = Rc::new(Plan::new(None, None, &own));
+            let unrouted = Plan {
+                requests: self.metrics.requests(name, ""),
+                ..Plan::new(None, None, &own)
+            };
             let of_listener = |route: &&config::Route| {
                 route.listeners.is_empty() || route.listeners.contains(name)
             };
@@ -261,12 +282,19 @@ impl Parts {
                     .upstream
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
-                let plan = Plan::new(Some(route.name.as_str().into()), upstream, &plugins);
+                let plan = Plan {
+                    metrics: route.metrics,
+                    requests: self.metrics.requests(name, &route.name),
+                    ..Plan::new(Some(route.name.as_str().into()), upstream, &plugins)
+                };
                 self.check_route(route, &of_route, &plan);
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
-            routers.insert(name.clone(), Router::new(post_read, unrouted, plans));
+            routers.insert(
+                name.clone(),
+                Router::new(post_read, Rc::new(unrouted), plans),
+            );
         }
         // A route of several listeners has its faults once.
         self.errors.dedup();
@@ -276,7 +304,8 @@ impl Parts {
     fn check_route(&mut self, route: &config::Route, of_route: &[Rc<Plugin>], plan: &Plan) {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
-        if route.upstream.is_none() && plan.content.is_empty() && all_loaded {
+        let unanswered = route.upstream.is_none() && !route.metrics && plan.content.is_empty();
+        if unanswered && all_loaded {
             self.errors.push(format!(
                 "{place}: route {name}: expected `upstream` or a plugin with a `content` hook"
             ));

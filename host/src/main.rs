@@ -17,6 +17,7 @@ mod gateway;
 mod http1;
 mod listener;
 mod log;
+mod metrics;
 mod phase;
 mod process;
 mod socket;

@@ -7,6 +7,7 @@ use tokio::task::LocalSet;
 
 use crate::config;
 use crate::gateway::Gateway;
+use crate::metrics::Recorder;
 use crate::process;
 use crate::wasm::Module;
 
@@ -36,6 +37,7 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
         });
     }
     let zones = process::zones(&config, None)?;
-    let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
+    let metrics = Recorder::alone(config.metrics.max_series).map_err(control::lines)?;
+    let gateway = Gateway::build(Rc::new(config), opened, zones, metrics).await?;
     Ok(gateway.describe())
 }

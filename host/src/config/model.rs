@@ -23,6 +23,7 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub zones: BTreeMap<String, Zone>,
+    pub metrics: Metrics,
     /// In the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
 }
@@ -180,6 +181,9 @@ pub struct PluginLimits {
     /// An instance is replaced after so many calls of its hooks; 0 never. Default 1000000. It is also replaced when it
     /// has grown to three quarters of `memory`.
     pub instance_calls: u64,
+    /// Series of its metrics, over all workers; a histogram counts as its buckets and two more. 0 to 262144. Default
+    /// 1000. Further label values are counted as `other`.
+    pub metric_series: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -222,6 +226,14 @@ pub struct Zone {
 pub enum ZoneKind {
     /// Numbers by key that expire: rate limits.
     Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Series that there may be, a histogram counting as its buckets and two more. 256 to 262144. Default 8192. Takes
+    /// 208 to 224 bytes for each, and 8 more in each worker. What was counted so far is kept over a reload that leaves it as it
+    /// is.
+    pub max_series: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -294,6 +306,8 @@ pub struct Route {
     pub plugins: Vec<String>,
     /// None: a plugin's `content` hook answers.
     pub upstream: Option<String>,
+    /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
+    pub metrics: bool,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
 }
@@ -323,3 +337,6 @@ pub enum HeaderTest {
 
 /// The most that `limits.memory` may say: each instance reserves address space for it in the pool.
 pub const MAX_PLUGIN_MEMORY_BYTES: usize = 64 << 20;
+
+/// The most that `metrics.max_series` may say.
+pub const MAX_METRIC_SERIES: u32 = 256 * 1024;

@@ -11,7 +11,8 @@ use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
 use super::{
-    Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits, Quarantine,
+    Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, OnError, Plugin, PluginLimits,
+    Quarantine,
 };
 
 pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
@@ -127,6 +128,9 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         calls: table.or("calls", DEFAULT_LIMITS.calls, |value| {
             value.integer(0..=1000)
         }),
+        metric_series: table.or("metric_series", DEFAULT_LIMITS.metric_series, |value| {
+            value.integer(0..=u64::from(MAX_METRIC_SERIES))
+        }),
     };
     table.finish();
     limits
@@ -209,6 +213,7 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     body_bytes: 1 << 20,
     calls: 32,
     instance_calls: 1_000_000,
+    metric_series: 1000,
 };
 
 const DEFAULT_QUARANTINE: Quarantine = Quarantine {

@@ -130,6 +130,13 @@ impl<'a> Value<'a> {
         }
     }
 
+    pub(super) fn boolean(self) -> Option<bool> {
+        match self.node.kind {
+            NodeKind::Boolean(boolean) => Some(boolean),
+            _ => self.expected("true or false"),
+        }
+    }
+
     pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let duration = if let NodeKind::Text(text) = &self.node.kind {
             units::duration(text)

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::config;
 use crate::connection;
+use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
 use crate::worker::Worker;
 
@@ -29,6 +30,7 @@ pub struct Listener {
     pub idle_timeout: Duration,
     max_connections: usize,
     connections: Cell<usize>,
+    pub metrics: ListenerMetrics,
     /// A connection has ended while the listener was full.
     room: Notify,
 }
@@ -37,7 +39,12 @@ pub struct Listener {
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Listener {
-    pub fn new(name: &str, config: &config::Listener, router: Router) -> Rc<Self> {
+    pub fn new(
+        name: &str,
+        config: &config::Listener,
+        router: Router,
+        metrics: ListenerMetrics,
+    ) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
             router,
@@ -49,8 +56,14 @@ impl Listener {
             idle_timeout: config.idle_timeout,
             max_connections: config.max_connections,
             connections: Cell::new(0),
+            metrics,
             room: Notify::new(),
         })
+    }
+
+    fn count_connections(&self, count: usize) {
+        self.connections.set(count);
+        self.metrics.connections.set(count as f64);
     }
 }
 
@@ -109,7 +122,8 @@ struct Counted {
 
 impl Counted {
     fn new(listener: &Rc<Listener>, worker: &Rc<Worker>) -> Self {
-        listener.connections.set(listener.connections.get() + 1);
+        listener.metrics.accepted.inc();
+        listener.count_connections(listener.connections.get() + 1);
         worker.connection_opened();
         Self {
             listener: Rc::clone(listener),
@@ -120,9 +134,8 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.listener
-            .connections
-            .set(self.listener.connections.get() - 1);
+        let connections = self.listener.connections.get() - 1;
+        self.listener.count_connections(connections);
         self.listener.room.notify_one();
         self.worker.connection_closed();
     }

@@ -19,6 +19,8 @@ use crate::wasm::{Next, PinnedInstances, Step, Supplier};
 pub enum Verdict {
     Answer(Answer),
     Proxy(UpstreamIdx),
+    /// The gateway's metrics are the answer.
+    Metrics,
 }
 
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
@@ -68,6 +70,7 @@ pub async fn run(
     }
     match plan.upstream {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
+        None if plan.metrics => Ok(Verdict::Metrics),
         // Every `content` plugin has declined and there is nobody else to ask.
         None => Err(Error::NoRoute),
     }

@@ -58,6 +58,7 @@ pub struct WorkerSpec {
     pub listeners: Vec<ListenerFd>,
     pub modules: Vec<ModuleFd>,
     pub zones: Vec<ZoneFd>,
+    pub metrics: MetricsFd,
 }
 
 /// A bound socket. It listens from `Serve` on.
@@ -80,6 +81,13 @@ pub struct ModuleFd {
 pub struct ZoneFd {
     pub zone: String,
     pub fd: RawFd,
+}
+
+/// The metrics' memory, and the row of it that the worker writes to; without one it is not counted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MetricsFd {
+    pub fd: RawFd,
+    pub row: Option<u32>,
 }
 
 /// Largest frame between master and worker, bytes: a config of some hundred thousand routes.

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use crate::config::Config;
 
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec, ZoneFd};
+use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec, ZoneFd};
+use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::sockets::SocketSet;
 use super::worker_process::{Ending, WorkerProcess};
@@ -25,6 +26,7 @@ pub struct Generation {
     pub config: Config,
     modules: BTreeMap<String, StoredModule>,
     pub zones: Zones,
+    metrics: Rc<Ledger>,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
@@ -75,6 +77,7 @@ impl Generation {
         config: Config,
         modules: BTreeMap<String, StoredModule>,
         zones: Zones,
+        metrics: Rc<Ledger>,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
         let slots = config.workers.count;
@@ -83,6 +86,7 @@ impl Generation {
             config,
             modules,
             zones,
+            metrics,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             stage: watch::Sender::new(Stage::Starting),
@@ -226,6 +230,7 @@ impl Generation {
                         return;
                     }
                     self.workers.borrow_mut()[slot] = None;
+                    self.metrics.metrics().worker_died();
                     let wait = backoff.wait_after(worker.started.elapsed());
                     report_death(&worker, ending, self.number, wait);
                     wait
@@ -299,6 +304,11 @@ impl Generation {
                 fd,
             });
         }
+        let row = self.metrics.lease();
+        let metrics = MetricsFd {
+            fd: hand_over(self.metrics.descriptor().try_clone_to_owned()?),
+            row: row.as_ref().map(|lease| lease.row),
+        };
         let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
@@ -307,8 +317,9 @@ impl Generation {
             listeners,
             modules,
             zones,
+            metrics,
         };
-        let worker = WorkerProcess::spawn(spec, descriptors)?;
+        let worker = WorkerProcess::spawn(spec, descriptors, row)?;
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
     }

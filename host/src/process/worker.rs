@@ -16,8 +16,9 @@ use tokio::task::LocalSet;
 
 use crate::gateway::Gateway;
 use crate::log;
+use crate::metrics::Recorder;
 use crate::wasm::Module;
-use crate::zone::CounterZone;
+use crate::zone::{CounterZone, MetricsZone};
 
 use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, ZoneFd, write_frame,
@@ -80,6 +81,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         listeners,
         modules,
         zones,
+        metrics,
     } = spec;
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
@@ -105,9 +107,12 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         let opened = opened.map_err(|e| vec![e.to_string()])?;
         shared.insert(zone, Arc::new(opened));
     }
+    let zone = MetricsZone::open(inherited(metrics.fd)?, config.metrics.max_series);
+    let zone = zone.map_err(|e| vec![e.to_string()])?;
+    let recorder = Recorder::new(zone, metrics.row, generation);
     log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
     tracing::debug!(generation, slot, "worker starts");
-    let gateway = Gateway::build(Rc::new(config), opened, shared).await?;
+    let gateway = Gateway::build(Rc::new(config), opened, shared, recorder).await?;
     Ok((gateway, sockets))
 }
 

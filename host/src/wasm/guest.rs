@@ -11,6 +11,7 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::demand::{CallResponse, Hatch};
 use crate::exchange::Exchange;
+use crate::metrics::InstanceMetrics;
 use crate::zone::CounterZone;
 
 /// The host's side of one instance.
@@ -44,6 +45,8 @@ pub(super) struct Guest {
     pub(super) bodies: [Option<Bytes>; 2],
     /// What came of its last calls out.
     pub(super) calls: Vec<Result<CallResponse, String>>,
+    /// Those it has defined.
+    pub(super) metrics: InstanceMetrics,
 }
 
 /// Granted zones by name. A plugin has one or two.

@@ -15,6 +15,7 @@ use super::engine::{Engine, TICK};
 use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
 use super::plugin::HookError;
 use crate::exchange::Exchange;
+use crate::metrics::{InstanceMetrics, PluginMetrics};
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 pub(super) struct Instance {
@@ -47,6 +48,7 @@ pub(super) struct Blueprint {
     pub(super) hooks: Vec<Hook>,
     /// It keeps state for each request.
     pub(super) state: bool,
+    pub(super) metrics: Arc<PluginMetrics>,
 }
 
 impl Instance {
@@ -230,6 +232,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
                 limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
                 used_ticks: 0,
             },
+            metrics: InstanceMetrics::new(&blueprint.metrics),
         },
     );
     store.limiter(|guest| &mut guest.memory_limit);

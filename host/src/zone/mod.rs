@@ -10,8 +10,9 @@
 //! |---|---|---|
 //! | [`CounterZone`] | fixed table of 64-bit numbers that expire, lock-free, in a memory file | rate limits |
 //! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
+//! | [`MetricsZone`] | names and values that only grow in number, lock-free, in a memory file | metrics (not for plugins by name) |
 //!
-//! Both are synchronous and quick enough for the event loop: a counter never waits; a kv write waits while another worker
+//! All are synchronous and quick enough for the event loop: a counter and a metric never wait; a kv write waits while another worker
 //! writes, which takes microseconds and ends also when that worker is killed.
 //!
 //! **Time** is handed in, in nanoseconds of one clock that all processes share and that never goes back while the zone
@@ -21,6 +22,7 @@ mod counter;
 #[cfg(test)]
 mod kill_tests;
 mod kv;
+mod metrics;
 mod raw;
 
 use std::io;
@@ -33,6 +35,7 @@ pub use counter::{CounterStats, CounterZone, Reading, Updated};
 pub use kv::{
     Entry, Expected, KvStats, KvZone, Listing, Owner, Prepared, Swapped, prepare_kv, remove_kv,
 };
+pub use metrics::{MetricsZone, Record};
 
 /// The clock of zones: nanoseconds since boot, the time of a suspended machine included.
 pub fn now_ns() -> u64 {

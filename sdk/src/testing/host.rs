@@ -11,6 +11,9 @@ use super::world::{Facts, Section, with_facts, with_world};
 use crate::header::{is_name, is_value};
 
 pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
+pub(crate) use super::metrics::{
+    metric_add, metric_define, metric_observe, metric_series, metric_set,
+};
 pub(crate) use super::zones::{counter_add, counter_get, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {

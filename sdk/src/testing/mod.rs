@@ -31,13 +31,14 @@
 //!
 //! Bodies for `read_body` are given with [`Exchange::body`] and [`Exchange::response_body`], answers to `http::send` with
 //! [`Exchange::call`]. Every zone is there and granted; it counts by this thread's clock, which [`advance_clock`]
-//! moves, and `delay`, too.
+//! moves, and `delay`, too. What a plugin has counted, [`metric`] and [`observations`] tell.
 //!
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
 pub(crate) mod host;
+mod metrics;
 mod world;
 mod zones;
 
@@ -51,6 +52,7 @@ use serde::de::DeserializeOwned;
 use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
 use world::{Facts, lend};
 
+pub use metrics::{metric, observations};
 pub(crate) use world::with_world;
 
 /// A request and its response, with whatever a test says about them.

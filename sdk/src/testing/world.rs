@@ -9,6 +9,7 @@ use castling_abi::{LogLevel, Number, Property};
 
 use super::FakePeer;
 use super::calls::Calls;
+use super::metrics::Metrics;
 use super::zones::Zones;
 
 /// What is there without an exchange.
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(super) log_lines: Vec<(LogLevel, String)>,
     pub(crate) failure: Option<String>,
     pub(super) zones: Zones,
+    pub(super) metrics: Metrics,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -66,6 +68,7 @@ impl World {
             log_lines: Vec::new(),
             failure: None,
             zones: Zones::new(),
+            metrics: Metrics::new(),
             current: None,
         }
     }

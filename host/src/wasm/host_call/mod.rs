@@ -6,6 +6,7 @@
 mod balance;
 mod exchange;
 mod header;
+mod metric;
 mod reply;
 mod system;
 mod var;
@@ -27,7 +28,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     reply::add_to(linker)?;
     wait::add_to(linker)?;
     zone::add_to(linker)?;
-    balance::add_to(linker)
+    balance::add_to(linker)?;
+    metric::add_to(linker)
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
@@ -76,6 +78,11 @@ const SIGNATURES: &[(&str, &str)] = {
         (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
+        (METRIC_DEFINE, "(i32, i32) -> i32"),
+        (METRIC_SERIES, "(i32, i32, i32) -> i32"),
+        (METRIC_ADD, "(i32, f64) -> i32"),
+        (METRIC_SET, "(i32, f64) -> i32"),
+        (METRIC_OBSERVE, "(i32, f64) -> i32"),
     ]
 };
 
@@ -104,6 +111,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::metrics::{PluginMetrics, Recorder};
     use crate::wasm::engine;
     use crate::wasm::instance::{Blueprint, new_store};
 
@@ -123,6 +131,12 @@ mod tests {
             upstreams: Arc::default(),
             hooks: Vec::new(),
             state: false,
+            metrics: PluginMetrics::new(
+                Recorder::alone(256).unwrap(),
+                &Arc::from("test"),
+                "test",
+                10,
+            ),
         };
         let mut store = new_store(&engine, &blueprint);
         let functions: Vec<_> = linker
