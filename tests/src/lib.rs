@@ -39,6 +39,7 @@
 pub mod body;
 pub mod client;
 pub mod command;
+pub mod exposition;
 pub mod load;
 pub mod module;
 pub mod origin;
@@ -51,6 +52,7 @@ pub mod setup;
 mod template;
 
 pub use client::Reply;
+pub use exposition::Exposition;
 pub use proxy::Proxy;
 pub use raw_client::RawClient;
 pub use runtime::{block_on, within};
