@@ -19,7 +19,10 @@ impl Exposition {
         let (mut samples, mut types) = (BTreeMap::new(), BTreeMap::new());
         let mut helped = BTreeSet::new();
         let mut current = String::new();
-        assert!(text.is_empty() || text.ends_with('\n'), "the last line ends");
+        assert!(
+            text.is_empty() || text.ends_with('\n'),
+            "the last line ends"
+        );
         for line in text.lines() {
             assert!(!line.contains(char::is_control), "{line:?}");
             if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -28,7 +31,10 @@ impl Exposition {
                 assert!(helped.insert(name.to_owned()), "helped twice: {line:?}");
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect(line);
-                assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line:?}");
+                assert!(
+                    matches!(kind, "counter" | "gauge" | "histogram"),
+                    "{line:?}"
+                );
                 let before = types.insert(name.to_owned(), kind.to_owned());
                 assert_eq!(before, None, "typed twice, or not in one group: {line:?}");
                 name.clone_into(&mut current);
@@ -70,7 +76,10 @@ impl Exposition {
 
     /// All of it but the series that `of_no_interest` names.
     #[must_use]
-    pub fn without(mut self, of_no_interest: impl Fn(&str, &BTreeMap<String, String>) -> bool) -> Self {
+    pub fn without(
+        mut self,
+        of_no_interest: impl Fn(&str, &BTreeMap<String, String>) -> bool,
+    ) -> Self {
         self.samples
             .retain(|(name, labels), _| !of_no_interest(name, labels));
         self
@@ -100,7 +109,10 @@ impl Exposition {
             for (labels, value) in self.matching(&format!("{name}_bucket"), &[]) {
                 let mut labels = labels.clone();
                 let le = labels.remove("le").expect("every bucket has `le`");
-                buckets.entry(labels).or_default().push((number(&le), value));
+                buckets
+                    .entry(labels)
+                    .or_default()
+                    .push((number(&le), value));
             }
             for (labels, mut buckets) in buckets {
                 buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
