@@ -1,7 +1,7 @@
 //! Metrics: counters, gauges and histograms of the gateway and of its plugins, in memory that all workers share.
 //!
 //! Each worker writes to values of its own (a row of the [`MetricsZone`]), so that to count is to load, to add and to store
-//! on memory that no other core touches: 2 ns. Who reads ([`text`]) adds up all rows. The values of a worker that has ended
+//! on memory that no other core touches. Who reads ([`text`]) adds up all rows. The values of a worker that has ended
 //! stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
 //! over reloads. Gauges end with their worker.
 
@@ -228,8 +228,8 @@ enum RecordKind {
     Series(MetricKind),
     /// Name and help; the note is the generation that has last defined it.
     Family(MetricKind),
-    /// A plugin's name; the note is how many series it has.
-    Owner,
+    /// What is charged and a plugin's name; the note is how much.
+    Account,
 }
 
 impl RecordKind {
@@ -237,7 +237,7 @@ impl RecordKind {
         match self {
             Self::Series(kind) => 1 + kind as u8,
             Self::Family(kind) => 0x11 + kind as u8,
-            Self::Owner => 0x20,
+            Self::Account => 0x20,
         }
     }
 
@@ -246,7 +246,7 @@ impl RecordKind {
         match byte {
             1..=0x10 => kind(byte - 1).map(Self::Series),
             0x11..=0x1f => kind(byte - 0x11).map(Self::Family),
-            0x20 => Some(Self::Owner),
+            0x20 => Some(Self::Account),
             _ => None,
         }
     }

@@ -85,7 +85,7 @@ const QUARANTINE: Own = own(
 const OVER_LIMIT: Own = own(
     MetricKind::Counter,
     "castling_plugin_series_over_limit_total",
-    "Look-ups of label values beyond limits.metric_series, which were counted as `other`.",
+    "Look-ups of label values that are counted as `other`: beyond limits.metric_series, or without room.",
 );
 const BUILD: Own = own(
     MetricKind::Gauge,

@@ -9,7 +9,9 @@ use castling_abi::metric::{
 };
 use castling_abi::{MetricKind, Status};
 
-use super::{Count, Distribution, Labels, Level, RecordKind, Recorder, add_series, cell_count};
+use super::{
+    Count, Distribution, Labels, Level, RecordKind, Recorder, add_series, cell_count, record_text,
+};
 
 /// A plugin's part of the metrics in one worker; its instances share it.
 pub struct PluginMetrics {
@@ -18,9 +20,8 @@ pub struct PluginMetrics {
     plugin: Arc<str>,
     /// Before the names of its metrics: `castling_plugin_MODULE_`.
     prefix: String,
-    series_limit: u64,
-    /// What it has of the table, over all workers and generations. None when there was no room to count that.
-    charged: Option<&'static AtomicU64>,
+    series: Account,
+    definitions: Account,
     over_limit: Count,
 }
 
@@ -32,14 +33,12 @@ impl PluginMetrics {
         module: &str,
         series_limit: u32,
     ) -> Arc<Self> {
-        let zone = recorder.zone;
-        let owner = zone.add(RecordKind::Owner.byte(), plugin.as_bytes(), 0);
         Arc::new(Self {
             over_limit: recorder.over_limit(plugin),
             plugin: Arc::clone(plugin),
             prefix: format!("castling_plugin_{}_", in_a_name(module)),
-            series_limit: u64::from(series_limit),
-            charged: owner.and_then(|(owner, _)| zone.note(owner)),
+            series: Account::open(&recorder, "series", plugin, u64::from(series_limit)),
+            definitions: Account::open(&recorder, "definitions", plugin, DEFINITIONS_LIMIT),
             recorder,
         })
     }
@@ -50,7 +49,8 @@ impl PluginMetrics {
         let (kind, name, bounds) = (metric.kind, &metric.name, &metric.bounds);
         if !recorder.has(kind, name, labels, bounds) {
             let cells = u64::from(cell_count(kind, bounds));
-            self.charged(cells.max(text_charge(name, &labels.0)), || {
+            let charge = cells.max(text_charge(name, &labels.0));
+            self.series.charge(charge, || {
                 let (zone, generation) = (recorder.zone, recorder.generation);
                 let added = add_series(zone, generation, kind, name, labels, bounds);
                 added.map(|(_, new)| new)
@@ -59,7 +59,7 @@ impl PluginMetrics {
         Some(self.open(metric, labels))
     }
 
-    /// Says what a metric is, within the limit too: a plugin could make up names without end.
+    /// Says what a metric is, within a limit: a plugin could make up names without end.
     fn define(&self, metric: &Metric) -> Option<()> {
         let (kind, name, help) = (metric.kind, &metric.name, &metric.help);
         if self.recorder.has_family(kind, name, help) {
@@ -67,22 +67,9 @@ impl PluginMetrics {
             self.recorder.define(kind, name, help);
             return Some(());
         }
-        self.charged(text_charge(name, help), || {
+        self.definitions.charge(text_charge(name, help), || {
             Some(self.recorder.define(kind, name, help))
         })
-    }
-
-    /// Charges so much and has it added; gives it back where nothing new was. None: beyond the limit, or no room.
-    fn charged(&self, charge: u64, add: impl FnOnce() -> Option<bool>) -> Option<()> {
-        let charged = self.charged?;
-        let added = match charged.fetch_add(charge, Relaxed) + charge <= self.series_limit {
-            true => add(),
-            false => None,
-        };
-        if added != Some(true) {
-            charged.fetch_sub(charge, Relaxed);
-        }
-        added.map(|_| ())
     }
 
     fn open(&self, metric: &Metric, labels: &Labels) -> Series {
@@ -98,6 +85,41 @@ impl PluginMetrics {
         }
     }
 }
+
+/// What a plugin has of the table, over all workers and generations.
+struct Account {
+    /// None when there was no room to count that.
+    charged: Option<&'static AtomicU64>,
+    limit: u64,
+}
+
+impl Account {
+    fn open(recorder: &Recorder, of: &str, plugin: &str, limit: u64) -> Self {
+        let text = record_text(of, plugin, &[]);
+        let zone = recorder.zone;
+        let owner = text.and_then(|text| zone.add(RecordKind::Account.byte(), &text, 0));
+        Self {
+            charged: owner.and_then(|(owner, _)| zone.note(owner)),
+            limit,
+        }
+    }
+
+    /// Charges so much and has it added; gives it back where nothing new was. None: beyond the limit, or no room.
+    fn charge(&self, charge: u64, add: impl FnOnce() -> Option<bool>) -> Option<()> {
+        let charged = self.charged?;
+        let added = match charged.fetch_add(charge, Relaxed) + charge <= self.limit {
+            true => add(),
+            false => None,
+        };
+        if added != Some(true) {
+            charged.fetch_sub(charge, Relaxed);
+        }
+        added.map(|_| ())
+    }
+}
+
+/// New definitions of a plugin, over all its generations. More than any upgrades bring.
+const DEFINITIONS_LIMIT: u64 = 1000;
 
 /// What one instance has defined and looked up. A look-up is one hash; what is then counted needs none.
 pub struct InstanceMetrics {

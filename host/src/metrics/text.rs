@@ -12,7 +12,7 @@ use crate::zone::{MetricsZone, Record};
 /// Of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Everything that all processes have counted, added up. Reads the whole zone: a millisecond for 10000 series of 16 workers.
+/// Everything that all processes have counted, added up. Takes time for every series and for every row that was ever used.
 ///
 /// Metrics and their series are sorted. A gauge that no living process has set is left out.
 pub fn text(zone: &MetricsZone) -> String {
@@ -98,7 +98,7 @@ fn families(zone: &MetricsZone) -> BTreeMap<String, Family> {
         };
         let generation = zone.note(record).map_or(0, |note| note.load(Relaxed));
         match kind {
-            RecordKind::Owner => {}
+            RecordKind::Account => {}
             RecordKind::Family(kind) => {
                 let family = families.entry(name.to_owned()).or_default();
                 let known = family.meaning.as_ref();
