@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::Hook;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
@@ -15,7 +15,7 @@ use crate::alarm::{Alarm, Alarms, Elapsed};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
-use crate::http1::{self, BodyLength, Decoded, HeadError, Headers, ParsedRequest, ReplyTo};
+use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::metrics;
 use crate::phase::{self, Plan, Verdict};
@@ -245,7 +245,10 @@ impl Flow<'_> {
         };
         match phase::run(&listener.router, plan, exchange, pinned, &mut supplier).await? {
             Verdict::Answer(answer) => Ok(self.take(answer)),
-            Verdict::Metrics => Ok(self.metrics()),
+            Verdict::Metrics => {
+                let answer = metrics::answer(self.worker.metrics(), &self.method);
+                Ok(self.take(answer))
+            }
             Verdict::Proxy(idx) => {
                 let upstream = self.worker.upstream(idx);
                 let client = self.exchange.client.ip();
@@ -275,25 +278,6 @@ impl Flow<'_> {
         self.exchange.reply.status = status;
         self.exchange.reply.headers = headers;
         Source::Here(body)
-    }
-
-    /// Read now from all workers' memory, whichever worker was asked.
-    fn metrics(&mut self) -> Source {
-        if !matches!(self.method, Method::GET | Method::HEAD) {
-            let mut refusal = reply::plain(StatusCode::METHOD_NOT_ALLOWED);
-            // RFC 9110 §15.5.6.
-            let allowed = HeaderValue::from_static("GET, HEAD");
-            refusal.headers.add(header::ALLOW, allowed);
-            return self.take(refusal);
-        }
-        let mut headers = Headers::new();
-        let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
-        headers.add(header::CONTENT_TYPE, content_type);
-        self.take(Answer {
-            status: StatusCode::OK,
-            headers,
-            body: Bytes::from(self.worker.metrics().text()),
-        })
     }
 
     async fn filter_head(&mut self, mut source: Source) -> Result<Source, Error> {

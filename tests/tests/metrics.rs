@@ -237,6 +237,14 @@ fn names_that_are_not_valid_are_refused_at_load() {
 }
 
 #[test]
+fn a_hook_cannot_define_a_metric() {
+    let proxy = metered();
+    assert_eq!(proxy.get_with("/", &[("x-do", "define")]).status, 500);
+    proxy.until_log_has("metric \"late\": not in this hook");
+    assert_eq!(told(&proxy).count("castling_plugin_meter_late", &[]), 0);
+}
+
+#[test]
 fn help_and_label_values_stay_in_their_place() {
     let meter = "wasm = \"{guests}/meter.wasm\"";
     let help = r#"config = { help = "two\nlines, \\ and \"quotes\"" }"#;

@@ -6,6 +6,7 @@
 //! over reloads. Gauges end with their worker.
 
 mod own;
+mod page;
 mod plugin;
 mod text;
 
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use castling_abi::MetricKind;
 
 pub use own::{HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts, UpstreamMetrics};
+pub use page::answer;
 pub use plugin::{InstanceMetrics, PluginMetrics};
-pub use text::{CONTENT_TYPE, text};
+pub use text::text;
 
 use crate::zone::{MetricsZone, Record, ZoneError};
 

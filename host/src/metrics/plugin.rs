@@ -88,7 +88,7 @@ impl PluginMetrics {
 
 /// What a plugin has of the table, over all workers and generations.
 struct Account {
-    /// None when there was no room to count that.
+    /// None when there was no room to count that, so that there is none for more either.
     charged: Option<&'static AtomicU64>,
     limit: u64,
 }
@@ -106,7 +106,9 @@ impl Account {
 
     /// Charges so much and has it added; gives it back where nothing new was. None: beyond the limit, or no room.
     fn charge(&self, charge: u64, add: impl FnOnce() -> Option<bool>) -> Option<()> {
-        let charged = self.charged?;
+        let Some(charged) = self.charged else {
+            return add().map(|_| ());
+        };
         let added = match charged.fetch_add(charge, Relaxed) + charge <= self.limit {
             true => add(),
             false => None,

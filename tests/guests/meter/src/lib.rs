@@ -51,8 +51,10 @@ impl Meter {
         if let Some(size) = number(request, "x-size") {
             self.seen.with([&key]).observe(size);
         }
-        if text(request, "x-do") == "panic" {
-            panic!("it was asked to");
+        match text(request, "x-do").as_str() {
+            "panic" => panic!("it was asked to"),
+            "define" => drop(Counter::new("late", "", [])?),
+            _ => {}
         }
         Ok(Verdict::Continue)
     }
