@@ -1,7 +1,7 @@
 //! Metrics: counters, gauges and histograms of the gateway and of its plugins, in memory that all workers share.
 //!
 //! Each worker writes to values of its own (a row of the [`MetricsZone`]), so that to count is to load, to add and to store
-//! on memory that no other core touches. Who reads ([`text`]) adds up all rows. The values of a worker that has ended
+//! on memory that no other core touches. Who reads ([`text()`]) adds up all rows. The values of a worker that has ended
 //! stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
 //! over reloads. Gauges end with their worker.
 
@@ -54,7 +54,7 @@ impl Recorder {
         Ok(Self::new(zone, Some(0), 0))
     }
 
-    /// What all processes have counted so far, see [`text`].
+    /// What all processes have counted so far, see [`text()`].
     pub fn text(&self) -> String {
         text(self.zone)
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use castling_abi::metric::{
-    self, MAX_HELP_BYTES, MAX_LABELS, MAX_METRICS, MAX_VALUE_BYTES, is_label_name, is_metric_name,
+    self, MAX_BYTES, MAX_HELP_BYTES, MAX_LABELS, MAX_METRICS, MAX_VALUE_BYTES, is_label_name,
+    is_metric_name,
 };
 use castling_abi::{MetricKind, Status};
 
@@ -130,6 +131,7 @@ pub struct InstanceMetrics {
     series: Vec<Series>,
     /// The number of a series by the number of its metric (`u32`, little-endian) and its label values as they were passed.
     known: HashMap<Box<[u8]>, u32>,
+    known_limit: usize,
     /// What is looked for in `known`; kept for its allocation.
     key: Vec<u8>,
 }
@@ -158,12 +160,16 @@ impl InstanceMetrics {
             defined: Vec::new(),
             series: Vec::new(),
             known: HashMap::new(),
+            known_limit: usize::try_from(shared.series.limit).unwrap_or(usize::MAX),
             key: Vec::new(),
         }
     }
 
     /// `metric_define`: checks all of it. The same definition again is the same metric.
     pub fn define(&mut self, definition: &[u8]) -> Result<u32, Status> {
+        if definition.len() > MAX_BYTES {
+            return Err(Status::BadArgument);
+        }
         let metric = parse(definition, &self.shared.prefix).ok_or(Status::BadArgument)?;
         let same_name = self
             .defined
@@ -188,6 +194,9 @@ impl InstanceMetrics {
 
     /// `metric_series`: the number of the series with these label values.
     pub fn series(&mut self, metric: u32, values: &[u8]) -> Result<u32, Status> {
+        if values.len() > MAX_BYTES {
+            return Err(Status::BadArgument);
+        }
         self.key.clear();
         self.key.extend_from_slice(&metric.to_le_bytes());
         self.key.extend_from_slice(values);
@@ -205,7 +214,10 @@ impl InstanceMetrics {
         let metric = metric.ok_or(Status::BadArgument)?;
         let values = label_values(values, metric.labels.len()).ok_or(Status::BadArgument)?;
         let labels = metric.labels(&shared.plugin, values.iter().copied());
-        if let Some(series) = shared.series(metric, &labels) {
+        // Values that differ may be one series (they are cut, control characters are replaced), so that the limit of the
+        // series is none of these.
+        let remembers = self.known.len() < self.known_limit;
+        if remembers && let Some(series) = shared.series(metric, &labels) {
             self.series.push(series);
             let series = number(self.series.len() - 1)?;
             self.known.insert(self.key.clone().into(), series);

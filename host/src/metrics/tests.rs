@@ -152,6 +152,38 @@ fn beyond_the_limit_it_is_other_for_all_workers_together() {
 }
 
 #[test]
+fn values_that_are_one_series_are_remembered_up_to_the_limit() {
+    let worker = workers(1)[0];
+    let mut plugin = plugin(worker, 10);
+    let metric = plugin
+        .define(&definition(MetricKind::Counter, "n", &["l"], &[]))
+        .unwrap();
+    let long = "x".repeat(128);
+    for number in 0..100 {
+        let value = format!("{long}{number}");
+        let series = plugin.series(metric, &list(&[&value])).unwrap();
+        assert!(series <= 10, "{series}");
+        plugin.add(series, 1.0).unwrap();
+    }
+    let name = "castling_plugin_my_plugin_n";
+    let count = |value: &str| value_of(&worker, name, value);
+    assert_eq!((count(&long), count("other")), (Some(10.0), Some(90.0)));
+    let huge = list(&[&"x".repeat(20_000)]);
+    assert_eq!(
+        plugin.series(metric, &huge),
+        Err(castling_abi::Status::BadArgument)
+    );
+    assert_eq!(
+        plugin.define(&[0; 20_000]),
+        Err(castling_abi::Status::BadArgument)
+    );
+}
+
+fn value_of(recorder: &Recorder, name: &str, label: &str) -> Option<f64> {
+    value(recorder, &format!("{name}{{plugin=\"p\",l=\"{label}\"}}"))
+}
+
+#[test]
 fn long_labels_cost_more_of_the_limit_and_names_without_end_are_refused() {
     let worker = workers(1)[0];
     let mut plugin = plugin(worker, 20);

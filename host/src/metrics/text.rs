@@ -9,7 +9,7 @@ use castling_abi::MetricKind;
 use super::{RecordKind, gauge_value, read_record_text};
 use crate::zone::{MetricsZone, Record};
 
-/// Of [`text`].
+/// Of [`text()`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything that all processes have counted, added up. Takes time for every series and for every row that was ever used.

@@ -477,6 +477,8 @@ pub mod metric {
     pub const MAX_NAME_BYTES: usize = 128;
     /// Bytes of a help text.
     pub const MAX_HELP_BYTES: usize = 512;
+    /// Bytes of a definition, or of a list of label values.
+    pub const MAX_BYTES: usize = 16 * 1024;
     /// Bytes of a label's value; longer ones are cut.
     pub const MAX_VALUE_BYTES: usize = 128;
 
