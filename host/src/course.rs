@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::listener::Listener;
+use crate::metrics;
 use crate::phase::{self, Plan, Verdict};
 use crate::supply::{Supplier, Variables};
 use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
@@ -72,6 +73,11 @@ impl<'a> Course<'a> {
         );
         match verdict.await? {
             Verdict::Answer(answer) => Ok(self.take(answer)),
+            Verdict::Metrics => {
+                let method = &self.exchange.request.method;
+                let answer = metrics::answer(self.worker.metrics(), method);
+                Ok(self.take(answer))
+            }
             Verdict::Proxy(idx) => {
                 let upstream = self.worker.upstream(idx);
                 let client = self.exchange.client.ip();

@@ -19,6 +19,7 @@ use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
+use crate::phase::Plan;
 use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
 use crate::supply::Variables;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
@@ -149,6 +150,7 @@ pub async fn refuse(
     );
     exchange.reply.status = status;
     exchange.tally.body_bytes_sent = body.len() as u64;
+    count(exchange, &listener.router.unrouted, listener);
     client.writer.push(body);
     let Client {
         writer,
@@ -477,8 +479,17 @@ impl Flow<'_> {
                 .await;
         }
         self.course.pinned.release().await;
+        count(self.course.exchange, &plan, self.course.listener);
         self.course.worker.add_to_access_log(self.course.exchange);
     }
+}
+
+/// A request is over.
+fn count(exchange: &Exchange, plan: &Plan, listener: &Listener) {
+    let (tally, metrics) = (&exchange.tally, &listener.metrics);
+    plan.requests.count(exchange.reply.status);
+    metrics.received_bytes.add(tally.body_bytes_received as f64);
+    metrics.sent_bytes.add(tally.body_bytes_sent as f64);
 }
 
 /// RFC 9110 §6.4.1. A status without a body is so whatever a plugin or a peer gives with it.

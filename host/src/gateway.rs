@@ -15,6 +15,7 @@ use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config};
 use crate::listener::{self, Listener};
 use crate::log::{self, AccessLog};
+use crate::metrics::Recorder;
 use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
 use crate::timer;
 use crate::upstream::{self, Upstream};
@@ -43,6 +44,7 @@ pub struct GatewayStatus {
 
 /// What a generation is built from, as far as it is built.
 struct Parts {
+    metrics: Recorder,
     plugins: BTreeMap<String, Rc<Plugin>>,
     upstreams: BTreeMap<String, Rc<Upstream>>,
     errors: Vec<String>,
@@ -55,11 +57,13 @@ impl Gateway {
         config: Rc<Config>,
         modules: Vec<Module>,
         zones: Zones,
+        metrics: Recorder,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
         let engine = Engine::for_worker(config.workers.plugin_stack_bytes)
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
+            metrics,
             plugins: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             errors: Vec::new(),
@@ -81,14 +85,20 @@ impl Gateway {
             tokio::task::spawn_local(Rc::clone(upstream).sweep());
         }
         let listeners = routers.into_iter().map(|(name, router)| {
-            let listener = Listener::new(&name, &config.listeners[&name], router);
+            let counted = metrics.listener(&name);
+            let listener = Listener::new(&name, &config.listeners[&name], router, counted);
             (name, listener)
         });
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
             zones,
-            worker: Worker::new(parts.upstreams.into_values().collect(), alarms, access_log),
+            worker: Worker::new(
+                parts.upstreams.into_values().collect(),
+                alarms,
+                access_log,
+                metrics,
+            ),
             config,
         }))
     }
@@ -185,6 +195,7 @@ impl Gateway {
                 let route = plan.route.as_deref().unwrap_or_default();
                 let target = match plan.upstream {
                     Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
+                    None if plan.metrics => "metrics".to_owned(),
                     None => "content of its plugins".to_owned(),
                 };
                 let _ = writeln!(text, "  route {route} -> {target}");
@@ -238,7 +249,8 @@ impl Parts {
                 self.errors.extend(ungranted.into_iter().map(line));
                 continue;
             }
-            match Plugin::load(&engine, module, plugin_config, zones).await {
+            let metrics = self.metrics;
+            match Plugin::load(&engine, module, plugin_config, zones, metrics).await {
                 Ok(plugin) => {
                     self.plugins.insert(name, plugin);
                 }
@@ -277,7 +289,13 @@ impl Parts {
             };
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, alarms),
+                Upstream::new(
+                    name,
+                    upstream,
+                    balancer,
+                    alarms,
+                    self.metrics.upstream(name),
+                ),
             );
         }
     }
@@ -292,7 +310,10 @@ impl Parts {
         let mut routers = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let own = self.named(&listener.plugins);
-            let unrouted = Rc::new(Plan::new(None, None, &own, is_logged));
+            let unrouted = Plan {
+                requests: self.metrics.requests(name, ""),
+                ..Plan::new(None, None, &own, is_logged)
+            };
             let of_listener = |route: &&config::Route| {
                 route.listeners.is_empty() || route.listeners.contains(name)
             };
@@ -304,14 +325,25 @@ impl Parts {
                     .upstream
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
-                let name = Some(route.name.as_str().into());
-                let plan = Plan::new(name, upstream, &plugins, is_logged);
+                let plan = Plan {
+                    metrics: route.metrics,
+                    requests: self.metrics.requests(name, &route.name),
+                    ..Plan::new(
+                        Some(route.name.as_str().into()),
+                        upstream,
+                        &plugins,
+                        is_logged,
+                    )
+                };
                 self.check_route(route, &of_route, &plan);
                 self.check_variables(route, &plan);
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
-            routers.insert(name.clone(), Router::new(post_read, unrouted, plans));
+            routers.insert(
+                name.clone(),
+                Router::new(post_read, Rc::new(unrouted), plans),
+            );
         }
         // A route of several listeners has its faults once.
         self.errors.dedup();
@@ -321,7 +353,8 @@ impl Parts {
     fn check_route(&mut self, route: &config::Route, of_route: &[Step], plan: &Plan) {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
-        if route.upstream.is_none() && plan.content.is_empty() && all_loaded {
+        let unanswered = route.upstream.is_none() && !route.metrics && plan.content.is_empty();
+        if unanswered && all_loaded {
             self.errors.push(format!(
                 "{place}: route {name}: expected `upstream` or a plugin with a `content` hook"
             ));

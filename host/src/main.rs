@@ -18,6 +18,7 @@ mod gateway;
 mod http1;
 mod listener;
 mod log;
+mod metrics;
 mod phase;
 mod process;
 mod socket;

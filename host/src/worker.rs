@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::alarm::Alarms;
 use crate::exchange::Exchange;
 use crate::log::AccessLog;
+use crate::metrics::{Level, Recorder};
 use crate::phase::UpstreamIdx;
 use crate::upstream::Upstream;
 
@@ -17,6 +18,7 @@ pub struct Worker {
     alarms: Alarms,
     access_log: Option<Rc<AccessLog>>,
     traffic: Traffic,
+    metrics: Recorder,
     draining: Cell<bool>,
     drain_began: Notify,
     date: RefCell<Date>,
@@ -26,6 +28,8 @@ pub struct Worker {
 struct Traffic {
     connections: Cell<usize>,
     requests_active: Cell<usize>,
+    /// The same, in the metrics.
+    requests_active_level: Level,
     requests_total: Cell<u64>,
     /// The last connection has ended.
     quiet: Notify,
@@ -37,12 +41,17 @@ impl Worker {
         upstreams: Vec<Rc<Upstream>>,
         alarms: Alarms,
         access_log: Option<Rc<AccessLog>>,
+        metrics: Recorder,
     ) -> Rc<Self> {
         Rc::new(Self {
             upstreams,
             alarms,
             access_log,
-            traffic: Traffic::default(),
+            traffic: Traffic {
+                requests_active_level: metrics.requests_active(),
+                ..Traffic::default()
+            },
+            metrics,
             draining: Cell::new(false),
             drain_began: Notify::new(),
             date: RefCell::default(),
@@ -146,8 +155,18 @@ impl Worker {
     /// Counts a request as under way until what it returns is dropped.
     pub fn count_request(self: &Rc<Self>) -> UnderWay {
         self.traffic.requests_total.set(self.requests_total() + 1);
-        self.traffic.requests_active.set(self.requests_active() + 1);
+        self.set_requests_active(self.requests_active() + 1);
         UnderWay(Rc::clone(self))
+    }
+
+    fn set_requests_active(&self, count: usize) {
+        self.traffic.requests_active.set(count);
+        self.traffic.requests_active_level.set(count as f64);
+    }
+
+    /// The metrics of all workers.
+    pub fn metrics(&self) -> &Recorder {
+        &self.metrics
     }
 
     /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
@@ -161,10 +180,7 @@ pub struct UnderWay(Rc<Worker>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0
-            .traffic
-            .requests_active
-            .set(self.0.requests_active() - 1);
+        self.0.set_requests_active(self.0.requests_active() - 1);
     }
 }
 

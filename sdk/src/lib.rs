@@ -58,6 +58,7 @@ mod error;
 mod header;
 pub mod http;
 pub mod log;
+pub mod metrics;
 mod outcome;
 pub mod random;
 #[cfg(target_arch = "wasm32")]
@@ -156,7 +157,7 @@ pub mod prelude {
 
     pub use crate::{
         Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer, PeerOutcome,
-        Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http, log, plugin,
-        random, zones,
+        Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http, log, metrics,
+        plugin, random, zones,
     };
 }

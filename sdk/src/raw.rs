@@ -146,6 +146,14 @@ mod import {
             out: *mut u8,
             cap: usize,
         ) -> i32;
+        pub(super) fn metric_define(ptr: *const u8, len: usize) -> i32;
+        pub(super) fn metric_series(metric: u32, ptr: *const u8, len: usize) -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn metric_add(series: u32, value: f64) -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn metric_set(series: u32, value: f64) -> i32;
+        // SAFETY: takes numbers and touches no memory.
+        pub(super) safe fn metric_observe(series: u32, value: f64) -> i32;
     }
 }
 
@@ -458,4 +466,26 @@ pub(crate) fn kv_list(
             out.len(),
         )
     }
+}
+
+pub(crate) fn metric_define(definition: &[u8]) -> i32 {
+    // SAFETY: `definition` as in `log`.
+    unsafe { import::metric_define(definition.as_ptr(), definition.len()) }
+}
+
+pub(crate) fn metric_series(metric: u32, values: &[u8]) -> i32 {
+    // SAFETY: `values` as in `log`.
+    unsafe { import::metric_series(metric, values.as_ptr(), values.len()) }
+}
+
+pub(crate) fn metric_add(series: u32, value: f64) -> i32 {
+    import::metric_add(series, value)
+}
+
+pub(crate) fn metric_set(series: u32, value: f64) -> i32 {
+    import::metric_set(series, value)
+}
+
+pub(crate) fn metric_observe(series: u32, value: f64) -> i32 {
+    import::metric_observe(series, value)
 }

@@ -39,6 +39,7 @@
 pub mod body;
 pub mod client;
 pub mod command;
+pub mod exposition;
 pub mod hostile;
 pub mod load;
 pub mod module;
@@ -52,6 +53,7 @@ pub mod setup;
 mod template;
 
 pub use client::Reply;
+pub use exposition::Exposition;
 pub use proxy::Proxy;
 pub use raw_client::RawClient;
 pub use runtime::{block_on, within};

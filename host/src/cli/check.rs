@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 use crate::config::{self, AccessLogTarget, Config};
 use crate::gateway::Gateway;
 use crate::log;
+use crate::metrics::Recorder;
 use crate::process;
 use crate::wasm::Module;
 
@@ -51,5 +52,6 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
         });
     }
     let zones = process::private_zones(&config)?;
-    Gateway::build(Rc::new(config), opened, zones).await
+    let metrics = Recorder::alone(config.metrics.max_series).map_err(control::lines)?;
+    Gateway::build(Rc::new(config), opened, zones, metrics).await
 }

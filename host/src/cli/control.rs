@@ -1,6 +1,7 @@
-//! `castling reload`, `stop` and `reopen`: commands for a running gateway.
+//! `castling reload`, `stop`, `reopen` and `metrics`: commands for a running gateway.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,6 +45,17 @@ pub(super) fn reopen(config: &Path) -> Outcome {
     }
 }
 
+pub(super) fn metrics(config: &Path) -> Outcome {
+    match ask(config, Request::Metrics)? {
+        Reply::Metrics(text) => {
+            // A reader that has seen enough (`| head`) is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
 /// Sends a request to the gateway that was started with this config. Of the config, only the control socket's place
 /// matters, so that a gateway whose config was broken since can still be told to reload or stop.
 pub(super) fn ask(config: &Path, request: Request) -> Result<Reply, Vec<String>> {
@@ -55,7 +67,11 @@ pub(super) fn ask(config: &Path, request: Request) -> Result<Reply, Vec<String>>
 pub(super) fn unexpected(reply: Reply) -> Vec<String> {
     match reply {
         Reply::Refused(errors) => errors,
-        Reply::Reloaded(_) | Reply::Status(_) | Reply::Stopping | Reply::LogsReopened => {
+        Reply::Reloaded(_)
+        | Reply::Status(_)
+        | Reply::Stopping
+        | Reply::LogsReopened
+        | Reply::Metrics(_) => {
             vec!["the gateway answers another question; is it of another version?".to_owned()]
         }
     }

@@ -24,6 +24,7 @@ pub fn main() -> ExitCode {
         Command::Status { on, json } => status::status(&on.config, json),
         Command::Stop { on, fast } => control::stop(&on.config, fast),
         Command::Reopen(on) => control::reopen(&on.config),
+        Command::Metrics(on) => control::metrics(&on.config),
         Command::Plugin {
             command: PluginCommand::Inspect { file },
         } => plugin::inspect(&file),
@@ -126,6 +127,14 @@ Example:
 Example, for logrotate's postrotate:
   castling reopen --config /etc/castling/castling.toml")]
     Reopen(On),
+
+    /// Print the running gateway's metrics, its plugins' included, in Prometheus' text format
+    #[command(after_help = "\
+The same that a route with `metrics = true` answers.
+
+Example:
+  castling metrics --config conf/site.toml | grep castling_requests_total")]
+    Metrics(On),
 
     /// Look at plugins
     #[command(arg_required_else_help = true)]

@@ -11,8 +11,8 @@ use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
 use super::{
-    Grants, Isolation, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, OnError, Plugin,
-    PluginLimits, PluginUse, Quarantine,
+    Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
+    OnError, Plugin, PluginLimits, PluginUse, Quarantine,
 };
 
 pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
@@ -197,6 +197,9 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         variable_bytes: table.or("variable_bytes", DEFAULT_LIMITS.variable_bytes, |value| {
             value.size(256..=1 << 20)
         }),
+        metric_series: table.or("metric_series", DEFAULT_LIMITS.metric_series, |value| {
+            value.integer(0..=u64::from(MAX_METRIC_SERIES))
+        }),
     };
     table.finish();
     limits
@@ -294,6 +297,7 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     header_bytes: 64 << 10,
     variables: 64,
     variable_bytes: 64 << 10,
+    metric_series: 1000,
 };
 
 const DEFAULT_QUARANTINE: Quarantine = Quarantine {

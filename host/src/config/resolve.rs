@@ -14,7 +14,10 @@ use super::names::Named;
 use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{Config, Listener, Log, LogFormat, LogLevel, Master, Workers, Zone, ZoneKind};
+use super::{
+    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Workers, Zone,
+    ZoneKind,
+};
 use super::{access_log, plugin, route, upstream};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
@@ -33,6 +36,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
             upstream::resolve(table, &sections.plugins)
         }),
         zones: resolved(&sections.zones, zone),
+        metrics: metrics(sections.metrics.take()),
         routes: route::resolve(&sections),
     }
 }
@@ -58,6 +62,7 @@ pub(super) struct Sections<'a> {
     pub(super) listeners: Named<'a>,
     pub(super) upstreams: Named<'a>,
     zones: Named<'a>,
+    metrics: Option<Table<'a>>,
     pub(super) routes: Vec<Table<'a>>,
 }
 
@@ -72,6 +77,7 @@ impl<'a> Sections<'a> {
             listeners: Named::new("listener"),
             upstreams: Named::new("upstream"),
             zones: Named::new("zone"),
+            metrics: None,
             routes: Vec::new(),
         };
         for mut root in sources.roots() {
@@ -92,6 +98,7 @@ impl<'a> Sections<'a> {
             root.get("zones")
                 .into_iter()
                 .for_each(|section| sections.zones.add_section(section));
+            once(&mut sections.metrics, root.get("metrics"));
             sections
                 .routes
                 .extend(root.or("routes", Vec::new(), |value| value.list(Value::table)));
@@ -245,6 +252,17 @@ fn zone(mut table: Table<'_>) -> Zone {
     };
     table.finish();
     zone
+}
+
+fn metrics(table: Option<Table<'_>>) -> Metrics {
+    let mut metrics = Metrics { max_series: 8192 };
+    if let Some(mut table) = table {
+        metrics.max_series = table.or("max_series", metrics.max_series, |value| {
+            value.integer(256..=u64::from(MAX_METRIC_SERIES))
+        });
+        table.finish();
+    }
+    metrics
 }
 
 fn listeners(sections: &Sections<'_>) -> BTreeMap<String, Listener> {

@@ -40,8 +40,15 @@ fn route(mut table: Table<'_>, sections: &Sections<'_>, names: &mut Vec<(String,
             plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
+        metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
+    if route.metrics
+        && route.upstream.is_some()
+        && let Some(metrics) = table.get("metrics")
+    {
+        metrics.refuse::<()>("metrics and an upstream: expected one of them");
+    }
     table.finish();
     route
 }

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::config;
 use crate::connection;
+use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
 use crate::worker::Worker;
 
@@ -31,6 +32,7 @@ pub struct Listener {
     pub idle_timeout: Duration,
     max_connections: usize,
     connections: Cell<usize>,
+    pub metrics: ListenerMetrics,
     /// A connection has ended while the listener was full.
     room: Notify,
 }
@@ -39,7 +41,12 @@ pub struct Listener {
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Listener {
-    pub fn new(name: &str, config: &config::Listener, router: Router) -> Rc<Self> {
+    pub fn new(
+        name: &str,
+        config: &config::Listener,
+        router: Router,
+        metrics: ListenerMetrics,
+    ) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
             bind: config.bind,
@@ -52,6 +59,7 @@ impl Listener {
             idle_timeout: config.idle_timeout,
             max_connections: config.max_connections,
             connections: Cell::new(0),
+            metrics,
             room: Notify::new(),
         })
     }
@@ -63,6 +71,11 @@ impl Listener {
         }
         // One that is gone already has none; reading tells soon enough.
         stream.local_addr().unwrap_or(self.bind)
+    }
+
+    fn count_connections(&self, count: usize) {
+        self.connections.set(count);
+        self.metrics.connections.set(count as f64);
     }
 }
 
@@ -121,7 +134,8 @@ struct Counted {
 
 impl Counted {
     fn new(listener: &Rc<Listener>, worker: &Rc<Worker>) -> Self {
-        listener.connections.set(listener.connections.get() + 1);
+        listener.metrics.accepted.inc();
+        listener.count_connections(listener.connections.get() + 1);
         worker.connection_opened();
         Self {
             listener: Rc::clone(listener),
@@ -132,9 +146,8 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.listener
-            .connections
-            .set(self.listener.connections.get() - 1);
+        let connections = self.listener.connections.get() - 1;
+        self.listener.count_connections(connections);
         self.listener.room.notify_one();
         self.worker.connection_closed();
     }

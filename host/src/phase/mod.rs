@@ -20,6 +20,8 @@ use crate::wasm::{Next, PinnedInstances, Step, Supplier};
 pub enum Verdict {
     Answer(Answer),
     Proxy(UpstreamIdx),
+    /// The gateway's metrics are the answer.
+    Metrics,
 }
 
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
@@ -74,6 +76,7 @@ pub async fn run(
     }
     match current.upstream {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
+        None if current.metrics => Ok(Verdict::Metrics),
         // Every `content` plugin has declined and there is nobody else to ask.
         None => Err(Error::NoRoute),
     }

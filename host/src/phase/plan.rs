@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
+use crate::metrics::RequestCounts;
 use crate::wasm::Step;
 
 #[derive(Default)]
@@ -12,6 +13,10 @@ pub struct Plan {
     /// `None` for what runs before a route is found.
     pub route: Option<Arc<str>>,
     pub upstream: Option<UpstreamIdx>,
+    /// In the place of an upstream, the gateway's metrics.
+    pub metrics: bool,
+    /// Its requests, by status.
+    pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
     pub preaccess: Box<[Step]>,
     pub access: Box<[Step]>,
@@ -74,6 +79,8 @@ impl Plan {
         Self {
             route,
             upstream,
+            metrics: false,
+            requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),
             access: steps(Hook::Access),

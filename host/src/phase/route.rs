@@ -198,6 +198,7 @@ mod tests {
             headers: Vec::new(),
             plugins: Vec::new(),
             upstream: None,
+            metrics: false,
             place: String::new(),
         }
     }

@@ -61,6 +61,7 @@ pub struct WorkerSpec {
     pub modules: Vec<ModuleFd>,
     /// By name.
     pub zones: BTreeMap<String, ZoneHandle>,
+    pub metrics: MetricsFd,
 }
 
 /// A bound socket. It listens from `Serve` on.
@@ -85,6 +86,13 @@ pub enum ZoneHandle {
     Counter(RawFd),
     /// A kv zone's folder.
     Kv(PathBuf),
+}
+
+/// The metrics' memory, and the row of it that the worker writes to; without one it is not counted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MetricsFd {
+    pub fd: RawFd,
+    pub row: Option<u32>,
 }
 
 /// Largest frame between master and worker, bytes: a config of some hundred thousand routes.

@@ -27,6 +27,7 @@ pub enum Request {
         fast: bool,
     },
     ReopenLogs,
+    Metrics,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,12 +36,15 @@ pub enum Reply {
     Status(MasterStatus),
     Stopping,
     LogsReopened,
+    /// In Prometheus' text format.
+    Metrics(String),
     /// Why not, in lines for a person.
     Refused(Vec<String>),
 }
 
 const REQUEST_LIMIT_BYTES: usize = 64 * 1024;
-const REPLY_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// The metrics of 262144 series.
+const REPLY_LIMIT_BYTES: usize = 128 * 1024 * 1024;
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -108,6 +112,10 @@ async fn answer(request: Request, master: &Rc<Master>) -> Reply {
             master.reopen_logs();
             Reply::LogsReopened
         }
+        Request::Metrics => match master.metrics() {
+            Some(text) => Reply::Metrics(text),
+            None => Reply::Refused(vec!["no generation has served yet".to_owned()]),
+        },
     }
 }
 

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use crate::config::Config;
 
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
+use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec};
+use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::sockets::SocketSet;
 use super::worker_process::{Ending, WorkerProcess};
@@ -26,6 +27,7 @@ pub struct Generation {
     modules: BTreeMap<String, StoredModule>,
     /// Let go of when its last worker has ended: a zone that no generation has is removed.
     zones: RefCell<Zones>,
+    metrics: Rc<Ledger>,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
@@ -76,6 +78,7 @@ impl Generation {
         config: Config,
         modules: BTreeMap<String, StoredModule>,
         zones: Zones,
+        metrics: Rc<Ledger>,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
         let slots = config.workers.count;
@@ -84,6 +87,7 @@ impl Generation {
             config,
             modules,
             zones: RefCell::new(zones),
+            metrics,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             stage: watch::Sender::new(Stage::Starting),
@@ -233,6 +237,7 @@ impl Generation {
                         return;
                     }
                     self.workers.borrow_mut()[slot] = None;
+                    self.metrics.metrics().worker_died();
                     let wait = backoff.wait_after(worker.started.elapsed());
                     report_death(&worker, ending, self.number, wait);
                     wait
@@ -302,6 +307,11 @@ impl Generation {
         for (name, zone) in &*self.zones.borrow() {
             zones.insert(name.clone(), zone.handle(&mut hand_over)?);
         }
+        let row = self.metrics.lease();
+        let metrics = MetricsFd {
+            fd: hand_over(self.metrics.descriptor().try_clone_to_owned()?),
+            row: row.as_ref().map(|lease| lease.row),
+        };
         let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
@@ -310,8 +320,9 @@ impl Generation {
             listeners,
             modules,
             zones,
+            metrics,
         };
-        let worker = WorkerProcess::spawn(spec, descriptors)?;
+        let worker = WorkerProcess::spawn(spec, descriptors, row)?;
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
     }

@@ -17,6 +17,7 @@ use super::control;
 use super::generation::{Generation, Stage};
 use super::instance_lock::InstanceLock;
 use super::merge::Merge;
+use super::metrics::Ledger;
 use super::module_store::ModuleStore;
 use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
@@ -54,6 +55,8 @@ pub struct Master {
     last_generation: Cell<u64>,
     reloads: RefCell<Merge<Option<ReloadWaiter>>>,
     reload_task: RefCell<Option<JoinHandle<()>>>,
+    /// None before the first generation serves.
+    metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -103,6 +106,7 @@ impl Master {
             last_generation: Cell::new(0),
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
+            metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
         }
     }
@@ -151,6 +155,11 @@ impl Master {
         report::status(self.config_path.clone(), self.started, self.generations()).await
     }
 
+    /// All metrics, in Prometheus' text format.
+    pub fn metrics(&self) -> Option<String> {
+        self.metrics.borrow().as_ref().map(|ledger| ledger.text())
+    }
+
     async fn run_reloads(self: Rc<Self>) {
         loop {
             let result = match load(&self.config_path) {
@@ -161,6 +170,9 @@ impl Master {
                 for error in errors {
                     tracing::error!("reload refused: {error}");
                 }
+            }
+            if let Some(ledger) = &*self.metrics.borrow() {
+                ledger.metrics().reloaded(result.is_ok());
             }
             let (waiters, again) = self.reloads.borrow_mut().finished();
             for waiter in waiters.into_iter().flatten() {
@@ -189,9 +201,12 @@ impl Master {
             }),
             None => zones(&config, store, None),
         }?;
+        let metrics = Ledger::of(&config, self.metrics.borrow().as_ref())?;
         let number = self.last_generation.get() + 1;
         let workers = config.workers.count;
-        let generation = Generation::start(number, config, modules, zones, sockets).await?;
+        let started =
+            Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
+        let generation = started.await?;
 
         if let Some(committed) =
             generation.with_sockets(|set| self.sockets.borrow_mut().commit(set))
@@ -199,6 +214,8 @@ impl Master {
             committed?;
         }
         generation.serve();
+        metrics.metrics().generation_serves(number);
+        self.metrics.replace(Some(metrics));
         self.last_generation.set(number);
         let old = self.serving.replace(Some(Rc::clone(&generation)));
         if let Some(old) = &old {

@@ -11,6 +11,7 @@ mod generation;
 mod instance_lock;
 mod master;
 mod merge;
+mod metrics;
 mod module_store;
 mod report;
 mod sockets;

@@ -14,7 +14,9 @@ use tokio::task::LocalSet;
 
 use crate::gateway::Gateway;
 use crate::log;
+use crate::metrics::Recorder;
 use crate::wasm::Module;
+use crate::zone::MetricsZone;
 
 use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
@@ -84,6 +86,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         listeners,
         modules,
         zones: handles,
+        metrics,
     } = spec;
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
@@ -103,9 +106,12 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         });
     }
     let zones = zones::open(&config, handles)?;
+    let zone = MetricsZone::open(inherited(metrics.fd)?, config.metrics.max_series);
+    let zone = zone.map_err(|e| vec![e.to_string()])?;
+    let recorder = Recorder::new(zone, metrics.row, generation);
     log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
     tracing::debug!(generation, slot, "worker starts");
-    let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
+    let gateway = Gateway::build(Rc::new(config), opened, zones, recorder).await?;
     Ok((gateway, sockets))
 }
 

@@ -19,6 +19,7 @@ use crate::gateway::GatewayStatus;
 use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
+use super::metrics::RowLease;
 use super::sys;
 
 /// A started worker. Dropping the last handle of one that runs ends it at once.
@@ -55,7 +56,11 @@ type StatusWaiters = Rc<RefCell<Vec<oneshot::Sender<GatewayStatus>>>>;
 
 impl WorkerProcess {
     /// Starts a process that gets the spec and the descriptors that the spec names. Must be called in a `LocalSet`.
-    pub fn spawn(spec: WorkerSpec, descriptors: Vec<OwnedFd>) -> io::Result<Rc<Self>> {
+    pub fn spawn(
+        spec: WorkerSpec,
+        descriptors: Vec<OwnedFd>,
+        row: Option<RowLease>,
+    ) -> io::Result<Rc<Self>> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let channel = UnixStream::from_std(ours)?;
@@ -104,6 +109,7 @@ impl WorkerProcess {
             errors: Vec::new(),
             state: state_sender,
             status_waiters: Rc::clone(&process.status_waiters),
+            _row: row,
         };
         tokio::task::spawn_local(attendant.attend(pending_orders, written_orders));
         Ok(Rc::new(process))
@@ -210,6 +216,8 @@ struct Attendant {
     errors: Vec<String>,
     state: watch::Sender<WorkerState>,
     status_waiters: StatusWaiters,
+    /// Of the metrics: another worker may have it when this one has ended.
+    _row: Option<RowLease>,
 }
 
 impl Attendant {

@@ -53,10 +53,11 @@ pub async fn exchange(
         exchange.peer = Some(Arc::clone(&upstream.balancer.peers()[peer_idx].label));
         let try_started = Instant::now();
         let result = Try { upstream, peer_idx }.run(exchange, client).await;
-        let outcome = outcome(&result);
+        let (outcome, took) = (outcome(&result), try_started.elapsed());
+        upstream.metrics.tried(outcome, took);
         upstream
             .balancer
-            .done(exchange, peer_idx, outcome, try_started.elapsed())
+            .done(exchange, peer_idx, outcome, took)
             .await;
         match result {
             Ok(answered) => {

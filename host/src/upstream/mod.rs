@@ -21,6 +21,7 @@ pub use upload::{ClientSide, RequestBody, Wire};
 use crate::alarm::Alarms;
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};
+use crate::metrics::UpstreamMetrics;
 use pool::Pool;
 
 pub struct Upstream {
@@ -33,6 +34,7 @@ pub struct Upstream {
     response_timeout: Duration,
     idle_timeout: Duration,
     tries: u32,
+    metrics: UpstreamMetrics,
 }
 
 /// Which `Host` a peer is sent.
@@ -48,6 +50,7 @@ impl Upstream {
         config: &config::Upstream,
         balancer: Rc<Balancer>,
         alarms: &Alarms,
+        metrics: UpstreamMetrics,
     ) -> Rc<Self> {
         let host = match &config.host {
             UpstreamHost::Client => Host::Client,
@@ -71,6 +74,7 @@ impl Upstream {
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
             tries: config.tries,
+            metrics,
         })
     }
 

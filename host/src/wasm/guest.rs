@@ -13,6 +13,7 @@ use super::demand::{CallResponse, Hatch};
 use super::limit::{LineBudget, Reached};
 use crate::config::PluginLimits;
 use crate::exchange::Exchange;
+use crate::metrics::InstanceMetrics;
 use crate::zone::Zone;
 
 /// The host's side of one instance.
@@ -55,6 +56,8 @@ pub(super) struct Guest {
     pub(super) host_calls_left: u32,
     /// The limit that a host call was refused for last, in this call of a hook.
     pub(super) reached: Option<Reached>,
+    /// Those it has defined.
+    pub(super) metrics: InstanceMetrics,
 }
 
 /// Granted zones by name. A plugin has one or two.

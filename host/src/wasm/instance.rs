@@ -20,6 +20,9 @@ use super::limit::LineBudget;
 use super::plugin::{HookError, PinnedInstances};
 use crate::config::PluginLimits;
 use crate::exchange::Exchange;
+#[cfg(test)]
+use crate::metrics::Recorder;
+use crate::metrics::{InstanceMetrics, PluginMetrics};
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 pub(super) struct Instance {
@@ -56,6 +59,7 @@ pub(super) struct Blueprint {
     pub(super) state: bool,
     pub(super) limits: Arc<PluginLimits>,
     pub(super) log_lines: Arc<LineBudget>,
+    pub(super) metrics: Arc<PluginMetrics>,
 }
 
 impl Instance {
@@ -254,6 +258,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
                 limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
                 used_ticks: 0,
             },
+            metrics: InstanceMetrics::new(&blueprint.metrics),
         },
     );
     store.limiter(|guest| &mut guest.memory_limit);
@@ -360,6 +365,12 @@ impl Blueprint {
             own_routes: false,
             hooks: Vec::new(),
             state: false,
+            metrics: PluginMetrics::new(
+                Recorder::alone(256).expect("the metrics' memory can be made"),
+                &plugin,
+                "test",
+                10,
+            ),
             log_lines: LineBudget::new(&plugin, limits.log_lines),
             limits: Arc::new(limits),
             plugin,

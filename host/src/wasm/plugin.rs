@@ -21,6 +21,7 @@ use super::{Manifest, host_call, mapped};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
 use crate::exchange::Exchange;
+use crate::metrics::{HookMetrics, PluginMetrics, Recorder};
 use crate::zone;
 
 /// A compiled plugin on its way into a worker.
@@ -80,6 +81,7 @@ pub struct Plugin {
     failures: Cell<u64>,
     traps: Cell<u64>,
     exhausted: Cell<u64>,
+    metrics: HookMetrics,
 }
 
 /// What `castling status` shows of a plugin in one worker.
@@ -106,6 +108,7 @@ impl Plugin {
         module: Module,
         config: &config::Plugin,
         zones: &zone::Zones,
+        recorder: Recorder,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
             HookError::Trapped(format!("its compiled code cannot be used: {e:#}"))
@@ -117,6 +120,13 @@ impl Plugin {
         let pre = linker.instantiate_pre(&code).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
         let limits = Arc::new(config.limits.clone());
+        let metrics = recorder.hooks(&name);
+        let own = PluginMetrics::new(
+            recorder,
+            &name,
+            &module.manifest.name,
+            config.limits.metric_series,
+        );
         let plugin = Rc::new(Self {
             name: Arc::clone(&name),
             on_error: config.on_error,
@@ -147,11 +157,12 @@ impl Plugin {
                     .filter_map(|name| Hook::from_name(name))
                     .collect(),
                 state: module.manifest.state,
+                metrics: own,
             },
             manifest: module.manifest,
             limits,
             isolation: config.isolation,
-            quarantine: Quarantine::new(config.quarantine.clone()),
+            quarantine: Quarantine::new(config.quarantine.clone(), metrics.quarantine),
             idle: RefCell::default(),
             live: Cell::new(0),
             freed: Notify::new(),
@@ -160,6 +171,7 @@ impl Plugin {
             failures: Cell::new(0),
             traps: Cell::new(0),
             exhausted: Cell::new(0),
+            metrics,
         });
         drop(plugin.take_instance().await?);
         Ok(plugin)
@@ -289,6 +301,7 @@ impl Plugin {
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         self.calls.set(self.calls.get() + 1);
+        self.metrics.calls.inc();
         let instance = taken.instance_mut();
         let failure = match instance
             .call(&self.engine, hook, exchange, pinned, supplier, args)
@@ -323,21 +336,27 @@ impl Plugin {
     }
 
     fn count(&self, hook: Hook, failure: &HookError) {
-        let counter = match failure {
-            HookError::Failed(_) => &self.failures,
+        let (counter, cause) = match failure {
+            HookError::Failed(_) => (&self.failures, self.metrics.errors),
             HookError::Trapped(_) => {
                 self.quarantine.trapped(&self.name);
-                &self.traps
+                (&self.traps, self.metrics.traps)
             }
-            HookError::Exhausted(_) => &self.exhausted,
+            HookError::Exhausted(_) => (&self.exhausted, self.metrics.exhausted),
             // No fault of the plugin's, or told already.
             HookError::Cancelled(_) | HookError::Quarantined => return,
         };
         counter.set(counter.get() + 1);
+        cause.inc();
         if self.failure_lines.admits() {
             let (plugin, hook) = (&*self.name, hook.name());
             error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
         }
+    }
+
+    fn set_live(&self, instances: usize) {
+        self.live.set(instances);
+        self.metrics.instances.set(instances as f64);
     }
 
     /// A free instance, or a new one, or the next that becomes free.
@@ -401,7 +420,7 @@ impl Plugin {
 
     async fn make_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
         // Counted before it exists, so that no more than the limit are made at once.
-        self.live.set(self.live.get() + 1);
+        self.set_live(self.live.get() + 1);
         let mut taken = Taken {
             instance: None,
             plugin: Rc::clone(self),
@@ -457,7 +476,7 @@ impl Drop for Taken {
             Some(instance) if self.plugin.takes_back(&instance) => {
                 self.plugin.idle.borrow_mut().push(instance);
             }
-            _ => self.plugin.live.set(self.plugin.live.get() - 1),
+            _ => self.plugin.set_live(self.plugin.live.get() - 1),
         }
         self.plugin.freed.notify_one();
     }

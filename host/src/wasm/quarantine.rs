@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::config;
+use crate::metrics::Level;
 
 pub(super) struct Quarantine {
     config: config::Quarantine,
     state: Cell<State>,
+    /// The state, in the metrics.
+    level: Level,
     /// Longest at first `config.backoff`, doubled each time in a row.
     backoff: Cell<Duration>,
 }
@@ -28,14 +31,21 @@ enum State {
     Trial,
 }
 
+/// In the metrics.
+const IN: f64 = 0.0;
+const ON_TRIAL: f64 = 1.0;
+const OUT: f64 = 2.0;
+
 /// The backoff grows no longer than this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Quarantine {
-    pub(super) fn new(config: config::Quarantine) -> Self {
+    pub(super) fn new(config: config::Quarantine, level: Level) -> Self {
         let backoff = Cell::new(config.backoff);
+        level.set(IN);
         Self {
             config,
+            level,
             state: Cell::new(State::In {
                 traps: 0,
                 since: Instant::now(),
@@ -52,6 +62,7 @@ impl Quarantine {
             State::Trial => false,
             State::Out { until } if Instant::now() < until => false,
             State::Out { .. } => {
+                self.level.set(ON_TRIAL);
                 self.state.set(State::Trial);
                 true
             }
@@ -67,6 +78,7 @@ impl Quarantine {
                 "plugin {plugin} is back: its trial call did not trap"
             );
             self.backoff.set(self.config.backoff);
+            self.level.set(IN);
             self.state.set(State::In {
                 traps: 0,
                 since: Instant::now(),
@@ -77,6 +89,7 @@ impl Quarantine {
     /// A call was given up with no verdict: a trial must be tried again.
     pub(super) fn abandoned(&self) {
         if let State::Trial = self.state.get() {
+            self.level.set(OUT);
             self.state.set(State::Out {
                 until: Instant::now(),
             });
@@ -122,6 +135,7 @@ impl Quarantine {
             ?backoff,
             "plugin {plugin} keeps trapping: taken out"
         );
+        self.level.set(OUT);
         self.state.set(State::Out {
             until: now + backoff,
         });
@@ -135,11 +149,12 @@ mod tests {
 
     fn quarantine(traps: u32) -> Quarantine {
         let (within, backoff) = (Duration::from_secs(60), Duration::ZERO);
-        Quarantine::new(config::Quarantine {
+        let config = config::Quarantine {
             traps,
             within,
             backoff,
-        })
+        };
+        Quarantine::new(config, Level::default())
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Ledger {
     }
 }
 
-fn inherited(process: &str, fd: &str) -> OwnedFd {
+pub(super) fn inherited(process: &str, fd: &str) -> OwnedFd {
     let path = format!("/proc/{process}/fd/{fd}");
     let file = std::fs::File::options().read(true).write(true).open(path);
     file.expect("the parent lives").into()

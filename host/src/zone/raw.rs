@@ -40,6 +40,21 @@ impl Mapping {
         Self::open(file)
     }
 
+    /// The same without taking memory: [`Mapping::take`] does, range by range.
+    pub(super) fn create_sparse(name: &str, size_bytes: usize) -> Result<Self, Errno> {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, u64::try_from(size_bytes).map_err(|_| Errno::FBIG)?)?;
+        fcntl_add_seals(&file, SEALS)?;
+        Self::open(file)
+    }
+
+    /// Takes memory for this range of a sparse mapping; what is there stays.
+    pub(super) fn take(&self, offset_bytes: usize, size_bytes: usize) -> Result<(), Errno> {
+        let offset = u64::try_from(offset_bytes).map_err(|_| Errno::FBIG)?;
+        let size = u64::try_from(size_bytes).map_err(|_| Errno::FBIG)?;
+        fallocate(&self.file, FallocateFlags::empty(), offset, size)
+    }
+
     /// Maps a memory file that [`Mapping::create`] has made in this or another process.
     ///
     /// Fails with `EPERM` when its size is not sealed and with `EINVAL` when the descriptor is no memory file or empty.
@@ -129,6 +144,8 @@ unsafe impl Shared for AtomicU64 {}
 unsafe impl Shared for AtomicU128 {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
 unsafe impl Shared for super::counter::Header {}
+// SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
+unsafe impl Shared for super::metrics::Header {}
 // SAFETY: `repr(C)`, nothing but arrays of the two above, and no padding (asserted beside it).
 unsafe impl Shared for super::counter::slots::Set {}
 

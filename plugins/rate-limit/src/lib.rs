@@ -5,9 +5,10 @@
 
 use std::num::NonZeroU32;
 
+use castling_sdk::metrics::{Counter, CounterSeries};
 use castling_sdk::prelude::*;
 use castling_sdk::template::Template;
-use castling_sdk::zones::{Counter, Rate, Taken};
+use castling_sdk::zones::{self, Rate, Taken};
 
 /// The plugin's config.
 #[derive(Deserialize)]
@@ -31,12 +32,14 @@ pub struct Config {
 
 /// The plugin.
 pub struct RateLimit {
-    counter: Counter,
+    counter: zones::Counter,
     key: Template,
     rate: Rate,
     burst: u32,
     status: u16,
     headers: bool,
+    passed: CounterSeries,
+    limited: CounterSeries,
 }
 
 #[plugin]
@@ -56,7 +59,11 @@ impl RateLimit {
         if !(400..600).contains(&config.status) {
             bail!("config.status: {}: expected 400 to 599", config.status);
         }
+        let help = "Requests with a key, by verdict.";
+        let requests = Counter::new("requests_total", help, ["verdict"])?;
         Ok(Self {
+            passed: requests.with(["passed"]),
+            limited: requests.with(["limited"]),
             counter: zones::counter(config.zone),
             key: config.key,
             rate: config.rate.burst(burst),
@@ -74,10 +81,12 @@ impl RateLimit {
         }
         match self.counter.take(&key, self.rate)? {
             Taken::Allowed { remaining, reset } => {
+                self.passed.inc();
                 self.note(request, remaining, reset);
                 Ok(Verdict::Continue)
             }
             Taken::Refused { retry_after, reset } => {
+                self.limited.inc();
                 self.note(request, 0, reset);
                 Ok(Response::status(self.status)
                     .header("content-type", "text/plain")
@@ -201,6 +210,11 @@ mod tests {
         advance_clock(Duration::from_millis(500));
         assert_eq!(ask_from(&plugin, "192.0.2.1"), 0);
         assert_eq!(ask_from(&plugin, "192.0.2.1"), 429);
+        let counted = |verdict| testing::metric("requests_total", [verdict]);
+        assert_eq!(
+            (counted("passed"), counted("limited")),
+            (Some(5.0), Some(3.0))
+        );
     }
 
     #[test]

@@ -283,6 +283,20 @@ ids! {
     }
 }
 
+ids! {
+    /// What a metric is.
+    MetricKind: u32 {
+        /// Only grows.
+        Counter = 0, "counter";
+        /// Goes up and down; the gateway's is the sum of its workers'.
+        Gauge = 1, "gauge";
+        /// A gauge of which the gateway's is the largest of its workers'.
+        GaugeMax = 2, "gauge_max";
+        /// Counts observations by size, and sums them up.
+        Histogram = 3, "histogram";
+    }
+}
+
 /// One peer, as `peers_get` writes it: little-endian, no padding, by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -495,6 +509,163 @@ pub mod call {
     }
 }
 
+/// A metric's definition, as `metric_define` takes it, and lists of texts.
+pub mod metric {
+    /// Bytes of a definition before its texts: four little-endian `u32`: a [`super::MetricKind`], and the lengths of
+    /// name, help and label names (a list as [`texts`] reads it); then those, in this order, and to the end the upper
+    /// bounds of a histogram's buckets, little-endian `f64`, ascending, without the last, infinite one.
+    pub const DEFINITION_HEAD_BYTES: usize = 4 * 4;
+
+    /// Metrics that a plugin may define.
+    pub const MAX_METRICS: usize = 64;
+    /// Labels of a metric.
+    pub const MAX_LABELS: usize = 8;
+    /// Buckets of a histogram, besides the infinite one.
+    pub const MAX_BUCKETS: usize = 64;
+    /// Bytes of a metric's or a label's name.
+    pub const MAX_NAME_BYTES: usize = 128;
+    /// Bytes of a help text.
+    pub const MAX_HELP_BYTES: usize = 512;
+    /// Bytes of a definition, or of a list of label values.
+    pub const MAX_BYTES: usize = 16 * 1024;
+    /// Bytes of a label's value; longer ones are cut.
+    pub const MAX_VALUE_BYTES: usize = 128;
+
+    /// The numbers before a definition's texts; `None` when a length does not fit its field.
+    pub fn definition_head(
+        kind: super::MetricKind,
+        lengths: [usize; 3],
+    ) -> Option<[u8; DEFINITION_HEAD_BYTES]> {
+        let mut head = [0; DEFINITION_HEAD_BYTES];
+        head[..4].copy_from_slice(&(kind as u32).to_le_bytes());
+        for (idx, length) in lengths.into_iter().enumerate() {
+            let length = u32::try_from(length).ok()?;
+            head[4 + idx * 4..8 + idx * 4].copy_from_slice(&length.to_le_bytes());
+        }
+        Some(head)
+    }
+
+    /// A definition, borrowed from its bytes. Nothing in it is checked.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Definition<'a> {
+        /// A [`super::MetricKind`], if it is one.
+        pub kind: u32,
+        /// The metric's name.
+        pub name: &'a [u8],
+        /// What it tells, for people.
+        pub help: &'a [u8],
+        /// Label names, see [`texts`].
+        pub labels: &'a [u8],
+        /// Bounds of the buckets, see [`bounds`].
+        pub bounds: &'a [u8],
+    }
+
+    /// `None` where the bytes do not follow the layout.
+    pub fn definition(bytes: &[u8]) -> Option<Definition<'_>> {
+        let (head, mut rest) = bytes.split_first_chunk::<DEFINITION_HEAD_BYTES>()?;
+        let word = |idx: usize| {
+            u32::from_le_bytes([
+                head[idx * 4],
+                head[idx * 4 + 1],
+                head[idx * 4 + 2],
+                head[idx * 4 + 3],
+            ])
+        };
+        let mut parts = [&[][..]; 3];
+        for (idx, part) in parts.iter_mut().enumerate() {
+            let length = usize::try_from(word(idx + 1)).ok()?;
+            (*part, rest) = rest.split_at_checked(length)?;
+        }
+        let [name, help, labels] = parts;
+        Some(Definition {
+            kind: word(0),
+            name,
+            help,
+            labels,
+            bounds: rest,
+        })
+    }
+
+    /// The bounds of a definition; bytes that are no whole number at the end are left out.
+    pub fn bounds(bytes: &[u8]) -> impl Iterator<Item = f64> {
+        bytes.chunks_exact(8).map(|bytes| {
+            let mut word = [0; 8];
+            word.copy_from_slice(bytes);
+            f64::from_le_bytes(word)
+        })
+    }
+
+    /// What stands before a text in a list: its length, `u16`, little-endian. `None` when it is too long for that.
+    pub fn text_head(text: &[u8]) -> Option<[u8; 2]> {
+        Some(u16::try_from(text.len()).ok()?.to_le_bytes())
+    }
+
+    /// Walks a list of texts. Ends with `Some(Err(()))` where the bytes do not follow the layout.
+    #[derive(Clone, Debug)]
+    pub struct Texts<'a>(&'a [u8]);
+
+    /// The texts in `list`.
+    pub fn texts(list: &[u8]) -> Texts<'_> {
+        Texts(list)
+    }
+
+    impl<'a> Iterator for Texts<'a> {
+        type Item = Result<&'a [u8], ()>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            if self.0.is_empty() {
+                return None;
+            }
+            let split = self.0.split_first_chunk::<2>().and_then(|(head, rest)| {
+                rest.split_at_checked(usize::from(u16::from_le_bytes(*head)))
+            });
+            let (text, rest) = match split {
+                Some((text, rest)) => (Ok(text), rest),
+                None => (Err(()), &[][..]),
+            };
+            self.0 = rest;
+            Some(text)
+        }
+    }
+
+    /// `[a-zA-Z_:][a-zA-Z0-9_:]*`, at most [`MAX_NAME_BYTES`].
+    pub fn is_metric_name(name: &[u8]) -> bool {
+        is_name(name, |byte| byte == b':')
+    }
+
+    /// `[a-zA-Z_][a-zA-Z0-9_]*`, at most [`MAX_NAME_BYTES`], and not beginning with `__`.
+    pub fn is_label_name(name: &[u8]) -> bool {
+        is_name(name, |_| false) && !name.starts_with(b"__")
+    }
+
+    fn is_name(name: &[u8], also: impl Fn(u8) -> bool) -> bool {
+        let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || also(byte);
+        (1..=MAX_NAME_BYTES).contains(&name.len())
+            && letter(name[0])
+            && name
+                .iter()
+                .all(|&byte| letter(byte) || byte.is_ascii_digit())
+    }
+
+    /// Why these bounds are none of a histogram's: not finite, not ascending, none or too many.
+    pub fn check_bounds(mut bounds: impl Iterator<Item = f64>) -> Result<(), &'static str> {
+        let mut last = f64::NEG_INFINITY;
+        let mut count = 0;
+        let ascend = bounds.all(|bound| {
+            count += 1;
+            let above = bound.is_finite() && bound > last;
+            last = bound;
+            above && count <= MAX_BUCKETS
+        });
+        match (ascend, count) {
+            (true, 0) => Err("expected at least one"),
+            (true, _) => Ok(()),
+            (false, _) if count > MAX_BUCKETS => Err("expected at most 64"),
+            (false, _) => Err("expected finite numbers in ascending order"),
+        }
+    }
+}
+
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
 /// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
@@ -610,6 +781,20 @@ pub mod imports {
     /// is empty when that was all. `limit` is 1 to [`crate::kv::MAX_LIST_KEYS`]. A call looks at so many entries, expired
     /// ones too, that its list may be short, or empty, and yet not the last.
     pub const KV_LIST: &str = "kv_list";
+    /// `metric_define(ptr, len)`: a [`crate::metric::Definition`]; the metric's number in this instance, or a status. In
+    /// `castling_configure` only ([`crate::Status::NotNow`]). The same definition again has the same number;
+    /// [`crate::Status::BadArgument`] when it differs from one of that name, or is not valid.
+    pub const METRIC_DEFINE: &str = "metric_define";
+    /// `metric_series(metric, ptr, len)`: label values ([`crate::metric::texts`], as many as the metric has labels): the
+    /// number of their series in this instance, or a status. It is good for as long as the instance. Beyond
+    /// `limits.metric_series` it is the series whose values are all `other`.
+    pub const METRIC_SERIES: &str = "metric_series";
+    /// `metric_add(series, value: f64)`: counters (not negative) and gauges; 0 or a status. The value must be finite.
+    pub const METRIC_ADD: &str = "metric_add";
+    /// `metric_set(series, value: f64)`: gauges; 0 or a status.
+    pub const METRIC_SET: &str = "metric_set";
+    /// `metric_observe(series, value: f64)`: histograms; 0 or a status.
+    pub const METRIC_OBSERVE: &str = "metric_observe";
 }
 
 #[cfg(test)]
@@ -638,6 +823,50 @@ mod tests {
         let mut records = header_list::records(&[1, 0, 9, 0, 0, 0, b'a']);
         assert_eq!(records.next(), Some(Err(())));
         assert_eq!(records.next(), None);
+    }
+
+    #[test]
+    fn a_metric_definition_is_read_as_it_was_written() {
+        let mut bytes = [0_u8; 64];
+        let mut end = 0;
+        let head = metric::definition_head(MetricKind::Histogram, [2, 1, 3]).unwrap();
+        let label = metric::text_head(b"l").unwrap();
+        let parts: [&[u8]; 6] = [&head, b"ab", b"h", &label, b"l", &1.5_f64.to_le_bytes()];
+        for part in parts {
+            bytes[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        let read = metric::definition(&bytes[..end]).unwrap();
+        assert_eq!(
+            (read.kind, read.name, read.help),
+            (MetricKind::Histogram as u32, &b"ab"[..], &b"h"[..])
+        );
+        let mut labels = metric::texts(read.labels);
+        assert_eq!((labels.next(), labels.next()), (Some(Ok(&b"l"[..])), None));
+        assert!(metric::bounds(read.bounds).eq([1.5]));
+        assert_eq!(metric::definition(&bytes[..20]), None);
+        assert_eq!(metric::texts(&[2, 0, b'x']).next(), Some(Err(())));
+    }
+
+    #[test]
+    fn names_and_bounds_of_metrics_are_checked() {
+        for good in [&b"a"[..], b"_x9", b"rule:sum"] {
+            assert!(metric::is_metric_name(good));
+        }
+        for bad in [&b""[..], b"9a", b"a-b", b"a b", b"\xc3\xa4", &[b'a'; 129]] {
+            assert!(!metric::is_metric_name(bad) && !metric::is_label_name(bad));
+        }
+        assert!(!metric::is_label_name(b"__name__") && !metric::is_label_name(b"a:b"));
+        assert!(metric::check_bounds([0.1, 1.0].into_iter()).is_ok());
+        for bad in [
+            &[][..],
+            &[1.0, 1.0],
+            &[f64::NAN],
+            &[f64::INFINITY],
+            &[0.0; 65],
+        ] {
+            assert!(metric::check_bounds(bad.iter().copied()).is_err());
+        }
     }
 
     #[test]

@@ -31,7 +31,8 @@
 //!
 //! Bodies for `read_body` are given with [`Exchange::body`] and [`Exchange::response_body`], answers to `http::send` with
 //! [`Exchange::call`]. Every zone is there, granted, empty and without an end, unless [`set_zone_fault`] says otherwise; its
-//! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too.
+//! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too. What a plugin has counted, [`metric`]
+//! and [`observations`] tell.
 //!
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
@@ -39,6 +40,7 @@
 mod calls;
 pub(crate) mod host;
 mod kv;
+mod metrics;
 mod world;
 mod zones;
 
@@ -52,6 +54,7 @@ use serde::de::DeserializeOwned;
 use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
 use world::{Facts, lend};
 
+pub use metrics::{metric, observations};
 pub(crate) use world::with_world;
 
 /// A request and its response, with whatever a test says about them.

@@ -9,6 +9,7 @@ use castling_abi::{LogLevel, Number, Property};
 
 use super::calls::Calls;
 use super::kv::KvZone;
+use super::metrics::Metrics;
 use super::zones::Zones;
 use super::{FakePeer, ZoneFault};
 
@@ -26,6 +27,7 @@ pub(crate) struct World {
     pub(super) kv: BTreeMap<Vec<u8>, KvZone>,
     /// By zone.
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
+    pub(super) metrics: Metrics,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -77,6 +79,7 @@ impl World {
             zones: Zones::new(),
             kv: BTreeMap::new(),
             zone_faults: BTreeMap::new(),
+            metrics: Metrics::new(),
             current: None,
         }
     }

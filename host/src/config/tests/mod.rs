@@ -105,6 +105,8 @@ fn defaults_are_filled_in() {
     assert!(
         matches!(&config.access_log.format, AccessLogFormat::Text(line) if line.starts_with("$client_address - - [$time_local]"))
     );
+    assert_eq!(config.metrics.max_series, 8192);
+    assert!(!config.routes[0].metrics);
     let web = &config.listeners["web"];
     assert_eq!(
         (
@@ -166,7 +168,7 @@ flush = "0s"
 wasm = "p.wasm"
 config = { tokens = ["a", "b"], deep = { on = true, n = -3, f = 1.5, day = 2026-01-02 } }
 on_error = "skip"
-limits = { memory = "1MiB", cpu = "20ms", instances = 7 }
+limits = { memory = "1MiB", cpu = "20ms", instances = 7, metric_series = 0 }
 grants = { zones = ["sessions"] }
 [zones.limits]
 kind = "counter"
@@ -174,6 +176,8 @@ size = "64KiB"
 [zones.sessions]
 kind = "kv"
 size = "32MiB"
+[metrics]
+max_series = 262144
 [listeners.web]
 bind = "[::1]:8080"
 backlog = 10
@@ -206,6 +210,7 @@ upstream = "app"
 [[routes]]
 hosts = ["example.com", "*.example.org"]
 path = "/x"
+metrics = true
 "#,
     );
     let config = site.load().unwrap_or_else(|errors| panic!("{errors}"));
@@ -280,6 +285,9 @@ path = "/x"
     assert_eq!(api.headers[1].test, HeaderTest::Equals("v".to_owned()));
     assert_eq!(api.headers[2].test, HeaderTest::Absent);
     assert_eq!(config.routes[1].name, "example.com,*.example.org/x");
+    assert_eq!(config.metrics.max_series, 262_144);
+    assert_eq!(auth.limits.metric_series, 0);
+    assert_eq!((api.metrics, config.routes[1].metrics), (false, true));
 
     let sent = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);

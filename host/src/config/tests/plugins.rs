@@ -24,6 +24,7 @@ fn every_limit_is_read() {
         variables = 5
         variable_bytes = 400
         log_lines = 6
+        metric_series = 7
     ";
     let config = good(&format!("{PLUGIN}[plugins.a.limits]{keys}"));
     let limits = PluginLimits {
@@ -42,6 +43,7 @@ fn every_limit_is_read() {
         variables: 5,
         variable_bytes: 400,
         log_lines: 6,
+        metric_series: 7,
     };
     assert_eq!(config.plugins["a"].limits, limits);
 }

@@ -142,6 +142,34 @@ fn units_and_ranges() {
 }
 
 #[test]
+fn metrics() {
+    refused(
+        "[metrics]\nmax_series = 255",
+        "site.toml:2:14: max_series 255: expected 256 to 262144",
+    );
+    refused(
+        "[metrics]\nsize = '1MiB'",
+        "site.toml:2:1: unknown key \"size\": expected \"max_series\"",
+    );
+    refused(
+        "[plugins.a]\nwasm = 'p.wasm'\nlimits.metric_series = -1",
+        "site.toml:3:24: metric_series -1: expected 0 to 262144",
+    );
+    let listener = "[listeners.web]\nbind = '127.0.0.1:8080'\n";
+    let upstream = "[upstreams.app]\npeers = ['127.0.0.1:9001']\n";
+    let route = |keys: &str| Site::new(&format!("[[routes]]\n{keys}\n{listener}{upstream}"));
+    assert_eq!(
+        route("upstream = 'app'\nmetrics = true").errors(),
+        ["site.toml:3:11: metrics and an upstream: expected one of them"]
+    );
+    assert_eq!(
+        route("metrics = 'yes'").errors(),
+        ["site.toml:2:11: metrics 'yes': expected true or false"]
+    );
+    assert!(route("upstream = 'app'\nmetrics = false").load().is_ok());
+}
+
+#[test]
 fn missing_files() {
     let site = Site::new("");
     fs::remove_file(site.path("site.toml")).unwrap();

@@ -8,6 +8,7 @@ mod counter;
 mod exchange;
 mod header;
 mod kv;
+mod metric;
 mod reply;
 mod system;
 mod var;
@@ -29,7 +30,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     wait::add_to(linker)?;
     counter::add_to(linker)?;
     balance::add_to(linker)?;
-    kv::add_to(linker)
+    kv::add_to(linker)?;
+    metric::add_to(linker)
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
@@ -90,6 +92,11 @@ const SIGNATURES: &[(&str, &str)] = {
             KV_LIST,
             "(i32, i32, i32, i32, i32, i32, i32, i32, i32) -> i32",
         ),
+        (METRIC_DEFINE, "(i32, i32) -> i32"),
+        (METRIC_SERIES, "(i32, i32, i32) -> i32"),
+        (METRIC_ADD, "(i32, f64) -> i32"),
+        (METRIC_SET, "(i32, f64) -> i32"),
+        (METRIC_OBSERVE, "(i32, f64) -> i32"),
     ]
 };
 

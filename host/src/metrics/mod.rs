@@ -1,0 +1,342 @@
+//! Metrics: counters, gauges and histograms of the gateway and of its plugins, in memory that all workers share.
+//!
+//! Each worker writes to values of its own (a row of the [`MetricsZone`]), so that to count is to load, to add and to store
+//! on memory that no other core touches. Who reads ([`text()`]) adds up all rows. The values of a worker that has ended
+//! stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
+//! over reloads. Gauges end with their worker.
+
+mod own;
+mod page;
+mod plugin;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use castling_abi::MetricKind;
+
+pub use own::{HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts, UpstreamMetrics};
+pub use page::answer;
+pub use plugin::{InstanceMetrics, PluginMetrics};
+pub use text::text;
+
+use crate::zone::{MetricsZone, Record, ZoneError};
+
+/// A process's hand in the metrics. Where there is no room for a series, what is counted is lost; nothing fails.
+#[derive(Clone, Copy)]
+pub struct Recorder {
+    zone: &'static MetricsZone,
+    row: &'static [AtomicU64],
+    generation: u64,
+}
+
+impl Recorder {
+    /// For a process that has this row of the zone; without one, what it counts is seen nowhere.
+    ///
+    /// The zone stays mapped for as long as the process lives: what counts on the path of a request holds plain references.
+    pub fn new(zone: MetricsZone, row: Option<u32>, generation: u64) -> Self {
+        let zone: &'static MetricsZone = Box::leak(Box::new(zone));
+        let row = row.and_then(|row| zone.row(row)).unwrap_or_else(|| {
+            let nowhere = (0..zone.cells()).map(|_| AtomicU64::new(0));
+            Box::leak(nowhere.collect())
+        });
+        Self {
+            zone,
+            row,
+            generation,
+        }
+    }
+
+    /// In memory of its own, for `castling check`.
+    pub fn alone(max_series: u32) -> Result<Self, ZoneError> {
+        let zone = MetricsZone::create(max_series)?;
+        zone.take_row(0)?;
+        Ok(Self::new(zone, Some(0), 0))
+    }
+
+    /// What all processes have counted so far, see [`text()`].
+    pub fn text(&self) -> String {
+        text(self.zone)
+    }
+
+    /// Says what a metric is, and whether that is new. Where one of that name was another thing in an earlier
+    /// generation, that is no longer shown.
+    fn define(&self, kind: MetricKind, name: &str, help: &str) -> bool {
+        define(self.zone, self.generation, kind, name, help)
+    }
+
+    fn counter(&self, name: &str, labels: &Labels) -> Count {
+        let cells = self.cells(self.add_series(MetricKind::Counter, name, labels, &[]));
+        cells.and_then(<[_]>::first).map_or(Count::NOWHERE, Count)
+    }
+
+    fn gauge(&self, kind: MetricKind, name: &str, labels: &Labels) -> Level {
+        let cells = self.cells(self.add_series(kind, name, labels, &[]));
+        cells.and_then(<[_]>::first).map_or(Level::NOWHERE, Level)
+    }
+
+    fn histogram(&self, name: &str, labels: &Labels, bounds: &Arc<[f64]>) -> Distribution {
+        let record = self.add_series(MetricKind::Histogram, name, labels, bounds);
+        Distribution {
+            cells: self.cells(record).unwrap_or_default(),
+            bounds: Arc::clone(bounds),
+        }
+    }
+
+    fn add_series(
+        &self,
+        kind: MetricKind,
+        name: &str,
+        labels: &Labels,
+        bounds: &[f64],
+    ) -> Option<Record> {
+        let (zone, generation) = (self.zone, self.generation);
+        add_series(zone, generation, kind, name, labels, bounds).map(|(record, _)| record)
+    }
+
+    /// Whether the series is there, added by whatever process.
+    fn has(&self, kind: MetricKind, name: &str, labels: &Labels, bounds: &[f64]) -> bool {
+        let text = record_text(name, &labels.0, bounds);
+        let byte = RecordKind::Series(kind).byte();
+        text.and_then(|text| self.zone.find(byte, &text, cell_count(kind, bounds)))
+            .is_some()
+    }
+
+    fn has_family(&self, kind: MetricKind, name: &str, help: &str) -> bool {
+        let text = record_text(name, help, &[]);
+        text.and_then(|text| self.zone.find(RecordKind::Family(kind).byte(), &text, 0))
+            .is_some()
+    }
+
+    fn cells(&self, record: Option<Record>) -> Option<&'static [AtomicU64]> {
+        let record = record?;
+        self.row
+            .get(record.first_cell..record.first_cell + record.cells)
+    }
+}
+
+/// A counter's series, in this process's row.
+#[derive(Clone, Copy)]
+pub struct Count(&'static AtomicU64);
+
+impl Count {
+    /// What it counts is lost.
+    pub const NOWHERE: Self = Self(&NOWHERE);
+
+    #[inline]
+    pub fn inc(self) {
+        self.add(1.0);
+    }
+
+    /// `amount` is finite and not negative. This process alone writes here, so nothing is lost between load and store.
+    #[inline]
+    pub fn add(self, amount: f64) {
+        add(self.0, amount);
+    }
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self::NOWHERE
+    }
+}
+
+/// A gauge's series, in this process's row.
+#[derive(Clone, Copy)]
+pub struct Level(&'static AtomicU64);
+
+impl Level {
+    pub const NOWHERE: Self = Self(&NOWHERE);
+
+    #[inline]
+    pub fn set(self, value: f64) {
+        self.0.store(gauge_bits(value), Relaxed);
+    }
+
+    #[inline]
+    pub fn add(self, amount: f64) {
+        let now = gauge_value(self.0.load(Relaxed)).unwrap_or(0.0);
+        self.set(now + amount);
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self::NOWHERE
+    }
+}
+
+/// A histogram's series, in this process's row.
+#[derive(Clone, Default)]
+pub struct Distribution {
+    /// Counts by bucket, the infinite one too, and the sum. None where there was no room.
+    cells: &'static [AtomicU64],
+    bounds: Arc<[f64]>,
+}
+
+impl Distribution {
+    /// `value` is finite.
+    #[inline]
+    pub fn observe(&self, value: f64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        if let (Some(count), Some(sum)) = (self.cells.get(bucket), self.cells.last()) {
+            add(count, 1.0);
+            add(sum, value);
+        }
+    }
+}
+
+#[inline]
+fn add(cell: &AtomicU64, amount: f64) {
+    let now = f64::from_bits(cell.load(Relaxed));
+    cell.store((now + amount).to_bits(), Relaxed);
+}
+
+/// What has no place is counted here.
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+
+/// Zero in a gauge's cell means that the process has set nothing; so a value is kept with the bits of this turned, a NaN
+/// that no value is.
+const UNSET: u64 = 0x7ff8_6e6f_7465_7421;
+
+fn gauge_bits(value: f64) -> u64 {
+    value.to_bits() ^ UNSET
+}
+
+fn gauge_value(bits: u64) -> Option<f64> {
+    (bits != 0).then(|| f64::from_bits(bits ^ UNSET))
+}
+
+/// A process that had this row has ended: its gauges are no more, so that whoever has the row next begins without.
+pub fn forget_gauges(zone: &MetricsZone, row: u32) {
+    let Some(cells) = zone.row(row) else { return };
+    zone.for_each(|kind, _, record| {
+        if let Some(RecordKind::Series(MetricKind::Gauge | MetricKind::GaugeMax)) =
+            RecordKind::from_byte(kind)
+        {
+            let cells = cells.get(record.first_cell..record.first_cell + record.cells);
+            cells
+                .unwrap_or_default()
+                .iter()
+                .for_each(|cell| cell.store(0, Relaxed));
+        }
+    });
+}
+
+/// What a record of the zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordKind {
+    /// Name, labels and for a histogram its bounds; the note is the generation that has last looked it up.
+    Series(MetricKind),
+    /// Name and help; the note is the generation that has last defined it.
+    Family(MetricKind),
+    /// What is charged and a plugin's name; the note is how much.
+    Account,
+}
+
+impl RecordKind {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Series(kind) => 1 + kind as u8,
+            Self::Family(kind) => 0x11 + kind as u8,
+            Self::Account => 0x20,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        let kind = |low: u8| MetricKind::from_raw(u32::from(low));
+        match byte {
+            1..=0x10 => kind(byte - 1).map(Self::Series),
+            0x11..=0x1f => kind(byte - 0x11).map(Self::Family),
+            0x20 => Some(Self::Account),
+            _ => None,
+        }
+    }
+}
+
+/// Label names and values as they are exposed: `code="200",route="/"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Labels(String);
+
+impl Labels {
+    fn new<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut text = String::new();
+        for (name, value) in labels {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(name);
+            text.push_str("=\"");
+            text::escape(&mut text, value, true);
+            text.push('"');
+        }
+        Self(text)
+    }
+}
+
+fn define(zone: &MetricsZone, generation: u64, kind: MetricKind, name: &str, help: &str) -> bool {
+    let text = record_text(name, help, &[]);
+    let added = text.and_then(|text| zone.add(RecordKind::Family(kind).byte(), &text, 0));
+    let Some((record, new)) = added else {
+        return false;
+    };
+    if let Some(seen) = zone.note(record) {
+        seen.fetch_max(generation, Relaxed);
+    }
+    new
+}
+
+fn add_series(
+    zone: &MetricsZone,
+    generation: u64,
+    kind: MetricKind,
+    name: &str,
+    labels: &Labels,
+    bounds: &[f64],
+) -> Option<(Record, bool)> {
+    let text = record_text(name, &labels.0, bounds)?;
+    let (record, new) = zone.add(
+        RecordKind::Series(kind).byte(),
+        &text,
+        cell_count(kind, bounds),
+    )?;
+    zone.note(record)?.fetch_max(generation, Relaxed);
+    Some((record, new))
+}
+
+/// A histogram has its buckets, the infinite one and the sum.
+fn cell_count(kind: MetricKind, bounds: &[f64]) -> u16 {
+    match kind {
+        MetricKind::Counter | MetricKind::Gauge | MetricKind::GaugeMax => 1,
+        MetricKind::Histogram => u16::try_from(bounds.len() + 2).unwrap_or(u16::MAX),
+    }
+}
+
+/// The lengths of name and more, then these, then the bounds.
+fn record_text(name: &str, more: &str, bounds: &[f64]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(4 + name.len() + more.len() + bounds.len() * 8);
+    text.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
+    text.extend_from_slice(&u16::try_from(more.len()).ok()?.to_le_bytes());
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(more.as_bytes());
+    for bound in bounds {
+        text.extend_from_slice(&bound.to_le_bytes());
+    }
+    Some(text)
+}
+
+/// The reverse of [`record_text`]: name, labels or help, and bounds.
+fn read_record_text(text: &[u8]) -> Option<(&str, &str, Vec<f64>)> {
+    let (lengths, rest) = text.split_first_chunk::<4>()?;
+    let [a, b, c, d] = *lengths;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([a, b])))?;
+    let (more, bounds) = rest.split_at_checked(usize::from(u16::from_le_bytes([c, d])))?;
+    Some((
+        str::from_utf8(name).ok()?,
+        str::from_utf8(more).ok()?,
+        castling_abi::metric::bounds(bounds).collect(),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! The gateway's own metrics: what there is, and who counts it.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use castling_abi::{MetricKind, PeerOutcome};
+use http::StatusCode;
+
+use super::{Count, Distribution, Labels, Level, Recorder, add, add_series, define, gauge_bits};
+use crate::zone::{MetricsZone, Record, ZoneError};
+
+/// A metric of the gateway's.
+struct Own {
+    kind: MetricKind,
+    name: &'static str,
+    help: &'static str,
+}
+
+const fn own(kind: MetricKind, name: &'static str, help: &'static str) -> Own {
+    Own { kind, name, help }
+}
+
+const REQUESTS: Own = own(
+    MetricKind::Counter,
+    "castling_requests_total",
+    "Requests that were answered or given up, by the class of their status.",
+);
+const REQUESTS_ACTIVE: Own = own(
+    MetricKind::Gauge,
+    "castling_requests_active",
+    "Requests under way.",
+);
+const ACCEPTED: Own = own(
+    MetricKind::Counter,
+    "castling_connections_accepted_total",
+    "Client connections accepted.",
+);
+const CONNECTIONS: Own = own(
+    MetricKind::Gauge,
+    "castling_connections_active",
+    "Client connections open.",
+);
+const RECEIVED: Own = own(
+    MetricKind::Counter,
+    "castling_request_body_bytes_total",
+    "Bytes of requests' bodies received.",
+);
+const SENT: Own = own(
+    MetricKind::Counter,
+    "castling_response_body_bytes_total",
+    "Bytes of responses' bodies sent.",
+);
+const TRIES: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_tries_total",
+    "Tries of peers, by how they ended.",
+);
+const UPSTREAM_SECONDS: Own = own(
+    MetricKind::Histogram,
+    "castling_upstream_response_seconds",
+    "Time from the begin of a try to the head of its response.",
+);
+const CALLS: Own = own(
+    MetricKind::Counter,
+    "castling_hook_calls_total",
+    "Calls of a plugin's hooks.",
+);
+const FAILURES: Own = own(
+    MetricKind::Counter,
+    "castling_hook_failures_total",
+    "Calls of a plugin's hooks that gave no verdict, by cause.",
+);
+const INSTANCES: Own = own(
+    MetricKind::Gauge,
+    "castling_instances",
+    "Instances of a plugin, idle ones included.",
+);
+const QUARANTINE: Own = own(
+    MetricKind::GaugeMax,
+    "castling_quarantine_state",
+    "The worst of all workers: 0 the plugin is in service, 1 on trial, 2 out because it keeps trapping.",
+);
+const OVER_LIMIT: Own = own(
+    MetricKind::Counter,
+    "castling_plugin_series_over_limit_total",
+    "Look-ups of label values that are counted as `other`: beyond limits.metric_series, or without room.",
+);
+const BUILD: Own = own(
+    MetricKind::Gauge,
+    "castling_build_info",
+    "1; the version is in the label.",
+);
+const START: Own = own(
+    MetricKind::Gauge,
+    "castling_start_time_seconds",
+    "When the master started, in seconds since 1970-01-01 UTC.",
+);
+const GENERATION: Own = own(
+    MetricKind::Gauge,
+    "castling_generation",
+    "Number of the generation that serves.",
+);
+const WORKERS: Own = own(
+    MetricKind::Gauge,
+    "castling_workers",
+    "Worker processes, draining ones included.",
+);
+const DEATHS: Own = own(
+    MetricKind::Counter,
+    "castling_worker_deaths_total",
+    "Workers that ended though nobody had told them to.",
+);
+const RELOADS: Own = own(
+    MetricKind::Counter,
+    "castling_reloads_total",
+    "Reloads, by result.",
+);
+
+/// Prometheus' own, which suit a service that answers in 5 ms to 10 s.
+const SECONDS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+impl Recorder {
+    fn own_counter(&self, own: &Own, labels: &[(&str, &str)]) -> Count {
+        self.define(own.kind, own.name, own.help);
+        self.counter(own.name, &Labels::new(labels.iter().copied()))
+    }
+
+    fn own_gauge(&self, own: &Own, labels: &[(&str, &str)]) -> Level {
+        self.define(own.kind, own.name, own.help);
+        self.gauge(own.kind, own.name, &Labels::new(labels.iter().copied()))
+    }
+
+    /// For the requests of a route at a listener; those without a route have an empty one.
+    pub fn requests(&self, listener: &str, route: &str) -> RequestCounts {
+        RequestCounts(CLASSES.map(|code| {
+            self.own_counter(
+                &REQUESTS,
+                &[("listener", listener), ("route", route), ("code", code)],
+            )
+        }))
+    }
+
+    pub fn requests_active(&self) -> Level {
+        self.own_gauge(&REQUESTS_ACTIVE, &[])
+    }
+
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let labels = [("listener", name)];
+        ListenerMetrics {
+            accepted: self.own_counter(&ACCEPTED, &labels),
+            connections: self.own_gauge(&CONNECTIONS, &labels),
+            received_bytes: self.own_counter(&RECEIVED, &labels),
+            sent_bytes: self.own_counter(&SENT, &labels),
+        }
+    }
+
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        let tries = |outcome: PeerOutcome| {
+            let outcome = outcome.name().replace(' ', "_");
+            self.own_counter(&TRIES, &[("upstream", name), ("outcome", &outcome)])
+        };
+        let response = &UPSTREAM_SECONDS;
+        self.define(response.kind, response.name, response.help);
+        let labels = Labels::new([("upstream", name)]);
+        UpstreamMetrics {
+            tries: OUTCOMES.map(tries),
+            response: self.histogram(response.name, &labels, &Arc::from(SECONDS)),
+        }
+    }
+
+    /// For the calls of a plugin.
+    pub fn hooks(&self, plugin: &str) -> HookMetrics {
+        let failures = |cause| self.own_counter(&FAILURES, &[("plugin", plugin), ("cause", cause)]);
+        HookMetrics {
+            calls: self.own_counter(&CALLS, &[("plugin", plugin)]),
+            errors: failures("error"),
+            traps: failures("trap"),
+            exhausted: failures("instances"),
+            instances: self.own_gauge(&INSTANCES, &[("plugin", plugin)]),
+            quarantine: self.own_gauge(&QUARANTINE, &[("plugin", plugin)]),
+        }
+    }
+
+    pub(super) fn over_limit(&self, plugin: &str) -> Count {
+        self.own_counter(&OVER_LIMIT, &[("plugin", plugin)])
+    }
+}
+
+/// Requests of one route by the class of their status.
+#[derive(Clone, Copy, Default)]
+pub struct RequestCounts([Count; CLASSES.len()]);
+
+impl RequestCounts {
+    #[inline]
+    pub fn count(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).wrapping_sub(2);
+        self.0[class.min(CLASSES.len() - 1)].inc();
+    }
+}
+
+/// Status codes from 600 on are an upstream's invention.
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
+
+#[derive(Clone, Copy, Default)]
+pub struct ListenerMetrics {
+    pub accepted: Count,
+    pub connections: Level,
+    pub received_bytes: Count,
+    pub sent_bytes: Count,
+}
+
+#[derive(Clone, Default)]
+pub struct UpstreamMetrics {
+    tries: [Count; OUTCOMES.len()],
+    response: Distribution,
+}
+
+impl UpstreamMetrics {
+    /// A try has ended after this time.
+    pub fn tried(&self, outcome: PeerOutcome, took: Duration) {
+        self.tries[outcome as usize].inc();
+        if outcome == PeerOutcome::Responded {
+            self.response.observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// Where each has its number for an index.
+const OUTCOMES: [PeerOutcome; 5] = [
+    PeerOutcome::Responded,
+    PeerOutcome::ConnectFailed,
+    PeerOutcome::Broken,
+    PeerOutcome::TimedOut,
+    PeerOutcome::Cancelled,
+];
+
+const _: () = assert!(
+    OUTCOMES.len() == PeerOutcome::ALL.len(),
+    "each outcome has a counter"
+);
+
+#[derive(Clone, Copy, Default)]
+pub struct HookMetrics {
+    pub calls: Count,
+    pub errors: Count,
+    pub traps: Count,
+    pub exhausted: Count,
+    pub instances: Level,
+    pub quarantine: Level,
+}
+
+/// What the master counts, and its keeping of the zone. It has row 0.
+pub struct MasterMetrics {
+    zone: MetricsZone,
+    generation: Option<Record>,
+    workers: Option<Record>,
+    deaths: Option<Record>,
+    reloads_ok: Option<Record>,
+    reloads_refused: Option<Record>,
+}
+
+impl MasterMetrics {
+    /// Makes the zone. Fails when memory does not suffice.
+    pub fn new(max_series: u32) -> Result<Self, ZoneError> {
+        let zone = MetricsZone::create(max_series)?;
+        zone.take_row(MASTER_ROW)?;
+        let record = |own: &Own, labels: &[(&str, &str)]| {
+            define(&zone, 0, own.kind, own.name, own.help);
+            let labels = Labels::new(labels.iter().copied());
+            add_series(&zone, 0, own.kind, own.name, &labels, &[]).map(|(record, _)| record)
+        };
+        let build = record(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))]);
+        let start = record(&START, &[]);
+        let metrics = Self {
+            generation: record(&GENERATION, &[]),
+            workers: record(&WORKERS, &[]),
+            deaths: record(&DEATHS, &[]),
+            reloads_ok: record(&RELOADS, &[("result", "ok")]),
+            reloads_refused: record(&RELOADS, &[("result", "refused")]),
+            zone,
+        };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        metrics.set(build, 1.0);
+        metrics.set(start, now.as_secs_f64());
+        Ok(metrics)
+    }
+
+    /// For workers.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.zone.descriptor()
+    }
+
+    pub fn zone(&self) -> &MetricsZone {
+        &self.zone
+    }
+
+    pub fn generation_serves(&self, number: u64) {
+        self.set(self.generation, number as f64);
+    }
+
+    pub fn workers_are(&self, count: usize) {
+        self.set(self.workers, count as f64);
+    }
+
+    pub fn worker_died(&self) {
+        self.count(self.deaths);
+    }
+
+    pub fn reloaded(&self, ok: bool) {
+        self.count(if ok {
+            self.reloads_ok
+        } else {
+            self.reloads_refused
+        });
+    }
+
+    fn set(&self, record: Option<Record>, value: f64) {
+        if let Some(cell) = self.cell(record) {
+            cell.store(gauge_bits(value), Relaxed);
+        }
+    }
+
+    fn count(&self, record: Option<Record>) {
+        if let Some(cell) = self.cell(record) {
+            add(cell, 1.0);
+        }
+    }
+
+    fn cell(&self, record: Option<Record>) -> Option<&std::sync::atomic::AtomicU64> {
+        self.zone.row(MASTER_ROW)?.get(record?.first_cell)
+    }
+}
+
+const MASTER_ROW: u32 = 0;

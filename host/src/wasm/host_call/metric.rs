@@ -1,0 +1,64 @@
+//! Metrics that a plugin defines when it is configured, and counts in its hooks.
+
+use castling_abi::{IMPORT_MODULE, Status, imports};
+use wasmtime::{Caller, Linker, Result};
+
+use super::{DONE, refuse};
+use crate::metrics::InstanceMetrics;
+use crate::wasm::guest::{Guest, bytes, split};
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker
+        .func_wrap(IMPORT_MODULE, imports::METRIC_DEFINE, metric_define)?
+        .func_wrap(IMPORT_MODULE, imports::METRIC_SERIES, metric_series)?
+        .func_wrap(IMPORT_MODULE, imports::METRIC_ADD, metric_add)?
+        .func_wrap(IMPORT_MODULE, imports::METRIC_SET, metric_set)?
+        .func_wrap(IMPORT_MODULE, imports::METRIC_OBSERVE, metric_observe)?;
+    Ok(())
+}
+
+fn metric_define(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let definition = bytes(memory, ptr, len)?;
+    // A hook runs, so the plugin is configured.
+    if guest.hook.is_some() {
+        return refuse(Status::NotNow);
+    }
+    numbered(guest.metrics.define(definition))
+}
+
+fn metric_series(mut caller: Caller<'_, Guest>, metric: u32, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let values = bytes(memory, ptr, len)?;
+    numbered(guest.metrics.series(metric, values))
+}
+
+fn metric_add(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
+    change(&caller, |metrics| metrics.add(series, value))
+}
+
+fn metric_set(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
+    change(&caller, |metrics| metrics.set(series, value))
+}
+
+fn metric_observe(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
+    change(&caller, |metrics| metrics.observe(series, value))
+}
+
+fn change(
+    caller: &Caller<'_, Guest>,
+    change: impl FnOnce(&InstanceMetrics) -> Result<(), Status>,
+) -> i32 {
+    match change(&caller.data().metrics) {
+        Ok(()) => DONE,
+        Err(status) => status as i32,
+    }
+}
+
+fn numbered(result: Result<u32, Status>) -> Result<i32> {
+    match result.map(i32::try_from) {
+        Ok(Ok(number)) => Ok(number),
+        Ok(Err(_)) => refuse(Status::Limit),
+        Err(status) => refuse(status),
+    }
+}
