@@ -43,6 +43,11 @@ impl Error {
     pub fn is_limit(&self) -> bool {
         self.status == Some(Status::Limit)
     }
+
+    /// Whether a kv zone had no room for what was to be put into it.
+    pub fn is_full(&self) -> bool {
+        self.status == Some(Status::Full)
+    }
 }
 
 impl<E: std::error::Error> From<E> for Error {

@@ -36,7 +36,13 @@ pub(crate) fn milliseconds(duration: Duration) -> u32 {
 fn unread(limit: usize, status: Status) -> Error {
     let reason = match status {
         Status::Limit => " (the body is longer, or longer than limits.body)",
-        Status::NotFound | Status::BadArgument | Status::NotNow | Status::NotGranted => "",
+        Status::NotFound
+        | Status::BadArgument
+        | Status::NotNow
+        | Status::NotGranted
+        | Status::Full
+        | Status::WrongKind
+        | Status::HostFailed => "",
     };
     error::refusal(format_args!("read_body({limit}){reason}"), status)
 }

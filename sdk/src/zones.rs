@@ -1,8 +1,10 @@
 //! Zones: memory that all workers share. They outlive workers and reloads.
 //!
-//! A zone is made in the config (`[zones.limits] kind = "counter"`) and granted to the plugin
+//! Two kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv`] zones hold values by key.
+//!
+//! A counter zone is made in the config (`[zones.limits] kind = "counter"`) and granted to the plugin
 //! (`grants = { zones = ["limits"] }`); its size is fixed, and when it is full, what would be gone soonest makes
-//! room. So a zone never fails for want of room; it is right for as long as it is large enough: a key that had to make
+//! room. So it never fails for want of room; it is right for as long as it is large enough: a key that had to make
 //! room counts as new.
 //!
 //! ```
@@ -43,6 +45,8 @@
 //! assert_eq!(again, Response::status(429).into());
 //! ```
 
+mod kv;
+
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +55,8 @@ use serde::Deserialize;
 use crate::buffer::status;
 use crate::error::{self, Error, Result};
 use crate::host;
+
+pub use kv::{Kv, kv};
 
 /// The counter zone of this name. Whether it is there and granted is found out when it is used.
 pub fn counter(name: impl Into<String>) -> Counter {

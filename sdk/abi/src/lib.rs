@@ -149,6 +149,24 @@ ids! {
         Limit = -4, "limit reached";
         /// The config's `grants` do not have it.
         NotGranted = -5, "not granted";
+        /// A kv zone has no room for it, also after all that had expired was removed.
+        Full = -6, "full";
+        /// The zone is of another kind: a counter's call on a kv zone, or the reverse.
+        WrongKind = -7, "a zone of another kind";
+        /// The host could not do it, through no fault of the guest; its log says why.
+        HostFailed = -8, "failed in the gateway, whose log says why";
+    }
+}
+
+ids! {
+    /// What must be there for a change of a kv zone's key.
+    KvExpected: u32 {
+        /// Anything or nothing.
+        Any = 0, "any";
+        /// Nothing.
+        Absent = 1, "absent";
+        /// A value with exactly these bytes.
+        Value = 2, "value";
     }
 }
 
@@ -450,6 +468,43 @@ pub mod call {
     }
 }
 
+/// Kv zones.
+pub mod kv {
+    /// Longest key, bytes; the shortest has 1.
+    pub const MAX_KEY_BYTES: usize = 510;
+
+    /// Keys that one `kv_list` hands out.
+    pub const MAX_LIST_KEYS: usize = 1000;
+
+    /// Bytes of a listing's record before its key: the key's length, a little-endian `u16`. Records stand one after
+    /// the other.
+    pub const RECORD_HEAD_BYTES: usize = 2;
+
+    /// Walks a listing. Ends with `Some(Err(()))` where the bytes do not follow the layout.
+    #[derive(Clone, Debug)]
+    pub struct Records<'a>(&'a [u8]);
+
+    /// The records in `listing`.
+    pub fn records(listing: &[u8]) -> Records<'_> {
+        Records(listing)
+    }
+
+    impl<'a> Iterator for Records<'a> {
+        type Item = Result<&'a [u8], ()>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            if self.0.is_empty() {
+                return None;
+            }
+            let record = self.0.split_first_chunk().and_then(|(head, rest)| {
+                rest.split_at_checked(usize::from(u16::from_le_bytes(*head)))
+            });
+            self.0 = record.map_or(&[], |(_, rest)| rest);
+            Some(record.map(|(key, _)| key).ok_or(()))
+        }
+    }
+}
+
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
 /// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
@@ -539,6 +594,25 @@ pub mod imports {
     pub const PEERS_GET: &str = "peers_get";
     /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
     pub const PEER_ADDRESS: &str = "peer_address";
+    /// `kv_get(zone_ptr, zone_len, key_ptr, key_len, out, cap)`: the key's value; not found when it has none or it has
+    /// expired. Here and below: keys have 1 to [`crate::kv::MAX_KEY_BYTES`] bytes, others are a bad argument.
+    pub const KV_GET: &str = "kv_get";
+    /// `kv_put(zone_ptr, zone_len, key_ptr, key_len, ptr, len, ttl_ms: i64, expected, expected_ptr, expected_len)`:
+    /// stores a value that expires after `ttl_ms` (0: never), if what is there is as expected
+    /// ([`crate::KvExpected`]; the bytes count for its `Value` only): 1 when it is stored, 0 when something else was
+    /// there, or a status: [`crate::Status::Limit`] for a value longer than 1/16 of the zone or 1 MiB,
+    /// [`crate::Status::Full`] when there is no room.
+    pub const KV_PUT: &str = "kv_put";
+    /// `kv_delete(zone_ptr, zone_len, key_ptr, key_len, expected, expected_ptr, expected_len)`: deletes a key, if what
+    /// is there is as expected: 1 when it was there and is gone, 0 when it was not or is something else, or a status.
+    /// Never [`crate::Status::Full`].
+    pub const KV_DELETE: &str = "kv_delete";
+    /// `kv_list(zone_ptr, zone_len, prefix_ptr, prefix_len, after_ptr, after_len, limit, out, cap)`: keys that begin
+    /// with the prefix and come after `after` (from the first, when it is empty), in the order of their bytes:
+    /// [`crate::kv`] records, of which the first is no key of the list but where to go on, as the next call's `after`; it
+    /// is empty when that was all. `limit` is 1 to [`crate::kv::MAX_LIST_KEYS`]. A call looks at so many entries, expired
+    /// ones too, that its list may be short, or empty, and yet not the last.
+    pub const KV_LIST: &str = "kv_list";
 }
 
 #[cfg(test)]
@@ -565,6 +639,15 @@ mod tests {
     #[test]
     fn a_cut_header_list_is_an_error_and_ends() {
         let mut records = header_list::records(&[1, 0, 9, 0, 0, 0, b'a']);
+        assert_eq!(records.next(), Some(Err(())));
+        assert_eq!(records.next(), None);
+    }
+
+    #[test]
+    fn a_listing_is_read_and_a_cut_one_is_an_error() {
+        let mut records = kv::records(&[0, 0, 2, 0, b'a', b'b', 3, 0, b'c']);
+        assert_eq!(records.next(), Some(Ok(&b""[..])));
+        assert_eq!(records.next(), Some(Ok(&b"ab"[..])));
         assert_eq!(records.next(), Some(Err(())));
         assert_eq!(records.next(), None);
     }

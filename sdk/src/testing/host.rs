@@ -11,6 +11,7 @@ use super::world::{Facts, Section, with_facts, with_world};
 use crate::header::{is_name, is_value};
 
 pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
+pub(crate) use super::kv::{kv_delete, kv_get, kv_list, kv_put};
 pub(crate) use super::zones::{counter_add, counter_get, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {

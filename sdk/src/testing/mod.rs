@@ -30,14 +30,15 @@
 //! `exchange.reply().header("etag")`.
 //!
 //! Bodies for `read_body` are given with [`Exchange::body`] and [`Exchange::response_body`], answers to `http::send` with
-//! [`Exchange::call`]. Every zone is there and granted; it counts by this thread's clock, which [`advance_clock`]
-//! moves, and `delay`, too.
+//! [`Exchange::call`]. Every zone is there, granted, empty and without an end, unless [`set_zone_fault`] says otherwise; its
+//! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too.
 //!
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
 pub(crate) mod host;
+mod kv;
 mod world;
 mod zones;
 
@@ -390,6 +391,24 @@ pub fn advance_clock(by: Duration) {
     with_world(|world| {
         world.monotonic += by;
         world.wall += by;
+    });
+}
+
+/// What may be wrong with a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneFault {
+    /// The config does not grant it to the plugin.
+    NotGranted,
+    /// It is a kv zone and takes nothing that is new or larger than what it replaces. Nothing to a counter zone.
+    Full,
+}
+
+/// Says what is wrong with a zone of this thread from now on; nothing unless said.
+pub fn set_zone_fault(zone: &str, fault: Option<ZoneFault>) {
+    let zone = zone.as_bytes().to_vec();
+    with_world(|world| match fault {
+        Some(fault) => world.zone_faults.insert(zone, fault),
+        None => world.zone_faults.remove(&zone),
     });
 }
 

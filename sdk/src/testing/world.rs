@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use castling_abi::{LogLevel, Number, Property};
 
-use super::FakePeer;
 use super::calls::Calls;
+use super::kv::KvZone;
 use super::zones::Zones;
+use super::{FakePeer, ZoneFault};
 
 /// What is there without an exchange.
 pub(crate) struct World {
@@ -21,6 +22,10 @@ pub(crate) struct World {
     pub(super) log_lines: Vec<(LogLevel, String)>,
     pub(crate) failure: Option<String>,
     pub(super) zones: Zones,
+    /// Kv zones by name.
+    pub(super) kv: BTreeMap<Vec<u8>, KvZone>,
+    /// By zone.
+    pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -66,6 +71,8 @@ impl World {
             log_lines: Vec::new(),
             failure: None,
             zones: Zones::new(),
+            kv: BTreeMap::new(),
+            zone_faults: BTreeMap::new(),
             current: None,
         }
     }

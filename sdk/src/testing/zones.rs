@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use castling_abi::Status;
 
-use super::world::with_world;
+use super::ZoneFault;
+use super::world::{World, with_world};
 
 /// By zone and key.
 pub(super) struct Zones {
@@ -35,7 +36,7 @@ pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) 
     let Some(window) = above_zero(window_ms).map(Duration::from_millis) else {
         return Status::BadArgument as i64;
     };
-    with_world(|world| {
+    with_granted(zone, |world| {
         let fresh = Count {
             count: 0,
             window_end: world.monotonic.saturating_add(window),
@@ -54,7 +55,7 @@ pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) 
 }
 
 pub(crate) fn counter_get(zone: &[u8], key: &[u8]) -> i64 {
-    with_world(|world| {
+    with_granted(zone, |world| {
         let count = world.zones.counts.get(&full_key(zone, key));
         count
             .filter(|count| count.window_end > world.monotonic)
@@ -73,7 +74,7 @@ pub(crate) fn rate_take(zone: &[u8], key: &[u8], interval_ns: i64, burst: i64) -
         Duration::from_nanos(interval_ns),
         Duration::from_nanos(room_ns),
     );
-    with_world(|world| {
+    with_granted(zone, |world| {
         let now = world.monotonic;
         let empty_at = world.zones.empty_at.entry(full_key(zone, key)).or_default();
         let reset = (*empty_at).max(now) + interval - now;
@@ -82,6 +83,13 @@ pub(crate) fn rate_take(zone: &[u8], key: &[u8], interval_ns: i64, burst: i64) -
         }
         *empty_at = now + reset;
         nanos(reset)
+    })
+}
+
+fn with_granted(zone: &[u8], use_it: impl FnOnce(&mut World) -> i64) -> i64 {
+    with_world(|world| match world.zone_faults.get(zone) {
+        Some(ZoneFault::NotGranted) => Status::NotGranted as i64,
+        Some(ZoneFault::Full) | None => use_it(world),
     })
 }
 
