@@ -20,12 +20,13 @@ use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
 use crate::wasm::{Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step};
 use crate::worker::Worker;
-use crate::zone::CounterZone;
+use crate::zone::{self, Zone, ZoneStatus, Zones};
 
 pub struct Gateway {
     config: Rc<Config>,
     plugins: BTreeMap<String, Rc<Plugin>>,
     listeners: BTreeMap<String, Rc<Listener>>,
+    zones: Zones,
     worker: Rc<Worker>,
 }
 
@@ -36,6 +37,7 @@ pub struct GatewayStatus {
     pub requests_active: usize,
     pub requests_total: u64,
     pub plugins: Vec<PluginStatus>,
+    pub zones: Vec<ZoneStatus>,
 }
 
 /// What a generation is built from, as far as it is built.
@@ -51,7 +53,7 @@ impl Gateway {
     pub async fn build(
         config: Rc<Config>,
         modules: Vec<Module>,
-        zones: BTreeMap<String, Arc<CounterZone>>,
+        zones: Zones,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
         let engine = Engine::for_worker()
@@ -84,6 +86,7 @@ impl Gateway {
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
+            zones,
             worker: Worker::new(parts.upstreams.into_values().collect(), alarms, access_log),
             config,
         }))
@@ -102,6 +105,15 @@ impl Gateway {
         let accept = listener::accept(socket, Rc::clone(listener), Rc::clone(&self.worker));
         tokio::task::spawn_local(accept);
         Ok(())
+    }
+
+    /// Has this worker remove what has expired in kv zones. One worker of a generation is enough.
+    pub fn sweep_zones(&self) {
+        for zone in self.zones.values() {
+            if let Zone::Kv(_) = **zone {
+                tokio::task::spawn_local(zone::sweep(Arc::clone(zone)));
+            }
+        }
     }
 
     /// No connection is accepted any more when this returns.
@@ -124,6 +136,12 @@ impl Gateway {
                 .plugins
                 .values()
                 .map(|plugin| plugin.status())
+                .collect(),
+            // One that cannot be looked at now is told where it is used.
+            zones: self
+                .zones
+                .iter()
+                .filter_map(|(name, zone)| zone.status(name).ok())
                 .collect(),
         }
     }
@@ -183,7 +201,7 @@ impl Parts {
         config: &Config,
         engine: Rc<Engine>,
         modules: Vec<Module>,
-        zones: &BTreeMap<String, Arc<CounterZone>>,
+        zones: &Zones,
     ) {
         for module in modules {
             let name = module.plugin.clone();
@@ -193,7 +211,7 @@ impl Parts {
                 ));
                 continue;
             };
-            let ungranted = ungranted(&module.manifest, plugin_config);
+            let ungranted = ungranted(&module.manifest, plugin_config, zones);
             if !ungranted.is_empty() {
                 let (place, wasm) = (&plugin_config.place, plugin_config.wasm.display());
                 let line = |what| format!("{place}: plugin {name}: {wasm} {what}");
@@ -310,20 +328,32 @@ impl Parts {
 }
 
 /// What the module uses and the config does not grant at all.
-fn ungranted(manifest: &Manifest, config: &config::Plugin) -> Vec<&'static str> {
+fn ungranted(manifest: &Manifest, config: &config::Plugin, zones: &Zones) -> Vec<&'static str> {
+    let grants = &config.grants;
+    let granted = || grants.zones.iter().filter_map(|name| zones.get(name));
     let missing = manifest
         .uses
         .iter()
         .filter_map(|capability| match capability {
-            Capability::Upstreams if config.grants.upstreams.is_empty() => Some(
+            Capability::Upstreams if grants.upstreams.is_empty() => Some(
                 "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`",
             ),
-            Capability::Zones if config.grants.zones.is_empty() => {
+            Capability::CounterZones | Capability::KvZones if grants.zones.is_empty() => {
                 Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`")
             }
-            Capability::Upstreams | Capability::Zones => None,
+            Capability::CounterZones
+                if !granted().any(|zone| matches!(**zone, Zone::Counter(_))) =>
+            {
+                Some("uses a counter zone; expected one in `grants.zones`, where no zone is of that kind")
+            }
+            Capability::KvZones if !granted().any(|zone| matches!(**zone, Zone::Kv(_))) => {
+                Some("uses a kv zone; expected one in `grants.zones`, where no zone is of that kind")
+            }
+            Capability::Upstreams | Capability::CounterZones | Capability::KvZones => None,
         });
-    missing.collect()
+    let mut missing: Vec<_> = missing.collect();
+    missing.dedup();
+    missing
 }
 
 /// Points at the key of the plugin's config that its error begins with (`config.tokens[1]: ...`), else at the plugin.

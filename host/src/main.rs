@@ -24,11 +24,6 @@ mod supply;
 mod upstream;
 mod wasm;
 mod worker;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "kv zones have no host calls yet, and nothing shows the counters' figures"
-)]
 mod zone;
 
 fn main() -> std::process::ExitCode {

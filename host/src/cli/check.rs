@@ -35,7 +35,7 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
             artefact,
         });
     }
-    let zones = process::zones(&config, None)?;
+    let zones = process::private_zones(&config)?;
     let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
     Ok(gateway.describe())
 }

@@ -90,6 +90,17 @@ fn text(status: &MasterStatus) -> String {
             plugin.hooks.join(" "),
         ]);
     }
+    let mut zones = Table::new(["zone", "kind", "size", "used", "evicted", "contended"]);
+    for zone in &status.zones {
+        zones.row([
+            zone.name.clone(),
+            zone.kind.clone(),
+            size(zone.size_bytes),
+            size(zone.used_bytes),
+            zone.evicted.to_string(),
+            zone.contended.to_string(),
+        ]);
+    }
     text.push_str(&generations.print());
     text.push('\n');
     text.push_str(&workers.print());
@@ -97,12 +108,20 @@ fn text(status: &MasterStatus) -> String {
         text.push('\n');
         text.push_str(&plugins.print());
     }
+    if !status.zones.is_empty() {
+        text.push('\n');
+        text.push_str(&zones.print());
+    }
     text
 }
 
 fn duration(seconds: f64) -> String {
     // Whole seconds are what a person reads; a clock cannot run long enough to be out of range.
     humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 
 /// Rows of cells, in columns as wide as their widest cell.

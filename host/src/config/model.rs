@@ -36,6 +36,10 @@ pub struct Master {
     pub module_store: PathBuf,
     /// Written at start, removed at the end. Default none (nginx `pid`).
     pub pid_file: Option<PathBuf>,
+    /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing (the
+    /// folder around it must be there), removed at the end. Default `/dev/shm/castling-USER-HASH`, by user id
+    /// and a hash of `control`.
+    pub zone_store: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -213,7 +217,7 @@ pub struct Listener {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
     pub kind: ZoneKind,
-    /// 64 KiB to 64 GiB. A key of a counter zone takes 24 bytes.
+    /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB.
     pub size_bytes: u64,
 }
 
@@ -222,6 +226,8 @@ pub struct Zone {
 pub enum ZoneKind {
     /// Numbers by key that expire: rate limits.
     Counter,
+    /// Values by key, which may expire: sessions, fetched documents.
+    Kv,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::process::geteuid;
+use sha2::{Digest, Sha256};
 
 use super::names::Named;
 use super::source::{Place, Sources};
@@ -137,16 +140,32 @@ fn master(sources: &Sources, table: Option<Table<'_>>) -> Master {
         control: sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL),
         module_store: sources.resolve_path(MAIN_FILE, "run/modules"),
         pid_file: None,
+        zone_store: PathBuf::new(),
     };
+    let mut zone_store = None;
     if let Some(mut table) = table {
+        zone_store = table.optional("zone_store", Value::path);
         master = Master {
             control: table.or("control", master.control, Value::path),
             module_store: table.or("module_store", master.module_store, Value::path),
             pid_file: table.optional("pid_file", Value::path),
+            ..master
         };
         table.finish();
     }
-    master
+    let zone_store = zone_store.unwrap_or_else(|| default_zone_store(&master.control));
+    Master {
+        zone_store,
+        ..master
+    }
+}
+
+/// In memory, and the same for each load of this gateway's config: there is one gateway for a control socket.
+fn default_zone_store(control: &Path) -> PathBuf {
+    let user = geteuid().as_raw();
+    let hash = Sha256::digest(control.as_os_str().as_encoded_bytes());
+    let hash: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    PathBuf::from(format!("/dev/shm/castling-{user}-{hash}"))
 }
 
 fn workers(table: Option<Table<'_>>) -> Workers {
@@ -206,12 +225,18 @@ fn log(table: Option<Table<'_>>) -> Log {
 }
 
 fn zone(mut table: Table<'_>) -> Zone {
-    let kind = table.required("kind", "\"counter\"", |value| value.choice(&ZONE_KINDS));
+    let kind = table.required("kind", "\"counter\" or \"kv\"", |value| {
+        value.choice(&ZONE_KINDS)
+    });
+    let kind = kind.unwrap_or(ZoneKind::Counter);
     let size = table.required("size", "a size such as \"1MiB\"", |value| {
-        value.size(64 << 10..=64 << 30)
+        value.size(match kind {
+            ZoneKind::Counter => 64 << 10..=64 << 30,
+            ZoneKind::Kv => 1 << 20..=64 << 30,
+        })
     });
     let zone = Zone {
-        kind: kind.unwrap_or(ZoneKind::Counter),
+        kind,
         size_bytes: size.unwrap_or_default(),
     };
     table.finish();
@@ -305,6 +330,6 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 
-const ZONE_KINDS: [(&str, ZoneKind); 1] = [("counter", ZoneKind::Counter)];
+const ZONE_KINDS: [(&str, ZoneKind); 2] = [("counter", ZoneKind::Counter), ("kv", ZoneKind::Kv)];
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -3,9 +3,11 @@
 //! Master and worker speak [`ToWorker`] and [`FromWorker`] over a socket pair; the control socket uses the same frames
 //! for its own messages.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -57,7 +59,8 @@ pub struct WorkerSpec {
     pub config: Config,
     pub listeners: Vec<ListenerFd>,
     pub modules: Vec<ModuleFd>,
-    pub zones: Vec<ZoneFd>,
+    /// By name.
+    pub zones: BTreeMap<String, ZoneHandle>,
 }
 
 /// A bound socket. It listens from `Serve` on.
@@ -75,11 +78,13 @@ pub struct ModuleFd {
     pub fd: RawFd,
 }
 
-/// A zone's memory.
+/// What a worker opens a zone by.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ZoneFd {
-    pub zone: String,
-    pub fd: RawFd,
+pub enum ZoneHandle {
+    /// A counter zone's memory.
+    Counter(RawFd),
+    /// A kv zone's folder.
+    Kv(PathBuf),
 }
 
 /// Largest frame between master and worker, bytes: a config of some hundred thousand routes.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec, ZoneFd};
+use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
 use super::module_store::StoredModule;
 use super::sockets::SocketSet;
 use super::worker_process::{Ending, WorkerProcess};
@@ -24,7 +24,8 @@ pub struct Generation {
     pub number: u64,
     pub config: Config,
     modules: BTreeMap<String, StoredModule>,
-    pub zones: Zones,
+    /// Let go of when its last worker has ended: a zone that no generation has is removed.
+    zones: RefCell<Zones>,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
@@ -82,7 +83,7 @@ impl Generation {
             number,
             config,
             modules,
-            zones,
+            zones: RefCell::new(zones),
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             stage: watch::Sender::new(Stage::Starting),
@@ -182,6 +183,11 @@ impl Generation {
         self.sockets.borrow().as_ref().map(use_them)
     }
 
+    /// Lends its zones; there are none any more when it has ended.
+    pub fn with_zones<T>(&self, use_them: impl FnOnce(&Zones) -> T) -> T {
+        use_them(&self.zones.borrow())
+    }
+
     /// Waits for the order to end, passes it on, and grows impatient.
     async fn retire(self: Rc<Self>) {
         self.reached(Stage::Draining).await;
@@ -208,6 +214,7 @@ impl Generation {
             }
             self.workers_ended().await;
         }
+        drop(self.zones.take());
         self.enter(Stage::Ended);
         tracing::info!(generation = self.number, "generation ended");
     }
@@ -291,13 +298,9 @@ impl Generation {
                 fd,
             });
         }
-        let mut zones = Vec::new();
-        for (name, zone) in &self.zones {
-            let fd = hand_over(zone.descriptor().try_clone_to_owned()?);
-            zones.push(ZoneFd {
-                zone: name.clone(),
-                fd,
-            });
+        let mut zones = BTreeMap::new();
+        for (name, zone) in &*self.zones.borrow() {
+            zones.insert(name.clone(), zone.handle(&mut hand_over)?);
         }
         let config = self.config.clone();
         let spec = WorkerSpec {

@@ -21,6 +21,7 @@ use super::module_store::ModuleStore;
 use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
 use super::sys;
+use super::zone_store::ZoneStore;
 use super::zones::zones;
 
 /// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
@@ -44,6 +45,8 @@ pub struct Master {
     config_path: PathBuf,
     started: Instant,
     sockets: RefCell<SocketTable>,
+    /// Opened for the first config with a kv zone, and kept from then on.
+    zone_store: RefCell<Option<Rc<ZoneStore>>>,
     /// None before the first generation serves, after WINCH and after a stop.
     serving: RefCell<Option<Rc<Generation>>>,
     /// Those that still end.
@@ -65,6 +68,7 @@ async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
     clean_module_store(&config);
 
     let master = Rc::new(Master::new(config_path));
+    let zone_store = config.master.zone_store.clone();
     tokio::select! {
         started = master.swap(config) => { started?; }
         signal = signals.ends() => {
@@ -72,6 +76,7 @@ async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
             return Ok(());
         }
     }
+    master.clean_zone_store(&zone_store);
     spawn_local(control::serve(listener, Rc::clone(&master)));
     loop {
         tokio::select! {
@@ -79,6 +84,8 @@ async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
             () = master.stopped() => break,
         }
     }
+    // Before the lock: the next gateway has the same place for its zones.
+    drop(master.zone_store.take());
     tracing::info!("gateway stopped");
     drop(lock);
     Ok(())
@@ -90,6 +97,7 @@ impl Master {
             config_path: config_path.to_owned(),
             started: Instant::now(),
             sockets: RefCell::default(),
+            zone_store: RefCell::default(),
             serving: RefCell::default(),
             retired: RefCell::default(),
             last_generation: Cell::new(0),
@@ -174,11 +182,13 @@ impl Master {
             .retain(|generation| generation.stage() != Stage::Ended);
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
-        let zones = {
-            let serving = self.serving.borrow();
-            let old = serving.as_ref().map(|old| (&old.config, &old.zones));
-            zones(&config, old)?
-        };
+        let store = || self.zone_store(&config.master.zone_store);
+        let zones = match &*self.serving.borrow() {
+            Some(old) => old.with_zones(|zones_of_old| {
+                zones(&config, store, Some((&old.config, zones_of_old)))
+            }),
+            None => zones(&config, store, None),
+        }?;
         let number = self.last_generation.get() + 1;
         let workers = config.workers.count;
         let generation = Generation::start(number, config, modules, zones, sockets).await?;
@@ -211,10 +221,37 @@ impl Master {
         })
     }
 
+    /// Kv zones lie where they lay first, as long as this master lives.
+    fn zone_store(&self, folder: &Path) -> Result<Rc<ZoneStore>, String> {
+        let mut store = self.zone_store.borrow_mut();
+        match &*store {
+            Some(store) => Ok(Rc::clone(store)),
+            None => Ok(Rc::clone(store.insert(ZoneStore::open(folder)?))),
+        }
+    }
+
+    /// Removes what a master that was killed has left in the place of the kv zones; those that the first generation has
+    /// found again are in use by now.
+    fn clean_zone_store(&self, folder: &Path) {
+        if !folder.exists() {
+            return;
+        }
+        match self.zone_store(folder) {
+            Ok(store) => store.remove_left(STORE_FILES_AT_MOST),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
     /// Some things are the master's own and stay as they were at its start.
     fn warn_of_fixed(&self, old: &Config, new: &Config) {
-        if old.master.control != new.master.control || old.master.pid_file != new.master.pid_file {
-            tracing::warn!("master.control and master.pid_file take effect with the next start");
+        let (old_master, new_master) = (&old.master, &new.master);
+        if old_master.control != new_master.control
+            || old_master.pid_file != new_master.pid_file
+            || old_master.zone_store != new_master.zone_store
+        {
+            tracing::warn!(
+                "master.control, master.pid_file and master.zone_store take effect with the next start"
+            );
         }
         if old.log != new.log {
             tracing::warn!(

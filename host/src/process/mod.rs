@@ -17,6 +17,7 @@ mod sockets;
 mod sys;
 mod worker;
 mod worker_process;
+mod zone_store;
 mod zones;
 
 pub use compile::{modules, read_module, run_helper};
@@ -24,7 +25,7 @@ pub use control::{Reply, Request, ask};
 pub use master::run as run_master;
 pub use report::MasterStatus;
 pub use worker::run as run_worker;
-pub use zones::zones;
+pub use zones::private_zones;
 
 /// What a worker and a helper are started from: this binary, also when its file was replaced since.
 const EXECUTABLE: &str = "/proc/self/exe";

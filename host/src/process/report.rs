@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::GatewayStatus;
 use crate::wasm::PluginStatus;
+use crate::zone::ZoneStatus;
 
 use super::generation::Generation;
 use super::worker_process::{WorkerProcess, WorkerState};
@@ -35,6 +36,8 @@ pub struct MasterStatus {
     pub workers: Vec<WorkerReport>,
     /// Of the newest generation, added up over its workers.
     pub plugins: Vec<PluginStatus>,
+    /// Of the newest generation; all its workers see the same.
+    pub zones: Vec<ZoneStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +84,7 @@ pub async fn status(
             .collect(),
         workers: Vec::new(),
         plugins: Vec::new(),
+        zones: Vec::new(),
     };
     let asked = generations.iter().flat_map(|generation| {
         generation
@@ -96,11 +100,11 @@ pub async fn status(
         status
             .workers
             .push(worker_report(generation, &worker, answer.as_ref()));
-        if Some(generation.number) == newest {
-            add_plugins(
-                &mut status.plugins,
-                answer.map(|answer| answer.plugins).unwrap_or_default(),
-            );
+        if Some(generation.number) == newest
+            && let Some(answer) = answer
+        {
+            add_plugins(&mut status.plugins, answer.plugins);
+            status.zones = answer.zones;
         }
     }
     status

@@ -1,12 +1,10 @@
 //! The worker's side: takes over what the master hands it, builds its gateway, serves, ends.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -17,12 +15,11 @@ use tokio::task::LocalSet;
 use crate::gateway::Gateway;
 use crate::log;
 use crate::wasm::Module;
-use crate::zone::CounterZone;
 
 use super::channel::{
-    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, ZoneFd, write_frame,
+    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
-use super::sys;
+use super::{sys, zones};
 
 /// Runs a worker whose channel to the master is this inherited descriptor, until the master or a signal ends it.
 pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
@@ -51,7 +48,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         outbox,
         signals,
     };
-    let drain_timeout = spec.config.workers.drain_timeout;
+    let (slot, drain_timeout) = (spec.slot, spec.config.workers.drain_timeout);
     let (gateway, sockets) = tokio::select! {
         built = build(spec) => match built {
             Ok(built) => built,
@@ -60,8 +57,14 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         () = link.ends_early() => return Ok(()),
     };
     link.tell(&FromWorker::Ready).await?;
+    if slot == SWEEPING_SLOT {
+        gateway.sweep_zones();
+    }
     serve(gateway, sockets, link, drain_timeout).await
 }
+
+/// The worker of a generation that removes what has expired in kv zones.
+const SWEEPING_SLOT: usize = 0;
 
 /// The master sends it at once.
 const SPEC_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +82,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         config,
         listeners,
         modules,
-        zones,
+        zones: handles,
     } = spec;
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
@@ -98,16 +101,10 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
             artefact,
         });
     }
-    let mut shared = BTreeMap::new();
-    for ZoneFd { zone, fd } in zones {
-        let size_bytes = config.zones.get(&zone).map_or(0, |zone| zone.size_bytes);
-        let opened = CounterZone::open(inherited(fd)?, &zone, size_bytes);
-        let opened = opened.map_err(|e| vec![e.to_string()])?;
-        shared.insert(zone, Arc::new(opened));
-    }
+    let zones = zones::open(&config, handles)?;
     log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
     tracing::debug!(generation, slot, "worker starts");
-    let gateway = Gateway::build(Rc::new(config), opened, shared).await?;
+    let gateway = Gateway::build(Rc::new(config), opened, zones).await?;
     Ok((gateway, sockets))
 }
 

@@ -1,40 +1,136 @@
 //! The zones of a generation: made new, or taken over from the one before.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Config, ZoneKind};
-use crate::zone::{CounterZone, now_ns};
+use crate::config::{self, Config, ZoneKind};
+use crate::zone::{self, CounterZone, KvZone, Zone, now_ns};
 
-/// By name.
-pub type Zones = BTreeMap<String, Arc<CounterZone>>;
+use super::channel::ZoneHandle;
+use super::sys;
+use super::zone_store::{ZoneFolder, ZoneStore};
 
-/// Those that the config names. One that has kept name, kind and size is the old one, contents and all. The error is
-/// lines for a person.
-pub fn zones(config: &Config, old: Option<(&Config, &Zones)>) -> Result<Zones, Vec<String>> {
+/// The master's, by name.
+pub type Zones = BTreeMap<String, SharedZone>;
+
+/// A zone as the master holds it for its workers.
+#[derive(Clone)]
+pub enum SharedZone {
+    Counter(Rc<CounterZone>),
+    Kv(Rc<ZoneFolder>),
+}
+
+impl SharedZone {
+    /// `inherit` says under which number the worker will have a descriptor.
+    pub fn handle(&self, mut inherit: impl FnMut(OwnedFd) -> RawFd) -> io::Result<ZoneHandle> {
+        Ok(match self {
+            Self::Counter(zone) => {
+                ZoneHandle::Counter(inherit(zone.descriptor().try_clone_to_owned()?))
+            }
+            Self::Kv(folder) => ZoneHandle::Kv(folder.path.clone()),
+        })
+    }
+}
+
+/// Those that the config names. A counter zone that has kept name, kind and size since `old` is the old one, contents and
+/// all; a kv zone is what the store has of that name and size. The store is asked for with the first kv zone. The error
+/// is lines for a person.
+pub fn zones(
+    config: &Config,
+    store: impl Fn() -> Result<Rc<ZoneStore>, String>,
+    old: Option<(&Config, &Zones)>,
+) -> Result<Zones, Vec<String>> {
+    let make = |name: &str, wanted: &config::Zone| {
+        let kept = old
+            .filter(|(old_config, _)| old_config.zones.get(name) == Some(wanted))
+            .and_then(|(_, old_zones)| old_zones.get(name));
+        match (kept, wanted.kind) {
+            (Some(kept), _) => Ok(kept.clone()),
+            (None, ZoneKind::Counter) => CounterZone::create(name, wanted.size_bytes, now_ns())
+                .map(|zone| SharedZone::Counter(Rc::new(zone)))
+                .map_err(|error| error.to_string()),
+            (None, ZoneKind::Kv) => store()?
+                .zone(name, wanted.size_bytes)
+                .map(SharedZone::Kv)
+                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies")),
+        }
+    };
     let mut zones = Zones::new();
     let mut errors = Vec::new();
-    for (name, zone) in &config.zones {
-        let kept = old
-            .filter(|(old_config, _)| old_config.zones.get(name) == Some(zone))
-            .and_then(|(_, old_zones)| old_zones.get(name));
-        if let Some(kept) = kept {
-            zones.insert(name.clone(), Arc::clone(kept));
-            continue;
-        }
-        let made = match zone.kind {
-            ZoneKind::Counter => CounterZone::create(name, zone.size_bytes, now_ns()),
-        };
-        match made {
-            Ok(made) => {
-                zones.insert(name.clone(), Arc::new(made));
-            }
-            Err(error) => errors.push(error.to_string()),
+    for (name, wanted) in &config.zones {
+        match make(name, wanted) {
+            Ok(zone) => drop(zones.insert(name.clone(), zone)),
+            Err(error) => errors.push(error),
         }
     }
+    // A store that cannot be used is told once.
+    errors.dedup();
     if errors.is_empty() {
         Ok(zones)
     } else {
         Err(errors)
     }
 }
+
+/// A worker's, from what the master hands it.
+pub fn open(
+    config: &Config,
+    handles: BTreeMap<String, ZoneHandle>,
+) -> Result<zone::Zones, Vec<String>> {
+    let open = |name: &str, handle| {
+        let size_bytes = config.zones.get(name).map_or(0, |zone| zone.size_bytes);
+        let opened = match handle {
+            ZoneHandle::Counter(fd) => {
+                let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
+                CounterZone::open(file, name, size_bytes).map(Zone::Counter)
+            }
+            ZoneHandle::Kv(folder) => KvZone::open(&folder, name, size_bytes).map(Zone::Kv),
+        };
+        opened.map_err(|error| error.to_string())
+    };
+    let mut zones = zone::Zones::new();
+    for (name, handle) in handles {
+        let zone = open(&name, handle).map_err(|error| vec![error])?;
+        zones.insert(name, Arc::new(zone));
+    }
+    Ok(zones)
+}
+
+/// Empty ones for this process alone, of which nothing is left but what it has open: for `castling check`, beside a gateway
+/// that runs.
+pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
+    let mut folder = config.master.zone_store.clone().into_os_string();
+    folder.push(format!(".check-{}", std::process::id()));
+    let store = LazyCell::new(|| ZoneStore::open(folder.as_ref()));
+    let make = |name: &str, zone: &config::Zone| {
+        let made = match zone.kind {
+            ZoneKind::Counter => {
+                CounterZone::create(name, zone.size_bytes, now_ns()).map(Zone::Counter)
+            }
+            ZoneKind::Kv => {
+                let size_bytes = zone.size_bytes.min(CHECKED_KV_BYTES);
+                let folder = store
+                    .as_ref()
+                    .map_err(String::clone)?
+                    .zone(name, size_bytes);
+                folder.and_then(|folder| KvZone::open(&folder.path, name, size_bytes).map(Zone::Kv))
+            }
+        };
+        made.map_err(|error| error.to_string())
+    };
+    let mut zones = zone::Zones::new();
+    for (name, zone) in &config.zones {
+        zones.insert(
+            name.clone(),
+            Arc::new(make(name, zone).map_err(|error| vec![error])?),
+        );
+    }
+    Ok(zones)
+}
+
+/// Takes as large values as any.
+const CHECKED_KV_BYTES: u64 = 16 << 20;

@@ -11,7 +11,7 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::demand::{CallResponse, Hatch};
 use crate::exchange::Exchange;
-use crate::zone::CounterZone;
+use crate::zone::Zone;
 
 /// The host's side of one instance.
 pub(super) struct Guest {
@@ -47,7 +47,7 @@ pub(super) struct Guest {
 }
 
 /// Granted zones by name. A plugin has one or two.
-pub(super) type Zones = Arc<[(Arc<str>, Arc<CounterZone>)]>;
+pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
 
 /// CPU time of one hook call, counted in ticks of the engine's clock while the guest runs.
 #[derive(Clone, Copy, Debug)]

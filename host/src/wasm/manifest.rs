@@ -31,12 +31,14 @@ pub struct Manifest {
 
 /// Something that a config grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Capability {
     /// Calls out: `grants.upstreams`.
     Upstreams,
-    /// Shared state: `grants.zones`.
-    Zones,
+    /// Shared numbers: a counter zone in `grants.zones`.
+    CounterZones,
+    /// Shared values: a kv zone in `grants.zones`.
+    KvZones,
 }
 
 /// Why a module is refused.
@@ -103,10 +105,17 @@ pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     Ok(manifest)
 }
 
-const ZONE_CALLS: [&str; 3] = [
+const COUNTER_CALLS: [&str; 3] = [
     imports::COUNTER_ADD,
     imports::COUNTER_GET,
     imports::RATE_TAKE,
+];
+
+const KV_CALLS: [&str; 4] = [
+    imports::KV_GET,
+    imports::KV_PUT,
+    imports::KV_DELETE,
+    imports::KV_LIST,
 ];
 
 fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
@@ -218,17 +227,15 @@ impl<'a> Outline<'a> {
     }
 
     fn uses(&self) -> Vec<Capability> {
-        let calls_out = self
-            .imports
-            .iter()
-            .any(|import| import.name == imports::CALLS_SEND);
-        let zones = self
-            .imports
-            .iter()
-            .any(|import| ZONE_CALLS.contains(&import.name));
+        let imports_one_of = |calls: &[&str]| {
+            self.imports
+                .iter()
+                .any(|import| calls.contains(&import.name))
+        };
         let uses = [
-            calls_out.then_some(Capability::Upstreams),
-            zones.then_some(Capability::Zones),
+            imports_one_of(&[imports::CALLS_SEND]).then_some(Capability::Upstreams),
+            imports_one_of(&COUNTER_CALLS).then_some(Capability::CounterZones),
+            imports_one_of(&KV_CALLS).then_some(Capability::KvZones),
         ];
         uses.into_iter().flatten().collect()
     }

@@ -1,7 +1,6 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use super::{Manifest, host_call, mapped};
 use crate::config::{self, Isolation, OnError};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::zone::CounterZone;
+use crate::zone;
 
 /// A compiled plugin on its way into a worker.
 pub struct Module {
@@ -102,7 +101,7 @@ impl Plugin {
         engine: &Rc<Engine>,
         module: Module,
         config: &config::Plugin,
-        zones: &BTreeMap<String, Arc<CounterZone>>,
+        zones: &zone::Zones,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
             HookError::Trapped(format!("its compiled code cannot be used: {e:#}"))
@@ -369,7 +368,7 @@ impl Plugin {
     }
 }
 
-fn granted_zones(config: &config::Plugin, zones: &BTreeMap<String, Arc<CounterZone>>) -> Zones {
+fn granted_zones(config: &config::Plugin, zones: &zone::Zones) -> Zones {
     let granted = config.grants.zones.iter();
     granted
         .filter_map(|name| Some((Arc::from(name.as_str()), Arc::clone(zones.get(name)?))))

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::raw::Mapping;
-use super::{CounterZone, Expected, KvZone, Swapped, now_ns, prepare_kv};
+use super::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
 /// A process that runs one test of this binary, with a task.
 pub(super) struct Writer(Child, Option<BufReader<ChildStdout>>);
@@ -242,21 +242,31 @@ fn kv_writer() {
             .is_multiple_of(2)
             .then(|| Duration::from_micros(random() % 5000));
         let key = [b"blob", &blob.to_be_bytes()[..]].concat();
-        zone.put(&key, &vec![size as u8; size as usize], ttl, now_ns())
-            .expect("room");
+        put(&zone, &key, &vec![size as u8; size as usize], ttl);
         check_blobs(&zone);
     }
 }
 
+fn put(zone: &KvZone, key: &[u8], value: &[u8], ttl: Option<Duration>) {
+    let key = Key::new(key).expect("short");
+    zone.put(&key, value, ttl, Expected::Anything, now_ns())
+        .expect("room");
+}
+
+fn value(zone: &KvZone, key: &[u8]) -> Option<Vec<u8>> {
+    let key = Key::new(key).expect("short");
+    zone.read(&key, now_ns(), <[u8]>::to_vec).expect("readable")
+}
+
 fn count_one_more(zone: &KvZone, key: u64) -> bool {
     let key = key.to_be_bytes();
-    let entry = zone.get(&key, now_ns()).expect("readable");
-    let expected = entry.as_ref().map(|entry| Expected::Version(entry.version));
-    let count = entry.as_ref().map_or(0, |entry| number(&entry.value));
-    let value = (count + 1).to_be_bytes();
-    let expected = expected.unwrap_or(Expected::Absent);
-    let swapped = zone.compare_and_swap(&key, expected, Some(&value), None, now_ns());
-    matches!(swapped.expect("room"), Swapped::Stored { .. })
+    let old = value(zone, &key);
+    let expected = old.as_deref().map_or(Expected::Nothing, Expected::Value);
+    let count = old.as_deref().map_or(0, number);
+    let new = (count + 1).to_be_bytes();
+    let key = Key::new(&key).expect("short");
+    zone.put(&key, &new, None, expected, now_ns())
+        .expect("room")
 }
 
 fn number(value: &[u8]) -> u64 {
@@ -270,13 +280,8 @@ fn check_blobs(zone: &KvZone) {
         .expect("readable")
         .keys
     {
-        if let Some(entry) = zone.get(&key, now_ns()).expect("readable") {
-            assert!(
-                entry
-                    .value
-                    .iter()
-                    .all(|byte| *byte == entry.value.len() as u8)
-            );
+        if let Some(value) = value(zone, &key) {
+            assert!(value.iter().all(|byte| *byte == value.len() as u8));
         }
     }
 }
@@ -285,13 +290,12 @@ fn check_blobs(zone: &KvZone) {
 fn kv_survives_writers_that_are_killed() {
     let parent = tempfile::tempdir().expect("folder");
     let folder = parent.path().join("kv");
-    prepare_kv(&folder, "kv", KV_BYTES, None).expect("prepared");
+    prepare_kv(&folder, "kv", KV_BYTES).expect("prepared");
     let zone = KvZone::open(&folder, "kv", KV_BYTES).expect("open");
     let ledger = Ledger(Mapping::create("ledger", 4096).expect("memory"));
     for key in 0..500_u64 {
         let name = [b"untouched", &key.to_be_bytes()[..]].concat();
-        zone.put(&name, &key.to_be_bytes(), None, now_ns())
-            .expect("room");
+        put(&zone, &name, &key.to_be_bytes(), None);
     }
     let (process, fd) = (std::process::id(), ledger.0.descriptor().as_raw_fd());
     let task = |rounds: u64| format!("{process} {fd} {rounds} {}", folder.display());
@@ -303,8 +307,7 @@ fn kv_survives_writers_that_are_killed() {
 
     let mut added = 0;
     for key in 0..KEYS {
-        let entry = zone.get(&key.to_be_bytes(), now_ns()).expect("readable");
-        let count = number(&entry.expect("there").value);
+        let count = number(&value(&zone, &key.to_be_bytes()).expect("there"));
         let (begun, ended) = (
             ledger.begun(key).load(SeqCst),
             ledger.ended(key).load(SeqCst),
@@ -318,15 +321,15 @@ fn kv_survives_writers_that_are_killed() {
     assert!(added > 500, "{added}");
     for key in 0..500_u64 {
         let name = [b"untouched", &key.to_be_bytes()[..]].concat();
-        let entry = zone.get(&name, now_ns()).expect("readable");
-        assert_eq!(number(&entry.expect("there").value), key);
+        assert_eq!(number(&value(&zone, &name).expect("there")), key);
     }
     check_blobs(&zone);
     let all = zone.list(b"", None, 1000, 0).expect("readable");
     for key in all.keys {
-        zone.delete(&key, 0).expect("room");
+        let key = Key::new(&key).expect("short");
+        zone.delete(&key, Expected::Anything, 0).expect("room");
     }
     while zone.sweep(u64::MAX - 1, 100).expect("room") > 0 {}
-    let used = zone.stats().expect("readable").used_bytes;
+    let used = zone.used_bytes().expect("readable");
     assert!(used <= 16 << 10, "{used}: nothing is left behind");
 }

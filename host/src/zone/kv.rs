@@ -9,9 +9,10 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithTls};
 
 use super::{ZoneError, check_name, later_ns};
-use record::{DUE, EntryKey, NEVER_NS, STORED_HEAD_BYTES, Stored, due_key, parse_due};
+use record::{DUE, NEVER_NS, STORED_HEAD_BYTES, Stored, due_key, parse_due};
 
-pub use folder::{Owner, Prepared, prepare_kv, remove_kv};
+pub use folder::{Prepared, prepare_kv, remove_kv};
+pub use record::Key;
 
 mod folder;
 mod record;
@@ -36,33 +37,13 @@ pub struct KvZone {
     size_bytes: u64,
 }
 
-/// A value with what belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub value: Vec<u8>,
-    /// Of this write: no other write of the zone ever has the same.
-    pub version: u64,
-    /// None: never.
-    pub expires_in: Option<Duration>,
-}
-
-/// What must be there for [`KvZone::compare_and_swap`].
+/// What must be there for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a> {
-    Absent,
-    Version(u64),
+    /// Whatever is there, or nothing.
+    Anything,
+    Nothing,
     Value(&'a [u8]),
-}
-
-/// How [`KvZone::compare_and_swap`] ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Swapped {
-    Stored {
-        version: u64,
-    },
-    Deleted,
-    /// Something else is there; nothing has changed.
-    Refused(Option<Entry>),
 }
 
 /// Part of a zone's keys, in order of their bytes.
@@ -71,14 +52,6 @@ pub struct Listing {
     pub keys: Vec<Vec<u8>>,
     /// Where to go on, with [`KvZone::list`]'s `after`. None: that was all.
     pub next: Option<Vec<u8>>,
-}
-
-/// How full a zone is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvStats {
-    /// In whole pages, with what has expired and is not removed yet.
-    pub used_bytes: u64,
-    pub limit_bytes: u64,
 }
 
 impl KvZone {
@@ -101,89 +74,54 @@ impl KvZone {
         })
     }
 
-    /// A key's value, if it has one that has not expired.
-    pub fn get(&self, key: &[u8], now_ns: u64) -> Result<Option<Entry>, ZoneError> {
-        let key = EntryKey::new(key)?;
+    /// Lends a key's value, if it has one that has not expired.
+    pub fn read<R>(
+        &self,
+        key: &Key,
+        now_ns: u64,
+        use_it: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ZoneError> {
         let txn = self.read_txn()?;
-        let found = self.find(&txn, &key).map_err(self.failed())?;
-        let found = found.filter(|stored| stored.is_live(now_ns));
-        Ok(found.map(|stored| stored.entry(now_ns)))
+        let found = self.find(&txn, key).map_err(self.failed())?;
+        let live = found.filter(|stored| stored.is_live(now_ns));
+        Ok(live.map(|stored| use_it(stored.value)))
     }
 
-    /// Stores a value, whatever was there, and returns its version. Without `ttl` it never expires.
+    /// Stores a value, if what is there is as expected, and says whether it did. Without `ttl` it never expires.
     pub fn put(
         &self,
-        key: &[u8],
+        key: &Key,
         value: &[u8],
         ttl: Option<Duration>,
+        expected: Expected<'_>,
         now_ns: u64,
-    ) -> Result<u64, ZoneError> {
-        let key = EntryKey::new(key)?;
+    ) -> Result<bool, ZoneError> {
         self.check_value(value)?;
         self.write(now_ns, true, |txn| {
-            self.remove(txn, &key)?;
-            self.insert(txn, &key, value, ttl, now_ns)
-                .map(Done::Changed)
-        })
-    }
-
-    /// Stores a value if the key has none.
-    pub fn put_if_absent(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        ttl: Option<Duration>,
-        now_ns: u64,
-    ) -> Result<Swapped, ZoneError> {
-        self.compare_and_swap(key, Expected::Absent, Some(value), ttl, now_ns)
-    }
-
-    /// Stores or (None) deletes, if what is there is as expected.
-    pub fn compare_and_swap(
-        &self,
-        key: &[u8],
-        expected: Expected<'_>,
-        value: Option<&[u8]>,
-        ttl: Option<Duration>,
-        now_ns: u64,
-    ) -> Result<Swapped, ZoneError> {
-        let key = EntryKey::new(key)?;
-        self.check_value(value.unwrap_or_default())?;
-        self.write(now_ns, value.is_some(), |txn| {
-            let found = self
-                .find(txn, &key)?
-                .filter(|stored| stored.is_live(now_ns));
-            let as_expected = match (expected, &found) {
-                (Expected::Absent, None) => true,
-                (Expected::Version(version), Some(stored)) => stored.version == version,
-                (Expected::Value(value), Some(stored)) => stored.value == value,
-                (Expected::Absent, Some(_)) | (Expected::Version(_) | Expected::Value(_), None) => {
-                    false
-                }
-            };
-            if !as_expected {
-                let entry = found.map(|stored| stored.entry(now_ns));
-                return Ok(Done::Unchanged(Swapped::Refused(entry)));
+            if !self.is_as_expected(txn, key, expected, now_ns)? {
+                return Ok(Done::Unchanged(false));
             }
-            self.remove(txn, &key)?;
-            let Some(value) = value else {
-                return Ok(Done::Changed(Swapped::Deleted));
-            };
-            let version = self.insert(txn, &key, value, ttl, now_ns)?;
-            Ok(Done::Changed(Swapped::Stored { version }))
+            self.remove(txn, key)?;
+            self.insert(txn, key, value, ttl, now_ns)?;
+            Ok(Done::Changed(true))
         })
     }
 
-    /// Deletes a key. Says whether it was there.
-    pub fn delete(&self, key: &[u8], now_ns: u64) -> Result<bool, ZoneError> {
-        let key = EntryKey::new(key)?;
+    /// Deletes a key, if what is there is as expected. Says whether it was there and is gone.
+    pub fn delete(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        now_ns: u64,
+    ) -> Result<bool, ZoneError> {
         self.write(now_ns, false, |txn| {
-            let found = self.find(txn, &key)?;
+            let found = self.find(txn, key)?;
             let was_live = found.is_some_and(|stored| stored.is_live(now_ns));
-            Ok(match self.remove(txn, &key)? {
-                true => Done::Changed(was_live),
-                false => Done::Unchanged(was_live),
-            })
+            if !was_live || !self.is_as_expected(txn, key, expected, now_ns)? {
+                return Ok(Done::Unchanged(false));
+            }
+            self.remove(txn, key)?;
+            Ok(Done::Changed(true))
         })
     }
 
@@ -197,8 +135,8 @@ impl KvZone {
         limit: usize,
         now_ns: u64,
     ) -> Result<Listing, ZoneError> {
-        let prefix = EntryKey::new_or_empty(prefix)?;
-        let after = after.map(EntryKey::new_or_empty).transpose()?;
+        let prefix = Key::new_or_empty(prefix)?;
+        let after = after.map(Key::new_or_empty).transpose()?;
         let from = match &after {
             Some(after) if after.bytes() >= prefix.bytes() => Bound::Excluded(after.bytes()),
             Some(_) | None => Bound::Included(prefix.bytes()),
@@ -207,7 +145,7 @@ impl KvZone {
         let range = (from, Bound::Unbounded);
         let found = self.table.range(&txn, &range).map_err(self.failed())?;
         let mut keys = Vec::new();
-        let mut last = after.as_ref().map_or(&[][..], EntryKey::untagged);
+        let mut last = after.as_ref().map_or(&[][..], Key::untagged);
         for (scanned, item) in found.enumerate() {
             let (key, stored) = item.map_err(self.failed())?;
             if !key.starts_with(prefix.bytes()) {
@@ -245,16 +183,18 @@ impl KvZone {
         Ok(removed)
     }
 
-    pub fn stats(&self) -> Result<KvStats, ZoneError> {
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// How full it is, in whole pages, with what has expired and is not removed yet.
+    pub fn used_bytes(&self) -> Result<u64, ZoneError> {
         let txn = self.read_txn()?;
-        Ok(KvStats {
-            used_bytes: self.used_bytes(&txn).map_err(self.failed())?,
-            limit_bytes: self.limit_bytes(),
-        })
+        self.used_bytes_in(&txn).map_err(self.failed())
     }
 
     /// Longest value: 1/16 of the zone's size, at most 1 MiB.
-    pub fn value_limit_bytes(&self) -> usize {
+    fn value_limit_bytes(&self) -> usize {
         usize::try_from(self.size_bytes / 16)
             .map_or(VALUE_LIMIT_BYTES, |part| part.min(VALUE_LIMIT_BYTES))
     }
@@ -321,7 +261,7 @@ impl KvZone {
             Done::Unchanged(result) => Ok(Some(result)), // dropped: aborted
             Done::Changed(result) => {
                 self.sweep_in(&mut txn, now_ns, SWEEP_STEP)?;
-                if grows && self.used_bytes(&txn)? > self.limit_bytes() {
+                if grows && self.used_bytes_in(&txn)? > self.limit_bytes() {
                     return Ok(None);
                 }
                 txn.commit()?;
@@ -330,20 +270,39 @@ impl KvZone {
         }
     }
 
-    fn used_bytes(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
+    fn is_as_expected(
+        &self,
+        txn: &RoTxn<'_>,
+        key: &Key,
+        expected: Expected<'_>,
+        now_ns: u64,
+    ) -> Result<bool, heed::Error> {
+        if expected == Expected::Anything {
+            return Ok(true);
+        }
+        let found = self.find(txn, key)?;
+        let live = found.filter(|stored| stored.is_live(now_ns));
+        Ok(match (expected, live) {
+            (Expected::Anything, _) | (Expected::Nothing, None) => true,
+            (Expected::Nothing, Some(_)) | (Expected::Value(_), None) => false,
+            (Expected::Value(value), Some(stored)) => stored.value == value,
+        })
+    }
+
+    fn used_bytes_in(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
         Ok(self.table.stat(txn)?.non_free_page_size() as u64)
     }
 
     fn find<'txn>(
         &self,
         txn: &'txn RoTxn<'_>,
-        key: &EntryKey,
+        key: &Key,
     ) -> Result<Option<Stored<'txn>>, heed::Error> {
         let found = self.table.get(txn, key.bytes())?;
         Ok(found.and_then(Stored::parse))
     }
 
-    fn remove(&self, txn: &mut RwTxn<'_>, key: &EntryKey) -> Result<bool, heed::Error> {
+    fn remove(&self, txn: &mut RwTxn<'_>, key: &Key) -> Result<bool, heed::Error> {
         if let Some(stored) = self.find(txn, key)?
             && stored.expires_ns != NEVER_NS
         {
@@ -356,11 +315,11 @@ impl KvZone {
     fn insert(
         &self,
         txn: &mut RwTxn<'_>,
-        key: &EntryKey,
+        key: &Key,
         value: &[u8],
         ttl: Option<Duration>,
         now_ns: u64,
-    ) -> Result<u64, heed::Error> {
+    ) -> Result<(), heed::Error> {
         let expires_ns = ttl.map_or(NEVER_NS, |ttl| later_ns(now_ns, ttl));
         let version = txn.id() as u64; // each write is a transaction of its own
         let size_bytes = STORED_HEAD_BYTES + value.len();
@@ -375,7 +334,7 @@ impl KvZone {
             let due = due_key(expires_ns, version);
             self.table.put(txn, &due, key.untagged())?;
         }
-        Ok(version)
+        Ok(())
     }
 
     /// The due key of an entry that has expired, and the entry's key.
@@ -402,7 +361,7 @@ impl KvZone {
                 return Ok(removed);
             };
             let version = parse_due(due).map(|(_, version)| version);
-            let (due, key) = (due.to_vec(), EntryKey::new(key));
+            let (due, key) = (due.to_vec(), Key::new(key));
             self.table.delete(txn, &due)?;
             // The entry may have been written again since, if a due key was left over.
             if let Ok(key) = key

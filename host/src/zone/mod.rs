@@ -2,9 +2,9 @@
 //!
 //! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle of a
 //! write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay the same.
-//! For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker (and the next binary, at an upgrade)
-//! inherits and opens; of a [`KvZone`] it keeps nothing: `prepare_kv` finds the folder again. A zone of the same
-//! name but another kind or size needs a new memory file or another folder; opening the old one as such is refused.
+//! For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker inherits and opens; of a
+//! [`KvZone`] it keeps the folder only (`prepare_kv`) and never opens it. A zone of the same name but another kind or size
+//! needs a new memory file or another folder; opening the old one as such is refused.
 //!
 //! | kind | what it is | for |
 //! |---|---|---|
@@ -22,17 +22,76 @@ mod counter;
 mod kill_tests;
 mod kv;
 mod raw;
+mod sweep;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
-pub use counter::{CounterStats, CounterZone, Reading, Updated};
-pub use kv::{
-    Entry, Expected, KvStats, KvZone, Listing, Owner, Prepared, Swapped, prepare_kv, remove_kv,
-};
+pub use counter::{CounterZone, Updated};
+pub use kv::{Expected, Key, KvZone, Prepared, prepare_kv, remove_kv};
+pub use sweep::sweep;
+
+/// A zone that this process has open.
+#[derive(Debug)]
+pub enum Zone {
+    Counter(CounterZone),
+    Kv(KvZone),
+}
+
+/// Those of a worker, by name.
+pub type Zones = BTreeMap<String, Arc<Zone>>;
+
+/// What an operator should know about a zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    pub name: String,
+    /// As the config writes it.
+    pub kind: String,
+    pub size_bytes: u64,
+    /// Of a large counter zone estimated from a part of it. Of a kv zone in whole pages, with what has expired and is not removed yet.
+    pub used_bytes: u64,
+    /// Numbers of a counter zone that made room before they had expired, since it was made. When it grows, the zone is
+    /// too small.
+    pub evicted: u64,
+    /// Changes of a counter zone given up because of contention, since it was made.
+    pub contended: u64,
+}
+
+impl Zone {
+    /// Takes a millisecond or two at most.
+    pub fn status(&self, name: &str) -> Result<ZoneStatus, ZoneError> {
+        Ok(match self {
+            Self::Counter(zone) => {
+                let stats = zone.stats(now_ns());
+                ZoneStatus {
+                    name: name.to_owned(),
+                    kind: "counter".to_owned(),
+                    size_bytes: zone.size_bytes(),
+                    used_bytes: stats.live as u64 * COUNTER_SLOT_BYTES,
+                    evicted: stats.evicted,
+                    contended: stats.contended,
+                }
+            }
+            Self::Kv(zone) => ZoneStatus {
+                name: name.to_owned(),
+                kind: "kv".to_owned(),
+                size_bytes: zone.size_bytes(),
+                used_bytes: zone.used_bytes()?,
+                evicted: 0,
+                contended: 0,
+            },
+        })
+    }
+}
+
+/// What a key of a counter zone takes.
+const COUNTER_SLOT_BYTES: u64 = 24;
 
 /// The clock of zones: nanoseconds since boot, the time of a suspended machine included.
 pub fn now_ns() -> u64 {

@@ -4,13 +4,14 @@
 //! is a status, because clients can make a guest pass such things on.
 
 mod balance;
+mod counter;
 mod exchange;
 mod header;
+mod kv;
 mod reply;
 mod system;
 mod var;
 mod wait;
-mod zone;
 
 use castling_abi::Status;
 use wasmtime::{Linker, Result};
@@ -26,8 +27,9 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     var::add_to(linker)?;
     reply::add_to(linker)?;
     wait::add_to(linker)?;
-    zone::add_to(linker)?;
-    balance::add_to(linker)
+    counter::add_to(linker)?;
+    balance::add_to(linker)?;
+    kv::add_to(linker)
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
@@ -76,6 +78,16 @@ const SIGNATURES: &[(&str, &str)] = {
         (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
+        (KV_GET, "(i32, i32, i32, i32, i32, i32) -> i32"),
+        (
+            KV_PUT,
+            "(i32, i32, i32, i32, i32, i32, i64, i32, i32, i32) -> i32",
+        ),
+        (KV_DELETE, "(i32, i32, i32, i32, i32, i32, i32) -> i32"),
+        (
+            KV_LIST,
+            "(i32, i32, i32, i32, i32, i32, i32, i32, i32) -> i32",
+        ),
     ]
 };
 

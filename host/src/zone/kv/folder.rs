@@ -6,20 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use heed::Env;
-use rustix::fs::{FallocateFlags, Gid, Uid, chown, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::{KvZone, Table, map_bytes, open_table, store_error};
 use crate::zone::{ZoneError, check_name, check_size, raw};
-
-/// A user and a group, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    pub user: u32,
-    pub group: u32,
-}
 
 /// What [`prepare_kv`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +26,12 @@ pub enum Prepared {
 /// Makes the folder of a kv zone, or finds it made already. For the master, before it starts the workers that open it.
 ///
 /// The parent must exist. It should lie in memory (`/dev/shm`, a run folder). All space is taken at once, where the file
-/// system can. A folder from before the last boot, and one whose making was broken off, is made anew. With `workers`, the
-/// folder is given to the user as whom they will run; else they run as this process does.
+/// system can. A folder from before the last boot, and one whose making was broken off, is made anew.
 ///
 /// Fails, and changes nothing, when a zone of another name, size or version is there, or something that is no zone, or a
 /// folder that other users own or may enter.
 /// The master's process does not keep the zone open: what workers write cannot hurt it.
-pub fn prepare_kv(
-    folder: &Path,
-    name: &str,
-    size_bytes: u64,
-    workers: Option<Owner>,
-) -> Result<Prepared, ZoneError> {
+pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared, ZoneError> {
     check_name(name)?;
     check_size(name, size_bytes, KvZone::MIN_BYTES, KvZone::MAX_BYTES)?;
     let wanted = Marker::new(name, size_bytes)?;
@@ -52,29 +39,15 @@ pub fn prepare_kv(
         Err(cause) if cause.kind() != ErrorKind::AlreadyExists => return Err(file(folder)(cause)),
         Ok(()) | Err(_) => {}
     }
-    let worker_user = workers.map(|owner| owner.user);
-    must_be_private(folder, name, worker_user)?;
-    let prepared = make_or_keep(folder, name, size_bytes, &wanted)?;
-    if let Some(owner) = workers {
-        give(folder, owner)?;
-    }
-    Ok(prepared)
-}
-
-fn make_or_keep(
-    folder: &Path,
-    name: &str,
-    size_bytes: u64,
-    wanted: &Marker,
-) -> Result<Prepared, ZoneError> {
+    must_be_private(folder, name)?;
     match Marker::read(folder, name)? {
         Some(found) if found.boot == wanted.boot => {
-            found.must_be(wanted, name)?;
+            found.must_be(&wanted, name)?;
             return Ok(Prepared::Kept);
         }
         Some(found) => {
             // Nobody has written it out, so what a reboot has left on a disk may be torn.
-            found.must_be(wanted, name)?;
+            found.must_be(&wanted, name)?;
             remove_files(folder)?;
         }
         None => {
@@ -106,7 +79,7 @@ pub(super) fn open_prepared(
     name: &str,
     size_bytes: u64,
 ) -> Result<(Env, Table), ZoneError> {
-    must_be_private(folder, name, None)?;
+    must_be_private(folder, name)?;
     let wanted = Marker::new(name, size_bytes)?;
     let found = Marker::read(folder, name)?.ok_or_else(|| ZoneError::Damaged {
         zone: name.to_owned(),
@@ -209,7 +182,7 @@ const LOCK_FILE: &str = "lock.mdb";
 const FILES: [&str; 4] = [MARKER_FILE, MARKER_NEW_FILE, DATA_FILE, LOCK_FILE];
 
 /// Nobody else may have put anything into it: what is in it is mapped and believed.
-fn must_be_private(folder: &Path, zone: &str, also: Option<u32>) -> Result<(), ZoneError> {
+fn must_be_private(folder: &Path, zone: &str) -> Result<(), ZoneError> {
     let found = fs::symlink_metadata(folder).map_err(file(folder))?;
     if !found.is_dir() {
         return Err(mismatch(
@@ -220,8 +193,8 @@ fn must_be_private(folder: &Path, zone: &str, also: Option<u32>) -> Result<(), Z
         ));
     }
     let ours = geteuid().as_raw();
-    if found.uid() != ours && Some(found.uid()) != also {
-        let expected = also.unwrap_or(ours).to_string();
+    if found.uid() != ours {
+        let expected = ours.to_string();
         return Err(mismatch(
             zone,
             "owner of its folder",
@@ -239,18 +212,6 @@ fn must_be_private(folder: &Path, zone: &str, also: Option<u32>) -> Result<(), Z
 
 /// The user and nobody else may enter.
 const PRIVATE: u32 = 0o700;
-
-/// The folder last: until then its new owner cannot enter it.
-fn give(folder: &Path, owner: Owner) -> Result<(), ZoneError> {
-    let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
-    for path in FILES.map(|name| folder.join(name)) {
-        match chown(&path, Some(user), Some(group)) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(cause) => return Err(file(&path)(cause.into())),
-        }
-    }
-    chown(folder, Some(user), Some(group)).map_err(|cause| file(folder)(cause.into()))
-}
 
 /// The marker first, so that what is left by a remover that dies is a folder never used.
 fn remove_files(folder: &Path) -> Result<(), ZoneError> {
@@ -307,6 +268,7 @@ fn mismatch(zone: &str, what: &'static str, found: String, expected: &str) -> Zo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::{Expected, Key};
 
     const SIZE: u64 = KvZone::MIN_BYTES;
 
@@ -319,7 +281,7 @@ mod tests {
         let parent = tempfile::tempdir().expect("folder");
         let folder = parent.path().join("sessions");
         let refused = || {
-            let refused = prepare_kv(&folder, "sessions", SIZE, None);
+            let refused = prepare_kv(&folder, "sessions", SIZE);
             refused.expect_err("exposed").to_string()
         };
         DirBuilder::new()
@@ -336,40 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_given_to_the_workers_and_kept_by_the_master() {
-        if !geteuid().is_root() {
-            return; // nobody else may give files away
-        }
-        let parent = tempfile::tempdir().expect("folder");
-        let folder = parent.path().join("sessions");
-        let workers = Some(Owner {
-            user: 65534,
-            group: 65534,
-        });
-        let prepare = |workers| prepare_kv(&folder, "sessions", SIZE, workers);
-        assert_eq!(prepare(workers).expect("made"), Prepared::Made);
-        assert_eq!(prepare(workers).expect("kept"), Prepared::Kept);
-        let owner = |name: &str| fs::metadata(folder.join(name)).expect("there").uid();
-        assert_eq!([owner("."), owner(DATA_FILE), owner(LOCK_FILE)], [65534; 3]);
-        assert_eq!(
-            prepare(None).expect_err("another's").to_string(),
-            "zone sessions: owner of its folder is 65534, expected 0"
-        );
-        assert!(KvZone::open(&folder, "sessions", SIZE).is_err());
-    }
-
-    #[test]
     fn a_folder_is_made_once_and_then_kept() {
         let parent = tempfile::tempdir().expect("folder");
         let folder = parent.path().join("sessions");
         assert_eq!(
-            prepare_kv(&folder, "sessions", SIZE, None).expect("made"),
+            prepare_kv(&folder, "sessions", SIZE).expect("made"),
             Prepared::Made
         );
         let zone = KvZone::open(&folder, "sessions", SIZE).expect("open");
-        zone.put(b"k", b"v", None, 0).expect("room");
+        let key = Key::new(b"k").expect("short");
+        zone.put(&key, b"v", None, Expected::Anything, 0)
+            .expect("room");
         assert_eq!(
-            prepare_kv(&folder, "sessions", SIZE, None).expect("kept"),
+            prepare_kv(&folder, "sessions", SIZE).expect("kept"),
             Prepared::Kept
         );
         assert!(
@@ -378,10 +319,8 @@ mod tests {
         );
         drop(zone);
         let zone = KvZone::open(&folder, "sessions", SIZE).expect("open");
-        assert_eq!(
-            zone.get(b"k", 0).expect("readable").expect("there").value,
-            b"v"
-        );
+        let value = zone.read(&key, 0, <[u8]>::to_vec);
+        assert_eq!(value.expect("readable").expect("there"), b"v");
         drop(zone);
         remove_kv(&folder).expect("removed");
         remove_kv(&folder).expect("no error");
@@ -392,9 +331,9 @@ mod tests {
     fn what_is_something_else_is_refused_and_left() {
         let parent = tempfile::tempdir().expect("folder");
         let folder = parent.path().join("sessions");
-        prepare_kv(&folder, "sessions", SIZE, None).expect("made");
+        prepare_kv(&folder, "sessions", SIZE).expect("made");
         let refused = |name, size| {
-            prepare_kv(&folder, name, size, None)
+            prepare_kv(&folder, name, size)
                 .expect_err("another")
                 .to_string()
         };
@@ -413,11 +352,11 @@ mod tests {
         private(&foreign).expect("folder");
         fs::write(foreign.join("letter"), "").expect("written");
         assert!(matches!(
-            prepare_kv(&foreign, "sessions", SIZE, None),
+            prepare_kv(&foreign, "sessions", SIZE),
             Err(ZoneError::Damaged { .. })
         ));
         assert!(foreign.join("letter").exists());
-        assert!(prepare_kv(&folder, "sessions", 5, None).is_err());
+        assert!(prepare_kv(&folder, "sessions", 5).is_err());
     }
 
     #[test]
@@ -427,7 +366,7 @@ mod tests {
         private(&folder).expect("folder");
         fs::write(folder.join(DATA_FILE), "half").expect("written");
         assert_eq!(
-            prepare_kv(&folder, "sessions", SIZE, None).expect("made"),
+            prepare_kv(&folder, "sessions", SIZE).expect("made"),
             Prepared::Made
         );
 
@@ -437,7 +376,7 @@ mod tests {
         fs::write(folder.join(DATA_FILE), "torn").expect("written");
         assert!(KvZone::open(&folder, "sessions", SIZE).is_err());
         assert_eq!(
-            prepare_kv(&folder, "sessions", SIZE, None).expect("made"),
+            prepare_kv(&folder, "sessions", SIZE).expect("made"),
             Prepared::Made
         );
         assert!(KvZone::open(&folder, "sessions", SIZE).is_ok());
@@ -447,7 +386,7 @@ mod tests {
     fn a_store_that_is_none_is_an_error() {
         let parent = tempfile::tempdir().expect("folder");
         let folder = parent.path().join("sessions");
-        prepare_kv(&folder, "sessions", SIZE, None).expect("made");
+        prepare_kv(&folder, "sessions", SIZE).expect("made");
         fs::write(folder.join(DATA_FILE), [1; 8192]).expect("written");
         let error = KvZone::open(&folder, "sessions", SIZE).expect_err("damaged");
         assert!(matches!(error, ZoneError::Damaged { .. }), "{error}");

@@ -3,9 +3,6 @@
 //! - `ENTRY key` → expiry, version, value;
 //! - `DUE expiry version` → key: what expires, in that order.
 
-use std::time::Duration;
-
-use super::Entry;
 use crate::zone::{KEY_LIMIT_BYTES, ZoneError};
 
 const ENTRY: u8 = b'e';
@@ -17,14 +14,15 @@ pub(super) const NEVER_NS: u64 = u64::MAX;
 /// Expiry and version, before the value.
 pub(super) const STORED_HEAD_BYTES: usize = 16;
 
-/// A key with its tag before it.
-pub(super) struct EntryKey {
+/// A key of 1 to 510 bytes, with its tag before it.
+pub struct Key {
     bytes: [u8; 1 + KEY_LIMIT_BYTES],
     length: usize,
 }
 
-impl EntryKey {
-    pub(super) fn new(key: &[u8]) -> Result<Self, ZoneError> {
+impl Key {
+    /// Fails on another length.
+    pub fn new(key: &[u8]) -> Result<Self, ZoneError> {
         if key.is_empty() {
             return Err(ZoneError::KeyLength(0));
         }
@@ -71,15 +69,6 @@ impl<'txn> Stored<'txn> {
 
     pub(super) fn is_live(&self, now_ns: u64) -> bool {
         self.expires_ns > now_ns
-    }
-
-    pub(super) fn entry(&self, now_ns: u64) -> Entry {
-        let left_ns = self.expires_ns.saturating_sub(now_ns);
-        Entry {
-            value: self.value.to_vec(),
-            version: self.version,
-            expires_in: (self.expires_ns != NEVER_NS).then(|| Duration::from_nanos(left_ns)),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ const TTL: Duration = Duration::from_nanos(10);
 fn folder() -> (TempDir, PathBuf) {
     let parent = tempfile::tempdir().expect("folder");
     let folder = parent.path().join("zone");
-    prepare_kv(&folder, "sessions", SIZE, None).expect("prepared");
+    prepare_kv(&folder, "sessions", SIZE).expect("prepared");
     (parent, folder)
 }
 
@@ -25,62 +25,75 @@ fn zone() -> (TempDir, KvZone) {
     )
 }
 
-fn value(zone: &KvZone, key: &[u8], now_ns: u64) -> Option<Vec<u8>> {
-    let entry = zone.get(key, now_ns).expect("readable");
-    entry.map(|entry| entry.value)
+fn key(bytes: impl AsRef<[u8]>) -> Key {
+    Key::new(bytes.as_ref()).expect("a good key")
+}
+
+fn value(zone: &KvZone, name: &[u8], now_ns: u64) -> Option<Vec<u8>> {
+    let value = zone.read(&key(name), now_ns, <[u8]>::to_vec);
+    value.expect("readable")
+}
+
+fn put(
+    zone: &KvZone,
+    name: impl AsRef<[u8]>,
+    value: &[u8],
+    ttl: Option<Duration>,
+    now_ns: u64,
+) -> Result<bool, ZoneError> {
+    zone.put(&key(name), value, ttl, Expected::Anything, now_ns)
+}
+
+fn delete(zone: &KvZone, name: impl AsRef<[u8]>, now_ns: u64) -> bool {
+    let deleted = zone.delete(&key(name), Expected::Anything, now_ns);
+    deleted.expect("no error")
 }
 
 #[test]
 fn an_entry_is_there_until_it_expires() {
     let (_folder, zone) = zone();
-    zone.put(b"a", b"1", Some(TTL), 100).expect("room");
-    zone.put(b"b", b"2", None, 100).expect("room");
-    let entry = zone.get(b"a", 104).expect("readable").expect("there");
-    assert_eq!(entry.value, b"1");
-    assert_eq!(entry.expires_in, Some(Duration::from_nanos(6)));
+    put(&zone, b"a", b"1", Some(TTL), 100).expect("room");
+    put(&zone, b"b", b"2", None, 100).expect("room");
+    assert_eq!(value(&zone, b"a", 109).as_deref(), Some(&b"1"[..]));
     assert_eq!(value(&zone, b"a", 110), None);
-    assert!(!zone.delete(b"a", 110).expect("no error"));
+    assert!(!delete(&zone, b"a", 110));
     assert_eq!(value(&zone, b"b", u64::MAX - 1).as_deref(), Some(&b"2"[..]));
-    assert!(zone.delete(b"b", 110).expect("no error"));
-    assert!(!zone.delete(b"b", 110).expect("no error"));
+    assert!(delete(&zone, b"b", 110));
+    assert!(!delete(&zone, b"b", 110));
 }
 
 #[test]
-fn compare_and_swap_knows_versions_values_and_absence() {
+fn a_change_is_made_where_what_is_there_is_as_expected() {
     let (_folder, zone) = zone();
-    let swap = |expected, value| zone.compare_and_swap(b"k", expected, value, None, 0);
-    let Swapped::Stored { version } = zone.put_if_absent(b"k", b"1", None, 0).expect("room") else {
-        panic!("it was absent");
+    let k = key(b"k");
+    let put = |value: &[u8], expected, now_ns| {
+        let stored = zone.put(&k, value, Some(TTL), expected, now_ns);
+        stored.expect("room")
     };
-    let Swapped::Refused(Some(there)) = zone.put_if_absent(b"k", b"2", None, 0).expect("room")
-    else {
-        panic!("it is there");
-    };
-    assert_eq!(
-        (there.value.as_slice(), there.version),
-        (&b"1"[..], version)
-    );
-    let refused = swap(Expected::Version(version + 1), Some(b"2")).expect("no error");
-    assert!(matches!(refused, Swapped::Refused(Some(_))));
-    let stored = swap(Expected::Version(version), Some(b"2")).expect("no error");
-    assert!(matches!(stored, Swapped::Stored { version: newer } if newer > version));
-    let refused = swap(Expected::Value(b"1"), None).expect("no error");
-    assert!(matches!(refused, Swapped::Refused(Some(_))));
-    assert_eq!(
-        swap(Expected::Value(b"2"), None).expect("no error"),
-        Swapped::Deleted
-    );
-    let refused = swap(Expected::Value(b"2"), None).expect("no error");
-    assert_eq!(refused, Swapped::Refused(None));
+    let delete = |expected, now_ns| zone.delete(&k, expected, now_ns).expect("no error");
+    assert!(!put(b"1", Expected::Value(b""), 0));
+    assert!(put(b"1", Expected::Nothing, 0));
+    assert!(!put(b"2", Expected::Nothing, 0));
+    assert!(!put(b"2", Expected::Value(b"2"), 0));
+    assert!(put(b"2", Expected::Value(b"1"), 0));
+    assert!(!delete(Expected::Value(b"1"), 0));
+    assert!(!delete(Expected::Nothing, 0));
+    assert_eq!(value(&zone, b"k", 0).as_deref(), Some(&b"2"[..]));
+    // What has expired is nothing.
+    assert!(!put(b"3", Expected::Value(b"2"), 10));
+    assert!(!delete(Expected::Value(b"2"), 10));
+    assert!(put(b"3", Expected::Nothing, 10));
+    assert!(delete(Expected::Value(b"3"), 10));
+    assert!(!delete(Expected::Anything, 10));
 }
 
 #[test]
 fn listings_are_bounded_and_go_on_where_they_ended() {
     let (_folder, zone) = zone();
     for key in ["a", "p/1", "p/2", "p/3", "q"] {
-        zone.put(key.as_bytes(), b"", None, 0).expect("room");
+        put(&zone, key, b"", None, 0).expect("room");
     }
-    zone.put(b"p/0", b"", Some(TTL), 0).expect("room");
+    put(&zone, b"p/0", b"", Some(TTL), 0).expect("room");
     let list = |prefix: &str, after: Option<&[u8]>, limit| {
         zone.list(prefix.as_bytes(), after, limit, 50)
             .expect("readable")
@@ -100,16 +113,18 @@ fn listings_are_bounded_and_go_on_where_they_ended() {
 #[test]
 fn sizes_out_of_bounds_are_refused() {
     let (_folder, zone) = zone();
-    let put = |key: usize, value: usize| zone.put(&vec![7; key], &vec![7; value], None, 0);
-    assert!(matches!(put(0, 1), Err(ZoneError::KeyLength(0))));
-    assert!(matches!(put(511, 1), Err(ZoneError::KeyLength(511))));
+    let put = |key: usize, value: usize| put(&zone, vec![7; key], &vec![7; value], None, 0);
+    assert!(matches!(Key::new(&[]), Err(ZoneError::KeyLength(0))));
+    assert!(matches!(
+        Key::new(&[7; 511]),
+        Err(ZoneError::KeyLength(511))
+    ));
     assert!(put(510, zone.value_limit_bytes()).is_ok());
     assert!(matches!(
         put(1, zone.value_limit_bytes() + 1),
         Err(ZoneError::ValueTooLarge { .. })
     ));
     assert!(zone.list(&[7; 511], None, 1, 0).is_err());
-    assert!(zone.get(&[], 0).is_err());
 }
 
 #[test]
@@ -120,7 +135,7 @@ fn a_full_zone_refuses_and_works_again_after_deletions() {
         let fill = |from: u32| {
             let mut key = from;
             loop {
-                match zone.put(&key.to_be_bytes(), &value, None, 0) {
+                match put(&zone, key.to_be_bytes(), &value, None, 0) {
                     Ok(_) => key += 1,
                     Err(ZoneError::Full(_)) => return key,
                     Err(error) => panic!("{error}"),
@@ -128,22 +143,15 @@ fn a_full_zone_refuses_and_works_again_after_deletions() {
             }
         };
         let count = fill(0);
-        let stats = zone.stats().expect("readable");
-        assert!(
-            stats.used_bytes > stats.limit_bytes * 3 / 4,
-            "{size_bytes}: {stats:?}"
-        );
-        zone.put(&0_u32.to_be_bytes(), &value, None, 0)
-            .expect("replaces as much");
+        let used = zone.used_bytes().expect("readable");
+        assert!(used > zone.limit_bytes() * 3 / 4, "{size_bytes}: {used}");
+        put(&zone, 0_u32.to_be_bytes(), &value, None, 0).expect("replaces as much");
         for key in 0..count {
-            assert!(
-                zone.delete(&key.to_be_bytes(), 0).expect("room"),
-                "{size_bytes}: {key}"
-            );
+            assert!(delete(&zone, key.to_be_bytes(), 0), "{size_bytes}: {key}");
         }
         assert_eq!(fill(0), count, "{size_bytes}");
         for key in 0..count {
-            zone.delete(&key.to_be_bytes(), 0).expect("room");
+            delete(&zone, key.to_be_bytes(), 0);
         }
     }
 }
@@ -153,22 +161,18 @@ fn what_has_expired_makes_room() {
     let (_folder, zone) = zone();
     for key in 0..50_000_u32 {
         let now_ns = u64::from(key);
-        zone.put(&key.to_be_bytes(), &[1; 100], Some(TTL), now_ns)
-            .expect("room");
+        put(&zone, key.to_be_bytes(), &[1; 100], Some(TTL), now_ns).expect("room");
     }
-    let used = zone.stats().expect("readable").used_bytes;
+    let used = zone.used_bytes().expect("readable");
     assert!(used < 64 << 10, "{used}: writes sweep");
 
     let mut full_at = 100_000;
-    while zone
-        .put(&u32::to_be_bytes(full_at), &[1; 100], Some(TTL), 200_000)
-        .is_ok()
-    {
+    let fill = |key: u32| put(&zone, key.to_be_bytes(), &[1; 100], Some(TTL), 200_000);
+    while fill(full_at).is_ok() {
         full_at += 1;
     }
     assert!(full_at > 103_000, "{full_at}");
-    zone.put(b"later", &[1; 40_000], None, 300_000)
-        .expect("room after evicting");
+    put(&zone, b"later", &[1; 40_000], None, 300_000).expect("room after evicting");
     while zone.sweep(300_000, 100).expect("no error") > 0 {}
     assert_eq!(
         zone.list(b"", None, 10, 0).expect("readable").keys,
@@ -187,10 +191,10 @@ fn entries_that_are_none_are_absent_and_swept() {
         .expect("room");
     zone.table.put(&mut txn, b"x", b"").expect("room");
     txn.commit().expect("room");
-    assert_eq!(zone.get(b"a", 0).expect("readable"), None);
+    assert_eq!(value(&zone, b"a", 0), None);
     assert_eq!(zone.list(b"", None, 9, 0).expect("readable").keys.len(), 0);
     assert_eq!(zone.sweep(u64::MAX, 9).expect("no error"), 3);
-    zone.put(b"a", b"1", None, 0).expect("room");
+    put(&zone, b"a", b"1", None, 0).expect("room");
     assert_eq!(value(&zone, b"a", 0).as_deref(), Some(&b"1"[..]));
 }
 
@@ -222,7 +226,7 @@ fn a_writer_killed_with_the_lock_held_holds_up_nobody() {
         writer.wait_until_ready();
         assert_eq!(value(&zone, b"half", 0), None, "readers do not wait");
         writer.kill();
-        zone.put(b"k", &[round], None, 0).expect("room");
+        put(&zone, b"k", &[round], None, 0).expect("room");
         assert_eq!(value(&zone, b"k", 0), Some(vec![round]));
         assert_eq!(value(&zone, b"half", 0), None);
     }
@@ -232,7 +236,7 @@ fn a_writer_killed_with_the_lock_held_holds_up_nobody() {
 fn a_reader_killed_in_its_read_does_not_fill_the_zone() {
     let (_parent, folder) = folder();
     let zone = KvZone::open(&folder, "sessions", SIZE).expect("open");
-    zone.put(b"k", &[0; 60_000], None, 0).expect("room");
+    put(&zone, b"k", &[0; 60_000], None, 0).expect("room");
     let mut reader = Writer::start(
         "zone::kv::tests::holder",
         &format!("read {}", folder.display()),
@@ -240,7 +244,7 @@ fn a_reader_killed_in_its_read_does_not_fill_the_zone() {
     reader.wait_until_ready();
     reader.kill();
     for round in 0..100_u8 {
-        zone.put(b"k", &[round; 60_000], None, 0).expect("room");
+        put(&zone, b"k", &[round; 60_000], None, 0).expect("room");
     }
 }
 
@@ -290,32 +294,34 @@ proptest! {
         for step in steps {
             model.retain(|_, (_, ends)| *ends > now);
             match step {
-                Step::Put(key, size, ttl) => {
-                    zone.put(&[key], &bytes(size), ttl_of(ttl), now).expect("room");
-                    model.insert(key, (bytes(size), ends(now, ttl)));
+                Step::Put(name, size, ttl) => {
+                    put(&zone, [name], &bytes(size), ttl_of(ttl), now).expect("room");
+                    model.insert(name, (bytes(size), ends(now, ttl)));
                 }
-                Step::PutIfAbsent(key, size, ttl) => {
-                    let done = zone.put_if_absent(&[key], &bytes(size), ttl_of(ttl), now).expect("room");
-                    let absent = !model.contains_key(&key);
-                    prop_assert_eq!(matches!(done, Swapped::Stored { .. }), absent);
-                    model.entry(key).or_insert((bytes(size), ends(now, ttl)));
+                Step::PutIfAbsent(name, size, ttl) => {
+                    let done = zone.put(&key([name]), &bytes(size), ttl_of(ttl), Expected::Nothing, now);
+                    let absent = !model.contains_key(&name);
+                    prop_assert_eq!(done.expect("room"), absent);
+                    model.entry(name).or_insert((bytes(size), ends(now, ttl)));
                 }
-                Step::Swap(key, other, size) => {
+                Step::Swap(name, other, size) => {
                     // The value of another key: right now and then.
                     let old = model.get(&other).map(|(value, _)| value.clone());
-                    let expected = old.as_deref().map_or(Expected::Absent, Expected::Value);
-                    let new = size.map(bytes);
-                    let done = zone.compare_and_swap(&[key], expected, new.as_deref(), None, now);
-                    let matched = model.get(&key).map(|(value, _)| value.clone()) == old;
-                    prop_assert_eq!(!matches!(done.expect("room"), Swapped::Refused(_)), matched);
+                    let expected = old.as_deref().map_or(Expected::Nothing, Expected::Value);
+                    let there = model.get(&name).map(|(value, _)| value.clone());
+                    let done = match size {
+                        Some(size) => zone.put(&key([name]), &bytes(size), None, expected, now),
+                        None => zone.delete(&key([name]), expected, now),
+                    };
+                    let matched = there == old && (size.is_some() || there.is_some());
+                    prop_assert_eq!(done.expect("room"), matched);
                     if matched {
-                        model.remove(&key);
-                        model.extend(new.map(|new| (key, (new, u64::MAX))));
+                        model.remove(&name);
+                        model.extend(size.map(|size| (name, (bytes(size), u64::MAX))));
                     }
                 }
-                Step::Delete(key) => {
-                    let deleted = zone.delete(&[key], now).expect("room");
-                    prop_assert_eq!(deleted, model.remove(&key).is_some());
+                Step::Delete(name) => {
+                    prop_assert_eq!(delete(&zone, [name], now), model.remove(&name).is_some());
                 }
                 Step::Get(key) => {
                     let expected = model.get(&key).map(|(value, _)| value.clone());
@@ -331,9 +337,8 @@ proptest! {
             }
         }
         // Nothing is left behind: neither what has expired nor the records of what is due.
-        let left: Vec<u8> = model.keys().copied().collect();
-        for key in left {
-            zone.delete(&[key], now).expect("room");
+        for name in model.keys() {
+            delete(&zone, [*name], now);
         }
         while zone.sweep(u64::MAX - 1, 100).expect("room") > 0 {}
         let txn = zone.read_txn().expect("free");

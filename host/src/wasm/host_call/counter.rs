@@ -1,4 +1,4 @@
-//! Shared state: counter zones.
+//! Shared numbers: counter zones.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
 use crate::wasm::guest::{Guest, bytes, split};
-use crate::zone::{CounterZone, Updated, now_ns};
+use crate::zone::{CounterZone, Updated, Zone, now_ns};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -125,6 +125,14 @@ fn granted<'a>(guest: &'a Guest, name: &[u8], key: &[u8]) -> Result<&'a CounterZ
     if key.len() > MAX_KEY_BYTES {
         return Err(Status::BadArgument);
     }
+    match zone(guest, name)? {
+        Zone::Counter(zone) => Ok(zone),
+        Zone::Kv(_) => Err(Status::WrongKind),
+    }
+}
+
+/// The zone of this name, if the plugin is granted it.
+pub(super) fn zone<'a>(guest: &'a Guest, name: &[u8]) -> Result<&'a Zone, Status> {
     let zone = guest
         .zones
         .iter()

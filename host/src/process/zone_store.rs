@@ -1,0 +1,233 @@
+//! The folder of the master's kv zones (`[master] zone_store`), and what it takes to leave nothing in it behind.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::zone::{Prepared, ZoneError, prepare_kv, remove_kv};
+
+/// Held by one gateway at a time, by a lock that ends with the process however that ends. When the last handle is
+/// dropped, zones and folder are gone.
+///
+/// A zone's folder in it is named by the zone's name and size, so that a zone whose size changes has a new folder while the
+/// old generation still uses the old one, and a gateway whose master was killed finds its zones again.
+pub struct ZoneStore {
+    folder: PathBuf,
+    /// The folder, locked.
+    _lock: File,
+    in_use: RefCell<BTreeMap<PathBuf, Weak<ZoneFolder>>>,
+}
+
+/// A kv zone's folder. It is removed when no generation has it any more.
+pub struct ZoneFolder {
+    pub path: PathBuf,
+    store: Rc<ZoneStore>,
+}
+
+impl ZoneStore {
+    /// Makes the folder where it is missing; the folder around it must be there. Fails when another gateway holds it,
+    /// and when another user owns it or may write to it.
+    pub fn open(folder: &Path) -> Result<Rc<Self>, String> {
+        let about = |error: io::Error| format!("zone store {}: {error}", folder.display());
+        loop {
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(about(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+            check_owner(&fs::symlink_metadata(folder).map_err(about)?).map_err(about)?;
+            let lock = match File::open(folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(about)?,
+            };
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&lock, folder) => {}
+                // The gateway that held it has ended and removed it meanwhile.
+                Ok(()) => continue,
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(about(io::Error::other("another gateway uses it")));
+                }
+                Err(error) => return Err(about(error.into())),
+            }
+            return Ok(Rc::new(Self {
+                folder: folder.to_owned(),
+                _lock: lock,
+                in_use: RefCell::default(),
+            }));
+        }
+    }
+
+    /// The zone with this name and size: one that a generation has, or one that a master that was killed has left, or a
+    /// new one.
+    pub fn zone(self: &Rc<Self>, name: &str, size_bytes: u64) -> Result<Rc<ZoneFolder>, ZoneError> {
+        let path = self.folder.join(format!("{name}.{size_bytes}"));
+        let known = self.in_use.borrow().get(&path).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let prepared = match prepare_kv(&path, name, size_bytes) {
+            // Of another version, or damaged: there is nothing in it that could be used.
+            Err(error @ (ZoneError::Mismatch { .. } | ZoneError::Damaged { .. })) => {
+                tracing::warn!(zone = name, %error, "what is left of a kv zone is removed");
+                remove_kv(&path)?;
+                prepare_kv(&path, name, size_bytes)?
+            }
+            prepared => prepared?,
+        };
+        match prepared {
+            Prepared::Kept => tracing::info!(zone = name, "kv zone found again, with its contents"),
+            Prepared::Made => tracing::debug!(zone = name, "kv zone made"),
+        }
+        let store = Rc::clone(self);
+        let zone = Rc::new(ZoneFolder { path, store });
+        self.in_use
+            .borrow_mut()
+            .insert(zone.path.clone(), Rc::downgrade(&zone));
+        Ok(zone)
+    }
+
+    /// Removes the zones that a master that was killed has left and that nobody has asked for since. Looks at so many
+    /// at most.
+    pub fn remove_left(&self, at_most: usize) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for path in entries.take(at_most).flatten().map(|entry| entry.path()) {
+            if !self.in_use.borrow().contains_key(&path) {
+                tracing::info!(path = %path.display(), "kv zone of an earlier gateway removed");
+                remove(&path);
+            }
+        }
+    }
+}
+
+impl Drop for ZoneStore {
+    fn drop(&mut self) {
+        // What is left in it is not ours.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+impl Drop for ZoneFolder {
+    fn drop(&mut self) {
+        remove(&self.path);
+        self.store.in_use.borrow_mut().remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = remove_kv(path) {
+        tracing::warn!(path = %path.display(), %error, "a kv zone's folder cannot be removed");
+    }
+}
+
+/// Others may not write: workers map what lies in it.
+fn check_owner(found: &fs::Metadata) -> io::Result<()> {
+    let trusted = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if trusted {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "expected a folder that belongs to this user and that no other may write to",
+    ))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::zone::{Expected, Key, KvZone};
+
+    const SIZE: u64 = KvZone::MIN_BYTES;
+
+    fn parent() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("zones");
+        (parent, folder)
+    }
+
+    #[test]
+    fn a_zone_lives_as_long_as_somebody_has_it_and_its_folder_goes_with_it() {
+        let (parent, folder) = parent();
+        let store = ZoneStore::open(&folder).unwrap();
+        let first = store.zone("sessions", SIZE).unwrap();
+        let again = store.zone("sessions", SIZE).unwrap();
+        let larger = store.zone("sessions", 2 * SIZE).unwrap();
+        assert!(Rc::ptr_eq(&first, &again));
+        assert_ne!(first.path, larger.path);
+        drop((store, first));
+        assert!(again.path.exists());
+        drop(again);
+        assert!(larger.path.exists());
+        drop(larger);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_master_has_left_is_found_again_or_removed() {
+        let (_parent, folder) = parent();
+        let key = Key::new(b"k").unwrap();
+        {
+            let store = ZoneStore::open(&folder).unwrap();
+            let kept = store.zone("kept", SIZE).unwrap();
+            let zone = KvZone::open(&kept.path, "kept", SIZE).unwrap();
+            zone.put(&key, b"v", None, Expected::Anything, 0).unwrap();
+            let left = store.zone("left", SIZE).unwrap();
+            let broken = store.zone("broken", SIZE).unwrap();
+            fs::write(broken.path.join("zone.json"), "{}").unwrap();
+            // As a kill would: nothing is dropped but the lock.
+            let lock = store._lock.try_clone().unwrap();
+            flock(&lock, FlockOperation::Unlock).unwrap();
+            std::mem::forget((kept, left, broken, store));
+        }
+        let store = ZoneStore::open(&folder).unwrap();
+        let kept = store.zone("kept", SIZE).unwrap();
+        let broken = store.zone("broken", SIZE).unwrap();
+        store.remove_left(100);
+        let mut there: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        there.sort();
+        assert_eq!(there, [broken.path.clone(), kept.path.clone()]);
+        let zone = KvZone::open(&kept.path, "kept", SIZE).unwrap();
+        let value = zone.read(&key, 0, <[u8]>::to_vec).unwrap();
+        assert_eq!(value.as_deref(), Some(&b"v"[..]));
+        KvZone::open(&broken.path, "broken", SIZE).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_anothers_is_refused() {
+        let (parent, folder) = parent();
+        let refused = |folder: &Path| ZoneStore::open(folder).err().unwrap();
+        let held = ZoneStore::open(&folder).unwrap();
+        assert!(refused(&folder).ends_with("zones: another gateway uses it"));
+        drop(held);
+
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(refused(&folder).contains("no other may write to"));
+        assert!(folder.exists());
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(refused(&link).contains("expected a folder"));
+        assert!(refused(&parent.path().join("none/zones")).contains("No such file"));
+    }
+}
