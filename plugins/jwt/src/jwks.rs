@@ -99,14 +99,18 @@ impl Jwks {
             bail!("config.jwks.host: a control character is in it");
         }
         let Config { upstream, path, .. } = &config;
-        Ok(Self {
+        let mut jwks = Self {
             zone: zones::kv(&config.zone),
             document_key: format!("jwks {upstream} {path}"),
             gate_key: format!("jwks gate {upstream} {path}"),
             document: None,
             version: 0,
             config,
-        })
+        };
+        // It may have been fetched before; and a zone that cannot be used is found out now.
+        jwks.take_over()
+            .map_err(|error| error.context("config.jwks.zone"))?;
+        Ok(jwks)
     }
 
     /// Changes whenever the keys do.
@@ -224,7 +228,11 @@ impl Jwks {
         if !is_newer {
             return Ok(false);
         }
-        self.adopt(fetched_at, read_set(json)?);
+        // What cannot be read is another release's, and as good as nothing.
+        let Ok(keys) = read_set(json) else {
+            return Ok(false);
+        };
+        self.adopt(fetched_at, keys);
         Ok(true)
     }
 
