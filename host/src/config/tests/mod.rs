@@ -268,6 +268,23 @@ path = "/x"
 }
 
 #[test]
+fn nothing_granted_is_another_thing_than_nothing_said() {
+    let site = Site::new(&format!(
+        "[plugins.said]\nwasm = 'p.wasm'\ngrants = {{ zones = [] }}\n[plugins.silent]\nwasm = 'p.wasm'\n{REST}"
+    ));
+    let config = site.load().unwrap();
+    let said = Grants {
+        upstreams: None,
+        zones: Some(Vec::new()),
+    };
+    assert_eq!(config.plugins["said"].grants, said);
+    assert_eq!(config.plugins["silent"].grants, Grants::default());
+    // Workers are sent the difference, too.
+    let sent = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);
+}
+
+#[test]
 fn a_place_is_found_for_what_configure_refuses() {
     let site = Site::new(&format!(
         "[plugins.auth]\nwasm = 'p.wasm'\nconfig.tokens = ['a',\n  5]\n[plugins.auth.config.deep]\nx = 1\n[plugins.bare]\nwasm = 'p.wasm'\n{REST}"
