@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use castling_tests::origin::Origin;
 use castling_tests::{Proxy, Reply, Setup, body, origin, until};
@@ -219,12 +220,7 @@ fn without_any_keys_the_hook_fails() {
 #[test]
 fn many_requests_at_once_make_one_fetch() {
     let provider = Provider::new();
-    let slow = {
-        let provider = provider.clone();
-        origin::answering_after(std::time::Duration::from_millis(200), move |_| {
-            provider.answer()
-        })
-    };
+    let slow = origin::answering_after(Duration::from_millis(100), move |_| provider.answer());
     let proxy = setup("").origin("idp", slow).start();
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ES256_A}\r\n\r\n");
     let mut clients: Vec<_> = (0..10).map(|_| proxy.raw()).collect();

@@ -73,7 +73,7 @@ impl HashRing {
         let bound = (*balance_factor > 0).then(|| u64::from(*balance_factor));
         let load = Load::of(peers, bound);
         let ring = self.ring.get_or_insert_with(|| Ring::new(peers, *points));
-        ring.from_key(&self.key)
+        ring.walk(&self.key)
             .find(|&idx| peers.get(idx).is_some_and(|peer| load.admits(&peer)))
     }
 }

@@ -34,8 +34,8 @@ impl Ring {
         }
     }
 
-    /// Peers by index, once round from where the key is; each as often as it has points.
-    pub(crate) fn from_key(&self, key: &[u8]) -> impl Iterator<Item = usize> {
+    /// Peers by index, once round from where the key stands; each as often as it has points.
+    pub(crate) fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
         let hash = xxh64(key, KEY_SEED);
         let start = self.points.partition_point(|point| point.hash < hash);
         let (before, after) = self.points.split_at(start);

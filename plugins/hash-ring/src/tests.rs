@@ -60,7 +60,7 @@ fn only_the_keys_of_a_peer_that_leaves_move() {
     let peers = peers(10);
     let before = choices(&peers);
     let leaves = 3;
-    let mut left = peers.clone();
+    let mut left = peers;
     left.remove(leaves);
     let after: Vec<usize> = choices(&left)
         .into_iter()
