@@ -409,26 +409,32 @@ impl Parts {
     }
 }
 
-/// What the module uses and the config does not grant at all.
+/// What the module uses and the config says nothing of.
 fn ungranted(manifest: &Manifest, config: &config::Plugin, zones: &Zones) -> Vec<&'static str> {
     let grants = &config.grants;
-    let granted = || grants.zones.iter().filter_map(|name| zones.get(name));
+    // An empty list is meant so.
+    let lacks_kind = |is_kind: fn(&Zone) -> bool| match grants.zones.as_deref() {
+        None | Some([]) => false,
+        Some(names) => !names
+            .iter()
+            .filter_map(|name| zones.get(name))
+            .any(|zone| is_kind(zone)),
+    };
     let missing = manifest
         .uses
         .iter()
         .filter_map(|capability| match capability {
-            Capability::Upstreams if grants.upstreams.is_empty() && !grants.own_routes => Some(
-                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }` or `own_routes = true`",
+            Capability::Upstreams if grants.upstreams.is_none() && !grants.own_routes => Some(
+                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, or \
+                 `own_routes = true`",
             ),
-            Capability::CounterZones | Capability::KvZones if grants.zones.is_empty() => {
-                Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`")
-            }
-            Capability::CounterZones
-                if !granted().any(|zone| matches!(**zone, Zone::Counter(_))) =>
-            {
+            Capability::CounterZones | Capability::KvZones if grants.zones.is_none() => Some(
+                "uses a zone, which nothing grants; expected `grants = { zones = [...] }`, where [] is for none",
+            ),
+            Capability::CounterZones if lacks_kind(|zone| matches!(zone, Zone::Counter(_))) => {
                 Some("uses a counter zone; expected one in `grants.zones`, where no zone is of that kind")
             }
-            Capability::KvZones if !granted().any(|zone| matches!(**zone, Zone::Kv(_))) => {
+            Capability::KvZones if lacks_kind(|zone| matches!(zone, Zone::Kv(_))) => {
                 Some("uses a kv zone; expected one in `grants.zones`, where no zone is of that kind")
             }
             Capability::Upstreams | Capability::CounterZones | Capability::KvZones => None,

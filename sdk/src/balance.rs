@@ -1,6 +1,6 @@
 //! Choosing peers.
 
-use castling_abi::{PEER_RECORD_BYTES, PEER_TRIED, PeerRecord};
+use castling_abi::{PEER_COOLING, PEER_RECORD_BYTES, PEER_TRIED, PeerRecord};
 
 use crate::buffer::{Buffer, read_text};
 use crate::host;
@@ -73,6 +73,8 @@ pub struct Peer {
     pub active: u32,
     /// Whether it was tried for this request, and failed.
     pub tried: bool,
+    /// Whether it failed lately, so that it is to be passed over while others are there.
+    pub cooling: bool,
 }
 
 impl Peer {
@@ -83,6 +85,7 @@ impl Peer {
             weight: record.weight,
             active: record.active,
             tried: record.flags & PEER_TRIED != 0,
+            cooling: record.flags & PEER_COOLING != 0,
         }
     }
 

@@ -288,6 +288,20 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
         .collect()
 }
 
+/// The value of the first cookie of the request with such a name.
+pub(crate) fn cookie(is_meant: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
+    // RFC 9113 §8.2.3: there may be several fields.
+    list(HeaderMap::Request, "cookie")
+        .iter()
+        .flat_map(|(_, field)| field.split(|&byte| byte == b';'))
+        .find_map(|pair| {
+            let equals = pair.iter().position(|&byte| byte == b'=')?;
+            let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+            is_meant(name.trim_ascii())
+                .then(|| HeaderValue(ShortBytes::from_slice(value.trim_ascii())))
+        })
+}
+
 pub(crate) fn list(map: HeaderMap, name: &str) -> Headers {
     Headers::read(|out| host::headers_get(map, name.as_bytes(), out))
 }
@@ -353,6 +367,29 @@ mod tests {
         assert_ne!(value, "caf");
         for bad in ["a\rb", "a\nb", "a\0b", "\x7f"] {
             assert!(HeaderValue::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_name() {
+        let mut exchange = crate::testing::Exchange::get("/")
+            .header("cookie", "a=1; A=2;b=\"3\"; =4")
+            .header("cookie", "c=; a=5; ab=6");
+        let request = exchange.request();
+        for (name, value) in [
+            ("a", Some("1")),
+            ("A", Some("2")),
+            ("b", Some("\"3\"")),
+            ("c", Some("")),
+            ("ab", Some("6")),
+            ("d", None),
+        ] {
+            let found = request.cookie(name);
+            assert_eq!(
+                found.as_ref().and_then(|value| value.as_str()),
+                value,
+                "{name}"
+            );
         }
     }
 }

@@ -108,6 +108,12 @@ impl Request {
         header::all(HeaderMap::Request, name.as_ref())
     }
 
+    /// The value of the first cookie of this name (RFC 6265 §5.4: the name's case matters), as it came; `None` when there
+    /// is no such cookie.
+    pub fn cookie(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        header::cookie(|candidate| candidate == name.as_ref().as_bytes())
+    }
+
     /// All headers.
     pub fn headers(&self) -> Headers {
         header::list(HeaderMap::Request, "")

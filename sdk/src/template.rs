@@ -19,18 +19,21 @@
 //! | `$method`, `$scheme`, `$host`, `$path`, `$query`, `$protocol` | the request |
 //! | `$listener`, `$route`, `$upstream`, `$peer` | where it came in and goes to |
 //! | `$http_NAME`, `$request_header_NAME` | a request's header; `_` stands for `-` |
+//! | `$cookie_NAME` | a request's cookie; the name's case does not matter |
 //! | `$response_header_NAME`, `$status` | the response |
 //! | any other | what a plugin has set for this request |
 
 use std::str::FromStr;
 
+use castling_abi::Property;
 use serde::Deserialize;
 
-use crate::bail;
+use crate::buffer::read_short;
 use crate::error::{Error, Result};
-use crate::header::{HeaderName, HeaderValue};
+use crate::header::{self, HeaderName, HeaderValue};
 use crate::request::Request;
 use crate::response::Reply;
+use crate::{bail, host};
 
 /// A text with variables in it, parsed when the plugin is configured. In a config it is a string, and one with
 /// a control character or a variable that is none is a config error.
@@ -41,50 +44,14 @@ pub struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Fact(Fact),
+    Property(Property),
+    Status,
     RequestHeader(HeaderName),
+    /// In lower case.
+    Cookie(String),
     ResponseHeader(HeaderName),
     /// Of some plugin.
     Variable(String),
-}
-
-/// What every exchange has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fact {
-    ClientAddress,
-    ClientPort,
-    Host,
-    Listener,
-    Method,
-    Path,
-    Peer,
-    Protocol,
-    Query,
-    Route,
-    Scheme,
-    Status,
-    Upstream,
-}
-
-impl Fact {
-    fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "client_address" => Self::ClientAddress,
-            "client_port" => Self::ClientPort,
-            "host" => Self::Host,
-            "listener" => Self::Listener,
-            "method" => Self::Method,
-            "path" => Self::Path,
-            "peer" => Self::Peer,
-            "protocol" => Self::Protocol,
-            "query" => Self::Query,
-            "route" => Self::Route,
-            "scheme" => Self::Scheme,
-            "status" => Self::Status,
-            "upstream" => Self::Upstream,
-            _ => return None,
-        })
-    }
 }
 
 impl Template {
@@ -92,32 +59,45 @@ impl Template {
     /// value can end its line.
     pub fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
         let mut value = Vec::new();
+        self.expand_into(&mut value, request, reply);
+        value
+    }
+
+    /// The same, after what is in `value` already. So a plugin that keeps it need not allocate for each request.
+    pub fn expand_into(&self, value: &mut Vec<u8>, request: &Request, reply: Option<&Reply>) {
+        let start = value.len();
         for part in &self.0 {
             match part {
                 Part::Text(text) => value.extend_from_slice(text.as_bytes()),
-                Part::Fact(fact) => {
-                    value.extend_from_slice(fact_text(*fact, request, reply).as_bytes())
+                Part::Property(property) => extend_with_property(value, *property),
+                Part::Status => {
+                    if let Some(reply) = reply {
+                        value.extend_from_slice(reply.status().to_string().as_bytes());
+                    }
                 }
-                Part::RequestHeader(name) => extend(&mut value, request.header(name)),
+                Part::RequestHeader(name) => extend(value, request.header(name)),
+                Part::Cookie(name) => {
+                    let is_meant = |other: &[u8]| other.eq_ignore_ascii_case(name.as_bytes());
+                    extend(value, header::cookie(is_meant));
+                }
                 Part::ResponseHeader(name) => {
-                    extend(&mut value, reply.and_then(|reply| reply.header(name)))
+                    extend(value, reply.and_then(|reply| reply.header(name)))
                 }
-                Part::Variable(name) => extend(&mut value, request.var(name)),
+                Part::Variable(name) => extend(value, request.var(name)),
             }
         }
-        for byte in &mut value {
+        for byte in &mut value[start..] {
             if byte.is_ascii_control() && *byte != b'\t' {
                 *byte = b' ';
             }
         }
-        value
     }
 
     /// Whether it speaks of the response, which is not there before `response_headers`.
     pub fn needs_response(&self) -> bool {
         self.0
             .iter()
-            .any(|part| matches!(part, Part::ResponseHeader(_) | Part::Fact(Fact::Status)))
+            .any(|part| matches!(part, Part::ResponseHeader(_) | Part::Status))
     }
 }
 
@@ -192,31 +172,24 @@ fn part(name: &str) -> Result<Part> {
             Part::RequestHeader(header(name)?)
         } else if let Some(name) = name.strip_prefix("response_header_") {
             Part::ResponseHeader(header(name)?)
-        } else if let Some(fact) = Fact::from_name(name) {
-            Part::Fact(fact)
+        } else if let Some(name) = name.strip_prefix("cookie_").filter(|name| !name.is_empty()) {
+            Part::Cookie(name.to_owned())
+        } else if name == "status" {
+            Part::Status
+        } else if let Some(property) = Property::from_name(name) {
+            Part::Property(property)
         } else {
             Part::Variable(name.to_owned())
         },
     )
 }
 
-fn fact_text(fact: Fact, request: &Request, reply: Option<&Reply>) -> String {
-    let optional = match fact {
-        Fact::ClientAddress => Some(request.client_address()),
-        Fact::ClientPort => request.client_port().map(|port| port.to_string()),
-        Fact::Host => Some(request.host()),
-        Fact::Listener => Some(request.listener()),
-        Fact::Method => Some(request.method()),
-        Fact::Path => Some(request.path()),
-        Fact::Peer => request.peer(),
-        Fact::Protocol => Some(request.protocol()),
-        Fact::Query => request.query(),
-        Fact::Route => request.route(),
-        Fact::Scheme => Some(request.scheme()),
-        Fact::Status => reply.map(|reply| reply.status().to_string()),
-        Fact::Upstream => request.upstream(),
+/// What is not UTF-8 becomes U+FFFD, as in the methods of [`Request`].
+fn extend_with_property(value: &mut Vec<u8>, property: Property) {
+    let Ok(bytes) = read_short(|out| host::property_get(property, out)) else {
+        return;
     };
-    optional.unwrap_or_default()
+    value.extend_from_slice(String::from_utf8_lossy(&bytes).as_bytes());
 }
 
 fn extend(value: &mut Vec<u8>, part: Option<HeaderValue>) {
@@ -245,6 +218,8 @@ mod tests {
         let exchange = || {
             Exchange::get("/a?b=c")
                 .header("user-agent", "curl")
+                .header("cookie", "JSESSIONID=1=2; b = c ;;d")
+                .header("cookie", "b=e; f=g")
                 .var("user", "ada")
                 .response(404)
                 .response_header("server", "s")
@@ -257,6 +232,10 @@ mod tests {
             ("$http_user_agent/$request_header_user_agent", "curl/curl"),
             ("$response_header_server $status", "s 404"),
             ("<$user>${user}s", "<ada>adas"),
+            (
+                "$cookie_jsessionid/$cookie_b/$cookie_f/$cookie_d$cookie_x",
+                "1=2/c/g/",
+            ),
             ("$$5 for $$user", "$5 for $user"),
             ("[$nothing$http_x$upstream$peer]", "[]"),
             ("", ""),

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use castling_abi::{BALANCE_DECLINED, Hook, PEER_TRIED, PeerOutcome, PeerRecord};
+use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome, PeerRecord};
 use tokio::sync::Mutex;
 use tracing::error;
 
@@ -108,6 +108,7 @@ fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
     exchange.stage = Stage::Balance;
     exchange.balancing.addresses = Arc::clone(&balancer.labels);
     exchange.balancing.peers.clear();
+    let now = Instant::now();
     exchange
         .balancing
         .peers
@@ -119,8 +120,13 @@ fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
                 .map(|(idx, peer)| PeerRecord {
                     weight: peer.weight,
                     active: peer.active.get(),
-                    flags: if tried.contains(idx) { PEER_TRIED } else { 0 },
+                    flags: flag(PEER_TRIED, tried.contains(idx))
+                        | flag(PEER_COOLING, peer.is_cooling(now)),
                     reserved: 0,
                 }),
         );
+}
+
+fn flag(flag: u32, is_set: bool) -> u32 {
+    if is_set { flag } else { 0 }
 }

@@ -155,13 +155,14 @@ pub struct Quarantine {
     pub backoff: Duration,
 }
 
-/// What a plugin is granted, by the names of the config.
+/// What a plugin is granted, by the names of the config. An empty list says that it is to do without, although it could;
+/// `None` says nothing, and a plugin that could is refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grants {
     /// Upstreams that it may send calls to.
-    pub upstreams: Vec<String>,
+    pub upstreams: Option<Vec<String>>,
     /// Zones that it may read and change.
-    pub zones: Vec<String>,
+    pub zones: Option<Vec<String>>,
     /// It may send sub-requests to the gateway's own routes.
     pub own_routes: bool,
 }

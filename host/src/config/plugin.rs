@@ -122,12 +122,10 @@ fn module(value: Value<'_>) -> Option<PathBuf> {
 
 fn grants(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Grants {
     let grants = Grants {
-        upstreams: table.or("upstreams", Vec::new(), |value| {
+        upstreams: table.optional("upstreams", |value| {
             value.set(|name| upstreams.reference(name))
         }),
-        zones: table.or("zones", Vec::new(), |value| {
-            value.set(|name| zones.reference(name))
-        }),
+        zones: table.optional("zones", |value| value.set(|name| zones.reference(name))),
         own_routes: table.or("own_routes", false, Value::boolean),
     };
     table.finish();

@@ -147,6 +147,7 @@ impl Plugin {
                     .grants
                     .upstreams
                     .iter()
+                    .flatten()
                     .map(|name| Arc::from(name.as_str()))
                     .collect(),
                 own_routes: config.grants.own_routes,
@@ -432,7 +433,7 @@ impl Plugin {
 }
 
 fn granted_zones(config: &config::Plugin, zones: &zone::Zones) -> Zones {
-    let granted = config.grants.zones.iter();
+    let granted = config.grants.zones.iter().flatten();
     granted
         .filter_map(|name| Some((Arc::from(name.as_str()), Arc::clone(zones.get(name)?))))
         .collect()

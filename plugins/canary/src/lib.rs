@@ -94,7 +94,7 @@ impl Canary {
             return;
         };
         let variant = variant.to_string_lossy();
-        if cookie_value(request, cookie).as_deref() != Some(&variant) {
+        if request.cookie(cookie).is_none_or(|kept| kept != *variant) {
             let max_age = config.cookie_max_age.as_secs();
             let value =
                 format!("{cookie}={variant}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax");
@@ -119,8 +119,8 @@ impl Canary {
 
     /// What its cookie says, unless nobody is to get there any more.
     fn kept(&self, request: &Request) -> Option<&str> {
-        let value = cookie_value(request, self.config.cookie.as_ref()?)?;
-        let (name, weight) = self.config.variants.get_key_value(&value)?;
+        let value = request.cookie(self.config.cookie.as_ref()?)?;
+        let (name, weight) = self.config.variants.get_key_value(value.as_str()?)?;
         (*weight > 0).then_some(name)
     }
 
@@ -135,18 +135,6 @@ impl Canary {
         }
         unreachable!("the rest is below the sum of the weights")
     }
-}
-
-/// RFC 6265 §4.2.1.
-fn cookie_value(request: &Request, name: &str) -> Option<String> {
-    request.header_all("cookie").iter().find_map(|header| {
-        let (_, value) = header
-            .as_str()?
-            .split(';')
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(candidate, _)| *candidate == name)?;
-        Some(value.to_owned())
-    })
 }
 
 /// What can stand in a header, a cookie and a route's match as it is.

@@ -305,7 +305,7 @@ pub struct PeerRecord {
     pub weight: u32,
     /// Requests that this worker has under way there.
     pub active: u32,
-    /// [`PEER_TRIED`] and flags to come.
+    /// [`PEER_TRIED`], [`PEER_COOLING`], and flags to come.
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
@@ -318,6 +318,10 @@ pub const PEER_RECORD_BYTES: usize = 16;
 
 /// The peer was tried for this request and failed.
 pub const PEER_TRIED: u32 = 1;
+
+/// The peer failed lately, with this request or another, and the gateway's own policies pass it over while others are
+/// there.
+pub const PEER_COOLING: u32 = 2;
 
 impl PeerRecord {
     /// As it lies in the guest's memory.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use castling_abi::{
-    HeaderMap, LONGEST_DELAY_MS, LogLevel, Number, PEER_TRIED, PeerRecord, Property, Status,
-    header_list,
+    HeaderMap, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING, PEER_TRIED, PeerRecord, Property,
+    Status, header_list,
 };
 
 use super::world::{Facts, Section, with_facts, with_world};
@@ -253,11 +253,12 @@ pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
     with_facts(|facts| {
         let mut list = Vec::new();
         for peer in &facts.peers {
-            let flags = if peer.tried { PEER_TRIED } else { 0 };
+            let tried = if peer.tried { PEER_TRIED } else { 0 };
+            let cooling = if peer.cooling { PEER_COOLING } else { 0 };
             let record = PeerRecord {
                 weight: peer.weight,
                 active: peer.active,
-                flags,
+                flags: tried | cooling,
                 reserved: 0,
             };
             list.extend_from_slice(&record.to_bytes());

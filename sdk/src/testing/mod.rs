@@ -362,13 +362,14 @@ impl Drop for Exchange {
     }
 }
 
-/// A peer of an [`Exchange`]: weight 1, idle, not tried, unless said.
+/// A peer of an [`Exchange`]: weight 1, idle, not tried, not cooling, unless said.
 #[derive(Clone, Debug)]
 pub struct FakePeer {
     pub(crate) address: String,
     pub(crate) weight: u32,
     pub(crate) active: u32,
     pub(crate) tried: bool,
+    pub(crate) cooling: bool,
 }
 
 impl FakePeer {
@@ -379,6 +380,7 @@ impl FakePeer {
             weight: 1,
             active: 0,
             tried: false,
+            cooling: false,
         }
     }
 
@@ -400,6 +402,13 @@ impl FakePeer {
     #[must_use]
     pub fn tried(mut self) -> Self {
         self.tried = true;
+        self
+    }
+
+    /// Says that it failed lately.
+    #[must_use]
+    pub fn cooling(mut self) -> Self {
+        self.cooling = true;
         self
     }
 }

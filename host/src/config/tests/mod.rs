@@ -244,7 +244,7 @@ metrics = true
         ),
         (OnError::Skip, 1 << 20, 7)
     );
-    assert_eq!(auth.grants.zones, ["sessions"]);
+    assert_eq!(auth.grants.zones.as_deref(), Some(&["sessions".to_owned()][..]));
     let zone = |name: &str| (config.zones[name].kind, config.zones[name].size_bytes);
     assert_eq!(zone("limits"), (ZoneKind::Counter, 64 << 10));
     assert_eq!(zone("sessions"), (ZoneKind::Kv, 32 << 20));
@@ -289,6 +289,24 @@ metrics = true
     assert_eq!(auth.limits.metric_series, 0);
     assert_eq!((api.metrics, config.routes[1].metrics), (false, true));
 
+    let sent = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);
+}
+
+#[test]
+fn nothing_granted_is_another_thing_than_nothing_said() {
+    let site = Site::new(&format!(
+        "[plugins.said]\nwasm = 'p.wasm'\ngrants = {{ zones = [] }}\n[plugins.silent]\nwasm = 'p.wasm'\n{REST}"
+    ));
+    let config = site.load().unwrap();
+    let said = Grants {
+        upstreams: None,
+        zones: Some(Vec::new()),
+        own_routes: false,
+    };
+    assert_eq!(config.plugins["said"].grants, said);
+    assert_eq!(config.plugins["silent"].grants, Grants::default());
+    // Workers are sent the difference, too.
     let sent = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);
 }

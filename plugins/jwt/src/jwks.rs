@@ -1,0 +1,332 @@
+//! Keys that an identity provider publishes (RFC 7517 §5), fetched by a call out.
+//!
+//! All workers share what one of them has fetched, in a kv zone. There is a gate before the provider, in the same zone: after
+//! a fetch, good or bad, nobody fetches again until the cooldown has passed, whatever tokens clients send.
+
+use castling_sdk::prelude::*;
+use castling_sdk::units;
+use castling_sdk::zones::Kv;
+use serde_json::Value;
+
+use crate::key::{Algorithm, Key};
+use crate::keys::{Keys, Signature};
+use crate::token::Token;
+
+/// Where keys are fetched and kept.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    upstream: String,
+    /// What it is asked for: path, or path and query.
+    path: String,
+    /// The `Host` that it sees. Default: the upstream's own.
+    #[serde(default)]
+    host: Option<String>,
+    /// The kv zone.
+    zone: String,
+    /// Older keys are fetched anew. Above zero. Default 10 min.
+    #[serde(
+        default = "ten_minutes",
+        deserialize_with = "units::duration_above_zero"
+    )]
+    refresh: Duration,
+    /// How much longer keys are used while no newer ones are to be had. Default 1 day.
+    #[serde(default = "one_day", deserialize_with = "units::duration")]
+    stale: Duration,
+    /// Between two fetches, at least. Above zero. Default 30 s.
+    #[serde(
+        default = "thirty_seconds",
+        deserialize_with = "units::duration_above_zero"
+    )]
+    cooldown: Duration,
+    /// Longest wait for the answer. Above zero. Default 5 s.
+    #[serde(
+        default = "five_seconds",
+        deserialize_with = "units::duration_above_zero"
+    )]
+    timeout: Duration,
+}
+
+/// The published keys, as far as this instance knows them.
+pub(crate) struct Jwks {
+    config: Config,
+    zone: Kv,
+    /// Where the document is in the zone.
+    document_key: String,
+    /// Where the gate is in the zone.
+    gate_key: String,
+    document: Option<Document>,
+    /// Counts the documents that this instance has had.
+    version: u64,
+}
+
+struct Document {
+    /// Since 1970-01-01 UTC, in whole milliseconds.
+    fetched_at: Duration,
+    keys: Keys,
+}
+
+/// What the gate says.
+const FETCHING: &[u8] = b"fetching";
+const FETCHED: &[u8] = b"fetched";
+const FAILED: &[u8] = b"failed: ";
+
+/// How long a request waits for keys that another one is fetching.
+const PATIENCE: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(20);
+
+/// More keys of a set are not read.
+const KEYS_LIMIT: usize = 100;
+
+impl Jwks {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        for (key, value) in [("upstream", &config.upstream), ("zone", &config.zone)] {
+            if value.is_empty() {
+                bail!("config.jwks.{key}: empty");
+            }
+        }
+        if !config.path.starts_with('/') || config.path.len() > 256 {
+            bail!(
+                "config.jwks.path: `{}`: expected `/...`, up to 256 bytes",
+                config.path
+            );
+        }
+        if config
+            .host
+            .as_deref()
+            .is_some_and(|host| HeaderValue::new(host).is_err())
+        {
+            bail!("config.jwks.host: a control character is in it");
+        }
+        let Config { upstream, path, .. } = &config;
+        let mut jwks = Self {
+            zone: zones::kv(&config.zone),
+            document_key: format!("jwks {upstream} {path}"),
+            gate_key: format!("jwks gate {upstream} {path}"),
+            document: None,
+            version: 0,
+            config,
+        };
+        // It may have been fetched before; and a zone that cannot be used is found out now.
+        jwks.take_over()
+            .map_err(|error| error.context("config.jwks.zone"))?;
+        Ok(jwks)
+    }
+
+    /// Changes whenever the keys do.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Sees to it that there are keys, and none that are too old. Fails when there are none.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        match self.age() {
+            Some(age) if age < self.config.refresh => Ok(()),
+            Some(age) if age < self.config.refresh.saturating_add(self.config.stale) => {
+                // One fetches; the others go on with what they have.
+                if let Err(error) = self.renew(Duration::ZERO) {
+                    log::warn!(
+                        "{error}: going on with keys that are {} s old",
+                        age.as_secs()
+                    );
+                }
+                Ok(())
+            }
+            _ => self.begin(),
+        }
+    }
+
+    /// Compares with the keys that are here, and when none of them may be the one, with newer ones, if there are any.
+    pub(crate) fn verify(&mut self, token: &Token<'_>) -> Signature {
+        let verdict = self.try_keys(token);
+        if verdict != Signature::Unknown {
+            return verdict;
+        }
+        match self.renew(PATIENCE) {
+            Ok(true) => self.try_keys(token),
+            Ok(false) => verdict,
+            Err(error) => {
+                log::warn!("{error}: a token's key stays unknown");
+                verdict
+            }
+        }
+    }
+
+    fn try_keys(&self, token: &Token<'_>) -> Signature {
+        let document = self.document.as_ref();
+        document.map_or(Signature::Unknown, |document| document.keys.verify(token))
+    }
+
+    fn age(&self) -> Option<Duration> {
+        let document = self.document.as_ref()?;
+        // None at all where the clock was set back.
+        Some(clock::wall().saturating_sub(document.fetched_at))
+    }
+
+    /// There are no keys: those of another instance, else the provider's.
+    fn begin(&mut self) -> Result<()> {
+        if self.document.take().is_some() {
+            self.version += 1;
+        }
+        if self.renew(PATIENCE)? {
+            return Ok(());
+        }
+        match self.zone.get(&self.gate_key)? {
+            Some(gate) if gate.starts_with(FAILED) => {
+                let reason = String::from_utf8_lossy(&gate[FAILED.len()..]).into_owned();
+                bail!(
+                    "{reason} (not asked again within {} s)",
+                    self.config.cooldown.as_secs()
+                )
+            }
+            // Who is fetching takes too long, or its client has left.
+            _ => self.fetch(),
+        }
+    }
+
+    /// Looks for keys that are newer than those that are here: another instance's, else the provider's, unless it was asked
+    /// lately. Says whether there are any. Waits so long for another instance that is asking.
+    fn renew(&mut self, patience: Duration) -> Result<bool> {
+        let mut waited = Duration::ZERO;
+        loop {
+            if self.take_over()? {
+                return Ok(true);
+            }
+            let is_open = match self.zone.get(&self.gate_key)? {
+                Some(gate) if gate != FETCHING => return Ok(false),
+                Some(_) => false,
+                None => {
+                    let ttl = self.config.timeout.saturating_add(PATIENCE);
+                    self.zone
+                        .put_if_absent(&self.gate_key, FETCHING, Some(ttl))?
+                }
+            };
+            if is_open {
+                return self.fetch().map(|()| true);
+            }
+            if waited >= patience {
+                return Ok(false);
+            }
+            delay(STEP)?;
+            waited += STEP;
+        }
+    }
+
+    /// Takes the zone's keys where they are newer than those that are here.
+    fn take_over(&mut self) -> Result<bool> {
+        let Some(value) = self.zone.get(&self.document_key)? else {
+            return Ok(false);
+        };
+        let Some((millis, json)) = value.split_first_chunk() else {
+            return Ok(false);
+        };
+        let fetched_at = Duration::from_millis(u64::from_le_bytes(*millis));
+        let is_newer = self
+            .document
+            .as_ref()
+            .is_none_or(|document| fetched_at > document.fetched_at);
+        if !is_newer {
+            return Ok(false);
+        }
+        // What cannot be read is another release's, and as good as nothing.
+        let Ok(keys) = read_set(json) else {
+            return Ok(false);
+        };
+        self.adopt(fetched_at, keys);
+        Ok(true)
+    }
+
+    /// Asks the provider, and tells all workers.
+    fn fetch(&mut self) -> Result<()> {
+        let fetched = self.ask();
+        let gate = match &fetched {
+            Ok(_) => FETCHED.to_vec(),
+            Err(error) => [FAILED, error.to_string().as_bytes()].concat(),
+        };
+        let result = fetched.map(|(json, keys)| {
+            let millis = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
+            let value = [&millis.to_le_bytes()[..], &json].concat();
+            let ttl = self.config.refresh.saturating_add(self.config.stale);
+            self.adopt(Duration::from_millis(millis), keys);
+            // Then this instance alone knows them.
+            self.note(|jwks| jwks.zone.put(&jwks.document_key, value, Some(ttl)));
+        });
+        self.note(|jwks| {
+            jwks.zone
+                .put(&jwks.gate_key, gate, Some(jwks.config.cooldown))
+        });
+        result
+    }
+
+    fn note(&self, put: impl FnOnce(&Self) -> Result<()>) {
+        if let Err(error) = put(self) {
+            log::warn!("{error}: other instances have to fetch the keys, too");
+        }
+    }
+
+    fn ask(&self) -> Result<(Vec<u8>, Keys)> {
+        let Config {
+            upstream,
+            path,
+            host,
+            timeout,
+            ..
+        } = &self.config;
+        let mut request = http::Request::get(path)
+            .header("accept", "application/json")
+            .timeout(*timeout);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let answer = http::send(upstream, request)?;
+        if answer.status() != 200 {
+            bail!(
+                "upstream {upstream} answered {} for its keys: expected 200",
+                answer.status()
+            );
+        }
+        let json = answer.into_body();
+        let keys = read_set(&json)
+            .map_err(|error| error.context(format_args!("keys of upstream {upstream}")))?;
+        Ok((json, keys))
+    }
+
+    fn adopt(&mut self, fetched_at: Duration, keys: Keys) {
+        self.document = Some(Document { fetched_at, keys });
+        self.version += 1;
+    }
+}
+
+/// RFC 7517 §5: keys that are not understood are passed over. So are secrets, which nobody publishes who means well.
+fn read_set(json: &[u8]) -> Result<Keys> {
+    let set: Value = serde_json::from_slice(json)?;
+    let Some(keys) = set.get("keys").and_then(Value::as_array) else {
+        bail!("they have no list `keys`");
+    };
+    let keys: Vec<Key> = keys
+        .iter()
+        .take(KEYS_LIMIT)
+        .filter_map(|jwk| Key::from_jwk(jwk).ok())
+        .filter(|key| key.algorithm() != Algorithm::Hs256)
+        .collect();
+    if keys.is_empty() {
+        bail!("none of them is for RS256 or ES256");
+    }
+    Ok(Keys(keys))
+}
+
+const fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
+}
+
+const fn one_day() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
+const fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+const fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
