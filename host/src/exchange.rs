@@ -34,6 +34,7 @@ pub struct Exchange {
     pub chunk: Bytes,
     pub balancing: Balancing,
     pub tally: Tally,
+    pub cpu_time: CpuTime,
     /// The request line's parts as they came, for the log.
     original: (Method, ByteString, Option<ByteString>),
 }
@@ -117,6 +118,7 @@ impl Exchange {
                 body_bytes_sent: 0,
                 body_bytes_received: 0,
             },
+            cpu_time: CpuTime::default(),
             original: (Method::GET, ByteString::from_static("/"), None),
         })
     }
@@ -149,6 +151,7 @@ impl Exchange {
             body_bytes_sent: 0,
             body_bytes_received: 0,
         };
+        self.cpu_time.clear();
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
@@ -209,6 +212,30 @@ impl Vars {
         }
         self.0.push((ByteString::from(name), value));
         true
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// CPU time that the hooks of each plugin have used for the request, as far as the worker's clock has met them.
+#[derive(Debug, Default)]
+pub struct CpuTime(Vec<(Arc<str>, Duration)>);
+
+impl CpuTime {
+    /// Returns the plugin's sum.
+    pub fn add(&mut self, plugin: &Arc<str>, used: Duration) -> Duration {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|(name, _)| Arc::ptr_eq(name, plugin));
+        if let Some((_, sum)) = known {
+            *sum += used;
+            return *sum;
+        }
+        self.0.push((Arc::clone(plugin), used));
+        used
     }
 
     pub fn clear(&mut self) {

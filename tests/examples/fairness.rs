@@ -106,6 +106,7 @@ struct Figures {
 fn round(gateway: SocketAddr, busy_clients: usize) -> Figures {
     let stop = AtomicBool::new(false);
     let answered = AtomicUsize::new(0);
+    let began = Instant::now();
     let mut latencies = thread::scope(|scope| {
         for _ in 0..busy_clients {
             scope.spawn(|| {
@@ -132,7 +133,7 @@ fn round(gateway: SocketAddr, busy_clients: usize) -> Figures {
     Figures {
         p50_us: latencies[latencies.len() / 2],
         p99_us: latencies[latencies.len() * 99 / 100],
-        busy_a_second: answered.into_inner() as f64 / ROUND.as_secs_f64(),
+        busy_a_second: answered.into_inner() as f64 / began.elapsed().as_secs_f64(),
     }
 }
 

@@ -8,11 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{Error, InstancePre, Store, TypedFunc, UpdateDeadline, bail, format_err};
+use wasmtime::{Error, InstancePre, Store, TypedFunc, format_err};
 
+use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, TICK};
-use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
+use super::engine::Engine;
+use super::guest::{Guest, MemoryLimit, Zones};
 use super::plugin::HookError;
 use crate::exchange::Exchange;
 
@@ -37,6 +38,8 @@ pub(super) struct Blueprint {
     pub(super) config: Arc<str>,
     pub(super) memory_limit_bytes: usize,
     pub(super) cpu_limit: Duration,
+    /// CPU time of all its hooks for one request; `None`: no limit.
+    pub(super) request_cpu_limit: Option<Duration>,
     /// Largest body that it may have read or be answered.
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
@@ -57,7 +60,7 @@ impl Instance {
         blueprint: &Blueprint,
     ) -> Result<Box<Self>, HookError> {
         let mut store = new_store(engine, blueprint);
-        let (mut instance, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
+        let (mut instance, configure) = Self::instantiate(&mut store, pre, blueprint)
             .await
             .map(|(hooks, state_reset, configure)| {
                 (
@@ -72,7 +75,6 @@ impl Instance {
                 )
             })
             .map_err(|e| HookError::Trapped(format!("it cannot be instantiated: {e:#}")))?;
-        engine.guest_runs();
         instance.begin_call(None);
         let result = configure.call_async(&mut instance.store, ()).await;
         match instance.end_call(result)? {
@@ -82,13 +84,15 @@ impl Instance {
     }
 
     async fn instantiate(
-        engine: &Engine,
         store: &mut Store<Guest>,
         pre: &InstancePre<Guest>,
         blueprint: &Blueprint,
     ) -> Result<(HookTable, Option<TypedFunc<(), ()>>, TypedFunc<(), i32>), Error> {
-        engine.guest_runs();
-        let instance = pre.instantiate_async(&mut *store).await?;
+        // A start function may run.
+        store.data().cpu.go_on();
+        let instance = pre.instantiate_async(&mut *store).await;
+        cpu::stop(store.data_mut());
+        let instance = instance?;
         let memory = instance
             .get_memory(&mut *store, "memory")
             .ok_or_else(|| format_err!("it exports no memory"))?;
@@ -110,7 +114,6 @@ impl Instance {
     /// `Err(Trapped)` or `Err(Cancelled)` the instance must not be used again.
     pub(super) async fn call(
         &mut self,
-        engine: &Engine,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         supplier: &mut impl Supplier,
@@ -119,7 +122,6 @@ impl Instance {
         let Some(function) = self.hooks[hook as usize].clone() else {
             return Ok(Action::Continue as i32);
         };
-        engine.guest_runs();
         self.begin_call(Some(hook));
         let hatch = self.store.data().hatch.clone();
         let lent = Lent::new(self, exchange);
@@ -145,16 +147,17 @@ impl Instance {
                 }
             }
         };
+        // What it has used is the exchange's, too.
+        let result = lent.instance.end_call(result);
         drop(lent);
-        self.end_call(result)
+        result
     }
 
     /// Forgets the state of the request that the instance was kept for.
-    pub(super) async fn reset_state(&mut self, engine: &Engine) -> Result<(), HookError> {
+    pub(super) async fn reset_state(&mut self) -> Result<(), HookError> {
         let Some(reset) = self.state_reset.clone() else {
             return Ok(());
         };
-        engine.guest_runs();
         self.begin_call(None);
         let result = reset.call_async(&mut self.store, ()).await;
         self.end_call(result)
@@ -190,12 +193,13 @@ impl Instance {
         guest.hook = hook;
         guest.bodies = [None, None];
         guest.calls.clear();
-        guest.cpu.used_ticks = 0;
+        guest.cpu.begin();
         self.store.set_epoch_deadline(1);
     }
 
     fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
         self.suspended = false;
+        cpu::stop(self.store.data_mut());
         result.map_err(|trap| {
             let guest = self.store.data_mut();
             HookError::Trapped(trap_reason(guest, &trap))
@@ -204,7 +208,6 @@ impl Instance {
 }
 
 pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> {
-    let ticks = blueprint.cpu_limit.as_nanos().div_ceil(TICK.as_nanos());
     let mut store = Store::new(
         &engine.wasmtime,
         Guest {
@@ -226,27 +229,15 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             calls_limit: blueprint.calls_limit,
             bodies: [None, None],
             calls: Vec::new(),
-            cpu: CpuBudget {
-                limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
-                used_ticks: 0,
-            },
+            cpu: Cpu::new(
+                Arc::clone(&engine.turns),
+                blueprint.cpu_limit,
+                blueprint.request_cpu_limit,
+            ),
         },
     );
     store.limiter(|guest| &mut guest.memory_limit);
-    let runs_on = engine.guest_runs_on();
-    store.epoch_deadline_callback(move |mut store| {
-        runs_on();
-        let cpu = &mut store.data_mut().cpu;
-        cpu.used_ticks += 1;
-        if cpu.is_spent() {
-            bail!("CPU limit reached");
-        }
-        // tokio's own yield lets the event loop look for I/O first; a plain wake-up would come straight back.
-        Ok(UpdateDeadline::YieldCustom(
-            1,
-            Box::pin(tokio::task::yield_now()),
-        ))
-    });
+    store.epoch_deadline_callback(|mut store| cpu::tick(store.data_mut()));
     store.set_epoch_deadline(1);
     store
 }
@@ -258,11 +249,8 @@ fn trap_reason(guest: &mut Guest, trap: &Error) -> String {
         .map(|b| format!("\n{b}"))
         .unwrap_or_default();
     let cause = trap.root_cause();
-    let what = if guest.cpu.is_spent() {
-        format!(
-            "limits.cpu of {} ms reached",
-            guest.cpu.limit_ticks * TICK.as_millis() as u64
-        )
+    let what = if let Some(limit) = guest.cpu.reached() {
+        limit
     } else if mem::take(&mut guest.memory_limit.denied) {
         let panic = guest
             .panic

@@ -123,6 +123,7 @@ impl Plugin {
                 config: Arc::from(config.config.as_str()),
                 memory_limit_bytes: config.limits.memory_bytes,
                 cpu_limit: config.limits.cpu,
+                request_cpu_limit: config.limits.request_cpu,
                 body_limit_bytes: config.limits.body_bytes,
                 zones: granted_zones(config, zones),
                 calls_limit: config.limits.calls as usize,
@@ -236,9 +237,7 @@ impl Plugin {
             .await;
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
-            Some(instance) if self.manifest.state => {
-                instance.reset_state(&self.engine).await.is_ok()
-            }
+            Some(instance) if self.manifest.state => instance.reset_state().await.is_ok(),
             Some(_) => true,
             None => false,
         };
@@ -272,10 +271,7 @@ impl Plugin {
     ) -> Result<i32, HookError> {
         self.calls.set(self.calls.get() + 1);
         let instance = taken.instance_mut();
-        let failure = match instance
-            .call(&self.engine, hook, exchange, supplier, args)
-            .await
-        {
+        let failure = match instance.call(hook, exchange, supplier, args).await {
             Ok(raw) => {
                 self.quarantine.returned(&self.name);
                 if !is_failure(hook, raw) {
@@ -429,7 +425,7 @@ impl PinnedInstances {
     pub async fn release(&mut self) {
         for mut taken in self.0.drain(..) {
             let plugin = Rc::clone(&taken.plugin);
-            if let Err(e) = taken.instance_mut().reset_state(&plugin.engine).await {
+            if let Err(e) = taken.instance_mut().reset_state().await {
                 error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
                 taken.discard();
             }

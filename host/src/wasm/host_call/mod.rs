@@ -117,6 +117,7 @@ mod tests {
             config: Arc::from("{}"),
             memory_limit_bytes: 65536,
             cpu_limit: Duration::from_millis(50),
+            request_cpu_limit: None,
             body_limit_bytes: 65536,
             zones: Arc::default(),
             calls_limit: 32,

@@ -8,11 +8,12 @@ use castling_abi::{
     HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, header_list, imports,
 };
 use http::{Method, header};
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{AsContextMut, Caller, Linker, Result};
 
 use super::header::checked;
 use super::{DONE, refuse};
 use crate::http1::{Headers, is_valid_path, is_valid_query};
+use crate::wasm::cpu;
 use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
@@ -35,14 +36,23 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     Ok(())
 }
 
+/// Has the flow do it. `None`: nobody does. The time is not the guest's, and neither are the ticks in it.
+async fn wait(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
+    cpu::stop(caller.data_mut());
+    let hatch = caller.data().hatch.clone();
+    let supply = hatch.ask(demand).await;
+    caller.data().cpu.go_on();
+    caller.as_context_mut().set_epoch_deadline(1);
+    supply
+}
+
 async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
     let guest = caller.data();
     let Some(of) = HeaderMap::from_raw(map) else {
         return refuse(Status::BadArgument);
     };
     let limit_bytes = guest.body_limit_bytes.min(limit as usize);
-    let hatch = guest.hatch.clone();
-    match hatch.ask(Demand::Body { of, limit_bytes }).await {
+    match wait(&mut caller, Demand::Body { of, limit_bytes }).await {
         Some(Supply::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
             caller.data_mut().bodies[of as usize] = Some(body);
@@ -81,8 +91,7 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
         }
     }
     guest.calls.clear();
-    let hatch = guest.hatch.clone();
-    match hatch.ask(Demand::Calls(calls)).await {
+    match wait(&mut caller, Demand::Calls(calls)).await {
         Some(Supply::Calls(results)) => {
             let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
             caller.data_mut().calls = results;
@@ -177,15 +186,12 @@ fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
     guest.calls.get(index as usize)?.as_ref().ok()
 }
 
-async fn delay(caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
+async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
     if milliseconds > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
     }
-    let hatch = caller.data().hatch.clone();
-    match hatch
-        .ask(Demand::Delay(Duration::from_millis(milliseconds.into())))
-        .await
-    {
+    let time = Duration::from_millis(milliseconds.into());
+    match wait(&mut caller, Demand::Delay(time)).await {
         Some(Supply::Delayed) => Ok(DONE),
         _ => refuse(Status::NotNow),
     }
