@@ -45,7 +45,7 @@ const BUSY_CLIENTS: [usize; 4] = [0, 1, 4, 16];
 
 /// Connections of the quick load, and how often each sends a request.
 const QUICK_CONNECTIONS: u32 = 4;
-const QUICK_INTERVAL: Duration = Duration::from_millis(10);
+const QUICK_INTERVAL: Duration = Duration::from_millis(5);
 
 const ROUND: Duration = Duration::from_secs(3);
 

@@ -27,9 +27,12 @@ pub(super) struct Clock {
 /// How long a guest runs before it meets the clock, at most.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// The tick while a guest computes for longer than [`TICK`]: what others wait for it at a time. A proxied request
-/// waits two or three times, in all for about as long as it takes by itself.
+/// The tick while a guest computes for longer than that: what others wait for it at a time. A proxied request waits
+/// two or three times, in all for about as long as it takes by itself.
 pub(super) const SHORT_TICK: Duration = Duration::from_micros(100);
+
+/// Ticks that are short after the last such guest, half a second: where one computes, the next is not far.
+const SHORT_TICKS_AFTER: u32 = 5000;
 
 /// Ticks without a guest after which the clock stands still.
 const IDLE_TICKS: u32 = 50;
@@ -43,6 +46,8 @@ struct State {
     ticks: AtomicBool,
     /// How many [`ShortTicks`] there are.
     short: AtomicU32,
+    /// Short ticks that still come when there are none.
+    short_after: AtomicU32,
 }
 
 // What `State::guests` may be: a guest is on the thread, was since the last tick, or neither.
@@ -61,6 +66,7 @@ impl Clock {
             idle_ticks: AtomicU32::new(0),
             ticks: AtomicBool::new(false),
             short: AtomicU32::new(0),
+            short_after: AtomicU32::new(0),
         });
         let on_signal = {
             let state = Arc::clone(&state);
@@ -93,9 +99,11 @@ impl Clock {
         self.state.guests.store(RAN, Ordering::Relaxed);
     }
 
-    /// The tick is [`SHORT_TICK`] until what this returns is dropped.
+    /// The tick is [`SHORT_TICK`] until a while after what this returns is dropped.
     pub(super) fn shorten_ticks(&self) -> ShortTicks {
-        if self.state.short.fetch_add(1, Ordering::Relaxed) == 0 {
+        let are_short = self.tick() == SHORT_TICK;
+        self.state.short.fetch_add(1, Ordering::Relaxed);
+        if !are_short {
             self.state.start();
         }
         ShortTicks(Arc::clone(&self.state))
@@ -119,10 +127,10 @@ pub(super) struct ShortTicks(Arc<State>);
 
 impl Drop for ShortTicks {
     fn drop(&mut self) {
-        let last = self.0.short.fetch_sub(1, Ordering::Relaxed) == 1;
-        if last && self.0.ticks.load(Ordering::Relaxed) {
-            self.0.start();
-        }
+        self.0
+            .short_after
+            .store(SHORT_TICKS_AFTER, Ordering::Relaxed);
+        self.0.short.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -130,6 +138,13 @@ impl State {
     /// In the signal's handler.
     fn tick(&self) {
         self.engine.increment_epoch();
+        let short_after = self.short_after.load(Ordering::Relaxed);
+        if short_after != 0 && self.short.load(Ordering::Relaxed) == 0 {
+            self.short_after.store(short_after - 1, Ordering::Relaxed);
+            if short_after == 1 {
+                self.timer.set(TICK);
+            }
+        }
         if self.guests.load(Ordering::Relaxed) != NONE {
             // One that runs is not to be forgotten, however long it does not meet the clock.
             let _ = self
@@ -153,10 +168,8 @@ impl State {
     }
 
     fn period(&self) -> Duration {
-        match self.short.load(Ordering::Relaxed) {
-            0 => TICK,
-            _ => SHORT_TICK,
-        }
+        let short = self.short.load(Ordering::Relaxed) + self.short_after.load(Ordering::Relaxed);
+        if short == 0 { TICK } else { SHORT_TICK }
     }
 }
 
@@ -247,7 +260,8 @@ mod tests {
         let short = clock.shorten_ticks();
         assert_eq!(clock.tick(), SHORT_TICK);
         drop(short);
-        assert_eq!(clock.tick(), TICK);
+        assert_eq!(clock.tick(), SHORT_TICK);
+        busy_until(&|| clock.tick() == TICK);
         assert!(clock.state.ticks.load(Ordering::Relaxed));
         clock.guest_rests();
         busy_until(&|| !clock.state.ticks.load(Ordering::Relaxed));
