@@ -5,8 +5,11 @@
 //! of round take turns, so that what else the machine does meets all of them alike. `docs/FAIRNESS.md` has figures.
 //!
 //! ```sh
-//! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [ROUNDS]
+//! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [ROUNDS [PAUSE_MS]]
 //! ```
+//!
+//! With a pause all busy clients rest at once for so long after their 200 ms. For machines that do other things: there the
+//! measurement may run with real-time priority (`chrt -f 10`), and the pause keeps the kernel from taking the CPU away.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -47,26 +50,32 @@ const BUSY_CLIENTS: [usize; 4] = [0, 1, 4, 16];
 const QUICK_CONNECTIONS: u32 = 4;
 const QUICK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// What [`BUSY`] asks for.
+const COMPUTING: Duration = Duration::from_millis(200);
+
 const ROUND: Duration = Duration::from_secs(3);
 
-const DEFAULT_ROUNDS: usize = 7;
+const DEFAULT_ROUNDS: u32 = 7;
 
 const QUICK: &str = "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n";
 const BUSY: &str = "GET /busy HTTP/1.1\r\nHost: a\r\nX-Do: compute\r\nX-Ms: 200\r\n\r\n";
 
 fn main() {
-    let rounds = std::env::args().nth(1).map_or(DEFAULT_ROUNDS, |argument| {
-        argument.parse().expect("how many rounds, a number")
+    let mut arguments = std::env::args().skip(1).map(|argument| {
+        let number: u32 = argument.parse().expect("a number");
+        number
     });
+    let rounds = arguments.next().unwrap_or(DEFAULT_ROUNDS);
+    let pause = Duration::from_millis(arguments.next().unwrap_or(0).into());
     let proxy = Proxy::with_config(CONFIG)
         .origin("app", origin::text("hello"))
         .start();
     let gateway = proxy.address();
-    round(gateway, 1);
+    round(gateway, 1, pause);
     let mut of_kind: Vec<Vec<Figures>> = vec![Vec::new(); BUSY_CLIENTS.len()];
     for _ in 0..rounds {
         for (figures, clients) in of_kind.iter_mut().zip(BUSY_CLIENTS) {
-            figures.push(round(gateway, clients));
+            figures.push(round(gateway, clients, pause));
         }
     }
     println!(
@@ -103,17 +112,27 @@ struct Figures {
 }
 
 /// Quick load beside so many busy clients.
-fn round(gateway: SocketAddr, busy_clients: usize) -> Figures {
+fn round(gateway: SocketAddr, busy_clients: usize, pause: Duration) -> Figures {
     let stop = AtomicBool::new(false);
     let answered = AtomicUsize::new(0);
     let began = Instant::now();
     let mut latencies = thread::scope(|scope| {
-        for _ in 0..busy_clients {
-            scope.spawn(|| {
+        for idx in 0..busy_clients {
+            let (stop, answered) = (&stop, &answered);
+            scope.spawn(move || {
                 let mut client = RawClient::connect(gateway);
+                // Not all at the same moment, as clients do not.
+                let mut due = began + Duration::from_millis(idx as u64);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
                 while !stop.load(Ordering::Relaxed) {
                     assert_eq!(client.send(BUSY).read_reply().text(), "hello");
                     answered.fetch_add(1, Ordering::Relaxed);
+                    if !pause.is_zero() {
+                        while due < Instant::now() {
+                            due += COMPUTING + pause;
+                        }
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                    }
                 }
             });
         }
