@@ -31,7 +31,9 @@ impl Engine {
         let mut config = settings();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config)?;
-        let turns = Arc::new(Turns::new(Clock::new(wasmtime.clone())?));
+        let clock = Clock::new(wasmtime.clone())
+            .map_err(|e| wasmtime::format_err!("the timer that interrupts plugins: {e}"))?;
+        let turns = Arc::new(Turns::new(clock));
         Ok(Self { wasmtime, turns })
     }
 }

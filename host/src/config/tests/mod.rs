@@ -6,6 +6,7 @@ mod refused;
 use std::env::VarError;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -160,7 +161,7 @@ flush = "0s"
 wasm = "p.wasm"
 config = { tokens = ["a", "b"], deep = { on = true, n = -3, f = 1.5, day = 2026-01-02 } }
 on_error = "skip"
-limits = { memory = "1MiB", cpu = "20ms", instances = 7 }
+limits = { memory = "1MiB", cpu = "20ms", request_cpu = "0s", instances = 7 }
 [listeners.web]
 bind = "[::1]:8080"
 backlog = 10
@@ -224,6 +225,11 @@ path = "/x"
             auth.limits.instances
         ),
         (OnError::Skip, 1 << 20, 7)
+    );
+    let millis = Duration::from_millis;
+    assert_eq!(
+        (auth.limits.cpu, auth.limits.request_cpu),
+        (millis(20), None)
     );
     let web = &config.listeners["web"];
     assert_eq!(
