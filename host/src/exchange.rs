@@ -48,6 +48,7 @@ pub struct Exchange {
     pub depth: u8,
     pub balancing: Balancing,
     pub tally: Tally,
+    pub cpu_time: CpuTime,
     /// The request line's parts as they came, for the log.
     original: (Method, ByteString, Option<ByteString>),
 }
@@ -141,6 +142,7 @@ impl Exchange {
                 body_bytes_received: 0,
                 cut_by: None,
             },
+            cpu_time: CpuTime::default(),
             original: (Method::GET, ByteString::from_static("/"), None),
         })
     }
@@ -186,6 +188,7 @@ impl Exchange {
             body_bytes_received: 0,
             cut_by: None,
         };
+        self.cpu_time.clear();
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
@@ -305,6 +308,30 @@ impl Additions {
     }
 
     fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// CPU time that the hooks of each plugin have used for the request, as far as the worker's clock has met them.
+#[derive(Debug, Default)]
+pub struct CpuTime(Vec<(Arc<str>, Duration)>);
+
+impl CpuTime {
+    /// Returns the plugin's sum.
+    pub fn add(&mut self, plugin: &Arc<str>, used: Duration) -> Duration {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|(name, _)| Arc::ptr_eq(name, plugin));
+        if let Some((_, sum)) = known {
+            *sum += used;
+            return *sum;
+        }
+        self.0.push((Arc::clone(plugin), used));
+        used
+    }
+
+    pub fn clear(&mut self) {
         self.0.clear();
     }
 }

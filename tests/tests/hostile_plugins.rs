@@ -175,7 +175,7 @@ fn a_hook_that_computes_too_long_is_ended_by_its_limit() {
 
 #[test]
 fn a_hook_that_computes_lets_others_pass() {
-    let proxy = hostile("limits = { cpu = \"2s\" }");
+    let proxy = hostile("limits = { cpu = \"400ms\" }");
     let mut computing = proxy.raw();
     computing.send("GET / HTTP/1.1\r\nHost: a\r\nX-Do: loop\r\n\r\n");
     let computed = std::thread::spawn(move || {

@@ -193,6 +193,9 @@ pub struct PluginLimits {
     pub memory_bytes: usize,
     /// CPU time of one hook call. 1 ms to 60 s. Default 50 ms.
     pub cpu: Duration,
+    /// CPU time of all hook calls of the plugin for one request. Up to 1 h, 0 means no limit (`None`). Default 10 s, which is
+    /// far above what hooks on heads may take, for a filter works on every chunk of a long body.
+    pub request_cpu: Option<Duration>,
     /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long as its
     /// request takes, the response's way to a slow client included.
     pub instances: usize,

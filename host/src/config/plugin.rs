@@ -156,6 +156,10 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         cpu: table.or("cpu", DEFAULT_LIMITS.cpu, |value| {
             value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
         }),
+        request_cpu: table.or("request_cpu", DEFAULT_LIMITS.request_cpu, |value| {
+            let limit = value.duration(Duration::ZERO..=Duration::from_secs(3600))?;
+            Some((!limit.is_zero()).then_some(limit))
+        }),
         instances: table.or("instances", DEFAULT_LIMITS.instances, |value| {
             value.integer(1..=1000)
         }),
@@ -282,6 +286,7 @@ impl Default for PluginLimits {
 const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     memory_bytes: 16 << 20,
     cpu: Duration::from_millis(50),
+    request_cpu: Some(Duration::from_secs(10)),
     instances: 256,
     body_bytes: 1 << 20,
     calls: 32,

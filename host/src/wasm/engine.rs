@@ -1,23 +1,19 @@
-//! The one wasmtime engine of a process, and the clock that interrupts guests.
+//! The one wasmtime engine of a process.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::clock::Clock;
+use super::cpu::Turns;
 use crate::config::{MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
-    ticker: Ticker,
+    pub(super) turns: Arc<Turns>,
 }
-
-/// A guest yields to the event loop, and its CPU time is counted, once a tick.
-pub const TICK: Duration = Duration::from_millis(1);
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
@@ -27,8 +23,8 @@ pub(super) const MAX_INSTANCES: u32 = 4096;
 const HOST_STACK_BYTES: usize = 512 * 1024;
 
 impl Engine {
-    /// Reserves the address space of the instance pool and starts the clock thread. `plugin_stack_bytes` is how deep a
-    /// guest's calls may go; compiled code does not depend on it.
+    /// Reserves the address space of the instance pool and makes the clock. Guests run on the thread that calls this.
+    /// `plugin_stack_bytes` is how deep a guest's calls may go; compiled code does not depend on it.
     pub fn for_worker(plugin_stack_bytes: usize) -> wasmtime::Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(MAX_INSTANCES);
@@ -42,23 +38,10 @@ impl Engine {
         config.async_stack_size(plugin_stack_bytes + HOST_STACK_BYTES);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config)?;
-        let ticker = Ticker::start(wasmtime.clone());
-        Ok(Self { wasmtime, ticker })
-    }
-
-    /// For the guests' stores: says at each tick that the guest still runs, or the clock would stop under it.
-    pub(super) fn guest_runs_on(&self) -> impl Fn() + Send + Sync + use<> {
-        let shared = Arc::clone(&self.ticker.shared);
-        move || shared.touched.store(true, Ordering::Relaxed)
-    }
-
-    /// Says that a guest is about to run: the clock ticks for a while.
-    #[inline]
-    pub fn guest_runs(&self) {
-        self.ticker.shared.touched.store(true, Ordering::Relaxed);
-        if !self.ticker.shared.ticking.load(Ordering::Relaxed) {
-            self.ticker.thread.unpark();
-        }
+        let clock = Clock::new(wasmtime.clone())
+            .map_err(|e| wasmtime::format_err!("the timer that interrupts plugins: {e}"))?;
+        let turns = Arc::new(Turns::new(clock));
+        Ok(Self { wasmtime, turns })
     }
 }
 
@@ -71,71 +54,6 @@ pub(super) fn settings() -> Config {
     config.wasm_multi_memory(false);
     config.wasm_memory64(false);
     config
-}
-
-/// Ticks while guests run and sleeps otherwise, so that an idle worker does not wake up.
-struct Ticker {
-    shared: Arc<TickerState>,
-    thread: thread::Thread,
-}
-
-struct TickerState {
-    /// A guest ran since the last tick.
-    touched: AtomicBool,
-    /// The thread is ticking, not parked.
-    ticking: AtomicBool,
-    stopped: AtomicBool,
-}
-
-/// Ticks without a guest after which the thread parks.
-const IDLE_TICKS: u32 = 50;
-
-/// Parking is bounded, because `guest_runs` reads `ticking` without a fence: in a rare race its `unpark` is not sent
-/// and the first tick of a guest comes this late.
-const PARK_LIMIT: Duration = Duration::from_secs(1);
-
-impl Ticker {
-    fn start(engine: wasmtime::Engine) -> Self {
-        let shared = Arc::new(TickerState {
-            touched: AtomicBool::new(false),
-            ticking: AtomicBool::new(true),
-            stopped: AtomicBool::new(false),
-        });
-        let state = Arc::clone(&shared);
-        let handle = thread::spawn(move || {
-            let mut idle_ticks = 0;
-            while !state.stopped.load(Ordering::Relaxed) {
-                thread::sleep(TICK);
-                engine.increment_epoch();
-                if state.touched.swap(false, Ordering::Relaxed) {
-                    idle_ticks = 0;
-                    continue;
-                }
-                idle_ticks += 1;
-                if idle_ticks >= IDLE_TICKS {
-                    state.ticking.store(false, Ordering::Relaxed);
-                    while !state.touched.load(Ordering::Relaxed)
-                        && !state.stopped.load(Ordering::Relaxed)
-                    {
-                        thread::park_timeout(PARK_LIMIT);
-                    }
-                    state.ticking.store(true, Ordering::Relaxed);
-                    idle_ticks = 0;
-                }
-            }
-        });
-        Self {
-            shared,
-            thread: handle.thread().clone(),
-        }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        self.thread.unpark();
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use castling_abi::Hook;
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
+use super::cpu::Cpu;
 use super::demand::{CallResponse, Hatch};
 use super::limit::{LineBudget, Reached};
 use crate::config::PluginLimits;
@@ -32,7 +33,7 @@ pub(super) struct Guest {
     /// What its panic hook has said before it trapped.
     pub(super) panic: Option<String>,
     pub(super) memory_limit: MemoryLimit,
-    pub(super) cpu: CpuBudget,
+    pub(super) cpu: Cpu,
     /// Where it asks for what it waits for.
     pub(super) hatch: Hatch,
     /// Upstreams that it may call.
@@ -62,19 +63,6 @@ pub(super) struct Guest {
 
 /// Granted zones by name. A plugin has one or two.
 pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
-
-/// CPU time of one hook call, counted in ticks of the engine's clock while the guest runs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CpuBudget {
-    pub(super) limit_ticks: u64,
-    pub(super) used_ticks: u64,
-}
-
-impl CpuBudget {
-    pub(super) fn is_spent(&self) -> bool {
-        self.used_ticks > self.limit_ticks
-    }
-}
 
 /// Keeps an instance within its memory and its table. Growth beyond it fails in the guest as an allocation does, which
 /// Rust answers with an abort; `denied` tells that trap from others.

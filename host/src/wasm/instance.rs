@@ -8,14 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{
-    Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, TypedFunc, UpdateDeadline, bail,
-    format_err,
-};
+use wasmtime::{Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, TypedFunc, format_err};
 
+use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, MAX_INSTANCES, TICK};
-use super::guest::{CpuBudget, Guest, MemoryLimit, Zones};
+use super::engine::{Engine, MAX_INSTANCES};
+use super::guest::{Guest, MemoryLimit, Zones};
 use super::limit::LineBudget;
 use super::plugin::{HookError, PinnedInstances};
 use crate::config::PluginLimits;
@@ -45,6 +43,8 @@ pub(super) struct Blueprint {
     pub(super) config: Arc<str>,
     pub(super) memory_limit_bytes: usize,
     pub(super) cpu_limit: Duration,
+    /// CPU time of all its hooks for one request; `None`: no limit.
+    pub(super) request_cpu_limit: Option<Duration>,
     /// Largest body that it may have read or be answered.
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
@@ -70,9 +70,10 @@ impl Instance {
         blueprint: &Blueprint,
     ) -> Result<Box<Self>, HookError> {
         let mut store = new_store(engine, blueprint);
-        let (hooks, state_reset, configure) = Self::instantiate(engine, &mut store, pre, blueprint)
-            .await
-            .map_err(|error| not_instantiated(&mut store, &error))?;
+        let (hooks, state_reset, configure) =
+            Self::instantiate(&mut store, pre, blueprint)
+                .await
+                .map_err(|error| not_instantiated(&mut store, &error))?;
         let mut instance = Box::new(Self {
             store,
             hooks,
@@ -80,7 +81,6 @@ impl Instance {
             suspended: false,
             calls: 0,
         });
-        engine.guest_runs();
         instance.begin_call(None);
         let result = configure.call_async(&mut instance.store, ()).await;
         match instance.end_call(result)? {
@@ -90,13 +90,15 @@ impl Instance {
     }
 
     async fn instantiate(
-        engine: &Engine,
         store: &mut Store<Guest>,
         pre: &InstancePre<Guest>,
         blueprint: &Blueprint,
     ) -> Result<(HookTable, Option<TypedFunc<(), ()>>, TypedFunc<(), i32>), Error> {
-        engine.guest_runs();
-        let instance = pre.instantiate_async(&mut *store).await?;
+        // A start function may run.
+        store.data().cpu.go_on();
+        let instance = pre.instantiate_async(&mut *store).await;
+        cpu::stop(store.data_mut());
+        let instance = instance?;
         let memory = instance
             .get_memory(&mut *store, "memory")
             .ok_or_else(|| format_err!("it exports no memory"))?;
@@ -118,7 +120,6 @@ impl Instance {
     /// `Err(Trapped)` or `Err(Cancelled)` the instance must not be used again.
     pub(super) async fn call(
         &mut self,
-        engine: &Engine,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
@@ -128,7 +129,6 @@ impl Instance {
         let Some(function) = self.hooks[hook as usize].clone() else {
             return Ok(Action::Continue as i32);
         };
-        engine.guest_runs();
         self.begin_call(Some(hook));
         let hatch = self.store.data().hatch.clone();
         let mut lent = Lent::new(self, exchange);
@@ -162,16 +162,17 @@ impl Instance {
                 }
             }
         };
+        // What it has used is the exchange's, too.
+        let result = lent.instance.end_call(result);
         drop(lent);
-        self.end_call(result)
+        result
     }
 
     /// Forgets the state of the request that the instance was kept for.
-    pub(super) async fn reset_state(&mut self, engine: &Engine) -> Result<(), HookError> {
+    pub(super) async fn reset_state(&mut self) -> Result<(), HookError> {
         let Some(reset) = self.state_reset.clone() else {
             return Ok(());
         };
-        engine.guest_runs();
         self.begin_call(None);
         let result = reset.call_async(&mut self.store, ()).await;
         self.end_call(result)
@@ -212,7 +213,7 @@ impl Instance {
         guest.hook = hook;
         guest.bodies = [None, None];
         guest.calls.clear();
-        guest.cpu.used_ticks = 0;
+        guest.cpu.begin();
         guest.host_calls_left = guest.limits.host_calls;
         guest.reached = None;
         guest.memory_limit.denied = None;
@@ -221,12 +222,12 @@ impl Instance {
 
     fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
         self.suspended = false;
+        cpu::stop(self.store.data_mut());
         result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
     }
 }
 
 pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> {
-    let ticks = blueprint.cpu_limit.as_nanos().div_ceil(TICK.as_nanos());
     let mut store = Store::new(
         &engine.wasmtime,
         Guest {
@@ -254,28 +255,16 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             log_lines: Arc::clone(&blueprint.log_lines),
             host_calls_left: blueprint.limits.host_calls,
             reached: None,
-            cpu: CpuBudget {
-                limit_ticks: u64::try_from(ticks).unwrap_or(u64::MAX),
-                used_ticks: 0,
-            },
+            cpu: Cpu::new(
+                Arc::clone(&engine.turns),
+                blueprint.cpu_limit,
+                blueprint.request_cpu_limit,
+            ),
             metrics: InstanceMetrics::new(&blueprint.metrics),
         },
     );
     store.limiter(|guest| &mut guest.memory_limit);
-    let runs_on = engine.guest_runs_on();
-    store.epoch_deadline_callback(move |mut store| {
-        runs_on();
-        let cpu = &mut store.data_mut().cpu;
-        cpu.used_ticks += 1;
-        if cpu.is_spent() {
-            bail!("CPU limit reached");
-        }
-        // tokio's own yield lets the event loop look for I/O first; a plain wake-up would come straight back.
-        Ok(UpdateDeadline::YieldCustom(
-            1,
-            Box::pin(tokio::task::yield_now()),
-        ))
-    });
+    store.epoch_deadline_callback(|mut store| cpu::tick(store.data_mut()));
     store.set_epoch_deadline(1);
     store
 }
@@ -299,11 +288,8 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
         .map(|b| format!("\n{b}"))
         .unwrap_or_default();
     let cause = trap.root_cause();
-    let what = if guest.cpu.is_spent() {
-        format!(
-            "limits.cpu of {} ms reached",
-            guest.cpu.limit_ticks * TICK.as_millis() as u64
-        )
+    let what = if let Some(limit) = guest.cpu.reached() {
+        limit
     } else if let Some(denied) = guest.memory_limit.denied.take() {
         let panic = guest
             .panic
@@ -358,6 +344,7 @@ impl Blueprint {
             config: Arc::from("{}"),
             memory_limit_bytes: limits.memory_bytes,
             cpu_limit: limits.cpu,
+            request_cpu_limit: limits.request_cpu,
             body_limit_bytes: limits.body_bytes,
             calls_limit: limits.calls as usize,
             zones: Arc::default(),

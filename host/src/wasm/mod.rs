@@ -4,7 +4,9 @@
 //! plugin against it and says what the hook asked for; what that means is the flow's business.
 
 mod chunks;
+mod clock;
 pub mod compile;
+mod cpu;
 mod demand;
 mod engine;
 mod guest;

@@ -140,6 +140,7 @@ impl Plugin {
                 config: Arc::from(config.config.as_str()),
                 memory_limit_bytes: config.limits.memory_bytes,
                 cpu_limit: config.limits.cpu,
+                request_cpu_limit: config.limits.request_cpu,
                 body_limit_bytes: config.limits.body_bytes,
                 zones: granted_zones(config, zones),
                 calls_limit: config.limits.calls as usize,
@@ -265,9 +266,7 @@ impl Plugin {
             .await;
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
-            Some(instance) if self.manifest.state => {
-                instance.reset_state(&self.engine).await.is_ok()
-            }
+            Some(instance) if self.manifest.state => instance.reset_state().await.is_ok(),
             Some(_) => true,
             None => false,
         };
@@ -304,10 +303,7 @@ impl Plugin {
         self.calls.set(self.calls.get() + 1);
         self.metrics.calls.inc();
         let instance = taken.instance_mut();
-        let failure = match instance
-            .call(&self.engine, hook, exchange, pinned, supplier, args)
-            .await
-        {
+        let failure = match instance.call(hook, exchange, pinned, supplier, args).await {
             Ok(raw) => {
                 self.quarantine.returned(&self.name);
                 if !is_failure(hook, raw) {
@@ -508,7 +504,7 @@ impl PinnedInstances {
     pub async fn release(&mut self) {
         for mut taken in self.0.drain(..) {
             let plugin = Rc::clone(&taken.plugin);
-            if let Err(e) = taken.instance_mut().reset_state(&plugin.engine).await {
+            if let Err(e) = taken.instance_mut().reset_state().await {
                 error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
                 taken.discard();
             }

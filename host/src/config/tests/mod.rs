@@ -7,6 +7,7 @@ mod refused;
 use std::env::VarError;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -168,7 +169,7 @@ flush = "0s"
 wasm = "p.wasm"
 config = { tokens = ["a", "b"], deep = { on = true, n = -3, f = 1.5, day = 2026-01-02 } }
 on_error = "skip"
-limits = { memory = "1MiB", cpu = "20ms", instances = 7, metric_series = 0 }
+limits = { memory = "1MiB", cpu = "20ms", request_cpu = "0s", instances = 7, metric_series = 0 }
 grants = { zones = ["sessions"] }
 [zones.limits]
 kind = "counter"
@@ -244,10 +245,18 @@ metrics = true
         ),
         (OnError::Skip, 1 << 20, 7)
     );
-    assert_eq!(auth.grants.zones.as_deref(), Some(&["sessions".to_owned()][..]));
+    assert_eq!(
+        auth.grants.zones.as_deref(),
+        Some(&["sessions".to_owned()][..])
+    );
     let zone = |name: &str| (config.zones[name].kind, config.zones[name].size_bytes);
     assert_eq!(zone("limits"), (ZoneKind::Counter, 64 << 10));
     assert_eq!(zone("sessions"), (ZoneKind::Kv, 32 << 20));
+    let millis = Duration::from_millis;
+    assert_eq!(
+        (auth.limits.cpu, auth.limits.request_cpu),
+        (millis(20), None)
+    );
     let web = &config.listeners["web"];
     assert_eq!(
         (

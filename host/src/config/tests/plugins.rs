@@ -19,6 +19,7 @@ fn every_limit_is_read() {
         body = '2KiB'
         calls = 3
         host_calls = 1000
+        request_cpu = '3s'
         headers = 4
         header_bytes = 300
         variables = 5
@@ -30,6 +31,7 @@ fn every_limit_is_read() {
     let limits = PluginLimits {
         memory_bytes: 1 << 20,
         cpu: Duration::from_millis(20),
+        request_cpu: Some(Duration::from_secs(3)),
         instances: 7,
         instance_calls: 8,
         instance_queue: 0,

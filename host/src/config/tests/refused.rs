@@ -136,6 +136,10 @@ fn units_and_ranges() {
         "site.toml:3:17: memory 'big': expected a size such as \"16MiB\" or \"64KiB\", 64KiB to 64MiB",
     );
     refused(
+        &format!("{plugin}limits.request_cpu = '2h'"),
+        "site.toml:3:22: request_cpu '2h': expected 0s to 1h",
+    );
+    refused(
         &format!("{plugin}limits.instances = 99999999999999999999999999999999999999999"),
         "site.toml:3:20: instances 99999999999999999999999999999999999999999: expected 1 to 1000",
     );

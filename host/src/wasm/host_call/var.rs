@@ -4,9 +4,10 @@ use bytes::Bytes;
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
+use super::wait::wait;
 use super::{DONE, refuse};
 use crate::exchange::{Extent, Part};
-use crate::wasm::demand::{Demand, Hatch, Supply};
+use crate::wasm::demand::{Demand, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -43,7 +44,7 @@ async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32
         return refuse(Status::BadArgument);
     };
     if let Some(idx) = guest.exchange.uncomputed(name) {
-        match Hatch::ask(&mut caller, Demand::Variable(idx)).await {
+        match wait(&mut caller, Demand::Variable(idx)).await {
             Some(Supply::Computed) => {}
             _ => return refuse(Status::NotNow),
         }

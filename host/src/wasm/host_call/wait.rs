@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use castling_abi::{HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, imports};
 use http::Method;
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{AsContextMut, Caller, Linker, Result};
 
 use super::header::decode;
 use super::{DONE, refuse};
 use crate::exchange::Part;
 use crate::http1::{is_valid_path, is_valid_query};
+use crate::wasm::cpu;
 use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Destination, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
@@ -35,6 +36,15 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     Ok(())
 }
 
+/// Has the flow do it. `None`: nobody does. The time is not the guest's, and neither are the ticks in it.
+pub(super) async fn wait(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
+    cpu::stop(caller.data_mut());
+    let supply = Hatch::ask(caller, demand).await;
+    caller.data().cpu.go_on();
+    caller.as_context_mut().set_epoch_deadline(1);
+    supply
+}
+
 async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
     let Some(of) = body_of(map) else {
@@ -42,7 +52,7 @@ async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Resul
     };
     let asked_bytes = limit as usize;
     let limit_bytes = guest.body_limit_bytes.min(asked_bytes);
-    match Hatch::ask(&mut caller, Demand::Body { of, limit_bytes }).await {
+    match wait(&mut caller, Demand::Body { of, limit_bytes }).await {
         Some(Supply::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
             caller.data_mut().bodies[of as usize] = Some(body);
@@ -91,7 +101,7 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
         }
     }
     guest.calls.clear();
-    match Hatch::ask(&mut caller, Demand::Calls(calls)).await {
+    match wait(&mut caller, Demand::Calls(calls)).await {
         Some(Supply::Calls(results)) => {
             let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
             caller.data_mut().calls = results;
@@ -190,8 +200,8 @@ async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> 
     if milliseconds > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
     }
-    let duration = Duration::from_millis(milliseconds.into());
-    match Hatch::ask(&mut caller, Demand::Delay(duration)).await {
+    let time = Duration::from_millis(milliseconds.into());
+    match wait(&mut caller, Demand::Delay(time)).await {
         Some(Supply::Delayed) => Ok(DONE),
         _ => refuse(Status::NotNow),
     }

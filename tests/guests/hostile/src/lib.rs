@@ -1,10 +1,11 @@
 //! Does what a plugin must not, where and when a request's headers ask: `x-do` says what, `x-in` in which hook
-//! (`access` when it says nothing).
+//! (`access` when it says nothing, `every` for all of them), `x-ms` for how long.
 
 mod overdo;
 mod secret;
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use castling_sdk::prelude::*;
 
@@ -54,7 +55,7 @@ impl Hostile {
 fn misbehave(request: &Request, hook: &str) -> Result<()> {
     let place = wish(request, "x-in");
     let place = if place.is_empty() { "access" } else { &place };
-    if place != hook {
+    if place != hook && place != "every" {
         return Ok(());
     }
     match wish(request, "x-do").as_str() {
@@ -65,6 +66,11 @@ fn misbehave(request: &Request, hook: &str) -> Result<()> {
             black_box(recurses_for_ever(1));
             Ok(())
         }
+        "compute" => {
+            computes(Duration::from_millis(number(request, "x-ms")));
+            Ok(())
+        }
+        "wait" => delay(Duration::from_millis(number(request, "x-ms"))),
         "fail" => Err(Error::msg(format!("{hook} was asked to fail"))),
         _ => Ok(()),
     }
@@ -79,6 +85,10 @@ fn wish(request: &Request, header: &str) -> String {
         .to_owned()
 }
 
+fn number(request: &Request, header: &str) -> u64 {
+    wish(request, header).parse().unwrap_or(0)
+}
+
 #[inline(never)]
 fn panics_on_purpose(hook: &str) -> ! {
     panic!("{hook} was asked to panic")
@@ -89,6 +99,15 @@ fn loops_for_ever() -> ! {
     let mut turns = 0_u64;
     loop {
         turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+/// Until its own clock has gone on by so much.
+#[inline(never)]
+fn computes(time: Duration) {
+    let end = clock::monotonic() + time;
+    while clock::monotonic() < end {
+        black_box((0..10_000_u32).fold(1, |sum, turn| black_box(sum ^ turn)));
     }
 }
 

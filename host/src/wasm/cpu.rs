@@ -1,0 +1,197 @@
+//! What guests use of the worker's CPU, and whose turn it is among those that use much.
+//!
+//! A call that returns before it meets the clock costs nothing here. At its first tick it is charged one tick, the share
+//! that falls to it by chance: so many short calls together are charged what they have used. From then on the worker
+//! thread's CPU clock is read when the guest is interrupted and when it goes on, and the guest computes in turns: at each
+//! turn of the event loop one guest gets one tick, after all that I/O has woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Semaphore;
+use wasmtime::{Result, UpdateDeadline, bail};
+
+use super::clock::{Clock, ShortTicks};
+use super::guest::Guest;
+
+/// Of a worker.
+pub(super) struct Turns {
+    pub(super) clock: Clock,
+    /// Has one permit, which those that compute get in the order in which they were interrupted.
+    turn: Semaphore,
+    /// The thread's CPU time, ns, when the guest that runs now began its slice. Not written for one that has met no tick.
+    slice_began_ns: AtomicU64,
+}
+
+impl Turns {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            turn: Semaphore::new(1),
+            slice_began_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits for the turn. It is over when `has_turn` is false again.
+    async fn next(self: Arc<Self>, has_turn: Arc<AtomicBool>) {
+        let turn = self.turn.acquire().await;
+        // With the turn already taken, so that there is one guest for each look at I/O. tokio wakes those that yield so
+        // after the look and behind all that it has woken; a plain wake-up would come straight back.
+        tokio::task::yield_now().await;
+        if let Ok(turn) = turn {
+            turn.forget();
+            has_turn.store(true, Ordering::Relaxed);
+        }
+        self.clock.guest_runs();
+        self.begin_slice();
+    }
+
+    fn begin_slice(&self) {
+        self.slice_began_ns
+            .store(thread_cpu_ns(), Ordering::Relaxed);
+    }
+
+    /// What the slice has taken up to now, where the next one begins.
+    fn cut_slice(&self) -> Duration {
+        let now_ns = thread_cpu_ns();
+        let began_ns = self.slice_began_ns.swap(now_ns, Ordering::Relaxed);
+        Duration::from_nanos(now_ns.saturating_sub(began_ns))
+    }
+}
+
+/// Of one instance: the call that runs, and its limits.
+pub(super) struct Cpu {
+    turns: Arc<Turns>,
+    /// Of one call.
+    hook_limit: Duration,
+    /// Of all calls of the plugin's hooks for one request; `None`: no limit.
+    request_limit: Option<Duration>,
+    /// By this call, as far as it is known.
+    used: Duration,
+    /// The call has met a tick since it last began or went on: it is measured.
+    computes: Option<ShortTicks>,
+    /// It runs on a turn, and is to give it back.
+    has_turn: Arc<AtomicBool>,
+    spent: Option<Spent>,
+}
+
+/// The limit that has ended a call.
+#[derive(Clone, Copy)]
+enum Spent {
+    Hook,
+    Request,
+}
+
+impl Cpu {
+    pub(super) fn new(
+        turns: Arc<Turns>,
+        hook_limit: Duration,
+        request_limit: Option<Duration>,
+    ) -> Self {
+        Self {
+            turns,
+            hook_limit,
+            request_limit,
+            used: Duration::ZERO,
+            computes: None,
+            has_turn: Arc::default(),
+            spent: None,
+        }
+    }
+
+    /// A call begins. The last one may have been dropped in its middle.
+    pub(super) fn begin(&mut self) {
+        self.computes = None;
+        self.used = Duration::ZERO;
+        self.spent = None;
+        self.go_on();
+    }
+
+    /// The guest runs, from its beginning or from what it has waited for.
+    pub(super) fn go_on(&self) {
+        self.turns.clock.guest_runs();
+    }
+
+    /// The limit that has ended the call, for people.
+    pub(super) fn reached(&self) -> Option<String> {
+        let (key, limit) = match self.spent? {
+            Spent::Hook => ("cpu", self.hook_limit),
+            Spent::Request => ("request_cpu", self.request_limit?),
+        };
+        Some(format!(
+            "limits.{key} of {} ms reached",
+            limit.as_secs_f64() * 1e3
+        ))
+    }
+
+    fn give_turn_back(&self) {
+        if self.has_turn.swap(false, Ordering::Relaxed) {
+            self.turns.turn.add_permits(1);
+        }
+    }
+}
+
+impl Drop for Cpu {
+    /// A panic of the host's may have ended the call on its turn.
+    fn drop(&mut self) {
+        self.give_turn_back();
+    }
+}
+
+/// The guest has met a tick.
+pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
+    let measured = guest.cpu.computes.is_some();
+    let used = if measured {
+        guest.cpu.turns.cut_slice()
+    } else {
+        guest.cpu.turns.clock.tick()
+    };
+    let in_request = charge(guest, used);
+    let cpu = &mut guest.cpu;
+    cpu.give_turn_back();
+    if cpu.used > cpu.hook_limit {
+        cpu.spent = Some(Spent::Hook);
+        bail!("limits.cpu reached");
+    }
+    if cpu.request_limit.is_some_and(|limit| in_request > limit) {
+        cpu.spent = Some(Spent::Request);
+        bail!("limits.request_cpu reached");
+    }
+    if !measured {
+        // It may be short, and have met the tick by chance.
+        cpu.computes = Some(cpu.turns.clock.shorten_ticks());
+        cpu.turns.begin_slice();
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    cpu.turns.clock.guest_rests();
+    let turn = Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn));
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
+}
+
+/// The guest has returned or trapped, or begins to wait.
+pub(super) fn stop(guest: &mut Guest) {
+    if guest.cpu.computes.take().is_some() {
+        let used = guest.cpu.turns.cut_slice();
+        charge(guest, used);
+        guest.cpu.give_turn_back();
+    }
+    guest.cpu.turns.clock.guest_rests();
+}
+
+/// Returns what the plugin has used for the request.
+fn charge(guest: &mut Guest, used: Duration) -> Duration {
+    guest.cpu.used += used;
+    match guest.hook {
+        Some(_) => guest.exchange.cpu_time.add(&guest.plugin, used),
+        // It is configured or reset, for no request.
+        None => Duration::ZERO,
+    }
+}
+
+/// Of the worker's one thread: what the machine's other processes take does not count.
+fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
