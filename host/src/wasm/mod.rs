@@ -17,6 +17,7 @@ mod step;
 
 pub use demand::{BodyRefused, Call, CallResponse, Demand, NoSupplier, Supplier, Supply};
 pub use engine::Engine;
+pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest};
 pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
 pub use step::{Next, Step};

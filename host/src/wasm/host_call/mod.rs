@@ -38,7 +38,7 @@ pub(super) fn signature(name: &str) -> Option<&'static str> {
         .map(|(_, signature)| *signature)
 }
 
-const SIGNATURES: &[(&str, &str)] = {
+pub const SIGNATURES: &[(&str, &str)] = {
     use castling_abi::imports::*;
     &[
         (LOG, "(i32, i32, i32)"),
