@@ -1,0 +1,186 @@
+//! The cases, how they are timed, and what is told of them.
+
+use std::time::Duration;
+
+use castling::rig::Rig;
+use castling_abi::Hook;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::site::Site;
+
+/// Something that is timed as a whole.
+pub(crate) struct Case {
+    name: &'static str,
+    rig: Rig,
+    work: Work,
+    /// Of it in one turn.
+    times: u64,
+    /// CPU time of one, for each turn so far.
+    turns_ns: Vec<f64>,
+}
+
+enum Work {
+    /// A hook of a warm instance.
+    Call(Hook, (u32, u32, u32)),
+    /// A request that has one hook run.
+    Request(Hook),
+}
+
+/// A line of the report.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) name: &'static str,
+    pub(crate) goal_ns: Option<f64>,
+    pub(crate) median_ns: f64,
+    pub(crate) best_ns: f64,
+}
+
+impl Case {
+    pub(crate) fn all(site: &Site) -> Result<Vec<Self>, String> {
+        let case = |name, rig, work| Self {
+            name,
+            rig,
+            work,
+            times: 1,
+            turns_ns: Vec::new(),
+        };
+        let measured = || site.guest("measured", "measured.wasm");
+        let none = (0, 0, 0);
+        let balance = (8, 0, 0);
+        Ok(vec![
+            case(EMPTY, measured()?, Work::Call(Hook::PostRead, none)),
+            case(READS, measured()?, Work::Call(Hook::Rewrite, none)),
+            case(SETS, measured()?, Work::Call(Hook::Preaccess, none)),
+            case(SMALL, measured()?, Work::Call(Hook::Access, none)),
+            case(COUNTS, measured()?, Work::Call(Hook::Log, none)),
+            case(LEAST, measured()?, Work::Call(Hook::Balance, balance)),
+            case(
+                EWMA,
+                site.shipped("ewma", "ewma.wasm")?,
+                Work::Call(Hook::Balance, balance),
+            ),
+            case(
+                TOKEN,
+                site.shipped("token-auth", "token_auth.wasm")?,
+                Work::Call(Hook::Access, none),
+            ),
+            case(
+                FRESH,
+                site.guest("measured-fresh", "measured.wasm")?,
+                Work::Request(Hook::PostRead),
+            ),
+            case(
+                FRESH_TOKEN,
+                site.shipped("token-auth-fresh", "token_auth.wasm")?,
+                Work::Request(Hook::Access),
+            ),
+        ])
+    }
+
+    /// Finds how often the work fits into a turn.
+    pub(crate) fn warm_up(&mut self, turn: Duration) -> Result<(), String> {
+        loop {
+            let took = self.timed()?;
+            if took * 2 > turn {
+                return Ok(());
+            }
+            self.times *= 2;
+        }
+    }
+
+    pub(crate) fn take_turn(&mut self) -> Result<(), String> {
+        let took = self.timed()?;
+        self.turns_ns
+            .push(took.as_nanos() as f64 / self.times as f64);
+        Ok(())
+    }
+
+    fn timed(&mut self) -> Result<Duration, String> {
+        let before = cpu_time();
+        let done = match self.work {
+            Work::Call(hook, args) => self.rig.call(hook, args, self.times).map(drop),
+            Work::Request(hook) => self.rig.requests(&[hook], self.times),
+        };
+        done.map_err(|e| format!("{}: {e}", self.name))?;
+        Ok(cpu_time().saturating_sub(before))
+    }
+}
+
+/// The report, from what the cases took in their turns.
+pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
+    let turns = |name: &str| {
+        let case = cases.iter().find(|case| case.name == name);
+        case.map_or(&[][..], |case| &case.turns_ns)
+    };
+    // Turn by turn, as both were in the same conditions.
+    let less = |name, base, parts: f64| {
+        let pairs = turns(name).iter().zip(turns(base));
+        pairs
+            .map(|(case, base)| (case - base) / parts)
+            .collect::<Vec<_>>()
+    };
+    let whole = |name| turns(name).to_vec();
+    vec![
+        measured(EMPTY, Some(150.0), whole(EMPTY)),
+        measured("header read", Some(60.0), less(READS, EMPTY, 16.0)),
+        measured("header set", Some(100.0), less(SETS, EMPTY, 16.0)),
+        measured(SMALL, Some(1000.0), whole(SMALL)),
+        measured("counter zone: add", Some(1000.0), less(COUNTS, EMPTY, 16.0)),
+        measured(LEAST, Some(400.0), whole(LEAST)),
+        measured(EWMA, Some(400.0), whole(EWMA)),
+        measured(TOKEN, None, whole(TOKEN)),
+        measured(
+            "fresh instance: more than a warm one",
+            Some(5000.0),
+            less(FRESH, EMPTY, 1.0),
+        ),
+        measured(
+            "fresh instance of token-auth: more than a warm one",
+            Some(5000.0),
+            less(FRESH_TOKEN, TOKEN, 1.0),
+        ),
+    ]
+}
+
+const EMPTY: &str = "empty hook";
+const READS: &str = "16 header reads";
+const SETS: &str = "16 header sets";
+const SMALL: &str = "hook with two header reads and two sets";
+const COUNTS: &str = "16 adds to a counter zone";
+const LEAST: &str = "balance over 8 peers: fewest requests under way";
+const EWMA: &str = "balance over 8 peers: ewma as shipped";
+const TOKEN: &str = "token-auth as shipped, in access";
+const FRESH: &str = "request with a fresh instance";
+const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
+
+fn measured(name: &'static str, goal_ns: Option<f64>, mut turns_ns: Vec<f64>) -> Measured {
+    turns_ns.sort_by(f64::total_cmp);
+    Measured {
+        name,
+        goal_ns,
+        median_ns: turns_ns
+            .get(turns_ns.len() / 2)
+            .copied()
+            .unwrap_or(f64::NAN),
+        best_ns: turns_ns.first().copied().unwrap_or(f64::NAN),
+    }
+}
+
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_the_turns_counts() {
+        let figure = measured("x", None, vec![3.0, 1.0, 100.0, 2.0, 4.0]);
+        assert_eq!((figure.median_ns, figure.best_ns), (3.0, 1.0));
+    }
+}
