@@ -77,6 +77,10 @@ impl Case {
         ])
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.name
+    }
+
     /// Finds how often the work fits into a turn.
     pub(crate) fn warm_up(&mut self, turn: Duration) -> Result<(), String> {
         loop {

@@ -50,7 +50,7 @@ pub enum HookError {
     Quarantined,
     /// The request has ended while the guest waited. The instance is gone.
     #[error("{0}")]
-    Cancelled(Error),
+    Cancelled(Box<Error>),
 }
 
 /// How long a call waits for an instance when `limits.instances` are busy.
@@ -76,6 +76,8 @@ pub struct Plugin {
     /// Instances that exist, idle ones included.
     live: Cell<usize>,
     freed: Notify,
+    /// Calls that wait for `freed`: mostly none, and then nobody need be told.
+    waiting: Cell<usize>,
     calls: Cell<u64>,
     failures: Cell<u64>,
     traps: Cell<u64>,
@@ -148,6 +150,7 @@ impl Plugin {
             idle: RefCell::default(),
             live: Cell::new(0),
             freed: Notify::new(),
+            waiting: Cell::new(0),
             calls: Cell::new(0),
             failures: Cell::new(0),
             traps: Cell::new(0),
@@ -337,6 +340,7 @@ impl Plugin {
     async fn make_or_await_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
         let wait = async {
             while self.live.get() >= self.instance_limit {
+                let _waits = Waits::begin(&self.waiting);
                 self.freed.notified().await;
                 if let Some(instance) = self.idle.borrow_mut().pop() {
                     return Some(instance);
@@ -416,7 +420,25 @@ impl Drop for Taken {
             }
             _ => self.plugin.live.set(self.plugin.live.get() - 1),
         }
-        self.plugin.freed.notify_one();
+        if self.plugin.waiting.get() > 0 {
+            self.plugin.freed.notify_one();
+        }
+    }
+}
+
+/// A call that waits, also one that gives up waiting.
+struct Waits<'a>(&'a Cell<usize>);
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a Cell<usize>) -> Self {
+        waiting.set(waiting.get() + 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
