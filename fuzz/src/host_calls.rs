@@ -44,9 +44,11 @@ fn drive(rig: &mut Rig, data: &[u8]) {
         .expect("these heads are valid");
     let supplies = input.bytes(4);
     rig.set_supplies(supplies);
-    rig.set_chunk(vec![b'c'; usize::from(supplies.len()) * 100]);
+    rig.set_chunk(b"a chunk of a body".to_vec());
+    // What the hook returns: an action, a peer, or nothing that there is.
+    let returned = i32::from(input.byte() as i8);
     rig.set_var(MEMORY_VAR, memory(&mut input));
-    let args = (0, u32::from(input.byte()), 0);
+    let args = (0, returned as u32, 0);
     // A trap or a refusal is what a bad call gets.
     let _ = rig.call(hook, args, 1);
     rig.check_exchange();
