@@ -6,12 +6,12 @@ use castling::rig::Rig;
 use castling_abi::Hook;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::bare::Bare;
 use crate::site::Site;
 
 /// Something that is timed as a whole.
 pub(crate) struct Case {
     name: &'static str,
-    rig: Rig,
     work: Work,
     /// Of it in one turn.
     times: u64,
@@ -20,11 +20,15 @@ pub(crate) struct Case {
 }
 
 enum Work {
+    Bare(Bare),
     /// A hook of a warm instance.
-    Call(Hook, (u32, u32, u32)),
+    Call(Rig, Hook, (u32, u32, u32)),
     /// A request that has one hook run.
-    Request(Hook),
+    Request(Rig, Hook),
 }
+
+/// Loads what a case needs.
+type Prepare<'a> = dyn Fn() -> Result<Work, String> + 'a;
 
 /// A line of the report.
 #[derive(Debug)]
@@ -36,49 +40,47 @@ pub(crate) struct Measured {
 }
 
 impl Case {
-    pub(crate) fn all(site: &Site) -> Result<Vec<Self>, String> {
-        let case = |name, rig, work| Self {
-            name,
-            rig,
-            work,
-            times: 1,
-            turns_ns: Vec::new(),
-        };
-        let measured = || site.guest("measured", "measured.wasm");
+    /// Those whose name contains `filter`.
+    pub(crate) fn all(site: &Site, filter: &str) -> Result<Vec<Self>, String> {
         let none = (0, 0, 0);
         let balance = (8, 0, 0);
-        Ok(vec![
-            case(EMPTY, measured()?, Work::Call(Hook::PostRead, none)),
-            case(READS, measured()?, Work::Call(Hook::Rewrite, none)),
-            case(SETS, measured()?, Work::Call(Hook::Preaccess, none)),
-            case(SMALL, measured()?, Work::Call(Hook::Access, none)),
-            case(COUNTS, measured()?, Work::Call(Hook::Log, none)),
-            case(LEAST, measured()?, Work::Call(Hook::Balance, balance)),
-            case(
-                EWMA,
-                site.shipped("ewma", "ewma.wasm")?,
-                Work::Call(Hook::Balance, balance),
-            ),
-            case(
-                TOKEN,
-                site.shipped("token-auth", "token_auth.wasm")?,
-                Work::Call(Hook::Access, none),
-            ),
-            case(
-                FRESH,
-                site.guest("measured-fresh", "measured.wasm")?,
-                Work::Request(Hook::PostRead),
-            ),
-            case(
-                FRESH_TOKEN,
-                site.shipped("token-auth-fresh", "token_auth.wasm")?,
-                Work::Request(Hook::Access),
-            ),
-        ])
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.name
+        let measured = |hook, args| Ok(Work::Call(site.guest("measured", MEASURED)?, hook, args));
+        let names: [(&'static str, &Prepare<'_>); _] = [
+            (BARE, &|| Ok(Work::Bare(Bare::new()?))),
+            (EMPTY, &|| measured(Hook::PostRead, none)),
+            (READS, &|| measured(Hook::Rewrite, none)),
+            (SETS, &|| measured(Hook::Preaccess, none)),
+            (SMALL, &|| measured(Hook::Access, none)),
+            (COUNTS, &|| measured(Hook::Log, none)),
+            (LEAST, &|| measured(Hook::Balance, balance)),
+            (EWMA, &|| {
+                let ewma = site.shipped("ewma", "ewma.wasm")?;
+                Ok(Work::Call(ewma, Hook::Balance, balance))
+            }),
+            (TOKEN, &|| {
+                let token_auth = site.shipped("token-auth", TOKEN_AUTH)?;
+                Ok(Work::Call(token_auth, Hook::Access, none))
+            }),
+            (FRESH, &|| {
+                let fresh = site.guest("measured-fresh", MEASURED)?;
+                Ok(Work::Request(fresh, Hook::PostRead))
+            }),
+            (FRESH_TOKEN, &|| {
+                let fresh = site.shipped("token-auth-fresh", TOKEN_AUTH)?;
+                Ok(Work::Request(fresh, Hook::Access))
+            }),
+        ];
+        let wanted = names.into_iter().filter(|(name, _)| name.contains(filter));
+        wanted
+            .map(|(name, work)| {
+                Ok(Self {
+                    name,
+                    work: work()?,
+                    times: 1,
+                    turns_ns: Vec::new(),
+                })
+            })
+            .collect()
     }
 
     /// Finds how often the work fits into a turn.
@@ -101,9 +103,10 @@ impl Case {
 
     fn timed(&mut self) -> Result<Duration, String> {
         let before = cpu_time();
-        let done = match self.work {
-            Work::Call(hook, args) => self.rig.call(hook, args, self.times).map(drop),
-            Work::Request(hook) => self.rig.requests(&[hook], self.times),
+        let done = match &mut self.work {
+            Work::Bare(bare) => bare.call(self.times),
+            Work::Call(rig, hook, args) => rig.call(*hook, *args, self.times).map(drop),
+            Work::Request(rig, hook) => rig.requests(&[*hook], self.times),
         };
         done.map_err(|e| format!("{}: {e}", self.name))?;
         Ok(cpu_time().saturating_sub(before))
@@ -125,6 +128,7 @@ pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
     };
     let whole = |name| turns(name).to_vec();
     vec![
+        measured(BARE, None, whole(BARE)),
         measured(EMPTY, Some(150.0), whole(EMPTY)),
         measured("header read", Some(60.0), less(READS, EMPTY, 16.0)),
         measured("header set", Some(100.0), less(SETS, EMPTY, 16.0)),
@@ -146,6 +150,7 @@ pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
     ]
 }
 
+const BARE: &str = "wasmtime alone: a function that does nothing";
 const EMPTY: &str = "empty hook";
 const READS: &str = "16 header reads";
 const SETS: &str = "16 header sets";
@@ -156,6 +161,9 @@ const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const TOKEN: &str = "token-auth as shipped, in access";
 const FRESH: &str = "request with a fresh instance";
 const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
+
+const MEASURED: &str = "measured.wasm";
+const TOKEN_AUTH: &str = "token_auth.wasm";
 
 fn measured(name: &'static str, goal_ns: Option<f64>, mut turns_ns: Vec<f64>) -> Measured {
     turns_ns.sort_by(f64::total_cmp);

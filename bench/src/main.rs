@@ -4,6 +4,7 @@
 //! that drifts or is shared is the same to all. What a hook does sixteen times is told for once, without the
 //! empty hook around it. docs/COSTS.md has the goals' reasons and what was measured.
 
+mod bare;
 mod case;
 mod site;
 
@@ -47,10 +48,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let site = Site::new(&arguments.guests, &arguments.plugins)?;
-    let mut cases = Case::all(&site)?;
-    if let Some(filter) = &arguments.filter {
-        cases.retain(|case| case.name().contains(filter.as_str()));
-    }
+    let mut cases = Case::all(&site, arguments.filter.as_deref().unwrap_or_default())?;
     for case in &mut cases {
         case.warm_up(Duration::from_millis(arguments.turn))?;
     }
