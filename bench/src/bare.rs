@@ -57,3 +57,15 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0\
     \x03\x02\x01\0\
     \x07\x05\x01\x01f\0\0\
     \x0a\x06\x01\x04\0\x41\0\x0b";
+
+/// A plugin whose `configure` and `access` do nothing, without the SDK: exports `memory` of one page, `castling_configure`,
+/// `castling_hook_access`, `castling_state_reset`, and has a manifest.
+pub(crate) const PLUGIN: &[u8] = b"\0asm\x01\0\0\0\
+    \x01\x0f\x03`\0\x01\x7f`\0\0`\x03\x7f\x7f\x7f\x01\x7f\
+    \x03\x05\x04\0\x02\x01\x01\
+    \x05\x03\x01\0\x01\
+    \x07M\x04\x06memory\x02\0\x12castling_configure\0\0\x14castling_hook_access\0\x01\x14castling_state_\
+    reset\0\x02\
+    \x0a\x11\x04\x04\0A\0\x0b\x04\0A\0\x0b\x02\0\x0b\x02\0\x0b\
+    \0Y\x11castling.manifest{\"abi\":1,\"name\":\"x\",\"version\":\"1.0.0\",\"sdk\":\"0.1.0\",\"hooks\
+    \":[\"access\"]}";

@@ -6,7 +6,7 @@ use castling::rig::Rig;
 use castling_abi::Hook;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::bare::Bare;
+use crate::bare::{self, Bare};
 use crate::site::Site;
 
 /// Something that is timed as a whole.
@@ -60,6 +60,14 @@ impl Case {
             (TOKEN, &|| {
                 let token_auth = site.shipped("token-auth", TOKEN_AUTH)?;
                 Ok(Work::Call(token_auth, Hook::Access, none))
+            }),
+            (WARM_BARE, &|| {
+                let warm = site.load_bytes("bare", bare::PLUGIN)?;
+                Ok(Work::Call(warm, Hook::Access, none))
+            }),
+            (FRESH_BARE, &|| {
+                let fresh = site.load_bytes("bare-fresh", bare::PLUGIN)?;
+                Ok(Work::Request(fresh, Hook::Access))
             }),
             (FRESH, &|| {
                 let fresh = site.guest("measured-fresh", MEASURED)?;
@@ -129,6 +137,7 @@ pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
     let whole = |name| turns(name).to_vec();
     vec![
         measured(BARE, None, whole(BARE)),
+        measured(WARM_BARE, None, whole(WARM_BARE)),
         measured(EMPTY, Some(150.0), whole(EMPTY)),
         measured("header read", Some(60.0), less(READS, EMPTY, 16.0)),
         measured("header set", Some(100.0), less(SETS, EMPTY, 16.0)),
@@ -137,6 +146,11 @@ pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
         measured(LEAST, Some(400.0), whole(LEAST)),
         measured(EWMA, Some(400.0), whole(EWMA)),
         measured(TOKEN, None, whole(TOKEN)),
+        measured(
+            "fresh instance without configure and SDK: more than warm",
+            None,
+            less(FRESH_BARE, WARM_BARE, 1.0),
+        ),
         measured(
             "fresh instance: more than a warm one",
             Some(5000.0),
@@ -159,6 +173,8 @@ const COUNTS: &str = "16 adds to a counter zone";
 const LEAST: &str = "balance over 8 peers: fewest requests under way";
 const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const TOKEN: &str = "token-auth as shipped, in access";
+const WARM_BARE: &str = "empty hook without SDK";
+const FRESH_BARE: &str = "request with a fresh instance without SDK";
 const FRESH: &str = "request with a fresh instance";
 const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
 

@@ -41,8 +41,12 @@ impl Site {
     fn load(&self, plugin: &str, module: &Path) -> Result<Rig, String> {
         let about = |error: String| format!("{}: {error}", module.display());
         let wasm = fs::read(module).map_err(|e| about(e.to_string()))?;
+        self.load_bytes(plugin, &wasm).map_err(about)
+    }
+
+    pub(crate) fn load_bytes(&self, plugin: &str, wasm: &[u8]) -> Result<Rig, String> {
         let config = self.folder.path().join("castling.toml");
-        let mut rig = Rig::load(&self.bench, &config, plugin, &wasm).map_err(about)?;
+        let mut rig = Rig::load(&self.bench, &config, plugin, wasm)?;
         rig.begin(REQUEST, PEERS)?;
         Ok(rig)
     }
@@ -57,6 +61,13 @@ grants = { zones = ["counts"] }
 wasm = "x.wasm"
 isolation = "request"
 grants = { zones = ["counts"] }
+
+[plugins.bare]
+wasm = "x.wasm"
+
+[plugins.bare-fresh]
+wasm = "x.wasm"
+isolation = "request"
 
 [plugins.token-auth]
 wasm = "x.wasm"
