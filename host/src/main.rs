@@ -1,35 +1,5 @@
-//! Castling: a reverse proxy whose behaviour is written as sandboxed WebAssembly plugins.
-#![allow(
-    unreachable_pub,
-    reason = "in a binary nothing is reachable from outside; `pub` says what a module offers its neighbours"
-)]
-
-mod alarm;
-mod balancer;
-mod cli;
-mod config;
-mod connection;
-mod course;
-mod error;
-mod exchange;
-mod filter;
-mod flow;
-mod gateway;
-mod http1;
-mod listener;
-mod log;
-mod metrics;
-mod phase;
-mod process;
-mod socket;
-mod subrequest;
-mod supply;
-mod timer;
-mod upstream;
-mod wasm;
-mod worker;
-mod zone;
+//! The gateway's binary.
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    castling::main()
 }

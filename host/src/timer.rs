@@ -29,6 +29,8 @@ pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<Worker>) {
 }
 
 async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Worker) {
+    // Each run has its `limits.request_cpu` for itself.
+    exchange.cpu_time.clear();
     let mut pinned = PinnedInstances::default();
     let mut supplier = Background::new(worker);
     // What goes wrong is counted and logged there.

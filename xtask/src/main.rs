@@ -1,9 +1,11 @@
-//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`.
+//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `bench`, `fuzz`.
 
+mod bench;
 mod build;
 mod command;
 mod count;
 mod demo;
+mod fuzz;
 mod guest_toolchain;
 mod library_source;
 mod test;
@@ -60,9 +62,28 @@ enum Task {
         #[arg(long)]
         skip_lints: bool,
     },
+    /// Measure what a plugin's hooks and instances cost, part by part (docs/COSTS.md)
+    Bench {
+        /// For the benchmark: a part of a case's name, --rounds, --turn
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Fuzz the plugin boundary for a bounded time (docs/FUZZING.md)
+    ///
+    /// Installs cargo-fuzz where it is missing. The exit code is 0 when nothing was found.
+    Fuzz {
+        /// host_calls or modules; both when left out
+        target: Option<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::rustc() {
+        return code;
+    }
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -84,6 +105,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test { filter, skip_lints } => {
             return test::run(&workspace, filter.as_deref(), skip_lints);
         }
+        Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
+        Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds)?,
     }
     Ok(ExitCode::SUCCESS)
 }

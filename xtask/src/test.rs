@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::bench;
 use crate::build;
 use crate::command::{self, say};
 use crate::count::Count;
@@ -34,6 +35,7 @@ pub(crate) fn run(
     report.tests("unit tests", &mut unit_tests(workspace, filter));
     report.tests("doc tests", &mut doc_tests(workspace, filter));
     if built {
+        report.check("benchmark runs", || bench::smoke(workspace));
         report.tests(
             "end to end",
             &mut end_to_end(workspace, filter, &this_program),

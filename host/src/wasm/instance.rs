@@ -27,6 +27,8 @@ pub(super) struct Instance {
     store: Store<Guest>,
     hooks: HookTable,
     state_reset: Option<TypedFunc<(), ()>>,
+    /// The guest's; beside the store, so that it can be watched while the store runs.
+    hatch: Hatch,
     /// A call has begun and not returned. It stays so when the call's future is dropped.
     suspended: bool,
     /// Calls of its hooks so far.
@@ -75,6 +77,7 @@ impl Instance {
                 .await
                 .map_err(|error| not_instantiated(&mut store, &error))?;
         let mut instance = Box::new(Self {
+            hatch: store.data().hatch.clone(),
             store,
             hooks,
             state_reset,
@@ -126,14 +129,17 @@ impl Instance {
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        let Some(function) = self.hooks[hook as usize].clone() else {
+        self.begin_call(Some(hook));
+        // Borrowed, not cloned: a clone of either is a handful of atomic operations, a tenth of an empty call.
+        let Some(function) = &self.hooks[hook as usize] else {
+            cpu::stop(self.store.data_mut());
+            self.suspended = false;
             return Ok(Action::Continue as i32);
         };
-        self.begin_call(Some(hook));
-        let hatch = self.store.data().hatch.clone();
-        let mut lent = Lent::new(self, exchange);
+        let hatch = &self.hatch;
+        let mut lent = Lent::new(&mut self.store, exchange);
         let result = {
-            let mut call = pin!(function.call_async(&mut lent.instance.store, args));
+            let mut call = pin!(function.call_async(&mut *lent.store, args));
             loop {
                 let asked = poll_fn(|cx| match call.as_mut().poll(cx) {
                     Poll::Ready(result) => Poll::Ready(Err(result)),
@@ -153,7 +159,7 @@ impl Instance {
                         lent.is_home = true;
                         // Boxed: its state would be part of every connection's, and few hooks wait.
                         let supply = Box::pin(supplier.supply(demand, lent.exchange, pinned)).await;
-                        let supply = supply.map_err(HookError::Cancelled)?;
+                        let supply = supply.map_err(|e| HookError::Cancelled(Box::new(e)))?;
                         lent.is_home = false;
                         let exchange = mem::replace(lent.exchange, stand_in);
                         // The guest takes it at once: its call is polled next, and nothing is awaited in between.
@@ -163,9 +169,9 @@ impl Instance {
             }
         };
         // What it has used is the exchange's, too.
-        let result = lent.instance.end_call(result);
+        cpu::stop(lent.store.data_mut());
         drop(lent);
-        result
+        self.end_call(result)
     }
 
     /// Forgets the state of the request that the instance was kept for.
@@ -309,17 +315,17 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
 
 /// An exchange in the hands of a guest. Two pointers change places, and change back when this goes.
 struct Lent<'a> {
-    instance: &'a mut Instance,
+    store: &'a mut Store<Guest>,
     exchange: &'a mut Box<Exchange>,
     /// It is back for a while, because the guest waits.
     is_home: bool,
 }
 
 impl<'a> Lent<'a> {
-    fn new(instance: &'a mut Instance, exchange: &'a mut Box<Exchange>) -> Self {
-        mem::swap(&mut instance.store.data_mut().exchange, exchange);
+    fn new(store: &'a mut Store<Guest>, exchange: &'a mut Box<Exchange>) -> Self {
+        mem::swap(&mut store.data_mut().exchange, exchange);
         Self {
-            instance,
+            store,
             exchange,
             is_home: false,
         }
@@ -331,7 +337,7 @@ impl Drop for Lent<'_> {
         if self.is_home {
             return;
         }
-        mem::swap(&mut self.instance.store.data_mut().exchange, self.exchange);
+        mem::swap(&mut self.store.data_mut().exchange, self.exchange);
     }
 }
 

@@ -24,6 +24,7 @@ pub use demand::{
     BodyRefused, Call, CallResponse, Demand, Destination, NoSupplier, Supplier, Supply,
 };
 pub use engine::Engine;
+pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
 pub use step::{Next, Step};

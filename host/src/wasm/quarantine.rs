@@ -54,6 +54,12 @@ impl Quarantine {
         }
     }
 
+    /// Every call may go on.
+    #[inline]
+    pub(super) fn is_in_service(&self) -> bool {
+        matches!(self.state.get(), State::In { .. })
+    }
+
     /// Whether a call may go on. After the time out it may once, as the trial.
     #[inline]
     pub(super) fn admits(&self) -> bool {

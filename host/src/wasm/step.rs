@@ -73,7 +73,7 @@ impl Step {
                 error!(plugin = %plugin.name, hook = hook.name(), "asked to {}, which this hook cannot", action.name());
                 PluginFault::Failed
             }
-            Err(HookError::Cancelled(error)) => return Err(error),
+            Err(HookError::Cancelled(error)) => return Err(*error),
             Err(HookError::Exhausted(_) | HookError::Quarantined) => PluginFault::Exhausted,
             Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
         };

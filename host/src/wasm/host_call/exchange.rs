@@ -10,7 +10,7 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::{is_valid_host, is_valid_path, is_valid_query};
+use crate::http1::{RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -103,8 +103,9 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
     match property {
         Property::Method => {
             let method = Method::from_bytes(value).ok()?;
-            // A tunnel is not something that a request can turn into.
-            if method == Method::CONNECT {
+            // A tunnel is not something that a request can turn into; and no other method is asked of `*` (RFC 9112
+            // §3.2.4).
+            if method == Method::CONNECT || (is_asterisk(request) && method != Method::OPTIONS) {
                 return None;
             }
             request.method = method;
@@ -113,6 +114,7 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
             request.path = text(value, |path| path.starts_with('/') && is_valid_path(path))?
         }
         Property::Query if value.is_empty() => request.query = None,
+        Property::Query if is_asterisk(request) => return None,
         Property::Query => request.query = Some(text(value, is_valid_query)?),
         Property::Host => {
             let host = HeaderValue::from_bytes(value)
@@ -135,6 +137,11 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
         | Property::ServerPort => return None,
     }
     Some(())
+}
+
+/// The request is about the whole server.
+fn is_asterisk(request: &RequestHead) -> bool {
+    &*request.path == "*"
 }
 
 fn text(value: &[u8], is_valid: impl Fn(&str) -> bool) -> Option<ByteString> {
@@ -194,6 +201,17 @@ mod tests {
         assert_eq!(exchange.request.query.as_deref(), Some("a=1?&b"));
         assert_eq!(set(&mut exchange, Property::Query, b""), Some(()));
         assert_eq!(exchange.request.query, None);
+    }
+
+    #[test]
+    fn an_asterisk_is_for_options_alone() {
+        let mut exchange = exchange();
+        exchange.request.method = Method::OPTIONS;
+        exchange.request.path = ByteString::from_static("*");
+        assert_eq!(set(&mut exchange, Property::Method, b"GET"), None);
+        assert_eq!(set(&mut exchange, Property::Query, b"a=b"), None);
+        assert_eq!(set(&mut exchange, Property::Path, b"/"), Some(()));
+        assert_eq!(set(&mut exchange, Property::Method, b"GET"), Some(()));
     }
 
     #[test]

@@ -210,7 +210,9 @@ fn header_remove(
 fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name).ok()?;
     let value = HeaderValue::from_bytes(value).ok()?;
-    (!is_framing(&name)).then_some((name, value))
+    // RFC 9112 §3.2: what is no host there is answered 400.
+    let is_valid = name != header::HOST || crate::http1::is_valid_host(value.as_bytes());
+    (is_valid && !is_framing(&name)).then_some((name, value))
 }
 
 fn is_framing(name: &HeaderName) -> bool {
@@ -262,6 +264,13 @@ mod tests {
         assert!(checked(b"Transfer-Encoding", b"chunked").is_none());
         assert!(checked(b"connection", b"close").is_none());
         assert!(checked(b"x-ok", b"value").is_some());
+    }
+
+    #[test]
+    fn a_host_is_one() {
+        assert!(checked(b"Host", b"a b").is_none());
+        assert!(checked(b"host", b"u@h").is_none());
+        assert!(checked(b"host", b"[::1]:80").is_some());
     }
 
     #[test]

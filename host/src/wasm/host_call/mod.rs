@@ -42,7 +42,7 @@ pub(super) fn signature(name: &str) -> Option<&'static str> {
         .map(|(_, signature)| *signature)
 }
 
-const SIGNATURES: &[(&str, &str)] = {
+pub const SIGNATURES: &[(&str, &str)] = {
     use castling_abi::imports::*;
     &[
         (LOG, "(i32, i32, i32)"),
@@ -64,11 +64,9 @@ const SIGNATURES: &[(&str, &str)] = {
         (STATUS_SET, "(i32) -> i32"),
         (VAR_GET, "(i32, i32, i32, i32) -> i32"),
         (VAR_SET, "(i32, i32, i32, i32) -> i32"),
-        (VAR_COMPUTE, "(i32, i32) -> i32"),
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),
-        (CHUNK_END, "() -> i32"),
         (BODY_READ, "(i32, i32) -> i32"),
         (BODY_GET, "(i32, i32, i32) -> i32"),
         (CALLS_SEND, "(i32, i32) -> i32"),
@@ -97,6 +95,8 @@ const SIGNATURES: &[(&str, &str)] = {
         (METRIC_ADD, "(i32, f64) -> i32"),
         (METRIC_SET, "(i32, f64) -> i32"),
         (METRIC_OBSERVE, "(i32, f64) -> i32"),
+        (VAR_COMPUTE, "(i32, i32) -> i32"),
+        (CHUNK_END, "() -> i32"),
     ]
 };
 

@@ -1,0 +1,5 @@
+//! What the fuzz targets run: a function a target, from bytes to a panic or nothing.
+
+pub mod host_calls;
+pub mod modules;
+mod site;

@@ -1,0 +1,63 @@
+//! A config with one plugin that is granted something of everything.
+
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+
+use castling::rig::{Bench, Rig};
+
+/// A folder with the config. One that cannot be made is a broken target, not a finding.
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+    bench: Rc<Bench>,
+}
+
+/// The name of the plugin, of the zone and of the upstream that it is granted.
+pub(crate) const NAME: &str = "x";
+
+impl Site {
+    pub(crate) fn new(plugin: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("its files can be written");
+        };
+        // What the rig loads comes from elsewhere, but a config names files that are there.
+        write("x.wasm", "");
+        write("castling.toml", &CONFIG.replace("PLUGIN", plugin));
+        Self {
+            folder,
+            bench: Bench::new().expect("the engine starts"),
+        }
+    }
+
+    pub(crate) fn load(&self, wasm: &[u8]) -> Result<Rig, String> {
+        Rig::load(&self.bench, &self.config(), NAME, wasm)
+    }
+
+    fn config(&self) -> std::path::PathBuf {
+        Path::join(self.folder.path(), "castling.toml")
+    }
+}
+
+// A plugin that traps must stay in service, or the next input would find it out.
+const CONFIG: &str = r#"
+[plugins.x]
+wasm = "x.wasm"
+config = { text = "some", number = 7 }
+grants = { upstreams = ["x"], zones = ["x"] }
+quarantine = { traps = 0 }
+PLUGIN
+
+[zones.x]
+kind = "counter"
+size = "64KiB"
+
+[upstreams.x]
+peers = ["192.0.2.1:80"]
+
+[listeners.web]
+bind = "127.0.0.1:8080"
+
+[[routes]]
+upstream = "x"
+"#;

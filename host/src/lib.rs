@@ -1,0 +1,43 @@
+//! Castling: a reverse proxy whose behaviour is written as sandboxed WebAssembly plugins.
+//!
+//! The gateway is the binary of this name, which calls [`main`]. It is a library only so that benchmarks and fuzz
+//! targets reach its insides, through `rig`; nothing here is an interface for others.
+#![allow(
+    unreachable_pub,
+    reason = "next to nothing is reachable from outside; `pub` says what a module offers its neighbours"
+)]
+
+mod alarm;
+mod balancer;
+mod cli;
+mod config;
+mod connection;
+mod course;
+mod error;
+mod exchange;
+mod filter;
+mod flow;
+mod gateway;
+mod http1;
+mod listener;
+mod log;
+mod metrics;
+mod phase;
+mod process;
+#[doc(hidden)]
+pub mod rig;
+mod socket;
+mod subrequest;
+mod supply;
+mod timer;
+mod upstream;
+mod wasm;
+mod worker;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "kv zones have no host calls yet, and nothing shows the counters' figures"
+)]
+mod zone;
+
+pub use cli::main;

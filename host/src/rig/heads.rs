@@ -1,0 +1,81 @@
+//! Whether what a plugin has left in an exchange says on the wire what it says in memory.
+
+use bytes::BytesMut;
+use http::{Method, StatusCode, Version, header};
+
+use crate::exchange::Exchange;
+use crate::http1::{
+    self, BodyLength, HeadLimits, HeadProgress, Headers, MAX_HEADERS, ReplyTo, RequestHead,
+};
+
+pub(super) fn check(exchange: &Exchange) {
+    check_request(&exchange.request);
+    let reply = &exchange.reply;
+    check_response(reply.status, &reply.headers);
+    if let Some(answer) = &exchange.answer {
+        check_response(answer.status, &answer.headers);
+    }
+}
+
+fn check_request(head: &RequestHead) {
+    let mut out = Vec::new();
+    let host = head.headers.get(&header::HOST);
+    http1::write_request_head(
+        &mut out,
+        &head.method,
+        &head.path,
+        head.query.as_deref(),
+        host.map_or(b"peer", |host| host.as_bytes()),
+        &head.headers,
+        BodyLength::Empty,
+    );
+    if head.headers.iter().count() > READABLE_HEADERS {
+        return;
+    }
+    let mut buf = BytesMut::from(&out[..]);
+    let read = http1::parse_request(&mut buf, &mut HeadProgress::default(), &LIMITS)
+        .unwrap_or_else(|e| panic!("a plugin has left a request that nobody takes: {e}"))
+        .expect("the encoder writes whole heads");
+    assert!(buf.is_empty(), "a plugin has smuggled bytes behind a head");
+    assert!(
+        matches!(read.body, BodyLength::Empty | BodyLength::Sized(0)),
+        "a plugin has changed framing: {:?}",
+        read.body
+    );
+    assert_eq!(read.head.method, head.method);
+    assert_eq!(read.head.path, head.path);
+    assert_eq!(read.head.query, head.query);
+}
+
+fn check_response(status: StatusCode, headers: &Headers) {
+    let mut out = Vec::new();
+    let to = ReplyTo {
+        method: &Method::GET,
+        version: Version::HTTP_11,
+        keep_alive: true,
+        date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+    };
+    http1::write_response_head(&mut out, status, headers, BodyLength::Sized(5), &to);
+    if headers.iter().count() > READABLE_HEADERS {
+        return;
+    }
+    let mut buf = BytesMut::from(&out[..]);
+    let read = http1::parse_response(
+        &mut buf,
+        &mut HeadProgress::default(),
+        &LIMITS,
+        &Method::GET,
+    )
+    .unwrap_or_else(|e| panic!("a plugin has left a response that nobody takes: {e}"))
+    .expect("the encoder writes whole heads");
+    assert!(buf.is_empty(), "a plugin has smuggled bytes behind a head");
+    assert_eq!(read.head.status, status);
+}
+
+/// Plugins may leave more fields than our own parser takes; the encoder adds a few.
+const READABLE_HEADERS: usize = MAX_HEADERS - 8;
+
+/// More than plugins may leave.
+const LIMITS: HeadLimits = HeadLimits {
+    max_head_bytes: 64 << 20,
+};

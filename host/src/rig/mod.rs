@@ -1,0 +1,236 @@
+//! One plugin without a gateway around it: what benchmarks measure and fuzz targets drive. It is loaded, lent exchanges and
+//! called as a worker does it; only what it waits for is invented.
+
+mod heads;
+mod supplies;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use castling_abi::{Action, Hook, PeerRecord};
+use tokio::runtime::Runtime;
+
+use crate::config;
+use crate::exchange::{Balancing, Exchange, Stage};
+use crate::http1::{self, HeadLimits, HeadProgress};
+use crate::metrics::Recorder;
+use crate::process;
+use crate::wasm::compile::compile;
+use crate::wasm::{Engine, HookError, Judge, Module, PinnedInstances, Plugin};
+use supplies::Supplies;
+
+pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
+pub use crate::wasm::compile::inspect;
+
+/// A worker's runtime and engine, one plugin in it, and one exchange.
+pub struct Rig {
+    plugin: Rc<Plugin>,
+    pinned: PinnedInstances,
+    judge: Judge,
+    exchange: Box<Exchange>,
+    supplies: Supplies,
+    bench: Rc<Bench>,
+}
+
+/// What plugins share: reserving a worker's address space for instances takes longer than loading one.
+pub struct Bench {
+    runtime: Runtime,
+    engine: Rc<Engine>,
+}
+
+impl Bench {
+    pub fn new() -> Result<Rc<Self>, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())?;
+        let engine = Engine::for_worker(512 << 10).map_err(|e| format!("{e:#}"))?;
+        Ok(Rc::new(Self {
+            runtime,
+            engine: Rc::new(engine),
+        }))
+    }
+}
+
+impl Rig {
+    /// Compiles the module, and loads it as the plugin of this name in this config, with its zones. What the config
+    /// says of the module's file does not matter, but it must be there.
+    pub fn load(
+        bench: &Rc<Bench>,
+        config: &Path,
+        plugin: &str,
+        wasm: &[u8],
+    ) -> Result<Self, String> {
+        let config = config::load(config).map_err(|e| e.to_string())?;
+        let zones = process::private_zones(&config).map_err(|errors| errors.join("\n"))?;
+        let metrics = Recorder::alone(config.metrics.max_series).map_err(|e| e.to_string())?;
+        let module = compiled(plugin, wasm)?;
+        let settings = config
+            .plugins
+            .get(plugin)
+            .ok_or("the config has no such plugin")?;
+        let loaded = Plugin::load(&bench.engine, module, settings, &zones, metrics);
+        let plugin = bench
+            .runtime
+            .block_on(loaded)
+            .map_err(|e: HookError| e.to_string())?;
+        Ok(Self {
+            plugin,
+            pinned: PinnedInstances::default(),
+            judge: Judge::default(),
+            exchange: Exchange::idle(),
+            supplies: Supplies::default(),
+            bench: Rc::clone(bench),
+        })
+    }
+
+    /// Begins an exchange with this request (its head, as on the wire), a response without headers and these peers. A
+    /// head that is not valid is an error.
+    pub fn begin(&mut self, head: &[u8], peers: usize) -> Result<(), String> {
+        let limits = HeadLimits {
+            max_head_bytes: 1 << 20,
+        };
+        let mut buf = BytesMut::from(head);
+        let parsed = http1::parse_request(&mut buf, &mut HeadProgress::default(), &limits)
+            .map_err(|e| e.to_string())?
+            .ok_or("the head is not complete")?;
+        let client = ([192, 0, 2, 1], 50000).into();
+        let server = ([192, 0, 2, 254], 80).into();
+        self.exchange
+            .begin(parsed.head, client, server, &Arc::from("web"));
+        let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));
+        self.exchange.balancing = Balancing {
+            peers: vec![
+                PeerRecord {
+                    weight: 1,
+                    active: 0,
+                    flags: 0,
+                    reserved: 0,
+                };
+                peers
+            ],
+            addresses: (0..peers).map(address).collect(),
+        };
+        Ok(())
+    }
+
+    /// Sets a variable, of any length.
+    pub fn set_var(&mut self, name: &str, value: Vec<u8>) {
+        self.exchange.vars.set(name, Bytes::from(value));
+    }
+
+    /// The chunk of a body that `request_body` and `response_body` see.
+    pub fn set_chunk(&mut self, chunk: Vec<u8>) {
+        self.exchange.chunk = Bytes::from(chunk);
+    }
+
+    /// What a plugin gets of what it waits for: a byte decides each, in this order; then it may not wait.
+    pub fn set_supplies(&mut self, script: &[u8]) {
+        self.supplies = Supplies::new(script);
+    }
+
+    pub fn implements(&self, hook: Hook) -> bool {
+        self.plugin.implements(hook)
+    }
+
+    /// Calls the hook so many times, in the stage that it belongs to, and says what it returned last. An instance that is
+    /// kept for a request ends with each call.
+    pub fn call(&mut self, hook: Hook, args: (u32, u32, u32), times: u64) -> Result<i32, String> {
+        self.exchange.stage = stage(hook);
+        let bench = Rc::clone(&self.bench);
+        bench.runtime.block_on(async {
+            let mut last = 0;
+            for _ in 0..times {
+                last = match hook {
+                    Hook::Balance | Hook::PeerDone => self
+                        .plugin
+                        .judge(&mut self.judge, hook, &mut self.exchange, args)
+                        .await
+                        .map_err(|e| e.to_string())?,
+                    _ => self.call_once(hook, args).await? as i32,
+                };
+            }
+            Ok(last)
+        })
+    }
+
+    /// One request's life as far as this plugin sees it, so many times: `hooks` one after the other on what the plugin's
+    /// `isolation` says, then the end of the request.
+    pub fn requests(&mut self, hooks: &[Hook], times: u64) -> Result<(), String> {
+        let bench = Rc::clone(&self.bench);
+        bench.runtime.block_on(async {
+            for _ in 0..times {
+                for &hook in hooks {
+                    self.exchange.stage = stage(hook);
+                    self.plugin
+                        .call(
+                            hook,
+                            &mut self.exchange,
+                            &mut self.pinned,
+                            &mut self.supplies,
+                            (0, 0, 0),
+                        )
+                        .await
+                        .map_err(|e| e.to_string())?;
+                }
+                self.pinned.release().await;
+            }
+            Ok(())
+        })
+    }
+
+    /// Panics when what plugins have left in the exchange could not go out, or would be read differently from how it
+    /// was meant.
+    pub fn check_exchange(&self) {
+        heads::check(&self.exchange);
+    }
+
+    async fn call_once(&mut self, hook: Hook, args: (u32, u32, u32)) -> Result<Action, String> {
+        let result = self
+            .plugin
+            .call(
+                hook,
+                &mut self.exchange,
+                &mut self.pinned,
+                &mut self.supplies,
+                args,
+            )
+            .await;
+        self.pinned.release().await;
+        result.map_err(|e| e.to_string())
+    }
+}
+
+/// The stage that the flow is at when it runs this hook.
+fn stage(hook: Hook) -> Stage {
+    match hook {
+        Hook::PostRead | Hook::Rewrite | Hook::Preaccess | Hook::Access | Hook::Content => {
+            Stage::Request
+        }
+        Hook::Balance | Hook::PeerDone => Stage::Balance,
+        Hook::ResponseHeaders => Stage::Reply,
+        Hook::ResponseBody => Stage::Body,
+        Hook::Log => Stage::Log,
+        Hook::RequestBody => Stage::Balance,
+        Hook::Variable => Stage::Request,
+        Hook::Timer => Stage::Idle,
+    }
+}
+
+/// Through a file in memory, as the compile helper's product comes through one on disk.
+fn compiled(plugin: &str, wasm: &[u8]) -> Result<Module, String> {
+    let (manifest, code) = compile(wasm).map_err(|e| e.to_string())?;
+    let file = rustix::fs::memfd_create("module", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| e.to_string())?;
+    let mut artefact = File::from(file);
+    artefact.write_all(&code).map_err(|e| e.to_string())?;
+    Ok(Module {
+        plugin: plugin.to_owned(),
+        manifest,
+        artefact,
+    })
+}

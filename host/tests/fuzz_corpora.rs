@@ -1,0 +1,116 @@
+//! Runs what the fuzz targets run over their corpora, so that what they once found stays found without a fuzzer.
+#![allow(
+    unreachable_pub,
+    reason = "the targets' files are modules of a library, where the fuzzer builds them"
+)]
+
+#[path = "../../fuzz/src/host_calls.rs"]
+mod host_calls;
+#[path = "../../fuzz/src/modules.rs"]
+mod modules;
+#[path = "../../fuzz/src/site.rs"]
+mod site;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+#[test]
+fn host_calls_survive_their_corpus() {
+    replay("host_calls", host_calls::run);
+}
+
+#[test]
+fn the_loader_survives_its_corpus() {
+    replay("modules", |input| {
+        modules::run(input);
+    });
+    // The target does reach what it is about.
+    let manifest = br#"{"abi":1,"name":"x","version":"1.0.0","sdk":"0","hooks":["access","log"]}"#;
+    assert_eq!(modules::run(manifest), 2);
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let inputs = inputs(target);
+    for (path, input) in &inputs {
+        survives(target, path, input, run);
+    }
+    // And some that nobody has seen, the same ones each time; CASTLING_FUZZ_INPUTS says how many.
+    let count = std::env::var("CASTLING_FUZZ_INPUTS").ok();
+    let count = count.map_or(300, |count| count.parse().unwrap());
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..count {
+        let (path, input) = &inputs[random.below(inputs.len())];
+        survives(target, path, &mutated(input, &mut random), run);
+    }
+}
+
+fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let mut paths = Vec::new();
+    for kind in ["corpus", "regressions"] {
+        let entries = fs::read_dir(fuzz.join(kind).join(target));
+        paths.extend(
+            entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path()),
+        );
+    }
+    assert!(!paths.is_empty(), "no corpus of {target}");
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
+fn survives(target: &str, path: &Path, input: &[u8], run: fn(&[u8])) {
+    if catch_unwind(AssertUnwindSafe(|| run(input))).is_err() {
+        let copy = std::env::temp_dir().join(format!("castling-{target}-finding"));
+        fs::write(&copy, input).unwrap();
+        panic!(
+            "{target} does not survive {}, made from {}",
+            copy.display(),
+            path.display()
+        );
+    }
+}
+
+/// A few bytes changed, put in, taken out or repeated.
+fn mutated(input: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    for _ in 0..=random.below(8) {
+        let at = random.below(bytes.len() + 1);
+        match random.below(6) {
+            0 => bytes.insert(at, random.next() as u8),
+            1 if at < bytes.len() => drop(bytes.remove(at)),
+            2 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            3 if at < bytes.len() => bytes[at] = random.next() as u8,
+            4 => bytes.extend((0..random.below(64)).map(|_| random.next() as u8)),
+            _ => {
+                let end = (at + random.below(16)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                bytes.extend(part);
+            }
+        }
+    }
+    bytes
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}

@@ -1,0 +1,83 @@
+//! What `castling-bench` calls: each hook does one thing, so many times.
+
+use castling_sdk::prelude::*;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    /// What `rewrite`, `preaccess` and `log` do in one call.
+    times: u32,
+    header: HeaderName,
+    zone: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            times: 16,
+            header: HeaderName::new("x-token").unwrap_or_else(|_| unreachable!()),
+            zone: "counts".to_owned(),
+        }
+    }
+}
+
+struct Measured {
+    config: Config,
+    counts: zones::Counter,
+}
+
+#[plugin]
+impl Measured {
+    fn configure(config: Config) -> Self {
+        Self {
+            counts: zones::counter(config.zone.as_str()),
+            config,
+        }
+    }
+
+    /// Nothing.
+    fn post_read(&self, _request: &mut Request) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Reads a header.
+    fn rewrite(&self, request: &mut Request) -> Verdict {
+        for _ in 0..self.config.times {
+            std::hint::black_box(request.header(&self.config.header));
+        }
+        Verdict::Continue
+    }
+
+    /// Sets a header.
+    fn preaccess(&self, request: &mut Request) -> Verdict {
+        for _ in 0..self.config.times {
+            request.set_header(&self.config.header, "0123456789abcdef");
+        }
+        Verdict::Continue
+    }
+
+    /// What a small plugin does: reads two headers, sets two.
+    fn access(&self, request: &mut Request) -> Verdict {
+        let token = request.header(&self.config.header);
+        let agent = request.header("user-agent");
+        if token.is_some() && agent.is_some() {
+            request.set_header("x-user", "alice");
+            request.set_header("x-tenant", "0123456789abcdef");
+        }
+        Verdict::Continue
+    }
+
+    /// The peer with the fewest requests under way.
+    fn balance(&self, _request: &Request, peers: &Peers) -> Option<usize> {
+        let free = peers.iter().filter(|peer| !peer.tried);
+        free.min_by_key(|peer| peer.active).map(|peer| peer.index)
+    }
+
+    /// Counts in a zone.
+    fn log(&self, _request: &Request, _outcome: &Outcome) -> Result<()> {
+        for _ in 0..self.config.times {
+            self.counts.add("192.0.2.1", 1, Duration::from_secs(60))?;
+        }
+        Ok(())
+    }
+}
