@@ -100,7 +100,15 @@ impl Clock {
         self.state.guests.store(RAN, Ordering::Relaxed);
     }
 
-    /// The tick is [`SHORT_TICK`] until a while after what this returns is dropped.
+    /// A guest has been at work for several ticks: they stay short for a while after it. Not for one that met a single
+    /// tick, since many short calls do, and the ticks would never be long.
+    pub(super) fn keep_ticks_short(&self) {
+        self.state
+            .short_after
+            .store(SHORT_TICKS_AFTER, Ordering::Relaxed);
+    }
+
+    /// The tick is [`SHORT_TICK`] until what this returns is dropped.
     pub(super) fn shorten_ticks(&self) -> ShortTicks {
         let are_short = self.tick() == SHORT_TICK;
         self.state.short.fetch_add(1, Ordering::Relaxed);
@@ -128,10 +136,10 @@ pub(super) struct ShortTicks(Arc<State>);
 
 impl Drop for ShortTicks {
     fn drop(&mut self) {
-        self.0
-            .short_after
-            .store(SHORT_TICKS_AFTER, Ordering::Relaxed);
         self.0.short.fetch_sub(1, Ordering::Relaxed);
+        if self.0.ticks.load(Ordering::Relaxed) && self.0.period() == TICK {
+            self.0.start();
+        }
     }
 }
 
@@ -273,6 +281,10 @@ mod tests {
         busy_until(&|| clock.state.idle_ticks.load(Ordering::Relaxed) == 0);
         let short = clock.shorten_ticks();
         assert_eq!(clock.tick(), SHORT_TICK);
+        drop(short);
+        assert_eq!(clock.tick(), TICK);
+        let short = clock.shorten_ticks();
+        clock.keep_ticks_short();
         drop(short);
         assert_eq!(clock.tick(), SHORT_TICK);
         busy_until(&|| clock.tick() == TICK);

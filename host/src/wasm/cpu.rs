@@ -165,6 +165,7 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
         cpu.turns.begin_slice();
         return Ok(UpdateDeadline::Continue(1));
     }
+    cpu.turns.clock.keep_ticks_short();
     cpu.turns.clock.guest_rests();
     let turn = Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn));
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
