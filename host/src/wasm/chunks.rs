@@ -4,8 +4,8 @@ use bytes::Bytes;
 use castling_abi::Hook;
 
 use super::demand::Supplier;
-use super::plugin::PinnedInstances;
 use super::step::{Next, Step};
+use super::taken::PinnedInstances;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange};
 

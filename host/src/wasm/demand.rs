@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use wasmtime::Caller;
 
 use super::guest::Guest;
-use super::plugin::PinnedInstances;
+use super::taken::PinnedInstances;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::http1::Headers;

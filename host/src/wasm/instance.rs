@@ -15,7 +15,8 @@ use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, MAX_INSTANCES};
 use super::guest::{Guest, MemoryLimit, Zones};
 use super::limit::LineBudget;
-use super::plugin::{HookError, PinnedInstances};
+use super::plugin::HookError;
+use super::taken::PinnedInstances;
 use crate::config::PluginLimits;
 use crate::exchange::Exchange;
 #[cfg(test)]

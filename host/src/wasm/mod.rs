@@ -18,6 +18,7 @@ mod mapped;
 mod plugin;
 mod quarantine;
 mod step;
+mod taken;
 
 pub use chunks::{Chunks, Passed};
 pub use demand::{
@@ -26,5 +27,6 @@ pub use demand::{
 pub use engine::Engine;
 pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{HookError, Judge, Module, PinnedInstances, Plugin, PluginStatus};
+pub use plugin::{HookError, Module, Plugin, PluginStatus};
 pub use step::{Next, Step};
+pub use taken::{Judge, PinnedInstances};

@@ -17,6 +17,7 @@ use super::guest::{Guest, Zones};
 use super::instance::{Blueprint, Instance};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
+use super::taken::{Judge, PinnedInstances, Taken};
 use super::{Manifest, host_call, mapped};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
@@ -242,7 +243,12 @@ impl Plugin {
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        if judge.0.is_none() {
+        // One that a request has left in the middle of a call is of no more use.
+        let usable = |taken: &Taken| {
+            let instance = taken.instance.as_ref();
+            instance.is_some_and(|instance| !instance.is_suspended())
+        };
+        if !judge.0.as_ref().is_some_and(usable) {
             if !self.quarantine.admits() {
                 return Err(HookError::Quarantined);
             }
@@ -290,6 +296,19 @@ impl Plugin {
             traps: self.traps.get(),
             exhausted: self.exhausted.get(),
             state: self.quarantine.state().to_owned(),
+        }
+    }
+
+    /// An instance's use is over: it serves other calls, or makes room for another.
+    pub(super) fn give_back(&self, instance: Option<Box<Instance>>) {
+        match instance {
+            Some(instance) if self.takes_back(&instance) => {
+                self.idle.borrow_mut().push(instance);
+            }
+            _ => self.set_live(self.live.get() - 1),
+        }
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
         }
     }
 
@@ -459,61 +478,6 @@ fn is_failure(hook: Hook, raw: i32) -> bool {
     }
 }
 
-/// An instance out of the pool. Goes back when dropped, unless it was discarded; a call that was dropped in its middle
-/// leaves a suspended guest behind, which is never used again.
-struct Taken {
-    /// `None` once discarded, or when making it failed: then only the count is given back.
-    instance: Option<Box<Instance>>,
-    plugin: Rc<Plugin>,
-    /// Against `limits.instances`. A judge is not, and never goes into the pool.
-    counted: bool,
-}
-
-impl Taken {
-    fn instance_mut(&mut self) -> &mut Instance {
-        self.instance
-            .as_mut()
-            .expect("an instance is here until `discard`, which ends its use")
-    }
-
-    fn discard(&mut self) {
-        self.instance = None;
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if !self.counted {
-            return;
-        }
-        match self.instance.take() {
-            Some(instance) if self.plugin.takes_back(&instance) => {
-                self.plugin.idle.borrow_mut().push(instance);
-            }
-            _ => self.plugin.set_live(self.plugin.live.get() - 1),
-        }
-        if self.plugin.waiting.get() > 0 {
-            self.plugin.freed.notify_one();
-        }
-    }
-}
-
-/// A call that waits, also one that gives up waiting.
-struct Waits<'a>(&'a Cell<usize>);
-
-impl<'a> Waits<'a> {
-    fn begin(waiting: &'a Cell<usize>) -> Self {
-        waiting.set(waiting.get() + 1);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// One call that waits, until this is dropped.
 struct Waiting<'a>(&'a Cell<usize>);
 
@@ -529,39 +493,3 @@ impl Drop for Waiting<'_> {
         self.0.set(self.0.get() - 1);
     }
 }
-
-/// Instances that are kept for one request, because their plugins keep state for it.
-#[derive(Default)]
-pub struct PinnedInstances(Vec<Taken>);
-
-impl PinnedInstances {
-    /// The request is over: the guests forget their state and the instances are free again.
-    pub async fn release(&mut self) {
-        for mut taken in self.0.drain(..) {
-            let plugin = Rc::clone(&taken.plugin);
-            if let Err(e) = taken.instance_mut().reset_state().await {
-                error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
-                taken.discard();
-            }
-        }
-    }
-
-    fn position(&self, plugin: &Rc<Plugin>) -> Option<usize> {
-        self.0
-            .iter()
-            .position(|taken| Rc::ptr_eq(&taken.plugin, plugin))
-    }
-}
-
-impl Drop for PinnedInstances {
-    /// A request that ended without [`Self::release`] leaves its state in the guests, so they go with it.
-    fn drop(&mut self) {
-        for taken in &mut self.0 {
-            taken.discard();
-        }
-    }
-}
-
-/// The instance that judges the peers of one upstream.
-#[derive(Default)]
-pub struct Judge(Option<Taken>);

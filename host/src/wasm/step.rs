@@ -6,7 +6,8 @@ use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::demand::Supplier;
-use super::plugin::{HookError, PinnedInstances, Plugin};
+use super::plugin::{HookError, Plugin};
+use super::taken::PinnedInstances;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange};

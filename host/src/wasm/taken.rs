@@ -1,0 +1,74 @@
+//! Instances in use: taken out of their plugin's pool for a call, for a request, or for an upstream's peers.
+
+use std::rc::Rc;
+
+use tracing::error;
+
+use super::instance::Instance;
+use super::plugin::Plugin;
+
+/// An instance out of the pool. Goes back when dropped, unless it was discarded; a call that was dropped in its middle
+/// leaves a suspended guest behind, which is never used again.
+pub(super) struct Taken {
+    /// `None` once discarded, or when making it failed: then only the count is given back.
+    pub(super) instance: Option<Box<Instance>>,
+    pub(super) plugin: Rc<Plugin>,
+    /// Against `limits.instances`. A judge is not, and never goes into the pool.
+    pub(super) counted: bool,
+}
+
+impl Taken {
+    pub(super) fn instance_mut(&mut self) -> &mut Instance {
+        self.instance
+            .as_mut()
+            .expect("an instance is here until `discard`, which ends its use")
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.instance = None;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.counted {
+            self.plugin.give_back(self.instance.take());
+        }
+    }
+}
+
+/// Instances that are kept for one request, because their plugins keep state for it.
+#[derive(Default)]
+pub struct PinnedInstances(pub(super) Vec<Taken>);
+
+impl PinnedInstances {
+    /// The request is over: the guests forget their state and the instances are free again.
+    pub async fn release(&mut self) {
+        for mut taken in self.0.drain(..) {
+            let plugin = Rc::clone(&taken.plugin);
+            if let Err(e) = taken.instance_mut().reset_state().await {
+                error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
+                taken.discard();
+            }
+        }
+    }
+
+    pub(super) fn position(&self, plugin: &Rc<Plugin>) -> Option<usize> {
+        self.0
+            .iter()
+            .position(|taken| Rc::ptr_eq(&taken.plugin, plugin))
+    }
+}
+
+impl Drop for PinnedInstances {
+    /// A request that ended without [`Self::release`] leaves its state in the guests, so they go with it.
+    fn drop(&mut self) {
+        for taken in &mut self.0 {
+            taken.discard();
+        }
+    }
+}
+
+/// The instance that judges the peers of one upstream.
+#[derive(Default)]
+pub struct Judge(pub(super) Option<Taken>);

@@ -1,0 +1,122 @@
+//! The host's functions, of which a hook may call the plugin's `limits.host_calls`; one more traps the guest. Name,
+//! parameters and what they do. A `ptr, len` pair names bytes of the guest; `out, cap` is
+//! room for the result, as the crate's documentation says. All return `i32` unless another type stands there.
+
+/// `log(level, ptr, len)`: a line of the plugin in the gateway's log. [`crate::LogLevel`]. Returns nothing.
+pub const LOG: &str = "log";
+/// `fail(ptr, len)`: the text of the error that the hook is about to return. Returns nothing.
+pub const FAIL: &str = "fail";
+/// `panicked(ptr, len)`: message and place of the panic that is about to trap. Returns nothing.
+pub const PANICKED: &str = "panicked";
+/// `config_get(out, cap)`: the plugin's config as JSON.
+pub const CONFIG_GET: &str = "config_get";
+/// `random_get(ptr, len)`: fills the bytes from the system's secure random source. Returns nothing.
+pub const RANDOM_GET: &str = "random_get";
+/// `clock_monotonic() -> i64`: nanoseconds since some moment, never backwards.
+pub const CLOCK_MONOTONIC: &str = "clock_monotonic";
+/// `clock_wall() -> i64`: nanoseconds since 1970-01-01 UTC.
+pub const CLOCK_WALL: &str = "clock_wall";
+/// `property_get(property, out, cap)`: a [`crate::Property`].
+pub const PROPERTY_GET: &str = "property_get";
+/// `property_set(property, ptr, len)`: 0 or a status.
+pub const PROPERTY_SET: &str = "property_set";
+/// `number_get(number) -> i64`: a [`crate::Number`], or a status.
+pub const NUMBER_GET: &str = "number_get";
+/// `header_get(map, name_ptr, name_len, out, cap)`: the first value of that name.
+pub const HEADER_GET: &str = "header_get";
+/// `headers_get(map, name_ptr, name_len, out, cap)`: a [`crate::header_list`] of all values of that name, or of
+/// every header when the name is empty.
+pub const HEADERS_GET: &str = "headers_get";
+/// `header_set(map, name_ptr, name_len, ptr, len)`: this value in the place of all of that name; 0 or a status.
+pub const HEADER_SET: &str = "header_set";
+/// `header_add(map, name_ptr, name_len, ptr, len)`: one more value; 0 or a status.
+pub const HEADER_ADD: &str = "header_add";
+/// `header_remove(map, name_ptr, name_len)`: how many were removed, or a status.
+pub const HEADER_REMOVE: &str = "header_remove";
+/// `status_get()`: the response's status code, 100 to 999.
+pub const STATUS_GET: &str = "status_get";
+/// `status_set(code)`: 200 to 599; 0 or a status.
+pub const STATUS_SET: &str = "status_set";
+/// `var_get(name_ptr, name_len, out, cap)`: a variable that some plugin has set.
+pub const VAR_GET: &str = "var_get";
+/// `var_set(name_ptr, name_len, ptr, len)`: names are `[a-z0-9_]`, 1 to 64 bytes; 0 or a status.
+pub const VAR_SET: &str = "var_set";
+/// `answer(status, headers_ptr, headers_len, ptr, len)`: the response that [`crate::Action::Answer`] sends: a
+/// [`crate::header_list`] and a body; 0 or a status.
+pub const ANSWER: &str = "answer";
+/// `var_compute(name_ptr, name_len)`: has the variable computed by the plugin whose it is, and waits for that; 0,
+/// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in `balance`
+/// and `peer_done`.
+pub const VAR_COMPUTE: &str = "var_compute";
+/// `chunk_get(out, cap)`: the chunk that `request_body` or `response_body` was called for.
+pub const CHUNK_GET: &str = "chunk_get";
+/// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.
+pub const CHUNK_SET: &str = "chunk_set";
+/// `chunk_end()`: the body ends with this chunk; what would still come of it is not waited for. 0 or a status.
+pub const CHUNK_END: &str = "chunk_end";
+/// `body_read(map, limit)`: waits until the whole body is there; its length. [`crate::Status::Limit`] when it is
+/// longer than `limit` bytes, which may be up to the plugin's `limits.body`; it then passes on all the same.
+pub const BODY_READ: &str = "body_read";
+/// `body_get(map, out, cap)`: the body that `body_read` has read; not found before.
+pub const BODY_GET: &str = "body_get";
+/// `calls_send(ptr, len)`: [`crate::call`] records; waits for all their responses and returns how many there are,
+/// or a status when none was sent. The results of the `calls_send` before are gone.
+pub const CALLS_SEND: &str = "calls_send";
+/// `call_status(index)`: the response's status code; [`crate::Status::NotFound`] when the call failed, and
+/// `call_error` says why.
+pub const CALL_STATUS: &str = "call_status";
+/// `call_error(index, out, cap)`: why a call failed, as text.
+pub const CALL_ERROR: &str = "call_error";
+/// `call_headers(index, out, cap)`: a [`crate::header_list`].
+pub const CALL_HEADERS: &str = "call_headers";
+/// `call_body(index, out, cap)`.
+pub const CALL_BODY: &str = "call_body";
+/// `delay(milliseconds)`: 0 after the time, or a status. At most [`crate::LONGEST_DELAY_MS`].
+pub const DELAY: &str = "delay";
+/// `counter_add(zone_ptr, zone_len, key_ptr, key_len, amount: i64, window_ms: i64) -> i64`: the count of this key
+/// in its window after adding, or a status. The window begins with the first addition after the last one ended.
+pub const COUNTER_ADD: &str = "counter_add";
+/// `counter_get(zone_ptr, zone_len, key_ptr, key_len) -> i64`: the count, 0 when there is none, or a status.
+pub const COUNTER_GET: &str = "counter_get";
+/// `rate_take(zone_ptr, zone_len, key_ptr, key_len, interval_ns: i64, burst: i64) -> i64`: the generic cell rate
+/// algorithm (GCRA): one cell each `interval_ns`, up to `burst` at once. 0 or more: taken, that many nanoseconds
+/// until the bucket is empty again. Negative and not a status (below -1000): refused, `-(n + 1000)` where n is
+/// the nanoseconds until one more would be taken.
+pub const RATE_TAKE: &str = "rate_take";
+/// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
+pub const PEERS_GET: &str = "peers_get";
+/// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
+pub const PEER_ADDRESS: &str = "peer_address";
+/// `kv_get(zone_ptr, zone_len, key_ptr, key_len, out, cap)`: the key's value; not found when it has none or it has
+/// expired. Here and below: keys have 1 to [`crate::kv::MAX_KEY_BYTES`] bytes, others are a bad argument.
+pub const KV_GET: &str = "kv_get";
+/// `kv_put(zone_ptr, zone_len, key_ptr, key_len, ptr, len, ttl_ms: i64, expected, expected_ptr, expected_len)`:
+/// stores a value that expires after `ttl_ms` (0: never), if what is there is as expected
+/// ([`crate::KvExpected`]; the bytes count for its `Value` only): 1 when it is stored, 0 when something else was
+/// there, or a status: [`crate::Status::Limit`] for a value longer than 1/16 of the zone or 1 MiB,
+/// [`crate::Status::Full`] when there is no room.
+pub const KV_PUT: &str = "kv_put";
+/// `kv_delete(zone_ptr, zone_len, key_ptr, key_len, expected, expected_ptr, expected_len)`: deletes a key, if what
+/// is there is as expected: 1 when it was there and is gone, 0 when it was not or is something else, or a status.
+/// Never [`crate::Status::Full`].
+pub const KV_DELETE: &str = "kv_delete";
+/// `kv_list(zone_ptr, zone_len, prefix_ptr, prefix_len, after_ptr, after_len, limit, out, cap)`: keys that begin
+/// with the prefix and come after `after` (from the first, when it is empty), in the order of their bytes:
+/// [`crate::kv`] records, of which the first is no key of the list but where to go on, as the next call's `after`; it
+/// is empty when that was all. `limit` is 1 to [`crate::kv::MAX_LIST_KEYS`]. A call looks at so many entries, expired
+/// ones too, that its list may be short, or empty, and yet not the last.
+pub const KV_LIST: &str = "kv_list";
+/// `metric_define(ptr, len)`: a [`crate::metric::Definition`]; the metric's number in this instance, or a status. In
+/// `castling_configure` only ([`crate::Status::NotNow`]). The same definition again has the same number;
+/// [`crate::Status::BadArgument`] when it differs from one of that name, or is not valid.
+pub const METRIC_DEFINE: &str = "metric_define";
+/// `metric_series(metric, ptr, len)`: label values ([`crate::metric::texts`], as many as the metric has labels): the
+/// number of their series in this instance, or a status. It is good for as long as the instance. Beyond
+/// `limits.metric_series` it is the series whose values are all `other`.
+pub const METRIC_SERIES: &str = "metric_series";
+/// `metric_add(series, value: f64)`: counters (not negative) and gauges; 0 or a status. The value must be finite.
+pub const METRIC_ADD: &str = "metric_add";
+/// `metric_set(series, value: f64)`: gauges; 0 or a status.
+pub const METRIC_SET: &str = "metric_set";
+/// `metric_observe(series, value: f64)`: histograms; 0 or a status.
+pub const METRIC_OBSERVE: &str = "metric_observe";
