@@ -1,4 +1,24 @@
 //! Time. (`std::time::Instant::now` and `SystemTime::now` do not work in a plugin: the target has no clock.)
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::testing;
+//!
+//! struct Lookup {
+//!     fetched: Duration,
+//! }
+//!
+//! impl Lookup {
+//!     fn is_stale(&self) -> bool {
+//!         clock::monotonic() - self.fetched > Duration::from_secs(60)
+//!     }
+//! }
+//!
+//! let lookup = Lookup { fetched: clock::monotonic() };
+//! assert!(!lookup.is_stale());
+//! testing::advance_clock(Duration::from_secs(61));
+//! assert!(lookup.is_stale());
+//! ```
 
 use std::time::Duration;
 

@@ -147,6 +147,60 @@ pub use castling_macros::Deserialize;
 ///   it finds out is for zones.
 /// - Other functions go in an `impl` block of their own, so that a hook with a slip in its name is an error and not a
 ///   hook that never runs.
+///
+/// This one counts the lines of what clients upload and tells the access log (`$lines`); it knows countries by address, for
+/// whoever asks (`$country`); and it fetches the list of them anew each minute, on one worker for all:
+///
+/// ```
+/// use castling_sdk::prelude::*;
+/// use castling_sdk::testing::Exchange;
+///
+/// #[derive(Default)]
+/// struct Uploads;
+///
+/// #[derive(Default)]
+/// struct Lines(usize);
+///
+/// #[plugin(state = Lines, variables = ["country"], timer = "1m", timer_on = "one_worker")]
+/// impl Uploads {
+///     fn request_body(&self, lines: &mut Lines, request: &Request, chunk: &mut Chunk) -> Verdict {
+///         lines.0 += chunk.data().iter().filter(|&&byte| byte == b'\n').count();
+///         if lines.0 > 1000 {
+///             return Response::status(413).body("too many lines").into();
+///         }
+///         if chunk.is_last() {
+///             request.set_var("lines", lines.0.to_string());
+///         }
+///         Verdict::Continue
+///     }
+///
+///     fn variable(&self, request: &Request, _name: &str) -> Result<Option<Vec<u8>>> {
+///         zones::kv("countries").get(request.client_address())
+///     }
+///
+///     fn timer(&mut self) -> Result<()> {
+///         let list = http::send("geo", http::Request::get("/countries"))?;
+///         let countries = zones::kv("countries");
+///         for line in String::from_utf8_lossy(list.body()).lines() {
+///             if let Some((address, country)) = line.split_once(' ') {
+///                 countries.put(address, country, Some(Duration::from_secs(3600)))?;
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut exchange = Exchange::new("POST", "/").call("geo", |_| Response::status(200).body("192.0.2.1 nl"));
+/// let mut lines = Lines(998);
+/// exchange.pass_chunk("a\nb\n", true, |request, chunk| {
+///     assert_eq!(Uploads.request_body(&mut lines, request, chunk), Verdict::Continue);
+/// });
+/// assert_eq!(exchange.request().var("lines").unwrap(), "1000");
+///
+/// Uploads.timer()?;
+/// assert_eq!(Uploads.variable(exchange.request(), "country")?.as_deref(), Some(&b"nl"[..]));
+/// # Ok::<(), Error>(())
+/// ```
 pub use castling_macros::plugin;
 
 /// Everything a plugin uses: `use castling_sdk::prelude::*;`

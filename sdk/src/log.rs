@@ -1,5 +1,14 @@
 //! Lines in the gateway's log, with the plugin's name on them: `log::info!("{} tokens", tokens.len())`.
 //!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::testing;
+//!
+//! let (user, wait_ms) = ("ada", 250);
+//! log::warn!("slow answer user={user} wait_ms={wait_ms}");
+//! assert_eq!(testing::take_log(), [(log::Level::Warn, "slow answer user=ada wait_ms=250".to_owned())]);
+//! ```
+//!
 //! What the gateway's `[log] level` leaves out is not written. Beyond the plugin's `limits.log_lines` a second, lines are
 //! dropped and counted; one that is longer than 4096 bytes is cut.
 

@@ -1,4 +1,18 @@
 //! Random numbers from the system's secure source, fit for secrets.
+//!
+//! ```
+//! use castling_sdk::prelude::*;
+//! use castling_sdk::testing;
+//!
+//! /// One request in ten.
+//! fn is_sampled() -> bool {
+//!     random::below(10) == 0
+//! }
+//!
+//! testing::script_random([20, 7]);
+//! assert!(is_sampled());
+//! assert!(!is_sampled());
+//! ```
 
 use crate::host;
 

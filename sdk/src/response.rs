@@ -167,6 +167,33 @@ impl Reply {
     /// Waits for the whole body and returns it; the client gets it all the same, after the hook. The gateway serves
     /// other requests meanwhile.
     ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::Exchange;
+    ///
+    /// /// Answers 502 where a backend says that it has failed, whatever its status.
+    /// #[derive(Default)]
+    /// struct Honest;
+    ///
+    /// #[plugin]
+    /// impl Honest {
+    ///     fn response_headers(&self, _: &Request, reply: &mut Reply) -> Result<Verdict> {
+    ///         let body = reply.read_body(64 * 1024)?;
+    ///         if body.starts_with(b"{\"error\"") {
+    ///             reply.set_status(502);
+    ///             reply.set_header("cache-control", "no-store");
+    ///         }
+    ///         Ok(Verdict::Continue)
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::get("/").response(200).response_body(r#"{"error":"no"}"#);
+    /// let (request, reply) = exchange.request_and_reply();
+    /// Honest.response_headers(request, reply)?;
+    /// assert_eq!(exchange.reply().status(), 502);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// Fails with [`Error::is_limit`](crate::Error::is_limit) when it is longer than `limit` bytes, and goes on to
     /// the client all the same. `limit` may be up to the plugin's `limits.body`. In `response_headers` only.
     pub fn read_body(&self, limit: usize) -> Result<Vec<u8>> {

@@ -10,6 +10,34 @@ use crate::host;
 
 /// Waits; the gateway serves other requests meanwhile. When the client leaves, the hook ends here.
 ///
+/// ```
+/// use castling_sdk::prelude::*;
+/// use castling_sdk::testing::Exchange;
+///
+/// /// Makes guessing slow.
+/// #[derive(Default)]
+/// struct Tarpit;
+///
+/// #[plugin]
+/// impl Tarpit {
+///     fn preaccess(&self, request: &mut Request) -> Result<Verdict> {
+///         let tries = zones::counter("tries").add(request.client_address(), 1, Duration::from_secs(60))?;
+///         if tries > 3 {
+///             delay(Duration::from_secs(2))?;
+///         }
+///         Ok(Verdict::Continue)
+///     }
+/// }
+///
+/// let mut exchange = Exchange::get("/login");
+/// let began = clock::monotonic();
+/// for _ in 0..5 {
+///     Tarpit.preaccess(exchange.request())?;
+/// }
+/// assert_eq!(clock::monotonic() - began, Duration::from_secs(4));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// In whole milliseconds, rounded up; at most 60 s, beyond that it fails. In `rewrite`, `preaccess`, `access`,
 /// `content` and `response_headers`.
 pub fn delay(duration: Duration) -> Result<()> {
