@@ -17,7 +17,7 @@ use wasm_encoder::{
     MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
-use crate::site::{NAME, Site};
+use crate::site::{KV_NAME, NAME, Site};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -113,7 +113,7 @@ fn argument(input: &mut Input<'_>) -> u64 {
 }
 
 /// What arguments that point somewhere may meet, each at a multiple of [`WORD_BYTES`].
-const WORDS: [&[u8]; 20] = [
+const WORDS: [&[u8]; 22] = [
     NAME.as_bytes(),
     b"x-a",
     b"Host",
@@ -136,6 +136,8 @@ const WORDS: [&[u8]; 20] = [
     b"\x03\0\xff\xff\xff\xffx-a1",
     // A call out: no time-out, upstream x, GET, /, no headers, no body.
     b"\0\0\0\0\x01\0\0\0\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0xGET/",
+    KV_NAME.as_bytes(),
+    VARIABLE.as_bytes(),
 ];
 const WORD_BYTES: usize = 32;
 
@@ -143,9 +145,11 @@ const REST_AT: usize = WORDS.len() * WORD_BYTES;
 const CALLS_AT: usize = MEMORY_BYTES / 2;
 const MEMORY_BYTES: usize = 0x1_0000;
 const MAX_CALLS: u8 = 100;
-const MAX_ARGUMENTS: usize = 7;
+const MAX_ARGUMENTS: usize = 10;
 const CALL_BYTES: usize = 8 * (1 + MAX_ARGUMENTS);
 const MEMORY_VAR: &str = "memory";
+/// One that the guest computes.
+const VARIABLE: &str = "v";
 
 /// A module whose hooks make the calls that its memory lists.
 fn guest() -> Vec<u8> {
@@ -198,7 +202,7 @@ fn guest() -> Vec<u8> {
         .map(|hook| format!("{:?}", hook.name()))
         .collect();
     let manifest = format!(
-        r#"{{"abi":{ABI_VERSION},"name":"x","version":"1.0.0","sdk":"0","hooks":[{}]}}"#,
+        r#"{{"abi":{ABI_VERSION},"name":"x","version":"1.0.0","sdk":"0","hooks":[{}],"variables":["{VARIABLE}"],"timer":{{"every_ms":1000,"on":"workers"}}}}"#,
         hooks.join(",")
     );
 

@@ -12,8 +12,11 @@ pub(crate) struct Site {
     bench: Rc<Bench>,
 }
 
-/// The name of the plugin, of the zone and of the upstream that it is granted.
+/// The name of the plugin, of the counter zone and of the upstream that it is granted.
 pub(crate) const NAME: &str = "x";
+
+/// Of the kv zone that it is granted.
+pub(crate) const KV_NAME: &str = "y";
 
 impl Site {
     pub(crate) fn new(plugin: &str) -> Self {
@@ -44,13 +47,17 @@ const CONFIG: &str = r#"
 [plugins.x]
 wasm = "x.wasm"
 config = { text = "some", number = 7 }
-grants = { upstreams = ["x"], zones = ["x"] }
+grants = { upstreams = ["x"], zones = ["x", "y"], own_routes = true }
 quarantine = { traps = 0 }
 PLUGIN
 
 [zones.x]
 kind = "counter"
 size = "64KiB"
+
+[zones.y]
+kind = "kv"
+size = "1MiB"
 
 [upstreams.x]
 peers = ["192.0.2.1:80"]

@@ -100,7 +100,8 @@ fn the_documented_limits_are_the_defaults() {
     assert_eq!(config.plugins["a"].limits, PluginLimits::default());
     // None was left out.
     let fields = serde_json::to_value(PluginLimits::default()).unwrap();
-    assert_eq!(keys.lines().count(), fields.as_object().unwrap().len());
+    let settings = keys.lines().filter(|line| !line.starts_with('#'));
+    assert_eq!(settings.count(), fields.as_object().unwrap().len());
 }
 
 #[test]
