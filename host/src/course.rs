@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
@@ -11,6 +12,7 @@ use crate::filter;
 use crate::listener::Listener;
 use crate::metrics;
 use crate::phase::{self, Plan, Verdict};
+use crate::socket::BODY_ROOM_BYTES;
 use crate::supply::{Supplier, Variables};
 use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
 use crate::wasm::PinnedInstances;
@@ -161,6 +163,27 @@ impl<'a> Course<'a> {
             .await
     }
 
+    /// In pieces, as it would stream: a filter need not have room for all of it.
+    pub async fn filter_whole(
+        &mut self,
+        mut body: Bytes,
+        filters: &mut filter::Body<'_>,
+    ) -> Result<Bytes, Error> {
+        if filters.is_empty() {
+            return Ok(body);
+        }
+        let mut whole = BytesMut::new();
+        loop {
+            let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
+            let last = body.is_empty();
+            let (piece, last) = self.filter_piece(filters, piece, last).await?;
+            whole.extend_from_slice(&piece);
+            if last {
+                return Ok(whole.freeze());
+            }
+        }
+    }
+
     /// What the wire's client and the body are to the upstream.
     pub fn client_side<'c, 'b>(
         &'c mut self,
@@ -173,4 +196,9 @@ impl<'a> Course<'a> {
         };
         (client, self.exchange)
     }
+}
+
+/// RFC 9110 §6.4.1. A status without a body is so whatever a plugin or a peer gives with it.
+pub fn has_no_body(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

@@ -6,21 +6,21 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use castling_abi::Hook;
-use http::{Method, StatusCode, Version, header};
+use http::{Method, Version, header};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::alarm::{Alarm, Alarms, Elapsed};
-use crate::course::{Course, Source};
+use crate::course::{Course, Source, has_no_body};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::phase::Plan;
-use crate::socket::{self, BODY_ROOM_BYTES, Reader, Writer};
+use crate::socket::{self, Reader, Writer};
 use crate::supply::Variables;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
 use crate::worker::Worker;
@@ -207,6 +207,7 @@ impl Flow<'_> {
                 return Fate::Close;
             }
             self.wire.writer.clear();
+            self.course.exchange.tally.body_bytes_sent = 0;
             source = self.explain(error).await;
         }
     }
@@ -300,10 +301,14 @@ impl Flow<'_> {
         match source {
             Source::Here(body) => {
                 let body = match filtered {
-                    true => self.filter_whole(body, &mut filters).await?,
+                    true => self.course.filter_whole(body, &mut filters).await?,
                     false => body,
                 };
-                let form = self.write_head(BodyLength::Sized(body.len() as u64));
+                let length = match bodiless && !plan.response_body.is_empty() {
+                    true => BodyLength::Empty,
+                    false => BodyLength::Sized(body.len() as u64),
+                };
+                let form = self.write_head(length);
                 if form != BodyLength::Empty {
                     self.push(body, form);
                 }
@@ -316,24 +321,6 @@ impl Flow<'_> {
                     body.length
                 });
                 self.relay(body, form, filters).await
-            }
-        }
-    }
-
-    /// In pieces, as it would stream: a filter need not have room for all of it.
-    async fn filter_whole(
-        &mut self,
-        mut body: Bytes,
-        filters: &mut filter::Body<'_>,
-    ) -> Result<Bytes, Error> {
-        let mut whole = BytesMut::new();
-        loop {
-            let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
-            let last = body.is_empty();
-            let (piece, last) = self.course.filter_piece(filters, piece, last).await?;
-            whole.extend_from_slice(&piece);
-            if last {
-                return Ok(whole.freeze());
             }
         }
     }
@@ -459,7 +446,12 @@ impl Flow<'_> {
         let plan = Rc::clone(&self.course.plan.borrow());
         let mut variables = Variables(Rc::clone(&plan));
         for (idx, variable) in plan.variables.iter().enumerate() {
-            if variable.is_logged && self.course.exchange.computed & (1 << idx) == 0 {
+            let exchange = &self.course.exchange;
+            let names = exchange.computable.as_deref().unwrap_or_default();
+            let is_there = names
+                .get(idx)
+                .is_some_and(|name| exchange.vars.get(name).is_some());
+            if variable.is_logged && !is_there && exchange.computed & (1 << idx) == 0 {
                 // The client is not asked any more.
                 let _ = variables
                     .compute(idx, self.course.exchange, &mut self.course.pinned)
@@ -490,9 +482,4 @@ fn count(exchange: &Exchange, plan: &Plan, listener: &Listener) {
     plan.requests.count(exchange.reply.status);
     metrics.received_bytes.add(tally.body_bytes_received as f64);
     metrics.sent_bytes.add(tally.body_bytes_sent as f64);
-}
-
-/// RFC 9110 §6.4.1. A status without a body is so whatever a plugin or a peer gives with it.
-fn has_no_body(status: StatusCode) -> bool {
-    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

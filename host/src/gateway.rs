@@ -314,6 +314,10 @@ impl Parts {
                 requests: self.metrics.requests(name, ""),
                 ..Plan::new(None, None, &own, is_logged)
             };
+            if let Some(variable) = unrouted.variables.first() {
+                let place = &config.plugins[&*variable.step.plugin.name].place;
+                self.check_variables(place, &format!("listener {name}"), &unrouted);
+            }
             let of_listener = |route: &&config::Route| {
                 route.listeners.is_empty() || route.listeners.contains(name)
             };
@@ -336,7 +340,7 @@ impl Parts {
                     )
                 };
                 self.check_route(route, &of_route, &plan);
-                self.check_variables(route, &plan);
+                self.check_variables(&route.place, &format!("route {}", route.name), &plan);
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
@@ -372,13 +376,12 @@ impl Parts {
     }
 
     /// Each variable has one plugin that computes it.
-    fn check_variables(&mut self, route: &config::Route, plan: &Plan) {
-        let (place, name) = (&route.place, &route.name);
+    fn check_variables(&mut self, place: &str, what: &str, plan: &Plan) {
         let names = plan.computable.as_deref().unwrap_or_default();
         if names.len() > MAX_COMPUTED {
             let count = names.len();
             self.errors.push(format!(
-                "{place}: route {name}: its plugins compute {count} variables; expected at most {MAX_COMPUTED}"
+                "{place}: {what}: its plugins compute {count} variables; expected at most {MAX_COMPUTED}"
             ));
         }
         for (idx, variable) in names.iter().enumerate() {
@@ -386,7 +389,7 @@ impl Parts {
                 let by = |idx: usize| &plan.variables[idx].step.plugin.name;
                 let (first, second) = (by(other), by(idx));
                 self.errors.push(format!(
-                    "{place}: route {name}: plugins {first} and {second} both compute ${variable}; expected one that does"
+                    "{place}: {what}: plugins {first} and {second} both compute ${variable}; expected one that does"
                 ));
             }
         }

@@ -33,11 +33,6 @@ mod timer;
 mod upstream;
 mod wasm;
 mod worker;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "kv zones have no host calls yet, and nothing shows the counters' figures"
-)]
 mod zone;
 
 pub use cli::main;

@@ -8,7 +8,7 @@ use castling_abi::call::MAX_DEPTH;
 use http::{HeaderValue, Method, header};
 use tracing::debug;
 
-use crate::course::{Course, Source};
+use crate::course::{Course, Source, has_no_body};
 use crate::error::{Error, reply};
 use crate::exchange::Exchange;
 use crate::filter;
@@ -108,15 +108,23 @@ async fn whole_response(
 ) -> Result<Bytes, Refused> {
     let source = course.answer(None).await?;
     let source = course.filter_head(None, source).await?;
-    if bodiless {
+    if bodiless || has_no_body(course.exchange.reply.status) {
+        if let Source::Upstream(body) = source {
+            body.finish();
+        }
         return Ok(Bytes::new());
     }
     let plan = std::rc::Rc::clone(&course.plan.borrow());
     let mut filters = filter::Body::new(&plan.response_body);
     let mut whole = BytesMut::new();
     let mut streamed = match source {
-        Source::Here(body) if body.len() > limit_bytes => return Err(Refused::TooLarge),
-        Source::Here(body) => return Ok(course.filter_piece(&mut filters, body, true).await?.0),
+        Source::Here(body) => {
+            let whole = course.filter_whole(body, &mut filters).await?;
+            return match whole.len() > limit_bytes {
+                true => Err(Refused::TooLarge),
+                false => Ok(whole),
+            };
+        }
         Source::Upstream(streamed) => streamed,
     };
     loop {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
@@ -12,7 +13,7 @@ use http::Version;
 use crate::course::Source;
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::RequestHead;
+use crate::http1::{BodyLength, RequestHead};
 use crate::listener::Listener;
 use crate::phase::Plan;
 use crate::subrequest;
@@ -106,6 +107,10 @@ impl Supplier<'_, '_> {
         };
         let whole = match source {
             Source::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
+            // Of a response without one: its head may tell the length of another's, and keeps it.
+            Source::Upstream(body) if body.length == BodyLength::Empty => {
+                return Ok(Supply::Body(Ok(Bytes::new())));
+            }
             Source::Upstream(body) => {
                 let mut client = ClientSide {
                     wire: self.wire.as_deref_mut(),

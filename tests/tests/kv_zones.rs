@@ -217,10 +217,16 @@ fn grants_without_a_zone_of_the_kind_are_refused_at_load() {
     // The module uses both kinds.
     for (grants, expected) in [
         ("", "uses a zone, which nothing grants"),
-        ("\"kept\"", "uses a counter zone; expected one"),
-        ("\"numbers\"", "uses a kv zone; expected one"),
+        (
+            "grants = { zones = [\"kept\"] }",
+            "uses a counter zone; expected one",
+        ),
+        (
+            "grants = { zones = [\"numbers\"] }",
+            "uses a kv zone; expected one",
+        ),
     ] {
-        let config = CONFIG.replace("\"kept\", \"numbers\"", grants);
+        let config = CONFIG.replace("grants = { zones = [\"kept\", \"numbers\"] }", grants);
         let checked = Proxy::with_config(&config).check();
         let told = checked.outcome.expect_refusal().stderr;
         let place = "castling.toml:12:1: plugin keeper: ";

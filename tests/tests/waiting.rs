@@ -230,3 +230,66 @@ fn an_instance_is_replaced_after_its_calls() {
     assert_eq!(seen.first(), Some(&Some("yes".to_owned())));
     assert_eq!(seen.last(), Some(&Some("no".to_owned())));
 }
+
+#[test]
+fn a_client_that_leaves_its_plugins_trial_does_not_keep_the_plugin_out() {
+    let proxy = waiting("quarantine = { traps = 1, within = \"1m\", backoff = \"10ms\" }");
+    // Longer than the request's limit: a trap.
+    let trap = Request::get("/").header("x-trap", "1");
+    let trapped = proxy.send(trap.body(body::empty()).expect("a valid request"));
+    assert_eq!(trapped.status, StatusCode::INTERNAL_SERVER_ERROR);
+    // The trial call waits, and its client hangs up.
+    until("a trial is let in", || {
+        let mut client = proxy.raw();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Delay: 30000\r\n\r\n");
+        proxy.status()["plugins"][0]["state"] == "trial"
+    });
+    until("it is back", || proxy.get("/").status == StatusCode::OK);
+}
+
+#[test]
+fn a_response_that_was_too_large_once_is_not_read_whole_the_second_time() {
+    let proxy = waiting("");
+    let bytes = vec![b'x'; 10_000];
+    let request = Request::post("/")
+        .header("x-reply-limit", "1000")
+        .header("x-reply-again", "1000");
+    let request = request.body(body::full(bytes.clone()));
+    let reply = proxy.send(request.expect("a valid request"));
+    assert_eq!(reply.header("x-reply"), Some("too large, too large"));
+    assert!(reply.body == bytes, "the echo differs");
+}
+
+#[test]
+fn the_answer_to_head_keeps_its_length_though_its_body_was_read() {
+    let proxy = waiting("");
+    let mut client = proxy.raw();
+    client.send("HEAD /length HTTP/1.1\r\nHost: a\r\nX-Reply-Limit: 1000\r\n\r\n");
+    let head = client.read_head().expect("a head");
+    assert!(
+        !head.to_ascii_lowercase().contains("content-length: 0"),
+        "{head}"
+    );
+    assert!(head.to_ascii_lowercase().contains("x-reply: 0 0"), "{head}");
+}
+
+#[test]
+fn a_body_of_tiny_chunks_is_held_in_little_more_than_its_length() {
+    let proxy = waiting("");
+    let before = proxy.workers()[0].resident_kib();
+    let mut clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = proxy.raw();
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Body-Limit: 1000000\r\nTransfer-Encoding: chunked\r\n\r\n");
+            client.send("1\r\nx\r\n".repeat(500_000));
+            client
+        })
+        .collect();
+    let grown_kib = proxy.workers()[0].resident_kib().saturating_sub(before);
+    assert!(grown_kib < 40 * 1024, "{grown_kib} KiB for 2 MB");
+    for client in &mut clients {
+        client.send("0\r\n\r\n");
+        let reply = client.read_reply();
+        assert_eq!(reply.header("x-body"), Some("500000 60000000"));
+    }
+}

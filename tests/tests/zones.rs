@@ -103,3 +103,13 @@ fn a_zone_that_nothing_grants_is_refused_at_load() {
         "{told}"
     );
 }
+
+#[test]
+fn counts_survive_workers_that_were_drained_away() {
+    let proxy = limited();
+    assert_eq!(passed(&proxy, "a", 30), 6);
+    proxy.master().signal(Signal::WINCH);
+    proxy.until_workers(0);
+    proxy.reload().expect_success();
+    assert_eq!(passed(&proxy, "a", 4), 0);
+}

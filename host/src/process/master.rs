@@ -23,7 +23,7 @@ use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
 use super::sys;
 use super::zone_store::ZoneStore;
-use super::zones::zones;
+use super::zones::{Zones, zones};
 
 /// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
 pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
@@ -50,6 +50,8 @@ pub struct Master {
     zone_store: RefCell<Option<Rc<ZoneStore>>>,
     /// None before the first generation serves, after WINCH and after a stop.
     serving: RefCell<Option<Rc<Generation>>>,
+    /// The zones of the generation that was serving, from WINCH until the next one serves.
+    parked_zones: RefCell<Option<(Config, Zones)>>,
     /// Those that still end.
     retired: RefCell<Vec<Rc<Generation>>>,
     last_generation: Cell<u64>,
@@ -102,6 +104,7 @@ impl Master {
             sockets: RefCell::default(),
             zone_store: RefCell::default(),
             serving: RefCell::default(),
+            parked_zones: RefCell::default(),
             retired: RefCell::default(),
             last_generation: Cell::new(0),
             reloads: RefCell::default(),
@@ -133,6 +136,7 @@ impl Master {
         }
         while self.reloads.borrow_mut().finished().1 {}
         self.drain_workers();
+        self.parked_zones.take();
         if fast {
             for generation in self.retired.borrow().iter() {
                 generation.stop();
@@ -199,7 +203,11 @@ impl Master {
             Some(old) => old.with_zones(|zones_of_old| {
                 zones(&config, store, Some((&old.config, zones_of_old)))
             }),
-            None => zones(&config, store, None),
+            None => {
+                let parked = self.parked_zones.borrow();
+                let parked = parked.as_ref().map(|(config, zones)| (config, zones));
+                zones(&config, store, parked)
+            }
         }?;
         let metrics = Ledger::of(&config, self.metrics.borrow().as_ref())?;
         let number = self.last_generation.get() + 1;
@@ -217,6 +225,7 @@ impl Master {
         metrics.metrics().generation_serves(number);
         self.metrics.replace(Some(metrics));
         self.last_generation.set(number);
+        self.parked_zones.take();
         let old = self.serving.replace(Some(Rc::clone(&generation)));
         if let Some(old) = &old {
             self.retired.borrow_mut().push(Rc::clone(old));
@@ -305,6 +314,11 @@ impl Master {
             Verb::ReopenLogs => self.reopen_logs(),
             Verb::DrainWorkers => {
                 tracing::info!("workers drain; connections wait until a reload");
+                if let Some(generation) = &*self.serving.borrow() {
+                    let zones = generation.with_zones(Clone::clone);
+                    self.parked_zones
+                        .replace(Some((generation.config.clone(), zones)));
+                }
                 self.drain_workers();
             }
             Verb::BinaryUpgrade => tracing::warn!("binary upgrade is not supported yet"),

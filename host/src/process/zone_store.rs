@@ -100,7 +100,14 @@ impl ZoneStore {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };
-        for path in entries.take(at_most).flatten().map(|entry| entry.path()) {
+        let named_so = |path: &PathBuf| {
+            // What is not named as a zone's folder is somebody else's.
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.rsplit_once('.'))
+                .is_some_and(|(_, size)| size.parse::<u64>().is_ok())
+        };
+        let paths = entries.take(at_most).flatten().map(|entry| entry.path());
+        for path in paths.filter(named_so) {
             if !self.in_use.borrow().contains_key(&path) {
                 tracing::info!(path = %path.display(), "kv zone of an earlier gateway removed");
                 remove(&path);

@@ -103,16 +103,20 @@ pub fn open(
 /// Empty ones for this process alone, of which nothing is left but what it has open: for `castling check`, beside a gateway
 /// that runs.
 pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
-    let mut folder = config.master.zone_store.clone().into_os_string();
-    folder.push(format!(".check-{}", std::process::id()));
-    let store = LazyCell::new(|| ZoneStore::open(folder.as_ref()));
+    // Not beside the gateway's: it may be another user who checks. It goes with this function; what is open stays.
+    let folder = LazyCell::new(|| tempfile::tempdir().map_err(|error| error.to_string()));
+    let store = LazyCell::new(|| {
+        let folder = folder.as_ref().map_err(String::clone)?;
+        ZoneStore::open(&folder.path().join("zones"))
+    });
     let make = |name: &str, zone: &config::Zone| {
         let made = match zone.kind {
             ZoneKind::Counter => {
-                CounterZone::create(name, zone.size_bytes, now_ns()).map(Zone::Counter)
+                let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
+                CounterZone::create(name, size_bytes, now_ns()).map(Zone::Counter)
             }
             ZoneKind::Kv => {
-                let size_bytes = zone.size_bytes.min(CHECKED_KV_BYTES);
+                let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
                 let folder = store
                     .as_ref()
                     .map_err(String::clone)?
@@ -133,4 +137,4 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
 }
 
 /// Takes as large values as any.
-const CHECKED_KV_BYTES: u64 = 16 << 20;
+const CHECKED_BYTES: u64 = 16 << 20;

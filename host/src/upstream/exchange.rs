@@ -426,13 +426,13 @@ impl Body {
         let mut held = std::mem::take(&mut self.read_ahead);
         let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
         let whole = loop {
+            if held_bytes > limit_bytes {
+                break false;
+            }
             match self.decode()? {
                 Decoded::Data(piece) => {
                     held_bytes += piece.len();
                     held.push_back(piece);
-                    if held_bytes > limit_bytes {
-                        break false;
-                    }
                 }
                 Decoded::NeedMore => self.fill(client, exchange).await?,
                 Decoded::End => break true,
@@ -483,8 +483,13 @@ impl Body {
         loop {
             match self.read_once(client).await? {
                 Read::Response(read) => return self.filled(read),
-                // The response has begun: the hook is told that it cannot answer any more.
-                Read::Unfiltered => drop(upload_filter::pass(client, exchange).await?),
+                // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
+                // costs the upload, not the response.
+                Read::Unfiltered => {
+                    if upload_filter::pass(client, exchange).await.is_err() {
+                        self.upload_broken = true;
+                    }
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 mod connection;
 mod exchange;
 pub mod forwarded;
+mod pieces;
 mod pool;
 mod resolve;
 mod upload;

@@ -1,12 +1,12 @@
 //! The request's body on its way from the client to a peer.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::pieces::Pieces;
 use super::upload_filter::UploadFilter;
 use crate::alarm::Alarm;
 use crate::error::{ClientError, UpstreamError};
@@ -52,8 +52,7 @@ pub struct RequestBody {
     expects_continue: bool,
     pub received_bytes: u64,
     /// Was read for a plugin that wanted all of it, and not sent yet.
-    ahead: VecDeque<Bytes>,
-    ahead_bytes: usize,
+    ahead: Pieces,
     /// The plugins on its way to a peer.
     pub(super) filter: Option<UploadFilter>,
     replay_limit_bytes: usize,
@@ -79,10 +78,7 @@ const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
 const DISCARD_LIMIT_BYTES: usize = 256 * 1024;
 
 enum Replay {
-    Kept {
-        pieces: Vec<Bytes>,
-        bytes: usize,
-    },
+    Kept(Pieces),
     /// It has grown too large: what was sent cannot be sent again.
     Lost,
 }
@@ -107,14 +103,10 @@ impl RequestBody {
             read_timeout,
             expects_continue,
             received_bytes: 0,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
+            ahead: Pieces::default(),
             filter: None,
             replay_limit_bytes: REPLAY_LIMIT_BYTES,
-            replay: Replay::Kept {
-                pieces: Vec::new(),
-                bytes: 0,
-            },
+            replay: Replay::Kept(Pieces::default()),
         }
     }
 
@@ -150,32 +142,32 @@ impl RequestBody {
             self.invite(wire, send_timeout).await?;
         }
         loop {
-            if self.ahead_bytes > limit_bytes {
+            if self.ahead.bytes() > limit_bytes {
                 return Ok(None);
             }
             match self.receive(&mut wire)? {
-                // A copy: a slice would hold the whole read buffer.
-                Decoded::Data(data) => self.hold(Bytes::copy_from_slice(&data)),
+                Decoded::Data(data) => self.hold_copy(&data),
                 Decoded::NeedMore => self.fill(&mut wire).await?,
                 Decoded::End => break,
             }
         }
-        if self.ahead.len() > 1 {
-            let pieces: Vec<Bytes> = self.ahead.drain(..).collect();
-            self.ahead.push_back(Bytes::from(pieces.concat()));
-        }
-        Ok(Some(self.ahead.front().cloned().unwrap_or_default()))
+        Ok(Some(self.ahead.join()))
     }
 
     /// Keeps a piece to be sent later. What is in memory anyway can be sent again, too.
     pub(super) fn hold(&mut self, piece: Bytes) {
-        self.ahead_bytes += piece.len();
-        self.replay_limit_bytes = self
-            .replay_limit_bytes
-            .max(self.ahead_bytes.saturating_add(BODY_ROOM_BYTES));
-        if !piece.is_empty() {
-            self.ahead.push_back(piece);
-        }
+        self.ahead.push(piece);
+        self.raise_replay_limit();
+    }
+
+    fn hold_copy(&mut self, data: &[u8]) {
+        self.ahead.push_copy(data);
+        self.raise_replay_limit();
+    }
+
+    fn raise_replay_limit(&mut self) {
+        let held_bytes = self.ahead.bytes().saturating_add(BODY_ROOM_BYTES);
+        self.replay_limit_bytes = self.replay_limit_bytes.max(held_bytes);
     }
 
     /// Holds what has come already, as far as it could be sent again.
@@ -183,9 +175,9 @@ impl RequestBody {
         &mut self,
         wire: &mut Option<&mut Wire<'_>>,
     ) -> Result<(), ClientError> {
-        while self.ahead_bytes < REPLAY_LIMIT_BYTES {
+        while self.ahead.bytes() < REPLAY_LIMIT_BYTES {
             match self.receive(wire)? {
-                Decoded::Data(data) => self.hold(Bytes::copy_from_slice(&data)),
+                Decoded::Data(data) => self.hold_copy(&data),
                 Decoded::NeedMore | Decoded::End => break,
             }
         }
@@ -194,13 +186,12 @@ impl RequestBody {
 
     /// All of it has come, and none of it was sent.
     pub(super) fn is_held(&self) -> bool {
-        let nothing_sent = matches!(&self.replay, Replay::Kept { pieces, .. } if pieces.is_empty());
+        let nothing_sent = matches!(&self.replay, Replay::Kept(pieces) if pieces.is_empty());
         self.decoder.is_end() && nothing_sent
     }
 
     /// What is held, to be filtered.
-    pub(super) fn take_held(&mut self) -> VecDeque<Bytes> {
-        self.ahead_bytes = 0;
+    pub(super) fn take_held(&mut self) -> Pieces {
         std::mem::take(&mut self.ahead)
     }
 
@@ -303,7 +294,6 @@ impl RequestBody {
 
     fn unfiltered(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<Piece, ClientError> {
         if let Some(piece) = self.ahead.pop_front() {
-            self.ahead_bytes -= piece.len();
             return Ok(Piece::Owned(piece));
         }
         Ok(match self.receive(wire)? {
@@ -329,27 +319,23 @@ impl RequestBody {
     }
 
     fn remember(&mut self, piece: &Piece) {
-        let Replay::Kept { pieces, bytes } = &mut self.replay else {
+        let Replay::Kept(pieces) = &mut self.replay else {
             return;
         };
-        let kept = match piece {
+        match piece {
             Piece::Owned(data) | Piece::Borrowed(data)
-                if *bytes + data.len() > self.replay_limit_bytes =>
+                if pieces.bytes() + data.len() > self.replay_limit_bytes =>
             {
                 self.replay = Replay::Lost;
-                return;
             }
-            Piece::Owned(data) => data.clone(),
-            // A copy: a slice would hold the whole read buffer.
-            Piece::Borrowed(data) => Bytes::copy_from_slice(data),
-            Piece::NeedMore | Piece::Unfiltered | Piece::End => return,
-        };
-        *bytes += kept.len();
-        pieces.push(kept);
+            Piece::Owned(data) => pieces.push(data.clone()),
+            Piece::Borrowed(data) => pieces.push_copy(data),
+            Piece::NeedMore | Piece::Unfiltered | Piece::End => {}
+        }
     }
 
     pub(super) fn can_replay(&self) -> bool {
-        matches!(self.replay, Replay::Kept { .. })
+        matches!(self.replay, Replay::Kept(_))
     }
 }
 
@@ -365,7 +351,7 @@ pub(super) enum Paused {
 
 /// One peer's copy of the body; begins with what an earlier peer was sent.
 pub(super) struct Upload {
-    /// Pieces of the replay that were sent.
+    /// Bytes of the replay that were sent.
     replayed: usize,
     stage: Stage,
 }
@@ -448,16 +434,16 @@ impl Upload {
         wire: &mut Option<&mut Wire<'_>>,
         body: &mut RequestBody,
     ) -> Result<Piece, ClientError> {
-        if let Replay::Kept { pieces, .. } = &body.replay
-            && let Some(piece) = pieces.get(self.replayed)
+        if let Replay::Kept(pieces) = &body.replay
+            && let Some(piece) = pieces.at(self.replayed)
         {
-            self.replayed += 1;
-            return Ok(Piece::Owned(piece.clone()));
+            self.replayed += piece.len();
+            return Ok(Piece::Owned(piece));
         }
         let piece = body.next(wire)?;
         body.remember(&piece);
-        if let Replay::Kept { pieces, .. } = &body.replay {
-            self.replayed = pieces.len();
+        if let Replay::Kept(pieces) = &body.replay {
+            self.replayed = pieces.bytes();
         }
         Ok(piece)
     }

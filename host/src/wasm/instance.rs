@@ -218,8 +218,8 @@ impl Instance {
         self.calls += 1;
         let guest = self.store.data_mut();
         guest.hook = hook;
-        guest.bodies = [None, None];
-        guest.calls.clear();
+        guest.failure = None;
+        guest.panic = None;
         guest.cpu.begin();
         guest.host_calls_left = guest.limits.host_calls;
         guest.reached = None;
@@ -229,7 +229,11 @@ impl Instance {
 
     fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
         self.suspended = false;
-        cpu::stop(self.store.data_mut());
+        let guest = self.store.data_mut();
+        cpu::stop(guest);
+        // An idle instance holds no request's bytes.
+        guest.bodies = [None, None];
+        guest.calls.clear();
         result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
     }
 }

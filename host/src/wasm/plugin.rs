@@ -201,7 +201,7 @@ impl Plugin {
     ) -> Result<Action, HookError> {
         let raw = if self.keeps_instance() {
             let mut taken = match pinned.position(self) {
-                Some(idx) => pinned.0.swap_remove(idx),
+                Some(idx) => pinned.0.remove(idx),
                 None => self
                     .take_instance()
                     .await
@@ -211,7 +211,8 @@ impl Plugin {
                 .call_on(&mut taken, hook, exchange, pinned, supplier, args)
                 .await;
             if taken.instance.is_some() {
-                pinned.0.push(taken);
+                // First: a call of the same plugin that was nested in this one has left another, without this one's state.
+                pinned.0.insert(0, taken);
             }
             raw?
         } else {
@@ -249,6 +250,9 @@ impl Plugin {
             instance.is_some_and(|instance| !instance.is_suspended())
         };
         if !judge.0.as_ref().is_some_and(usable) {
+            if judge.0.take().is_some() {
+                self.quarantine.abandoned();
+            }
             if !self.quarantine.admits() {
                 return Err(HookError::Quarantined);
             }
@@ -356,14 +360,26 @@ impl Plugin {
 
     fn count(&self, hook: Hook, failure: &HookError) {
         let (counter, cause) = match failure {
-            HookError::Failed(_) => (&self.failures, self.metrics.errors),
+            HookError::Failed(_) => {
+                // One of `configure`: a hook's has told that it returned.
+                self.quarantine.abandoned();
+                (&self.failures, self.metrics.errors)
+            }
             HookError::Trapped(_) => {
                 self.quarantine.trapped(&self.name);
                 (&self.traps, self.metrics.traps)
             }
-            HookError::Exhausted(_) => (&self.exhausted, self.metrics.exhausted),
-            // No fault of the plugin's, or told already.
-            HookError::Cancelled(_) | HookError::Quarantined => return,
+            HookError::Exhausted(_) => {
+                self.quarantine.abandoned();
+                (&self.exhausted, self.metrics.exhausted)
+            }
+            // No fault of the plugin's.
+            HookError::Cancelled(_) => {
+                self.quarantine.abandoned();
+                return;
+            }
+            // Told already.
+            HookError::Quarantined => return,
         };
         counter.set(counter.get() + 1);
         cause.inc();

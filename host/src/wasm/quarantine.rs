@@ -27,14 +27,19 @@ enum State {
     Out {
         until: Instant,
     },
-    /// One call is under way that decides.
-    Trial,
+    /// One call is under way that decides. One that has not by then is given up.
+    Trial {
+        until: Instant,
+    },
 }
 
 /// In the metrics.
 const IN: f64 = 0.0;
 const ON_TRIAL: f64 = 1.0;
 const OUT: f64 = 2.0;
+
+/// A trial call that has not returned by then says nothing any more: another may.
+const LONGEST_TRIAL: Duration = Duration::from_secs(10);
 
 /// The backoff grows no longer than this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -65,11 +70,12 @@ impl Quarantine {
     pub(super) fn admits(&self) -> bool {
         match self.state.get() {
             State::In { .. } => true,
-            State::Trial => false,
-            State::Out { until } if Instant::now() < until => false,
-            State::Out { .. } => {
+            State::Trial { until } | State::Out { until } if Instant::now() < until => false,
+            State::Trial { .. } | State::Out { .. } => {
                 self.level.set(ON_TRIAL);
-                self.state.set(State::Trial);
+                self.state.set(State::Trial {
+                    until: Instant::now() + LONGEST_TRIAL,
+                });
                 true
             }
         }
@@ -78,7 +84,7 @@ impl Quarantine {
     /// A call has returned.
     #[inline]
     pub(super) fn returned(&self, plugin: &str) {
-        if let State::Trial = self.state.get() {
+        if let State::Trial { .. } = self.state.get() {
             info!(
                 plugin,
                 "plugin {plugin} is back: its trial call did not trap"
@@ -94,7 +100,7 @@ impl Quarantine {
 
     /// A call was given up with no verdict: a trial must be tried again.
     pub(super) fn abandoned(&self) {
-        if let State::Trial = self.state.get() {
+        if let State::Trial { .. } = self.state.get() {
             self.level.set(OUT);
             self.state.set(State::Out {
                 until: Instant::now(),
@@ -106,7 +112,7 @@ impl Quarantine {
         let now = Instant::now();
         match self.state.get() {
             State::Out { .. } => {}
-            State::Trial => self.take_out(plugin, now),
+            State::Trial { .. } => self.take_out(plugin, now),
             State::In { .. } if self.config.traps == 0 => {}
             State::In { traps, since } if now - since <= self.config.within => {
                 match traps + 1 >= self.config.traps {
@@ -130,7 +136,7 @@ impl Quarantine {
         match self.state.get() {
             State::In { .. } => "in",
             State::Out { .. } => "out",
-            State::Trial => "trial",
+            State::Trial { .. } => "trial",
         }
     }
 

@@ -44,7 +44,8 @@ pub struct PinnedInstances(pub(super) Vec<Taken>);
 impl PinnedInstances {
     /// The request is over: the guests forget their state and the instances are free again.
     pub async fn release(&mut self) {
-        for mut taken in self.0.drain(..) {
+        // One by one: dropped in the middle, the others are discarded with `self`.
+        while let Some(mut taken) = self.0.pop() {
             let plugin = Rc::clone(&taken.plugin);
             if let Err(e) = taken.instance_mut().reset_state().await {
                 error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");

@@ -14,6 +14,9 @@ struct Waiter {
 #[plugin]
 impl Waiter {
     fn preaccess(&self, request: &mut Request) -> Result<()> {
+        if request.header("x-trap").is_some() {
+            panic!("it was asked to");
+        }
         if let Some(milliseconds) = number(request, "x-delay") {
             delay(Duration::from_millis(milliseconds))?;
         }
@@ -65,7 +68,12 @@ impl Waiter {
                 Err(error) if error.is_limit() => "too large".to_owned(),
                 Err(error) => return Err(error),
             };
-            reply.set_header("x-reply", &told);
+            let again = number(request, "x-reply-again").map(|limit| match reply.read_body(limit as usize) {
+                Ok(body) => format!(", {}", body.len()),
+                Err(error) if error.is_limit() => ", too large".to_owned(),
+                Err(error) => format!(", {error}"),
+            });
+            reply.set_header("x-reply", told + &again.unwrap_or_default());
         }
         for name in ["x-body", "x-results", "x-planted"] {
             reply.set_header(name, text(request, name));
