@@ -4,10 +4,14 @@
 //! use castling_sdk::prelude::*;
 //! use castling_sdk::testing;
 //!
-//! let (user, wait_ms) = ("ada", 250);
-//! log::warn!("slow answer user={user} wait_ms={wait_ms}");
-//! assert_eq!(testing::take_log(), [(log::Level::Warn, "slow answer user=ada wait_ms=250".to_owned())]);
+//! let (peer, user) = ("192.0.2.7:80", "Ada L.");
+//! log::warn!(user = user, wait_ms = 250; "slow answer from {peer}");
+//! let line = r#"slow answer from 192.0.2.7:80 user="Ada L." wait_ms=250"#;
+//! assert_eq!(testing::take_log(), [(log::Level::Warn, line.to_owned())]);
 //! ```
+//!
+//! Fields stand before the text, `key = value` with a semicolon after the last, and are written after it; a value that
+//! is not one plain word is quoted and escaped.
 //!
 //! What the gateway's `[log] level` leaves out is not written. Beyond the plugin's `limits.log_lines` a second, lines are
 //! dropped and counted; one that is longer than 4096 bytes is cut.
@@ -32,37 +36,91 @@ pub fn write(level: Level, line: fmt::Arguments<'_>) {
     }
 }
 
+/// Writes a line with fields after it: `slow answer user=ada agent="a b"`.
+pub fn write_fields(level: Level, line: fmt::Arguments<'_>, fields: &[(&str, &dyn fmt::Display)]) {
+    use fmt::Write;
+
+    let mut text = line.to_string();
+    for (key, value) in fields {
+        let value = value.to_string();
+        let is_plain = !value.is_empty()
+            && value
+                .chars()
+                .all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\'));
+        // Writing to a String cannot fail.
+        let _ = match is_plain {
+            true => write!(text, " {key}={value}"),
+            false => write!(text, " {key}={value:?}"),
+        };
+    }
+    host::log(level, text.as_bytes());
+}
+
+/// A line of the level, with or without fields.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __log {
+    ($level:ident, $($key:ident = $value:expr),+ $(,)?; $($format:tt)+) => {
+        $crate::log::write_fields(
+            $crate::log::Level::$level,
+            ::core::format_args!($($format)+),
+            &[$((::core::stringify!($key), &$value as &dyn ::core::fmt::Display)),+],
+        )
+    };
+    ($level:ident, $($format:tt)+) => {
+        $crate::log::write($crate::log::Level::$level, ::core::format_args!($($format)+))
+    };
+}
+
 /// Work was lost.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_error {
-    ($($format:tt)+) => { $crate::log::write($crate::log::Level::Error, ::core::format_args!($($format)+)) };
+    ($($line:tt)+) => { $crate::__log!(Error, $($line)+) };
 }
 
 /// An operator should look.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_warn {
-    ($($format:tt)+) => { $crate::log::write($crate::log::Level::Warn, ::core::format_args!($($format)+)) };
+    ($($line:tt)+) => { $crate::__log!(Warn, $($line)+) };
 }
 
 /// The life of the plugin.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_info {
-    ($($format:tt)+) => { $crate::log::write($crate::log::Level::Info, ::core::format_args!($($format)+)) };
+    ($($line:tt)+) => { $crate::__log!(Info, $($line)+) };
 }
 
 /// One event of one request.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_debug {
-    ($($format:tt)+) => { $crate::log::write($crate::log::Level::Debug, ::core::format_args!($($format)+)) };
+    ($($line:tt)+) => { $crate::__log!(Debug, $($line)+) };
 }
 
 /// Bytes.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_trace {
-    ($($format:tt)+) => { $crate::log::write($crate::log::Level::Trace, ::core::format_args!($($format)+)) };
+    ($($line:tt)+) => { $crate::__log!(Trace, $($line)+) };
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::prelude::*;
+    use crate::testing;
+
+    #[test]
+    fn fields_follow_the_text_and_are_quoted_where_they_must() {
+        log::info!(user = "ada", wait_ms = 250, agent = "a b", odd = "1\n2\"3", empty = ""; "slow {}", "answer");
+        log::error!("no fields = {}", 1);
+        let lines: Vec<String> = testing::take_log()
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect();
+        let slow = r#"slow answer user=ada wait_ms=250 agent="a b" odd="1\n2\"3" empty="""#;
+        assert_eq!(lines, [slow, "no fields = 1"]);
+    }
 }
