@@ -154,6 +154,14 @@ pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
 pub(super) fn cut_text(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
     let mut text = String::from_utf8_lossy(cut).into_owned();
+    // What a client sent and a plugin logs must not look like another line.
+    if text.chars().any(char::is_control) {
+        let escaped = text.chars().map(|c| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        });
+        text = escaped.collect();
+    }
     if cut.len() < bytes.len() {
         text.push_str(" [cut]");
     }
@@ -196,6 +204,15 @@ mod tests {
         assert_eq!(hand_out(&mut memory, 1, 3, b"abc").unwrap(), 3);
         assert_eq!(&memory, b"\0abc");
         assert!(hand_out(&mut memory, 2, 3, b"abc").is_err());
+    }
+
+    #[test]
+    fn text_stays_on_its_line() {
+        let said = b"a\r\n2026-01-01 ERROR forged\x1b[31m";
+        assert_eq!(
+            text(said, 0, said.len() as u32).unwrap(),
+            "a\\r\\n2026-01-01 ERROR forged\\u{1b}[31m"
+        );
     }
 
     #[test]
