@@ -52,8 +52,8 @@ impl PluginMetrics {
             let cells = u64::from(cell_count(kind, bounds));
             let charge = cells.max(text_charge(name, &labels.0));
             self.series.charge(charge, || {
-                let (zone, generation) = (recorder.zone, recorder.generation);
-                let added = add_series(zone, generation, kind, name, labels, bounds);
+                let (zone, stamps) = (recorder.zone, recorder.stamps);
+                let added = add_series(zone, stamps, kind, name, labels, bounds);
                 added.map(|(_, new)| new)
             })?;
         }

@@ -8,9 +8,19 @@ fn workers(count: u32) -> Vec<Recorder> {
     let open = |row| {
         zone.take_row(row).unwrap();
         let file = zone.descriptor().try_clone_to_owned().unwrap();
-        Recorder::new(MetricsZone::open(file, 4096).unwrap(), Some(row), 1)
+        let worker = Recorder::new(MetricsZone::open(file, 4096).unwrap(), Some(row), 1);
+        worker.serve();
+        worker
     };
     (0..count).map(open).collect()
+}
+
+/// The same worker, as one of another generation that does not serve yet.
+fn of_generation(generation: u64, recorder: Recorder) -> Recorder {
+    Recorder {
+        stamps: Box::leak(Box::new(Stamps::new(generation))),
+        ..recorder
+    }
 }
 
 fn plugin(recorder: Recorder, limit: u32) -> InstanceMetrics {
@@ -289,10 +299,12 @@ fn each_kind_takes_what_suits_it() {
 #[test]
 fn a_plugin_of_a_later_generation_may_make_another_thing_of_a_name() {
     let first = workers(1)[0];
-    let later = Recorder {
-        generation: 2,
-        ..first
+    let generation = |number| {
+        let recorder = of_generation(number, first);
+        recorder.serve();
+        recorder
     };
+    let later = generation(2);
     let count = |recorder, bytes: &[u8]| {
         let mut plugin = plugin(recorder, 1000);
         let metric = plugin.define(bytes).unwrap();
@@ -313,19 +325,66 @@ fn a_plugin_of_a_later_generation_may_make_another_thing_of_a_name() {
     );
     assert_eq!(types(&text), 1);
     // Other bounds, and back.
-    let third = Recorder {
-        generation: 3,
-        ..first
-    };
+    let third = generation(3);
     count(third, &histogram(&[2.0, 3.0]));
     assert!(!third.text().contains("le=\"1\""));
-    let fourth = Recorder {
-        generation: 4,
-        ..first
-    };
+    let fourth = generation(4);
     count(fourth, &histogram(&[1.0]));
     assert!(fourth.text().contains("x_bucket{plugin=\"p\",le=\"1\"} 2"));
     assert!(!fourth.text().contains("le=\"3\""));
+}
+
+#[test]
+fn what_a_refused_generation_has_defined_changes_nothing() {
+    let running = workers(1)[0];
+    let mut counting = plugin(running, 1000);
+    let bounds = |bounds: &[f64]| definition(MetricKind::Histogram, "h", &[], bounds);
+    let counter = definition(MetricKind::Counter, "x", &[], &[]);
+    for bytes in [&counter, &bounds(&[1.0])] {
+        let metric = counting.define(bytes).unwrap();
+        counting.series(metric, &[]).unwrap();
+    }
+    let before = running.text();
+    let refused = of_generation(2, running);
+    let mut configured = plugin(refused, 1000);
+    for bytes in [
+        definition(MetricKind::Gauge, "x", &[], &[]),
+        bounds(&[2.0]),
+        definition(MetricKind::Counter, "new", &[], &[]),
+    ] {
+        let metric = configured.define(&bytes).unwrap();
+        configured.series(metric, &[]).unwrap();
+    }
+    assert_eq!(
+        lines_but_of_the_table(&running.text()),
+        lines_but_of_the_table(&before)
+    );
+
+    // The next attempt has the same number, and serves.
+    let next = of_generation(2, running);
+    let mut plugin = plugin(next, 1000);
+    let metric = plugin.define(&bounds(&[4.0])).unwrap();
+    plugin.series(metric, &[]).unwrap();
+    assert!(!running.text().contains("le=\"4\""));
+    next.serve();
+    let after = plugin.define(&definition(MetricKind::Gauge, "x", &[], &[]));
+    let series = plugin.series(after.unwrap(), &[]).unwrap();
+    plugin.set(series, 7.0).unwrap();
+    let text = running.text();
+    assert!(
+        text.contains("le=\"4\"") && !text.contains("le=\"1\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("# TYPE castling_plugin_my_plugin_x gauge"),
+        "{text}"
+    );
+}
+
+/// Without how full the table is.
+fn lines_but_of_the_table(text: &str) -> Vec<&str> {
+    let others = |line: &&str| !line.starts_with("castling_metrics_series");
+    text.lines().filter(others).collect()
 }
 
 #[test]
@@ -333,6 +392,7 @@ fn what_has_no_room_is_lost_and_harms_nothing() {
     let zone = MetricsZone::create(256).unwrap();
     zone.take_row(0).unwrap();
     let worker = Recorder::new(zone, Some(0), 1);
+    worker.serve();
     for route in 0..1000 {
         worker
             .requests("web", &route.to_string())
