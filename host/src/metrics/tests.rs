@@ -162,22 +162,80 @@ fn beyond_the_limit_it_is_other_for_all_workers_together() {
 }
 
 #[test]
+fn a_value_beyond_128_bytes_takes_no_memory_of_the_host() {
+    let mut plugin = plugin(workers(1)[0], 1000);
+    let metric = plugin
+        .define(&definition(MetricKind::Counter, "n", &["l"], &[]))
+        .unwrap();
+    let cut = plugin.series(metric, &list(&[&"x".repeat(128)]));
+    for number in 0..2000 {
+        let value = format!("{}{number}", "x".repeat(16_000));
+        assert_eq!(plugin.series(metric, &list(&[&value])), cut);
+    }
+    assert_eq!(plugin.remembered(), (1, 4 + 2 + 128));
+    // Cut between characters.
+    let even = plugin.series(metric, &list(&[&"ä".repeat(64)]));
+    assert_eq!(plugin.series(metric, &list(&[&"ä".repeat(700)])), even);
+    let odd = plugin.series(metric, &list(&[&format!("x{}", "ä".repeat(63))]));
+    assert_eq!(
+        plugin.series(metric, &list(&[&format!("x{}", "ä".repeat(64))])),
+        odd
+    );
+    for bad in [
+        list(&[""; 5000]),
+        list(&["x".repeat(200).as_str(); 2]),
+        vec![0xff; 500],
+        [&[200, 0][..], &[0xff; 200]].concat(),
+    ] {
+        assert_eq!(
+            plugin.series(metric, &bad),
+            Err(castling_abi::Status::BadArgument)
+        );
+    }
+    assert_eq!(plugin.remembered().0, 3);
+}
+
+#[test]
+fn what_is_remembered_is_as_long_as_the_series_may_be() {
+    let mut plugin = plugin(workers(1)[0], 20);
+    let labels = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let wide = plugin
+        .define(&definition(MetricKind::Counter, "wide", &labels, &[]))
+        .unwrap();
+    // One series for us, since control characters are replaced, and another key each time.
+    for number in 0..30 {
+        let value = format!("{}{}", "x".repeat(120), char::from(number));
+        plugin.series(wide, &list(&[value.as_str(); 8])).unwrap();
+    }
+    let (keys, bytes) = plugin.remembered();
+    assert!(
+        (1..30).contains(&keys) && bytes <= 20 * 160,
+        "{keys} {bytes}"
+    );
+}
+
+#[test]
 fn values_that_are_one_series_are_remembered_up_to_the_limit() {
     let worker = workers(1)[0];
     let mut plugin = plugin(worker, 10);
     let metric = plugin
         .define(&definition(MetricKind::Counter, "n", &["l"], &[]))
         .unwrap();
-    let long = "x".repeat(128);
-    for number in 0..100 {
-        let value = format!("{long}{number}");
+    let control = |number: u32| char::from_u32(number).filter(|c| c.is_control() && *c != '\n');
+    let controls: Vec<char> = (0..0xa0).filter_map(control).collect();
+    for c in &controls {
+        let value = c.to_string();
         let series = plugin.series(metric, &list(&[&value])).unwrap();
         assert!(series <= 10, "{series}");
         plugin.add(series, 1.0).unwrap();
     }
     let name = "castling_plugin_my_plugin_n";
     let count = |value: &str| value_of(&worker, name, value);
-    assert_eq!((count(&long), count("other")), (Some(10.0), Some(90.0)));
+    let others = controls.len() as f64 - 10.0;
+    assert_eq!(
+        (count("\u{fffd}"), count("other")),
+        (Some(10.0), Some(others))
+    );
     let huge = list(&[&"x".repeat(20_000)]);
     assert_eq!(
         plugin.series(metric, &huge),
