@@ -252,6 +252,18 @@ fn beyond_the_limit_all_is_counted_as_other() {
 }
 
 #[test]
+fn counting_is_a_host_call() {
+    let limits = "limits = { metric_series = 100";
+    let few = format!("{limits}, host_calls = 1000, cpu = \"5s\"");
+    let proxy = setup(&CONFIG.replace(limits, &few)).start();
+    // Each key is looked up and counted.
+    passed(&proxy.get_with("/", &[("x-keys", "450")]));
+    assert_eq!(proxy.get_with("/", &[("x-keys", "700")]).status, 500);
+    let told = proxy.until_log_has("limits.host_calls of 1000 reached");
+    assert!(told.contains("plugin meter failed in access"), "{told}");
+}
+
+#[test]
 fn names_that_are_not_valid_are_refused_at_load() {
     for (config, expected) in [
         (r#"{ counter = "a b" }"#, "metric \"a b\": expected a name"),
