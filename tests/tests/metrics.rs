@@ -452,6 +452,8 @@ fn a_table_that_was_too_small_or_is_to_be_larger_begins_anew() {
     proxy.until_log_has("metrics.max_series is too small");
     let anew = told(&proxy);
     assert_eq!(anew.sum("castling_requests_total", &[]), 0.0);
+    let start = "castling_start_time_seconds";
+    assert_eq!(anew.get(start, &[]), full.get(start, &[]));
     assert_eq!(anew.get("castling_metrics_refused_total", &[]), Some(0.0));
 
     count(&proxy, "a", 1);

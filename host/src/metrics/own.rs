@@ -267,8 +267,8 @@ pub struct MasterMetrics {
 }
 
 impl MasterMetrics {
-    /// Makes the zone. Fails when memory does not suffice.
-    pub fn new(max_series: u32) -> Result<Self, ZoneError> {
+    /// Makes the zone of a master that has started then. Fails when memory does not suffice.
+    pub fn new(max_series: u32, started: SystemTime) -> Result<Self, ZoneError> {
         let zone = MetricsZone::create(max_series)?;
         zone.take_row(MASTER_ROW)?;
         let stamps = Stamps::of_serving(FIRST_GENERATION);
@@ -288,11 +288,9 @@ impl MasterMetrics {
             reloads_refused: record(&RELOADS, &[("result", "refused")]),
             zone,
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics.set(build, 1.0);
-        metrics.set(start, now.as_secs_f64());
+        metrics.set(start, started.as_secs_f64());
         Ok(metrics)
     }
 
