@@ -103,6 +103,11 @@ impl Gateway {
         }))
     }
 
+    /// Its generation serves: what its plugins have defined as metrics is shown. Before anything is accepted.
+    pub fn begin_to_serve(&self) {
+        self.worker.metrics().serve();
+    }
+
     /// Starts to accept on a bound and listening socket of this listener.
     pub fn accept(&self, listener: &str, socket: std::net::TcpListener) -> io::Result<()> {
         let Some(listener) = self.listeners.get(listener) else {

@@ -191,6 +191,48 @@ fn counts_survive_a_reload_and_the_death_of_workers_and_gauges_do_not() {
 }
 
 #[test]
+fn a_refused_reload_leaves_what_metrics_show() {
+    let meter = "wasm = \"{guests}/meter.wasm\"";
+    let config = |settings: &str| CONFIG.replace(meter, &format!("{meter}\nconfig = {settings}"));
+    let mut proxy = setup(&config(r#"{ help = "zz running" }"#)).start();
+    count(&proxy, "a", 3);
+    until_told(&proxy, "3 requests", |told| {
+        told.sum("castling_requests_total", &[("route", "app")]) == 3.0
+    });
+    let helps = |proxy: &Proxy| {
+        let text = proxy.command("metrics", &[]).expect_success().stdout;
+        let of_plugins = |line: &&str| line.starts_with("# HELP castling_plugin_");
+        text.lines()
+            .filter(of_plugins)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let before = helps(&proxy);
+    // The meter is configured before the one that fails.
+    let failing =
+        "\n[plugins.zz]\nwasm = \"{guests}/meter.wasm\"\nconfig = { counter = \"a b\" }\n";
+    for settings in [r#"{ help = "refused" }"#, r#"{ counter = "never_total" }"#] {
+        let refused = format!("{}{failing}", config(settings));
+        let told = proxy.reload_with(&refused).expect_refusal().stderr;
+        assert!(told.contains("plugin zz"), "{told}");
+        assert_eq!(helps(&proxy), before);
+    }
+    assert_eq!(
+        told(&proxy).get(COUNTER, &[("plugin", "meter"), ("key", "a")]),
+        Some(3.0)
+    );
+
+    let reloaded = config(r#"{ help = "aa serving" }"#);
+    proxy.reload_with(&reloaded).expect_success();
+    let text = proxy.command("metrics", &[]).expect_success().stdout;
+    assert!(
+        text.contains(&format!("# HELP {COUNTER} aa serving\n")),
+        "{text}"
+    );
+    assert_eq!(told(&proxy).get("castling_generation", &[]), Some(2.0));
+}
+
+#[test]
 fn beyond_the_limit_all_is_counted_as_other() {
     let proxy = metered();
     for prefix in ["a", "b", "c", "d"] {
@@ -207,6 +249,18 @@ fn beyond_the_limit_all_is_counted_as_other() {
     assert_eq!(other, Some(800.0 - (series as f64 - 1.0)));
     let over = told.get("castling_plugin_series_over_limit_total", &of_meter);
     assert_eq!(over, other);
+}
+
+#[test]
+fn counting_is_a_host_call() {
+    let limits = "limits = { metric_series = 100";
+    let few = format!("{limits}, host_calls = 1000, cpu = \"5s\"");
+    let proxy = setup(&CONFIG.replace(limits, &few)).start();
+    // Each key is looked up and counted.
+    passed(&proxy.get_with("/", &[("x-keys", "450")]));
+    assert_eq!(proxy.get_with("/", &[("x-keys", "700")]).status, 500);
+    let told = proxy.until_log_has("limits.host_calls of 1000 reached");
+    assert!(told.contains("plugin meter failed in access"), "{told}");
 }
 
 #[test]
@@ -372,7 +426,10 @@ fn the_route_takes_get_and_head_and_plugins_may_guard_it() {
 fn a_table_that_was_too_small_or_is_to_be_larger_begins_anew() {
     let small = |max: u32| {
         CONFIG
-            .replace("metric_series = 100", "metric_series = 100000")
+            .replace(
+                "metric_series = 100",
+                "metric_series = 100000, cpu = \"5s\"",
+            )
             .replace(
                 "[workers]",
                 &format!("[metrics]\nmax_series = {max}\n\n[workers]"),
@@ -395,6 +452,8 @@ fn a_table_that_was_too_small_or_is_to_be_larger_begins_anew() {
     proxy.until_log_has("metrics.max_series is too small");
     let anew = told(&proxy);
     assert_eq!(anew.sum("castling_requests_total", &[]), 0.0);
+    let start = "castling_start_time_seconds";
+    assert_eq!(anew.get(start, &[]), full.get(start, &[]));
     assert_eq!(anew.get("castling_metrics_refused_total", &[]), Some(0.0));
 
     count(&proxy, "a", 1);

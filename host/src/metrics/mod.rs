@@ -10,8 +10,8 @@ mod page;
 mod plugin;
 mod text;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use castling_abi::MetricKind;
 
@@ -27,11 +27,12 @@ use crate::zone::{MetricsZone, Record, ZoneError};
 pub struct Recorder {
     zone: &'static MetricsZone,
     row: &'static [AtomicU64],
-    generation: u64,
+    stamps: &'static Stamps,
 }
 
 impl Recorder {
-    /// For a process that has this row of the zone; without one, what it counts is seen nowhere.
+    /// For a process that has this row of the zone; without one, what it counts is seen nowhere. What it defines counts
+    /// as defined from [`Self::serve`] on.
     ///
     /// The zone stays mapped for as long as the process lives: what counts on the path of a request holds plain references.
     pub fn new(zone: MetricsZone, row: Option<u32>, generation: u64) -> Self {
@@ -43,15 +44,23 @@ impl Recorder {
         Self {
             zone,
             row,
-            generation,
+            stamps: Box::leak(Box::new(Stamps::new(generation))),
         }
+    }
+
+    /// Its generation serves: what it has defined so far, and from here on at once, takes the place of what earlier
+    /// generations made of the same names.
+    pub fn serve(&self) {
+        self.stamps.serve(self.zone);
     }
 
     /// In memory of its own, for `castling check`.
     pub fn alone(max_series: u32) -> Result<Self, ZoneError> {
         let zone = MetricsZone::create(max_series)?;
         zone.take_row(0)?;
-        Ok(Self::new(zone, Some(0), 0))
+        let alone = Self::new(zone, Some(0), FIRST_GENERATION);
+        alone.serve();
+        Ok(alone)
     }
 
     /// What all processes have counted so far, see [`text()`].
@@ -60,9 +69,9 @@ impl Recorder {
     }
 
     /// Says what a metric is, and whether that is new. Where one of that name was another thing in an earlier
-    /// generation, that is no longer shown.
+    /// generation, that is no longer shown once this one serves.
     fn define(&self, kind: MetricKind, name: &str, help: &str) -> bool {
-        define(self.zone, self.generation, kind, name, help)
+        define(self.zone, self.stamps, kind, name, help)
     }
 
     fn counter(&self, name: &str, labels: &Labels) -> Count {
@@ -90,8 +99,8 @@ impl Recorder {
         labels: &Labels,
         bounds: &[f64],
     ) -> Option<Record> {
-        let (zone, generation) = (self.zone, self.generation);
-        add_series(zone, generation, kind, name, labels, bounds).map(|(record, _)| record)
+        let added = add_series(self.zone, self.stamps, kind, name, labels, bounds);
+        added.map(|(record, _)| record)
     }
 
     /// Whether the series is there, added by whatever process.
@@ -114,6 +123,59 @@ impl Recorder {
             .get(record.first_cell..record.first_cell + record.cells)
     }
 }
+
+/// Marks records with the generation that uses them. One that does not serve yet leaves no mark: it may be refused, and
+/// then nothing has changed.
+struct Stamps {
+    generation: u64,
+    /// Records to be marked once it serves; None from then on.
+    waiting: Mutex<Option<Vec<Record>>>,
+}
+
+impl Stamps {
+    fn new(generation: u64) -> Self {
+        Self {
+            generation,
+            waiting: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    fn of_serving(generation: u64) -> Self {
+        Self {
+            generation,
+            waiting: Mutex::new(None),
+        }
+    }
+
+    fn serve(&self, zone: &MetricsZone) {
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        for record in waiting.into_iter().flatten() {
+            self.mark(zone, record);
+        }
+    }
+
+    /// For when a series is looked up, not for when it counts.
+    fn stamp(&self, zone: &MetricsZone, record: Record) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *waiting {
+            Some(waiting) => waiting.push(record),
+            None => self.mark(zone, record),
+        }
+    }
+
+    fn mark(&self, zone: &MetricsZone, record: Record) {
+        if let Some(seen) = zone.note(record) {
+            seen.fetch_max(self.generation, Relaxed);
+        }
+    }
+}
+
+/// Records with a smaller mark, which is none, are not shown.
+const FIRST_GENERATION: u64 = 1;
 
 /// A counter's series, in this process's row.
 #[derive(Clone, Copy)]
@@ -226,9 +288,9 @@ pub fn forget_gauges(zone: &MetricsZone, row: u32) {
 /// What a record of the zone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordKind {
-    /// Name, labels and for a histogram its bounds; the note is the generation that has last looked it up.
+    /// Name, labels and for a histogram its bounds; the note is the last serving generation that has looked it up.
     Series(MetricKind),
-    /// Name and help; the note is the generation that has last defined it.
+    /// Name and help; the note is the last serving generation that has defined it.
     Family(MetricKind),
     /// What is charged and a plugin's name; the note is how much.
     Account,
@@ -274,21 +336,19 @@ impl Labels {
     }
 }
 
-fn define(zone: &MetricsZone, generation: u64, kind: MetricKind, name: &str, help: &str) -> bool {
+fn define(zone: &MetricsZone, stamps: &Stamps, kind: MetricKind, name: &str, help: &str) -> bool {
     let text = record_text(name, help, &[]);
     let added = text.and_then(|text| zone.add(RecordKind::Family(kind).byte(), &text, 0));
     let Some((record, new)) = added else {
         return false;
     };
-    if let Some(seen) = zone.note(record) {
-        seen.fetch_max(generation, Relaxed);
-    }
+    stamps.stamp(zone, record);
     new
 }
 
 fn add_series(
     zone: &MetricsZone,
-    generation: u64,
+    stamps: &Stamps,
     kind: MetricKind,
     name: &str,
     labels: &Labels,
@@ -300,7 +360,7 @@ fn add_series(
         &text,
         cell_count(kind, bounds),
     )?;
-    zone.note(record)?.fetch_max(generation, Relaxed);
+    stamps.stamp(zone, record);
     Some((record, new))
 }
 

@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use castling_abi::{MetricKind, PeerOutcome};
 use http::StatusCode;
 
-use super::{Count, Distribution, Labels, Level, Recorder, add, add_series, define, gauge_bits};
+use super::{
+    Count, Distribution, FIRST_GENERATION, Labels, Level, Recorder, Stamps, add, add_series,
+    define, gauge_bits,
+};
 use crate::zone::{MetricsZone, Record, ZoneError};
 
 /// A metric of the gateway's.
@@ -264,14 +267,16 @@ pub struct MasterMetrics {
 }
 
 impl MasterMetrics {
-    /// Makes the zone. Fails when memory does not suffice.
-    pub fn new(max_series: u32) -> Result<Self, ZoneError> {
+    /// Makes the zone of a master that has started then. Fails when memory does not suffice.
+    pub fn new(max_series: u32, started: SystemTime) -> Result<Self, ZoneError> {
         let zone = MetricsZone::create(max_series)?;
         zone.take_row(MASTER_ROW)?;
+        let stamps = Stamps::of_serving(FIRST_GENERATION);
         let record = |own: &Own, labels: &[(&str, &str)]| {
-            define(&zone, 0, own.kind, own.name, own.help);
+            define(&zone, &stamps, own.kind, own.name, own.help);
             let labels = Labels::new(labels.iter().copied());
-            add_series(&zone, 0, own.kind, own.name, &labels, &[]).map(|(record, _)| record)
+            let added = add_series(&zone, &stamps, own.kind, own.name, &labels, &[]);
+            added.map(|(record, _)| record)
         };
         let build = record(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))]);
         let start = record(&START, &[]);
@@ -283,11 +288,9 @@ impl MasterMetrics {
             reloads_refused: record(&RELOADS, &[("result", "refused")]),
             zone,
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics.set(build, 1.0);
-        metrics.set(start, now.as_secs_f64());
+        metrics.set(start, started.as_secs_f64());
         Ok(metrics)
     }
 

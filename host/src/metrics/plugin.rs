@@ -52,8 +52,8 @@ impl PluginMetrics {
             let cells = u64::from(cell_count(kind, bounds));
             let charge = cells.max(text_charge(name, &labels.0));
             self.series.charge(charge, || {
-                let (zone, generation) = (recorder.zone, recorder.generation);
-                let added = add_series(zone, generation, kind, name, labels, bounds);
+                let (zone, stamps) = (recorder.zone, recorder.stamps);
+                let added = add_series(zone, stamps, kind, name, labels, bounds);
                 added.map(|(_, new)| new)
             })?;
         }
@@ -129,9 +129,10 @@ pub struct InstanceMetrics {
     shared: Arc<PluginMetrics>,
     defined: Vec<Metric>,
     series: Vec<Series>,
-    /// The number of a series by the number of its metric (`u32`, little-endian) and its label values as they were passed.
+    /// The number of a series by the number of its metric (`u32`, little-endian) and its label values, cut.
     known: HashMap<Box<[u8]>, u32>,
-    known_limit: usize,
+    /// Room for the keys of `known`: as much as the series that the plugin may have need in the table, at most.
+    known_left: u64,
     /// What is looked for in `known`; kept for its allocation.
     key: Vec<u8>,
 }
@@ -160,7 +161,7 @@ impl InstanceMetrics {
             defined: Vec::new(),
             series: Vec::new(),
             known: HashMap::new(),
-            known_limit: usize::try_from(shared.series.limit).unwrap_or(usize::MAX),
+            known_left: shared.series.limit,
             key: Vec::new(),
         }
     }
@@ -199,7 +200,7 @@ impl InstanceMetrics {
         }
         self.key.clear();
         self.key.extend_from_slice(&metric.to_le_bytes());
-        self.key.extend_from_slice(values);
+        push_cut(&mut self.key, values).ok_or(Status::BadArgument)?;
         if let Some(series) = self.known.get(&self.key[..]) {
             return Ok(*series);
         }
@@ -214,10 +215,14 @@ impl InstanceMetrics {
         let metric = metric.ok_or(Status::BadArgument)?;
         let values = label_values(values, metric.labels.len()).ok_or(Status::BadArgument)?;
         let labels = metric.labels(&shared.plugin, values.iter().copied());
-        // Values that differ may be one series (they are cut, control characters are replaced), so that the limit of the
-        // series is none of these.
-        let remembers = self.known.len() < self.known_limit;
-        if remembers && let Some(series) = shared.series(metric, &labels) {
+        // Values that differ may be one series (control characters are replaced), so that the limit of the series is none
+        // of these. A key is no longer than the texts of its series.
+        let charge = text_charge_of(self.key.len());
+        let left = self.known_left.checked_sub(charge);
+        if let Some(left) = left
+            && let Some(series) = shared.series(metric, &labels)
+        {
+            self.known_left = left;
             self.series.push(series);
             let series = number(self.series.len() - 1)?;
             self.known.insert(self.key.clone().into(), series);
@@ -271,6 +276,15 @@ impl InstanceMetrics {
     fn at(&self, series: u32) -> Option<&Series> {
         self.series.get(usize::try_from(series).ok()?)
     }
+
+    /// How many keys there are, and their bytes.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize) {
+        (
+            self.known.len(),
+            self.known.keys().map(|key| key.len()).sum(),
+        )
+    }
 }
 
 impl Metric {
@@ -289,8 +303,12 @@ impl Metric {
 
 /// The table has so many bytes for the texts of a cell: longer ones take the room of more.
 fn text_charge(name: &str, more: &str) -> u64 {
+    text_charge_of(name.len() + more.len())
+}
+
+fn text_charge_of(bytes: usize) -> u64 {
     const ROOM_BYTES: usize = 160;
-    (name.len() + more.len()).div_ceil(ROOM_BYTES) as u64
+    bytes.div_ceil(ROOM_BYTES) as u64
 }
 
 /// The definition, if all of it is valid.
@@ -341,6 +359,25 @@ fn clash(a: &Metric, b: &Metric) -> bool {
                 .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
     };
     one_of(a, b) || one_of(b, a)
+}
+
+/// Appends a list of label values, each cut as [`label_values`] cuts it: what a guest passes beyond that takes no memory.
+fn push_cut(key: &mut Vec<u8>, list: &[u8]) -> Option<()> {
+    if list.len() <= MAX_VALUE_BYTES {
+        // None of them can be too long.
+        key.extend_from_slice(list);
+        return Some(());
+    }
+    for (idx, text) in metric::texts(list).enumerate() {
+        let mut text = text.ok().filter(|_| idx < MAX_LABELS)?;
+        if text.len() > MAX_VALUE_BYTES {
+            let value = str::from_utf8(text).ok()?;
+            text = &text[..value.floor_char_boundary(MAX_VALUE_BYTES)];
+        }
+        key.extend_from_slice(&metric::text_head(text)?);
+        key.extend_from_slice(text);
+    }
+    Some(())
 }
 
 /// Exactly so many, each cut to what a label's value may have.

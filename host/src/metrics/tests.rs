@@ -8,9 +8,19 @@ fn workers(count: u32) -> Vec<Recorder> {
     let open = |row| {
         zone.take_row(row).unwrap();
         let file = zone.descriptor().try_clone_to_owned().unwrap();
-        Recorder::new(MetricsZone::open(file, 4096).unwrap(), Some(row), 1)
+        let worker = Recorder::new(MetricsZone::open(file, 4096).unwrap(), Some(row), 1);
+        worker.serve();
+        worker
     };
     (0..count).map(open).collect()
+}
+
+/// The same worker, as one of another generation that does not serve yet.
+fn of_generation(generation: u64, recorder: Recorder) -> Recorder {
+    Recorder {
+        stamps: Box::leak(Box::new(Stamps::new(generation))),
+        ..recorder
+    }
 }
 
 fn plugin(recorder: Recorder, limit: u32) -> InstanceMetrics {
@@ -152,22 +162,80 @@ fn beyond_the_limit_it_is_other_for_all_workers_together() {
 }
 
 #[test]
+fn a_value_beyond_128_bytes_takes_no_memory_of_the_host() {
+    let mut plugin = plugin(workers(1)[0], 1000);
+    let metric = plugin
+        .define(&definition(MetricKind::Counter, "n", &["l"], &[]))
+        .unwrap();
+    let cut = plugin.series(metric, &list(&[&"x".repeat(128)]));
+    for number in 0..2000 {
+        let value = format!("{}{number}", "x".repeat(16_000));
+        assert_eq!(plugin.series(metric, &list(&[&value])), cut);
+    }
+    assert_eq!(plugin.remembered(), (1, 4 + 2 + 128));
+    // Cut between characters.
+    let even = plugin.series(metric, &list(&[&"ä".repeat(64)]));
+    assert_eq!(plugin.series(metric, &list(&[&"ä".repeat(700)])), even);
+    let odd = plugin.series(metric, &list(&[&format!("x{}", "ä".repeat(63))]));
+    assert_eq!(
+        plugin.series(metric, &list(&[&format!("x{}", "ä".repeat(64))])),
+        odd
+    );
+    for bad in [
+        list(&[""; 5000]),
+        list(&["x".repeat(200).as_str(); 2]),
+        vec![0xff; 500],
+        [&[200, 0][..], &[0xff; 200]].concat(),
+    ] {
+        assert_eq!(
+            plugin.series(metric, &bad),
+            Err(castling_abi::Status::BadArgument)
+        );
+    }
+    assert_eq!(plugin.remembered().0, 3);
+}
+
+#[test]
+fn what_is_remembered_is_as_long_as_the_series_may_be() {
+    let mut plugin = plugin(workers(1)[0], 20);
+    let labels = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let wide = plugin
+        .define(&definition(MetricKind::Counter, "wide", &labels, &[]))
+        .unwrap();
+    // One series for us, since control characters are replaced, and another key each time.
+    for number in 0..30 {
+        let value = format!("{}{}", "x".repeat(120), char::from(number));
+        plugin.series(wide, &list(&[value.as_str(); 8])).unwrap();
+    }
+    let (keys, bytes) = plugin.remembered();
+    assert!(
+        (1..30).contains(&keys) && bytes <= 20 * 160,
+        "{keys} {bytes}"
+    );
+}
+
+#[test]
 fn values_that_are_one_series_are_remembered_up_to_the_limit() {
     let worker = workers(1)[0];
     let mut plugin = plugin(worker, 10);
     let metric = plugin
         .define(&definition(MetricKind::Counter, "n", &["l"], &[]))
         .unwrap();
-    let long = "x".repeat(128);
-    for number in 0..100 {
-        let value = format!("{long}{number}");
+    let control = |number: u32| char::from_u32(number).filter(|c| c.is_control() && *c != '\n');
+    let controls: Vec<char> = (0..0xa0).filter_map(control).collect();
+    for c in &controls {
+        let value = c.to_string();
         let series = plugin.series(metric, &list(&[&value])).unwrap();
         assert!(series <= 10, "{series}");
         plugin.add(series, 1.0).unwrap();
     }
     let name = "castling_plugin_my_plugin_n";
     let count = |value: &str| value_of(&worker, name, value);
-    assert_eq!((count(&long), count("other")), (Some(10.0), Some(90.0)));
+    let others = controls.len() as f64 - 10.0;
+    assert_eq!(
+        (count("\u{fffd}"), count("other")),
+        (Some(10.0), Some(others))
+    );
     let huge = list(&[&"x".repeat(20_000)]);
     assert_eq!(
         plugin.series(metric, &huge),
@@ -289,10 +357,12 @@ fn each_kind_takes_what_suits_it() {
 #[test]
 fn a_plugin_of_a_later_generation_may_make_another_thing_of_a_name() {
     let first = workers(1)[0];
-    let later = Recorder {
-        generation: 2,
-        ..first
+    let generation = |number| {
+        let recorder = of_generation(number, first);
+        recorder.serve();
+        recorder
     };
+    let later = generation(2);
     let count = |recorder, bytes: &[u8]| {
         let mut plugin = plugin(recorder, 1000);
         let metric = plugin.define(bytes).unwrap();
@@ -313,19 +383,66 @@ fn a_plugin_of_a_later_generation_may_make_another_thing_of_a_name() {
     );
     assert_eq!(types(&text), 1);
     // Other bounds, and back.
-    let third = Recorder {
-        generation: 3,
-        ..first
-    };
+    let third = generation(3);
     count(third, &histogram(&[2.0, 3.0]));
     assert!(!third.text().contains("le=\"1\""));
-    let fourth = Recorder {
-        generation: 4,
-        ..first
-    };
+    let fourth = generation(4);
     count(fourth, &histogram(&[1.0]));
     assert!(fourth.text().contains("x_bucket{plugin=\"p\",le=\"1\"} 2"));
     assert!(!fourth.text().contains("le=\"3\""));
+}
+
+#[test]
+fn what_a_refused_generation_has_defined_changes_nothing() {
+    let running = workers(1)[0];
+    let mut counting = plugin(running, 1000);
+    let bounds = |bounds: &[f64]| definition(MetricKind::Histogram, "h", &[], bounds);
+    let counter = definition(MetricKind::Counter, "x", &[], &[]);
+    for bytes in [&counter, &bounds(&[1.0])] {
+        let metric = counting.define(bytes).unwrap();
+        counting.series(metric, &[]).unwrap();
+    }
+    let before = running.text();
+    let refused = of_generation(2, running);
+    let mut configured = plugin(refused, 1000);
+    for bytes in [
+        definition(MetricKind::Gauge, "x", &[], &[]),
+        bounds(&[2.0]),
+        definition(MetricKind::Counter, "new", &[], &[]),
+    ] {
+        let metric = configured.define(&bytes).unwrap();
+        configured.series(metric, &[]).unwrap();
+    }
+    assert_eq!(
+        lines_but_of_the_table(&running.text()),
+        lines_but_of_the_table(&before)
+    );
+
+    // The next attempt has the same number, and serves.
+    let next = of_generation(2, running);
+    let mut plugin = plugin(next, 1000);
+    let metric = plugin.define(&bounds(&[4.0])).unwrap();
+    plugin.series(metric, &[]).unwrap();
+    assert!(!running.text().contains("le=\"4\""));
+    next.serve();
+    let after = plugin.define(&definition(MetricKind::Gauge, "x", &[], &[]));
+    let series = plugin.series(after.unwrap(), &[]).unwrap();
+    plugin.set(series, 7.0).unwrap();
+    let text = running.text();
+    assert!(
+        text.contains("le=\"4\"") && !text.contains("le=\"1\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("# TYPE castling_plugin_my_plugin_x gauge"),
+        "{text}"
+    );
+}
+
+/// Without how full the table is.
+fn lines_but_of_the_table(text: &str) -> Vec<&str> {
+    let others = |line: &&str| !line.starts_with("castling_metrics_series");
+    text.lines().filter(others).collect()
 }
 
 #[test]
@@ -333,6 +450,7 @@ fn what_has_no_room_is_lost_and_harms_nothing() {
     let zone = MetricsZone::create(256).unwrap();
     zone.take_row(0).unwrap();
     let worker = Recorder::new(zone, Some(0), 1);
+    worker.serve();
     for route in 0..1000 {
         worker
             .requests("web", &route.to_string())

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use castling_abi::MetricKind;
 
-use super::{RecordKind, gauge_value, read_record_text};
+use super::{FIRST_GENERATION, RecordKind, gauge_value, read_record_text};
 use crate::zone::{MetricsZone, Record};
 
 /// Of [`text()`].
@@ -67,7 +67,7 @@ fn write_own(out: &mut String, zone: &MetricsZone) {
 /// All metrics of one name.
 #[derive(Default)]
 struct Family {
-    /// What it was defined as last.
+    /// What it was defined as last, by a generation that served.
     meaning: Option<Meaning>,
     /// Of all kinds that it ever had.
     series: Vec<Series>,
@@ -99,6 +99,8 @@ fn families(zone: &MetricsZone) -> BTreeMap<String, Family> {
         let generation = zone.note(record).map_or(0, |note| note.load(Relaxed));
         match kind {
             RecordKind::Account => {}
+            // Only of a generation that does not serve yet or was refused.
+            _ if generation < FIRST_GENERATION => {}
             RecordKind::Family(kind) => {
                 let family = families.entry(name.to_owned()).or_default();
                 let known = family.meaning.as_ref();

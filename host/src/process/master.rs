@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -45,6 +45,7 @@ pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
 pub struct Master {
     config_path: PathBuf,
     started: Instant,
+    started_at: SystemTime,
     sockets: RefCell<SocketTable>,
     /// Opened for the first config with a kv zone, and kept from then on.
     zone_store: RefCell<Option<Rc<ZoneStore>>>,
@@ -101,6 +102,7 @@ impl Master {
         Self {
             config_path: config_path.to_owned(),
             started: Instant::now(),
+            started_at: SystemTime::now(),
             sockets: RefCell::default(),
             zone_store: RefCell::default(),
             serving: RefCell::default(),
@@ -209,7 +211,8 @@ impl Master {
                 zones(&config, store, parked)
             }
         }?;
-        let metrics = Ledger::of(&config, self.metrics.borrow().as_ref())?;
+        let max_series = config.metrics.max_series;
+        let metrics = Ledger::of(max_series, self.metrics.borrow().as_ref(), self.started_at)?;
         let number = self.last_generation.get() + 1;
         let workers = config.workers.count;
         let started =
@@ -221,6 +224,7 @@ impl Master {
         {
             committed?;
         }
+        metrics.begins();
         generation.serve();
         metrics.metrics().generation_serves(number);
         self.metrics.replace(Some(metrics));

@@ -34,7 +34,7 @@ pub struct MasterStatus {
     /// Oldest first; the one that serves is the last. Older ones drain.
     pub generations: Vec<GenerationReport>,
     pub workers: Vec<WorkerReport>,
-    /// Of the newest generation, added up over its workers.
+    /// Of the newest generation, added up over its workers; the state is the worst of theirs.
     pub plugins: Vec<PluginStatus>,
     /// Of the newest generation; all its workers see the same.
     pub zones: Vec<ZoneStatus>,
@@ -159,11 +159,49 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
                 known.failures += plugin.failures;
                 known.traps += plugin.traps;
                 known.exhausted += plugin.exhausted;
-                if plugin.state != "in" {
+                if badness(&plugin.state) > badness(&known.state) {
                     known.state = plugin.state;
                 }
             }
             None => sum.push(plugin),
+        }
+    }
+}
+
+/// Of a plugin's state in one worker: the worst of all is shown.
+fn badness(state: &str) -> u8 {
+    match state {
+        "in" => 0,
+        "trial" => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_in_the_worst_state_of_its_workers() {
+        let of_worker = |state: &str| PluginStatus {
+            name: "p".to_owned(),
+            traps: 2,
+            state: state.to_owned(),
+            ..PluginStatus::default()
+        };
+        for (states, worst) in [
+            (["in", "in", "in"], "in"),
+            (["in", "trial", "in"], "trial"),
+            (["trial", "out", "in"], "out"),
+            (["out", "in", "trial"], "out"),
+            (["in", "out", "trial"], "out"),
+        ] {
+            let mut sum = Vec::new();
+            for state in states {
+                add_plugins(&mut sum, vec![of_worker(state)]);
+            }
+            assert_eq!((sum.len(), sum[0].traps), (1, 6));
+            assert_eq!(sum[0].state, worst, "{states:?}");
         }
     }
 }

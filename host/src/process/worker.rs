@@ -135,6 +135,7 @@ async fn serve(
         };
         match event {
             Event::Serve => {
+                gateway.begin_to_serve();
                 for (listener, socket) in waiting.drain(..) {
                     gateway.accept(&listener, socket)?;
                 }

@@ -33,25 +33,27 @@ fn metric_series(mut caller: Caller<'_, Guest>, metric: u32, ptr: u32, len: u32)
     numbered(guest.metrics.series(metric, values))
 }
 
-fn metric_add(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
-    change(&caller, |metrics| metrics.add(series, value))
+fn metric_add(mut caller: Caller<'_, Guest>, series: u32, value: f64) -> Result<i32> {
+    change(&mut caller, |metrics| metrics.add(series, value))
 }
 
-fn metric_set(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
-    change(&caller, |metrics| metrics.set(series, value))
+fn metric_set(mut caller: Caller<'_, Guest>, series: u32, value: f64) -> Result<i32> {
+    change(&mut caller, |metrics| metrics.set(series, value))
 }
 
-fn metric_observe(caller: Caller<'_, Guest>, series: u32, value: f64) -> i32 {
-    change(&caller, |metrics| metrics.observe(series, value))
+fn metric_observe(mut caller: Caller<'_, Guest>, series: u32, value: f64) -> Result<i32> {
+    change(&mut caller, |metrics| metrics.observe(series, value))
 }
 
 fn change(
-    caller: &Caller<'_, Guest>,
+    caller: &mut Caller<'_, Guest>,
     change: impl FnOnce(&InstanceMetrics) -> Result<(), Status>,
-) -> i32 {
-    match change(&caller.data().metrics) {
-        Ok(()) => DONE,
-        Err(status) => status as i32,
+) -> Result<i32> {
+    let guest = caller.data_mut();
+    guest.count_host_call()?;
+    match change(&guest.metrics) {
+        Ok(()) => Ok(DONE),
+        Err(status) => refuse(status),
     }
 }
 

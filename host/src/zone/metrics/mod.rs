@@ -152,6 +152,10 @@ impl MetricsZone {
                 Probed::Vacant(slot, seen) => (slot, seen),
                 Probed::Crowded => break,
             };
+            // Before a place is claimed, which stays claimed when nothing comes of it.
+            if !self.has_room(&name) {
+                break;
+            }
             // Whoever is quicker than this may be adding the same: look again.
             if slot.compare_exchange(seen, claim, AcqRel, Relaxed).is_err() {
                 continue;
@@ -300,19 +304,29 @@ impl MetricsZone {
                 .all(|(found, expected)| found.load(Relaxed) == expected)
     }
 
+    /// Others may be quicker to take it.
+    fn has_room(&self, name: &Name<'_>) -> bool {
+        let cursor = self.cursor().map(|cursor| cursor.load(Relaxed));
+        cursor.is_some_and(|cursor| self.after(cursor, name).is_some())
+    }
+
+    /// Where the cursor is once the record has room. None: it does not fit.
+    fn after(&self, cursor: u64, name: &Name<'_>) -> Option<u64> {
+        u16::try_from(name.text.len()).ok()?;
+        let (words, cells) = (name.words(), usize::from(name.cells));
+        let (used_words, used_cells) = ((cursor & 0xffff_ffff) as usize, (cursor >> 32) as usize);
+        let fits =
+            used_words + words <= self.layout.heap && used_cells + cells <= self.layout.cells;
+        fits.then(|| cursor + (words as u64) + ((cells as u64) << 32))
+    }
+
     /// Takes room and writes the record, which nobody knows of yet.
     fn write(&self, name: &Name<'_>) -> Option<Record> {
         let text_bytes = u16::try_from(name.text.len()).ok()?;
         let (words, cells) = (name.words(), usize::from(name.cells));
         let before = self
             .cursor()?
-            .try_update(AcqRel, Relaxed, |cursor| {
-                let (used_words, used_cells) =
-                    ((cursor & 0xffff_ffff) as usize, (cursor >> 32) as usize);
-                let fits = used_words + words <= self.layout.heap
-                    && used_cells + cells <= self.layout.cells;
-                fits.then(|| cursor + (words as u64) + ((cells as u64) << 32))
-            })
+            .try_update(AcqRel, Relaxed, |cursor| self.after(cursor, name))
             .ok()?;
         let record = Record {
             at: (before & 0xffff_ffff) as usize,

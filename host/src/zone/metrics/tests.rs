@@ -91,6 +91,24 @@ fn a_full_zone_refuses_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_full_zone_does_not_use_up_its_index() {
+    let zone = zone();
+    let used = |zone: &MetricsZone| {
+        let used = |slot: &&AtomicU64| slot.load(Relaxed) != 0;
+        zone.slots().iter().filter(used).count()
+    };
+    assert_eq!(zone.add(1, &[b'x'; 70_000], 1), None, "too long");
+    assert_eq!(used(&zone), 0);
+    let most = u16::try_from(zone.cells()).unwrap();
+    zone.add(1, b"all cells", most).unwrap();
+    for number in 0..10_000 {
+        assert_eq!(zone.add(1, format!("{number}").as_bytes(), 1), None);
+    }
+    assert_eq!((used(&zone), zone.refused()), (1, 10_001));
+    assert!(zone.add(1, b"no cells", 0).is_some());
+}
+
+#[test]
 fn records_without_cells_cannot_fill_the_index() {
     let zone = zone();
     let added = (0..100_000).take_while(|n| zone.add(9, format!("{n}").as_bytes(), 0).is_some());
