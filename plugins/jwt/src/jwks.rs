@@ -6,6 +6,8 @@
 use castling_sdk::prelude::*;
 use castling_sdk::units;
 use castling_sdk::zones::Kv;
+use data_encoding::BASE64URL_NOPAD;
+use rsa::sha2::{Digest, Sha256};
 use serde_json::Value;
 
 use crate::key::{Algorithm, Key};
@@ -45,6 +47,21 @@ pub(crate) struct Config {
         deserialize_with = "units::duration_above_zero"
     )]
     timeout: Duration,
+}
+
+impl Config {
+    /// A digest of all that decides whose keys these are: what differs in any part has keys of its own, also where one
+    /// provider has several tenants.
+    fn source(&self) -> String {
+        let mut digest = Sha256::new();
+        for part in [Some(&self.upstream), Some(&self.path), self.host.as_ref()] {
+            // Lengths keep the parts apart; and no host is not an empty one.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            digest.update(length.to_le_bytes());
+            digest.update(part.map_or("", String::as_str));
+        }
+        BASE64URL_NOPAD.encode(&digest.finalize())
+    }
 }
 
 /// The published keys, as far as this instance knows them.
@@ -98,11 +115,11 @@ impl Jwks {
         {
             bail!("config.jwks.host: a control character is in it");
         }
-        let Config { upstream, path, .. } = &config;
+        let source = config.source();
         let mut jwks = Self {
             zone: zones::kv(&config.zone),
-            document_key: format!("jwks {upstream} {path}"),
-            gate_key: format!("jwks gate {upstream} {path}"),
+            document_key: format!("jwks document {source}"),
+            gate_key: format!("jwks gate {source}"),
             document: None,
             version: 0,
             config,

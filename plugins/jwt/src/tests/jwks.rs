@@ -74,6 +74,17 @@ fn instance() -> Jwt {
     )
 }
 
+/// The gate's key in the zone, where a fetch leaves no other trace.
+fn gate() -> Vec<u8> {
+    let provider = Provider::with(&[]);
+    provider.fail();
+    provider.failure(&mut instance(), &token("a", ES256_D));
+    let zone = zones::kv("keys");
+    let gate = zone.list("jwks gate ", 2).unwrap().remove(0);
+    assert!(zone.delete(&gate).unwrap());
+    gate
+}
+
 fn token(id: &str, d: &str) -> String {
     sign_es256_with(d, &format!(r#"{{"alg":"ES256","kid":"{id}"}}"#), "{}")
 }
@@ -284,16 +295,15 @@ fn a_zone_that_cannot_be_used_is_an_error() {
 fn a_request_waits_for_keys_that_another_one_is_fetching() {
     let provider = Provider::with(&[("a", ES256_D)]);
     let zone = zones::kv("keys");
+    let gate = gate();
     // Whoever was fetching is gone: after a second the request fetches for itself.
-    zone.put("jwks gate idp /keys", "fetching", Some(6 * SECOND))
-        .unwrap();
+    zone.put(&gate, "fetching", Some(6 * SECOND)).unwrap();
     let before = clock::monotonic();
     let mut one = instance();
     assert_eq!(provider.outcome(&mut one, &token("a", ES256_D)), "passed");
     assert_eq!(clock::monotonic() - before, SECOND);
     // A token with an unknown key waits as long, and is refused then.
-    zone.put("jwks gate idp /keys", "fetching", Some(6 * SECOND))
-        .unwrap();
+    zone.put(&gate, "fetching", Some(6 * SECOND)).unwrap();
     let before = clock::monotonic();
     assert_eq!(
         provider.outcome(&mut one, &token("x", ES256_D)),
@@ -301,4 +311,51 @@ fn a_request_waits_for_keys_that_another_one_is_fetching() {
     );
     assert_eq!(clock::monotonic() - before, SECOND);
     assert_eq!(provider.asked(), 1);
+}
+
+#[test]
+fn what_asks_for_other_keys_shares_none() {
+    let long = "h".repeat(1_000);
+    let mut sources = 0;
+    for (upstream, path, host) in [
+        ("idp", "/keys", Some("a.example")),
+        ("idp", "/keys", Some("b.example")),
+        ("idp", "/keys", Some("")),
+        ("idp", "/keys", None),
+        ("idp", "/keysa", Some(".example")),
+        ("idp", "/keysa.example", None),
+        ("idp/keys", "/", None),
+        ("idp/keys", "/keys", None),
+        ("idp", "/keys", Some(&long)),
+    ] {
+        let json = serde_json::json!({
+            "jwks": {"upstream": upstream, "path": path, "host": host, "zone": "keys"},
+            "required": [],
+        });
+        let json = json.to_string();
+        // Each tenant has a key of the same name.
+        let d = if sources % 2 == 0 { ES256_D } else { OTHER_D };
+        let other_d = if sources % 2 == 0 { OTHER_D } else { ES256_D };
+        let asked = Rc::new(RefCell::new(0));
+        let asks = |token: &str| {
+            let asked = asked.clone();
+            bearer(token).call(upstream, move |_| {
+                *asked.borrow_mut() += 1;
+                Response::status(200).body(set(&[("a", d)]))
+            })
+        };
+        for _ in 0..2 {
+            let mut plugin = plugin(&json);
+            let mut good = asks(&token("a", d));
+            assert_eq!(outcome(&mut plugin, &mut good), "passed", "{json}");
+            let mut bad = asks(&token("a", other_d));
+            let wrong = refused("the token's signature is wrong");
+            assert_eq!(outcome(&mut plugin, &mut bad), wrong, "{json}");
+        }
+        assert_eq!(*asked.borrow(), 1, "{json}");
+        sources += 1;
+    }
+    let zone = zones::kv("keys");
+    assert_eq!(zone.list("jwks document ", 99).unwrap().len(), sources);
+    assert_eq!(zone.list("jwks gate ", 99).unwrap().len(), sources);
 }
