@@ -1,7 +1,7 @@
 //! Keys that an identity provider publishes (RFC 7517 §5), fetched by a call out.
 //!
 //! All workers share what one of them has fetched, in a kv zone. There is a gate before the provider, in the same zone: after
-//! a fetch, good or bad, nobody fetches again until the cooldown has passed, whatever tokens clients send.
+//! a fetch, good, bad or given up, nobody fetches again until the cooldown has passed, whatever tokens clients send.
 
 use castling_sdk::prelude::*;
 use castling_sdk::units;
@@ -88,7 +88,17 @@ const FETCHING: &[u8] = b"fetching";
 const FETCHED: &[u8] = b"fetched";
 const FAILED: &[u8] = b"failed: ";
 
-/// How long a request waits for keys that another one is fetching.
+/// What comes of looking for newer keys.
+enum Renewal {
+    /// They are here.
+    Newer,
+    /// There are none, and the provider was asked lately: what the gate says of that.
+    Asked(Vec<u8>),
+    /// Another instance is asking the provider.
+    Asking,
+}
+
+/// How long a request without any keys waits for those that another one is fetching.
 const PATIENCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
 
@@ -159,9 +169,10 @@ impl Jwks {
         if verdict != Signature::Unknown {
             return verdict;
         }
-        match self.renew(PATIENCE) {
-            Ok(true) => self.try_keys(token),
-            Ok(false) => verdict,
+        // Without waiting for others: a token like this costs its client nothing.
+        match self.renew(Duration::ZERO) {
+            Ok(Renewal::Newer) => self.try_keys(token),
+            Ok(Renewal::Asked(_) | Renewal::Asking) => verdict,
             Err(error) => {
                 log::warn!("{error}: a token's key stays unknown");
                 verdict
@@ -185,48 +196,58 @@ impl Jwks {
         if self.document.take().is_some() {
             self.version += 1;
         }
-        if self.renew(PATIENCE)? {
-            return Ok(());
-        }
-        match self.zone.get(&self.gate_key)? {
-            Some(gate) if gate.starts_with(FAILED) => {
-                let reason = String::from_utf8_lossy(&gate[FAILED.len()..]).into_owned();
-                bail!(
-                    "{reason} (not asked again within {} s)",
-                    self.config.cooldown.as_secs()
-                )
-            }
-            // Who is fetching takes too long, or its client has left.
-            _ => self.fetch(),
-        }
+        let renewal = self.renew(PATIENCE)?;
+        let Config {
+            upstream, cooldown, ..
+        } = &self.config;
+        let reason = match renewal {
+            Renewal::Newer => return Ok(()),
+            // Or its client has left, and the call with it.
+            Renewal::Asking => bail!("upstream {upstream} is still being asked for its keys"),
+            Renewal::Asked(gate) => match gate.strip_prefix(FAILED) {
+                Some(reason) => String::from_utf8_lossy(reason).into_owned(),
+                None => format!("the zone does not have the keys of upstream {upstream}"),
+            },
+        };
+        bail!("{reason} (not asked again within {} s)", cooldown.as_secs())
     }
 
     /// Looks for keys that are newer than those that are here: another instance's, else the provider's, unless it was asked
-    /// lately. Says whether there are any. Waits so long for another instance that is asking.
-    fn renew(&mut self, patience: Duration) -> Result<bool> {
+    /// lately. Waits so long for another instance that is asking.
+    fn renew(&mut self, patience: Duration) -> Result<Renewal> {
         let mut waited = Duration::ZERO;
         loop {
+            // Looked at first: once it says that keys were fetched, they are in the zone.
+            let gate = self.zone.get(&self.gate_key)?;
             if self.take_over()? {
-                return Ok(true);
+                return Ok(Renewal::Newer);
             }
-            let is_open = match self.zone.get(&self.gate_key)? {
-                Some(gate) if gate != FETCHING => return Ok(false),
+            let is_open = match gate {
+                Some(gate) if gate != FETCHING => return Ok(Renewal::Asked(gate)),
                 Some(_) => false,
                 None => {
-                    let ttl = self.config.timeout.saturating_add(PATIENCE);
                     self.zone
-                        .put_if_absent(&self.gate_key, FETCHING, Some(ttl))?
+                        .put_if_absent(&self.gate_key, FETCHING, Some(self.longest_fetch()))?
                 }
             };
             if is_open {
-                return self.fetch().map(|()| true);
+                return self.fetch().map(|()| Renewal::Newer);
             }
             if waited >= patience {
-                return Ok(false);
+                return Ok(Renewal::Asking);
             }
             delay(STEP)?;
             waited += STEP;
         }
+    }
+
+    /// How long the gate is shut by who does not come back from the provider: as long as by who does, or clients that leave
+    /// early could have it asked more often.
+    fn longest_fetch(&self) -> Duration {
+        let Config {
+            cooldown, timeout, ..
+        } = self.config;
+        cooldown.max(timeout.saturating_add(PATIENCE))
     }
 
     /// Takes the zone's keys where they are newer than those that are here.
@@ -277,7 +298,7 @@ impl Jwks {
 
     fn note(&self, put: impl FnOnce(&Self) -> Result<()>) {
         if let Err(error) = put(self) {
-            log::warn!("{error}: other instances have to fetch the keys, too");
+            log::warn!("{error}: other instances have to fetch the keys, too, one in a cooldown");
         }
     }
 

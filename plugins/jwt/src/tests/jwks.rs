@@ -69,10 +69,10 @@ fn set(keys: &[(&str, &str)]) -> String {
 
 /// Of another instance each time; they share the zone.
 fn instance() -> Jwt {
-    plugin(
-        r#"{"jwks": {"upstream": "idp", "path": "/keys", "host": "idp.example", "zone": "keys"}, "required": []}"#,
-    )
+    plugin(CONFIG)
 }
+
+const CONFIG: &str = r#"{"jwks": {"upstream": "idp", "path": "/keys", "host": "idp.example", "zone": "keys"}, "required": []}"#;
 
 /// The gate's key in the zone, where a fetch leaves no other trace.
 fn gate() -> Vec<u8> {
@@ -292,25 +292,94 @@ fn a_zone_that_cannot_be_used_is_an_error() {
 }
 
 #[test]
-fn a_request_waits_for_keys_that_another_one_is_fetching() {
+fn who_has_no_keys_waits_for_those_that_another_one_is_fetching() {
     let provider = Provider::with(&[("a", ES256_D)]);
     let zone = zones::kv("keys");
     let gate = gate();
-    // Whoever was fetching is gone: after a second the request fetches for itself.
-    zone.put(&gate, "fetching", Some(6 * SECOND)).unwrap();
-    let before = clock::monotonic();
+    zone.put(&gate, "fetching", Some(3 * SECOND)).unwrap();
     let mut one = instance();
+    for _ in 0..2 {
+        let before = clock::monotonic();
+        let error = provider.failure(&mut one, &token("a", ES256_D));
+        assert_eq!(error, "upstream idp is still being asked for its keys");
+        assert_eq!(clock::monotonic() - before, SECOND);
+    }
+    assert_eq!(provider.asked(), 0, "while another one may be asking");
+    testing::advance_clock(SECOND);
     assert_eq!(provider.outcome(&mut one, &token("a", ES256_D)), "passed");
-    assert_eq!(clock::monotonic() - before, SECOND);
-    // A token with an unknown key waits as long, and is refused then.
+    // A token with an unknown key is refused at once: there are keys.
     zone.put(&gate, "fetching", Some(6 * SECOND)).unwrap();
     let before = clock::monotonic();
     assert_eq!(
         provider.outcome(&mut one, &token("x", ES256_D)),
         refused(UNKNOWN)
     );
-    assert_eq!(clock::monotonic() - before, SECOND);
+    assert_eq!(clock::monotonic(), before);
     assert_eq!(provider.asked(), 1);
+}
+
+#[test]
+fn a_fetch_that_is_given_up_counts_for_the_cooldown() {
+    for (times, shut) in [
+        (r#""timeout": "5s", "cooldown": "30s""#, 30 * SECOND),
+        (r#""timeout": "5s", "cooldown": "2s""#, 6 * SECOND),
+    ] {
+        let json = CONFIG.replace("\"zone\"", &format!("{times}, \"zone\""));
+        let provider = Provider::with(&[("a", ES256_D)]);
+        let (mut one, good) = (plugin(&json), token("a", ES256_D));
+        assert_eq!(provider.outcome(&mut one, &good), "passed");
+        // As if its client left: nobody tells the gate how it ended.
+        testing::advance_clock(30 * SECOND);
+        let given_up = bearer(&token("x", THIRD_D)).call("idp", |_| {
+            set_zone_fault("keys", Some(ZoneFault::Full));
+            Response::status(503)
+        });
+        let mut given_up = given_up;
+        assert_eq!(outcome(&mut one, &mut given_up), refused(UNKNOWN));
+        set_zone_fault("keys", None);
+        testing::advance_clock(shut - Duration::from_millis(1));
+        for id in ["y", "z"] {
+            let unknown = token(id, THIRD_D);
+            assert_eq!(provider.outcome(&mut one, &unknown), refused(UNKNOWN));
+        }
+        assert_eq!(provider.asked(), 1, "{times}");
+        testing::advance_clock(Duration::from_millis(1));
+        provider.outcome(&mut one, &token("y", THIRD_D));
+        assert_eq!(provider.asked(), 2, "{times}");
+        testing::advance_clock(30 * SECOND);
+        let zone = zones::kv("keys");
+        for key in zone.list("", 9).unwrap() {
+            zone.delete(key).unwrap();
+        }
+    }
+}
+
+#[test]
+fn keys_that_the_zone_does_not_take_are_fetched_once_in_a_cooldown_all_the_same() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let good = token("a", ES256_D);
+    let mut one = instance();
+    let asked = provider.clone();
+    let mut first = bearer(&good).call("idp", move |_| {
+        set_zone_fault("keys", Some(ZoneFault::Full));
+        asked.0.borrow_mut().0 += 1;
+        Response::status(200).body(set(&[("a", ES256_D)]))
+    });
+    assert_eq!(outcome(&mut one, &mut first), "passed");
+    set_zone_fault("keys", None);
+    assert_eq!(provider.outcome(&mut one, &good), "passed", "it has them");
+    let mut other = instance();
+    for _ in 0..3 {
+        let error = provider.failure(&mut other, &good);
+        assert_eq!(
+            error,
+            "the zone does not have the keys of upstream idp (not asked again within 30 s)"
+        );
+    }
+    assert_eq!(provider.asked(), 1);
+    testing::advance_clock(30 * SECOND);
+    assert_eq!(provider.outcome(&mut other, &good), "passed");
+    assert_eq!(provider.asked(), 2);
 }
 
 #[test]
