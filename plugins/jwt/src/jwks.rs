@@ -81,6 +81,8 @@ struct Document {
     /// Since 1970-01-01 UTC, in whole milliseconds.
     fetched_at: Duration,
     keys: Keys,
+    /// Whether the zone has had it.
+    is_shared: bool,
 }
 
 /// What the gate says.
@@ -101,6 +103,9 @@ enum Renewal {
 /// How long a request without any keys waits for those that another one is fetching.
 const PATIENCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
+
+/// How far the wall clock may go back for keys to be of now all the same.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// More keys of a set are not read.
 const KEYS_LIMIT: usize = 100;
@@ -147,9 +152,10 @@ impl Jwks {
 
     /// Sees to it that there are keys, and none that are too old. Fails when there are none.
     pub(crate) fn refresh(&mut self) -> Result<()> {
-        match self.age() {
+        let document = self.document.as_ref();
+        match document.and_then(|document| self.age(document.fetched_at)) {
             Some(age) if age < self.config.refresh => Ok(()),
-            Some(age) if age < self.config.refresh.saturating_add(self.config.stale) => {
+            Some(age) => {
                 // One fetches; the others go on with what they have.
                 if let Err(error) = self.renew(Duration::ZERO) {
                     log::warn!(
@@ -159,7 +165,7 @@ impl Jwks {
                 }
                 Ok(())
             }
-            _ => self.begin(),
+            None => self.begin(),
         }
     }
 
@@ -185,10 +191,14 @@ impl Jwks {
         document.map_or(Signature::Unknown, |document| document.keys.verify(token))
     }
 
-    fn age(&self) -> Option<Duration> {
-        let document = self.document.as_ref()?;
-        // None at all where the clock was set back.
-        Some(clock::wall().saturating_sub(document.fetched_at))
+    /// How old keys are that were fetched then. `None`: too old to be used, or of a time that is yet to come, since the
+    /// clock was set back; nobody knows how old those are.
+    fn age(&self, fetched_at: Duration) -> Option<Duration> {
+        let now = clock::wall();
+        let age = now.saturating_sub(fetched_at);
+        let is_usable = fetched_at <= now.saturating_add(CLOCK_TOLERANCE)
+            && age < self.config.refresh.saturating_add(self.config.stale);
+        is_usable.then_some(age)
     }
 
     /// There are no keys: those of another instance, else the provider's.
@@ -250,7 +260,7 @@ impl Jwks {
         cooldown.max(timeout.saturating_add(PATIENCE))
     }
 
-    /// Takes the zone's keys where they are newer than those that are here.
+    /// Takes the zone's keys where they are others than those that are here, and not too old.
     fn take_over(&mut self) -> Result<bool> {
         let Some(value) = self.zone.get(&self.document_key)? else {
             return Ok(false);
@@ -259,18 +269,25 @@ impl Jwks {
             return Ok(false);
         };
         let fetched_at = Duration::from_millis(u64::from_le_bytes(*millis));
-        let is_newer = self
-            .document
-            .as_ref()
-            .is_none_or(|document| fetched_at > document.fetched_at);
-        if !is_newer {
+        let is_newer = self.document.as_ref().is_none_or(|document| {
+            match document.is_shared {
+                // They have been replaced in the zone; after the clock was set back, by a smaller time.
+                true => fetched_at != document.fetched_at,
+                false => fetched_at > document.fetched_at,
+            }
+        });
+        if !is_newer || self.age(fetched_at).is_none() {
             return Ok(false);
         }
         // What cannot be read is another release's, and as good as nothing.
         let Ok(keys) = read_set(json) else {
             return Ok(false);
         };
-        self.adopt(fetched_at, keys);
+        self.adopt(Document {
+            fetched_at,
+            keys,
+            is_shared: true,
+        });
         Ok(true)
     }
 
@@ -285,9 +302,13 @@ impl Jwks {
             let millis = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
             let value = [&millis.to_le_bytes()[..], &json].concat();
             let ttl = self.config.refresh.saturating_add(self.config.stale);
-            self.adopt(Duration::from_millis(millis), keys);
-            // Then this instance alone knows them.
-            self.note(|jwks| jwks.zone.put(&jwks.document_key, value, Some(ttl)));
+            // Else this instance alone knows them.
+            let is_shared = self.note(|jwks| jwks.zone.put(&jwks.document_key, value, Some(ttl)));
+            self.adopt(Document {
+                fetched_at: Duration::from_millis(millis),
+                keys,
+                is_shared,
+            });
         });
         self.note(|jwks| {
             jwks.zone
@@ -296,10 +317,13 @@ impl Jwks {
         result
     }
 
-    fn note(&self, put: impl FnOnce(&Self) -> Result<()>) {
-        if let Err(error) = put(self) {
+    /// Whether the zone has taken it.
+    fn note(&self, put: impl FnOnce(&Self) -> Result<()>) -> bool {
+        let result = put(self);
+        if let Err(error) = &result {
             log::warn!("{error}: other instances have to fetch the keys, too, one in a cooldown");
         }
+        result.is_ok()
     }
 
     fn ask(&self) -> Result<(Vec<u8>, Keys)> {
@@ -329,8 +353,8 @@ impl Jwks {
         Ok((json, keys))
     }
 
-    fn adopt(&mut self, fetched_at: Duration, keys: Keys) {
-        self.document = Some(Document { fetched_at, keys });
+    fn adopt(&mut self, document: Document) {
+        self.document = Some(document);
         self.version += 1;
     }
 }

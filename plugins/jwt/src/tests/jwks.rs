@@ -225,6 +225,56 @@ fn but_not_for_ever() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_keep_old_keys() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let (mut one, mut other) = (instance(), instance());
+    let (old, new) = (token("a", ES256_D), token("b", OTHER_D));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    assert_eq!(provider.outcome(&mut other, &old), "passed");
+    provider.publish(&[("b", OTHER_D)]);
+    // By a minute, as when it is corrected: they count as new.
+    testing::advance_clock(30 * SECOND);
+    testing::set_wall_clock(Duration::from_secs(NOW - 60));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    assert_eq!(provider.asked(), 1);
+    // Those that are fetched then are the newer ones, for others too.
+    assert_eq!(provider.outcome(&mut one, &new), "passed");
+    assert_eq!(provider.asked(), 2);
+    assert_eq!(provider.outcome(&mut other, &new), "passed");
+    assert_eq!(provider.outcome(&mut other, &old), refused(UNKNOWN));
+    assert_eq!(provider.asked(), 2);
+
+    // By more: whoever has them fetches new ones, and who starts now does not take them over.
+    provider.publish(&[("a", ES256_D)]);
+    testing::advance_clock(30 * SECOND);
+    testing::set_wall_clock(Duration::from_secs(NOW - 100_000));
+    assert_eq!(provider.outcome(&mut one, &new), refused(UNKNOWN));
+    for instance in [&mut one, &mut other, &mut instance()] {
+        assert_eq!(provider.outcome(instance, &old), "passed");
+        assert_eq!(provider.outcome(instance, &new), refused(UNKNOWN));
+    }
+    assert_eq!(provider.asked(), 3);
+}
+
+#[test]
+fn keys_that_only_one_instance_has_are_not_given_up_for_older_ones() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let mut one = instance();
+    let (old, new) = (token("a", ES256_D), token("b", OTHER_D));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    testing::advance_clock(30 * SECOND);
+    let mut exchange = bearer(&new).call("idp", |_| {
+        set_zone_fault("keys", Some(ZoneFault::Full));
+        Response::status(200).body(set(&[("b", OTHER_D), ("c", THIRD_D)]))
+    });
+    assert_eq!(outcome(&mut one, &mut exchange), "passed");
+    let unknown = token("x", THIRD_D);
+    assert_eq!(provider.outcome(&mut one, &unknown), refused(UNKNOWN));
+    assert_eq!(provider.outcome(&mut one, &new), "passed");
+    assert_eq!(provider.asked(), 1);
+}
+
+#[test]
 fn keys_that_cannot_be_used_are_none() {
     let rs256 = rs256_jwk();
     let weak = format!(r#"{{"kty":"RSA","kid":"w","n":"{}","e":"AQAB"}}"#, RSA_P);
