@@ -13,7 +13,7 @@ pub(crate) struct Rules {
     pub(crate) issuers: Vec<String>,
     /// One of these; any where it is empty.
     pub(crate) audiences: Vec<String>,
-    /// Claims that must be there.
+    /// Claims that must be there, and not null.
     pub(crate) required: Vec<String>,
     /// All of these.
     pub(crate) scopes: Vec<String>,
@@ -24,7 +24,9 @@ pub(crate) struct Rules {
 impl Rules {
     /// Whether the token is for us, and now. `now` since 1970-01-01 UTC.
     pub(crate) fn check(&self, claims: &Claims, now: Duration) -> Result<(), Refusal> {
-        if !self.required.iter().all(|name| claims.contains_key(name)) {
+        // Null says nothing.
+        let is_there = |name: &String| claims.get(name).is_some_and(|value| !value.is_null());
+        if !self.required.iter().all(is_there) {
             return Err(invalid("the token lacks a required claim"));
         }
         let (now, leeway) = (now.as_secs_f64(), self.leeway.as_secs_f64());

@@ -1,11 +1,13 @@
 //! Keys that an identity provider publishes (RFC 7517 §5), fetched by a call out.
 //!
 //! All workers share what one of them has fetched, in a kv zone. There is a gate before the provider, in the same zone: after
-//! a fetch, good or bad, nobody fetches again until the cooldown has passed, whatever tokens clients send.
+//! a fetch, good, bad or given up, nobody fetches again until the cooldown has passed, whatever tokens clients send.
 
 use castling_sdk::prelude::*;
 use castling_sdk::units;
 use castling_sdk::zones::Kv;
+use data_encoding::BASE64URL_NOPAD;
+use rsa::sha2::{Digest, Sha256};
 use serde_json::Value;
 
 use crate::key::{Algorithm, Key};
@@ -47,6 +49,21 @@ pub(crate) struct Config {
     timeout: Duration,
 }
 
+impl Config {
+    /// A digest of all that decides whose keys these are: what differs in any part has keys of its own, also where one
+    /// provider has several tenants.
+    fn source(&self) -> String {
+        let mut digest = Sha256::new();
+        for part in [Some(&self.upstream), Some(&self.path), self.host.as_ref()] {
+            // Lengths keep the parts apart; and no host is not an empty one.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            digest.update(length.to_le_bytes());
+            digest.update(part.map_or("", String::as_str));
+        }
+        BASE64URL_NOPAD.encode(&digest.finalize())
+    }
+}
+
 /// The published keys, as far as this instance knows them.
 pub(crate) struct Jwks {
     config: Config,
@@ -64,6 +81,8 @@ struct Document {
     /// Since 1970-01-01 UTC, in whole milliseconds.
     fetched_at: Duration,
     keys: Keys,
+    /// Whether the zone has had it.
+    is_shared: bool,
 }
 
 /// What the gate says.
@@ -71,9 +90,22 @@ const FETCHING: &[u8] = b"fetching";
 const FETCHED: &[u8] = b"fetched";
 const FAILED: &[u8] = b"failed: ";
 
-/// How long a request waits for keys that another one is fetching.
+/// What comes of looking for newer keys.
+enum Renewal {
+    /// They are here.
+    Newer,
+    /// There are none, and the provider was asked lately: what the gate says of that.
+    Asked(Vec<u8>),
+    /// Another instance is asking the provider.
+    Asking,
+}
+
+/// How long a request without any keys waits for those that another one is fetching.
 const PATIENCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
+
+/// How far the wall clock may go back for keys to be of now all the same.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// More keys of a set are not read.
 const KEYS_LIMIT: usize = 100;
@@ -98,11 +130,11 @@ impl Jwks {
         {
             bail!("config.jwks.host: a control character is in it");
         }
-        let Config { upstream, path, .. } = &config;
+        let source = config.source();
         let mut jwks = Self {
             zone: zones::kv(&config.zone),
-            document_key: format!("jwks {upstream} {path}"),
-            gate_key: format!("jwks gate {upstream} {path}"),
+            document_key: format!("jwks document {source}"),
+            gate_key: format!("jwks gate {source}"),
             document: None,
             version: 0,
             config,
@@ -120,9 +152,10 @@ impl Jwks {
 
     /// Sees to it that there are keys, and none that are too old. Fails when there are none.
     pub(crate) fn refresh(&mut self) -> Result<()> {
-        match self.age() {
+        let document = self.document.as_ref();
+        match document.and_then(|document| self.age(document.fetched_at)) {
             Some(age) if age < self.config.refresh => Ok(()),
-            Some(age) if age < self.config.refresh.saturating_add(self.config.stale) => {
+            Some(age) => {
                 // One fetches; the others go on with what they have.
                 if let Err(error) = self.renew(Duration::ZERO) {
                     log::warn!(
@@ -132,7 +165,7 @@ impl Jwks {
                 }
                 Ok(())
             }
-            _ => self.begin(),
+            None => self.begin(),
         }
     }
 
@@ -142,9 +175,10 @@ impl Jwks {
         if verdict != Signature::Unknown {
             return verdict;
         }
-        match self.renew(PATIENCE) {
-            Ok(true) => self.try_keys(token),
-            Ok(false) => verdict,
+        // Without waiting for others: a token like this costs its client nothing.
+        match self.renew(Duration::ZERO) {
+            Ok(Renewal::Newer) => self.try_keys(token),
+            Ok(Renewal::Asked(_) | Renewal::Asking) => verdict,
             Err(error) => {
                 log::warn!("{error}: a token's key stays unknown");
                 verdict
@@ -157,10 +191,14 @@ impl Jwks {
         document.map_or(Signature::Unknown, |document| document.keys.verify(token))
     }
 
-    fn age(&self) -> Option<Duration> {
-        let document = self.document.as_ref()?;
-        // None at all where the clock was set back.
-        Some(clock::wall().saturating_sub(document.fetched_at))
+    /// How old keys are that were fetched then. `None`: too old to be used, or of a time that is yet to come, since the
+    /// clock was set back; nobody knows how old those are.
+    fn age(&self, fetched_at: Duration) -> Option<Duration> {
+        let now = clock::wall();
+        let age = now.saturating_sub(fetched_at);
+        let is_usable = fetched_at <= now.saturating_add(CLOCK_TOLERANCE)
+            && age < self.config.refresh.saturating_add(self.config.stale);
+        is_usable.then_some(age)
     }
 
     /// There are no keys: those of another instance, else the provider's.
@@ -168,51 +206,61 @@ impl Jwks {
         if self.document.take().is_some() {
             self.version += 1;
         }
-        if self.renew(PATIENCE)? {
-            return Ok(());
-        }
-        match self.zone.get(&self.gate_key)? {
-            Some(gate) if gate.starts_with(FAILED) => {
-                let reason = String::from_utf8_lossy(&gate[FAILED.len()..]).into_owned();
-                bail!(
-                    "{reason} (not asked again within {} s)",
-                    self.config.cooldown.as_secs()
-                )
-            }
-            // Who is fetching takes too long, or its client has left.
-            _ => self.fetch(),
-        }
+        let renewal = self.renew(PATIENCE)?;
+        let Config {
+            upstream, cooldown, ..
+        } = &self.config;
+        let reason = match renewal {
+            Renewal::Newer => return Ok(()),
+            // Or its client has left, and the call with it.
+            Renewal::Asking => bail!("upstream {upstream} is still being asked for its keys"),
+            Renewal::Asked(gate) => match gate.strip_prefix(FAILED) {
+                Some(reason) => String::from_utf8_lossy(reason).into_owned(),
+                None => format!("the zone does not have the keys of upstream {upstream}"),
+            },
+        };
+        bail!("{reason} (not asked again within {} s)", cooldown.as_secs())
     }
 
     /// Looks for keys that are newer than those that are here: another instance's, else the provider's, unless it was asked
-    /// lately. Says whether there are any. Waits so long for another instance that is asking.
-    fn renew(&mut self, patience: Duration) -> Result<bool> {
+    /// lately. Waits so long for another instance that is asking.
+    fn renew(&mut self, patience: Duration) -> Result<Renewal> {
         let mut waited = Duration::ZERO;
         loop {
+            // Looked at first: once it says that keys were fetched, they are in the zone.
+            let gate = self.zone.get(&self.gate_key)?;
             if self.take_over()? {
-                return Ok(true);
+                return Ok(Renewal::Newer);
             }
-            let is_open = match self.zone.get(&self.gate_key)? {
-                Some(gate) if gate != FETCHING => return Ok(false),
+            let is_open = match gate {
+                Some(gate) if gate != FETCHING => return Ok(Renewal::Asked(gate)),
                 Some(_) => false,
                 None => {
-                    let ttl = self.config.timeout.saturating_add(PATIENCE);
                     self.zone
-                        .put_if_absent(&self.gate_key, FETCHING, Some(ttl))?
+                        .put_if_absent(&self.gate_key, FETCHING, Some(self.longest_fetch()))?
                 }
             };
             if is_open {
-                return self.fetch().map(|()| true);
+                return self.fetch().map(|()| Renewal::Newer);
             }
             if waited >= patience {
-                return Ok(false);
+                return Ok(Renewal::Asking);
             }
             delay(STEP)?;
             waited += STEP;
         }
     }
 
-    /// Takes the zone's keys where they are newer than those that are here.
+    /// How long the gate is shut by who does not come back from the provider: as long as by who does, or clients that leave
+    /// early could have it asked more often.
+    fn longest_fetch(&self) -> Duration {
+        let Config {
+            cooldown, timeout, ..
+        } = self.config;
+        cooldown.max(timeout.saturating_add(PATIENCE))
+    }
+
+    /// Takes the zone's keys where they are others than those that are here, and not too old.
     fn take_over(&mut self) -> Result<bool> {
         let Some(value) = self.zone.get(&self.document_key)? else {
             return Ok(false);
@@ -221,18 +269,25 @@ impl Jwks {
             return Ok(false);
         };
         let fetched_at = Duration::from_millis(u64::from_le_bytes(*millis));
-        let is_newer = self
-            .document
-            .as_ref()
-            .is_none_or(|document| fetched_at > document.fetched_at);
-        if !is_newer {
+        let is_newer = self.document.as_ref().is_none_or(|document| {
+            match document.is_shared {
+                // They have been replaced in the zone; after the clock was set back, by a smaller time.
+                true => fetched_at != document.fetched_at,
+                false => fetched_at > document.fetched_at,
+            }
+        });
+        if !is_newer || self.age(fetched_at).is_none() {
             return Ok(false);
         }
         // What cannot be read is another release's, and as good as nothing.
         let Ok(keys) = read_set(json) else {
             return Ok(false);
         };
-        self.adopt(fetched_at, keys);
+        self.adopt(Document {
+            fetched_at,
+            keys,
+            is_shared: true,
+        });
         Ok(true)
     }
 
@@ -247,9 +302,13 @@ impl Jwks {
             let millis = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
             let value = [&millis.to_le_bytes()[..], &json].concat();
             let ttl = self.config.refresh.saturating_add(self.config.stale);
-            self.adopt(Duration::from_millis(millis), keys);
-            // Then this instance alone knows them.
-            self.note(|jwks| jwks.zone.put(&jwks.document_key, value, Some(ttl)));
+            // Else this instance alone knows them.
+            let is_shared = self.note(|jwks| jwks.zone.put(&jwks.document_key, value, Some(ttl)));
+            self.adopt(Document {
+                fetched_at: Duration::from_millis(millis),
+                keys,
+                is_shared,
+            });
         });
         self.note(|jwks| {
             jwks.zone
@@ -258,10 +317,13 @@ impl Jwks {
         result
     }
 
-    fn note(&self, put: impl FnOnce(&Self) -> Result<()>) {
-        if let Err(error) = put(self) {
-            log::warn!("{error}: other instances have to fetch the keys, too");
+    /// Whether the zone has taken it.
+    fn note(&self, put: impl FnOnce(&Self) -> Result<()>) -> bool {
+        let result = put(self);
+        if let Err(error) = &result {
+            log::warn!("{error}: other instances have to fetch the keys, too, one in a cooldown");
         }
+        result.is_ok()
     }
 
     fn ask(&self) -> Result<(Vec<u8>, Keys)> {
@@ -291,8 +353,8 @@ impl Jwks {
         Ok((json, keys))
     }
 
-    fn adopt(&mut self, fetched_at: Duration, keys: Keys) {
-        self.document = Some(Document { fetched_at, keys });
+    fn adopt(&mut self, document: Document) {
+        self.document = Some(document);
         self.version += 1;
     }
 }

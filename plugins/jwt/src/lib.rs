@@ -58,7 +58,7 @@ pub struct Config {
     /// `aud` must be, or have, one of these. Default: any.
     #[serde(default)]
     audiences: Vec<String>,
-    /// Claims that must be there. Default `exp`.
+    /// Claims that must be there, and not null. Default `exp`.
     #[serde(default = "expiry")]
     required: Vec<String>,
     /// The token must allow all of these. Default none.

@@ -28,8 +28,17 @@ impl Source {
             }
             _ => return Err(SEVERAL),
         }
-        if let Some(cookie) = self.cookie.as_ref().and_then(|name| request.cookie(name)) {
-            return Ok(Some(cookie.as_bytes().to_vec()));
+        if let Some(name) = &self.cookie {
+            let fields = request.header_all("cookie");
+            let mut values = fields
+                .iter()
+                .flat_map(|field| field.as_bytes().split(|&byte| byte == b';'))
+                .filter_map(|pair| value_of_cookie(pair, name));
+            match (values.next(), values.next()) {
+                (Some(value), None) => return Ok(Some(value.to_vec())),
+                (Some(_), Some(_)) => return Err(SEVERAL),
+                (None, _) => {}
+            }
         }
         let (Some(name), Some(query)) = (&self.query, request.query()) else {
             return Ok(None);
@@ -91,6 +100,12 @@ impl Source {
             .eq_ignore_ascii_case(self.scheme.as_bytes())
             .then(|| token.trim_ascii_start())
     }
+}
+
+/// RFC 6265 §5.4: the name's case matters.
+fn value_of_cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let equals = pair.iter().position(|&byte| byte == b'=')?;
+    (pair[..equals].trim_ascii() == name.as_bytes()).then(|| pair[equals + 1..].trim_ascii())
 }
 
 /// Nothing in a token needs to be encoded in a query, so nothing is decoded.

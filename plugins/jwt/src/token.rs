@@ -30,7 +30,23 @@ struct Header {
     #[serde(default)]
     kid: Option<String>,
     #[serde(default)]
-    crit: Option<Value>,
+    crit: Critical,
+}
+
+/// Whether a header names extensions that must be understood, in whatever way.
+#[derive(Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Value")]
+enum Critical {
+    #[default]
+    Absent,
+    /// Null is not a list, but is not nothing either.
+    There,
+}
+
+impl From<Value> for Critical {
+    fn from(_: Value) -> Self {
+        Self::There
+    }
 }
 
 /// Longer ones are refused unread.
@@ -51,7 +67,7 @@ impl<'a> Token<'a> {
         let header: Header =
             serde_json::from_slice(&decode(&text[..first])?).map_err(|_| MALFORMED)?;
         // RFC 7515 §4.1.11: an extension that is not understood must be, so it is refused. None is.
-        if header.crit.is_some() {
+        if header.crit == Critical::There {
             return Err(invalid("the token has an extension that is not understood"));
         }
         Ok(Self {

@@ -42,7 +42,7 @@ fn times_are_kept_with_leeway() {
         (r#"{"exp":NOW+9,"iat":NOW+61}"#, &early),
         (r#"{"exp":NOW+9,"iat":NOW-99999}"#, &passed),
         (r#"{"exp":"NOW+9"}"#, &no_time),
-        (r#"{"exp":null}"#, &no_time),
+        (r#"{"exp":NOW+9,"nbf":null}"#, &no_time),
         (r#"{"exp":NOW+9,"nbf":"soon"}"#, &no_time),
         (r#"{"exp":NOW+9,"iat":[]}"#, &no_time),
     ] {
@@ -93,10 +93,12 @@ fn required_claims_are_there() {
     );
     let config = r#""required": ["sub", "jti"]"#;
     assert_eq!(outcome_with(config, r#"{"sub":"ada"}"#), lacks);
-    assert_eq!(
-        outcome_with(config, r#"{"sub":"ada","jti":null}"#),
-        "passed"
-    );
+    assert_eq!(outcome_with(config, r#"{"sub":"ada","jti":null}"#), lacks);
+    assert_eq!(outcome_with(r#""realm": null"#, r#"{"exp":null}"#), lacks);
+    for jti in ["0", "\"\"", "false", "[]"] {
+        let claims = format!(r#"{{"sub":"ada","jti":{jti}}}"#);
+        assert_eq!(outcome_with(config, &claims), "passed", "{claims}");
+    }
 }
 
 #[test]

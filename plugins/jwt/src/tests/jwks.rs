@@ -69,9 +69,20 @@ fn set(keys: &[(&str, &str)]) -> String {
 
 /// Of another instance each time; they share the zone.
 fn instance() -> Jwt {
-    plugin(
-        r#"{"jwks": {"upstream": "idp", "path": "/keys", "host": "idp.example", "zone": "keys"}, "required": []}"#,
-    )
+    plugin(CONFIG)
+}
+
+const CONFIG: &str = r#"{"jwks": {"upstream": "idp", "path": "/keys", "host": "idp.example", "zone": "keys"}, "required": []}"#;
+
+/// The gate's key in the zone, where a fetch leaves no other trace.
+fn gate() -> Vec<u8> {
+    let provider = Provider::with(&[]);
+    provider.fail();
+    provider.failure(&mut instance(), &token("a", ES256_D));
+    let zone = zones::kv("keys");
+    let gate = zone.list("jwks gate ", 2).unwrap().remove(0);
+    assert!(zone.delete(&gate).unwrap());
+    gate
 }
 
 fn token(id: &str, d: &str) -> String {
@@ -214,6 +225,56 @@ fn but_not_for_ever() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_keep_old_keys() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let (mut one, mut other) = (instance(), instance());
+    let (old, new) = (token("a", ES256_D), token("b", OTHER_D));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    assert_eq!(provider.outcome(&mut other, &old), "passed");
+    provider.publish(&[("b", OTHER_D)]);
+    // By a minute, as when it is corrected: they count as new.
+    testing::advance_clock(30 * SECOND);
+    testing::set_wall_clock(Duration::from_secs(NOW - 60));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    assert_eq!(provider.asked(), 1);
+    // Those that are fetched then are the newer ones, for others too.
+    assert_eq!(provider.outcome(&mut one, &new), "passed");
+    assert_eq!(provider.asked(), 2);
+    assert_eq!(provider.outcome(&mut other, &new), "passed");
+    assert_eq!(provider.outcome(&mut other, &old), refused(UNKNOWN));
+    assert_eq!(provider.asked(), 2);
+
+    // By more: whoever has them fetches new ones, and who starts now does not take them over.
+    provider.publish(&[("a", ES256_D)]);
+    testing::advance_clock(30 * SECOND);
+    testing::set_wall_clock(Duration::from_secs(NOW - 100_000));
+    assert_eq!(provider.outcome(&mut one, &new), refused(UNKNOWN));
+    for instance in [&mut one, &mut other, &mut instance()] {
+        assert_eq!(provider.outcome(instance, &old), "passed");
+        assert_eq!(provider.outcome(instance, &new), refused(UNKNOWN));
+    }
+    assert_eq!(provider.asked(), 3);
+}
+
+#[test]
+fn keys_that_only_one_instance_has_are_not_given_up_for_older_ones() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let mut one = instance();
+    let (old, new) = (token("a", ES256_D), token("b", OTHER_D));
+    assert_eq!(provider.outcome(&mut one, &old), "passed");
+    testing::advance_clock(30 * SECOND);
+    let mut exchange = bearer(&new).call("idp", |_| {
+        set_zone_fault("keys", Some(ZoneFault::Full));
+        Response::status(200).body(set(&[("b", OTHER_D), ("c", THIRD_D)]))
+    });
+    assert_eq!(outcome(&mut one, &mut exchange), "passed");
+    let unknown = token("x", THIRD_D);
+    assert_eq!(provider.outcome(&mut one, &unknown), refused(UNKNOWN));
+    assert_eq!(provider.outcome(&mut one, &new), "passed");
+    assert_eq!(provider.asked(), 1);
+}
+
+#[test]
 fn keys_that_cannot_be_used_are_none() {
     let rs256 = rs256_jwk();
     let weak = format!(r#"{{"kty":"RSA","kid":"w","n":"{}","e":"AQAB"}}"#, RSA_P);
@@ -281,24 +342,139 @@ fn a_zone_that_cannot_be_used_is_an_error() {
 }
 
 #[test]
-fn a_request_waits_for_keys_that_another_one_is_fetching() {
+fn who_has_no_keys_waits_for_those_that_another_one_is_fetching() {
     let provider = Provider::with(&[("a", ES256_D)]);
     let zone = zones::kv("keys");
-    // Whoever was fetching is gone: after a second the request fetches for itself.
-    zone.put("jwks gate idp /keys", "fetching", Some(6 * SECOND))
-        .unwrap();
-    let before = clock::monotonic();
+    let gate = gate();
+    zone.put(&gate, "fetching", Some(3 * SECOND)).unwrap();
     let mut one = instance();
+    for _ in 0..2 {
+        let before = clock::monotonic();
+        let error = provider.failure(&mut one, &token("a", ES256_D));
+        assert_eq!(error, "upstream idp is still being asked for its keys");
+        assert_eq!(clock::monotonic() - before, SECOND);
+    }
+    assert_eq!(provider.asked(), 0, "while another one may be asking");
+    testing::advance_clock(SECOND);
     assert_eq!(provider.outcome(&mut one, &token("a", ES256_D)), "passed");
-    assert_eq!(clock::monotonic() - before, SECOND);
-    // A token with an unknown key waits as long, and is refused then.
-    zone.put("jwks gate idp /keys", "fetching", Some(6 * SECOND))
-        .unwrap();
+    // A token with an unknown key is refused at once: there are keys.
+    zone.put(&gate, "fetching", Some(6 * SECOND)).unwrap();
     let before = clock::monotonic();
     assert_eq!(
         provider.outcome(&mut one, &token("x", ES256_D)),
         refused(UNKNOWN)
     );
-    assert_eq!(clock::monotonic() - before, SECOND);
+    assert_eq!(clock::monotonic(), before);
     assert_eq!(provider.asked(), 1);
+}
+
+#[test]
+fn a_fetch_that_is_given_up_counts_for_the_cooldown() {
+    for (times, shut) in [
+        (r#""timeout": "5s", "cooldown": "30s""#, 30 * SECOND),
+        (r#""timeout": "5s", "cooldown": "2s""#, 6 * SECOND),
+    ] {
+        let json = CONFIG.replace("\"zone\"", &format!("{times}, \"zone\""));
+        let provider = Provider::with(&[("a", ES256_D)]);
+        let (mut one, good) = (plugin(&json), token("a", ES256_D));
+        assert_eq!(provider.outcome(&mut one, &good), "passed");
+        // As if its client left: nobody tells the gate how it ended.
+        testing::advance_clock(30 * SECOND);
+        let given_up = bearer(&token("x", THIRD_D)).call("idp", |_| {
+            set_zone_fault("keys", Some(ZoneFault::Full));
+            Response::status(503)
+        });
+        let mut given_up = given_up;
+        assert_eq!(outcome(&mut one, &mut given_up), refused(UNKNOWN));
+        set_zone_fault("keys", None);
+        testing::advance_clock(shut - Duration::from_millis(1));
+        for id in ["y", "z"] {
+            let unknown = token(id, THIRD_D);
+            assert_eq!(provider.outcome(&mut one, &unknown), refused(UNKNOWN));
+        }
+        assert_eq!(provider.asked(), 1, "{times}");
+        testing::advance_clock(Duration::from_millis(1));
+        provider.outcome(&mut one, &token("y", THIRD_D));
+        assert_eq!(provider.asked(), 2, "{times}");
+        testing::advance_clock(30 * SECOND);
+        let zone = zones::kv("keys");
+        for key in zone.list("", 9).unwrap() {
+            zone.delete(key).unwrap();
+        }
+    }
+}
+
+#[test]
+fn keys_that_the_zone_does_not_take_are_fetched_once_in_a_cooldown_all_the_same() {
+    let provider = Provider::with(&[("a", ES256_D)]);
+    let good = token("a", ES256_D);
+    let mut one = instance();
+    let asked = provider.clone();
+    let mut first = bearer(&good).call("idp", move |_| {
+        set_zone_fault("keys", Some(ZoneFault::Full));
+        asked.0.borrow_mut().0 += 1;
+        Response::status(200).body(set(&[("a", ES256_D)]))
+    });
+    assert_eq!(outcome(&mut one, &mut first), "passed");
+    set_zone_fault("keys", None);
+    assert_eq!(provider.outcome(&mut one, &good), "passed", "it has them");
+    let mut other = instance();
+    for _ in 0..3 {
+        let error = provider.failure(&mut other, &good);
+        assert_eq!(
+            error,
+            "the zone does not have the keys of upstream idp (not asked again within 30 s)"
+        );
+    }
+    assert_eq!(provider.asked(), 1);
+    testing::advance_clock(30 * SECOND);
+    assert_eq!(provider.outcome(&mut other, &good), "passed");
+    assert_eq!(provider.asked(), 2);
+}
+
+#[test]
+fn what_asks_for_other_keys_shares_none() {
+    let long = "h".repeat(1_000);
+    let mut sources = 0;
+    for (upstream, path, host) in [
+        ("idp", "/keys", Some("a.example")),
+        ("idp", "/keys", Some("b.example")),
+        ("idp", "/keys", Some("")),
+        ("idp", "/keys", None),
+        ("idp", "/keysa", Some(".example")),
+        ("idp", "/keysa.example", None),
+        ("idp/keys", "/", None),
+        ("idp/keys", "/keys", None),
+        ("idp", "/keys", Some(&long)),
+    ] {
+        let json = serde_json::json!({
+            "jwks": {"upstream": upstream, "path": path, "host": host, "zone": "keys"},
+            "required": [],
+        });
+        let json = json.to_string();
+        // Each tenant has a key of the same name.
+        let d = if sources % 2 == 0 { ES256_D } else { OTHER_D };
+        let other_d = if sources % 2 == 0 { OTHER_D } else { ES256_D };
+        let asked = Rc::new(RefCell::new(0));
+        let asks = |token: &str| {
+            let asked = asked.clone();
+            bearer(token).call(upstream, move |_| {
+                *asked.borrow_mut() += 1;
+                Response::status(200).body(set(&[("a", d)]))
+            })
+        };
+        for _ in 0..2 {
+            let mut plugin = plugin(&json);
+            let mut good = asks(&token("a", d));
+            assert_eq!(outcome(&mut plugin, &mut good), "passed", "{json}");
+            let mut bad = asks(&token("a", other_d));
+            let wrong = refused("the token's signature is wrong");
+            assert_eq!(outcome(&mut plugin, &mut bad), wrong, "{json}");
+        }
+        assert_eq!(*asked.borrow(), 1, "{json}");
+        sources += 1;
+    }
+    let zone = zones::kv("keys");
+    assert_eq!(zone.list("jwks document ", 99).unwrap().len(), sources);
+    assert_eq!(zone.list("jwks gate ", 99).unwrap().len(), sources);
 }

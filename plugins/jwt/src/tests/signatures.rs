@@ -261,9 +261,37 @@ fn what_a_token_says_of_keys_is_not_heard() {
     );
     let token = sign_es256_with(other, &header, "{}");
     assert_eq!(outcome_of(&mut plugin, &token), refused(UNKNOWN));
-    let critical = sign_es256(r#"{"alg":"ES256","crit":["b64"],"b64":false}"#, "{}");
     let expected = refused("the token has an extension that is not understood");
-    assert_eq!(outcome_of(&mut plugin, &critical), expected);
+    for crit in [r#"["b64"]"#, "[]", "null", "false", "\"b64\""] {
+        let header = format!(r#"{{"alg":"ES256","crit":{crit},"b64":false}}"#);
+        let critical = sign_es256(&header, "{}");
+        assert_eq!(outcome_of(&mut plugin, &critical), expected, "{crit}");
+    }
+}
+
+/// Also where it is of another algorithm, and another key would do.
+#[test]
+fn a_token_that_names_a_key_is_signed_with_this_one() {
+    let es256 = r#"{"alg":"ES256","kid":"k"}"#;
+    let rs256 = r#"{"alg":"RS256","kid":"k"}"#;
+    let wrong = refused("the token's signature is wrong");
+    let passed = String::from("passed");
+    let rsa = rs256_jwk();
+    for (rsa_id, es_id, of_es256, of_rs256) in [
+        (r#""k""#, "null", &wrong, &passed),
+        ("null", r#""k""#, &passed, &wrong),
+        // RFC 7517 §4.5: keys of different types may have one name.
+        (r#""k""#, r#""k""#, &passed, &passed),
+        ("null", "null", &passed, &passed),
+    ] {
+        let mut plugin = plugin(&format!(
+            r#"{{"keys": [{{"jwk": {rsa}, "id": {rsa_id}}}, {{"jwk": {ES256_JWK}, "id": {es_id}}}], "required": []}}"#
+        ));
+        let ids = format!("{rsa_id} {es_id}");
+        let (es256, rs256) = (sign_es256(es256, "{}"), sign_rs256(rs256, "{}"));
+        assert_eq!(&outcome_of(&mut plugin, &es256), of_es256, "{ids}");
+        assert_eq!(&outcome_of(&mut plugin, &rs256), of_rs256, "{ids}");
+    }
 }
 
 #[test]

@@ -53,18 +53,30 @@ fn the_header_goes_before_the_cookie_before_the_query() {
 
 #[test]
 fn several_tokens_are_one_too_many() {
-    let mut plugin = es256_plugin(r#""required": [], "query": "t", "optional": true"#);
+    let mut plugin =
+        es256_plugin(r#""required": [], "cookie": "jwt", "query": "t", "optional": true"#);
     let token = es256_token("{}");
+    let cookie = format!("jwt={token}");
     let authorization = format!("Bearer {token}");
     let several = refused("the request has several tokens");
     for exchange in [
         bearer(&token).header("authorization", &authorization),
         bearer(&token).header("authorization", "Basic YTpi"),
         Exchange::get(&format!("/?t={token}&t={token}")),
+        Exchange::get("/").header("cookie", format!("{cookie}; {cookie}")),
+        Exchange::get("/").header("cookie", format!("a=b;{cookie};jwt=")),
+        Exchange::get("/")
+            .header("cookie", &cookie)
+            .header("cookie", "c=d; jwt =x"),
     ] {
         let mut exchange = exchange;
         assert_eq!(outcome(&mut plugin, &mut exchange), several);
     }
+    // Others' names are others' cookies.
+    let mut exchange = Exchange::get("/")
+        .header("cookie", format!("JWT=x; {cookie}; jwt2=x; xjwt=x"))
+        .header("cookie", "jwt");
+    assert_eq!(outcome(&mut plugin, &mut exchange), "passed");
 }
 
 #[test]
