@@ -72,6 +72,8 @@ pub(super) struct Cpu {
     used: Duration,
     /// The call has met a tick since it last began or went on: it is measured.
     computes: Option<ShortTicks>,
+    /// When the slice began is known, because the call has waited before it.
+    slice_is_known: bool,
     /// It runs on a turn, and is to give it back.
     has_turn: Arc<AtomicBool>,
     spent: Option<Spent>,
@@ -96,6 +98,7 @@ impl Cpu {
             request_limit,
             used: Duration::ZERO,
             computes: None,
+            slice_is_known: false,
             has_turn: Arc::default(),
             spent: None,
         }
@@ -104,6 +107,7 @@ impl Cpu {
     /// A call begins. The last one may have been dropped in its middle.
     pub(super) fn begin(&mut self) {
         self.computes = None;
+        self.slice_is_known = false;
         self.used = Duration::ZERO;
         self.spent = None;
         self.go_on();
@@ -112,6 +116,14 @@ impl Cpu {
     /// The guest runs, from its beginning or from what it has waited for.
     pub(super) fn go_on(&self) {
         self.turns.clock.guest_runs();
+    }
+
+    /// The guest runs again after what it has waited for. Read here, where a wait has cost more: what wakes a call up often
+    /// comes with a tick, so that the share of a tick would not fall to it by chance.
+    pub(super) fn go_on_after_wait(&mut self) {
+        self.go_on();
+        self.slice_is_known = true;
+        self.turns.begin_slice();
     }
 
     /// The limit that has ended the call, for people.
@@ -143,7 +155,7 @@ impl Drop for Cpu {
 /// The guest has met a tick.
 pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
     let measured = guest.cpu.computes.is_some();
-    let used = if measured {
+    let used = if measured || guest.cpu.slice_is_known {
         guest.cpu.turns.cut_slice()
     } else {
         guest.cpu.turns.clock.tick()
@@ -173,7 +185,9 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
 
 /// The guest has returned or trapped, or begins to wait.
 pub(super) fn stop(guest: &mut Guest) {
-    if guest.cpu.computes.take().is_some() {
+    let measured = guest.cpu.computes.take().is_some();
+    let slice_is_known = std::mem::take(&mut guest.cpu.slice_is_known);
+    if measured || slice_is_known {
         let used = guest.cpu.turns.cut_slice();
         charge(guest, used);
         guest.cpu.give_turn_back();

@@ -40,7 +40,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 pub(super) async fn wait(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
     cpu::stop(caller.data_mut());
     let supply = Hatch::ask(caller, demand).await;
-    caller.data().cpu.go_on();
+    caller.data_mut().cpu.go_on_after_wait();
     caller.as_context_mut().set_epoch_deadline(1);
     supply
 }
