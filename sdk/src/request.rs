@@ -193,7 +193,7 @@ impl Request {
 
     /// A variable that some plugin has set for this request; `None` when none has. One that a plugin of the route
     /// computes (its `variable` hook) is computed now, if it was not before; the gateway serves other requests
-    /// meanwhile. In `balance` and `peer_done` only those are there that have been asked for before.
+    /// meanwhile. In `request_body`, `balance` and `peer_done` only those are there that have been asked for before.
     pub fn var(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
         let name = name.as_ref().as_bytes();
         let get = || read_short(|out| host::var_get(name, out));

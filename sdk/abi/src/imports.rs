@@ -45,8 +45,8 @@ pub const VAR_SET: &str = "var_set";
 /// [`crate::header_list`] and a body; 0 or a status.
 pub const ANSWER: &str = "answer";
 /// `var_compute(name_ptr, name_len)`: has the variable computed by the plugin whose it is, and waits for that; 0,
-/// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in `balance`
-/// and `peer_done`.
+/// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in
+/// `request_body`, `balance` and `peer_done`.
 pub const VAR_COMPUTE: &str = "var_compute";
 /// `chunk_get(out, cap)`: the chunk that `request_body` or `response_body` was called for.
 pub const CHUNK_GET: &str = "chunk_get";
