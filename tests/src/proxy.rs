@@ -24,6 +24,8 @@ use crate::{DEADLINE, template, until};
 pub struct Proxy {
     setup: Setup,
     master: Child,
+    /// Masters that have taken over from it and from one another, by pid.
+    successors: Vec<u32>,
 }
 
 impl Proxy {
@@ -33,7 +35,11 @@ impl Proxy {
     }
 
     pub(crate) fn started(setup: Setup, master: Child) -> Self {
-        Self { setup, master }
+        Self {
+            setup,
+            master,
+            successors: Vec::new(),
+        }
     }
 
     /// One listener, one route for everything, this origin, one worker.
@@ -151,6 +157,28 @@ impl Proxy {
         command::castling("reload", &self.setup.config_path(), &[])
     }
 
+    /// `castling upgrade ARGS`. When it succeeds, its master is the one from now on.
+    pub fn upgrade(&mut self, args: &[&str]) -> Outcome {
+        let outcome = command::castling("upgrade", &self.setup.config_path(), args);
+        if outcome.code == Some(0) {
+            self.know_master();
+        }
+        outcome
+    }
+
+    /// Has the master that answers to commands be the one from now on, after an upgrade.
+    #[track_caller]
+    pub fn know_master(&mut self) -> Process {
+        let pid = self.status()["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok());
+        let pid = pid.expect("a pid in the status");
+        if pid != self.master().0 {
+            self.successors.push(pid);
+        }
+        self.master()
+    }
+
     /// Writes another config, with the same placeholders, and reloads.
     pub fn reload_with(&mut self, config: &str) -> Outcome {
         self.write_config(config);
@@ -179,9 +207,15 @@ impl Proxy {
 
     // Processes.
 
-    /// The master.
+    /// The master, the last after upgrades.
     pub fn master(&self) -> Process {
-        Process(self.master.id())
+        Process(*self.successors.last().unwrap_or(&self.master.id()))
+    }
+
+    /// All there ever were, oldest first.
+    pub fn masters(&self) -> Vec<Process> {
+        let all = std::iter::once(self.master.id()).chain(self.successors.iter().copied());
+        all.map(Process).collect()
     }
 
     /// The workers that run now, those of an old generation included.
@@ -216,6 +250,7 @@ impl Proxy {
     #[track_caller]
     pub fn start_again(&mut self) {
         let started = self.setup.try_start();
+        self.successors.clear();
         self.master = started.unwrap_or_else(|said| panic!("it does not start again:\n{said}"));
     }
 
@@ -279,14 +314,31 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let workers = self.workers();
-        self.master().signal(Signal::TERM);
+        let mut masters = self.masters();
+        // One that was to take over when the test failed.
+        let unknown = masters
+            .iter()
+            .flat_map(|master| master.children_with("take-over"));
+        let unknown: Vec<_> = unknown.collect();
+        masters.extend(unknown);
+        let workers: Vec<_> = masters
+            .iter()
+            .flat_map(|master| master.children_with("worker"))
+            .collect();
+        masters
+            .iter()
+            .for_each(|master| master.signal(Signal::TERM));
         let start = Instant::now();
-        while matches!(self.master.try_wait(), Ok(None)) {
-            if start.elapsed() > DEADLINE {
-                let _ended_meanwhile = self.master.kill();
-                let _status = self.master.wait();
+        loop {
+            let first_runs = matches!(self.master.try_wait(), Ok(None));
+            let others = masters.iter().skip(1);
+            if !first_runs && !others.into_iter().any(|master| master.is_alive()) {
                 break;
+            }
+            if start.elapsed() > DEADLINE {
+                masters
+                    .iter()
+                    .for_each(|master| master.signal(Signal::KILL));
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -1,9 +1,9 @@
-//! `castling reload`, `stop`, `reopen` and `metrics`: commands for a running gateway.
+//! `castling reload`, `upgrade`, `stop`, `reopen` and `metrics`: commands for a running gateway.
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::process::{Reply, Request};
@@ -13,17 +13,45 @@ use super::Outcome;
 pub(super) fn reload(config: &Path) -> Outcome {
     match ask(config, Request::Reload)? {
         Reply::Reloaded(done) => {
-            let workers = match done.workers {
-                1 => "1 worker".to_owned(),
-                count => format!("{count} workers"),
-            };
             println!(
-                "generation {} serves ({workers}), {:.2} s",
-                done.generation, done.seconds
+                "generation {} serves ({}), {:.2} s",
+                done.generation,
+                workers(done.workers),
+                done.seconds
             );
             Ok(())
         }
         other => Err(unexpected(other)),
+    }
+}
+
+pub(super) fn upgrade(
+    config: &Path,
+    binary: Option<PathBuf>,
+    timeout: Option<Duration>,
+) -> Outcome {
+    // The gateway may have been started in another folder.
+    let binary = binary.map(std::path::absolute).transpose().map_err(lines)?;
+    match ask(config, Request::Upgrade { binary, timeout })? {
+        Reply::Upgraded(done) => {
+            println!(
+                "castling {} serves: pid {}, generation {} ({}), {:.2} s",
+                done.version,
+                done.pid,
+                done.generation,
+                workers(done.workers),
+                done.seconds
+            );
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+fn workers(count: usize) -> String {
+    match count {
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
     }
 }
 
@@ -71,7 +99,8 @@ pub(super) fn unexpected(reply: Reply) -> Vec<String> {
         | Reply::Status(_)
         | Reply::Stopping
         | Reply::LogsReopened
-        | Reply::Metrics(_) => {
+        | Reply::Metrics(_)
+        | Reply::Upgraded(_) => {
             vec!["the gateway answers another question; is it of another version?".to_owned()]
         }
     }

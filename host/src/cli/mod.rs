@@ -9,6 +9,7 @@ mod status;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -21,6 +22,11 @@ pub fn main() -> ExitCode {
         Command::Run(on) => run::run(&on.config),
         Command::Check(on) => check::check(&on.config),
         Command::Reload(on) => control::reload(&on.config),
+        Command::Upgrade {
+            on,
+            binary,
+            timeout,
+        } => control::upgrade(&on.config, binary, timeout),
         Command::Status { on, json } => status::status(&on.config, json),
         Command::Stop { on, fast } => control::stop(&on.config, fast),
         Command::Reopen(on) => control::reopen(&on.config),
@@ -29,6 +35,7 @@ pub fn main() -> ExitCode {
             command: PluginCommand::Inspect { file },
         } => plugin::inspect(&file),
         Command::Worker { channel } => process::run_worker(channel).map_err(in_lines),
+        Command::TakeOver { on, channel } => process::take_over(channel, &on.config),
         Command::Compile { out } => process::run_helper(&out).map_err(in_lines),
     };
     match result {
@@ -58,11 +65,12 @@ Examples:
   castling check --config conf/site.toml     is it right? what would it run?
   castling run --config conf/site.toml       run it, in the foreground
   castling reload --config conf/site.toml    take over a changed config or plugin, losing no request
+  castling upgrade --config conf/site.toml   take over a new castling binary, losing no request
   castling status --config conf/site.toml    workers, connections, plugins
   castling stop --config conf/site.toml      finish what is under way, then end
 
 Signals to the master, as nginx has them:
-  HUP reload   QUIT graceful stop   TERM, INT fast stop   USR1 reopen logs   WINCH drain workers";
+  HUP reload   QUIT graceful stop   TERM, INT fast stop   USR1 reopen logs   USR2 upgrade   WINCH drain workers";
 
 #[derive(Subcommand)]
 enum Command {
@@ -93,6 +101,26 @@ Example:
   $ castling reload --config conf/site.toml
   generation 3 serves (2 workers), 0.08 s")]
     Reload(On),
+
+    /// Have the running gateway replace itself by another binary, without losing a request
+    #[command(after_help = "\
+Starts the new binary beside the running one and hands it the listening sockets, zones and metrics. Waits until its workers \
+serve; the old master then finishes its requests and ends. When the new binary does not start, does not take the config, \
+crashes or is not ready in time, the running gateway goes on as it was and this prints the reason and exits with 1.
+
+Example, after a package manager has put a new version in its place:
+  $ castling upgrade --config conf/site.toml
+  castling 0.2.0 serves: pid 4711, generation 8 (2 workers), 0.31 s")]
+    Upgrade {
+        #[command(flatten)]
+        on: On,
+        /// The new binary. Default: the file that the running gateway was started from
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        /// It must serve by then, its plugins compiled; `90s`, `5min`. Default: 2 minutes
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
 
     /// Show the running gateway: generations, workers, plugins
     #[command(after_help = "\
@@ -146,6 +174,15 @@ Example:
     /// A worker; started by the master
     #[command(hide = true)]
     Worker {
+        #[arg(long)]
+        channel: RawFd,
+    },
+
+    /// A master that another hands over to; started by that one
+    #[command(hide = true)]
+    TakeOver {
+        #[command(flatten)]
+        on: On,
         #[arg(long)]
         channel: RawFd,
     },

@@ -33,7 +33,7 @@ fn text(status: &MasterStatus) -> String {
         duration(status.uptime_seconds),
         status.config.display()
     );
-    let mut generations = Table::new(["generation", "state", "since", "listeners"]);
+    let mut generations = Table::new(["generation", "master", "state", "since", "listeners"]);
     for generation in &status.generations {
         let listeners = generation
             .listeners
@@ -41,6 +41,7 @@ fn text(status: &MasterStatus) -> String {
             .map(|(name, address)| format!("{name} {address}"));
         generations.row([
             generation.id.to_string(),
+            generation.master.to_string(),
             generation.state.clone(),
             generation.since.clone(),
             listeners.collect::<Vec<_>>().join(", "),

@@ -9,8 +9,8 @@ use castling_abi::{MetricKind, PeerOutcome};
 use http::StatusCode;
 
 use super::{
-    Count, Distribution, FIRST_GENERATION, Labels, Level, Recorder, Stamps, add, add_series,
-    define, gauge_bits,
+    Count, Distribution, FIRST_GENERATION, Labels, Level, RecordKind, Recorder, Stamps, add,
+    add_series, define, gauge_bits, read_record_text,
 };
 use crate::zone::{MetricsZone, Record, ZoneError};
 
@@ -93,12 +93,12 @@ const OVER_LIMIT: Own = own(
 const BUILD: Own = own(
     MetricKind::Gauge,
     "castling_build_info",
-    "1; the version is in the label.",
+    "1; the version is in the label. 0: of a version that was upgraded.",
 );
 const START: Own = own(
     MetricKind::Gauge,
     "castling_start_time_seconds",
-    "When the master started, in seconds since 1970-01-01 UTC.",
+    "When the gateway started, in seconds since 1970-01-01 UTC; an upgrade is no start.",
 );
 const GENERATION: Own = own(
     MetricKind::Gauge,
@@ -259,6 +259,7 @@ pub struct HookMetrics {
 /// What the master counts, and its keeping of the zone. It has row 0.
 pub struct MasterMetrics {
     zone: MetricsZone,
+    build: Option<Record>,
     generation: Option<Record>,
     workers: Option<Record>,
     deaths: Option<Record>,
@@ -269,7 +270,11 @@ pub struct MasterMetrics {
 impl MasterMetrics {
     /// Makes the zone of a master that has started then. Fails when memory does not suffice.
     pub fn new(max_series: u32, started: SystemTime) -> Result<Self, ZoneError> {
-        let zone = MetricsZone::create(max_series)?;
+        Self::over(MetricsZone::create(max_series)?, started)
+    }
+
+    /// The same over a zone that another master may have counted in.
+    pub fn over(zone: MetricsZone, started: SystemTime) -> Result<Self, ZoneError> {
         zone.take_row(MASTER_ROW)?;
         let stamps = Stamps::of_serving(FIRST_GENERATION);
         let record = |own: &Own, labels: &[(&str, &str)]| {
@@ -278,9 +283,9 @@ impl MasterMetrics {
             let added = add_series(&zone, &stamps, own.kind, own.name, &labels, &[]);
             added.map(|(record, _)| record)
         };
-        let build = record(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))]);
         let start = record(&START, &[]);
         let metrics = Self {
+            build: record(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))]),
             generation: record(&GENERATION, &[]),
             workers: record(&WORKERS, &[]),
             deaths: record(&DEATHS, &[]),
@@ -289,9 +294,20 @@ impl MasterMetrics {
             zone,
         };
         let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        metrics.set(build, 1.0);
         metrics.set(start, started.as_secs_f64());
         Ok(metrics)
+    }
+
+    /// The gateway is of this build from now on, whatever it was of before.
+    pub fn of_this_build(&self) {
+        self.zone.for_each(|byte, text, record| {
+            let is_build = RecordKind::from_byte(byte) == Some(RecordKind::Series(BUILD.kind))
+                && read_record_text(text).is_some_and(|(name, _, _)| name == BUILD.name);
+            if is_build {
+                self.set(Some(record), 0.0);
+            }
+        });
+        self.set(self.build, 1.0);
     }
 
     /// For workers.

@@ -19,7 +19,7 @@ use crate::wasm::Manifest;
 use crate::wasm::compile::{compile, engine_fingerprint};
 
 use super::module_store::{ModuleKey, ModuleStore, StoredModule, create_draft};
-use super::sys;
+use super::{notify, sys};
 
 /// Largest module file, bytes.
 pub const WASM_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -200,7 +200,9 @@ async fn obtain(store: &ModuleStore, key: &ModuleKey, wasm: &[u8]) -> Result<Sto
 }
 
 async fn run_compiler(out: &Path, wasm: &[u8]) -> Result<Manifest, String> {
-    let mut helper = Command::new(super::EXECUTABLE)
+    let mut command = Command::new(super::EXECUTABLE);
+    notify::keep_from(&mut command);
+    let mut helper = command
         .arg0("castling: compile")
         .arg("compile")
         .arg("--out")

@@ -1,10 +1,10 @@
-//! The control socket: the master's verbs for `castling reload`, `status`, `stop` and `reopen`.
+//! The control socket: the master's verbs for `castling reload`, `upgrade`, `status`, `stop` and `reopen`.
 //!
 //! One request and one reply a connection, in the frames of `channel.rs`. The socket's mode lets only the master's user
 //! (and root) in.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::channel::{FrameReader, write_frame};
-use super::master::Master;
-use super::report::{MasterStatus, Reloaded};
+use super::master::{Master, UpgradeOrder};
+use super::report::{MasterStatus, Reloaded, Upgraded};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Loads the config again; the reply comes when the new generation serves or was refused.
     Reload,
@@ -28,6 +28,12 @@ pub enum Request {
     },
     ReopenLogs,
     Metrics,
+    /// Hands over to a new master; the reply comes when that serves or nothing came of it.
+    Upgrade {
+        /// Absolute. Default: what the master was started from.
+        binary: Option<PathBuf>,
+        timeout: Option<Duration>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +44,7 @@ pub enum Reply {
     LogsReopened,
     /// In Prometheus' text format.
     Metrics(String),
+    Upgraded(Upgraded),
     /// Why not, in lines for a person.
     Refused(Vec<String>),
 }
@@ -93,12 +100,26 @@ async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
 }
 
 async fn answer(request: Request, master: &Rc<Master>) -> Reply {
+    // Whoever comes this late has found the old socket still.
+    if let Some(control) = master.successors_control() {
+        let asked = Box::pin(ask(&control, request)).await;
+        return asked.unwrap_or_else(|error| Reply::Refused(vec![error]));
+    }
     match request {
         Request::Reload => {
             let (waiter, result) = oneshot::channel();
             master.reload(Some(waiter));
             match result.await {
                 Ok(Ok(reloaded)) => Reply::Reloaded(reloaded),
+                Ok(Err(errors)) => Reply::Refused(errors),
+                Err(_) => Reply::Refused(vec!["the gateway is stopping".to_owned()]),
+            }
+        }
+        Request::Upgrade { binary, timeout } => {
+            let (waiter, result) = oneshot::channel();
+            master.upgrade(UpgradeOrder { binary, timeout }, Some(waiter));
+            match result.await {
+                Ok(Ok(upgraded)) => Reply::Upgraded(upgraded),
                 Ok(Err(errors)) => Reply::Refused(errors),
                 Err(_) => Reply::Refused(vec!["the gateway is stopping".to_owned()]),
             }

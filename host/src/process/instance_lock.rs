@@ -1,8 +1,11 @@
 //! One gateway for each control socket, and the files that say so.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -12,24 +15,26 @@ use rustix::process::umask;
 
 /// Held for the master's life; the system lets go of it when the process ends, however it ends. What lies at the
 /// control socket's path while nobody holds the lock is a dead master's.
+///
+/// The lock belongs to the open file: a master that is handed the descriptor holds it, too.
 pub struct InstanceLock {
     /// Locked.
-    _file: File,
+    file: File,
     path: PathBuf,
     control: PathBuf,
     pid_file: Option<PathBuf>,
+    /// The files are this master's to remove.
+    owns_files: bool,
 }
 
 impl InstanceLock {
     /// Creates the folder of the control socket where it is missing. Fails when another gateway holds the lock.
-    pub fn take(control: &Path) -> Result<Self, String> {
+    pub fn take(control: &Path, pid_file: Option<&Path>) -> Result<Self, String> {
         let about = |error: io::Error| format!("control socket {}: {error}", control.display());
         if let Some(folder) = control.parent() {
             fs::create_dir_all(folder).map_err(about)?;
         }
-        let mut path = control.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = lock_path(control);
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -46,64 +51,135 @@ impl InstanceLock {
                 Err(Errno::WOULDBLOCK) => return Err(already_running(&mut file, control)),
                 Err(error) => return Err(about(error.into())),
             }
-            let pid = std::process::id().to_string();
-            file.set_len(0)
-                .and_then(|()| file.write_all(pid.as_bytes()))
-                .map_err(about)?;
             return Ok(Self {
-                _file: file,
+                file,
                 path,
                 control: control.to_owned(),
-                pid_file: None,
+                pid_file: pid_file.map(Path::to_owned),
+                owns_files: true,
             });
         }
     }
 
-    /// The control socket, for the master's user only. A dead master's is replaced; a file that is no socket is not.
-    pub fn bind_control(&self) -> Result<UnixListener, String> {
+    /// The lock of a master that hands it over and still owns the files. Fails when the descriptor is not the lock's.
+    pub fn inherit(file: File, control: &Path, pid_file: Option<&Path>) -> Result<Self, String> {
+        let path = lock_path(control);
+        if !is_at(&file, &path) {
+            return Err(format!(
+                "what was handed over as the lock is not {}",
+                path.display()
+            ));
+        }
+        Ok(Self {
+            file,
+            path,
+            control: control.to_owned(),
+            pid_file: pid_file.map(Path::to_owned),
+            owns_files: false,
+        })
+    }
+
+    /// For the master that it is handed to.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Puts this process into the place that commands and tools find: the control socket, for the master's user only, and
+    /// the pid file. A dead or an old master's are replaced, without a moment that has none; a file that is no
+    /// socket is not.
+    pub fn put_up_files(&self) -> Result<UnixListener, String> {
         let about =
             |error: io::Error| format!("control socket {}: {error}", self.control.display());
-        match fs::symlink_metadata(&self.control) {
-            Ok(found) if found.file_type().is_socket() => {
-                fs::remove_file(&self.control).map_err(about)?;
-            }
-            Ok(_) => {
-                return Err(about(io::Error::other(
-                    "a file that is no socket is in its place",
-                )));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(about(error)),
+        self.write_pid_into_lock().map_err(about)?;
+        let listener = self.bind_control().map_err(about)?;
+        if let Some(path) = &self.pid_file {
+            write_pid_file(path).map_err(|e| format!("pid file {}: {e}", path.display()))?;
         }
-        let before = umask(Mode::from_raw_mode(0o177));
-        let listener = UnixListener::bind(&self.control);
-        umask(before);
-        let listener = listener.map_err(about)?;
-        listener.set_nonblocking(true).map_err(about)?;
         Ok(listener)
     }
 
-    /// Writes the pid, to be removed at the end.
-    pub fn write_pid_file(&mut self, path: &Path) -> Result<(), String> {
-        let about = |error: io::Error| format!("pid file {}: {error}", path.display());
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(about)?;
+    /// The files are this master's from now on, or another's.
+    pub fn set_owner(&mut self, is_owner: bool) {
+        self.owns_files = is_owner;
+    }
+
+    fn write_pid_into_lock(&self) -> io::Result<()> {
+        let pid = std::process::id().to_string();
+        self.file.set_len(0)?;
+        // The offset is shared with a master that has the descriptor, too.
+        self.file.write_all_at(pid.as_bytes(), 0)
+    }
+
+    fn bind_control(&self) -> io::Result<UnixListener> {
+        match fs::symlink_metadata(&self.control) {
+            Ok(found) if found.file_type().is_socket() => {}
+            Ok(_) => {
+                return Err(io::Error::other("a file that is no socket is in its place"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        fs::write(path, format!("{}\n", std::process::id())).map_err(about)?;
-        self.pid_file = Some(path.to_owned());
-        Ok(())
+        let draft = draft_of(&self.control);
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let before = umask(Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(&draft);
+        umask(before);
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        fs::rename(&draft, &self.control)?;
+        Ok(listener)
     }
 }
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
+        if !self.owns_files {
+            return;
+        }
         // What cannot be removed is replaced by the next start. The lock goes last: until then all of this is ours.
-        if let Some(pid_file) = &self.pid_file {
+        let own_pid = std::process::id().to_string();
+        if let Some(pid_file) = &self.pid_file
+            && fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == own_pid)
+        {
             let _ = fs::remove_file(pid_file);
         }
-        let _ = fs::remove_file(&self.control);
+        if fs::symlink_metadata(&self.control).is_ok_and(|found| found.file_type().is_socket()) {
+            let _ = fs::remove_file(&self.control);
+        }
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn lock_path(control: &Path) -> PathBuf {
+    let mut path = control.as_os_str().to_owned();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
+/// Beside the socket and as long as its name, which the system bounds (108 bytes, unix(7)).
+fn draft_of(control: &Path) -> PathBuf {
+    let mut draft = control.as_os_str().as_bytes().to_vec();
+    if let Some(last) = draft.last_mut() {
+        *last = if *last == b'~' { b'#' } else { b'~' };
+    }
+    PathBuf::from(OsString::from_vec(draft))
+}
+
+/// There is a whole pid in it at any moment.
+fn write_pid_file(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    fs::write(&draft, format!("{}\n", std::process::id()))?;
+    fs::rename(&draft, path).inspect_err(|_| {
+        // The error that counts is the first.
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
@@ -137,14 +213,15 @@ mod tests {
     fn a_second_gateway_is_refused_until_the_first_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("run/control.sock");
-        let first = InstanceLock::take(&control).unwrap();
-        let refused = InstanceLock::take(&control).err().unwrap();
+        let first = InstanceLock::take(&control, None).unwrap();
+        let _listener = first.put_up_files().unwrap();
+        let refused = InstanceLock::take(&control, None).err().unwrap();
         assert!(
             refused.contains(&format!("(pid {})", std::process::id())),
             "{refused}"
         );
         drop(first);
-        InstanceLock::take(&control).unwrap();
+        InstanceLock::take(&control, None).unwrap();
     }
 
     #[test]
@@ -152,13 +229,38 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("control.sock");
         drop(UnixListener::bind(&control).unwrap());
-        let mut lock = InstanceLock::take(&control).unwrap();
-        let _listener = lock.bind_control().unwrap();
-        lock.write_pid_file(&folder.path().join("pid")).unwrap();
+        let lock = InstanceLock::take(&control, Some(&folder.path().join("run/pid"))).unwrap();
+        let _listener = lock.put_up_files().unwrap();
         let mode = fs::metadata(&control).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let pid = fs::read_to_string(folder.path().join("run/pid")).unwrap();
+        assert_eq!(pid, format!("{}\n", std::process::id()));
         drop(lock);
+        fs::remove_dir(folder.path().join("run")).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_that_was_handed_over_is_held_by_both_and_its_files_are_the_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("control.sock");
+        let mut old = InstanceLock::take(&control, None).unwrap();
+        let _old_listener = old.put_up_files().unwrap();
+        let file = File::from(old.descriptor().try_clone_to_owned().unwrap());
+        let mut new = InstanceLock::inherit(file, &control, None).unwrap();
+        let listener = new.put_up_files().unwrap();
+        old.set_owner(false);
+        new.set_owner(true);
+        drop(old);
+        assert!(InstanceLock::take(&control, None).is_err());
+        let _client = std::os::unix::net::UnixStream::connect(&control).unwrap();
+        listener.accept().unwrap();
+        drop(new);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let other = tempfile::tempfile().unwrap();
+        let refused = InstanceLock::inherit(other, &control, None).err().unwrap();
+        assert!(refused.contains("is not"), "{refused}");
     }
 
     #[test]
@@ -166,8 +268,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("precious.txt");
         fs::write(&control, "x").unwrap();
-        let lock = InstanceLock::take(&control).unwrap();
-        assert!(lock.bind_control().is_err());
+        let lock = InstanceLock::take(&control, None).unwrap();
+        assert!(lock.put_up_files().is_err());
+        // Nor is it removed at the end.
+        drop(lock);
         assert!(control.exists());
     }
 }

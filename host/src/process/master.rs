@@ -1,63 +1,67 @@
 //! The master: it holds what outlives a generation, swaps generations and ends.
 
+mod start;
+mod upgrade;
+
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use crate::config::{self, Config};
 use crate::log;
 
 use super::compile;
-use super::control;
 use super::generation::{Generation, Stage};
 use super::instance_lock::InstanceLock;
 use super::merge::Merge;
 use super::metrics::Ledger;
-use super::module_store::ModuleStore;
+use super::notify;
 use super::report::{self, MasterStatus, Reloaded};
+use super::signals::Verb;
 use super::sockets::SocketTable;
-use super::sys;
+use super::upgrade::{Places, Predecessor};
 use super::zone_store::ZoneStore;
 use super::zones::{Zones, zones};
 
-/// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
-pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
-    let config = load(config_path)?;
-    log::init(&config.log).map_err(|error| vec![format!("log: {error}")])?;
-    if let Err(error) = sys::raise_open_files() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| vec![format!("the event loop cannot be started: {error}")])?;
-    let result = LocalSet::new().block_on(&runtime, govern(config_path, config));
-    runtime.shutdown_background();
-    result
-}
+pub use start::{run, take_over};
+pub use upgrade::UpgradeOrder;
 
 /// One gateway.
 pub struct Master {
     config_path: PathBuf,
+    /// What an upgrade starts when it is not told another.
+    binary: PathBuf,
     started: Instant,
     started_at: SystemTime,
+    places: Places,
+    /// None once it is another master's.
+    lock: RefCell<Option<InstanceLock>>,
+    control_task: RefCell<Option<AbortHandle>>,
     sockets: RefCell<SocketTable>,
     /// Opened for the first config with a kv zone, and kept from then on.
     zone_store: RefCell<Option<Rc<ZoneStore>>>,
     /// None before the first generation serves, after WINCH and after a stop.
     serving: RefCell<Option<Rc<Generation>>>,
-    /// The zones of the generation that was serving, from WINCH until the next one serves.
-    parked_zones: RefCell<Option<(Config, Zones)>>,
+    /// Zones that no generation has but the next one will: from WINCH until that serves, and those that another master has
+    /// handed over.
+    parked_zones: RefCell<Option<Zones>>,
     /// Those that still end.
     retired: RefCell<Vec<Rc<Generation>>>,
     last_generation: Cell<u64>,
+    /// Held by a reload and by an upgrade: one at a time.
+    changes: Mutex<()>,
     reloads: RefCell<Merge<Option<ReloadWaiter>>>,
     reload_task: RefCell<Option<JoinHandle<()>>>,
+    /// An upgrade that runs, until there is no way back.
+    upgrade_task: RefCell<Option<AbortHandle>>,
+    /// The master that has taken over, by its pid.
+    successor: Cell<Option<u32>>,
+    /// The master that this one has taken over from, until it has ended.
+    predecessor: RefCell<Option<Rc<Predecessor>>>,
     /// None before the first generation serves.
     metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
@@ -66,59 +70,47 @@ pub struct Master {
 /// Who asked for a reload and waits for its result. A signal does not wait.
 pub type ReloadWaiter = oneshot::Sender<Result<Reloaded, Vec<String>>>;
 
-async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
-    let mut signals = Signals::listen().map_err(|e| vec![format!("signals: {e}")])?;
-    let (lock, listener) = claim(&config).map_err(|error| vec![error])?;
-    let listener = tokio::net::UnixListener::from_std(listener)
-        .map_err(|e| vec![format!("control socket: {e}")])?;
-    clean_module_store(&config);
-
-    let master = Rc::new(Master::new(config_path));
-    let zone_store = config.master.zone_store.clone();
-    tokio::select! {
-        started = master.swap(config) => { started?; }
-        signal = signals.ends() => {
-            tracing::info!(signal, "stopped before it served");
-            return Ok(());
-        }
-    }
-    master.clean_zone_store(&zone_store);
-    spawn_local(control::serve(listener, Rc::clone(&master)));
-    loop {
-        tokio::select! {
-            verb = signals.next() => master.obey(verb),
-            () = master.stopped() => break,
-        }
-    }
-    // Before the lock: the next gateway has the same place for its zones.
-    drop(master.zone_store.take());
-    tracing::info!("gateway stopped");
-    drop(lock);
-    Ok(())
+/// All of a generation is ready; it does not serve yet.
+struct Built {
+    generation: Rc<Generation>,
+    metrics: Rc<Ledger>,
+    begun: Instant,
 }
 
 impl Master {
-    fn new(config_path: &Path) -> Self {
+    fn new(config_path: &Path, binary: PathBuf, places: Places, lock: InstanceLock) -> Self {
         Self {
             config_path: config_path.to_owned(),
+            binary,
             started: Instant::now(),
             started_at: SystemTime::now(),
+            places,
+            lock: RefCell::new(Some(lock)),
+            control_task: RefCell::default(),
             sockets: RefCell::default(),
             zone_store: RefCell::default(),
             serving: RefCell::default(),
             parked_zones: RefCell::default(),
             retired: RefCell::default(),
             last_generation: Cell::new(0),
+            changes: Mutex::default(),
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
+            upgrade_task: RefCell::default(),
+            successor: Cell::default(),
+            predecessor: RefCell::default(),
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
         }
     }
 
-    /// Loads the config again and swaps generations. While a reload runs, the next one is queued, once for all who ask.
+    /// Loads the config again and swaps generations. While a reload or an upgrade runs, the next one is queued, once for
+    /// all who ask; after an upgrade it is the new master's.
     pub fn reload(self: &Rc<Self>, waiter: Option<ReloadWaiter>) {
         if *self.stopping.borrow() {
+            if let Some(pid) = self.successor.get() {
+                tracing::warn!(pid, "no reload: another master has taken over");
+            }
             // A waiter that is dropped tells the peer that the gateway is stopping.
             return;
         }
@@ -131,10 +123,19 @@ impl Master {
     /// Ends the gateway: `fast` does not wait for requests under way. A fast stop overtakes a graceful one.
     pub fn stop(&self, fast: bool) {
         tracing::info!(fast, "gateway stops");
+        if self.successor.get().is_none() {
+            notify::stopping("finishes what is under way");
+        }
         self.stopping.send_replace(true);
-        // Its workers go with it, and those who wait for it learn why.
+        // Their workers go with them, and those who wait for them learn why.
         if let Some(reload) = self.reload_task.take() {
             reload.abort();
+        }
+        if let Some(upgrade) = self.upgrade_task.take() {
+            upgrade.abort();
+        }
+        if let Some(predecessor) = &*self.predecessor.borrow() {
+            predecessor.stop(fast);
         }
         while self.reloads.borrow_mut().finished().1 {}
         self.drain_workers();
@@ -153,12 +154,27 @@ impl Master {
         for generation in self.generations() {
             generation.reopen_logs();
         }
+        if let Some(predecessor) = &*self.predecessor.borrow() {
+            predecessor.reopen_logs();
+        }
         tracing::info!("logs reopened");
     }
 
-    /// Asks all workers; takes a second at most.
+    /// Asks all workers, and those of a master that drains; takes some seconds at most.
     pub async fn status(&self) -> MasterStatus {
-        report::status(self.config_path.clone(), self.started, self.generations()).await
+        let own = report::status(self.config_path.clone(), self.started, self.generations());
+        let predecessor = self.predecessor.borrow().clone();
+        let before = async {
+            match predecessor {
+                Some(predecessor) => predecessor.status().await,
+                None => None,
+            }
+        };
+        let (mut status, before) = tokio::join!(own, before);
+        if let Some(before) = before {
+            status.put_before(before);
+        }
+        status
     }
 
     /// All metrics, in Prometheus' text format.
@@ -168,16 +184,20 @@ impl Master {
 
     async fn run_reloads(self: Rc<Self>) {
         loop {
-            let result = match load(&self.config_path) {
-                Ok(config) => self.swap(config).await,
-                Err(errors) => Err(errors),
+            let turn = self.changes.lock().await;
+            let result = match self.successor.get() {
+                Some(_) => self.reload_successor().await,
+                None => self.reload_once().await,
             };
+            drop(turn);
             if let Err(errors) = &result {
                 for error in errors {
                     tracing::error!("reload refused: {error}");
                 }
             }
-            if let Some(ledger) = &*self.metrics.borrow() {
+            if let Some(ledger) = &*self.metrics.borrow()
+                && self.successor.get().is_none()
+            {
                 ledger.metrics().reloaded(result.is_ok());
             }
             let (waiters, again) = self.reloads.borrow_mut().finished();
@@ -191,34 +211,69 @@ impl Master {
         }
     }
 
+    async fn reload_once(&self) -> Result<Reloaded, Vec<String>> {
+        notify::reloading();
+        let result = match load(&self.config_path) {
+            Ok(config) => self.swap(config).await,
+            Err(errors) => Err(errors),
+        };
+        match &result {
+            Ok(_) => notify::ready(&self.state()),
+            Err(_) => notify::ready(&format!("{}; the last reload was refused", self.state())),
+        }
+        result
+    }
+
+    /// One line, for systemd.
+    fn state(&self) -> String {
+        match &*self.serving.borrow() {
+            Some(generation) => {
+                let (number, workers) = (generation.number, generation.config.workers.count);
+                format!("generation {number} serves, workers: {workers}")
+            }
+            None => "no generation serves".to_owned(),
+        }
+    }
+
     /// Builds a generation, and only when all of it is ready puts it in the place of the one that serves. Any failure
     /// before that leaves the one that serves as it was.
     async fn swap(&self, config: Config) -> Result<Reloaded, Vec<String>> {
+        let built = self.build(config).await?;
+        self.put_to_work(built).await
+    }
+
+    async fn build(&self, config: Config) -> Result<Built, Vec<String>> {
         let begun = Instant::now();
         self.retired
             .borrow_mut()
             .retain(|generation| generation.stage() != Stage::Ended);
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
-        let store = || self.zone_store(&config.master.zone_store);
+        let store = || self.zone_store();
         let zones = match &*self.serving.borrow() {
-            Some(old) => old.with_zones(|zones_of_old| {
-                zones(&config, store, Some((&old.config, zones_of_old)))
-            }),
-            None => {
-                let parked = self.parked_zones.borrow();
-                let parked = parked.as_ref().map(|(config, zones)| (config, zones));
-                zones(&config, store, parked)
-            }
+            Some(old) => old.with_zones(|old| zones(&config, store, Some(old))),
+            None => zones(&config, store, self.parked_zones.borrow().as_ref()),
         }?;
         let max_series = config.metrics.max_series;
         let metrics = Ledger::of(max_series, self.metrics.borrow().as_ref(), self.started_at)?;
         let number = self.last_generation.get() + 1;
-        let workers = config.workers.count;
         let started =
             Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
         let generation = started.await?;
+        Ok(Built {
+            generation,
+            metrics,
+            begun,
+        })
+    }
 
+    async fn put_to_work(&self, built: Built) -> Result<Reloaded, Vec<String>> {
+        let Built {
+            generation,
+            metrics,
+            begun,
+        } = built;
+        let (number, workers) = (generation.number, generation.config.workers.count);
         if let Some(committed) =
             generation.with_sockets(|set| self.sockets.borrow_mut().commit(set))
         {
@@ -251,22 +306,24 @@ impl Master {
         })
     }
 
-    /// Kv zones lie where they lay first, as long as this master lives.
-    fn zone_store(&self, folder: &Path) -> Result<Rc<ZoneStore>, String> {
+    /// Kv zones lie where they lay first, as long as this gateway lives.
+    fn zone_store(&self) -> Result<Rc<ZoneStore>, String> {
         let mut store = self.zone_store.borrow_mut();
         match &*store {
             Some(store) => Ok(Rc::clone(store)),
-            None => Ok(Rc::clone(store.insert(ZoneStore::open(folder)?))),
+            None => Ok(Rc::clone(
+                store.insert(ZoneStore::open(&self.places.zone_store)?),
+            )),
         }
     }
 
-    /// Removes what a master that was killed has left in the place of the kv zones; those that the first generation has
-    /// found again are in use by now.
-    fn clean_zone_store(&self, folder: &Path) {
-        if !folder.exists() {
+    /// Removes what a master that was killed has left in the place of the kv zones; those that a generation has are in
+    /// use by now.
+    fn clean_zone_store(&self) {
+        if !self.places.zone_store.exists() {
             return;
         }
-        match self.zone_store(folder) {
+        match self.zone_store() {
             Ok(store) => store.remove_left(STORE_FILES_AT_MOST),
             Err(error) => tracing::warn!("{error}"),
         }
@@ -274,15 +331,7 @@ impl Master {
 
     /// Some things are the master's own and stay as they were at its start.
     fn warn_of_fixed(&self, old: &Config, new: &Config) {
-        let (old_master, new_master) = (&old.master, &new.master);
-        if old_master.control != new_master.control
-            || old_master.pid_file != new_master.pid_file
-            || old_master.zone_store != new_master.zone_store
-        {
-            tracing::warn!(
-                "master.control, master.pid_file and master.zone_store take effect with the next start"
-            );
-        }
+        self.places.warn_of_others(new);
         if old.log != new.log {
             tracing::warn!(
                 "[log] takes effect with the next start in the master; workers follow it now"
@@ -319,17 +368,16 @@ impl Master {
             Verb::DrainWorkers => {
                 tracing::info!("workers drain; connections wait until a reload");
                 if let Some(generation) = &*self.serving.borrow() {
-                    let zones = generation.with_zones(Clone::clone);
                     self.parked_zones
-                        .replace(Some((generation.config.clone(), zones)));
+                        .replace(Some(generation.with_zones(Clone::clone)));
                 }
                 self.drain_workers();
             }
-            Verb::BinaryUpgrade => tracing::warn!("binary upgrade is not supported yet"),
+            Verb::BinaryUpgrade => self.upgrade(UpgradeOrder::default(), None),
         }
     }
 
-    /// Waits for a stop and then for the last worker.
+    /// Waits for a stop and then for the last worker, also of the masters before this one.
     async fn stopped(&self) {
         // The sender is ours, so the wait ends by the value only.
         let _ = self
@@ -340,6 +388,11 @@ impl Master {
         for generation in self.generations() {
             generation.ended().await;
         }
+        let predecessor = self.predecessor.borrow().clone();
+        if let Some(predecessor) = predecessor {
+            predecessor.ended().await;
+            self.is_alone();
+        }
     }
 }
 
@@ -348,84 +401,5 @@ fn load(config_path: &Path) -> Result<Config, Vec<String>> {
         .map_err(|errors| errors.to_string().lines().map(str::to_owned).collect())
 }
 
-/// Makes this process the one master of its control socket.
-fn claim(config: &Config) -> Result<(InstanceLock, std::os::unix::net::UnixListener), String> {
-    let mut lock = InstanceLock::take(&config.master.control)?;
-    let listener = lock.bind_control()?;
-    if let Some(pid_file) = &config.master.pid_file {
-        lock.write_pid_file(pid_file)?;
-    }
-    Ok((lock, listener))
-}
-
-/// A compiled module that no gateway has used for so long is removed at a start.
-const MODULE_UNUSED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// Files of the store that one start looks at.
 const STORE_FILES_AT_MOST: usize = 10_000;
-
-fn clean_module_store(config: &Config) {
-    // A store that cannot be opened is an error of the generation that needs it.
-    if let Ok(store) = ModuleStore::open(&config.master.module_store) {
-        let removed = store.remove_unused(MODULE_UNUSED_FOR, STORE_FILES_AT_MOST);
-        if removed > 0 {
-            tracing::info!(removed, "module store: unused files removed");
-        }
-    }
-}
-
-/// What the signals ask for, as nginx has it.
-#[derive(Clone, Copy, Debug)]
-enum Verb {
-    Reload,
-    GracefulStop,
-    FastStop,
-    ReopenLogs,
-    DrainWorkers,
-    BinaryUpgrade,
-}
-
-struct Signals {
-    hangup: Signal,
-    quit: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    user1: Signal,
-    user2: Signal,
-    window_change: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-            window_change: signal(SignalKind::window_change())?,
-        })
-    }
-
-    async fn next(&mut self) -> Verb {
-        tokio::select! {
-            _ = self.hangup.recv() => Verb::Reload,
-            _ = self.quit.recv() => Verb::GracefulStop,
-            _ = self.terminate.recv() => Verb::FastStop,
-            _ = self.interrupt.recv() => Verb::FastStop,
-            _ = self.user1.recv() => Verb::ReopenLogs,
-            _ = self.user2.recv() => Verb::BinaryUpgrade,
-            _ = self.window_change.recv() => Verb::DrainWorkers,
-        }
-    }
-
-    /// The next one that ends a gateway; its name.
-    async fn ends(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.quit.recv() => "QUIT",
-            _ = self.terminate.recv() => "TERM",
-            _ = self.interrupt.recv() => "INT",
-        }
-    }
-}

@@ -9,12 +9,18 @@ use std::time::SystemTime;
 use crate::metrics::{MasterMetrics, forget_gauges, text};
 use crate::zone::MetricsZone;
 
+use super::upgrade::InheritedMetrics;
+
 /// The metrics of a gateway, over its generations.
 pub struct Ledger {
     metrics: MasterMetrics,
     max_series: u32,
     /// Rows of living workers. Row 0 is the master's.
     taken: RefCell<BTreeSet<u32>>,
+    /// Rows that are another master's.
+    foreign: RefCell<BTreeSet<u32>>,
+    /// From the moment that it is offered to another master: no other rows than these.
+    only: RefCell<Option<BTreeSet<u32>>>,
     workers: Rc<Workers>,
 }
 
@@ -66,12 +72,84 @@ impl Ledger {
             metrics,
             max_series,
             taken: RefCell::default(),
+            foreign: RefCell::default(),
+            only: RefCell::default(),
             workers,
         }))
     }
 
+    /// The metrics that another master hands over, with all that was counted; its rows are left to it. `None`, with a
+    /// warning, when they were made in a way that this version does not know: they begin anew. `started` is the
+    /// gateway's start.
+    pub fn inherit(handed_over: InheritedMetrics, started: SystemTime) -> Option<Rc<Self>> {
+        let InheritedMetrics {
+            max_series,
+            memory,
+            rows,
+        } = handed_over;
+        let metrics = MetricsZone::open(memory, max_series)
+            .and_then(|zone| MasterMetrics::over(zone, started))
+            .inspect_err(|error| tracing::warn!(%error, "all metrics begin anew"))
+            .ok()?;
+        Some(Rc::new(Self {
+            metrics,
+            max_series,
+            taken: RefCell::default(),
+            foreign: RefCell::new(rows.into_iter().collect()),
+            only: RefCell::default(),
+            workers: Rc::default(),
+        }))
+    }
+
+    /// For another master: which rows are this one's for as long as it lives, those of its workers and some more for
+    /// workers that take a dead one's place.
+    pub fn offer(&self) -> Vec<u32> {
+        let mut only = self.taken.borrow().clone();
+        let foreign = self.foreign.borrow();
+        let free = (1..MetricsZone::ROWS).filter(|row| !foreign.contains(row));
+        for row in free {
+            if only.len() >= self.taken.borrow().len() + SPARE_ROWS {
+                break;
+            }
+            only.insert(row);
+        }
+        let rows = only.iter().chain(foreign.iter()).copied().collect();
+        self.only.replace(Some(only));
+        rows
+    }
+
+    /// Nothing came of the offer: what the other master's workers have left in their rows is no more, and this generation
+    /// serves.
+    pub fn keep(self: &Rc<Self>, generation: u64) {
+        self.only.take();
+        self.begins();
+        self.metrics.generation_serves(generation);
+        let (taken, foreign) = (self.taken.borrow(), self.foreign.borrow());
+        let rows = 1..self.metrics.zone().rows();
+        for row in rows.filter(|row| !taken.contains(row) && !foreign.contains(row)) {
+            forget_gauges(self.metrics.zone(), row);
+        }
+    }
+
+    /// The other master has begun to show them: this one's workers go on counting, and it shows no number of its own.
+    pub fn let_go(&self) {
+        self.workers.shown_in.replace(Weak::new());
+    }
+
+    /// The master that has handed them over has ended, and so have its workers.
+    pub fn is_alone(&self) {
+        for row in self.foreign.take() {
+            forget_gauges(self.metrics.zone(), row);
+        }
+    }
+
+    pub fn max_series(&self) -> u32 {
+        self.max_series
+    }
+
     /// It is the one that is shown, from now on.
     pub fn begins(self: &Rc<Self>) {
+        self.metrics.of_this_build();
         self.workers.shown_in.replace(Rc::downgrade(self));
         self.workers.are(self.workers.count.get());
     }
@@ -79,8 +157,13 @@ impl Ledger {
     /// A row that no living worker has; `None`, and a line in the log, when there is none or no memory for it.
     pub fn lease(self: &Rc<Self>) -> Option<RowLease> {
         let free = {
-            let taken = self.taken.borrow();
-            (1..MetricsZone::ROWS).find(|row| !taken.contains(row))
+            let (taken, foreign) = (self.taken.borrow(), self.foreign.borrow());
+            let only = self.only.borrow();
+            let is_free = |row: &u32| {
+                let ours = only.as_ref().is_none_or(|only| only.contains(row));
+                ours && !taken.contains(row) && !foreign.contains(row)
+            };
+            (1..MetricsZone::ROWS).find(is_free)
         };
         let Some(row) = free else {
             let rows = MetricsZone::ROWS;
@@ -115,6 +198,10 @@ impl Ledger {
     }
 }
 
+/// Of a master that has offered its metrics to another: as many of its workers may die before it ends and still be
+/// counted in their successors.
+const SPARE_ROWS: usize = 64;
+
 impl Drop for RowLease {
     fn drop(&mut self) {
         forget_gauges(self.ledger.metrics.zone(), self.row);
@@ -134,6 +221,46 @@ mod tests {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map(|value| value.parse().unwrap())
+    }
+
+    #[test]
+    fn a_master_that_takes_over_counts_on_and_leaves_the_old_ones_rows_alone() {
+        let started = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        let old = Ledger::of(1024, None, started).unwrap();
+        let old_worker = old.lease().unwrap();
+        old.begins();
+        old.metrics().worker_died();
+        let handed_over = || InheritedMetrics {
+            max_series: 1024,
+            memory: old.descriptor().try_clone_to_owned().unwrap(),
+            rows: old.offer(),
+        };
+        let new = Ledger::inherit(handed_over(), started).unwrap();
+        let new_worker = new.lease().unwrap();
+        let replacement = old.lease().unwrap();
+        assert_eq!(
+            [old_worker.row, replacement.row, new_worker.row],
+            [1, 2, 66]
+        );
+        new.begins();
+        let build = format!(
+            "castling_build_info{{version=\"{}\"}}",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(shown(&new, &build), Some(1.0));
+        old.let_go();
+        drop((old_worker, replacement));
+        assert_eq!(shown(&new, "castling_workers"), Some(1.0));
+        assert_eq!(shown(&new, "castling_worker_deaths_total"), Some(1.0));
+        assert_eq!(shown(&new, "castling_start_time_seconds"), Some(1000.0));
+        new.is_alone();
+        assert_eq!(new.lease().unwrap().row, 1);
+
+        let other_layout = InheritedMetrics {
+            max_series: 4096,
+            ..handed_over()
+        };
+        assert!(Ledger::inherit(other_layout, started).is_none());
     }
 
     #[test]

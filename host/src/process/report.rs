@@ -24,6 +24,18 @@ pub struct Reloaded {
     pub seconds: f64,
 }
 
+/// A new master serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Of the new master.
+    pub pid: u32,
+    pub version: String,
+    pub generation: u64,
+    pub workers: usize,
+    /// From the request to the moment that the old master's workers had ceased to accept.
+    pub seconds: f64,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MasterStatus {
     pub version: String,
@@ -43,6 +55,8 @@ pub struct MasterStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GenerationReport {
     pub id: u64,
+    /// The pid of its master: after an upgrade an old master's generations drain beside those of the new one.
+    pub master: u32,
     /// `serving`, `draining`, `stopping` or `ended`.
     pub state: String,
     /// When it came into that state, RFC 3339 in UTC.
@@ -65,6 +79,14 @@ pub struct WorkerReport {
     pub requests: u64,
     /// Requests under way.
     pub requests_active: u64,
+}
+
+impl MasterStatus {
+    /// Adds what a master says that hands over to this one, and drains.
+    pub fn put_before(&mut self, before: Self) {
+        self.generations.splice(0..0, before.generations);
+        self.workers.splice(0..0, before.workers);
+    }
 }
 
 /// Asks every worker; one that does not answer within a second is reported as silent.
@@ -119,6 +141,7 @@ fn generation_report(generation: &Generation) -> GenerationReport {
     });
     GenerationReport {
         id: generation.number,
+        master: std::process::id(),
         state: generation.stage().name().to_owned(),
         since: format!("{:.3}", generation.stage_since()),
         listeners: listeners.unwrap_or_default(),

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -31,7 +34,45 @@ struct ListenerSockets {
     sockets: Vec<Rc<TcpListener>>,
 }
 
+/// A socket that is handed to another master: what the config calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSocket {
+    pub bind: SocketAddr,
+}
+
 impl SocketTable {
+    /// All of them, in the order of their slots.
+    pub fn held(&self) -> io::Result<Vec<(HeldSocket, OwnedFd)>> {
+        let mut held = Vec::new();
+        for (bind, sockets) in &self.bound {
+            for socket in sockets {
+                held.push((HeldSocket { bind: *bind }, socket.try_clone()?.into()));
+            }
+        }
+        Ok(held)
+    }
+
+    /// What another master has held.
+    pub fn adopt(held: Vec<(HeldSocket, OwnedFd)>) -> Result<Self, String> {
+        let mut table = Self::default();
+        for (HeldSocket { bind }, descriptor) in held {
+            let socket = TcpListener::from(descriptor);
+            let local = socket.local_addr().map_err(|e| format!("{bind}: {e}"))?;
+            let fits = bind.is_ipv4() == local.is_ipv4()
+                && (bind.port() == 0 || bind.port() == local.port());
+            if !fits {
+                return Err(format!(
+                    "what was handed over as {bind} is bound to {local}"
+                ));
+            }
+            table.bound.entry(bind).or_default().push(Rc::new(socket));
+        }
+        Ok(table)
+    }
+
+    /// They are another master's.
+    pub fn let_go(self) {}
+
     /// Sockets for every listener and worker of a config: those that are there and new ones where some are missing.
     /// Fails with a line for each listener that cannot be bound; what was bound is closed again.
     pub fn prepare(&self, config: &Config) -> Result<SocketSet, Vec<String>> {

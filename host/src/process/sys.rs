@@ -7,10 +7,14 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Mutex;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process,
+};
 
 /// Takes a descriptor that this process has inherited, and keeps it from its own children.
 ///
@@ -24,7 +28,7 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
         let text = format!("descriptor {fd} cannot be taken");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    if !std::path::Path::new(&format!("/proc/self/fd/{fd}")).exists() {
+    if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
         let text = format!("descriptor {fd} was not inherited");
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
@@ -85,6 +89,20 @@ pub fn kill(pid: u32) {
     {
         tracing::warn!(pid = pid.as_raw_nonzero().get(), %error, "a process could not be ended");
     }
+}
+
+/// Whether both paths lead to one file.
+pub fn same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// Whether there is a process of this id, a zombie included.
+pub fn is_there(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The folder of the master's kv zones (`[master] zone_store`), and what it takes to leave nothing in it behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -21,14 +22,19 @@ use crate::zone::{Prepared, ZoneError, prepare_kv, remove_kv};
 /// old generation still uses the old one, and a gateway whose master was killed finds its zones again.
 pub struct ZoneStore {
     folder: PathBuf,
-    /// The folder, locked.
-    _lock: File,
+    /// The folder, locked. None once it is another master's.
+    lock: RefCell<Option<File>>,
+    /// By the path that name and size give.
     in_use: RefCell<BTreeMap<PathBuf, Weak<ZoneFolder>>>,
+    /// Workers of another master may have zones in it open: nothing is removed.
+    shared: Cell<bool>,
 }
 
 /// A kv zone's folder. It is removed when no generation has it any more.
 pub struct ZoneFolder {
     pub path: PathBuf,
+    /// By which the store knows it.
+    key: PathBuf,
     store: Rc<ZoneStore>,
 }
 
@@ -59,21 +65,73 @@ impl ZoneStore {
             }
             return Ok(Rc::new(Self {
                 folder: folder.to_owned(),
-                _lock: lock,
+                lock: RefCell::new(Some(lock)),
                 in_use: RefCell::default(),
+                shared: Cell::new(false),
             }));
+        }
+    }
+
+    /// The store of a master that hands it over, by its lock. Nothing is removed until [`Self::is_alone`]. Fails when the
+    /// descriptor is not the folder's.
+    pub fn inherit(folder: &Path, lock: File) -> Result<Rc<Self>, String> {
+        if !is_at(&lock, folder) {
+            let folder = folder.display();
+            return Err(format!(
+                "what was handed over as the zone store is not {folder}"
+            ));
+        }
+        Ok(Rc::new(Self {
+            folder: folder.to_owned(),
+            lock: RefCell::new(Some(lock)),
+            in_use: RefCell::default(),
+            shared: Cell::new(true),
+        }))
+    }
+
+    /// For the master that it is handed to: a lock belongs to the open file, and whoever has its descriptor holds it.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        match &*self.lock.borrow() {
+            Some(lock) => Ok(lock.try_clone()?.into()),
+            None => Err(io::Error::other("it is another master's")),
+        }
+    }
+
+    /// It is another master's from now on: this one's generations still use it, and nothing is removed.
+    pub fn let_go(&self) {
+        self.shared.set(true);
+        self.lock.take();
+    }
+
+    /// The master that has handed it over has ended: what only its generations had is removed, `at_most` so many, and from now
+    /// on what no generation has any more.
+    pub fn is_alone(&self, at_most: usize) {
+        let still_ours = self.lock.borrow().is_some();
+        if still_ours {
+            self.shared.set(false);
+            self.remove_left(at_most);
         }
     }
 
     /// The zone with this name and size: one that a generation has, or one that a master that was killed has left, or a
     /// new one.
     pub fn zone(self: &Rc<Self>, name: &str, size_bytes: u64) -> Result<Rc<ZoneFolder>, ZoneError> {
-        let path = self.folder.join(format!("{name}.{size_bytes}"));
-        let known = self.in_use.borrow().get(&path).and_then(Weak::upgrade);
+        let key = self.folder.join(format!("{name}.{size_bytes}"));
+        let mut path = key.clone();
+        let known = self.in_use.borrow().get(&key).and_then(Weak::upgrade);
         if let Some(known) = known {
             return Ok(known);
         }
         let prepared = match prepare_kv(&path, name, size_bytes) {
+            // The master before this one still uses it.
+            Err(error @ (ZoneError::Mismatch { .. } | ZoneError::Damaged { .. }))
+                if self.shared.get() =>
+            {
+                tracing::warn!(zone = name, %error, "kv zone begins anew");
+                let pid = std::process::id();
+                path = self.folder.join(format!("{name}.new-{pid}.{size_bytes}"));
+                prepare_kv(&path, name, size_bytes)?
+            }
             // Of another version, or damaged: there is nothing in it that could be used.
             Err(error @ (ZoneError::Mismatch { .. } | ZoneError::Damaged { .. })) => {
                 tracing::warn!(zone = name, %error, "what is left of a kv zone is removed");
@@ -87,10 +145,10 @@ impl ZoneStore {
             Prepared::Made => tracing::debug!(zone = name, "kv zone made"),
         }
         let store = Rc::clone(self);
-        let zone = Rc::new(ZoneFolder { path, store });
+        let zone = Rc::new(ZoneFolder { path, key, store });
         self.in_use
             .borrow_mut()
-            .insert(zone.path.clone(), Rc::downgrade(&zone));
+            .insert(zone.key.clone(), Rc::downgrade(&zone));
         Ok(zone)
     }
 
@@ -107,8 +165,14 @@ impl ZoneStore {
                 .is_some_and(|(_, size)| size.parse::<u64>().is_ok())
         };
         let paths = entries.take(at_most).flatten().map(|entry| entry.path());
+        let in_use: Vec<_> = self
+            .in_use
+            .borrow()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
         for path in paths.filter(named_so) {
-            if !self.in_use.borrow().contains_key(&path) {
+            if !in_use.iter().any(|zone| zone.path == path) {
                 tracing::info!(path = %path.display(), "kv zone of an earlier gateway removed");
                 remove(&path);
             }
@@ -118,15 +182,19 @@ impl ZoneStore {
 
 impl Drop for ZoneStore {
     fn drop(&mut self) {
-        // What is left in it is not ours.
-        let _ = fs::remove_dir(&self.folder);
+        if !self.shared.get() {
+            // What is left in it is not ours.
+            let _ = fs::remove_dir(&self.folder);
+        }
     }
 }
 
 impl Drop for ZoneFolder {
     fn drop(&mut self) {
-        remove(&self.path);
-        self.store.in_use.borrow_mut().remove(&self.path);
+        if !self.store.shared.get() {
+            remove(&self.path);
+        }
+        self.store.in_use.borrow_mut().remove(&self.key);
     }
 }
 
@@ -187,6 +255,42 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_was_handed_over_loses_nothing_before_the_old_master_has_ended() {
+        let (parent, folder) = parent();
+        let old = ZoneStore::open(&folder).unwrap();
+        let (both, only_old) = (old.zone("both", SIZE), old.zone("only_old", SIZE));
+        let (both, only_old) = (both.unwrap(), only_old.unwrap());
+        let broken = old.zone("broken", SIZE).unwrap();
+        fs::write(broken.path.join("zone.json"), "{}").unwrap();
+
+        let new = ZoneStore::inherit(&folder, old.descriptor().unwrap().into()).unwrap();
+        let kept = new.zone("both", SIZE).unwrap();
+        assert_eq!(kept.path, both.path);
+        let anew = new.zone("broken", SIZE).unwrap();
+        assert_ne!(anew.path, broken.path);
+        old.let_go();
+        drop((old, both, only_old));
+        assert!(ZoneStore::open(&folder).is_err(), "the lock is held");
+        assert!(folder.join(format!("only_old.{SIZE}")).exists());
+        drop(new.zone("removed_later", SIZE).unwrap());
+        assert!(folder.join(format!("removed_later.{SIZE}")).exists());
+
+        drop(broken);
+        new.is_alone(100);
+        let mut left: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        left.sort();
+        let mut expected = [kept.path.clone(), anew.path.clone()];
+        expected.sort();
+        assert_eq!(left, expected);
+        assert!(Rc::ptr_eq(&new.zone("broken", SIZE).unwrap(), &anew));
+        drop((new, kept, anew));
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_a_killed_master_has_left_is_found_again_or_removed() {
         let (_parent, folder) = parent();
         let key = Key::new(b"k").unwrap();
@@ -199,7 +303,7 @@ mod tests {
             let broken = store.zone("broken", SIZE).unwrap();
             fs::write(broken.path.join("zone.json"), "{}").unwrap();
             // As a kill would: nothing is dropped but the lock.
-            let lock = store._lock.try_clone().unwrap();
+            let lock = store.descriptor().unwrap();
             flock(&lock, FlockOperation::Unlock).unwrap();
             std::mem::forget((kept, left, broken, store));
         }

@@ -12,6 +12,7 @@ use crate::zone::{self, CounterZone, KvZone, Zone, now_ns};
 
 use super::channel::ZoneHandle;
 use super::sys;
+use super::upgrade::InheritedZone;
 use super::zone_store::{ZoneFolder, ZoneStore};
 
 /// The master's, by name.
@@ -36,24 +37,43 @@ impl SharedZone {
     }
 }
 
+/// Counter zones that another master hands over. One that was made in a way that this version does not know is left to
+/// it, with a warning: it begins anew.
+pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
+    let mut zones = Zones::new();
+    for InheritedZone {
+        name,
+        size_bytes,
+        memory,
+    } in handed_over
+    {
+        match CounterZone::open(memory, &name, size_bytes) {
+            Ok(zone) => drop(zones.insert(name, SharedZone::Counter(Rc::new(zone)))),
+            Err(error) => tracing::warn!(zone = name, %error, "counter zone begins anew"),
+        }
+    }
+    zones
+}
+
 /// Those that the config names. A counter zone that has kept name, kind and size since `old` is the old one, contents and
 /// all; a kv zone is what the store has of that name and size. The store is asked for with the first kv zone. The error
 /// is lines for a person.
 pub fn zones(
     config: &Config,
     store: impl Fn() -> Result<Rc<ZoneStore>, String>,
-    old: Option<(&Config, &Zones)>,
+    old: Option<&Zones>,
 ) -> Result<Zones, Vec<String>> {
     let make = |name: &str, wanted: &config::Zone| {
-        let kept = old
-            .filter(|(old_config, _)| old_config.zones.get(name) == Some(wanted))
-            .and_then(|(_, old_zones)| old_zones.get(name));
-        match (kept, wanted.kind) {
-            (Some(kept), _) => Ok(kept.clone()),
-            (None, ZoneKind::Counter) => CounterZone::create(name, wanted.size_bytes, now_ns())
+        let kept = old.and_then(|old| match old.get(name)? {
+            SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
+            SharedZone::Counter(_) | SharedZone::Kv(_) => None,
+        });
+        match (wanted.kind, kept) {
+            (ZoneKind::Counter, Some(kept)) => Ok(SharedZone::Counter(Rc::clone(kept))),
+            (ZoneKind::Counter, None) => CounterZone::create(name, wanted.size_bytes, now_ns())
                 .map(|zone| SharedZone::Counter(Rc::new(zone)))
                 .map_err(|error| error.to_string()),
-            (None, ZoneKind::Kv) => store()?
+            (ZoneKind::Kv, _) => store()?
                 .zone(name, wanted.size_bytes)
                 .map(SharedZone::Kv)
                 .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies")),

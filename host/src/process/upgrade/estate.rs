@@ -1,0 +1,194 @@
+//! What a new master has been handed, sorted and checked.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::process::sockets::HeldSocket;
+
+use super::message::{Described, FORMAT, Offer, Places};
+
+/// Each descriptor by what the old master says that it is. Whoever takes one checks that it is that.
+pub struct Estate {
+    /// Of the old master.
+    pub version: String,
+    /// Of the old master.
+    pub pid: u32,
+    pub places: Places,
+    pub last_generation: u64,
+    pub started_at: SystemTime,
+    pub instance_lock: File,
+    pub zone_store: Option<File>,
+    pub counter_zones: Vec<InheritedZone>,
+    pub metrics: Option<InheritedMetrics>,
+    pub sockets: Vec<(HeldSocket, OwnedFd)>,
+}
+
+pub struct InheritedZone {
+    pub name: String,
+    pub size_bytes: u64,
+    pub memory: OwnedFd,
+}
+
+pub struct InheritedMetrics {
+    pub max_series: u32,
+    pub memory: OwnedFd,
+    /// The old master's.
+    pub rows: Vec<u32>,
+}
+
+impl Estate {
+    /// Fails, for a person, on an offer of another format and on one whose descriptors are not those that came.
+    pub fn sort(offer: Value, descriptors: Vec<OwnedFd>) -> Result<Self, String> {
+        let format = offer.get("format").and_then(Value::as_u64);
+        if format != Some(u64::from(FORMAT)) {
+            let version = offer.get("version").and_then(Value::as_str).unwrap_or("?");
+            let format = format.map_or("?".to_owned(), |format| format.to_string());
+            return Err(format!(
+                "castling {version} hands over in format {format}; castling {} takes format {FORMAT}: \
+                 stop the one and start the other",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        let offer: Offer = serde_json::from_value(offer)
+            .map_err(|error| format!("the hand-over cannot be read: {error}"))?;
+        if offer.descriptors.len() != descriptors.len() {
+            return Err(format!(
+                "the hand-over has {} descriptors; it describes {}",
+                descriptors.len(),
+                offer.descriptors.len()
+            ));
+        }
+        let mut instance_lock = None;
+        let mut zone_store = None;
+        let mut counter_zones = Vec::new();
+        let mut metrics = None;
+        let mut sockets = Vec::new();
+        for (described, descriptor) in offer.descriptors.into_iter().zip(descriptors) {
+            let twice = match described {
+                Described::InstanceLock => instance_lock.replace(File::from(descriptor)).is_some(),
+                Described::ZoneStore => zone_store.replace(File::from(descriptor)).is_some(),
+                Described::CounterZone { name, size_bytes } => {
+                    counter_zones.push(InheritedZone {
+                        name,
+                        size_bytes,
+                        memory: descriptor,
+                    });
+                    false
+                }
+                Described::Metrics { max_series } => metrics
+                    .replace(InheritedMetrics {
+                        max_series,
+                        memory: descriptor,
+                        rows: offer.metrics_rows.clone(),
+                    })
+                    .is_some(),
+                Described::Listener(socket) => {
+                    sockets.push((socket, descriptor));
+                    false
+                }
+            };
+            if twice {
+                return Err("the hand-over has two of what there is one of".to_owned());
+            }
+        }
+        Ok(Self {
+            version: offer.version,
+            pid: offer.pid,
+            places: offer.places,
+            last_generation: offer.last_generation,
+            started_at: offer.started_at,
+            instance_lock: instance_lock.ok_or("the hand-over lacks the instance's lock")?,
+            zone_store,
+            counter_zones,
+            metrics,
+            sockets,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn offer(descriptors: Vec<Described>) -> Value {
+        let offer = Offer {
+            format: FORMAT,
+            version: "0.0.9".to_owned(),
+            pid: 7,
+            descriptors,
+            places: Places {
+                control: PathBuf::from("/run/c.sock"),
+                pid_file: None,
+                zone_store: PathBuf::from("/dev/shm/c"),
+            },
+            last_generation: 3,
+            started_at: SystemTime::UNIX_EPOCH,
+            metrics_rows: vec![1],
+        };
+        serde_json::to_value(offer).unwrap()
+    }
+
+    fn descriptors(count: usize) -> Vec<OwnedFd> {
+        let any = || OwnedFd::from(tempfile::tempfile().unwrap());
+        std::iter::repeat_with(any).take(count).collect()
+    }
+
+    fn refusal(offer: Value, count: usize) -> String {
+        Estate::sort(offer, descriptors(count)).err().unwrap()
+    }
+
+    #[test]
+    fn descriptors_are_sorted_by_what_they_are() {
+        let zone = Described::CounterZone {
+            name: "limits".to_owned(),
+            size_bytes: 65536,
+        };
+        let metrics = Described::Metrics { max_series: 1024 };
+        let offer = offer(vec![zone, Described::InstanceLock, metrics]);
+        let estate = Estate::sort(offer, descriptors(3)).ok().unwrap();
+        assert_eq!((estate.pid, estate.last_generation), (7, 3));
+        assert_eq!(estate.counter_zones[0].name, "limits");
+        assert_eq!(estate.metrics.unwrap().rows, [1]);
+        assert!(estate.zone_store.is_none());
+    }
+
+    #[test]
+    fn missing_extra_and_double_descriptors_are_refused() {
+        let lock = || offer(vec![Described::InstanceLock]);
+        assert_eq!(
+            refusal(lock(), 2),
+            "the hand-over has 2 descriptors; it describes 1"
+        );
+        assert_eq!(
+            refusal(lock(), 0),
+            "the hand-over has 0 descriptors; it describes 1"
+        );
+        assert_eq!(
+            refusal(offer(vec![]), 0),
+            "the hand-over lacks the instance's lock"
+        );
+        let twice = offer(vec![Described::InstanceLock, Described::InstanceLock]);
+        assert_eq!(
+            refusal(twice, 2),
+            "the hand-over has two of what there is one of"
+        );
+    }
+
+    #[test]
+    fn another_format_is_refused_by_its_name_whatever_else_is_in_it() {
+        let offer = serde_json::json!({ "format": 2, "version": "9.1.0", "rooks": 2 });
+        let said = refusal(offer, 1);
+        assert!(
+            said.starts_with("castling 9.1.0 hands over in format 2; castling "),
+            "{said}"
+        );
+        assert!(refusal(Value::Null, 0).contains("in format ?"));
+        let broken = serde_json::json!({ "format": FORMAT, "version": "9.1.0" });
+        assert!(refusal(broken, 0).starts_with("the hand-over cannot be read: missing field"));
+    }
+}

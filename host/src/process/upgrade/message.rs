@@ -1,0 +1,103 @@
+//! What an old and a new master say to one another, in the frames of `channel.rs`.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::process::sockets::HeldSocket;
+
+/// The meaning of an [`Offer`] and of all messages after it. A change that another version would not understand raises
+/// it; [`FromOld::Offer`] and [`FromNew::Refused`] never change, so that any two versions can at least say that they do
+/// not understand one another.
+pub const FORMAT: u32 = 1;
+
+/// Largest frame, bytes: some ten thousand sockets, or the status of some thousand workers.
+pub const FRAME_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Descriptors of one offer: 64 listeners with a socket for each of 512 workers, and their like in zones.
+pub const DESCRIPTORS_MAX: usize = 40_000;
+
+/// What the old master says to the new one.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromOld {
+    /// The first message, after the descriptors: an [`Offer`] of the format that it names.
+    Offer(Value),
+    /// Be the gateway: accept, take the control socket and the pid file, then say so.
+    Commit,
+    /// Everything is the new master's. The old one drains.
+    Yours,
+    /// A [`MasterStatus`](crate::process::MasterStatus) of the old master's version.
+    Status(Value),
+}
+
+/// What the new master says to the old one.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromNew {
+    /// It cannot take over, and ends. Lines for a person.
+    Refused(Vec<String>),
+    /// All its workers are ready.
+    Ready,
+    /// Its workers accept; control socket and pid file are its own.
+    Serving(Serving),
+    /// To be answered with `Status`.
+    StatusRequest,
+    /// Do not drain any longer than it takes (`fast`: end now).
+    Stop {
+        fast: bool,
+    },
+    ReopenLogs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    pub version: String,
+    /// Its own: a script may have started it.
+    pub pid: u32,
+    pub generation: u64,
+    pub workers: usize,
+}
+
+/// Everything that goes from one master to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Offer {
+    pub format: u32,
+    /// Of the old master's binary.
+    pub version: String,
+    pub pid: u32,
+    /// What each of the descriptors is, in their order.
+    pub descriptors: Vec<Described>,
+    /// Places that a gateway keeps from its start on.
+    pub places: Places,
+    pub last_generation: u64,
+    /// The gateway's start.
+    pub started_at: SystemTime,
+    /// Rows of the metrics that are the old master's until its end.
+    pub metrics_rows: Vec<u32>,
+}
+
+/// What a descriptor is.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Described {
+    /// The locked file beside the control socket.
+    InstanceLock,
+    /// The locked folder of the kv zones.
+    ZoneStore,
+    CounterZone {
+        name: String,
+        size_bytes: u64,
+    },
+    Metrics {
+        max_series: u32,
+    },
+    Listener(HeldSocket),
+}
+
+/// Files and folders of a gateway that stay where they were at its start, whatever a later config says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    pub control: PathBuf,
+    pub pid_file: Option<PathBuf>,
+    pub zone_store: PathBuf,
+}
