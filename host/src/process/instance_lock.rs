@@ -88,14 +88,27 @@ impl InstanceLock {
     /// the pid file. A dead or an old master's are replaced, without a moment that has none; a file that is no
     /// socket is not.
     pub fn put_up_files(&self) -> Result<UnixListener, String> {
-        let about =
-            |error: io::Error| format!("control socket {}: {error}", self.control.display());
-        self.write_pid_into_lock().map_err(about)?;
-        let listener = self.bind_control().map_err(about)?;
-        if let Some(path) = &self.pid_file {
-            write_pid_file(path).map_err(|e| format!("pid file {}: {e}", path.display()))?;
-        }
+        let listener = self.put_up_control()?;
+        self.put_up_pid_file()?;
         Ok(listener)
+    }
+
+    /// The control socket alone.
+    pub fn put_up_control(&self) -> Result<UnixListener, String> {
+        let bound = self
+            .write_pid_into_lock()
+            .and_then(|()| self.bind_control());
+        bound.map_err(|error| format!("control socket {}: {error}", self.control.display()))
+    }
+
+    /// The pid file alone, where there is to be one.
+    pub fn put_up_pid_file(&self) -> Result<(), String> {
+        match &self.pid_file {
+            Some(path) => {
+                write_pid_file(path).map_err(|e| format!("pid file {}: {e}", path.display()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The files are this master's from now on, or another's.

@@ -186,7 +186,7 @@ impl Master {
     }
 
     /// See [`InstanceLock::put_up_files`].
-    pub(super) fn put_up_files(&self) -> Result<StdUnixListener, Vec<String>> {
+    fn put_up_files(&self) -> Result<StdUnixListener, Vec<String>> {
         match &*self.lock.borrow() {
             Some(lock) => lock.put_up_files().map_err(|error| vec![error]),
             None => Err(vec!["another master has taken over".to_owned()]),

@@ -191,11 +191,13 @@ impl Master {
             return;
         }
         // The other one may have put itself there.
-        let taken_back = self
-            .put_up_files()
-            .and_then(|listener| self.answer_commands(listener).map_err(|error| vec![error]));
-        for error in taken_back.err().into_iter().flatten() {
-            tracing::error!("commands do not reach this master: {error}");
+        let (control, pid_file) = match &*self.lock.borrow() {
+            Some(lock) => (lock.put_up_control(), lock.put_up_pid_file()),
+            None => return,
+        };
+        let control = control.and_then(|listener| self.answer_commands(listener));
+        for error in [control, pid_file].into_iter().filter_map(Result::err) {
+            tracing::error!("not taken back from the new binary: {error}");
         }
     }
 
