@@ -14,8 +14,13 @@ mod merge;
 mod metrics;
 mod module_store;
 mod report;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a binary upgrade hands sockets over by it")
+)]
 mod sockets;
 mod sys;
+mod unix_socket;
 mod worker;
 mod worker_process;
 mod zone_store;
