@@ -4,7 +4,6 @@
 //! change places) and gets it back whatever happens, so a guest never sees another request's. All in it is `Send`,
 //! which wasmtime asks of what a store holds; everything that belongs to the worker stays with the flow.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use bytestring::ByteString;
 use castling_abi::PeerRecord;
 use http::{Method, StatusCode, Version};
 
+use crate::address::{ClientAddress, ServerAddress};
 use crate::http1::{Headers, RequestHead};
 
 pub struct Exchange {
@@ -21,9 +21,9 @@ pub struct Exchange {
     /// What may be changed now. Hooks run at one stage after the other, never back.
     pub stage: Stage,
     /// The client as plugins and logs see it; `post_read` may set its IP address.
-    pub client: SocketAddr,
+    pub client: ClientAddress,
     /// The gateway's end of the client's connection.
-    pub server: SocketAddr,
+    pub server: ServerAddress,
     pub listener: Arc<str>,
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
@@ -118,8 +118,8 @@ impl Exchange {
             },
             reply: ReplyHead::default(),
             stage: Stage::Idle,
-            client: SocketAddr::from(([0, 0, 0, 0], 0)),
-            server: SocketAddr::from(([0, 0, 0, 0], 0)),
+            client: ClientAddress::NOBODY,
+            server: ServerAddress::NOBODY,
             listener: Arc::from(""),
             route: None,
             upstream: None,
@@ -151,8 +151,8 @@ impl Exchange {
     pub fn begin(
         &mut self,
         request: RequestHead,
-        client: SocketAddr,
-        server: SocketAddr,
+        client: ClientAddress,
+        server: ServerAddress,
         listener: &Arc<str>,
     ) {
         self.original = (
@@ -192,7 +192,12 @@ impl Exchange {
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
-    pub fn begin_unread(&mut self, client: SocketAddr, server: SocketAddr, listener: &Arc<str>) {
+    pub fn begin_unread(
+        &mut self,
+        client: ClientAddress,
+        server: ServerAddress,
+        listener: &Arc<str>,
+    ) {
         self.begin(Self::idle().request, client, server, listener);
         self.stage = Stage::Idle;
     }

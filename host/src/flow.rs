@@ -1,7 +1,6 @@
 //! The life of one request, from its head to its line in the log.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use castling_abi::Hook;
 use http::{Method, Version, header};
-use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
+use crate::address::{ClientAddress, ServerAddress};
 use crate::alarm::{Alarm, Alarms, Elapsed};
 use crate::course::{Course, Source, has_no_body};
 use crate::error::{ClientError, Error, PluginFault, reply};
@@ -21,6 +20,7 @@ use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo}
 use crate::listener::Listener;
 use crate::phase::Plan;
 use crate::socket::{self, Reader, Writer};
+use crate::stream::Stream;
 use crate::supply::Variables;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
 use crate::worker::Worker;
@@ -33,16 +33,16 @@ pub struct Client {
     pub write_alarm: Alarm,
     /// Used for one request after the other.
     pub exchange: Box<Exchange>,
-    pub address: SocketAddr,
+    pub address: ClientAddress,
     /// The gateway's end.
-    pub server: SocketAddr,
+    pub server: ServerAddress,
 }
 
 impl Client {
     pub fn new(
-        stream: TcpStream,
-        address: SocketAddr,
-        server: SocketAddr,
+        stream: Stream,
+        address: ClientAddress,
+        server: ServerAddress,
         alarms: &Alarms,
     ) -> Self {
         let (reader, writer) = socket::split(stream);
@@ -93,7 +93,7 @@ pub async fn run(
         address,
         server,
     } = client;
-    exchange.begin(head, *address, *server, &listener.name);
+    exchange.begin(head, *address, server.clone(), &listener.name);
     let calls = Cell::new(0);
     let body = RequestBody::new(
         body,
@@ -128,7 +128,7 @@ pub async fn refuse(
     worker: &Worker,
 ) -> Fate {
     let exchange = &mut client.exchange;
-    exchange.begin_unread(client.address, client.server, &listener.name);
+    exchange.begin_unread(client.address, client.server.clone(), &listener.name);
     let Answer {
         status,
         headers,

@@ -1,8 +1,10 @@
 //! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm::Alarms;
 use crate::balancer::Balancer;
-use crate::config::{self, Balance, Config};
-use crate::listener::{self, Listener};
+use crate::config::{self, Accept, Balance, Config};
+use crate::listener::{self, Listener, ListeningSocket};
 use crate::log::{self, AccessLog};
 use crate::metrics::Recorder;
 use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
@@ -30,6 +32,8 @@ pub struct Gateway {
     listeners: BTreeMap<String, Rc<Listener>>,
     zones: Zones,
     worker: Rc<Worker>,
+    /// Those that are accepted on.
+    sockets: RefCell<Vec<(Rc<Listener>, Rc<ListeningSocket>)>>,
 }
 
 /// One worker's part of `castling status`.
@@ -100,6 +104,7 @@ impl Gateway {
                 metrics,
             ),
             config,
+            sockets: RefCell::default(),
         }))
     }
 
@@ -109,17 +114,22 @@ impl Gateway {
     }
 
     /// Starts to accept on a bound and listening socket of this listener.
-    pub fn accept(&self, listener: &str, socket: std::net::TcpListener) -> io::Result<()> {
+    pub fn accept(&self, listener: &str, socket: OwnedFd, accept: Accept) -> io::Result<()> {
         let Some(listener) = self.listeners.get(listener) else {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("there is no listener {listener}"),
             ));
         };
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpListener::from_std(socket)?;
-        let accept = listener::accept(socket, Rc::clone(listener), Rc::clone(&self.worker));
-        tokio::task::spawn_local(accept);
+        let socket = Rc::new(ListeningSocket::new(socket, accept)?);
+        let accepting = listener::accept(
+            Rc::clone(&socket),
+            Rc::clone(listener),
+            Rc::clone(&self.worker),
+        );
+        tokio::task::spawn_local(accepting);
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.push((Rc::clone(listener), socket));
         Ok(())
     }
 
@@ -154,6 +164,9 @@ impl Gateway {
     /// No connection is accepted any more when this returns.
     pub fn stop_accepting(&self) {
         self.worker.begin_drain();
+        for (listener, socket) in self.sockets.take() {
+            listener::last_turn(&socket, &listener, &self.worker);
+        }
     }
 
     /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left

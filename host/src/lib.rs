@@ -7,6 +7,7 @@
     reason = "next to nothing is reachable from outside; `pub` says what a module offers its neighbours"
 )]
 
+mod address;
 mod alarm;
 mod balancer;
 mod cli;
@@ -27,6 +28,7 @@ mod process;
 #[doc(hidden)]
 pub mod rig;
 mod socket;
+mod stream;
 mod subrequest;
 mod supply;
 mod timer;

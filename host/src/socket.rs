@@ -1,4 +1,4 @@
-//! The two halves of a TCP connection, each with its buffer. Clients and peers are talked to through these alike.
+//! The two halves of a connection, each with its buffer. Clients and peers are talked to through these alike.
 //!
 //! All waiting here can be dropped and taken up again: what was read is in the buffer, what was written is crossed off.
 
@@ -10,20 +10,19 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::alarm::{Alarm, Elapsed};
+use crate::stream::{ReadHalf, Stream, WriteHalf};
 
 pub struct Reader {
-    half: OwnedReadHalf,
+    half: ReadHalf,
     /// What was read and not yet taken.
     pub buf: BytesMut,
 }
 
 /// Collects small pieces and hands large ones to the kernel where they lie.
 pub struct Writer {
-    half: OwnedWriteHalf,
+    half: WriteHalf,
     /// Copied pieces, before `body`.
     front: Cursor,
     /// One large piece, uncopied.
@@ -51,8 +50,8 @@ const COPY_LIMIT_BYTES: usize = 4 * 1024;
 /// Copied pieces are written when they have grown to this.
 const FULL_BYTES: usize = 32 * 1024;
 
-pub fn split(stream: TcpStream) -> (Reader, Writer) {
-    let (read, write) = stream.into_split();
+pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
+    let (read, write) = stream.into().into_split();
     let reader = Reader {
         half: read,
         buf: BytesMut::new(),
@@ -108,7 +107,7 @@ impl Reader {
         if !self.buf.is_empty() {
             return false;
         }
-        match self.half.as_ref().poll_read_ready(&mut cx) {
+        match self.half.poll_read_ready(&mut cx) {
             Poll::Pending => true,
             // Readiness may be stale.
             Poll::Ready(_) => self.is_quiet_now(),
@@ -120,7 +119,7 @@ impl Reader {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.buf.is_empty()
             && matches!(
-                rustix::net::recv(self.half.as_ref(), &mut [0_u8; 1], flags),
+                rustix::net::recv(&self.half, &mut [0_u8; 1], flags),
                 Err(Errno::AGAIN)
             )
     }

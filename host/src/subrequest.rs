@@ -1,13 +1,13 @@
 //! Requests of plugins to the gateway's own routes: phases, upstream and filters as for a client's, without a client.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::call::MAX_DEPTH;
 use http::{HeaderValue, Method, header};
 use tracing::debug;
 
+use crate::address::{ClientAddress, ServerAddress};
 use crate::course::{Course, Source, has_no_body};
 use crate::error::{Error, reply};
 use crate::exchange::Exchange;
@@ -21,8 +21,8 @@ use crate::worker::Worker;
 
 /// What a sub-request has of the request that it is made for.
 pub struct Parent<'a> {
-    client: SocketAddr,
-    server: SocketAddr,
+    client: ClientAddress,
+    server: ServerAddress,
     host: Option<HeaderValue>,
     depth: u8,
     listener: &'a Listener,
@@ -33,7 +33,7 @@ impl<'a> Parent<'a> {
     pub fn new(exchange: &Exchange, listener: &'a Listener, calls: &'a Cell<usize>) -> Self {
         Self {
             client: exchange.client,
-            server: exchange.server,
+            server: exchange.server.clone(),
             host: exchange.request.headers.get(&header::HOST).cloned(),
             depth: exchange.depth,
             listener,
@@ -59,7 +59,7 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
     let bodiless = head.method == Method::HEAD;
     let mut exchange = Exchange::idle();
     let listener = parent.listener;
-    exchange.begin(head, parent.client, parent.server, &listener.name);
+    exchange.begin(head, parent.client, parent.server.clone(), &listener.name);
     exchange.depth = parent.depth + 1;
     let body = RequestBody::held(call.body);
     let mut course = Course::new(&mut exchange, body, parent.calls, listener, worker);

@@ -1,7 +1,6 @@
 //! Does what plugins wait for: whole bodies, calls out, delays.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 use http::Version;
 
+use crate::address::{ClientAddress, ServerAddress};
 use crate::course::Source;
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
@@ -281,7 +281,9 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
         .upstream_named(name)
         .ok_or_else(|| format!("there is no upstream {name}"))?;
     let mut exchange = Exchange::idle();
-    exchange.begin(head(&call)?, NOBODY, NOBODY, &exchange.listener.clone());
+    // It is nobody's request; its balancing sees this client.
+    let (client, server) = (ClientAddress::NOBODY, ServerAddress::NOBODY);
+    exchange.begin(head(&call)?, client, server, &exchange.listener.clone());
     exchange.stage = Stage::Balance;
     let mut body = RequestBody::held(call.body);
     let mut client = ClientSide {
@@ -333,6 +335,3 @@ pub fn head(call: &Call) -> Result<RequestHead, String> {
         headers,
     })
 }
-
-/// A call is nobody's request; its balancing sees this client.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

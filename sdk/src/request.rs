@@ -48,22 +48,22 @@ impl Request {
         property(Property::Host).unwrap_or_default()
     }
 
-    /// The client's IP address, as text.
+    /// The client's IP address, as text; `unix:` for a client of a Unix socket.
     pub fn client_address(&self) -> String {
         property(Property::ClientAddress).unwrap_or_default()
     }
 
-    /// The client's port; `None` when it is not known.
+    /// The client's port; `None` for a client of a Unix socket.
     pub fn client_port(&self) -> Option<u16> {
         property(Property::ClientPort)?.parse().ok()
     }
 
-    /// The gateway's IP address that the client has connected to, as text.
+    /// The gateway's IP address that the client has connected to, as text; `unix:PATH` for a Unix socket.
     pub fn server_address(&self) -> String {
         property(Property::ServerAddress).unwrap_or_default()
     }
 
-    /// The gateway's port that the client has connected to; `None` when it is not known.
+    /// The gateway's port that the client has connected to; `None` for a Unix socket.
     pub fn server_port(&self) -> Option<u16> {
         property(Property::ServerPort)?.parse().ok()
     }

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod error;
+mod listener;
 mod model;
 mod names;
 mod plugin;

@@ -5,7 +5,8 @@
 //! Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{AddrParseError, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -235,9 +236,13 @@ pub struct PluginLimits {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
-    /// No other listener has the same; the port is not 0.
-    pub bind: SocketAddr,
-    /// Connections the kernel queues for each worker's socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
+    /// No other listener has the same; a port is not 0.
+    pub bind: Bind,
+    /// Default `per_worker`, for a Unix socket `shared`, which it cannot but be.
+    pub accept: Accept,
+    /// Permissions of a Unix socket's file, 0 to 0o777. Default 0o666, as nginx has it.
+    pub mode: u32,
+    /// Connections the kernel queues for each socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
     pub backlog: u32,
     /// Run for every route of the listener, before the route's own.
     pub plugins: Vec<PluginUse>,
@@ -258,6 +263,52 @@ pub struct Listener {
     pub send_timeout: Duration,
     /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
     pub idle_timeout: Duration,
+}
+
+/// Where a listener listens. Read and written as in the config.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Bind {
+    /// `127.0.0.1:8080`, `[::1]:8080`.
+    Tcp(SocketAddr),
+    /// `unix:/run/app.sock` (nginx `listen unix:`); absolute once the config is read.
+    Unix(PathBuf),
+}
+
+/// How workers share out the connections of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accept {
+    /// Each worker has a socket of its own; the kernel chooses one by a hash of the addresses (nginx `reuseport`).
+    PerWorker,
+    /// All wait on one socket; a worker that is free takes the next connection.
+    Shared,
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<Bind> for String {
+    fn from(bind: Bind) -> Self {
+        bind.to_string()
+    }
+}
+
+impl TryFrom<String> for Bind {
+    type Error = AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, AddrParseError> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
+            None => Ok(Self::Tcp(text.parse()?)),
+        }
+    }
 }
 
 /// Memory that all workers share. It keeps its contents over a reload that leaves name, kind and size as they are.

@@ -1,7 +1,6 @@
 //! Which tables and keys the config has, with their defaults and ranges: from trees to the model.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -15,10 +14,9 @@ use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Workers, Zone,
-    ZoneKind,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Workers, Zone, ZoneKind,
 };
-use super::{access_log, plugin, route, upstream};
+use super::{access_log, listener, plugin, route, upstream};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
@@ -31,7 +29,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         plugins: resolved(&sections.plugins, |table| {
             plugin::resolve(table, &sections.upstreams, &sections.zones)
         }),
-        listeners: listeners(&sections),
+        listeners: listener::resolve(&sections),
         upstreams: resolved(&sections.upstreams, |table| {
             upstream::resolve(table, &sections.plugins)
         }),
@@ -132,7 +130,7 @@ fn once<'a>(section: &mut Option<Table<'a>>, value: Option<Value<'a>>) {
     }
 }
 
-fn resolved<'a, T>(
+pub(super) fn resolved<'a, T>(
     tables: &Named<'a>,
     mut resolve: impl FnMut(Table<'a>) -> T,
 ) -> BTreeMap<String, T> {
@@ -265,72 +263,9 @@ fn metrics(table: Option<Table<'_>>) -> Metrics {
     metrics
 }
 
-fn listeners(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
-    let mut bound = BTreeMap::new();
-    resolved(&sections.listeners, |table| {
-        listener(table, &sections.plugins, &mut bound)
-    })
-}
-
-fn listener(
-    mut table: Table<'_>,
-    plugins: &Named<'_>,
-    bound: &mut BTreeMap<SocketAddr, Place>,
-) -> Listener {
-    let bind = table.required("bind", BIND_RULE, |value| bind_address(value, bound));
-    let listener = Listener {
-        bind: bind.unwrap_or(NOWHERE),
-        backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
-        plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
-        max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
-        max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
-        max_connections: table.or("max_connections", 16384, |value| {
-            value.integer(1..=1_000_000)
-        }),
-        head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        body_timeout: table.or("body_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        send_timeout: table.or("send_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        idle_timeout: table.or("idle_timeout", Duration::from_secs(75), |value| {
-            value.duration(TIMEOUT)
-        }),
-    };
-    table.finish();
-    listener
-}
-
-/// An address that no other listener has: the kernel would share the connections out between the two.
-fn bind_address(value: Value<'_>, bound: &mut BTreeMap<SocketAddr, Place>) -> Option<SocketAddr> {
-    let address = value
-        .text()?
-        .parse()
-        .ok()
-        .filter(|address: &SocketAddr| address.port() != 0);
-    let Some(address) = address else {
-        return value.expected(BIND_RULE);
-    };
-    match bound.insert(address, value.place()) {
-        Some(first) => value.refuse(format_args!(
-            "bind \"{address}\" is already bound at {}",
-            value.sources().place(first)
-        )),
-        None => Some(address),
-    }
-}
-
 /// Time-outs.
 pub(super) const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 60 * 60);
-
-const BIND_RULE: &str = "ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\"";
-
-/// Stands for a refused address.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The start of the file that the operator named.
 const MAIN_FILE: Place = Place {

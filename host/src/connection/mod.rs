@@ -1,18 +1,18 @@
 //! One client connection: requests one after the other, until one side has had enough.
 
 use std::mem;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tracing::debug;
 
+use crate::address::ClientAddress;
 use crate::alarm::Elapsed;
 use crate::flow::{self, Client, Fate};
 use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
 use crate::listener::Listener;
 use crate::socket::{self, HEAD_ROOM_BYTES};
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// While the worker drains, an idle connection may bring one more request for this long. Closed at once, it could
@@ -26,8 +26,8 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end.
 pub async fn serve(
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    address: ClientAddress,
     listener: Rc<Listener>,
     worker: Rc<Worker>,
 ) {

@@ -1,27 +1,30 @@
 //! Accepts connections on the sockets that the master has bound.
 
+mod accept;
+mod socket;
+mod watch;
+
 use std::cell::Cell;
-use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tracing::{debug, warn};
 
-use crate::config;
-use crate::connection;
+pub use accept::{accept, last_turn};
+pub use socket::ListeningSocket;
+
+use crate::address::ServerAddress;
+use crate::config::{self, Bind};
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 pub struct Listener {
     pub name: Arc<str>,
-    /// As in the config; the address may be unspecified and the port 0.
-    bind: SocketAddr,
+    /// As in the config; an IP address may be unspecified.
+    bind: ServerAddress,
     pub router: Router,
     pub max_head_bytes: usize,
     /// 0: no limit.
@@ -37,9 +40,6 @@ pub struct Listener {
     room: Notify,
 }
 
-/// After an accept that failed for want of descriptors or memory.
-const PAUSE: Duration = Duration::from_millis(100);
-
 impl Listener {
     pub fn new(
         name: &str,
@@ -49,7 +49,10 @@ impl Listener {
     ) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
-            bind: config.bind,
+            bind: match &config.bind {
+                Bind::Tcp(address) => ServerAddress::Tcp(*address),
+                Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
+            },
             router,
             max_head_bytes: config.max_head_bytes,
             max_body_bytes: config.max_body_bytes,
@@ -65,65 +68,24 @@ impl Listener {
     }
 
     /// The gateway's end of a connection; the kernel is asked only where the config does not tell.
-    pub fn local_address(&self, stream: &TcpStream) -> SocketAddr {
-        if !self.bind.ip().is_unspecified() && self.bind.port() != 0 {
-            return self.bind;
+    pub fn local_address(&self, stream: &Stream) -> ServerAddress {
+        match (&self.bind, stream) {
+            (ServerAddress::Tcp(bind), Stream::Tcp(stream)) if bind.ip().is_unspecified() => {
+                // One that is gone already has none; reading tells soon enough.
+                ServerAddress::Tcp(stream.local_addr().unwrap_or(*bind))
+            }
+            (bind, _) => bind.clone(),
         }
-        // One that is gone already has none; reading tells soon enough.
-        stream.local_addr().unwrap_or(self.bind)
+    }
+
+    fn has_room(&self) -> bool {
+        self.connections.get() < self.max_connections
     }
 
     fn count_connections(&self, count: usize) {
         self.connections.set(count);
         self.metrics.connections.set(count as f64);
     }
-}
-
-/// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
-/// generation.
-pub async fn accept(socket: TcpListener, listener: Rc<Listener>, worker: Rc<Worker>) {
-    while !worker.is_draining() {
-        if listener.connections.get() >= listener.max_connections {
-            tokio::select! {
-                () = listener.room.notified() => continue,
-                () = worker.drain_begins() => return,
-            }
-        }
-        let accepted = tokio::select! {
-            biased;
-            () = worker.drain_begins() => return,
-            accepted = socket.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => admit(stream, address, &listener, &worker),
-            Err(error) => {
-                if let Some(pause) = pause_after(&error) {
-                    warn!(listener = %listener.name, "connections wait: {error}");
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-    }
-}
-
-/// Errors of the connection that would have been accepted are nothing to wait for (accept(2)).
-fn pause_after(error: &io::Error) -> Option<Duration> {
-    let errno = Errno::from_io_error(error)?;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted.contains(&errno).then_some(PAUSE)
-}
-
-fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, worker: &Rc<Worker>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(client = %address, "connection ended at once: {error}");
-        return;
-    }
-    let counted = Counted::new(listener, worker);
-    let serve = connection::serve(stream, address, Rc::clone(listener), Rc::clone(worker));
-    tokio::task::spawn_local(async move {
-        serve.await;
-        drop(counted);
-    });
 }
 
 /// An open connection, counted until it is dropped, also by a panic.
@@ -148,7 +110,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let connections = self.listener.connections.get() - 1;
         self.listener.count_connections(connections);
-        self.listener.room.notify_one();
+        self.listener.room.notify_waiters();
         self.worker.connection_closed();
     }
 }

@@ -275,8 +275,11 @@ impl Variable {
         let tally = &exchange.tally;
         // Writing to a Vec cannot fail, so results of `write!` are not looked at.
         let value: Option<&[u8]> = match self {
-            Self::ClientAddress => return write!(out, "{}", exchange.client.ip()).is_ok(),
-            Self::ClientPort => return write!(out, "{}", exchange.client.port()).is_ok(),
+            Self::ClientAddress => return write!(out, "{}", exchange.client.host()).is_ok(),
+            Self::ClientPort => {
+                let port = exchange.client.port();
+                return port.is_some_and(|port| write!(out, "{port}").is_ok());
+            }
             Self::Status => return write!(out, "{}", exchange.reply.status.as_u16()).is_ok(),
             Self::BodyBytesSent => return write!(out, "{}", tally.body_bytes_sent).is_ok(),
             Self::BodyBytesReceived => return write!(out, "{}", tally.body_bytes_received).is_ok(),

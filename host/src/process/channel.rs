@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::config::Config;
+use crate::config::{Accept, Config};
 use crate::gateway::GatewayStatus;
 use crate::wasm::Manifest;
 
@@ -69,6 +69,7 @@ pub struct WorkerSpec {
 pub struct ListenerFd {
     pub listener: String,
     pub fd: RawFd,
+    pub accept: Accept,
 }
 
 /// A compiled plugin's file.

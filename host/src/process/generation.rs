@@ -286,11 +286,12 @@ impl Generation {
         };
         let mut listeners = Vec::new();
         if let Some(sockets) = &*self.sockets.borrow() {
-            for (listener, socket) in sockets.of_slot(slot) {
-                let fd = hand_over(socket.try_clone()?.into());
+            for (listener, socket, accept) in sockets.of_slot(slot) {
+                let fd = hand_over(socket.try_clone()?);
                 listeners.push(ListenerFd {
                     listener: listener.to_owned(),
                     fd,
+                    accept,
                 });
             }
         }

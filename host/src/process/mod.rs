@@ -3,6 +3,7 @@
 //! The master holds what outlives a generation (the config's path, listening sockets, the control socket) and never
 //! sees a client's byte. Everything that it starts is this binary again, with a hidden command.
 
+mod activation;
 mod backoff;
 mod channel;
 mod compile;
@@ -18,6 +19,7 @@ mod report;
 mod signals;
 mod sockets;
 mod sys;
+mod unix_socket;
 mod upgrade;
 mod worker;
 mod worker_process;

@@ -1,13 +1,13 @@
 //! What the gateway says about itself: `castling status`, and the answer to `castling reload`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Bind;
 use crate::gateway::GatewayStatus;
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
@@ -62,7 +62,7 @@ pub struct GenerationReport {
     /// When it came into that state, RFC 3339 in UTC.
     pub since: String,
     /// By name; empty for a generation that no longer accepts.
-    pub listeners: BTreeMap<String, SocketAddr>,
+    pub listeners: BTreeMap<String, Bind>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ fn generation_report(generation: &Generation) -> GenerationReport {
     let listeners = generation.with_sockets(|sockets| {
         sockets
             .addresses()
-            .map(|(name, address)| (name.to_owned(), address))
+            .map(|(name, address)| (name.to_owned(), address.clone()))
             .collect()
     });
     GenerationReport {

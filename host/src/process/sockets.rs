@@ -1,22 +1,43 @@
-//! Listening sockets. They belong to the master: one SO_REUSEPORT socket for each worker slot of a listener, kept from
-//! generation to generation, so that a reload never closes a socket with connections queued in it.
+//! Listening sockets. They belong to the master and are kept from generation to generation by their address, so that a
+//! reload never closes a socket with connections queued in it.
+//!
+//! A listener that accepts per worker has a SO_REUSEPORT socket for each worker slot; one that is shared has one socket,
+//! which all workers get. When a reload changes that, no socket closes: from per-worker to shared, all workers get
+//! all of the sockets that there are; the other way round, the shared one becomes the first slot's.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
+use rustix::net::SocketType;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use super::unix_socket::{self, SocketFile};
+use crate::config::{Accept, Bind, Config, Listener};
 
-use crate::config::{Config, Listener};
-
-/// The sockets that the master holds, by the address in the config; the index is the worker's slot.
+/// The sockets that the master holds, by the address in the config; the index is the worker's slot, where each has one.
 #[derive(Debug, Default)]
 pub struct SocketTable {
-    bound: BTreeMap<SocketAddr, Vec<Rc<TcpListener>>>,
+    bound: BTreeMap<Bind, Vec<Rc<HeldSocket>>>,
+}
+
+/// A socket that the master holds. The file of a Unix socket is removed when the last generation that has it lets go.
+#[derive(Debug)]
+pub struct HeldSocket {
+    socket: OwnedFd,
+    /// Of a Unix socket, unless another process looks after it.
+    file: Option<SocketFile>,
+}
+
+/// A bound socket that came from another process.
+#[derive(Debug)]
+pub struct Adopted {
+    pub bind: Bind,
+    pub socket: OwnedFd,
+    /// Of a Unix socket: the file is this master's from now on, to be removed at the end.
+    pub owns_file: bool,
 }
 
 /// The sockets of one generation. Those that are new are bound, but take no connection before [`SocketTable::commit`].
@@ -29,49 +50,49 @@ pub struct SocketSet {
 #[derive(Debug)]
 struct ListenerSockets {
     name: String,
-    bind: SocketAddr,
+    bind: Bind,
+    /// As it can be had: sockets from outside that do not share their port are shared by the workers.
+    accept: Accept,
     backlog: i32,
-    sockets: Vec<Rc<TcpListener>>,
-}
-
-/// A socket that is handed to another master: what the config calls it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldSocket {
-    pub bind: SocketAddr,
+    sockets: Vec<Rc<HeldSocket>>,
 }
 
 impl SocketTable {
-    /// All of them, in the order of their slots.
-    pub fn held(&self) -> io::Result<Vec<(HeldSocket, OwnedFd)>> {
-        let mut held = Vec::new();
-        for (bind, sockets) in &self.bound {
-            for socket in sockets {
-                held.push((HeldSocket { bind: *bind }, socket.try_clone()?.into()));
-            }
+    /// Holds sockets that came from another process, of each address in the order of their indices. Those that the next
+    /// config has no listener for are let go of by [`Self::commit`].
+    pub fn adopt(adopted: impl IntoIterator<Item = Adopted>) -> Self {
+        let mut bound: BTreeMap<Bind, Vec<Rc<HeldSocket>>> = BTreeMap::new();
+        for Adopted {
+            bind,
+            socket,
+            owns_file,
+        } in adopted
+        {
+            let file = match &bind {
+                Bind::Unix(path) if owns_file => Some(SocketFile::of(path)),
+                Bind::Unix(_) | Bind::Tcp(_) => None,
+            };
+            let held = Rc::new(HeldSocket { socket, file });
+            bound.entry(bind).or_default().push(held);
         }
-        Ok(held)
+        Self { bound }
     }
 
-    /// What another master has held.
-    pub fn adopt(held: Vec<(HeldSocket, OwnedFd)>) -> Result<Self, String> {
-        let mut table = Self::default();
-        for (HeldSocket { bind }, descriptor) in held {
-            let socket = TcpListener::from(descriptor);
-            let local = socket.local_addr().map_err(|e| format!("{bind}: {e}"))?;
-            let fits = bind.is_ipv4() == local.is_ipv4()
-                && (bind.port() == 0 || bind.port() == local.port());
-            if !fits {
-                return Err(format!(
-                    "what was handed over as {bind} is bound to {local}"
-                ));
-            }
-            table.bound.entry(bind).or_default().push(Rc::new(socket));
-        }
-        Ok(table)
+    /// All sockets, for another process to [adopt](Self::adopt), with their addresses, of each in the order of their
+    /// indices.
+    pub fn held(&self) -> impl Iterator<Item = (&Bind, &Rc<HeldSocket>)> {
+        self.bound
+            .iter()
+            .flat_map(|(bind, sockets)| std::iter::repeat(bind).zip(sockets))
     }
 
-    /// They are another master's.
-    pub fn let_go(self) {}
+    /// The sockets that have files, whose files are still another process's, until they are [owned](HeldSocket::own).
+    pub fn leave_files(&self) -> Vec<Rc<HeldSocket>> {
+        let with_files = self.held().filter(|(_, held)| held.owns_file());
+        let left: Vec<_> = with_files.map(|(_, held)| Rc::clone(held)).collect();
+        left.iter().for_each(|held| held.disown());
+        left
+    }
 
     /// Sockets for every listener and worker of a config: those that are there and new ones where some are missing.
     /// Fails with a line for each listener that cannot be bound; what was bound is closed again.
@@ -81,9 +102,10 @@ impl SocketTable {
         let mut errors = Vec::new();
         for (name, listener) in &config.listeners {
             match self.sockets_for(listener, workers) {
-                Ok(sockets) => listeners.push(ListenerSockets {
+                Ok((sockets, accept)) => listeners.push(ListenerSockets {
                     name: name.clone(),
-                    bind: listener.bind,
+                    bind: listener.bind.clone(),
+                    accept,
                     backlog: i32::try_from(listener.backlog).unwrap_or(i32::MAX),
                     sockets,
                 }),
@@ -103,9 +125,9 @@ impl SocketTable {
     /// the workers that hold them, too, have stopped accepting.
     pub fn commit(&mut self, set: &SocketSet) -> Result<(), Vec<String>> {
         for listener in &set.listeners {
-            for socket in &listener.sockets {
+            for held in &listener.sockets {
                 // A second call on a socket that listens sets its backlog.
-                rustix::net::listen(socket.as_ref(), listener.backlog).map_err(|error| {
+                rustix::net::listen(&held.socket, listener.backlog).map_err(|error| {
                     vec![format!(
                         "listener \"{}\": {}: {error}",
                         listener.name, listener.bind
@@ -116,31 +138,54 @@ impl SocketTable {
         self.bound = set
             .listeners
             .iter()
-            .map(|l| (l.bind, l.sockets.clone()))
+            .map(|l| (l.bind.clone(), l.sockets.clone()))
             .collect();
         Ok(())
     }
 
     /// Never fewer than there are: a socket with connections queued in it is not closed, another worker serves it.
-    fn sockets_for(&self, listener: &Listener, workers: usize) -> io::Result<Vec<Rc<TcpListener>>> {
+    fn sockets_for(
+        &self,
+        listener: &Listener,
+        workers: usize,
+    ) -> io::Result<(Vec<Rc<HeldSocket>>, Accept)> {
         let mut sockets = self.bound.get(&listener.bind).cloned().unwrap_or_default();
-        if sockets.is_empty() && !self.overlaps(listener.bind) {
-            probe(listener.bind)?;
+        let address = match &listener.bind {
+            Bind::Tcp(address) => *address,
+            Bind::Unix(path) => {
+                if sockets.is_empty() {
+                    let (socket, file) = unix_socket::bind(path, listener.mode)?;
+                    let file = Some(file);
+                    sockets.push(Rc::new(HeldSocket { socket, file }));
+                }
+                return Ok((sockets, Accept::Shared));
+            }
+        };
+        if sockets.is_empty() && !self.overlaps(address) {
+            probe(address)?;
         }
-        while sockets.len() < workers {
-            // Port 0 is chosen with the first socket; the others share it.
-            let address = match sockets.first() {
-                Some(first) => first.local_addr()?,
-                None => listener.bind,
-            };
-            sockets.push(Rc::new(bind(address, true)?.into()));
+        let accept = match sockets.iter().all(|held| held.shares_port()) {
+            true => listener.accept,
+            false => Accept::Shared,
+        };
+        let wanted = match accept {
+            Accept::PerWorker => workers,
+            Accept::Shared => 1,
+        };
+        while sockets.len() < wanted {
+            let socket = bind(address, true)?.into();
+            sockets.push(Rc::new(HeldSocket { socket, file: None }));
         }
-        Ok(sockets)
+        Ok((sockets, accept))
     }
 
     /// We hold the port on an address that includes this one, or the other way round (`0.0.0.0` and `127.0.0.1`).
     fn overlaps(&self, address: SocketAddr) -> bool {
-        self.bound.keys().any(|held| {
+        let held = self.bound.keys().filter_map(|bind| match bind {
+            Bind::Tcp(held) => Some(held),
+            Bind::Unix(_) => None,
+        });
+        held.into_iter().any(|held| {
             let same_family = held.is_ipv4() == address.is_ipv4();
             let either_is_wildcard = held.ip().is_unspecified() || address.ip().is_unspecified();
             held.port() == address.port() && same_family && either_is_wildcard
@@ -148,42 +193,100 @@ impl SocketTable {
     }
 }
 
-impl SocketSet {
-    /// The sockets of one worker, with their listeners' names.
-    pub fn of_slot(&self, slot: usize) -> impl Iterator<Item = (&str, &Rc<TcpListener>)> {
-        self.listeners.iter().flat_map(move |listener| {
-            slot_sockets(listener.sockets.len(), self.workers, slot)
-                .map(move |index| (listener.name.as_str(), &listener.sockets[index]))
-        })
+impl HeldSocket {
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
     }
 
-    /// Names and addresses, with the port that was chosen where the config says 0.
-    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.listeners.iter().map(|listener| {
-            let bound = listener
-                .sockets
-                .first()
-                .and_then(|socket| socket.local_addr().ok());
-            (listener.name.as_str(), bound.unwrap_or(listener.bind))
-        })
+    /// Its file is this master's to remove.
+    pub fn owns_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Another process has [adopted](SocketTable::adopt) it: its file is left alone from now on.
+    pub fn disown(&self) {
+        if let Some(file) = &self.file {
+            file.disown();
+        }
+    }
+
+    /// The other process has let go of it: its file is this master's.
+    pub fn own(&self) {
+        if let Some(file) = &self.file {
+            file.own();
+        }
+    }
+
+    /// More sockets can be bound to its address.
+    fn shares_port(&self) -> bool {
+        // Of a socket that cannot say so, it cannot.
+        SockRef::from(&self.socket).reuse_port().unwrap_or(false)
     }
 }
 
-/// Socket `i` goes to worker `i % workers`: its own slot's, and after a reload with fewer workers also what the surplus
-/// slots have left behind.
-fn slot_sockets(sockets: usize, workers: usize, slot: usize) -> impl Iterator<Item = usize> {
-    (slot..sockets).step_by(workers.max(1))
+/// The address that a listening stream socket from another process is bound to. Fails, for a person, when it is none.
+pub fn address_of(socket: BorrowedFd<'_>) -> Result<Bind, String> {
+    use rustix::net::sockopt::{socket_acceptconn, socket_type};
+    let asked = socket_type(socket).and_then(|kind| Ok((kind, socket_acceptconn(socket)?)));
+    match asked {
+        Ok((SocketType::STREAM, true)) => {}
+        Ok((SocketType::STREAM, false)) => return Err("it does not listen".to_owned()),
+        Ok(_) => return Err("it is no stream socket".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    }
+    let local = SockRef::from(&socket).local_addr();
+    let local = local.map_err(|error| error.to_string())?;
+    let tcp = local.as_socket().map(Bind::Tcp);
+    let unix = || local.as_pathname().map(|path| Bind::Unix(path.to_owned()));
+    tcp.or_else(unix)
+        .ok_or_else(|| "its address is neither of TCP nor a path".to_owned())
+}
+
+impl AsFd for HeldSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl SocketSet {
+    /// The sockets of one worker, with their listeners' names.
+    pub fn of_slot(&self, slot: usize) -> impl Iterator<Item = (&str, &Rc<HeldSocket>, Accept)> {
+        self.listeners.iter().flat_map(move |listener| {
+            let (count, accept) = (listener.sockets.len(), listener.accept);
+            slot_sockets(count, self.workers, slot, accept)
+                .map(move |index| (listener.name.as_str(), &listener.sockets[index], accept))
+        })
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, &Bind)> {
+        self.listeners
+            .iter()
+            .map(|listener| (listener.name.as_str(), &listener.bind))
+    }
+}
+
+/// Shared sockets go to every worker. Otherwise socket `i` goes to worker `i % workers`: its own slot's, and after a
+/// reload with fewer workers also what the surplus slots have left behind.
+fn slot_sockets(
+    sockets: usize,
+    workers: usize,
+    slot: usize,
+    accept: Accept,
+) -> impl Iterator<Item = usize> {
+    let (first, step) = match accept {
+        Accept::PerWorker => (slot, workers.max(1)),
+        Accept::Shared => (0, 1),
+    };
+    (first..sockets).step_by(step)
 }
 
 /// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
 /// make this fail with "address in use", as an operator expects.
 fn probe(address: SocketAddr) -> io::Result<()> {
-    match address.port() {
-        0 => Ok(()),
-        _ => bind(address, false).map(drop),
-    }
+    bind(address, false).map(drop)
 }
 
+/// A shared socket shares its port, too, so that it may be one of several after a reload.
 fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -206,7 +309,7 @@ mod tests {
     use super::*;
 
     fn indices(sockets: usize, workers: usize, slot: usize) -> Vec<usize> {
-        slot_sockets(sockets, workers, slot).collect()
+        slot_sockets(sockets, workers, slot, Accept::PerWorker).collect()
     }
 
     #[test]
@@ -224,6 +327,108 @@ mod tests {
     }
 
     #[test]
+    fn shared_sockets_go_to_every_worker() {
+        let of = |slot| slot_sockets(3, 2, slot, Accept::Shared).collect::<Vec<_>>();
+        assert_eq!([of(0), of(1)], [[0, 1, 2], [0, 1, 2]]);
+    }
+
+    /// A config of these listeners.
+    fn config(listeners: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("castling.toml");
+        let rest = "[workers]\ncount = 2\n[upstreams.app]\npeers = [\"127.0.0.1:9\"]\n[[routes]]\nupstream = \"app\"";
+        std::fs::write(&path, format!("{listeners}\n{rest}")).unwrap();
+        crate::config::load(&path).unwrap()
+    }
+
+    fn free_address() -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    /// How many sockets each of two workers gets.
+    fn of_workers(set: &SocketSet) -> [usize; 2] {
+        [set.of_slot(0).count(), set.of_slot(1).count()]
+    }
+
+    #[test]
+    fn no_socket_closes_when_a_listener_begins_or_ceases_to_be_shared() {
+        let address = free_address();
+        let with = |accept| {
+            config(&format!(
+                "[listeners.web]\nbind = \"{address}\"\naccept = \"{accept}\""
+            ))
+        };
+        let mut table = SocketTable::default();
+        for (accept, each) in [
+            ("shared", [1, 1]),
+            ("per_worker", [1, 1]),
+            ("shared", [2, 2]),
+            ("per_worker", [1, 1]),
+        ] {
+            let before: Vec<_> = table.held().map(|(_, held)| Rc::clone(held)).collect();
+            let set = table.prepare(&with(accept)).unwrap();
+            table.commit(&set).unwrap();
+            assert_eq!(of_workers(&set), each, "{accept}");
+            let after: Vec<_> = table.held().map(|(_, held)| held).collect();
+            let kept = before
+                .iter()
+                .zip(&after)
+                .all(|(old, new)| Rc::ptr_eq(old, new));
+            assert!(kept && after.len() >= before.len(), "{accept}");
+        }
+        assert_eq!(table.held().count(), 2);
+    }
+
+    #[test]
+    fn sockets_of_another_process_are_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let address = free_address();
+        let listeners = format!(
+            "[listeners.web]\nbind = \"{address}\"\n[listeners.local]\nbind = \"unix:{}\"",
+            path.display()
+        );
+        let config = config(&listeners);
+        let mut old = SocketTable::default();
+        let set = old.prepare(&config).unwrap();
+        old.commit(&set).unwrap();
+        let handed = old.held().map(|(bind, held)| Adopted {
+            bind: bind.clone(),
+            socket: held.try_clone().unwrap(),
+            owns_file: held.owns_file(),
+        });
+        let mut new = SocketTable::adopt(handed.collect::<Vec<_>>());
+        old.held().for_each(|(_, held)| held.disown());
+        drop((old, set));
+        assert!(path.exists());
+        let set = new.prepare(&config).unwrap();
+        new.commit(&set).unwrap();
+        assert_eq!((new.held().count(), of_workers(&set)), (3, [2, 2]));
+        drop((new, set));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_from_outside_that_does_not_share_its_port_is_shared_by_workers() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = Bind::Tcp(listener.local_addr().unwrap());
+        let config = config(&format!("[listeners.web]\nbind = \"{bind}\""));
+        let mut table = SocketTable::adopt([Adopted {
+            bind,
+            socket: listener.into(),
+            owns_file: false,
+        }]);
+        let set = table.prepare(&config).unwrap();
+        table.commit(&set).unwrap();
+        assert_eq!((table.held().count(), of_workers(&set)), (1, [1, 1]));
+        assert!(
+            set.of_slot(0)
+                .all(|(_, _, accept)| accept == Accept::Shared)
+        );
+    }
+
+    #[test]
     fn an_address_of_another_socket_is_in_use_though_both_share_ports() {
         let other = bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
         other.listen(1).unwrap();
@@ -235,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_overlaps_the_addresses_of_its_family_and_port() {
-        let bound = [("0.0.0.0:80".parse().unwrap(), Vec::new())].into();
+        let bound = [(Bind::Tcp("0.0.0.0:80".parse().unwrap()), Vec::new())].into();
         let table = SocketTable { bound };
         assert!(table.overlaps("127.0.0.1:80".parse().unwrap()));
         assert!(!table.overlaps("127.0.0.1:81".parse().unwrap()));

@@ -1,7 +1,6 @@
 //! The worker's side: takes over what the master hands it, builds its gateway, serves, ends.
 
-use std::net::TcpListener;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,6 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
+use crate::config::Accept;
 use crate::gateway::Gateway;
 use crate::log;
 use crate::metrics::Recorder;
@@ -76,7 +76,7 @@ const SPEC_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets that wait for the master's word to be accepted on, by their listeners' names.
-type Sockets = Vec<(String, TcpListener)>;
+type Sockets = Vec<(String, OwnedFd, Accept)>;
 
 async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> {
     let WorkerSpec {
@@ -91,10 +91,8 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
     for listener in listeners {
-        sockets.push((
-            listener.listener,
-            TcpListener::from(inherited(listener.fd)?),
-        ));
+        let socket = inherited(listener.fd)?;
+        sockets.push((listener.listener, socket, listener.accept));
     }
     let mut opened = Vec::new();
     for module in modules {
@@ -136,8 +134,8 @@ async fn serve(
         match event {
             Event::Serve => {
                 gateway.begin_to_serve();
-                for (listener, socket) in waiting.drain(..) {
-                    gateway.accept(&listener, socket)?;
+                for (listener, socket, accept) in waiting.drain(..) {
+                    gateway.accept(&listener, socket, accept)?;
                 }
                 gateway.start_timers(slot == FIRST_SLOT);
                 // A master that is gone does not hear it; the end of the channel comes next.

@@ -6,6 +6,7 @@ mod supplies;
 
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use castling_abi::{Action, Hook, PeerRecord};
 use tokio::runtime::Runtime;
 
+use crate::address::ServerAddress;
 use crate::config;
 use crate::exchange::{Balancing, Exchange, Stage};
 use crate::http1::{self, HeadLimits, HeadProgress};
@@ -98,8 +100,8 @@ impl Rig {
         let parsed = http1::parse_request(&mut buf, &mut HeadProgress::default(), &limits)
             .map_err(|e| e.to_string())?
             .ok_or("the head is not complete")?;
-        let client = ([192, 0, 2, 1], 50000).into();
-        let server = ([192, 0, 2, 254], 80).into();
+        let client = SocketAddr::from(([192, 0, 2, 1], 50000)).into();
+        let server = ServerAddress::Tcp(([192, 0, 2, 254], 80).into());
         self.exchange
             .begin(parsed.head, client, server, &Arc::from("web"));
         let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));

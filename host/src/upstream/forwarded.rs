@@ -26,9 +26,12 @@ pub fn note_client_side(headers: &mut Headers) {
 }
 
 /// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and to `Via`. After the last
-/// plugin, which may have found out the real client.
-pub fn add_to_request(headers: &mut Headers, client: IpAddr) {
-    append(headers, X_FORWARDED_FOR, address_value(client));
+/// plugin, which may have found out the real client. One without an address (of a Unix socket) is not appended: nginx's
+/// `unix:` is no address, and peers that read a list of them would stumble.
+pub fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
+    if let Some(client) = client {
+        append(headers, X_FORWARDED_FOR, address_value(client));
+    }
     append(headers, header::VIA, VIA);
 }
 
@@ -83,11 +86,21 @@ mod tests {
         let mut headers = Headers::new();
         headers.add(X_FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
         headers.add(X_FORWARDED_FOR, HeaderValue::from_static("10.0.0.2"));
-        add_to_request(&mut headers, IpAddr::from([127, 0, 0, 1]));
+        add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(
             value(&headers, &X_FORWARDED_FOR),
             "10.0.0.1, 10.0.0.2, 127.0.0.1"
         );
+    }
+
+    #[test]
+    fn a_client_without_an_address_is_not_told() {
+        let mut headers = Headers::new();
+        add_to_request(&mut headers, None);
+        assert!(!headers.contains(&X_FORWARDED_FOR));
+        headers.add(X_FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
+        add_to_request(&mut headers, None);
+        assert_eq!(value(&headers, &X_FORWARDED_FOR), "10.0.0.1");
     }
 
     #[test]
@@ -97,7 +110,7 @@ mod tests {
         headers.add(X_FORWARDED_HOST, HeaderValue::from_static("evil"));
         headers.add(header::HOST, HeaderValue::from_static("example.com"));
         note_client_side(&mut headers);
-        add_to_request(&mut headers, IpAddr::from([127, 0, 0, 1]));
+        add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(value(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(value(&headers, &X_FORWARDED_HOST), "example.com");
         assert_eq!(value(&headers, &header::VIA), "1.1 castling");

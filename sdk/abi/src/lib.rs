@@ -216,9 +216,9 @@ ids! {
         Query = 2, "query";
         /// Host and port as the client named them (the target's authority, else `Host`). Settable.
         Host = 3, "host";
-        /// The client's IP address. Settable in `post_read`, for what stands behind another proxy.
+        /// The client's IP address, or `unix:` for a client of a Unix socket. Settable in `post_read`, for what stands behind another proxy.
         ClientAddress = 4, "client_address";
-        /// The client's port, in decimal digits.
+        /// The client's port, in decimal digits; not found for a Unix socket.
         ClientPort = 5, "client_port";
         /// `http` or `https`.
         Scheme = 6, "scheme";
@@ -232,9 +232,9 @@ ids! {
         Upstream = 10, "upstream";
         /// Address and port of the peer that was tried last; not found before.
         Peer = 11, "peer";
-        /// The gateway's IP address that the client connected to.
+        /// The gateway's IP address that the client connected to, or `unix:PATH`.
         ServerAddress = 12, "server_address";
-        /// The gateway's port that the client connected to, in decimal digits.
+        /// The gateway's port that the client connected to, in decimal digits; not found for a Unix socket.
         ServerPort = 13, "server_port";
     }
 }

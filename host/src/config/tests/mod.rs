@@ -107,6 +107,7 @@ fn defaults_are_filled_in() {
         matches!(&config.access_log.format, AccessLogFormat::Text(line) if line.starts_with("$client_address - - [$time_local]"))
     );
     assert_eq!(config.metrics.max_series, 8192);
+    assert_eq!(config.listeners["web"].accept, Accept::PerWorker);
     assert!(!config.routes[0].metrics);
     let web = &config.listeners["web"];
     assert_eq!(
@@ -190,6 +191,10 @@ head_timeout = "1s"
 body_timeout = "2s"
 send_timeout = "3s"
 idle_timeout = "4s"
+accept = "shared"
+[listeners.local]
+bind = "unix:run/app.sock"
+mode = "0640"
 [upstreams.app]
 peers = ["App.internal:80", { address = "[::1]:81", weight = 65535 }]
 balance = { plugin = "auth" }
@@ -266,6 +271,10 @@ metrics = true
         ),
         ("[::1]:8080", 2048, 10_000_000)
     );
+    let local = &config.listeners["local"];
+    assert_eq!(local.bind, Bind::Unix(site.path("run/app.sock")));
+    assert_eq!((local.accept, local.mode), (Accept::Shared, 0o640));
+    assert_eq!((web.accept, web.mode), (Accept::Shared, 0o666));
     let app = &config.upstreams["app"];
     assert_eq!(
         (app.peers[0].address.as_str(), app.peers[0].weight.get()),

@@ -10,6 +10,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::Config;
 use crate::log;
+use crate::process::activation::{self, Activated};
 use crate::process::control;
 use crate::process::instance_lock::InstanceLock;
 use crate::process::metrics::Ledger;
@@ -26,10 +27,12 @@ use super::{Master, STORE_FILES_AT_MOST, load};
 
 /// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
 pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
+    // Before this process opens anything of its own.
+    let activated = activation::descriptors().map_err(|error| vec![error])?;
     let config = load(config_path)?;
     log::init(&config.log).map_err(log_error)?;
     raise_open_files();
-    in_event_loop(start(config_path, config))
+    in_event_loop(start(config_path, config, activated))
 }
 
 /// Runs the gateway in the place of the master behind this channel, once that has handed over. Fails like [`run`], but
@@ -48,7 +51,11 @@ fn in_event_loop(life: impl Future<Output = Result<(), Vec<String>>>) -> Result<
     result
 }
 
-async fn start(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
+async fn start(
+    config_path: &Path,
+    config: Config,
+    activated: Vec<Activated>,
+) -> Result<(), Vec<String>> {
     let mut signals = Signals::listen().map_err(signal_error)?;
     let places = Places {
         control: config.master.control.clone(),
@@ -61,6 +68,8 @@ async fn start(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
     clean_module_store(&config);
 
     let master = Rc::new(Master::new(config_path, own_binary(), places, lock));
+    let activated = activation::sockets_for(&config, activated);
+    master.sockets.replace(SocketTable::adopt(activated));
     tokio::select! {
         started = master.swap(config) => { started?; }
         signal = signals.ends() => {
@@ -85,9 +94,11 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     let version = estate.version.clone();
     let prepared = load(config_path).and_then(|config| {
         log::init(&config.log).map_err(log_error)?;
-        Master::in_place_of(estate, config_path, &config).map(|master| (master, config))
+        let master = Master::in_place_of(estate, config_path, &config)?;
+        let left_files = master.sockets.borrow().leave_files();
+        Ok((master, config, left_files))
     });
-    let (master, config) = match prepared {
+    let (master, config, left_files) = match prepared {
         Ok(prepared) => prepared,
         Err(errors) => return refuse(link, errors).await,
     };
@@ -125,6 +136,8 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     if let Some(lock) = &mut *master.lock.borrow_mut() {
         lock.set_owner(true);
     }
+    // Those that the config has no listener for go with the last of this.
+    left_files.into_iter().for_each(|held| held.own());
     tracing::info!(from = predecessor.pid, version, "gateway taken over");
     master.predecessor.replace(Some(Rc::clone(&predecessor)));
     spawn_local({
@@ -163,7 +176,7 @@ impl Master {
             places.pid_file.as_deref(),
         );
         let lock = lock.map_err(|error| vec![error])?;
-        let sockets = SocketTable::adopt(estate.sockets).map_err(|error| vec![error])?;
+        let sockets = SocketTable::adopt(estate.sockets);
         let store = estate
             .zone_store
             .map(|store| ZoneStore::inherit(&places.zone_store, store));

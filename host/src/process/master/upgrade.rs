@@ -165,8 +165,12 @@ impl Master {
                 metrics.descriptor().try_clone_to_owned()?,
             );
         }
-        for (socket, descriptor) in self.sockets.borrow().held()? {
-            hand(Described::Listener(socket), descriptor);
+        for (bind, held) in self.sockets.borrow().held() {
+            let what = Described::Listener {
+                bind: bind.clone(),
+                owns_file: held.owns_file(),
+            };
+            hand(what, held.try_clone()?);
         }
         let offer = Offer {
             format: FORMAT,
@@ -217,9 +221,10 @@ impl Master {
             metrics.let_go();
         }
         self.stopping.send_replace(true);
+        let sockets = self.sockets.take();
+        sockets.held().for_each(|(_, held)| held.disown());
         self.drain_workers();
         self.parked_zones.take();
-        self.sockets.take().let_go();
     }
 
     /// Answers the new master while this one drains.

@@ -1,12 +1,12 @@
 //! What a new master has been handed, sorted and checked.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::process::sockets::HeldSocket;
+use crate::process::sockets::{Adopted, address_of};
 
 use super::message::{Described, FORMAT, Offer, Places};
 
@@ -23,7 +23,7 @@ pub struct Estate {
     pub zone_store: Option<File>,
     pub counter_zones: Vec<InheritedZone>,
     pub metrics: Option<InheritedMetrics>,
-    pub sockets: Vec<(HeldSocket, OwnedFd)>,
+    pub sockets: Vec<Adopted>,
 }
 
 pub struct InheritedZone {
@@ -85,8 +85,20 @@ impl Estate {
                         rows: offer.metrics_rows.clone(),
                     })
                     .is_some(),
-                Described::Listener(socket) => {
-                    sockets.push((socket, descriptor));
+                Described::Listener { bind, owns_file } => {
+                    let found = address_of(descriptor.as_fd());
+                    if found.as_ref() != Ok(&bind) {
+                        let found = match found {
+                            Ok(found) => format!("it is bound to {found}"),
+                            Err(reason) => reason,
+                        };
+                        return Err(format!("what was handed over as {bind}: {found}"));
+                    }
+                    sockets.push(Adopted {
+                        bind,
+                        socket: descriptor,
+                        owns_file,
+                    });
                     false
                 }
             };
@@ -114,6 +126,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::config::Bind;
 
     fn offer(descriptors: Vec<Described>) -> Value {
         let offer = Offer {
@@ -176,6 +189,27 @@ mod tests {
         assert_eq!(
             refusal(twice, 2),
             "the hand-over has two of what there is one of"
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_such_listener_is_refused() {
+        let listener = || Described::Listener {
+            bind: "127.0.0.1:1".parse().map(Bind::Tcp).unwrap(),
+            owns_file: false,
+        };
+        let said = refusal(offer(vec![listener()]), 1);
+        assert!(
+            said.starts_with("what was handed over as 127.0.0.1:1: "),
+            "{said}"
+        );
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bound = other.local_addr().unwrap();
+        let said = Estate::sort(offer(vec![listener()]), vec![other.into()]);
+        let said = said.err().unwrap();
+        assert_eq!(
+            said,
+            format!("what was handed over as 127.0.0.1:1: it is bound to {bound}")
         );
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::process::sockets::HeldSocket;
+use crate::config::Bind;
 
 /// The meaning of an [`Offer`] and of all messages after it. A change that another version would not understand raises
 /// it; [`FromOld::Offer`] and [`FromNew::Refused`] never change, so that any two versions can at least say that they do
@@ -91,7 +91,11 @@ pub enum Described {
     Metrics {
         max_series: u32,
     },
-    Listener(HeldSocket),
+    Listener {
+        bind: Bind,
+        /// A Unix socket whose file is the master's to remove.
+        owns_file: bool,
+    },
 }
 
 /// Files and folders of a gateway that stay where they were at its start, whatever a later config says.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, header};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
+use crate::address::ServerAddress;
 use crate::exchange::{Exchange, Stage};
 use crate::http1::{RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
@@ -46,16 +47,22 @@ fn property_get(
             .headers
             .get(&header::HOST)
             .map(HeaderValue::as_bytes),
-        Property::ClientAddress => Some(address.write(exchange.client.ip())),
-        Property::ClientPort => Some(address.write(exchange.client.port())),
+        Property::ClientAddress => Some(address.write(exchange.client.host())),
+        Property::ClientPort => exchange.client.port().map(|port| address.write(port)),
         Property::Scheme => Some(b"http"),
         Property::Protocol => Some(exchange.protocol().as_bytes()),
         Property::Listener => Some(exchange.listener.as_bytes()),
         Property::Route => exchange.route.as_deref().map(str::as_bytes),
         Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
         Property::Peer => exchange.peer.as_deref().map(str::as_bytes),
-        Property::ServerAddress => Some(address.write(exchange.server.ip())),
-        Property::ServerPort => Some(address.write(exchange.server.port())),
+        Property::ServerAddress => match &exchange.server {
+            ServerAddress::Tcp(server) => Some(address.write(server.ip())),
+            ServerAddress::Unix(path) => Some(path.as_bytes()),
+        },
+        Property::ServerPort => match &exchange.server {
+            ServerAddress::Tcp(server) => Some(address.write(server.port())),
+            ServerAddress::Unix(_) => None,
+        },
     };
     match value {
         Some(value) => hand_out(memory, out, capacity, value),

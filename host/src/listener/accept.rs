@@ -1,0 +1,118 @@
+//! Takes connections from a listening socket for as long as the worker may have more.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tracing::{debug, warn};
+
+use super::{Counted, Listener, ListeningSocket};
+use crate::address::ClientAddress;
+use crate::connection;
+use crate::stream::Stream;
+use crate::worker::Worker;
+
+/// Connections that are taken at once, before the worker turns to those that it has; other workers of a shared socket
+/// have their share meanwhile.
+const BATCH: usize = 8;
+
+/// After an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
+/// generation.
+pub async fn accept(socket: Rc<ListeningSocket>, listener: Rc<Listener>, worker: Rc<Worker>) {
+    while !worker.is_draining() {
+        if let Err(error) = step(&socket, &listener, &worker).await {
+            warn!(listener = %listener.name, "connections wait: {error}");
+            // A connection that this worker cannot take is for another.
+            socket.leave();
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = worker.drain_begins() => return,
+            }
+            if let Err(error) = socket.join() {
+                warn!(listener = %listener.name, "socket cannot be waited on: {error}");
+            }
+        }
+    }
+}
+
+/// Once a worker has begun to drain. It may have been woken for a connection on a shared socket that it has not taken
+/// yet; the kernel has told nobody else, so it is this worker's still.
+pub fn last_turn(socket: &ListeningSocket, listener: &Rc<Listener>, worker: &Rc<Worker>) {
+    if socket.is_shared() {
+        socket.leave();
+        // What cannot be taken is met by the next worker that is woken.
+        let _ = take(socket, listener, worker);
+    }
+}
+
+/// Waits for a turn and takes what there is.
+async fn step(
+    socket: &ListeningSocket,
+    listener: &Rc<Listener>,
+    worker: &Rc<Worker>,
+) -> io::Result<()> {
+    if !listener.has_room() {
+        socket.leave();
+        tokio::select! {
+            () = listener.room.notified() => {}
+            () = worker.drain_begins() => return Ok(()),
+        }
+        return socket.join();
+    }
+    let turn = tokio::select! {
+        biased;
+        () = worker.drain_begins() => return Ok(()),
+        turn = socket.turn() => turn?,
+    };
+    let is_empty = take(socket, listener, worker)?;
+    turn.end(is_empty)?;
+    if !is_empty {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Takes up to [`BATCH`] connections. Whether none was left.
+fn take(
+    socket: &ListeningSocket,
+    listener: &Rc<Listener>,
+    worker: &Rc<Worker>,
+) -> io::Result<bool> {
+    for _ in 0..BATCH {
+        if !listener.has_room() {
+            return Ok(false);
+        }
+        match socket.accept() {
+            Ok(Some((stream, client))) => admit(stream, client, listener, worker),
+            Ok(None) => return Ok(true),
+            Err(error) if is_shortage(&error) => return Err(error),
+            // Of the connection that would have been accepted (accept(2)).
+            Err(error) => debug!(listener = %listener.name, "connection ended at once: {error}"),
+        }
+    }
+    Ok(false)
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+fn admit(stream: Stream, client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) {
+    if let Stream::Tcp(tcp) = &stream
+        && let Err(error) = tcp.set_nodelay(true)
+    {
+        debug!(%client, "connection ended at once: {error}");
+        return;
+    }
+    let counted = Counted::new(listener, worker);
+    let serve = connection::serve(stream, client, Rc::clone(listener), Rc::clone(worker));
+    tokio::task::spawn_local(async move {
+        serve.await;
+        drop(counted);
+    });
+}
