@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use tempfile::TempDir;
 
 use crate::command::{self, Outcome};
@@ -34,6 +36,8 @@ pub struct Setup {
     pub(crate) listeners: BTreeMap<String, SocketAddr>,
     pub(crate) origins: BTreeMap<String, Origin>,
     stdout: Stdout,
+    environment: Vec<(String, String)>,
+    activated: Vec<(String, OwnedFd)>,
     _dead: Vec<DeadAddress>,
 }
 
@@ -56,6 +60,8 @@ impl Setup {
             listeners: BTreeMap::new(),
             origins: BTreeMap::new(),
             stdout: Stdout::File,
+            environment: Vec::new(),
+            activated: Vec::new(),
             _dead: vec![refusing, silent],
         }
     }
@@ -82,6 +88,31 @@ impl Setup {
     pub fn stdout_that_nobody_reads(mut self) -> Self {
         self.stdout = Stdout::UnreadPipe;
         self
+    }
+
+    /// A variable of its environment, in whose value `{dir}` stands for the test's folder, and `$$` for its pid.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        let value = value.replace("{dir}", &self.dir.path().display().to_string());
+        self.environment.push((name.to_owned(), value));
+        self
+    }
+
+    /// A listening socket that it finds at its start, as if from systemd, by this name.
+    pub fn activated(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.activated.push((name.to_owned(), socket.into()));
+        self
+    }
+
+    /// The same, whose address stands for `{name}`.
+    pub fn activated_listener(mut self, name: &str, socket: TcpListener) -> Self {
+        let address = socket.local_addr().expect("a bound socket");
+        self.listeners.insert(name.to_owned(), address);
+        self.activated(name, socket)
+    }
+
+    /// The folder of the config.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Starts it and waits until it serves. Panics with what it said when it does not.
@@ -129,7 +160,7 @@ impl Setup {
     pub(crate) fn try_start(&self) -> Result<Child, String> {
         let create =
             |name| File::create(self.dir.path().join(name)).expect("a file of the test's folder");
-        let mut command = Command::new(crate::castling_bin());
+        let mut command = self.command();
         command.arg("run").arg("--config").arg(self.config_path());
         command
             .stdin(Stdio::null())
@@ -160,6 +191,38 @@ impl Setup {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The binary, in the environment and with the sockets that it is to find.
+    fn command(&self) -> Command {
+        if self.environment.is_empty() && self.activated.is_empty() {
+            return Command::new(crate::castling_bin());
+        }
+        let mut variables = String::new();
+        let mut set = |name: &str, value: &str| variables += &format!("{name}=\"{value}\" ");
+        for (name, value) in &self.environment {
+            set(name, value);
+        }
+        let mut mappings = Vec::new();
+        if !self.activated.is_empty() {
+            let names: Vec<_> = self.activated.iter().map(|(name, _)| &**name).collect();
+            set("LISTEN_PID", "$$");
+            set("LISTEN_FDS", &names.len().to_string());
+            set("LISTEN_FDNAMES", &names.join(":"));
+            for (child_fd, (_, socket)) in (FIRST_FD..).zip(&self.activated) {
+                let parent_fd = socket.try_clone().expect("a descriptor");
+                mappings.push(FdMapping {
+                    parent_fd,
+                    child_fd,
+                });
+            }
+        }
+        // Only the process itself knows its pid.
+        let mut command = Command::new("sh");
+        let script = format!("{variables} exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(crate::castling_bin());
+        command.fd_mappings(mappings).expect("each number once");
+        command
     }
 
     fn serves(&self) -> bool {
@@ -256,6 +319,9 @@ fn module_store() -> PathBuf {
 pub(crate) fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
+
+/// Of those that come from systemd (sd_listen_fds(3)).
+const FIRST_FD: i32 = 3;
 
 /// The control socket in the test's folder.
 const CONTROL: &str = "castling.sock";
