@@ -9,6 +9,7 @@ mod error;
 mod model;
 mod names;
 mod plugin;
+mod privileges;
 mod resolve;
 mod route;
 mod source;

@@ -162,6 +162,9 @@ async fn serve(
             Event::StatusRequest => {
                 let _ = link.tell(&FromWorker::Status(gateway.status())).await;
             }
+            Event::Heartbeat => {
+                let _ = link.tell(&FromWorker::Alive).await;
+            }
         }
     }
 }
@@ -184,6 +187,7 @@ enum Event {
     Stop,
     ReopenLogs,
     StatusRequest,
+    Heartbeat,
 }
 
 /// The worker's ties to the world outside: the master and signals.
@@ -205,6 +209,7 @@ impl Link {
                     Ok(Some(ToWorker::Stop)) => return Event::Stop,
                     Ok(Some(ToWorker::ReopenLogs)) => return Event::ReopenLogs,
                     Ok(Some(ToWorker::StatusRequest)) => return Event::StatusRequest,
+                    Ok(Some(ToWorker::Heartbeat)) => return Event::Heartbeat,
                     Ok(None) | Err(_) => {
                         self.inbox = None;
                         return Event::Drain(None);
