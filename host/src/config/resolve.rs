@@ -15,8 +15,8 @@ use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, Workers, Zone,
-    ZoneKind,
+    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, Workers,
+    Zone, ZoneKind,
 };
 use super::{access_log, plugin, privileges, route, upstream};
 

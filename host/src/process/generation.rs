@@ -422,8 +422,15 @@ fn report_death(worker: &WorkerProcess, ending: Option<Ending>, generation: u64,
     let (pid, slot, lived) = (worker.pid, worker.slot, worker.started.elapsed());
     match ending {
         // Somebody has sent it a signal that it knows.
-        Some(Ending { status, .. }) if status.success() => {
-            tracing::warn!(pid, slot, generation, ?lived, "worker ended: replaced");
+        Some(Ending { status, errors, .. }) if status.success() && errors.is_empty() => {
+            tracing::warn!(
+                pid,
+                slot,
+                generation,
+                ?lived,
+                ?wait,
+                "worker ended: replaced"
+            );
         }
         Some(Ending { status, errors, .. }) => {
             for error in &errors {

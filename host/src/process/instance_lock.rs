@@ -1,7 +1,7 @@
 //! One gateway for each control socket, and the files that say so.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ pub struct InstanceLock {
     path: PathBuf,
     control: PathBuf,
     pid_file: Option<PathBuf>,
+    killed_before: Option<String>,
 }
 
 impl InstanceLock {
@@ -46,8 +47,14 @@ impl InstanceLock {
                 Err(Errno::WOULDBLOCK) => return Err(already_running(&mut file, control)),
                 Err(error) => return Err(about(error.into())),
             }
+            // One that ended in order has removed the file.
+            let mut before = String::new();
+            // What cannot be read says nothing.
+            let _ = (&mut file).take(PID_DIGITS).read_to_string(&mut before);
+            let is_pid = !before.is_empty() && before.bytes().all(|byte| byte.is_ascii_digit());
             let pid = std::process::id().to_string();
             file.set_len(0)
+                .and_then(|()| file.rewind())
                 .and_then(|()| file.write_all(pid.as_bytes()))
                 .map_err(about)?;
             return Ok(Self {
@@ -55,8 +62,14 @@ impl InstanceLock {
                 path,
                 control: control.to_owned(),
                 pid_file: None,
+                killed_before: is_pid.then_some(before),
             });
         }
+    }
+
+    /// The pid of the gateway before, when that one was killed.
+    pub fn killed_before(&self) -> Option<&str> {
+        self.killed_before.as_deref()
     }
 
     /// The control socket, for the master's user only. A dead master's is replaced; a file that is no socket is not.
@@ -116,7 +129,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn already_running(lock: &mut File, control: &Path) -> String {
     let mut pid = String::new();
     // Without it the message has no pid.
-    let _ = lock.take(20).read_to_string(&mut pid);
+    let _ = lock.take(PID_DIGITS).read_to_string(&mut pid);
     let pid = match pid.is_empty() {
         true => String::new(),
         false => format!(" (pid {pid})"),
@@ -126,6 +139,9 @@ fn already_running(lock: &mut File, control: &Path) -> String {
         control.display()
     )
 }
+
+/// More than a pid has.
+const PID_DIGITS: u64 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -143,8 +159,18 @@ mod tests {
             refused.contains(&format!("(pid {})", std::process::id())),
             "{refused}"
         );
+        assert_eq!(first.killed_before(), None);
         drop(first);
-        InstanceLock::take(&control).unwrap();
+        let second = InstanceLock::take(&control).unwrap();
+        assert_eq!(second.killed_before(), None);
+        // As a kill would: nothing is dropped but the lock.
+        let file = second._file.try_clone().unwrap();
+        flock(&file, FlockOperation::Unlock).unwrap();
+        std::mem::forget(second);
+        let third = InstanceLock::take(&control).unwrap();
+        let pid = std::process::id().to_string();
+        assert_eq!(third.killed_before(), Some(pid.as_str()));
+        assert_eq!(fs::read_to_string(&third.path).unwrap(), pid);
     }
 
     #[test]

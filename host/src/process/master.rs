@@ -19,6 +19,7 @@ use super::instance_lock::InstanceLock;
 use super::merge::Merge;
 use super::metrics::Ledger;
 use super::module_store::ModuleStore;
+use super::orphans;
 use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
 use super::sys;
@@ -72,6 +73,9 @@ async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
     let listener = tokio::net::UnixListener::from_std(listener)
         .map_err(|e| vec![format!("control socket: {e}")])?;
     clean_module_store(&config);
+    if let Some(pid) = lock.killed_before() {
+        orphans::listen_no_more(&config, pid).await;
+    }
 
     let master = Rc::new(Master::new(config_path));
     let zone_store = config.master.zone_store.clone();

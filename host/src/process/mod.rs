@@ -13,6 +13,7 @@ mod master;
 mod merge;
 mod metrics;
 mod module_store;
+mod orphans;
 mod report;
 mod sockets;
 mod sys;

@@ -134,6 +134,11 @@ fn slot_sockets(sockets: usize, workers: usize, slot: usize) -> impl Iterator<It
     (slot..sockets).step_by(workers.max(1))
 }
 
+/// Somebody listens there, be it one of ours.
+pub fn is_in_use(address: SocketAddr) -> bool {
+    probe(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
 /// make this fail with "address in use", as an operator expects.
 fn probe(address: SocketAddr) -> io::Result<()> {

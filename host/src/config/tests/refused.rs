@@ -460,7 +460,10 @@ fn what_workers_cannot_be() {
         "user = 'nobody-of-this-name'",
         "site.toml:2:8: user 'nobody-of-this-name': expected a user of this system",
     );
-    workers("user = []", "site.toml:2:8: user a list: expected a user's name or number");
+    workers(
+        "user = []",
+        "site.toml:2:8: user a list: expected a user's name or number",
+    );
     workers(
         "user = 4294967295",
         "site.toml:2:8: user 4294967295: expected 0 to 4294967294",
@@ -481,8 +484,14 @@ fn what_workers_cannot_be() {
         "pin = 'all'",
         "site.toml:2:7: pin 'all': expected true, false or a list of cores such as [0, 2]",
     );
-    workers("pin = [1024]", "site.toml:2:8: pin 1024: expected 0 to 1023");
-    workers("seccomp = 1", "site.toml:2:11: seccomp 1: expected true or false");
+    workers(
+        "pin = [1024]",
+        "site.toml:2:8: pin 1024: expected 0 to 1023",
+    );
+    workers(
+        "seccomp = 1",
+        "site.toml:2:11: seccomp 1: expected true or false",
+    );
     workers(
         "max_open_files = 63",
         "site.toml:2:18: max_open_files 63: expected 64 to 1073741816",
