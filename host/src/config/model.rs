@@ -62,6 +62,9 @@ pub struct Workers {
     pub user: Option<Identity>,
     /// Whether workers give up the system calls that they do not need. Default true. Linux on x86-64 and aarch64 only.
     pub seccomp: bool,
+    /// Whether a worker that crashes may leave a core file, and processes of its user (a debugger) look into it. Default
+    /// false: there are secrets in its memory.
+    pub core_dumps: bool,
     /// Files that a worker may have open, connections included. 64 to 1 073 741 816. Default none: as many as the hard
     /// limit allows (nginx `worker_rlimit_nofile`).
     pub max_open_files: Option<OpenFiles>,

@@ -184,6 +184,7 @@ fn workers(table: Option<Table<'_>>) -> Workers {
         pin: Pin::No,
         user: None,
         seccomp: true,
+        core_dumps: false,
         max_open_files: None,
     };
     if let Some(mut table) = table {
@@ -203,6 +204,7 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             pin: table.or("pin", workers.pin, privileges::pin),
             user: privileges::identity(&mut table),
             seccomp: table.or("seccomp", workers.seccomp, Value::boolean),
+            core_dumps: table.or("core_dumps", workers.core_dumps, Value::boolean),
             max_open_files: table.optional("max_open_files", privileges::open_files),
         };
         table.finish();

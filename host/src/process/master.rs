@@ -20,6 +20,7 @@ use super::merge::Merge;
 use super::metrics::Ledger;
 use super::module_store::ModuleStore;
 use super::orphans;
+use super::ownership;
 use super::report::{self, MasterStatus, Reloaded};
 use super::sockets::SocketTable;
 use super::sys;
@@ -30,7 +31,7 @@ use super::zones::{Zones, zones};
 pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
     let config = load(config_path)?;
     log::init(&config.log).map_err(|error| vec![format!("log: {error}")])?;
-    if let Err(error) = sys::raise_open_files() {
+    if let Err(error) = sys::limit_open_files(None) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -155,6 +156,7 @@ impl Master {
     pub fn reopen_logs(&self) {
         log::reopen();
         for generation in self.generations() {
+            ownership::hand_over_logs(&generation.config);
             generation.reopen_logs();
         }
         tracing::info!("logs reopened");
@@ -202,6 +204,7 @@ impl Master {
         self.retired
             .borrow_mut()
             .retain(|generation| generation.stage() != Stage::Ended);
+        ownership::prepare(&config)?;
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
         let store = || self.zone_store(&config.master.zone_store);
