@@ -344,9 +344,22 @@ fn a_master_killed_in_the_midst_of_a_reload_leaves_nothing() {
 fn a_helper_that_compiles_ends_with_its_master() {
     let mut proxy = whole();
     let store = zone_store(proxy.until_workers(2)[0]);
-    // New to the store each time, and long enough to be met at work.
-    let functions: String = (0..3000)
-        .map(|n| format!("(func (export \"f{n}\") (param i32) (result i32) (i32.mul (local.get 0) (i32.const {n})))"))
+    // Some seconds of work.
+    let sum = |n: usize| {
+        (0..100).fold("(local.get 0)".to_owned(), |sum, i| {
+            format!(
+                "(i32.mul (i32.add {sum} (i32.const {})) (local.get 0))",
+                n + i
+            )
+        })
+    };
+    let functions: String = (0..2000)
+        .map(|n| {
+            format!(
+                "(func (export \"f{n}\") (param i32) (result i32) {})",
+                sum(n)
+            )
+        })
         .collect();
     let slow = module::plugin(&module::manifest(1, "[]"), &functions);
     fs::write(proxy.path("slow.wasm"), slow).unwrap();
