@@ -55,17 +55,22 @@ struct Parts {
 }
 
 impl Gateway {
+    /// The engine that [`Self::build`] takes. The error is a line for a person.
+    pub fn engine(config: &Config) -> Result<Engine, Vec<String>> {
+        Engine::for_worker(config.workers.plugin_stack_bytes)
+            .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])
+    }
+
     /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run in a
     /// `LocalSet`, whose tasks then serve. The error is every line that a person should read, with places.
     pub async fn build(
         config: Rc<Config>,
+        engine: Engine,
         modules: Vec<Module>,
         zones: Zones,
         metrics: Recorder,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new();
-        let engine = Engine::for_worker(config.workers.plugin_stack_bytes)
-            .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
             metrics,
             plugins: BTreeMap::new(),

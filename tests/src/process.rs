@@ -34,9 +34,16 @@ impl Process {
             .collect()
     }
 
-    /// Open descriptors. 0 when it has ended.
+    /// Open descriptors. 0 when it has ended. Where the tests are not run by root, a worker shows them only with
+    /// `core_dumps = true`.
     pub fn descriptors(self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
+        match fs::read_dir(format!("/proc/{}/fd", self.0)) {
+            Ok(descriptors) => descriptors.count(),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                panic!("descriptors of {self:?}: {error}; its config needs core_dumps = true")
+            }
+            Err(_) => 0,
+        }
     }
 
     /// Resident memory now, KiB. 0 when it has ended.
@@ -64,13 +71,16 @@ impl Process {
         }
     }
 
-    fn status_number(self, key: &str) -> u64 {
+    /// What `/proc/PID/status` has behind this key, its colon included. Empty when the process has ended.
+    pub fn status(self, key: &str) -> String {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or_default();
-        line.split_ascii_whitespace()
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_default().trim().to_owned()
+    }
+
+    fn status_number(self, key: &str) -> u64 {
+        self.status(key)
+            .split_ascii_whitespace()
             .next()
             .and_then(|number| number.parse().ok())
             .unwrap_or(0)

@@ -36,7 +36,9 @@ pub fn main() -> ExitCode {
         } => plugin::inspect(&file),
         Command::Worker { channel } => process::run_worker(channel).map_err(in_lines),
         Command::TakeOver { on, channel } => process::take_over(channel, &on.config),
-        Command::Compile { out } => process::run_helper(&out).map_err(in_lines),
+        Command::Compile { out, no_seccomp } => {
+            process::run_helper(out, !no_seccomp).map_err(in_lines)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -190,8 +192,11 @@ Example:
     /// Compiles standard input; started by the master
     #[command(hide = true)]
     Compile {
+        /// The inherited file that takes the product
         #[arg(long)]
-        out: PathBuf,
+        out: RawFd,
+        #[arg(long)]
+        no_seccomp: bool,
     },
 }
 

@@ -69,6 +69,16 @@ fn text(status: &MasterStatus) -> String {
             worker.requests_active.to_string(),
         ]);
     }
+    let mut deaths = Table::new(["worker", "generation", "deaths", "last", "how"]);
+    for slot in &status.deaths {
+        deaths.row([
+            slot.slot.to_string(),
+            slot.generation.to_string(),
+            slot.count.to_string(),
+            slot.at.clone(),
+            slot.last.clone(),
+        ]);
+    }
     let mut plugins = Table::new([
         "plugin",
         "version",
@@ -107,6 +117,10 @@ fn text(status: &MasterStatus) -> String {
     text.push_str(&generations.print());
     text.push('\n');
     text.push_str(&workers.print());
+    if !status.deaths.is_empty() {
+        text.push('\n');
+        text.push_str(&deaths.print());
+    }
     if !status.plugins.is_empty() {
         text.push('\n');
         text.push_str(&plugins.print());

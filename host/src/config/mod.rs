@@ -10,6 +10,7 @@ mod listener;
 mod model;
 mod names;
 mod plugin;
+mod privileges;
 mod resolve;
 mod route;
 mod source;

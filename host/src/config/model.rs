@@ -54,6 +54,50 @@ pub struct Workers {
     /// Deepest stack of a guest's calls, bytes; beyond it the hook is ended. 64 KiB to 8 MiB. Default 512 KiB. Each
     /// instance has one (address space; only what was used is memory).
     pub plugin_stack_bytes: usize,
+    /// A worker that serves or drains and does not answer the master for so long is killed and replaced: it hangs, is
+    /// stopped or traced. 100 ms to 1 h; in the file 0 turns it off (`None`). Default 30 s.
+    pub heartbeat_timeout: Option<Duration>,
+    /// Default `No` (nginx `worker_cpu_affinity`).
+    pub pin: Pin,
+    /// Whom workers, and the helpers that compile plugins, run as. Default none: as the master (nginx `user`).
+    pub user: Option<Identity>,
+    /// Whether workers give up the system calls that they do not need. Default true. Linux on x86-64 and aarch64 only.
+    pub seccomp: bool,
+    /// Whether a worker that crashes may leave a core file, and processes of its user (a debugger) look into it. Default
+    /// false: there are secrets in its memory.
+    pub core_dumps: bool,
+    /// Files that a worker may have open, connections included. 64 to 1 073 741 816. Default none: as many as the hard
+    /// limit allows (nginx `worker_rlimit_nofile`).
+    pub max_open_files: Option<OpenFiles>,
+}
+
+/// Which core each worker runs on. In the file `false`, `true` or a list of cores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pin {
+    /// Any, as the kernel sees fit.
+    No,
+    /// Worker `i` on the `i`-th of these, and with more workers than cores from the first on again. `true` is all that
+    /// the master may run on.
+    Cores(Vec<usize>),
+}
+
+/// A user and a group of the system. In the file by name or number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// As the config has it, for messages.
+    pub name: String,
+    pub uid: u32,
+    /// Default the user's own. It is the only group that workers are in.
+    pub gid: u32,
+    /// `FILE:LINE:COLUMN` of `user`.
+    pub place: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFiles {
+    pub count: u64,
+    /// `FILE:LINE:COLUMN`.
+    pub place: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

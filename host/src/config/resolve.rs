@@ -14,9 +14,10 @@ use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Workers, Zone, ZoneKind,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, Workers, Zone,
+    ZoneKind,
 };
-use super::{access_log, listener, plugin, route, upstream};
+use super::{access_log, listener, plugin, privileges, route, upstream};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
@@ -178,6 +179,12 @@ fn workers(table: Option<Table<'_>>) -> Workers {
         count: 0,
         drain_timeout: Duration::from_secs(30),
         plugin_stack_bytes: 512 << 10,
+        heartbeat_timeout: Some(Duration::from_secs(30)),
+        pin: Pin::No,
+        user: None,
+        seccomp: true,
+        core_dumps: false,
+        max_open_files: None,
     };
     if let Some(mut table) = table {
         workers = Workers {
@@ -188,6 +195,16 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             plugin_stack_bytes: table.or("plugin_stack", workers.plugin_stack_bytes, |value| {
                 value.size(64 << 10..=8 << 20)
             }),
+            heartbeat_timeout: table.or(
+                "heartbeat_timeout",
+                workers.heartbeat_timeout,
+                heartbeat_timeout,
+            ),
+            pin: table.or("pin", workers.pin, privileges::pin),
+            user: privileges::identity(&mut table),
+            seccomp: table.or("seccomp", workers.seccomp, Value::boolean),
+            core_dumps: table.or("core_dumps", workers.core_dumps, Value::boolean),
+            max_open_files: table.optional("max_open_files", privileges::open_files),
         };
         table.finish();
     }
@@ -196,6 +213,21 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     }
     workers
 }
+
+/// `None` for 0, which turns it off.
+fn heartbeat_timeout(value: Value<'_>) -> Option<Option<Duration>> {
+    let timeout = value.duration(Duration::ZERO..=Duration::from_secs(3600))?;
+    if timeout.is_zero() {
+        Some(None)
+    } else if timeout < SHORTEST_HEARTBEAT {
+        value.expected("\"0s\" for none, or 100 ms to 1 h")
+    } else {
+        Some(Some(timeout))
+    }
+}
+
+/// Below it a busy machine would look like a worker that hangs.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// 0 for `"auto"`.
 fn worker_count(value: Value<'_>) -> Option<usize> {

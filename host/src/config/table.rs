@@ -237,7 +237,7 @@ impl<'a> Value<'a> {
     }
 
     /// As it was written, where that is short. What the environment put in stays out of messages: it may be secret.
-    fn shown(self) -> String {
+    pub(super) fn shown(self) -> String {
         let written = self.sources.text(self.place(), self.node.span.end);
         let short = !written.is_empty()
             && written.chars().count() <= MAX_SHOWN_CHARS

@@ -115,6 +115,11 @@ const DEATHS: Own = own(
     "castling_worker_deaths_total",
     "Workers that ended though nobody had told them to.",
 );
+const SILENT: Own = own(
+    MetricKind::Counter,
+    "castling_workers_silent_total",
+    "Workers killed because they did not answer in `workers.heartbeat_timeout`.",
+);
 const RELOADS: Own = own(
     MetricKind::Counter,
     "castling_reloads_total",
@@ -263,6 +268,7 @@ pub struct MasterMetrics {
     generation: Option<Record>,
     workers: Option<Record>,
     deaths: Option<Record>,
+    silent: Option<Record>,
     reloads_ok: Option<Record>,
     reloads_refused: Option<Record>,
 }
@@ -289,6 +295,7 @@ impl MasterMetrics {
             generation: record(&GENERATION, &[]),
             workers: record(&WORKERS, &[]),
             deaths: record(&DEATHS, &[]),
+            silent: record(&SILENT, &[]),
             reloads_ok: record(&RELOADS, &[("result", "ok")]),
             reloads_refused: record(&RELOADS, &[("result", "refused")]),
             zone,
@@ -329,6 +336,10 @@ impl MasterMetrics {
 
     pub fn worker_died(&self) {
         self.count(self.deaths);
+    }
+
+    pub fn worker_silent(&self) {
+        self.count(self.silent);
     }
 
     pub fn reloaded(&self, ok: bool) {

@@ -33,6 +33,8 @@ pub enum ToWorker {
     ReopenLogs,
     /// It answers `Status`.
     StatusRequest,
+    /// It answers `Alive`.
+    Heartbeat,
 }
 
 /// What a worker tells the master.
@@ -47,6 +49,8 @@ pub enum FromWorker {
     /// It cannot run this config, and ends. Lines for a person.
     Failed(Vec<String>),
     Status(GatewayStatus),
+    /// Its event loop turns.
+    Alive,
     /// No connection is left; it ends.
     Drained,
 }

@@ -2,24 +2,28 @@
 //! them must not be able to take the gateway with it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use command_fds::CommandFdExt;
 use futures_util::StreamExt;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::config::{Config, Plugin};
+use crate::config::{Config, Plugin, Workers};
 use crate::wasm::Manifest;
 use crate::wasm::compile::{compile, engine_fingerprint};
 
-use super::module_store::{ModuleKey, ModuleStore, StoredModule, create_draft};
-use super::{notify, sys};
+use super::module_store::{ModuleKey, ModuleStore, StoredModule};
+use super::{confine, notify, sys};
 
 /// Largest module file, bytes.
 pub const WASM_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -75,7 +79,7 @@ async fn obtain_all(
             let known = known.and_then(|known| known.find(&key));
             let module = match known {
                 Some(module) => Ok(module),
-                None => obtain(store, &key, &job.wasm).await,
+                None => obtain(store, &key, &job.wasm, &config.workers).await,
             };
             (job.plugins, module)
         })
@@ -97,23 +101,23 @@ async fn obtain_all(
     }
 }
 
-/// The helper's side: limits itself, compiles standard input into the file, and says on standard output what came of
-/// it.
-pub fn run_helper(out: &Path) -> anyhow::Result<()> {
+/// The helper's side: limits itself, compiles standard input into the inherited file, and says on standard output what
+/// came of it.
+pub fn run_helper(out: RawFd, seccomp: bool) -> anyhow::Result<()> {
     sys::set_process_name(c"castling-build");
     sys::limit_self(ADDRESS_SPACE_LIMIT_BYTES, CPU_LIMIT_SECONDS)?;
+    let mut out = File::from(sys::inherited(out)?);
+    confine::seal_helper(seccomp).map_err(anyhow::Error::msg)?;
     let mut wasm = Vec::new();
     std::io::stdin()
         .lock()
         .take(WASM_LIMIT_BYTES)
         .read_to_end(&mut wasm)?;
     let answer = match compile(&wasm) {
-        Ok((manifest, artefact)) => {
-            match create_draft(out).and_then(|mut f| f.write_all(&artefact)) {
-                Ok(()) => Answer::Compiled(manifest),
-                Err(error) => Answer::Refused(format!("{}: {error}", out.display())),
-            }
-        }
+        Ok((manifest, artefact)) => match out.write_all(&artefact) {
+            Ok(()) => Answer::Compiled(manifest),
+            Err(error) => Answer::Refused(format!("what it is compiled to has no room: {error}")),
+        },
         Err(error) => Answer::Refused(error.to_string()),
     };
     serde_json::to_writer(std::io::stdout().lock(), &answer)?;
@@ -158,7 +162,7 @@ fn jobs(plugins: &BTreeMap<String, Plugin>) -> (BTreeMap<ModuleKey, Job<'_>>, Ve
 
 /// Reads a module's file; one that is larger than [`WASM_LIMIT_BYTES`] is refused.
 pub fn read_module(path: &Path) -> Result<Vec<u8>, String> {
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let file = File::open(path).map_err(|e| e.to_string())?;
     let mut wasm = Vec::new();
     file.take(WASM_LIMIT_BYTES + 1)
         .read_to_end(&mut wasm)
@@ -180,18 +184,22 @@ fn about(name: &str, plugin: &Plugin, reason: &str) -> String {
     )
 }
 
-async fn obtain(store: &ModuleStore, key: &ModuleKey, wasm: &[u8]) -> Result<StoredModule, String> {
+async fn obtain(
+    store: &ModuleStore,
+    key: &ModuleKey,
+    wasm: &[u8],
+    workers: &Workers,
+) -> Result<StoredModule, String> {
     if let Some(module) = store.find(key) {
         return Ok(module);
     }
     let started = std::time::Instant::now();
-    let compiled = run_compiler(&store.draft_path(key), wasm).await;
-    let stored = compiled.and_then(|manifest| {
+    let compiled = run_compiler(wasm, workers).await;
+    let stored = compiled.and_then(|(manifest, artefact)| {
         store
-            .insert(key, manifest)
+            .insert(key, manifest, artefact)
             .map_err(|e| format!("the module store does not take it: {e}"))
     });
-    store.discard_draft(key);
     if let Ok(module) = &stored {
         let (name, version) = (&module.manifest.name, &module.manifest.version);
         tracing::info!(plugin = %name, %version, took = ?started.elapsed(), "module compiled");
@@ -199,19 +207,29 @@ async fn obtain(store: &ModuleStore, key: &ModuleKey, wasm: &[u8]) -> Result<Sto
     stored
 }
 
-async fn run_compiler(out: &Path, wasm: &[u8]) -> Result<Manifest, String> {
+/// The manifest, and the code in a memory file. The helper may run as another user, and has no file of the store's open.
+async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File), String> {
+    let room =
+        |error: std::io::Error| format!("there is no memory for what it is compiled to: {error}");
+    let artefact = memfd_create("castling-module", MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|error| room(error.into()))?;
+    let theirs = OwnedFd::from(artefact.try_clone().map_err(room)?);
     let mut command = Command::new(super::EXECUTABLE);
     notify::keep_from(&mut command);
-    let mut helper = command
+    command
         .arg0("castling: compile")
         .arg("compile")
-        .arg("--out")
-        .arg(out)
+        .args(["--out", &theirs.as_raw_fd().to_string()])
+        .args((!workers.seccomp).then_some("--no-seccomp"))
+        .preserved_fds(vec![theirs])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
+        .kill_on_drop(true);
+    confine::run_as(&mut command, workers.user.as_ref());
+    let mut helper = command
         .spawn()
         .map_err(|e| format!("the compiler cannot be started: {e}"))?;
     let (stdin, stdout, stderr) = (
@@ -242,7 +260,7 @@ async fn run_compiler(out: &Path, wasm: &[u8]) -> Result<Manifest, String> {
         return Err(explain(status, &String::from_utf8_lossy(&complaint)));
     }
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Compiled(manifest)) => Ok(manifest),
+        Ok(Answer::Compiled(manifest)) => Ok((manifest, artefact)),
         Ok(Answer::Refused(reason)) => Err(reason),
         Err(error) => Err(format!("the compiler gave no answer: {error}")),
     }

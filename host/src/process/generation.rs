@@ -32,6 +32,8 @@ pub struct Generation {
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
     workers: RefCell<Vec<Option<Rc<WorkerProcess>>>>,
+    /// By slot.
+    deaths: RefCell<Vec<Deaths>>,
     stage: watch::Sender<Stage>,
     stage_since: RefCell<jiff::Timestamp>,
 }
@@ -59,6 +61,15 @@ impl Stage {
             Self::Ended => "ended",
         }
     }
+}
+
+/// The workers of one slot that have died though nobody had told them to end.
+#[derive(Clone, Debug, Default)]
+pub struct Deaths {
+    pub count: u64,
+    /// How the last of them ended, for a person.
+    pub last: Option<String>,
+    pub last_at: Option<jiff::Timestamp>,
 }
 
 /// A generation whose workers are not all ready by then is given up.
@@ -90,6 +101,7 @@ impl Generation {
             metrics,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
+            deaths: RefCell::new(vec![Deaths::default(); slots]),
             stage: watch::Sender::new(Stage::Starting),
             stage_since: RefCell::new(jiff::Timestamp::now()),
         });
@@ -162,6 +174,11 @@ impl Generation {
         self.workers.borrow().iter().flatten().cloned().collect()
     }
 
+    /// By slot.
+    pub fn deaths(&self) -> Vec<Deaths> {
+        self.deaths.borrow().clone()
+    }
+
     /// `web 127.0.0.1:8080, admin [::1]:9000`.
     pub fn listeners(&self) -> String {
         let of = |(name, listener): (&String, &crate::config::Listener)| {
@@ -231,15 +248,13 @@ impl Generation {
         loop {
             let wait = match worker.take() {
                 Some(worker) => {
-                    let ending = worker.ended().await;
+                    let ending = self.watched_end(&worker).await;
                     if self.stage() > Stage::Serving {
                         report_end(&worker, ending.as_ref());
                         return;
                     }
-                    self.workers.borrow_mut()[slot] = None;
-                    self.metrics.metrics().worker_died();
                     let wait = backoff.wait_after(worker.started.elapsed());
-                    report_death(&worker, ending, self.number, wait);
+                    self.died(&worker, ending, wait);
                     wait
                 }
                 None => backoff.wait_after(Duration::ZERO),
@@ -258,6 +273,41 @@ impl Generation {
                 Err(error) => tracing::error!(slot, %error, "worker cannot be started"),
             }
         }
+    }
+
+    /// Waits for a worker to end. One that no longer answers is ended.
+    async fn watched_end(&self, worker: &WorkerProcess) -> Option<Ending> {
+        let Some(timeout) = self.config.workers.heartbeat_timeout else {
+            return worker.ended().await;
+        };
+        tokio::select! {
+            ending = worker.ended() => ending,
+            silence = worker.falls_silent(timeout) => {
+                let (pid, slot, generation) = (worker.pid, worker.slot, self.number);
+                tracing::error!(pid, slot, generation, ?silence, ?timeout, "worker does not answer: killed");
+                self.metrics.metrics().worker_silent();
+                worker.kill();
+                let ending = worker.ended().await;
+                ending.map(|ending| Ending {
+                    silence: Some(silence),
+                    ..ending
+                })
+            }
+        }
+    }
+
+    /// Counts and tells a death that nobody had ordered.
+    fn died(&self, worker: &WorkerProcess, ending: Option<Ending>, wait: Duration) {
+        self.workers.borrow_mut()[worker.slot] = None;
+        self.metrics.metrics().worker_died();
+        let deaths = &mut self.deaths.borrow_mut()[worker.slot];
+        deaths.count += 1;
+        deaths.last = Some(match &ending {
+            Some(ending) => ending.to_string(),
+            None => "lost".to_owned(),
+        });
+        deaths.last_at = Some(jiff::Timestamp::now());
+        report_death(worker, ending, self.number, wait);
     }
 
     /// One that fails to start has ended when this returns, or is about to.
@@ -373,10 +423,17 @@ fn report_death(worker: &WorkerProcess, ending: Option<Ending>, generation: u64,
     let (pid, slot, lived) = (worker.pid, worker.slot, worker.started.elapsed());
     match ending {
         // Somebody has sent it a signal that it knows.
-        Some(Ending { status, .. }) if status.success() => {
-            tracing::warn!(pid, slot, generation, ?lived, "worker ended: replaced");
+        Some(Ending { status, errors, .. }) if status.success() && errors.is_empty() => {
+            tracing::warn!(
+                pid,
+                slot,
+                generation,
+                ?lived,
+                ?wait,
+                "worker ended: replaced"
+            );
         }
-        Some(Ending { status, errors }) => {
+        Some(Ending { status, errors, .. }) => {
             for error in &errors {
                 tracing::error!(pid, slot, generation, "{error}");
             }

@@ -25,6 +25,7 @@ pub struct InstanceLock {
     pid_file: Option<PathBuf>,
     /// The files are this master's to remove.
     owns_files: bool,
+    killed_before: Option<String>,
 }
 
 impl InstanceLock {
@@ -51,14 +52,25 @@ impl InstanceLock {
                 Err(Errno::WOULDBLOCK) => return Err(already_running(&mut file, control)),
                 Err(error) => return Err(about(error.into())),
             }
+            // One that ended in order has removed the file.
+            let mut before = String::new();
+            // What cannot be read says nothing.
+            let _ = (&mut file).take(PID_DIGITS).read_to_string(&mut before);
+            let is_pid = !before.is_empty() && before.bytes().all(|byte| byte.is_ascii_digit());
             return Ok(Self {
                 file,
                 path,
                 control: control.to_owned(),
                 pid_file: pid_file.map(Path::to_owned),
                 owns_files: true,
+                killed_before: is_pid.then_some(before),
             });
         }
+    }
+
+    /// The pid of the gateway before, when that one was killed.
+    pub fn killed_before(&self) -> Option<&str> {
+        self.killed_before.as_deref()
     }
 
     /// The lock of a master that hands it over and still owns the files. Fails when the descriptor is not the lock's.
@@ -76,6 +88,7 @@ impl InstanceLock {
             control: control.to_owned(),
             pid_file: pid_file.map(Path::to_owned),
             owns_files: false,
+            killed_before: None,
         })
     }
 
@@ -205,7 +218,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn already_running(lock: &mut File, control: &Path) -> String {
     let mut pid = String::new();
     // Without it the message has no pid.
-    let _ = lock.take(20).read_to_string(&mut pid);
+    let _ = lock.take(PID_DIGITS).read_to_string(&mut pid);
     let pid = match pid.is_empty() {
         true => String::new(),
         false => format!(" (pid {pid})"),
@@ -215,6 +228,9 @@ fn already_running(lock: &mut File, control: &Path) -> String {
         control.display()
     )
 }
+
+/// More than a pid has.
+const PID_DIGITS: u64 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -233,8 +249,18 @@ mod tests {
             refused.contains(&format!("(pid {})", std::process::id())),
             "{refused}"
         );
+        assert_eq!(first.killed_before(), None);
         drop(first);
-        InstanceLock::take(&control, None).unwrap();
+        let second = InstanceLock::take(&control, None).unwrap();
+        assert_eq!(second.killed_before(), None);
+        let _listener = second.put_up_files().unwrap();
+        // As a kill would: nothing is dropped but the lock.
+        let file = second.file.try_clone().unwrap();
+        flock(&file, FlockOperation::Unlock).unwrap();
+        std::mem::forget(second);
+        let third = InstanceLock::take(&control, None).unwrap();
+        let pid = std::process::id().to_string();
+        assert_eq!(third.killed_before(), Some(pid.as_str()));
     }
 
     #[test]

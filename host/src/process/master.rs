@@ -20,6 +20,7 @@ use super::instance_lock::InstanceLock;
 use super::merge::Merge;
 use super::metrics::Ledger;
 use super::notify;
+use super::ownership;
 use super::report::{self, MasterStatus, Reloaded};
 use super::signals::Verb;
 use super::sockets::SocketTable;
@@ -152,6 +153,7 @@ impl Master {
     pub fn reopen_logs(&self) {
         log::reopen();
         for generation in self.generations() {
+            ownership::hand_over_logs(&generation.config);
             generation.reopen_logs();
         }
         if let Some(predecessor) = &*self.predecessor.borrow() {
@@ -247,6 +249,7 @@ impl Master {
         self.retired
             .borrow_mut()
             .retain(|generation| generation.stage() != Stage::Ended);
+        ownership::prepare(&config)?;
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
         let store = || self.zone_store();

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -114,31 +114,46 @@ impl ModuleStore {
         })
     }
 
-    /// Where to write an artefact before [`Self::insert`] takes it over.
-    pub fn draft_path(&self, key: &ModuleKey) -> PathBuf {
+    fn draft_path(&self, key: &ModuleKey) -> PathBuf {
         self.folder
             .join(format!("{key}.{}.{DRAFT_EXTENSION}", std::process::id()))
     }
 
-    /// Makes the draft an entry. The head comes last: an entry without one does not count.
-    pub fn insert(&self, key: &ModuleKey, manifest: Manifest) -> io::Result<StoredModule> {
+    /// Makes an entry of a copy of all that is in `artefact`, whoever else may still have that open. The head comes last: an entry
+    /// without one does not count.
+    pub fn insert(
+        &self,
+        key: &ModuleKey,
+        manifest: Manifest,
+        artefact: File,
+    ) -> io::Result<StoredModule> {
         let draft = self.draft_path(key);
-        let artefact_bytes = fs::metadata(&draft)?.len();
-        fs::rename(&draft, self.artefact_path(key))?;
+        let inserted = self.insert_by(&draft, key, manifest, artefact);
+        if inserted.is_err() {
+            // Where it is not there, nothing is to be removed.
+            let _ = fs::remove_file(&draft);
+        }
+        inserted
+    }
+
+    fn insert_by(
+        &self,
+        draft: &Path,
+        key: &ModuleKey,
+        manifest: Manifest,
+        mut artefact: File,
+    ) -> io::Result<StoredModule> {
+        artefact.rewind()?;
+        let artefact_bytes = io::copy(&mut artefact, &mut create_draft(draft)?)?;
+        fs::rename(draft, self.artefact_path(key))?;
         let head = serde_json::to_vec(&EntryHead {
             manifest,
             artefact_bytes,
         })?;
-        create_draft(&draft)?.write_all(&head)?;
-        fs::rename(&draft, self.head_path(key))?;
+        create_draft(draft)?.write_all(&head)?;
+        fs::rename(draft, self.head_path(key))?;
         self.find(key)
             .ok_or_else(|| io::Error::other("the entry vanished while it was written"))
-    }
-
-    /// Forgets a draft that came to nothing.
-    pub fn discard_draft(&self, key: &ModuleKey) {
-        // Most of the time there is none.
-        let _ = fs::remove_file(self.draft_path(key));
     }
 
     /// Removes what no gateway has used for so long, and drafts that nobody finished. Looks at so many files at most.
@@ -177,7 +192,7 @@ impl ModuleStore {
 }
 
 /// A new file that only its owner may read and write; the one that was there is replaced.
-pub fn create_draft(path: &Path) -> io::Result<File> {
+fn create_draft(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -225,17 +240,20 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
+    fn code() -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"code").unwrap();
+        file
+    }
+
     #[test]
     fn an_entry_is_found_under_the_key_it_was_stored_under() {
         let folder = tempfile::tempdir().unwrap();
         let store = ModuleStore::open(&folder.path().join("a/b")).unwrap();
         let key = ModuleKey::new(b"wasm", 1);
         assert!(store.find(&key).is_none());
-        create_draft(&store.draft_path(&key))
-            .unwrap()
-            .write_all(b"code")
-            .unwrap();
-        assert_eq!(store.insert(&key, manifest()).unwrap().manifest, manifest());
+        let stored = store.insert(&key, manifest(), code()).unwrap();
+        assert_eq!(stored.manifest, manifest());
         assert!(store.find(&key).is_some());
         assert!(store.find(&ModuleKey::new(b"wasm", 2)).is_none());
     }
@@ -245,11 +263,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = ModuleStore::open(folder.path()).unwrap();
         let key = ModuleKey::new(b"wasm", 1);
-        create_draft(&store.draft_path(&key))
-            .unwrap()
-            .write_all(b"code")
-            .unwrap();
-        store.insert(&key, manifest()).unwrap();
+        store.insert(&key, manifest(), code()).unwrap();
         fs::write(store.artefact_path(&key), b"co").unwrap();
         assert!(store.find(&key).is_none());
     }

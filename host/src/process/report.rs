@@ -46,6 +46,8 @@ pub struct MasterStatus {
     /// Oldest first; the one that serves is the last. Older ones drain.
     pub generations: Vec<GenerationReport>,
     pub workers: Vec<WorkerReport>,
+    /// Slots whose workers have died though nobody had told them to end.
+    pub deaths: Vec<DeathsReport>,
     /// Of the newest generation, added up over its workers; the state is the worst of theirs.
     pub plugins: Vec<PluginStatus>,
     /// Of the newest generation; all its workers see the same.
@@ -86,7 +88,19 @@ impl MasterStatus {
     pub fn put_before(&mut self, before: Self) {
         self.generations.splice(0..0, before.generations);
         self.workers.splice(0..0, before.workers);
+        self.deaths.splice(0..0, before.deaths);
     }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeathsReport {
+    pub generation: u64,
+    pub slot: usize,
+    pub count: u64,
+    /// Of the last one, RFC 3339 in UTC.
+    pub at: String,
+    /// How it ended, for a person.
+    pub last: String,
 }
 
 /// Asks every worker; one that does not answer within a second is reported as silent.
@@ -105,6 +119,10 @@ pub async fn status(
             .map(|generation| generation_report(generation))
             .collect(),
         workers: Vec::new(),
+        deaths: generations
+            .iter()
+            .flat_map(|generation| deaths_report(generation))
+            .collect(),
         plugins: Vec::new(),
         zones: Vec::new(),
     };
@@ -146,6 +164,20 @@ fn generation_report(generation: &Generation) -> GenerationReport {
         since: format!("{:.3}", generation.stage_since()),
         listeners: listeners.unwrap_or_default(),
     }
+}
+
+fn deaths_report(generation: &Generation) -> Vec<DeathsReport> {
+    let of_slots = generation.deaths().into_iter().enumerate();
+    let reports = of_slots.filter_map(|(slot, deaths)| {
+        Some(DeathsReport {
+            generation: generation.number,
+            slot,
+            count: deaths.count,
+            at: format!("{:.3}", deaths.last_at?),
+            last: deaths.last?,
+        })
+    });
+    reports.collect()
 }
 
 fn worker_report(

@@ -86,6 +86,10 @@ impl SocketTable {
             .flat_map(|(bind, sockets)| std::iter::repeat(bind).zip(sockets))
     }
 
+    pub fn holds(&self, bind: &Bind) -> bool {
+        self.bound.contains_key(bind)
+    }
+
     /// The sockets that have files, whose files are still another process's, until they are [owned](HeldSocket::own).
     pub fn leave_files(&self) -> Vec<Rc<HeldSocket>> {
         let with_files = self.held().filter(|(_, held)| held.owns_file());
@@ -278,6 +282,16 @@ fn slot_sockets(
         Accept::Shared => (0, 1),
     };
     (first..sockets).step_by(step)
+}
+
+/// Somebody listens there, be it one of ours.
+pub fn is_in_use(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => {
+            probe(*address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        }
+        Bind::Unix(path) => unix_socket::is_served(path).unwrap_or(false),
+    }
 }
 
 /// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets

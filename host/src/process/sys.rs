@@ -68,16 +68,25 @@ pub fn set_process_name(name: &CStr) {
     let _ = rustix::thread::set_name(name);
 }
 
-/// Lets this process and those that it starts open as many files as they may: each connection is one.
-pub fn raise_open_files() -> io::Result<()> {
+/// Lets this process and those that it starts open so many files, or as many as they may: each connection is one.
+pub fn limit_open_files(count: Option<u64>) -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    Ok(setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )?)
+    let current = count.or(limit.maximum);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
+}
+
+/// How many they may, at most.
+pub fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// Lets them open so many at most. For root, and up to `fs.nr_open`.
+pub fn raise_open_files_limit(count: u64) -> io::Result<()> {
+    let limit = Rlimit {
+        current: Some(count),
+        maximum: Some(count),
+    };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Ends a process at once. One that has ended already is no error.
@@ -103,6 +112,18 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
 pub fn is_there(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// A system call whose arguments are all 0.
+#[cfg(test)]
+pub fn call_with_zeroes(number: libc::c_long) -> io::Result<libc::c_long> {
+    // SAFETY: for tests of the filters, in a process of its own that does nothing else afterwards. Null pointers and empty
+    // lengths have the kernel touch no memory of this process.
+    let returned = unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
+    match returned {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(returned),
+    }
 }
 
 #[cfg(test)]

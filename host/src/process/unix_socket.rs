@@ -82,7 +82,7 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
 }
 
 /// Nobody listens only where the kernel says so. One that could be connected to is told by the connection's end.
-fn is_served(path: &Path) -> io::Result<bool> {
+pub(super) fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {

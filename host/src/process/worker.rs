@@ -21,7 +21,7 @@ use crate::zone::MetricsZone;
 use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
-use super::{sys, zones};
+use super::{confine, sys, zones};
 
 /// Runs a worker whose channel to the master is this inherited descriptor, until the master or a signal ends it.
 pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
@@ -88,6 +88,8 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         zones: handles,
         metrics,
     } = spec;
+    let said = |error| vec![error];
+    confine::settle_worker(&config.workers, slot).map_err(said)?;
     let inherited = |fd| sys::inherited(fd).map_err(|e| vec![format!("worker {slot}: {e}")]);
     let mut sockets = Sockets::new();
     for listener in listeners {
@@ -109,7 +111,10 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let recorder = Recorder::new(zone, metrics.row, generation);
     log::init(&config.log).map_err(|e| vec![format!("log: {e}")])?;
     tracing::debug!(generation, slot, "worker starts");
-    let gateway = Gateway::build(Rc::new(config), opened, zones, recorder).await?;
+    let engine = Gateway::engine(&config)?;
+    // From here on it meets what others have written: plugins, names' addresses, clients.
+    confine::seal_worker(&config.workers).map_err(said)?;
+    let gateway = Gateway::build(Rc::new(config), engine, opened, zones, recorder).await?;
     Ok((gateway, sockets))
 }
 
@@ -160,6 +165,9 @@ async fn serve(
             Event::StatusRequest => {
                 let _ = link.tell(&FromWorker::Status(gateway.status())).await;
             }
+            Event::Heartbeat => {
+                let _ = link.tell(&FromWorker::Alive).await;
+            }
         }
     }
 }
@@ -182,6 +190,7 @@ enum Event {
     Stop,
     ReopenLogs,
     StatusRequest,
+    Heartbeat,
 }
 
 /// The worker's ties to the world outside: the master and signals.
@@ -203,6 +212,7 @@ impl Link {
                     Ok(Some(ToWorker::Stop)) => return Event::Stop,
                     Ok(Some(ToWorker::ReopenLogs)) => return Event::ReopenLogs,
                     Ok(Some(ToWorker::StatusRequest)) => return Event::StatusRequest,
+                    Ok(Some(ToWorker::Heartbeat)) => return Event::Heartbeat,
                     Ok(None) | Err(_) => {
                         self.inbox = None;
                         return Event::Drain(None);

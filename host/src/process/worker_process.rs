@@ -1,6 +1,7 @@
 //! A worker process, as the master sees it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -20,7 +21,7 @@ use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
 use super::metrics::RowLease;
-use super::{notify, sys};
+use super::{confine, notify, sys};
 
 /// A started worker. Dropping the last handle of one that runs ends it at once.
 pub struct WorkerProcess {
@@ -30,6 +31,7 @@ pub struct WorkerProcess {
     orders: mpsc::UnboundedSender<ToWorker>,
     state: watch::Receiver<WorkerState>,
     status_waiters: StatusWaiters,
+    heard: Rc<Heard>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,9 +52,28 @@ pub struct Ending {
     pub status: ExitStatus,
     /// What it has said about it. Empty for one that crashed or was told to end.
     pub errors: Vec<String>,
+    /// It was killed after it had not answered for so long.
+    pub silence: Option<Duration>,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.silence, self.errors.first()) {
+            (Some(silence), _) => write!(f, "killed: no answer for {:.1} s", silence.as_secs_f64()),
+            (None, Some(error)) => f.write_str(error),
+            (None, None) => self.status.fmt(f),
+        }
+    }
 }
 
 type StatusWaiters = Rc<RefCell<Vec<oneshot::Sender<GatewayStatus>>>>;
+
+/// What came last from the worker, whatever it said.
+struct Heard {
+    at: Cell<Instant>,
+    /// Questions since then that it has not answered.
+    unanswered: Cell<u32>,
+}
 
 impl WorkerProcess {
     /// Starts a process that gets the spec and the descriptors that the spec names. Must be called in a `LocalSet`.
@@ -82,6 +103,7 @@ impl WorkerProcess {
             .kill_on_drop(true)
             .preserved_fds(inherited);
         notify::keep_from(&mut command);
+        confine::run_as(&mut command, spec.config.workers.user.as_ref());
         let child = command.spawn()?;
         // Closes our copy of the worker's end: when the worker dies, the channel ends.
         drop(command);
@@ -92,6 +114,10 @@ impl WorkerProcess {
         let (orders, pending_orders) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(WorkerState::Starting);
         let status_waiters = StatusWaiters::default();
+        let heard = Rc::new(Heard {
+            at: Cell::new(Instant::now()),
+            unanswered: Cell::new(0),
+        });
         let process = Self {
             pid,
             slot,
@@ -99,6 +125,7 @@ impl WorkerProcess {
             orders,
             state,
             status_waiters,
+            heard: Rc::clone(&heard),
         };
         process.tell(ToWorker::Start(Box::new(spec)));
         let (from_worker, to_worker) = channel.into_split();
@@ -110,6 +137,7 @@ impl WorkerProcess {
             errors: Vec::new(),
             state: state_sender,
             status_waiters: Rc::clone(&process.status_waiters),
+            heard,
             _row: row,
         };
         tokio::task::spawn_local(attendant.attend(pending_orders, written_orders));
@@ -196,6 +224,25 @@ impl WorkerProcess {
             .ok()
     }
 
+    /// Asks the worker again and again whether it still answers. Returns when it has left [`MISSED_HEARTBEATS`] questions
+    /// in a row unanswered, which takes `timeout`, with the time since it was last heard; never, when it has ended.
+    ///
+    /// Questions are counted, not time: a master that was stopped itself, and then finds its workers silent for long,
+    /// has not asked them meanwhile.
+    pub async fn falls_silent(&self, timeout: Duration) -> Duration {
+        self.heard.unanswered.set(0);
+        while self.is_alive() {
+            let asked = self.heard.unanswered.get();
+            if asked >= MISSED_HEARTBEATS {
+                return self.heard.at.get().elapsed();
+            }
+            self.heard.unanswered.set(asked + 1);
+            self.tell(ToWorker::Heartbeat);
+            tokio::time::sleep(timeout / MISSED_HEARTBEATS).await;
+        }
+        std::future::pending().await
+    }
+
     pub fn is_alive(&self) -> bool {
         !matches!(self.state(), WorkerState::Ended(_))
     }
@@ -217,6 +264,7 @@ struct Attendant {
     errors: Vec<String>,
     state: watch::Sender<WorkerState>,
     status_waiters: StatusWaiters,
+    heard: Rc<Heard>,
     /// Of the metrics: another worker may have it when this one has ended.
     _row: Option<RowLease>,
 }
@@ -256,6 +304,7 @@ impl Attendant {
                 self.state.send_replace(WorkerState::Ended(Ending {
                     status,
                     errors: self.errors,
+                    silence: None,
                 }));
             }
             Err(error) => tracing::error!(%error, "a worker cannot be waited for"),
@@ -263,6 +312,10 @@ impl Attendant {
     }
 
     fn hear(&mut self, message: io::Result<Option<FromWorker>>) {
+        if let Ok(Some(_)) = message {
+            self.heard.at.set(Instant::now());
+            self.heard.unanswered.set(0);
+        }
         match message {
             Ok(Some(FromWorker::Ready)) => drop(self.state.send_replace(WorkerState::Ready)),
             Ok(Some(FromWorker::Serving)) => drop(self.state.send_replace(WorkerState::Serving)),
@@ -274,6 +327,8 @@ impl Attendant {
                     let _ = waiter.send(status.clone());
                 }
             }
+            // That it came is all there is to it.
+            Ok(Some(FromWorker::Alive)) => {}
             Ok(Some(FromWorker::Drained)) => {
                 tracing::debug!(pid = self.child.id(), "worker has drained");
             }
@@ -306,6 +361,9 @@ async fn write_orders(mut sink: OwnedWriteHalf, mut orders: mpsc::UnboundedRecei
         }
     }
 }
+
+/// So many questions without an answer are silence.
+const MISSED_HEARTBEATS: u32 = 3;
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -17,7 +17,7 @@ pub struct Engine {
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
-pub(super) const MAX_INSTANCES: u32 = 4096;
+pub const MAX_INSTANCES: u32 = 4096;
 
 /// Host calls run on the guest's stack: they have this much, however deep the guest is.
 const HOST_STACK_BYTES: usize = 512 * 1024;

@@ -82,6 +82,36 @@ fn refused(config: &str, error: &str) {
 }
 
 #[test]
+fn whom_workers_run_as_and_where() {
+    let workers = |keys: &str| good(&format!("[workers]\n{keys}\n")).workers;
+    let quiet = workers("");
+    assert_eq!(
+        (quiet.pin, quiet.user, quiet.seccomp, quiet.max_open_files),
+        (Pin::No, None, true, None)
+    );
+    assert_eq!(quiet.heartbeat_timeout, Some(Duration::from_secs(30)));
+    assert_eq!(workers("heartbeat_timeout = '0s'").heartbeat_timeout, None);
+    let identity = |keys: &str| {
+        let user = workers(keys).user.unwrap();
+        (user.name, user.uid, user.gid)
+    };
+    assert_eq!(identity("user = 'root'"), ("root".to_owned(), 0, 0));
+    assert_eq!(
+        identity("user = 4294967294\ngroup = 7"),
+        ("4294967294".to_owned(), 4294967294, 7)
+    );
+    assert_eq!(identity("user = 0\ngroup = 'root'").2, 0);
+    let Pin::Cores(cores) = workers("pin = true").pin else {
+        panic!("not pinned");
+    };
+    let last = *cores.last().unwrap();
+    let listed = workers(&format!("pin = [{last}]")).pin;
+    assert_eq!(listed, Pin::Cores(vec![last]));
+    let files = workers("max_open_files = 100").max_open_files.unwrap();
+    assert!(files.count == 100 && files.place.ends_with("site.toml:2:18"));
+}
+
+#[test]
 fn defaults_are_filled_in() {
     let site = Site::new(REST);
     let config = site.load().unwrap();

@@ -491,3 +491,56 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
         ]
     );
 }
+
+#[test]
+fn what_workers_cannot_be() {
+    let workers = |keys: &str, error: &str| refused(&format!("[workers]\n{keys}\n"), error);
+    workers(
+        "user = 'nobody-of-this-name'",
+        "site.toml:2:8: user 'nobody-of-this-name': expected a user of this system",
+    );
+    workers(
+        "user = []",
+        "site.toml:2:8: user a list: expected a user's name or number",
+    );
+    workers(
+        "user = 4294967295",
+        "site.toml:2:8: user 4294967295: expected 0 to 4294967294",
+    );
+    workers(
+        "user = 4294967294",
+        "site.toml:2:8: user 4294967294: this number is no user of this system: expected `group` beside it",
+    );
+    workers(
+        "user = 0\ngroup = 'no-such-group'",
+        "site.toml:3:9: group 'no-such-group': expected a group of this system",
+    );
+    workers(
+        "group = 0",
+        "site.toml:2:9: group 0: expected a `user` beside it: the group is that of the workers' user",
+    );
+    workers(
+        "pin = 'all'",
+        "site.toml:2:7: pin 'all': expected true, false or a list of cores such as [0, 2]",
+    );
+    workers(
+        "pin = [1024]",
+        "site.toml:2:8: pin 1024: expected 0 to 1023",
+    );
+    workers(
+        "seccomp = 1",
+        "site.toml:2:11: seccomp 1: expected true or false",
+    );
+    workers(
+        "max_open_files = 63",
+        "site.toml:2:18: max_open_files 63: expected 64 to 1073741816",
+    );
+    workers(
+        "heartbeat_timeout = '99ms'",
+        "site.toml:2:21: heartbeat_timeout '99ms': expected \"0s\" for none, or 100 ms to 1 h",
+    );
+    workers(
+        "heartbeat_timeout = '2h'",
+        "site.toml:2:21: heartbeat_timeout '2h': expected 0s to 1h",
+    );
+}

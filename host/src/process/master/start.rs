@@ -16,6 +16,7 @@ use crate::process::instance_lock::InstanceLock;
 use crate::process::metrics::Ledger;
 use crate::process::module_store::ModuleStore;
 use crate::process::notify;
+use crate::process::orphans;
 use crate::process::signals::Signals;
 use crate::process::sockets::SocketTable;
 use crate::process::sys;
@@ -66,10 +67,14 @@ async fn start(
     let lock = lock.map_err(|error| vec![error])?;
     let listener = lock.put_up_files().map_err(|error| vec![error])?;
     clean_module_store(&config);
+    let activated = activation::sockets_for(&config, activated);
+    let sockets = SocketTable::adopt(activated);
+    if let Some(pid) = lock.killed_before() {
+        orphans::listen_no_more(&config, &sockets, pid).await;
+    }
 
     let master = Rc::new(Master::new(config_path, own_binary(), places, lock));
-    let activated = activation::sockets_for(&config, activated);
-    master.sockets.replace(SocketTable::adopt(activated));
+    master.sockets.replace(sockets);
     tokio::select! {
         started = master.swap(config) => { started?; }
         signal = signals.ends() => {
@@ -286,7 +291,7 @@ fn own_binary() -> PathBuf {
 }
 
 fn raise_open_files() {
-    if let Err(error) = sys::raise_open_files() {
+    if let Err(error) = sys::limit_open_files(None) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

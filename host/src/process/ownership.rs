@@ -1,0 +1,175 @@
+//! What the master makes for workers that run as another user, and its limits, before a generation starts.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::process::{getegid, geteuid};
+
+use crate::config::{AccessLogTarget, Config, Identity, Pin};
+
+use super::sys;
+
+/// Everything that must be so before workers start. Fails with lines for a person; what an operator should look at
+/// is a warning.
+pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
+    let mut errors = Vec::new();
+    errors.extend(check(config.workers.user.as_ref()).err());
+    errors.extend(open_files(config).err());
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    hand_over_logs(config);
+    if geteuid().is_root() && config.workers.user.is_none() {
+        tracing::warn!("workers run as root: `user` of [workers] names another user for them");
+    }
+    if let Pin::Cores(cores) = &config.workers.pin
+        && config.workers.count > cores.len()
+    {
+        let (workers, cores) = (config.workers.count, cores.len());
+        tracing::warn!(
+            workers,
+            cores,
+            "more workers than cores: several share a core"
+        );
+    }
+    warn_of_few_mappings(config);
+    Ok(())
+}
+
+/// Only root can start processes of another user.
+pub fn check(identity: Option<&Identity>) -> Result<(), String> {
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    let (uid, gid) = (geteuid(), getegid());
+    if uid.is_root() || (uid.as_raw(), gid.as_raw()) == (identity.uid, identity.gid) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: user {}: expected the user and group that start the gateway ({}:{}), or root as starter: only root can \
+         run workers as somebody else",
+        identity.place,
+        identity.name,
+        uid.as_raw(),
+        gid.as_raw()
+    ))
+}
+
+/// Has the log files belong to the workers' user, who opens them by name, at start and after each `reopen`. Whether it
+/// may enter the folder is the operator's business; a worker that cannot says so.
+pub fn hand_over_logs(config: &Config) {
+    let Some(identity) = &config.workers.user else {
+        return;
+    };
+    if !geteuid().is_root() {
+        return;
+    }
+    let access_log = match &config.access_log.target {
+        AccessLogTarget::File(path) => Some(path),
+        AccessLogTarget::Off | AccessLogTarget::Stdout => None,
+    };
+    for path in config.log.file.iter().chain(access_log) {
+        if let Err(error) = hand_over(path, identity) {
+            let (path, user) = (path.display(), &identity.name);
+            tracing::warn!(%path, %user, "a log file cannot be given to the workers' user: {error}");
+        }
+    }
+}
+
+/// Only a plain file that is root's or the user's already, and that has this name alone: in a folder that the workers' user may write
+/// to, somebody who has taken over a worker could put a link to `/etc/shadow` in its place.
+fn hand_over(path: &Path, identity: &Identity) -> io::Result<()> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
+        .open(path);
+    let file = match opened {
+        // A link, or a pipe without a reader: the worker sees whether it may open it.
+        Err(error) if is_special(path) => {
+            tracing::debug!(path = %path.display(), %error, "no plain file: left as it is");
+            return Ok(());
+        }
+        opened => opened?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() || (found.uid(), found.gid()) == (identity.uid, identity.gid) {
+        return Ok(());
+    }
+    let may_be_given = found.nlink() == 1 && [0, identity.uid].contains(&found.uid());
+    if !may_be_given {
+        return Err(io::Error::other(format!(
+            "it belongs to user {} and has {} names; expected a file of root's or of that user with one name",
+            found.uid(),
+            found.nlink()
+        )));
+    }
+    fchown(&file, Some(identity.uid), Some(identity.gid))
+}
+
+fn is_special(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
+}
+
+/// Raises the hard limit where it is too low and this process may; warns where connections are more than files.
+fn open_files(config: &Config) -> Result<(), String> {
+    let mut limit = sys::open_files_limit();
+    if let Some(wanted) = &config.workers.max_open_files {
+        if limit < wanted.count {
+            sys::raise_open_files_limit(wanted.count).map_err(|error| {
+                format!(
+                    "{}: max_open_files {}: the hard limit is {limit} (`ulimit -Hn`, systemd `LimitNOFILE`) and cannot \
+                     be raised: {error}",
+                    wanted.place, wanted.count
+                )
+            })?;
+        }
+        limit = wanted.count;
+    }
+    let clients: usize = config.listeners.values().map(|l| l.max_connections).sum();
+    let kept: usize = config
+        .upstreams
+        .values()
+        .map(|u| u.keepalive_connections)
+        .sum();
+    let needed = (clients + kept) as u64 + OWN_FILES;
+    if needed > limit {
+        tracing::warn!(
+            max_open_files = limit,
+            max_connections = clients,
+            keepalive_connections = kept,
+            "a worker may have more connections than open files; a request that is passed on takes two"
+        );
+    }
+    Ok(())
+}
+
+/// A worker's own: event loop, channel, sockets, modules, zones, logs.
+const OWN_FILES: u64 = 64;
+
+/// Each instance of a plugin and each zone is a number of memory mappings, of which a process may have so many.
+fn warn_of_few_mappings(config: &Config) {
+    let Ok(text) = fs::read_to_string("/proc/sys/vm/max_map_count") else {
+        return;
+    };
+    let Ok(limit) = text.trim().parse::<usize>() else {
+        return;
+    };
+    let instances: usize = config.plugins.values().map(|p| p.limits.instances).sum();
+    let instances = instances.min(crate::wasm::MAX_INSTANCES as usize);
+    let needed = OWN_MAPPINGS + instances * MAPPINGS_OF_INSTANCE;
+    if needed > limit {
+        tracing::warn!(
+            "vm.max_map_count" = limit,
+            instances,
+            needed,
+            "too few memory mappings for all instances that plugins may have: some will fail under load"
+        );
+    }
+}
+
+const OWN_MAPPINGS: usize = 2000;
+const MAPPINGS_OF_INSTANCE: usize = 8;
