@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
-use castling_tests::{Proxy, RawClient, origin, until};
+use castling_tests::{Proxy, RawClient, module, origin, until};
 use http::StatusCode;
 
 /// Two plugins from one module on one worker: `busy` may compute as long as a test needs, `bounded` has these limits.
@@ -173,4 +173,84 @@ fn the_hooks_of_a_request_together_are_ended_by_its_limit() {
     assert!(told.contains("plugin bounded failed in "), "{told}");
     assert!(!told.contains("failed in rewrite"), "{told}");
     assert_eq!(proxy.get("/bounded").text(), "hello");
+}
+
+// Hooks that wait for nothing share one stack, until one of them computes for long.
+
+/// One worker with plugins that use no host call: `endless` computes for ever, `quick` returns at once.
+#[track_caller]
+fn on_one_stack(cpu: &str) -> Proxy {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [plugins.endless]
+        wasm = "endless.wasm"
+        limits = { cpu = "CPU", request_cpu = "0s" }
+
+        [plugins.quick]
+        wasm = "quick.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        path = "/endless"
+        plugins = ["endless"]
+        upstream = "app"
+
+        [[routes]]
+        plugins = ["quick"]
+        upstream = "app"
+    "#;
+    let plugin = |body: &str| {
+        let hook = format!(
+            r#"(func (export "castling_hook_access") (param i32 i32 i32) (result i32) {body})"#
+        );
+        module::plugin(&module::manifest(1, r#"["access"]"#), &hook)
+    };
+    Proxy::with_config(&config.replace("CPU", cpu))
+        .file(
+            "endless.wasm",
+            plugin("(loop $again (br $again)) i32.const 0"),
+        )
+        .file("quick.wasm", plugin("i32.const 0"))
+        .origin("app", origin::text("hello"))
+        .start()
+}
+
+#[test]
+fn hooks_that_wait_for_nothing_let_others_pass_and_are_ended_by_their_limit() {
+    let proxy = on_one_stack("150ms");
+    for _ in 0..2 {
+        let looping = all_at_once(&proxy, 3, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut quick = proxy.raw();
+        for _ in 0..20 {
+            let reply = quick.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").read_reply();
+            assert_eq!(reply.text(), "hello");
+        }
+        let others_done = Instant::now();
+        for client in looping {
+            let (status, ended) = client.join().unwrap();
+            assert_eq!(status, 500);
+            assert!(others_done < ended, "others waited for the computing hooks");
+        }
+    }
+    proxy.until_log_has("limits.cpu of 150 ms reached");
+}
+
+#[test]
+fn a_worker_ends_while_a_hook_computes() {
+    let mut proxy = on_one_stack("60s");
+    let mut clients = [proxy.raw(), proxy.raw()];
+    for client in &mut clients {
+        client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    assert_eq!(proxy.get("/").text(), "hello");
+    proxy.command("stop", &["--fast"]);
+    assert_eq!(proxy.until_ended(), Some(0));
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
 }

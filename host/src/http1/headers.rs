@@ -9,6 +9,17 @@ use http::header::{self, HeaderName, HeaderValue};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(HeaderName, HeaderValue)>);
 
+/// Where the fields of one name are, and what they hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The index of the first.
+    pub first: usize,
+    /// At least one.
+    pub count: usize,
+    /// Of all their values.
+    pub value_bytes: usize,
+}
+
 impl Headers {
     pub const fn new() -> Self {
         Self(Vec::new())
@@ -58,17 +69,48 @@ impl Headers {
 
     /// This value in the place of all of that name: where the first of them stood, else at the end.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        let Some(first) = self.0.iter().position(|(n, _)| *n == name) else {
-            self.0.push((name, value));
-            return;
+        match self.find(name.as_str().as_bytes()) {
+            Some(there) => self.replace(there, value),
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// All fields of that name, in one walk. Compared as text in any case: to make a checked name of it first would cost
+    /// more than the walk.
+    pub fn find(&self, name: &[u8]) -> Option<Found> {
+        let is_named = |(n, _): &(HeaderName, _)| n.as_str().as_bytes().eq_ignore_ascii_case(name);
+        let first = self.0.iter().position(is_named)?;
+        let same = self.0[first..].iter().filter(|field| is_named(field));
+        let mut found = Found {
+            first,
+            count: 0,
+            value_bytes: 0,
         };
-        self.0[first].1 = value;
-        let mut idx = 0;
-        self.0.retain(|(n, _)| {
-            let keep = idx <= first || *n != name;
-            idx += 1;
-            keep
-        });
+        for (_, value) in same {
+            found.count += 1;
+            found.value_bytes += value.len();
+        }
+        Some(found)
+    }
+
+    /// The name of the field with this index.
+    pub fn name_at(&self, idx: usize) -> &HeaderName {
+        &self.0[idx].0
+    }
+
+    /// This value in the place of those that [`Self::find`] has found, where the first of them stood. The fields must not have
+    /// changed since.
+    pub fn replace(&mut self, found: Found, value: HeaderValue) {
+        self.0[found.first].1 = value;
+        if found.count > 1 {
+            let name = self.0[found.first].0.clone();
+            let mut idx = 0;
+            self.0.retain(|(n, _)| {
+                let keep = idx <= found.first || *n != name;
+                idx += 1;
+                keep
+            });
+        }
     }
 
     /// One more value, at the end.

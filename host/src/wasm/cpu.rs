@@ -15,6 +15,7 @@ use wasmtime::{Result, UpdateDeadline, bail};
 
 use super::clock::{Clock, ShortTicks};
 use super::guest::Guest;
+use super::lane;
 
 /// Of a worker.
 pub(super) struct Turns {
@@ -74,6 +75,8 @@ pub(super) struct Cpu {
     computes: Option<ShortTicks>,
     /// When the slice began is known, because the call has waited before it.
     slice_is_known: bool,
+    /// The call runs on the worker's lane, not on a fiber.
+    on_lane: bool,
     /// It runs on a turn, and is to give it back.
     has_turn: Arc<AtomicBool>,
     spent: Option<Spent>,
@@ -99,13 +102,15 @@ impl Cpu {
             used: Duration::ZERO,
             computes: None,
             slice_is_known: false,
+            on_lane: false,
             has_turn: Arc::default(),
             spent: None,
         }
     }
 
     /// A call begins. The last one may have been dropped in its middle.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, on_lane: bool) {
+        self.on_lane = on_lane;
         self.computes = None;
         self.slice_is_known = false;
         self.used = Duration::ZERO;
@@ -179,8 +184,12 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
     }
     cpu.turns.clock.keep_ticks_short();
     cpu.turns.clock.guest_rests();
-    let turn = Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn));
-    Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
+    let turn = Box::pin(Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn)));
+    if cpu.on_lane {
+        lane::pause(turn)?;
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    Ok(UpdateDeadline::YieldCustom(1, turn))
 }
 
 /// The guest has returned or trapped, or begins to wait.

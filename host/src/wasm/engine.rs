@@ -7,12 +7,14 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use super::clock::Clock;
 use super::cpu::Turns;
+use super::lane::Lane;
 use crate::config::{MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub(super) turns: Arc<Turns>,
+    pub(super) lane: Lane,
 }
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
@@ -47,13 +49,20 @@ impl Engine {
         }
         let mut config = settings();
         config.max_wasm_stack(plugin_stack_bytes);
-        config.async_stack_size(plugin_stack_bytes + HOST_STACK_BYTES);
+        let stack_bytes = plugin_stack_bytes + HOST_STACK_BYTES;
+        config.async_stack_size(stack_bytes);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config)?;
         let clock = Clock::new(wasmtime.clone())
             .map_err(|e| wasmtime::format_err!("the timer that interrupts plugins: {e}"))?;
         let turns = Arc::new(Turns::new(clock));
-        Ok(Self { wasmtime, turns })
+        let lane = Lane::new(stack_bytes)
+            .map_err(|e| wasmtime::format_err!("the stack that plugins run on: {e}"))?;
+        Ok(Self {
+            wasmtime,
+            turns,
+            lane,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, MAX_INSTANCES};
 use super::guest::{Guest, MemoryLimit, Zones};
+use super::lane::Lane;
 use super::limit::LineBudget;
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
@@ -85,7 +86,7 @@ impl Instance {
             suspended: false,
             calls: 0,
         });
-        instance.begin_call(None);
+        instance.begin_call(None, false);
         let result = configure.call_async(&mut instance.store, ()).await;
         match instance.end_call(result)? {
             raw if raw == Action::Continue as i32 => Ok(instance),
@@ -120,17 +121,19 @@ impl Instance {
     }
 
     /// Runs one hook against the exchange, which is lent to the guest meanwhile and given back also when this future
-    /// is dropped. What the guest waits for comes from `supplier`. Returns what the guest returned. After
+    /// is dropped. It runs on the lane if one is given, which must be free and the guest one that waits for nothing, else
+    /// on a fiber, and what it waits for comes from `supplier`. Returns what the guest returned. After
     /// `Err(Trapped)` or `Err(Cancelled)` the instance must not be used again.
     pub(super) async fn call(
         &mut self,
+        lane: Option<&Lane>,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        self.begin_call(Some(hook));
+        self.begin_call(Some(hook), lane.is_some());
         // Borrowed, not cloned: a clone of either is a handful of atomic operations, a tenth of an empty call.
         let Some(function) = &self.hooks[hook as usize] else {
             cpu::stop(self.store.data_mut());
@@ -139,7 +142,10 @@ impl Instance {
         };
         let hatch = &self.hatch;
         let mut lent = Lent::new(&mut self.store, exchange);
-        let result = {
+        let result = if let Some(lane) = lane {
+            let store = &mut *lent.store;
+            lane.run(|| function.call(store, args)).await
+        } else {
             let mut call = pin!(function.call_async(&mut *lent.store, args));
             loop {
                 let asked = poll_fn(|cx| match call.as_mut().poll(cx) {
@@ -176,12 +182,15 @@ impl Instance {
     }
 
     /// Forgets the state of the request that the instance was kept for.
-    pub(super) async fn reset_state(&mut self) -> Result<(), HookError> {
+    pub(super) async fn reset_state(&mut self, lane: Option<&Lane>) -> Result<(), HookError> {
         let Some(reset) = self.state_reset.clone() else {
             return Ok(());
         };
-        self.begin_call(None);
-        let result = reset.call_async(&mut self.store, ()).await;
+        self.begin_call(None, lane.is_some());
+        let result = match lane {
+            Some(lane) => lane.run(|| reset.call(&mut self.store, ())).await,
+            None => reset.call_async(&mut self.store, ()).await,
+        };
         self.end_call(result)
     }
 
@@ -213,14 +222,14 @@ impl Instance {
             .map_or(0, |memory| memory.data_size(&self.store))
     }
 
-    fn begin_call(&mut self, hook: Option<Hook>) {
+    fn begin_call(&mut self, hook: Option<Hook>, on_lane: bool) {
         self.suspended = true;
         self.calls += 1;
         let guest = self.store.data_mut();
         guest.hook = hook;
         guest.failure = None;
         guest.panic = None;
-        guest.cpu.begin();
+        guest.cpu.begin(on_lane);
         guest.host_calls_left = guest.limits.host_calls;
         guest.reached = None;
         guest.memory_limit.denied = None;

@@ -74,45 +74,53 @@ impl Guest {
     /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
     /// is counted, and it must not be added.
     pub(super) fn add(&mut self, part: Part, comes: Extent, goes: Extent) -> Result<(), Status> {
-        let (count, bytes) = self.room(part);
+        let room = self.room(part);
         let added = self.exchange.additions.of(&self.plugin, part);
         let after = added.after(comes, goes);
-        let reached = [(after.count, count), (after.bytes, bytes)]
-            .into_iter()
-            .find(|(after, limit)| u64::try_from(*after).is_ok_and(|after| after > limit.value));
-        match reached {
-            Some((_, limit)) => Err(self.limit(limit)),
-            None => {
-                *added = after;
-                Ok(())
-            }
+        let is_within =
+            |after: i64, limit: usize| after <= 0 || after.unsigned_abs() <= limit as u64;
+        let count_fits = is_within(after.count, room.count);
+        if count_fits && is_within(after.bytes, room.bytes) {
+            *added = after;
+            return Ok(());
         }
+        Err(self.no_room(part, count_fits))
     }
 
     /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
     pub(super) fn make(&mut self, part: Part, made: Extent) -> Result<(), Status> {
-        let (count, bytes) = self.room(part);
-        let reached = [(made.count, count), (made.bytes, bytes)]
-            .into_iter()
-            .find(|(made, limit)| *made as u64 > limit.value);
-        match reached {
-            Some((_, limit)) => Err(self.limit(limit)),
-            None => Ok(()),
+        let room = self.room(part);
+        let count_fits = made.count <= room.count;
+        if count_fits && made.bytes <= room.bytes {
+            return Ok(());
+        }
+        Err(self.no_room(part, count_fits))
+    }
+
+    #[inline]
+    fn room(&self, part: Part) -> Extent {
+        let limits = &self.limits;
+        match part {
+            Part::RequestHead | Part::ReplyHead => Extent {
+                count: limits.headers,
+                bytes: limits.header_bytes,
+            },
+            Part::Variables => Extent {
+                count: limits.variables,
+                bytes: limits.variable_bytes,
+            },
         }
     }
 
-    fn room(&self, part: Part) -> (Reached, Reached) {
-        let limits = &self.limits;
-        match part {
-            Part::RequestHead | Part::ReplyHead => (
-                Reached::count("headers", limits.headers),
-                Reached::bytes("header_bytes", limits.header_bytes),
-            ),
-            Part::Variables => (
-                Reached::count("variables", limits.variables),
-                Reached::bytes("variable_bytes", limits.variable_bytes),
-            ),
-        }
+    #[cold]
+    fn no_room(&mut self, part: Part, count_fits: bool) -> Status {
+        let Extent { count, bytes } = self.room(part);
+        self.limit(match (part, count_fits) {
+            (Part::RequestHead | Part::ReplyHead, false) => Reached::count("headers", count),
+            (Part::RequestHead | Part::ReplyHead, true) => Reached::bytes("header_bytes", bytes),
+            (Part::Variables, false) => Reached::count("variables", count),
+            (Part::Variables, true) => Reached::bytes("variable_bytes", bytes),
+        })
     }
 }
 

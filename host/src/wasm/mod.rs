@@ -12,6 +12,9 @@ mod engine;
 mod guest;
 mod host_call;
 mod instance;
+mod lane;
+#[cfg(test)]
+mod lane_tests;
 mod limit;
 mod manifest;
 mod mapped;

@@ -15,6 +15,7 @@ use super::demand::{NoSupplier, Supplier};
 use super::engine::Engine;
 use super::guest::{Guest, Zones};
 use super::instance::{Blueprint, Instance};
+use super::lane::Lane;
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::taken::{Judge, PinnedInstances, Taken};
@@ -61,6 +62,8 @@ pub struct Plugin {
     pub on_error: OnError,
     engine: Rc<Engine>,
     pre: InstancePre<Guest>,
+    /// It uses a host call that waits, so that its hooks run on fibers.
+    waits: bool,
     blueprint: Blueprint,
     limits: Arc<PluginLimits>,
     /// For the gateway's lines about its failures.
@@ -133,6 +136,7 @@ impl Plugin {
             on_error: config.on_error,
             engine: Rc::clone(engine),
             pre,
+            waits: code.imports().any(|import| host_call::waits(import.name())),
             failure_lines: LineBudget::new(&name, limits.log_lines),
             blueprint: Blueprint {
                 log_lines: LineBudget::new(&name, limits.log_lines),
@@ -279,7 +283,9 @@ impl Plugin {
             .await;
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
-            Some(instance) if self.manifest.state => instance.reset_state().await.is_ok(),
+            Some(instance) if self.manifest.state => {
+                instance.reset_state(self.lane()).await.is_ok()
+            }
             Some(_) => true,
             None => false,
         };
@@ -301,6 +307,13 @@ impl Plugin {
             exhausted: self.exhausted.get(),
             state: self.quarantine.state().to_owned(),
         }
+    }
+
+    /// For a call of its hooks that begins at once; `None`: it runs on a fiber.
+    #[inline]
+    pub(super) fn lane(&self) -> Option<&Lane> {
+        let lane = &self.engine.lane;
+        (!self.waits && lane.is_free()).then_some(lane)
     }
 
     /// An instance's use is over: it serves other calls, or makes room for another.
@@ -329,7 +342,8 @@ impl Plugin {
         self.calls.set(self.calls.get() + 1);
         self.metrics.calls.inc();
         let instance = taken.instance_mut();
-        let failure = match instance.call(hook, exchange, pinned, supplier, args).await {
+        let called = instance.call(self.lane(), hook, exchange, pinned, supplier, args);
+        let failure = match called.await {
             Ok(raw) => {
                 self.quarantine.returned(&self.name);
                 if !is_failure(hook, raw) {

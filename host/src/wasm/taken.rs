@@ -47,7 +47,7 @@ impl PinnedInstances {
         // One by one: dropped in the middle, the others are discarded with `self`.
         while let Some(mut taken) = self.0.pop() {
             let plugin = Rc::clone(&taken.plugin);
-            if let Err(e) = taken.instance_mut().reset_state().await {
+            if let Err(e) = taken.instance_mut().reset_state(plugin.lane()).await {
                 error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
                 taken.discard();
             }

@@ -132,25 +132,34 @@ fn change_checked(
     value: &[u8],
     how: How,
 ) -> Result<(), Status> {
-    let (_, part) = writable(&mut guest.exchange, map)?;
+    let (headers, part) = writable(&mut guest.exchange, map)?;
+    let there = headers.find(name);
     let comes = Extent::of(name, value);
     // Before it is copied: it may be all of the guest's memory.
     guest.make(part, comes)?;
-    let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
-    // A second Host would make the request ambiguous (RFC 9112 §3.2).
-    let set = how == How::Set || name == header::HOST;
+    let Some(there) = there else {
+        let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
+        guest.add(part, comes, Extent::default())?;
+        writable(&mut guest.exchange, map)?.0.add(name, value);
+        return Ok(());
+    };
+    // A name that is there is well formed, and need not be made anew.
     let (headers, _) = writable(&mut guest.exchange, map)?;
-    let goes = if set {
-        extent_of(headers, &name)
-    } else {
-        Extent::default()
+    let known = headers.name_at(there.first);
+    let value = checked_value(known, value).ok_or(Status::BadArgument)?;
+    // A second Host would make the request ambiguous (RFC 9112 §3.2).
+    if how == How::Add && known != header::HOST {
+        let known = known.clone();
+        guest.add(part, comes, Extent::default())?;
+        writable(&mut guest.exchange, map)?.0.add(known, value);
+        return Ok(());
+    }
+    let goes = Extent {
+        count: there.count,
+        bytes: there.count * name.len() + there.value_bytes,
     };
     guest.add(part, comes, goes)?;
-    let (headers, _) = writable(&mut guest.exchange, map)?;
-    match set {
-        true => headers.set(name, value),
-        false => headers.add(name, value),
-    }
+    writable(&mut guest.exchange, map)?.0.replace(there, value);
     Ok(())
 }
 
@@ -209,10 +218,18 @@ fn header_remove(
 /// A name and a value that a plugin may set: well formed, and not about framing, which is the host's business.
 fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name).ok()?;
-    let value = HeaderValue::from_bytes(value).ok()?;
+    let value = checked_value(&name, value)?;
+    Some((name, value))
+}
+
+/// The same for a name that is known to be one.
+fn checked_value(name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
     // RFC 9112 §3.2: what is no host there is answered 400.
-    let is_valid = name != header::HOST || crate::http1::is_valid_host(value.as_bytes());
-    (is_valid && !is_framing(&name)).then_some((name, value))
+    let is_valid = *name != header::HOST || crate::http1::is_valid_host(value);
+    if !is_valid || is_framing(name) {
+        return None;
+    }
+    HeaderValue::from_bytes(value).ok()
 }
 
 fn is_framing(name: &HeaderName) -> bool {

@@ -34,6 +34,12 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     metric::add_to(linker)
 }
 
+/// Whether the host function of this name suspends the guest while the flow does something for it.
+pub(super) fn waits(name: &str) -> bool {
+    use castling_abi::imports::*;
+    [BODY_READ, CALLS_SEND, DELAY, VAR_COMPUTE].contains(&name)
+}
+
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
 pub(super) fn signature(name: &str) -> Option<&'static str> {
     SIGNATURES
@@ -136,9 +142,61 @@ impl Guest {
 
 #[cfg(test)]
 mod tests {
+    use wasm_encoder::{
+        CodeSection, EntityType, ExportKind, ExportSection, Function, FunctionSection,
+        ImportSection, Instruction, TypeSection, ValType,
+    };
+    use wasmtime::Module;
+
     use super::*;
     use crate::wasm::engine;
     use crate::wasm::instance::{Blueprint, new_store};
+
+    /// What `waits` is for: wasmtime refuses a plain call into a module that uses what may be suspended.
+    #[tokio::test]
+    async fn those_that_wait_and_no_others_need_a_fiber() {
+        let engine = engine::Engine::for_worker(512 * 1024).unwrap();
+        let mut linker = Linker::new(&engine.wasmtime);
+        add_to(&mut linker).unwrap();
+        let blueprint = Blueprint::of_test();
+        for (name, signature) in SIGNATURES {
+            let module = Module::new(&engine.wasmtime, importing(name, signature)).unwrap();
+            let mut store = new_store(&engine, &blueprint);
+            let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
+            let nothing = instance.get_typed_func::<(), ()>(&mut store, "nothing");
+            let called = nothing.unwrap().call(&mut store, ());
+            assert_eq!(called.is_err(), waits(name), "{name}: {called:?}");
+        }
+    }
+
+    /// A module that imports a host function and exports `nothing`, which does nothing.
+    fn importing(name: &str, signature: &str) -> Vec<u8> {
+        let types = |list: &str| -> Vec<ValType> {
+            let names = list.split([',', ' ', '(', ')']).filter(|ty| !ty.is_empty());
+            let ty = |name| match name {
+                "i32" => ValType::I32,
+                "i64" => ValType::I64,
+                "f64" => ValType::F64,
+                other => panic!("no type: {other}"),
+            };
+            names.map(ty).collect()
+        };
+        let (params, results) = signature.split_once("->").unwrap_or((signature, ""));
+        let mut module = wasm_encoder::Module::new();
+        let mut section = TypeSection::new();
+        section.ty().function(types(params), types(results));
+        section.ty().function([], []);
+        module.section(&section);
+        let mut imports = ImportSection::new();
+        imports.import(castling_abi::IMPORT_MODULE, name, EntityType::Function(0));
+        module.section(&imports);
+        module.section(FunctionSection::new().function(1));
+        module.section(ExportSection::new().export("nothing", ExportKind::Func, 1));
+        let mut nothing = Function::new([]);
+        nothing.instruction(&Instruction::End);
+        module.section(CodeSection::new().function(&nothing));
+        module.finish()
+    }
 
     #[test]
     fn signatures_are_those_of_the_linked_functions() {

@@ -1,0 +1,260 @@
+//! The one stack of a worker on which hooks run that never wait for anything, as nearly all do.
+//!
+//! A call of wasmtime's on a fiber costs seven times one without, and a guest that computes must be able to leave the
+//! thread to others: so the fiber is ours and is made once. wasmtime sees plain calls. To it, a guest that has left the
+//! lane to let others run is in a host call that takes long, and what the others do meanwhile is nested in that call.
+//! This is why there is but one lane: calls of wasmtime must end in the reverse order of their beginning, so while a
+//! guest is paused on the lane, all others run on fibers of wasmtime's, which keep what they have begun apart.
+#![allow(
+    unsafe_code,
+    reason = "what runs on the lane is borrowed by the future that has begun it"
+)]
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::mem::{self, ManuallyDrop};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::ptr;
+use std::rc::Rc;
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use wasmtime::{Result, bail};
+
+/// Of a worker; belongs to the thread that made it.
+pub(super) struct Lane {
+    /// Suspended in its own loop, or in a job that has called [`pause`].
+    stack: ManuallyDrop<RefCell<Coroutine<Order, Report, ()>>>,
+    /// The stack's way back; valid for as long as the stack's loop runs, which [`Lane::drop`] ends.
+    yielder: Rc<Cell<Back>>,
+    /// A job has begun and not ended.
+    is_taken: Cell<bool>,
+}
+
+/// What a job waits for before it goes on.
+pub(super) type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Back = *const Yielder<Order, Report>;
+
+enum Order {
+    Run(*mut dyn FnMut()),
+    GoOn,
+    /// The job is to end: nobody waits for it any more.
+    GiveUp,
+    End,
+}
+
+enum Report {
+    Paused(Turn),
+    /// Or its panic.
+    Ended(Result<(), Box<dyn Any + Send>>),
+}
+
+thread_local! {
+    /// Of the lane that runs now, null outside of it.
+    static RUNNING: Cell<Back> = const { Cell::new(ptr::null()) };
+}
+
+impl Lane {
+    /// Reserves the stack. Its pages are taken from the system as they are touched.
+    pub(super) fn new(stack_bytes: usize) -> io::Result<Self> {
+        let yielder = Rc::new(Cell::new(ptr::null()));
+        let back = Rc::clone(&yielder);
+        let mut stack = Coroutine::with_stack(
+            DefaultStack::new(stack_bytes)?,
+            move |yielder: &Yielder<Order, Report>, mut order| {
+                back.set(ptr::from_ref(yielder));
+                loop {
+                    let ended = match order {
+                        // SAFETY: `Lane::run`, which has made the pointer, keeps what it points to until this has ended.
+                        Order::Run(job) => catch_unwind(AssertUnwindSafe(|| unsafe { (*job)() })),
+                        Order::GoOn | Order::GiveUp => Ok(()),
+                        Order::End => return,
+                    };
+                    order = yielder.suspend(Report::Ended(ended));
+                }
+            },
+        );
+        // Into its loop, so that the way back is known.
+        stack.resume(Order::GoOn);
+        Ok(Self {
+            stack: ManuallyDrop::new(RefCell::new(stack)),
+            yielder,
+            is_taken: Cell::new(false),
+        })
+    }
+
+    /// Nobody is on it: [`Self::run`] may be called.
+    pub(super) fn is_free(&self) -> bool {
+        !self.is_taken.get()
+    }
+
+    /// Runs the job on the lane. When it pauses, what it waits for is awaited before it goes on; when this future is dropped
+    /// meanwhile, [`pause`] returns an error and the job is run to its end. A panic of the job's goes on here.
+    ///
+    /// # Panics
+    ///
+    /// When the lane is taken.
+    pub(super) async fn run<T>(&self, job: impl FnOnce() -> T) -> T {
+        assert!(!self.is_taken.replace(true), "the lane is free");
+        let mut job = Some(job);
+        let mut result = None;
+        let mut once = || result = job.take().map(|job| job());
+        let once: &mut dyn FnMut() = &mut once;
+        // SAFETY: the lifetime alone is changed. The pointer is followed until the job has ended, before which `run` does not
+        // return, and, when it is dropped, `OnLane::drop` does not; both before what is borrowed here goes. A future that is
+        // forgotten instead leaves the lane taken, and nobody resumes it.
+        let once: *mut (dyn FnMut() + 'static) =
+            unsafe { mem::transmute::<*mut (dyn FnMut() + '_), _>(once) };
+        let mut report = self.resume(Order::Run(once));
+        let ended = loop {
+            match report {
+                Report::Ended(ended) => break ended,
+                Report::Paused(turn) => {
+                    let paused = OnLane(self);
+                    turn.await;
+                    mem::forget(paused);
+                    report = self.resume(Order::GoOn);
+                }
+            }
+        };
+        self.is_taken.set(false);
+        if let Err(panic) = ended {
+            resume_unwind(panic);
+        }
+        result.expect("a job that has ended without a panic has left its result")
+    }
+
+    fn resume(&self, order: Order) -> Report {
+        let outer = RUNNING.replace(self.yielder.get());
+        let report = self.stack.borrow_mut().resume(order);
+        RUNNING.set(outer);
+        match report {
+            CoroutineResult::Yield(report) => report,
+            // Only after `Order::End`.
+            CoroutineResult::Return(()) => Report::Ended(Ok(())),
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if !self.is_free() {
+            // A future of `run` was forgotten. What its job borrows may be gone, so that it can neither go on nor be
+            // unwound: its stack stays.
+            return;
+        }
+        self.resume(Order::End);
+        // SAFETY: dropped here only, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.stack) };
+    }
+}
+
+/// A job that is paused. Dropped, it is brought to its end.
+struct OnLane<'a>(&'a Lane);
+
+impl Drop for OnLane<'_> {
+    fn drop(&mut self) {
+        while let Report::Paused(_) = self.0.resume(Order::GiveUp) {}
+        self.0.is_taken.set(false);
+    }
+}
+
+/// Leaves the thread to others until `turn` is ready. For what runs on a lane of this thread. Fails when nobody waits for
+/// the job any more: it must end.
+pub(super) fn pause(turn: Turn) -> Result<()> {
+    // SAFETY: while it is not null, this runs on the lane's stack, in whose loop the yielder lives.
+    let Some(yielder) = (unsafe { RUNNING.get().as_ref() }) else {
+        bail!("a guest that is not on the lane cannot leave it")
+    };
+    match yielder.suspend(Report::Paused(turn)) {
+        Order::GoOn => Ok(()),
+        Order::Run(_) | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use futures_util::poll;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const STACK_BYTES: usize = 64 << 10;
+
+    #[tokio::test]
+    async fn a_job_borrows_and_returns_and_may_leave_the_lane() {
+        let lane = Lane::new(STACK_BYTES).unwrap();
+        let mut pauses = 0;
+        let job = || {
+            for _ in 0..3 {
+                pause(Box::pin(yield_now())).unwrap();
+                pauses += 1;
+            }
+            "done"
+        };
+        assert_eq!(lane.run(job).await, "done");
+        assert_eq!(pauses, 3);
+        assert_eq!(lane.run(|| 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_nobody_waits_for_any_more_comes_to_its_end() {
+        let lane = Lane::new(STACK_BYTES).unwrap();
+        let mut said = Vec::new();
+        let job = || {
+            said.push(pause(Box::pin(yield_now())));
+            // Not even one that goes on all the same keeps the lane.
+            said.push(pause(Box::pin(yield_now())));
+        };
+        {
+            let mut run = pin!(lane.run(job));
+            assert!(poll!(run.as_mut()).is_pending());
+            assert!(!lane.is_free());
+        }
+        assert!(lane.is_free());
+        assert!(matches!(said[..], [Err(_), Err(_)]));
+        assert_eq!(lane.run(|| 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_goes_on_where_the_job_was_begun() {
+        let lane = Lane::new(STACK_BYTES).unwrap();
+        let mut run = pin!(lane.run(|| {
+            pause(Box::pin(yield_now())).unwrap();
+            std::panic::panic_any(7);
+        }));
+        let panic = poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(())) => unreachable!("the job has panicked"),
+                Err(panic) => Poll::Ready(panic),
+            },
+        );
+        assert_eq!(panic.await.downcast_ref(), Some(&7));
+        assert_eq!(lane.run(|| 1).await, 1);
+    }
+
+    #[test]
+    fn a_future_that_is_forgotten_leaves_the_lane_taken() {
+        let lane = Lane::new(STACK_BYTES).unwrap();
+        let mut run = Box::pin(lane.run(|| pause(Box::pin(yield_now())).is_ok()));
+        let polled = run
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(polled.is_pending());
+        mem::forget(run);
+        assert!(!lane.is_free());
+    }
+
+    #[test]
+    fn outside_of_a_lane_there_is_nothing_to_leave() {
+        assert!(pause(Box::pin(async {})).is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! Guests on the lane: they leave it to others when they compute, and it is free again however a call ends.
+
+use std::time::Duration;
+
+use castling_abi::Hook;
+use wasmtime::{Linker, Module};
+
+use super::demand::NoSupplier;
+use super::engine::Engine;
+use super::instance::{Blueprint, Instance};
+use super::lane::Lane;
+use super::plugin::HookError;
+use super::taken::PinnedInstances;
+use crate::exchange::Exchange;
+
+/// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0)
+/// (func (export "castling_hook_access") (param i32 i32 i32) (result i32)
+/// (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) i32.const 0))`: counts down from its first
+/// argument.
+const COUNTING: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x0c\x02\x60\0\x01\x7f\x60\x03\x7f\x7f\x7f\x01\x7f\x03\x03\x02\0\x01\x05\x03\x01\0\x01\
+    \x07\x36\x03\x06memory\x02\0\x12castling_configure\0\0\x14castling_hook_access\0\x01\
+    \x0a\x17\x02\x04\0\x41\0\x0b\x10\0\x03\x40\x20\0\x41\x01\x6b\x22\0\x0d\0\x0b\x41\0\x0b";
+
+/// A tenth of a second and more of computing.
+const LONG: u32 = 300_000_000;
+
+async fn counting(engine: &Engine, cpu_limit: Duration) -> Box<Instance> {
+    let module = Module::new(&engine.wasmtime, COUNTING).unwrap();
+    let linker = Linker::new(&engine.wasmtime);
+    let pre = linker.instantiate_pre(&module).unwrap();
+    let blueprint = Blueprint {
+        hooks: vec![Hook::Access],
+        cpu_limit,
+        ..Blueprint::of_test()
+    };
+    Instance::new(engine, &pre, &blueprint).await.unwrap()
+}
+
+async fn count(
+    instance: &mut Instance,
+    lane: Option<&Lane>,
+    exchange: &mut Box<Exchange>,
+    from: u32,
+) -> Result<i32, HookError> {
+    let pinned = &mut PinnedInstances::default();
+    instance
+        .call(
+            lane,
+            Hook::Access,
+            exchange,
+            pinned,
+            &mut NoSupplier,
+            (from, 0, 0),
+        )
+        .await
+}
+
+#[tokio::test]
+async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
+    let engine = Engine::for_worker(64 << 10).unwrap();
+    let lane = &engine.lane;
+    let minute = Duration::from_secs(60);
+    let (mut one, mut two, mut quick) = (
+        counting(&engine, minute).await,
+        counting(&engine, minute).await,
+        counting(&engine, minute).await,
+    );
+    let mut exchanges = [(); 3].map(|()| Exchange::idle());
+    let [for_one, for_two, for_quick] = &mut exchanges;
+    let others = async {
+        let two = count(&mut two, None, for_two, LONG);
+        let quick = async {
+            for _ in 0..10 {
+                assert!(!lane.is_free(), "`one` has it");
+                let counted = count(&mut quick, None, for_quick, 1).await;
+                assert_eq!(counted.unwrap(), 0);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(two, quick).0
+    };
+    let one = count(&mut one, Some(lane), for_one, LONG);
+    // Polled in this order: it is the first to compute.
+    let (one, two) = tokio::join!(biased; one, others);
+    assert_eq!((one.unwrap(), two.unwrap()), (0, 0));
+    assert!(lane.is_free());
+    let counted = count(&mut quick, Some(lane), for_quick, 1).await;
+    assert_eq!(counted.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_gives_lane_and_exchange_back() {
+    let engine = Engine::for_worker(64 << 10).unwrap();
+    let mut instance = counting(&engine, Duration::from_secs(60)).await;
+    let mut exchange = Exchange::idle();
+    exchange.depth = 7;
+    tokio::select! {
+        biased;
+        counted = count(&mut instance, Some(&engine.lane), &mut exchange, 0) => panic!("{counted:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    assert!(instance.is_suspended());
+    assert_eq!(exchange.depth, 7);
+    let mut next = counting(&engine, Duration::from_secs(60)).await;
+    let counted = count(&mut next, Some(&engine.lane), &mut exchange, 1).await;
+    assert_eq!(counted.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_limit_of_cpu_time_holds_on_the_lane() {
+    let engine = Engine::for_worker(64 << 10).unwrap();
+    let mut instance = counting(&engine, Duration::from_millis(5)).await;
+    let mut exchange = Exchange::idle();
+    let counted = count(&mut instance, Some(&engine.lane), &mut exchange, 0);
+    let HookError::Trapped(why) = counted.await.unwrap_err() else {
+        panic!("it was not ended by a trap")
+    };
+    assert!(why.starts_with("limits.cpu of 5 ms reached"), "{why}");
+    assert!(why.contains("wasm backtrace"), "{why}");
+    assert!(engine.lane.is_free());
+}
