@@ -16,9 +16,10 @@ use std::ptr;
 use dlmalloc::{Allocator, Dlmalloc};
 
 #[global_allocator]
-static ALLOCATOR: PluginAllocator = PluginAllocator(UnsafeCell::new(Dlmalloc::new_with_allocator(
-    Pages { region_left: Cell::new(true) },
-)));
+static ALLOCATOR: PluginAllocator =
+    PluginAllocator(UnsafeCell::new(Dlmalloc::new_with_allocator(Pages {
+        region_left: Cell::new(true),
+    })));
 
 /// As much as dlmalloc asks for at a time. Plain plugins need a few KiB.
 const REGION_BYTES: usize = 64 * 1024;

@@ -5,18 +5,21 @@
 
 mod chunks;
 mod clock;
+mod code;
 pub mod compile;
 mod cpu;
 mod demand;
 mod engine;
 mod guest;
 mod host_call;
+mod image;
 mod instance;
 mod limit;
 mod manifest;
 mod mapped;
 mod plugin;
 mod quarantine;
+mod state;
 mod step;
 mod taken;
 
