@@ -20,7 +20,7 @@ use site::Site;
 /// Measures what hook calls and instances cost.
 #[derive(Parser)]
 struct Arguments {
-    /// Measure only cases whose name contains this
+    /// Measure only what contains this in its name, and wasmtime alone
     filter: Option<String>,
     /// Folder with the built test guests
     #[arg(long, value_name = "DIR")]

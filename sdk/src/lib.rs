@@ -42,6 +42,8 @@
 //! - **Memory** of an instance lives on from request to request, in each worker for itself and possibly in several
 //!   instances a worker. So fields of the plugin are for what can be lost and need not agree: caches, averages. What
 //!   all workers must agree on belongs into a zone: [`zones`].
+//! - **Allocation** is the SDK's (feature `allocator`, on by default): std's allocator, but the first 64 KiB are there from the
+//!   start. A plugin that declares a `#[global_allocator]` of its own depends on the SDK with `default-features = false`.
 
 #![warn(missing_docs)]
 
@@ -49,6 +51,8 @@
 #[path = "glue.rs"]
 #[allow(missing_docs, reason = "for the code that #[plugin] writes")]
 pub mod __private;
+#[cfg(all(feature = "allocator", target_arch = "wasm32"))]
+mod allocator;
 mod balance;
 mod buffer;
 mod chunk;

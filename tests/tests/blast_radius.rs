@@ -1,7 +1,7 @@
 //! How far the failure of one call reaches: not to other requests, not into the next instance, and per route as far as
 //! its `on_error` says.
 
-use castling_tests::hostile::hostile;
+use castling_tests::hostile::{self, hostile};
 use castling_tests::{Proxy, origin};
 use http::StatusCode;
 
@@ -84,7 +84,10 @@ fn what_an_instance_had_in_memory_is_not_in_the_next_one() {
             format!("limits = {{ {} }}", limits.replace("60MiB", "8MiB")),
         ),
     ] {
-        let proxy = hostile(&lines);
+        // The next one is made from an image of one that was configured; see images.rs.
+        let proxy = hostile::setup("[log]\nlevel = \"debug\"", &lines).origin("app", origin::text("hello"));
+        let proxy = proxy.start();
+        proxy.until_log_has("further instances are made from an image plugin=\"hostile\"");
         for _ in 0..3 {
             assert_eq!(plant(&proxy, ""), StatusCode::OK, "{how}");
             if how.contains("three quarters") {

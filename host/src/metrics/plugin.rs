@@ -124,30 +124,34 @@ impl Account {
 /// New definitions of a plugin, over all its generations. More than any upgrades bring.
 const DEFINITIONS_LIMIT: u64 = 1000;
 
-/// What one instance has defined and looked up. A look-up is one hash; what is then counted needs none.
+/// What one instance has defined and looked up. A look-up is one hash; what is then counted needs none. A clone is for another
+/// instance that has done the same.
+#[derive(Clone)]
 pub struct InstanceMetrics {
     shared: Arc<PluginMetrics>,
     defined: Vec<Metric>,
     series: Vec<Series>,
     /// The number of a series by the number of its metric (`u32`, little-endian) and its label values, cut.
-    known: HashMap<Box<[u8]>, u32>,
+    known: HashMap<Arc<[u8]>, u32>,
     /// Room for the keys of `known`: as much as the series that the plugin may have need in the table, at most.
     known_left: u64,
     /// What is looked for in `known`; kept for its allocation.
     key: Vec<u8>,
 }
 
+#[derive(Clone)]
 struct Metric {
     kind: MetricKind,
     /// With the prefix.
-    name: String,
-    labels: Vec<String>,
+    name: Arc<str>,
+    labels: Arc<[String]>,
     bounds: Arc<[f64]>,
-    help: String,
+    help: Arc<str>,
     /// The number of the series for what is beyond the limit, once there is one.
     other: Option<u32>,
 }
 
+#[derive(Clone)]
 enum Series {
     Counter(Count),
     Gauge(Level),
@@ -273,6 +277,11 @@ impl InstanceMetrics {
         Ok(())
     }
 
+    /// Nothing was counted as `other`: what it has looked up, any instance would have found.
+    pub fn is_within_limits(&self) -> bool {
+        self.defined.iter().all(|metric| metric.other.is_none())
+    }
+
     fn at(&self, series: u32) -> Option<&Series> {
         self.series.get(usize::try_from(series).ok()?)
     }
@@ -341,10 +350,10 @@ fn parse(definition: &[u8], prefix: &str) -> Option<Metric> {
         is_metric_name(definition.name) && definition.help.len() <= MAX_HELP_BYTES && bounds_fit;
     valid.then(|| Metric {
         kind,
-        name: format!("{prefix}{name}"),
-        labels,
+        name: format!("{prefix}{name}").into(),
+        labels: labels.into(),
         bounds: metric::bounds(definition.bounds).collect(),
-        help: help.to_owned(),
+        help: help.into(),
         other: None,
     })
 }
@@ -355,7 +364,7 @@ fn clash(a: &Metric, b: &Metric) -> bool {
         histogram.kind == MetricKind::Histogram
             && other
                 .name
-                .strip_prefix(&histogram.name)
+                .strip_prefix(&*histogram.name)
                 .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
     };
     one_of(a, b) || one_of(b, a)

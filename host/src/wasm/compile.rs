@@ -6,14 +6,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::engine::settings;
 pub use super::manifest::inspect;
 use super::manifest::{Manifest, ModuleError};
+use super::state;
 
 /// Native code for a module that [`inspect`] has accepted.
 pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
-    let manifest = inspect(wasm)?;
+    let mut manifest = inspect(wasm)?;
+    let exposed = state::exposed(wasm);
+    manifest.state_is_exposed = exposed.is_some();
     let engine =
         wasmtime::Engine::new(&settings()).map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
     let artefact = engine
-        .precompile_module(wasm)
+        .precompile_module(exposed.as_deref().unwrap_or(wasm))
         .map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
     Ok((manifest, artefact))
 }

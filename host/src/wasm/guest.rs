@@ -55,6 +55,8 @@ pub(super) struct Guest {
     pub(super) log_lines: Arc<LineBudget>,
     /// How many host calls the hook may still make.
     pub(super) host_calls_left: u32,
+    /// Host calls of `configure` that an image makes up for, see [`super::image`].
+    pub(super) repeatable_calls: u32,
     /// The limit that a host call was refused for last, in this call of a hook.
     pub(super) reached: Option<Reached>,
     /// Those it has defined.

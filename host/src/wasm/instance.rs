@@ -3,13 +3,18 @@
 use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use castling_abi::{Action, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
-use wasmtime::{Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, TypedFunc, format_err};
+use castling_abi::{Action, Hook};
+use wasmtime::{
+    Error, Extern, Global, Memory, ModuleExport, PoolConcurrencyLimitError, Store, Trap, TypedFunc,
+    Val, WasmParams, WasmResults, format_err,
+};
 
+use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::{Engine, MAX_INSTANCES};
@@ -27,6 +32,10 @@ use crate::metrics::{InstanceMetrics, PluginMetrics};
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 pub(super) struct Instance {
     store: Store<Guest>,
+    wasm: wasmtime::Instance,
+    memory: Memory,
+    code: Rc<Code>,
+    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
     hooks: HookTable,
     state_reset: Option<TypedFunc<(), ()>>,
     /// The guest's; beside the store, so that it can be watched while the store runs.
@@ -37,7 +46,7 @@ pub(super) struct Instance {
     calls: u64,
 }
 
-/// By hook; `None` where the plugin does not implement it.
+/// By hook.
 type HookTable = [Option<TypedFunc<(u32, u32, u32), i32>>; Hook::ALL.len()];
 
 /// What every instance of a plugin has alike.
@@ -59,8 +68,6 @@ pub(super) struct Blueprint {
     /// It may call the gateway's own routes.
     pub(super) own_routes: bool,
     pub(super) hooks: Vec<Hook>,
-    /// It keeps state for each request.
-    pub(super) state: bool,
     pub(super) limits: Arc<PluginLimits>,
     pub(super) log_lines: Arc<LineBudget>,
     pub(super) metrics: Arc<PluginMetrics>,
@@ -70,54 +77,60 @@ impl Instance {
     /// Instantiates and configures. The error is what `configure` said, or why it trapped.
     pub(super) async fn new(
         engine: &Engine,
-        pre: &InstancePre<Guest>,
+        code: &Rc<Code>,
+        blueprint: &Blueprint,
+    ) -> Result<Box<Self>, HookError> {
+        let mut instance = Self::unconfigured(engine, code, blueprint).await?;
+        match code.image.get() {
+            Some(image) => image
+                .put_into(&mut instance)
+                .map_err(|error| not_instantiated(&mut instance.store, &error))?,
+            None => instance.configure().await?,
+        }
+        // A call, as far as its wear goes.
+        instance.calls = 1;
+        Ok(instance)
+    }
+
+    /// Only instantiates. Nothing must be called but `configure`.
+    pub(super) async fn unconfigured(
+        engine: &Engine,
+        code: &Rc<Code>,
         blueprint: &Blueprint,
     ) -> Result<Box<Self>, HookError> {
         let mut store = new_store(engine, blueprint);
-        let (hooks, state_reset, configure) =
-            Self::instantiate(&mut store, pre, blueprint)
-                .await
-                .map_err(|error| not_instantiated(&mut store, &error))?;
-        let mut instance = Box::new(Self {
-            hatch: store.data().hatch.clone(),
-            store,
-            hooks,
-            state_reset,
-            suspended: false,
-            calls: 0,
-        });
-        instance.begin_call(None, false);
-        let result = configure.call_async(&mut instance.store, ()).await;
-        match instance.end_call(result)? {
-            raw if raw == Action::Continue as i32 => Ok(instance),
-            raw => Err(instance.failed(raw)),
-        }
-    }
-
-    async fn instantiate(
-        store: &mut Store<Guest>,
-        pre: &InstancePre<Guest>,
-        blueprint: &Blueprint,
-    ) -> Result<(HookTable, Option<TypedFunc<(), ()>>, TypedFunc<(), i32>), Error> {
         // A start function may run.
         store.data().cpu.go_on();
-        let instance = pre.instantiate_async(&mut *store).await;
+        let wasm = code.pre.instantiate_async(&mut store).await;
         cpu::stop(store.data_mut());
-        let instance = instance?;
-        let memory = instance
-            .get_memory(&mut *store, "memory")
-            .ok_or_else(|| format_err!("it exports no memory"))?;
+        let wasm = wasm.map_err(|error| not_instantiated(&mut store, &error))?;
+        let memory = export(&wasm, &mut store, &code.memory, Extern::into_memory)
+            .map_err(|error| not_instantiated(&mut store, &error))?;
         store.data_mut().memory = Some(memory);
-        let mut hooks = [const { None }; Hook::ALL.len()];
-        for &hook in &blueprint.hooks {
-            hooks[hook as usize] = Some(instance.get_typed_func(&mut *store, hook.export())?);
+        Ok(Box::new(Self {
+            hatch: store.data().hatch.clone(),
+            store,
+            wasm,
+            memory,
+            code: Rc::clone(code),
+            hooks: [const { None }; Hook::ALL.len()],
+            state_reset: None,
+            suspended: false,
+            calls: 0,
+        }))
+    }
+
+    async fn configure(&mut self) -> Result<(), HookError> {
+        let export = self.code.configure;
+        let configure = self
+            .function::<(), i32>(&export)
+            .map_err(|error| not_instantiated(&mut self.store, &error))?;
+        self.begin_call(None, false);
+        let result = configure.call_async(&mut self.store, ()).await;
+        match self.end_call(result)? {
+            raw if raw == Action::Continue as i32 => Ok(()),
+            raw => Err(self.failed(raw)),
         }
-        let state_reset = match blueprint.state {
-            true => Some(instance.get_typed_func(&mut *store, EXPORT_STATE_RESET)?),
-            false => None,
-        };
-        let configure = instance.get_typed_func(&mut *store, EXPORT_CONFIGURE)?;
-        Ok((hooks, state_reset, configure))
     }
 
     /// Runs one hook against the exchange, which is lent to the guest meanwhile and given back also when this future
@@ -133,6 +146,7 @@ impl Instance {
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
+        self.find(hook)?;
         self.begin_call(Some(hook), lane.is_some());
         // Borrowed, not cloned: a clone of either is a handful of atomic operations, a tenth of an empty call.
         let Some(function) = &self.hooks[hook as usize] else {
@@ -183,9 +197,16 @@ impl Instance {
 
     /// Forgets the state of the request that the instance was kept for.
     pub(super) async fn reset_state(&mut self, lane: Option<&Lane>) -> Result<(), HookError> {
-        let Some(reset) = self.state_reset.clone() else {
+        let Some(export) = self.code.state_reset else {
             return Ok(());
         };
+        let reset = match &self.state_reset {
+            Some(reset) => reset.clone(),
+            None => self
+                .function(&export)
+                .map_err(|error| not_instantiated(&mut self.store, &error))?,
+        };
+        self.state_reset = Some(reset.clone());
         self.begin_call(None, lane.is_some());
         let result = match lane {
             Some(lane) => lane.run(|| reset.call(&mut self.store, ())).await,
@@ -216,10 +237,73 @@ impl Instance {
 
     /// Linear memory now.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.store
-            .data()
-            .memory
-            .map_or(0, |memory| memory.data_size(&self.store))
+        self.memory.data_size(&self.store)
+    }
+
+    /// Its linear memory, and what the host keeps for it.
+    pub(super) fn memory(&mut self) -> (&mut [u8], &mut Guest) {
+        self.memory.data_and_store_mut(&mut self.store)
+    }
+
+    pub(super) fn guest(&self) -> &Guest {
+        self.store.data()
+    }
+
+    /// Its memory is as large as that, or larger.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Error> {
+        let missing = bytes.saturating_sub(self.memory_bytes());
+        if missing > 0 {
+            let page_bytes = self.memory.page_size(&self.store);
+            let pages = (missing as u64).div_ceil(page_bytes);
+            self.memory.grow(&mut self.store, pages)?;
+        }
+        Ok(())
+    }
+
+    /// Values of the globals that its code lets the host see, by their index there.
+    pub(super) fn globals(&mut self) -> Result<Vec<Val>, Error> {
+        (0..self.code.globals.len())
+            .map(|idx| Ok(self.global(idx)?.get(&mut self.store)))
+            .collect()
+    }
+
+    pub(super) fn set_global(&mut self, idx: usize, value: Val) -> Result<(), Error> {
+        self.global(idx)?.set(&mut self.store, value)
+    }
+
+    fn global(&mut self, idx: usize) -> Result<Global, Error> {
+        let Self {
+            wasm, store, code, ..
+        } = self;
+        export(wasm, store, &code.globals[idx], Extern::into_global)
+    }
+
+    /// Sees to it that the hook, if there is one, is in the table.
+    #[inline]
+    fn find(&mut self, hook: Hook) -> Result<(), HookError> {
+        if self.hooks[hook as usize].is_some() {
+            return Ok(());
+        }
+        self.look_up(hook)
+    }
+
+    #[cold]
+    fn look_up(&mut self, hook: Hook) -> Result<(), HookError> {
+        if let Some(export) = self.code.hooks[hook as usize] {
+            let function = self
+                .function(&export)
+                .map_err(|error| not_instantiated(&mut self.store, &error))?;
+            self.hooks[hook as usize] = Some(function);
+        }
+        Ok(())
+    }
+
+    fn function<P: WasmParams, R: WasmResults>(
+        &mut self,
+        function: &ModuleExport,
+    ) -> Result<TypedFunc<P, R>, Error> {
+        let function = export(&self.wasm, &mut self.store, function, Extern::into_func)?;
+        function.typed(&self.store)
     }
 
     fn begin_call(&mut self, hook: Option<Hook>, on_lane: bool) {
@@ -245,6 +329,17 @@ impl Instance {
         guest.calls.clear();
         result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
     }
+}
+
+/// What the code has said it exports.
+fn export<T>(
+    instance: &wasmtime::Instance,
+    store: &mut Store<Guest>,
+    export: &ModuleExport,
+    kind: impl FnOnce(Extern) -> Option<T>,
+) -> Result<T, Error> {
+    let found = instance.get_module_export(store, export).and_then(kind);
+    found.ok_or_else(|| format_err!("an export is of another kind than its manifest says"))
 }
 
 pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> {
@@ -274,6 +369,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             limits: Arc::clone(&blueprint.limits),
             log_lines: Arc::clone(&blueprint.log_lines),
             host_calls_left: blueprint.limits.host_calls,
+            repeatable_calls: 0,
             reached: None,
             cpu: Cpu::new(
                 Arc::clone(&engine.turns),
@@ -371,7 +467,6 @@ impl Blueprint {
             upstreams: Arc::default(),
             own_routes: false,
             hooks: Vec::new(),
-            state: false,
             metrics: PluginMetrics::new(
                 Recorder::alone(256).expect("the metrics' memory can be made"),
                 &plugin,
@@ -403,16 +498,17 @@ mod tests {
         let linker = Linker::new(&engine.wasmtime);
         let pre = linker.instantiate_pre(&module).unwrap();
         let blueprint = Blueprint::of_test();
+        let code = Rc::new(Code::new(pre, &blueprint.hooks, false).unwrap());
         let mut instances = Vec::new();
         for _ in 0..MAX_INSTANCES {
-            instances.push(Instance::new(&engine, &pre, &blueprint).await.unwrap());
+            instances.push(Instance::new(&engine, &code, &blueprint).await.unwrap());
         }
-        let beyond = Instance::new(&engine, &pre, &blueprint).await.err();
+        let beyond = Instance::new(&engine, &code, &blueprint).await.err();
         assert!(
             matches!(beyond, Some(HookError::Exhausted(_))),
             "{beyond:?}"
         );
         instances.pop();
-        Instance::new(&engine, &pre, &blueprint).await.unwrap();
+        Instance::new(&engine, &code, &blueprint).await.unwrap();
     }
 }

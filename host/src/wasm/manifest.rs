@@ -33,6 +33,10 @@ pub struct Manifest {
     /// What it needs to be granted. Not in the section: read from its imports, which do not lie.
     #[serde(default)]
     pub uses: Vec<Capability>,
+    /// The host can see all state of its instances, so that it may make an image of one. Not in the section: found when it is
+    /// compiled, false before that.
+    #[serde(default)]
+    pub state_is_exposed: bool,
 }
 
 /// When a `timer` hook runs.
@@ -136,6 +140,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     outline.check_imports()?;
     outline.check_exports(&manifest)?;
     manifest.uses = outline.uses();
+    manifest.state_is_exposed = false;
     Ok(manifest)
 }
 

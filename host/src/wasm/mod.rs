@@ -5,12 +5,14 @@
 
 mod chunks;
 mod clock;
+mod code;
 pub mod compile;
 mod cpu;
 mod demand;
 mod engine;
 mod guest;
 mod host_call;
+mod image;
 mod instance;
 mod lane;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod manifest;
 mod mapped;
 mod plugin;
 mod quarantine;
+mod state;
 mod step;
 mod taken;
 

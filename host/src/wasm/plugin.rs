@@ -8,12 +8,14 @@ use std::sync::Arc;
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tracing::error;
-use wasmtime::{InstancePre, Linker};
+use tracing::{debug, error};
+use wasmtime::Linker;
 
+use super::code::Code;
 use super::demand::{NoSupplier, Supplier};
 use super::engine::Engine;
-use super::guest::{Guest, Zones};
+use super::guest::Zones;
+use super::image::Image;
 use super::instance::{Blueprint, Instance};
 use super::lane::Lane;
 use super::limit::LineBudget;
@@ -61,7 +63,7 @@ pub struct Plugin {
     pub manifest: Manifest,
     pub on_error: OnError,
     engine: Rc<Engine>,
-    pre: InstancePre<Guest>,
+    code: Rc<Code>,
     /// It uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
     blueprint: Blueprint,
@@ -117,11 +119,14 @@ impl Plugin {
         let refused = |e: wasmtime::Error| {
             HookError::Trapped(format!("its compiled code cannot be used: {e:#}"))
         };
-        let code = mapped::module(engine, module.artefact).map_err(refused)?;
-        code.initialize_copy_on_write_image().map_err(refused)?;
+        let mapped = mapped::module(engine, module.artefact).map_err(refused)?;
+        mapped.initialize_copy_on_write_image().map_err(refused)?;
         let mut linker = Linker::new(&engine.wasmtime);
         host_call::add_to(&mut linker).map_err(refused)?;
-        let pre = linker.instantiate_pre(&code).map_err(refused)?;
+        let pre = linker.instantiate_pre(&mapped).map_err(refused)?;
+        let names = module.manifest.hooks.iter();
+        let hooks: Vec<Hook> = names.filter_map(|name| Hook::from_name(name)).collect();
+        let code = Code::new(pre, &hooks, module.manifest.state).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
         let limits = Arc::new(config.limits.clone());
         let metrics = recorder.hooks(&name);
@@ -135,8 +140,10 @@ impl Plugin {
             name: Arc::clone(&name),
             on_error: config.on_error,
             engine: Rc::clone(engine),
-            pre,
-            waits: code.imports().any(|import| host_call::waits(import.name())),
+            code: Rc::new(code),
+            waits: mapped
+                .imports()
+                .any(|import| host_call::waits(import.name())),
             failure_lines: LineBudget::new(&name, limits.log_lines),
             blueprint: Blueprint {
                 log_lines: LineBudget::new(&name, limits.log_lines),
@@ -157,13 +164,7 @@ impl Plugin {
                     .map(|name| Arc::from(name.as_str()))
                     .collect(),
                 own_routes: config.grants.own_routes,
-                hooks: module
-                    .manifest
-                    .hooks
-                    .iter()
-                    .filter_map(|name| Hook::from_name(name))
-                    .collect(),
-                state: module.manifest.state,
+                hooks,
                 metrics: own,
             },
             manifest: module.manifest,
@@ -180,8 +181,31 @@ impl Plugin {
             exhausted: Cell::new(0),
             metrics,
         });
-        drop(plugin.take_instance().await?);
+        let mut first = plugin.take_instance().await?;
+        plugin.keep_image(first.instance_mut()).await;
         Ok(plugin)
+    }
+
+    /// Further instances become as this one, which is configured and has served nothing, where that cannot be told from running
+    /// `configure`.
+    async fn keep_image(&self, configured: &mut Instance) {
+        let mut image = None;
+        if self.manifest.state_is_exposed {
+            let fresh = Instance::unconfigured(&self.engine, &self.code, &self.blueprint).await;
+            image = fresh
+                .ok()
+                .and_then(|mut fresh| Image::of(configured, &mut fresh));
+        }
+        let plugin = &*self.name;
+        match image {
+            Some(image) => {
+                let bytes = image.bytes();
+                debug!(plugin, bytes, "further instances are made from an image");
+                // It is the first.
+                let _ = self.code.image.set(image);
+            }
+            None => debug!(plugin, "`configure` runs for each instance"),
+        }
     }
 
     /// An instance stays with its request.
@@ -260,7 +284,7 @@ impl Plugin {
             if !self.quarantine.admits() {
                 return Err(HookError::Quarantined);
             }
-            let made = Instance::new(&self.engine, &self.pre, &self.blueprint).await;
+            let made = Instance::new(&self.engine, &self.code, &self.blueprint).await;
             let instance = made.inspect_err(|e| self.count(hook, e))?;
             judge.0 = Some(Taken {
                 instance: Some(instance),
@@ -489,7 +513,7 @@ impl Plugin {
             plugin: Rc::clone(self),
             counted: true,
         };
-        taken.instance = Some(Instance::new(&self.engine, &self.pre, &self.blueprint).await?);
+        taken.instance = Some(Instance::new(&self.engine, &self.code, &self.blueprint).await?);
         Ok(taken)
     }
 }

@@ -24,13 +24,21 @@ fn metric_define(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i3
     if guest.hook.is_some() {
         return refuse(Status::NotNow);
     }
-    numbered(guest.metrics.define(definition))
+    let defined = guest.metrics.define(definition);
+    if defined.is_ok() {
+        guest.note_repeatable();
+    }
+    numbered(defined)
 }
 
 fn metric_series(mut caller: Caller<'_, Guest>, metric: u32, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let values = bytes(memory, ptr, len)?;
-    numbered(guest.metrics.series(metric, values))
+    let series = guest.metrics.series(metric, values);
+    if series.is_ok() {
+        guest.note_repeatable();
+    }
+    numbered(series)
 }
 
 fn metric_add(mut caller: Caller<'_, Guest>, series: u32, value: f64) -> Result<i32> {

@@ -29,7 +29,11 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     };
     // What the log's level leaves out costs no text and no line of the budget; the pointer is checked all the same.
     let line = bytes(memory, ptr, len)?;
-    if !is_written(level) || !guest.log_lines.admits() {
+    if !is_written(level) {
+        guest.note_repeatable();
+        return Ok(());
+    }
+    if !guest.log_lines.admits() {
         return Ok(());
     }
     let (plugin, text) = (&*guest.plugin, cut_text(line));
@@ -67,6 +71,7 @@ fn panicked(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
 
 fn config_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
+    guest.note_repeatable();
     hand_out(memory, out, capacity, guest.config.as_bytes())
 }
 
