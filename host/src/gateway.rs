@@ -10,7 +10,7 @@ use std::time::Duration;
 use castling_abi::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::alarm::Alarms;
+use crate::alarm::{self, Alarms};
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config};
 use crate::listener::{self, Listener};
@@ -59,7 +59,7 @@ impl Gateway {
         zones: Zones,
         metrics: Recorder,
     ) -> Result<Rc<Self>, Vec<String>> {
-        let alarms = Alarms::new();
+        let alarms = Alarms::new(alarm::FINE);
         let engine = Engine::for_worker(config.workers.plugin_stack_bytes)
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])?;
         let mut parts = Parts {
@@ -89,16 +89,14 @@ impl Gateway {
             let listener = Listener::new(&name, &config.listeners[&name], router, counted);
             (name, listener)
         });
+        let upstreams = parts.upstreams.into_values().collect();
+        let worker = Worker::new(upstreams, alarms, access_log, metrics);
+        tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
             zones,
-            worker: Worker::new(
-                parts.upstreams.into_values().collect(),
-                alarms,
-                access_log,
-                metrics,
-            ),
+            worker,
             config,
         }))
     }
@@ -179,6 +177,11 @@ impl Gateway {
                 .filter_map(|(name, zone)| zone.status(name).ok())
                 .collect(),
         }
+    }
+
+    /// Resolves when much memory has been freed that the allocator may still hold.
+    pub async fn memory_ebbs(&self) {
+        self.worker.ebb.low().await;
     }
 
     pub fn reopen_logs(&self) {

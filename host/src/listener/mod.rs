@@ -33,6 +33,7 @@ pub struct Listener {
     max_connections: usize,
     connections: Cell<usize>,
     pub metrics: ListenerMetrics,
+    pub desks: connection::Desks,
     /// A connection has ended while the listener was full.
     room: Notify,
 }
@@ -60,6 +61,7 @@ impl Listener {
             max_connections: config.max_connections,
             connections: Cell::new(0),
             metrics,
+            desks: connection::Desks::default(),
             room: Notify::new(),
         })
     }
@@ -119,11 +121,10 @@ fn admit(stream: TcpStream, address: SocketAddr, listener: &Rc<Listener>, worker
         return;
     }
     let counted = Counted::new(listener, worker);
-    let serve = connection::serve(stream, address, Rc::clone(listener), Rc::clone(worker));
-    tokio::task::spawn_local(async move {
-        serve.await;
-        drop(counted);
-    });
+    let (listener, worker) = (Rc::clone(listener), Rc::clone(worker));
+    tokio::task::spawn_local(connection::serve(
+        stream, address, listener, worker, counted,
+    ));
 }
 
 /// An open connection, counted until it is dropped, also by a panic.
