@@ -39,21 +39,28 @@ struct Book {
     next_look: Cell<Option<Instant>>,
     /// An alarm was armed for earlier than `next_look`.
     earlier: Notify,
+    /// The watch looks at most this often, so a time-out comes up to this late.
+    grain: Duration,
 }
 
-/// The watch looks at most this often, so a time-out comes up to this late.
-const GRAIN: Duration = Duration::from_millis(10);
+/// For a request's alarms, of which there are no more than requests under way.
+pub const FINE: Duration = Duration::from_millis(10);
+
+/// For those of idle connections. There may be very many, and a look at 100,000 takes a millisecond.
+pub const COARSE: Duration = Duration::from_millis(100);
 
 /// The alarms of one worker. Clones share them.
 #[derive(Clone)]
 pub struct Alarms(Rc<Book>);
 
 impl Alarms {
-    pub fn new() -> Self {
+    /// `grain`: so late a time-out may come.
+    pub fn new(grain: Duration) -> Self {
         Self(Rc::new(Book {
             slots: RefCell::default(),
             next_look: Cell::new(None),
             earlier: Notify::new(),
+            grain,
         }))
     }
 
@@ -78,11 +85,11 @@ impl Alarms {
             let earlier = book.earlier.notified();
             match book.ring_due(Instant::now()) {
                 Some(next) => {
-                    let next = next.max(Instant::now() + GRAIN);
+                    let next = next.max(Instant::now() + book.grain);
                     book.next_look.set(Some(next));
                     tokio::select! {
                         () = tokio::time::sleep_until(next) => {}
-                        () = earlier => tokio::time::sleep(GRAIN).await,
+                        () = earlier => tokio::time::sleep(book.grain).await,
                     }
                 }
                 None => {
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn work_that_takes_too_long_elapses() {
         run(async {
-            let alarms = Alarms::new();
+            let alarms = Alarms::new(FINE);
             tokio::task::spawn_local(alarms.clone().watch());
             let before = Instant::now();
             let result = alarms
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn an_alarm_armed_later_for_earlier_rings_first() {
         run(async {
-            let alarms = Alarms::new();
+            let alarms = Alarms::new(FINE);
             tokio::task::spawn_local(alarms.clone().watch());
             let (slow, quick) = (alarms.alarm(), alarms.alarm());
             let long = tokio::task::spawn_local(async move {
@@ -224,7 +231,7 @@ mod tests {
     #[test]
     fn work_that_is_done_in_time_disarms() {
         run(async {
-            let alarms = Alarms::new();
+            let alarms = Alarms::new(FINE);
             tokio::task::spawn_local(alarms.clone().watch());
             let alarm = alarms.alarm();
             assert_eq!(alarm.limit(LONG, tokio::task::yield_now()).await, Ok(()));
@@ -235,7 +242,7 @@ mod tests {
     #[test]
     fn a_dropped_alarm_leaves_the_others_in_place() {
         run(async {
-            let alarms = Alarms::new();
+            let alarms = Alarms::new(FINE);
             tokio::task::spawn_local(alarms.clone().watch());
             let mut kept: Vec<Alarm> = (0..3).map(|_| alarms.alarm()).collect();
             drop(kept.remove(0));

@@ -191,6 +191,21 @@ impl Exchange {
         self.cpu_time.clear();
     }
 
+    /// Lets go of what is a slice of the request's or the response's buffers, so that these are free for the next. Returns
+    /// the room for the next request's fields.
+    pub fn end(&mut self) -> Headers {
+        self.original = (Method::GET, ByteString::from_static("/"), None);
+        self.request.path = ByteString::from_static("/");
+        self.request.query = None;
+        self.reply.headers.clear();
+        self.trailers.clear();
+        self.vars.clear();
+        self.answer = None;
+        self.chunk = Bytes::new();
+        self.stage = Stage::Idle;
+        std::mem::take(&mut self.request.headers)
+    }
+
     /// Begins with something that is no request: only client, listener and times are known.
     pub fn begin_unread(
         &mut self,

@@ -29,29 +29,34 @@ use crate::worker::Worker;
 pub struct Client {
     pub reader: Reader,
     pub writer: Writer,
-    pub read_alarm: Alarm,
-    pub write_alarm: Alarm,
-    /// Used for one request after the other.
-    pub exchange: Box<Exchange>,
     pub address: ClientAddress,
     /// The gateway's end.
     pub server: ServerAddress,
 }
 
+/// What a request needs beside its client's connection, for one after the other, of whichever connection.
+pub struct Tools {
+    pub exchange: Box<Exchange>,
+    pub read_alarm: Alarm,
+    pub write_alarm: Alarm,
+}
+
+impl Tools {
+    pub fn new(alarms: &Alarms) -> Self {
+        Self {
+            exchange: Exchange::idle(),
+            read_alarm: alarms.alarm(),
+            write_alarm: alarms.alarm(),
+        }
+    }
+}
+
 impl Client {
-    pub fn new(
-        stream: Stream,
-        address: ClientAddress,
-        server: ServerAddress,
-        alarms: &Alarms,
-    ) -> Self {
+    pub fn new(stream: Stream, address: ClientAddress, server: ServerAddress) -> Self {
         let (reader, writer) = socket::split(stream);
         Self {
             reader,
             writer,
-            read_alarm: alarms.alarm(),
-            write_alarm: alarms.alarm(),
-            exchange: Exchange::idle(),
             address,
             server,
         }
@@ -72,6 +77,7 @@ pub enum Fate {
 /// Serves one request. Always leaves a line in the access log, whatever happened.
 pub async fn run(
     client: &mut Client,
+    tools: &mut Tools,
     request: ParsedRequest,
     listener: &Listener,
     worker: &Worker,
@@ -87,12 +93,14 @@ pub async fn run(
     let Client {
         reader,
         writer,
-        read_alarm,
-        write_alarm,
-        exchange,
         address,
         server,
     } = client;
+    let Tools {
+        exchange,
+        read_alarm,
+        write_alarm,
+    } = tools;
     exchange.begin(head, *address, server.clone(), &listener.name);
     let calls = Cell::new(0);
     let body = RequestBody::new(
@@ -123,11 +131,12 @@ pub async fn run(
 /// Answers a head that could not be read. There is no request, so no plugin sees it.
 pub async fn refuse(
     client: &mut Client,
+    tools: &mut Tools,
     error: HeadError,
     listener: &Listener,
     worker: &Worker,
 ) -> Fate {
-    let exchange = &mut client.exchange;
+    let exchange = &mut tools.exchange;
     exchange.begin_unread(client.address, client.server.clone(), &listener.name);
     let Answer {
         status,
@@ -152,12 +161,10 @@ pub async fn refuse(
     exchange.tally.body_bytes_sent = body.len() as u64;
     count(exchange, &listener.router.unrouted, listener);
     client.writer.push(body);
-    let Client {
-        writer,
-        write_alarm,
-        ..
-    } = client;
-    let sent = writer.flush(write_alarm, listener.send_timeout).await;
+    let sent = client
+        .writer
+        .flush(&tools.write_alarm, listener.send_timeout)
+        .await;
     worker.add_to_access_log(exchange);
     match sent {
         Ok(Ok(())) => Fate::Linger,

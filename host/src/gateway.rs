@@ -12,7 +12,7 @@ use std::time::Duration;
 use castling_abi::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::alarm::Alarms;
+use crate::alarm::{self, Alarms};
 use crate::balancer::Balancer;
 use crate::config::{self, Accept, Balance, Config};
 use crate::listener::{self, Listener, ListeningSocket};
@@ -70,7 +70,7 @@ impl Gateway {
         zones: Zones,
         metrics: Recorder,
     ) -> Result<Rc<Self>, Vec<String>> {
-        let alarms = Alarms::new();
+        let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
             metrics,
             plugins: BTreeMap::new(),
@@ -98,16 +98,14 @@ impl Gateway {
             let listener = Listener::new(&name, &config.listeners[&name], router, counted);
             (name, listener)
         });
+        let upstreams = parts.upstreams.into_values().collect();
+        let worker = Worker::new(upstreams, alarms, access_log, metrics);
+        tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
             plugins: parts.plugins,
             zones,
-            worker: Worker::new(
-                parts.upstreams.into_values().collect(),
-                alarms,
-                access_log,
-                metrics,
-            ),
+            worker,
             config,
             sockets: RefCell::default(),
         }))
@@ -197,6 +195,11 @@ impl Gateway {
                 .filter_map(|(name, zone)| zone.status(name).ok())
                 .collect(),
         }
+    }
+
+    /// Resolves when much memory has been freed that the allocator may still hold.
+    pub async fn memory_ebbs(&self) {
+        self.worker.ebb.low().await;
     }
 
     pub fn reopen_logs(&self) {

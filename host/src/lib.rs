@@ -14,6 +14,7 @@ mod cli;
 mod config;
 mod connection;
 mod course;
+mod ebb;
 mod error;
 mod exchange;
 mod filter;

@@ -2,8 +2,10 @@
 //!
 //! All waiting here can be dropped and taken up again: what was read is in the buffer, what was written is crossed off.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::Poll;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,6 +31,14 @@ pub struct Writer {
     body: Bytes,
     /// Copied pieces, after `body`.
     back: Cursor,
+}
+
+/// Buffers that one connection after the other uses.
+#[derive(Default)]
+pub struct Spare {
+    read: BytesMut,
+    front: Vec<u8>,
+    back: Vec<u8>,
 }
 
 /// Bytes to write, and how many of them are written.
@@ -65,6 +75,46 @@ pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
     (reader, writer)
 }
 
+impl Spare {
+    /// Gives the buffers to a connection that has none in use.
+    pub fn lend(&mut self, reader: &mut Reader, writer: &mut Writer) {
+        if reader.buf.is_empty() {
+            std::mem::swap(&mut reader.buf, &mut self.read);
+        }
+        for (cursor, spare) in self.cursors(writer) {
+            if cursor.is_done() {
+                std::mem::swap(&mut cursor.bytes, spare);
+            }
+        }
+    }
+
+    /// Takes the buffers of a connection that is idle now; large ones are freed. One that is in use stays.
+    pub fn take_back(&mut self, reader: &mut Reader, writer: &mut Writer) {
+        if reader.buf.is_empty() {
+            self.read = std::mem::take(&mut reader.buf);
+            if self.read.capacity() > 2 * HEAD_ROOM_BYTES {
+                self.read = BytesMut::new();
+            }
+        }
+        for (cursor, spare) in self.cursors(writer) {
+            if cursor.is_done() {
+                *spare = std::mem::take(&mut cursor.bytes);
+                spare.clear();
+                if spare.capacity() > HEAD_ROOM_BYTES {
+                    *spare = Vec::new();
+                }
+            }
+        }
+    }
+
+    fn cursors<'a>(&'a mut self, writer: &'a mut Writer) -> [(&'a mut Cursor, &'a mut Vec<u8>); 2] {
+        [
+            (&mut writer.front, &mut self.front),
+            (&mut writer.back, &mut self.back),
+        ]
+    }
+}
+
 impl Reader {
     /// Reads once, appending to `buf`. 0: the other side has ended the connection.
     pub async fn fill(&mut self, room_bytes: usize) -> io::Result<usize> {
@@ -75,12 +125,19 @@ impl Reader {
         self.half.read_buf(&mut self.buf).await
     }
 
-    /// Waits until there is something to read, holding no buffer meanwhile if there is nothing in it.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        if self.buf.is_empty() {
-            self.buf = BytesMut::new();
-        }
-        self.half.readable().await
+    /// Reads what is there already; `None` when nothing is.
+    pub async fn fill_now(&mut self, room_bytes: usize) -> Option<io::Result<usize>> {
+        let mut fill = pin!(self.fill(room_bytes));
+        poll_fn(|cx| match fill.as_mut().poll(cx) {
+            Poll::Ready(filled) => Poll::Ready(Some(filled)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.half.as_ref().poll_read_ready(cx).map(drop)
     }
 
     /// Waits for the other side to end the connection. What it sends before that is kept for later, up to a bound,
@@ -90,8 +147,9 @@ impl Reader {
             if self.buf.len() >= BODY_ROOM_BYTES {
                 std::future::pending::<()>().await;
             }
-            if self.buf.is_empty() && self.half.readable().await.is_err() {
-                return;
+            if self.buf.is_empty() {
+                // No room is made for what may never come.
+                poll_fn(|cx| self.poll_readable(cx)).await;
             }
             match self.fill(HEAD_ROOM_BYTES).await {
                 Ok(0) | Err(_) => return,
@@ -103,7 +161,7 @@ impl Reader {
     /// Whether an idle connection is still good: nothing came, not even its end, as far as the event loop has heard.
     /// Costs no system call unless something did.
     pub fn is_quiet(&self) -> bool {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         if !self.buf.is_empty() {
             return false;
         }

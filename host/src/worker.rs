@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use crate::alarm::Alarms;
+use crate::alarm::{self, Alarms};
+use crate::ebb::Ebb;
 use crate::exchange::Exchange;
 use crate::log::AccessLog;
 use crate::metrics::{Level, Recorder};
@@ -16,13 +17,19 @@ use crate::upstream::Upstream;
 pub struct Worker {
     upstreams: Vec<Rc<Upstream>>,
     alarms: Alarms,
+    idle_alarms: Alarms,
     access_log: Option<Rc<AccessLog>>,
     traffic: Traffic,
     metrics: Recorder,
+    /// Of the memory of connections and requests.
+    pub ebb: Ebb,
     draining: Cell<bool>,
     drain_began: Notify,
     date: RefCell<Date>,
 }
+
+/// What an idle connection costs (`docs/MEMORY.md`).
+const CONNECTION_BYTES: usize = 2 * 1024;
 
 #[derive(Default)]
 struct Traffic {
@@ -46,12 +53,14 @@ impl Worker {
         Rc::new(Self {
             upstreams,
             alarms,
+            idle_alarms: Alarms::new(alarm::COARSE),
             access_log,
             traffic: Traffic {
                 requests_active_level: metrics.requests_active(),
                 ..Traffic::default()
             },
             metrics,
+            ebb: Ebb::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
             date: RefCell::default(),
@@ -101,6 +110,11 @@ impl Worker {
         &self.alarms
     }
 
+    /// Of idle client connections.
+    pub fn idle_alarms(&self) -> &Alarms {
+        &self.idle_alarms
+    }
+
     /// The upstream that a plan names.
     pub fn upstream(&self, idx: UpstreamIdx) -> &Rc<Upstream> {
         &self.upstreams[idx.0]
@@ -143,10 +157,12 @@ impl Worker {
 
     pub fn connection_opened(&self) {
         self.traffic.connections.set(self.connections() + 1);
+        self.ebb.take(CONNECTION_BYTES);
     }
 
     pub fn connection_closed(&self) {
         self.traffic.connections.set(self.connections() - 1);
+        self.ebb.give(CONNECTION_BYTES);
         if self.connections() == 0 {
             self.traffic.quiet.notify_one();
         }

@@ -9,19 +9,23 @@ use rustix::process::{Pid, Signal};
 pub struct Process(pub u32);
 
 impl Process {
-    /// Its children whose command line has `word` in it, in the order of their ids.
-    pub fn children_with(self, word: &str) -> Vec<Self> {
+    /// Its children, in the order of their ids.
+    pub fn children(self) -> Vec<Self> {
         let Ok(list) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)) else {
             return Vec::new();
         };
         let pids = list
             .split_ascii_whitespace()
             .filter_map(|pid| pid.parse().ok());
-        let mut found: Vec<Self> = pids
-            .map(Self)
-            .filter(|child| child.arguments().iter().any(|arg| arg == word))
-            .collect();
+        let mut found: Vec<Self> = pids.map(Self).collect();
         found.sort();
+        found
+    }
+
+    /// Its children whose command line has `word` in it, in the order of their ids.
+    pub fn children_with(self, word: &str) -> Vec<Self> {
+        let mut found = self.children();
+        found.retain(|child| child.arguments().iter().any(|arg| arg == word));
         found
     }
 

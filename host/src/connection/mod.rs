@@ -1,5 +1,11 @@
 //! One client connection: requests one after the other, until one side has had enough.
+//!
+//! While it is idle, a connection is a small task that waits for a byte. What a request needs beyond that, it borrows from
+//! a [`Desk`] while it runs.
 
+mod desk;
+
+use std::future::poll_fn;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,13 +13,15 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::address::ClientAddress;
-use crate::alarm::Elapsed;
-use crate::flow::{self, Client, Fate};
-use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
+use crate::alarm::{Alarm, Elapsed};
+use crate::flow::{self, Client, Fate, Tools};
+use crate::http1::{HeadError, HeadLimits, HeadProgress, Headers, ParsedRequest, parse_request};
 use crate::listener::Listener;
 use crate::socket::{self, HEAD_ROOM_BYTES};
 use crate::stream::Stream;
 use crate::worker::Worker;
+
+pub use desk::Desks;
 
 /// While the worker drains, an idle connection may bring one more request for this long. Closed at once, it could
 /// cross a request that is already on its way, which would be lost.
@@ -24,79 +32,126 @@ const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
-/// Serves a connection to its end.
-pub async fn serve(
+/// Serves a connection to its end, and then drops what counts it.
+pub async fn serve<C>(
     stream: Stream,
     address: ClientAddress,
     listener: Rc<Listener>,
     worker: Rc<Worker>,
+    _counted: C,
 ) {
     let server = listener.local_address(&stream);
-    let mut client = Client::new(stream, address, server, worker.alarms());
-    let mut progress = HeadProgress::new();
-    let mut wait = listener.head_timeout;
-    let fate = loop {
-        let fate = match next_request(&mut client, &mut progress, wait, &listener, &worker).await {
-            Next::Request(request) => {
-                let _under_way = worker.count_request();
-                flow::run(&mut client, *request, &listener, &worker).await
-            }
-            Next::Refused(error) => {
-                let _under_way = worker.count_request();
-                flow::refuse(&mut client, error, &listener, &worker).await
-            }
-            Next::Closed => break Fate::Close,
-        };
-        match fate {
-            Fate::KeepAlive => {
-                wait = listener.idle_timeout;
-                progress.recycle(mem::take(&mut client.exchange.request.headers));
-            }
-            Fate::Close | Fate::Linger => break fate,
+    let mut connection = Box::new(Connection {
+        client: Client::new(stream, address, server),
+        idle_alarm: worker.idle_alarms().alarm(),
+        listener,
+        worker,
+    });
+    let mut wait = connection.listener.head_timeout;
+    while connection.readable(wait).await {
+        let listener = Rc::clone(&connection.listener);
+        let after;
+        (connection, after) = listener.desks.serve(connection).await;
+        match after {
+            After::Nothing => {}
+            After::Idle => wait = listener.idle_timeout,
+            After::Closed => return,
         }
-    };
-    if fate == Fate::Linger {
-        let Client {
-            reader,
-            writer,
-            read_alarm,
-            ..
-        } = &mut client;
-        // Either way the connection ends here.
-        let _ = read_alarm
-            .limit(LINGER_TIME, socket::linger(reader, writer, LINGER_BYTES))
-            .await;
     }
 }
 
-enum Next {
-    Request(Box<ParsedRequest>),
-    Refused(HeadError),
-    /// By the client, by a time-out, or because the worker drains.
+struct Connection {
+    client: Client,
+    idle_alarm: Alarm,
+    listener: Rc<Listener>,
+    worker: Rc<Worker>,
+}
+
+/// What becomes of a connection when there is nothing more to do on it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// It is as it was: nothing had come. A new socket is taken for readable at first.
+    Nothing,
+    /// It waits for the next request.
+    Idle,
+    /// By either side.
     Closed,
 }
 
-/// Waits for the next request, `wait` at most for its first byte.
+enum Next {
+    Request(ParsedRequest),
+    Refused(HeadError),
+    /// By the client or by a time-out.
+    Closed,
+}
+
+impl Connection {
+    /// Waits for the first byte of a request, `wait` at most. False: the connection ends without one.
+    async fn readable(&self, wait: Duration) -> bool {
+        let (reader, alarm) = (&self.client.reader, &self.idle_alarm);
+        if !self.worker.is_draining() {
+            let readable = poll_fn(|cx| reader.poll_readable(cx));
+            tokio::select! {
+                biased;
+                readable = alarm.limit(wait, readable) => return readable.is_ok(),
+                () = self.worker.drain_begins() => {}
+            }
+        }
+        let readable = poll_fn(|cx| reader.poll_readable(cx));
+        let wait = wait.min(LAST_REQUEST_WAIT);
+        alarm.limit(wait, readable).await.is_ok()
+    }
+
+    /// Serves requests as long as bytes of the next one are there. `room` is for their fields.
+    async fn requests(&mut self, tools: &mut Tools, room: &mut Headers) -> After {
+        let (listener, worker) = (&*self.listener, &self.worker);
+        let client = &mut self.client;
+        let mut progress = HeadProgress::new();
+        progress.recycle(mem::take(room));
+        let after = loop {
+            let next = next_request(client, &tools.read_alarm, &mut progress, listener).await;
+            let fate = match next {
+                Next::Request(request) => {
+                    let _under_way = worker.count_request();
+                    flow::run(client, tools, request, listener, worker).await
+                }
+                Next::Refused(error) => {
+                    let _under_way = worker.count_request();
+                    flow::refuse(client, tools, error, listener, worker).await
+                }
+                Next::Closed => break After::Closed,
+            };
+            progress.recycle(tools.exchange.end());
+            match fate {
+                Fate::KeepAlive if client.reader.buf.is_empty() => break After::Idle,
+                Fate::KeepAlive => {}
+                Fate::Close => break After::Closed,
+                Fate::Linger => {
+                    linger(client, &tools.read_alarm).await;
+                    break After::Closed;
+                }
+            }
+        };
+        *room = progress.into_room();
+        after
+    }
+}
+
+/// Reads the next request's head, of which some bytes are there.
 async fn next_request(
     client: &mut Client,
+    alarm: &Alarm,
     progress: &mut HeadProgress,
-    wait: Duration,
     listener: &Listener,
-    worker: &Worker,
 ) -> Next {
-    if client.reader.buf.is_empty() && !first_byte(client, wait, worker).await {
-        return Next::Closed;
-    }
     let limits = HeadLimits {
         max_head_bytes: listener.max_head_bytes,
     };
-    let Client {
-        reader, read_alarm, ..
-    } = client;
+    let reader = &mut client.reader;
     let head = async {
         loop {
             match parse_request(&mut reader.buf, progress, &limits) {
-                Ok(Some(request)) => return Next::Request(Box::new(request)),
+                Ok(Some(request)) => return Next::Request(request),
                 Err(error) => return Next::Refused(error),
                 Ok(None) => match reader.fill(HEAD_ROOM_BYTES).await {
                     Ok(0) | Err(_) => return Next::Closed,
@@ -105,7 +160,7 @@ async fn next_request(
             }
         }
     };
-    match read_alarm.limit(listener.head_timeout, head).await {
+    match alarm.limit(listener.head_timeout, head).await {
         Ok(next) => next,
         Err(Elapsed) => {
             debug!(client = %client.address, "request head not complete in {:?}", listener.head_timeout);
@@ -114,19 +169,8 @@ async fn next_request(
     }
 }
 
-async fn first_byte(client: &mut Client, wait: Duration, worker: &Worker) -> bool {
-    let Client {
-        reader, read_alarm, ..
-    } = client;
-    if !worker.is_draining() {
-        tokio::select! {
-            biased;
-            readable = read_alarm.limit(wait, reader.readable()) => return matches!(readable, Ok(Ok(()))),
-            () = worker.drain_begins() => {}
-        }
-    }
-    let readable = read_alarm
-        .limit(wait.min(LAST_REQUEST_WAIT), reader.readable())
-        .await;
-    matches!(readable, Ok(Ok(())))
+async fn linger(client: &mut Client, alarm: &Alarm) {
+    let linger = socket::linger(&mut client.reader, &mut client.writer, LINGER_BYTES);
+    // Either way the connection ends here.
+    let _ = alarm.limit(LINGER_TIME, linger).await;
 }

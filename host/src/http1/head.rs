@@ -90,6 +90,11 @@ impl HeadProgress {
         self.spare = headers;
     }
 
+    /// The room for the next head's fields.
+    pub fn into_room(self) -> Headers {
+        self.spare
+    }
+
     /// Whether it is worth running the grammar over the buffer. It is at the first look, as most heads come whole;
     /// after that only when the blank line is there, so that a head that trickles in is not read over and over.
     pub(super) fn ready(

@@ -110,9 +110,6 @@ fn admit(stream: Stream, client: ClientAddress, listener: &Rc<Listener>, worker:
         return;
     }
     let counted = Counted::new(listener, worker);
-    let serve = connection::serve(stream, client, Rc::clone(listener), Rc::clone(worker));
-    tokio::task::spawn_local(async move {
-        serve.await;
-        drop(counted);
-    });
+    let (listener, worker) = (Rc::clone(listener), Rc::clone(worker));
+    tokio::task::spawn_local(connection::serve(stream, client, listener, worker, counted));
 }

@@ -36,6 +36,7 @@ pub struct Listener {
     max_connections: usize,
     connections: Cell<usize>,
     pub metrics: ListenerMetrics,
+    pub desks: connection::Desks,
     /// A connection has ended while the listener was full.
     room: Notify,
 }
@@ -63,6 +64,7 @@ impl Listener {
             max_connections: config.max_connections,
             connections: Cell::new(0),
             metrics,
+            desks: connection::Desks::default(),
             room: Notify::new(),
         })
     }

@@ -126,6 +126,17 @@ pub fn call_with_zeroes(number: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
+/// Has the allocator give free pages back to the kernel, also those between what is in use.
+pub fn trim_heap() {
+    // SAFETY: it takes and leaves nothing but the allocator's own state, under the allocator's own lock.
+    #[cfg(target_env = "gnu")]
+    let _anything_freed = unsafe { libc::malloc_trim(KEPT_AT_THE_TOP_BYTES) };
+}
+
+/// For what comes next.
+#[cfg(target_env = "gnu")]
+const KEPT_AT_THE_TOP_BYTES: usize = 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -130,6 +130,10 @@ async fn serve(
     loop {
         let event = tokio::select! {
             event = link.next() => event,
+            () = gateway.memory_ebbs() => {
+                sys::trim_heap();
+                continue;
+            }
             () = drained(&mut draining) => {
                 // A master that is gone does not hear it.
                 let _ = link.tell(&FromWorker::Drained).await;
