@@ -137,7 +137,7 @@ impl Reader {
 
     /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.half.as_ref().poll_read_ready(cx).map(drop)
+        self.half.poll_read_ready(cx).map(drop)
     }
 
     /// Waits for the other side to end the connection. What it sends before that is kept for later, up to a bound,

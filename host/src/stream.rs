@@ -45,14 +45,6 @@ impl From<TcpStream> for Stream {
 }
 
 impl ReadHalf {
-    /// Waits until there is something to read, or its end.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(half) => half.readable().await,
-            Self::Unix(half) => half.readable().await,
-        }
-    }
-
     /// What the event loop has heard of it so far.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

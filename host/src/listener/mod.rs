@@ -16,6 +16,7 @@ pub use socket::ListeningSocket;
 
 use crate::address::ServerAddress;
 use crate::config::{self, Bind};
+use crate::connection;
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
 use crate::stream::Stream;

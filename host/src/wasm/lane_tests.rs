@@ -1,10 +1,12 @@
 //! Guests on the lane: they leave it to others when they compute, and it is free again however a call ends.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use castling_abi::Hook;
 use wasmtime::{Linker, Module};
 
+use super::code::Code;
 use super::demand::NoSupplier;
 use super::engine::Engine;
 use super::instance::{Blueprint, Instance};
@@ -34,7 +36,8 @@ async fn counting(engine: &Engine, cpu_limit: Duration) -> Box<Instance> {
         cpu_limit,
         ..Blueprint::of_test()
     };
-    Instance::new(engine, &pre, &blueprint).await.unwrap()
+    let code = Rc::new(Code::new(pre, &blueprint.hooks, false).unwrap());
+    Instance::new(engine, &code, &blueprint).await.unwrap()
 }
 
 async fn count(

@@ -117,7 +117,7 @@ fn invalid(what: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, Write};
+    use std::io::{Read, Seek, Write};
     use std::os::fd::AsFd;
 
     use tokio::io::AsyncWriteExt;
@@ -137,7 +137,7 @@ mod tests {
         let file = |number: usize| {
             let mut file = tempfile::tempfile().unwrap();
             write!(file, "{number}").unwrap();
-            std::io::Seek::rewind(&mut file).unwrap();
+            file.rewind().unwrap();
             file
         };
         (0..count).map(file).collect()
