@@ -244,6 +244,16 @@ pub struct Listener {
     pub mode: u32,
     /// Connections the kernel queues for each socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
     pub backlog: u32,
+    /// Whether an IPv6 listener leaves IPv4 clients alone (IPV6_V6ONLY; nginx `ipv6only`). Default true. False for
+    /// `[::]` takes both. A socket keeps it for its life.
+    pub ipv6_only: bool,
+    /// Small pieces are sent at once (TCP_NODELAY; nginx `tcp_nodelay`). Default true.
+    pub nodelay: bool,
+    /// Default none: the kernel does not ask whether a silent client is still there (nginx `so_keepalive`).
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The kernel hands a connection over when its first bytes are there, or after about so long (TCP_DEFER_ACCEPT;
+    /// nginx `deferred`). 0 to 300 whole seconds, 0 is off. Default 0.
+    pub defer_accept_seconds: u32,
     /// Run for every route of the listener, before the route's own.
     pub plugins: Vec<PluginUse>,
     /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
@@ -273,6 +283,18 @@ pub enum Bind {
     Tcp(SocketAddr),
     /// `unix:/run/app.sock` (nginx `listen unix:`); absolute once the config is read.
     Unix(PathBuf),
+}
+
+/// After `idle` without a byte the kernel probes a connection, each `interval`, and ends it when `count` probes stay
+/// unanswered (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpKeepalive {
+    /// 1 to 32767. Default 7200, as Linux has it.
+    pub idle_seconds: u32,
+    /// 1 to 32767. Default 75, as Linux has it.
+    pub interval_seconds: u32,
+    /// 1 to 127. Default 9, as Linux has it.
+    pub count: u32,
 }
 
 /// How workers share out the connections of a listener.

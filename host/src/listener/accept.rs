@@ -103,12 +103,6 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 fn admit(stream: Stream, client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) {
-    if let Stream::Tcp(tcp) = &stream
-        && let Err(error) = tcp.set_nodelay(true)
-    {
-        debug!(%client, "connection ended at once: {error}");
-        return;
-    }
     let counted = Counted::new(listener, worker);
     let serve = connection::serve(stream, client, Rc::clone(listener), Rc::clone(worker));
     tokio::task::spawn_local(async move {

@@ -14,6 +14,7 @@ mod merge;
 mod metrics;
 mod module_store;
 mod report;
+mod socket_options;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "a binary upgrade hands sockets over by it")
