@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,6 +75,11 @@ fn listener<'a>(
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
         max_connections: table.or("max_connections", 16384, |value| {
             value.integer(1..=1_000_000)
+        }),
+        max_connections_per_address: table.optional("max_connections_per_address", |value| {
+            value.only_where(!is_unix, "TCP", |value| {
+                value.integer(1..=1_000_000).and_then(NonZeroU32::new)
+            })
         }),
         head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
             value.duration(TIMEOUT)

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -264,6 +264,9 @@ pub struct Listener {
     /// Open client connections in one worker; beyond it new ones wait in the kernel's queue. 1 to 1000000.
     /// Default 16384.
     pub max_connections: usize,
+    /// Of these, connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
+    /// 1 to 1000000. Default none: no limit.
+    pub max_connections_per_address: Option<NonZeroU32>,
     /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
     /// connection is closed. Default 60 s (nginx `client_header_timeout`).
     pub head_timeout: Duration,

@@ -44,6 +44,14 @@ fn socket_options() {
             "3:16: defer_accept is for bind = TCP: expected none here",
         ),
         (
+            unix("max_connections_per_address = 1"),
+            "3:31: max_connections_per_address is for bind = TCP: expected none here",
+        ),
+        (
+            tcp("max_connections_per_address = 0"),
+            "3:31: max_connections_per_address 0: expected 1 to 1000000",
+        ),
+        (
             tcp("nodelay = 1"),
             "3:11: nodelay 1: expected true or false",
         ),
