@@ -270,7 +270,7 @@ impl Flow<'_> {
                     status, "response cut after {sent} bytes of its body: {error}"
                 );
             }
-            Error::Upstream { .. } => warn!(path, "{error}"),
+            Error::Upstream { .. } | Error::Shortage { .. } => warn!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
             Error::TooManyReroutes(_) => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::alarm::{self, Alarms};
 use crate::balancer::Balancer;
 use crate::config::{self, Accept, Balance, Config};
-use crate::listener::{self, Listener, ListeningSocket};
+use crate::listener::{self, Listener, ListeningSocket, Shedder, Taker};
 use crate::log::{self, AccessLog};
 use crate::metrics::Recorder;
 use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
@@ -32,6 +32,7 @@ pub struct Gateway {
     listeners: BTreeMap<String, Rc<Listener>>,
     zones: Zones,
     worker: Rc<Worker>,
+    shedder: Rc<Shedder>,
     /// Those that are accepted on.
     sockets: RefCell<Vec<(Rc<Listener>, Rc<ListeningSocket>)>>,
 }
@@ -107,6 +108,7 @@ impl Gateway {
             zones,
             worker,
             config,
+            shedder: Shedder::new(),
             sockets: RefCell::default(),
         }))
     }
@@ -125,15 +127,18 @@ impl Gateway {
             ));
         };
         let socket = Rc::new(ListeningSocket::new(socket, accept)?);
-        let accepting = listener::accept(
-            Rc::clone(&socket),
-            Rc::clone(listener),
-            Rc::clone(&self.worker),
-        );
+        let accepting = listener::accept(Rc::clone(&socket), Rc::clone(listener), self.taker());
         tokio::task::spawn_local(accepting);
         let mut sockets = self.sockets.borrow_mut();
         sockets.push((Rc::clone(listener), socket));
         Ok(())
+    }
+
+    fn taker(&self) -> Taker {
+        Taker {
+            worker: Rc::clone(&self.worker),
+            shedder: Rc::clone(&self.shedder),
+        }
     }
 
     /// Starts the plugins' timers, those for one worker of the generation only where this is that one.
@@ -168,7 +173,7 @@ impl Gateway {
     pub fn stop_accepting(&self) {
         self.worker.begin_drain();
         for (listener, socket) in self.sockets.take() {
-            listener::last_turn(&socket, &listener, &self.worker);
+            listener::last_turn(&socket, &listener, &self.taker());
         }
     }
 

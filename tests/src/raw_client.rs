@@ -54,10 +54,11 @@ impl RawClient {
     pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect_timeout(&address, DEADLINE)
             .unwrap_or_else(|error| panic!("{address}: {error}"));
-        Self::on(socket)
+        Self::over(socket)
     }
 
-    pub(crate) fn on(socket: TcpStream) -> Self {
+    /// Over a socket that is connected already.
+    pub fn over(socket: TcpStream) -> Self {
         let ready = [
             socket.set_read_timeout(Some(DEADLINE)),
             socket.set_write_timeout(Some(DEADLINE)),

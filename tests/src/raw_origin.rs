@@ -40,7 +40,7 @@ pub fn scripted(
             }
             let script = Arc::clone(&script);
             std::thread::spawn(move || {
-                let mut connection = RawClient::on(socket);
+                let mut connection = RawClient::over(socket);
                 // What went wrong shows at the client's end.
                 let _ended = script(&mut connection, number);
                 let _closed_before = connection.socket().shutdown(std::net::Shutdown::Both);

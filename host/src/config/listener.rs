@@ -1,28 +1,48 @@
 //! `[listeners.NAME]`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::names::Named;
 use super::plugin;
 use super::resolve::{Sections, TIMEOUT, resolved};
-use super::source::Place;
 use super::table::{Table, Value};
-use super::{Accept, Bind, Listener};
+use super::tree::NodeKind;
+use super::{Accept, Bind, Listener, TcpKeepalive};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
-    resolved(&sections.listeners, |table| {
+    let listeners = resolved(&sections.listeners, |table| {
         listener(table, &sections.plugins, &mut bound)
-    })
+    });
+    for listener in listeners.values() {
+        refuse_second_for_ipv4(listener, &bound);
+    }
+    listeners
 }
 
-fn listener(
-    mut table: Table<'_>,
+/// `[::]` for both families and `0.0.0.0` would share the connections of IPv4 clients out between the two.
+fn refuse_second_for_ipv4(listener: &Listener, bound: &BTreeMap<Bind, Value<'_>>) {
+    let Bind::Tcp(both) = listener.bind else {
+        return;
+    };
+    let ipv4 = Bind::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, both.port())));
+    let is_both = both.ip() == Ipv6Addr::UNSPECIFIED && !listener.ipv6_only;
+    if let (true, Some(value)) = (is_both, bound.get(&ipv4)) {
+        value.refuse::<()>(format_args!(
+            "bind \"{ipv4}\" is already bound by \"{both}\" with ipv6_only = false"
+        ));
+    }
+}
+
+fn listener<'a>(
+    mut table: Table<'a>,
     plugins: &Named<'_>,
-    bound: &mut BTreeMap<Bind, Place>,
+    bound: &mut BTreeMap<Bind, Value<'a>>,
 ) -> Listener {
     let bind = table.required("bind", BIND_RULE, |value| bind_address(value, bound));
     let bind = bind.unwrap_or(NOWHERE);
@@ -33,14 +53,33 @@ fn listener(
     };
     let listener = Listener {
         accept: table.or("accept", usual_accept, |value| accept(value, is_unix)),
-        mode: table.or("mode", 0o666, |value| mode(value, is_unix)),
-        bind,
+        mode: table.or("mode", 0o666, |value| {
+            value.only_where(is_unix, "\"unix:PATH\"", mode)
+        }),
         backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
+        ipv6_only: table.or("ipv6_only", true, |value| {
+            let is_ipv6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
+            value.only_where(is_ipv6, "an IPv6 address", Value::boolean)
+        }),
+        nodelay: table.or("nodelay", true, |value| {
+            value.only_where(!is_unix, "TCP", Value::boolean)
+        }),
+        tcp_keepalive: table.or("tcp_keepalive", None, |value| {
+            value.only_where(!is_unix, "TCP", tcp_keepalive)
+        }),
+        defer_accept_seconds: table.or("defer_accept", 0, |value| {
+            value.only_where(!is_unix, "TCP", |value| seconds(value, 0..=300))
+        }),
         plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
         max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
         max_connections: table.or("max_connections", 16384, |value| {
             value.integer(1..=1_000_000)
+        }),
+        max_connections_per_address: table.optional("max_connections_per_address", |value| {
+            value.only_where(!is_unix, "TCP", |value| {
+                value.integer(1..=1_000_000).and_then(NonZeroU32::new)
+            })
         }),
         head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
             value.duration(TIMEOUT)
@@ -54,13 +93,14 @@ fn listener(
         idle_timeout: table.or("idle_timeout", Duration::from_secs(75), |value| {
             value.duration(TIMEOUT)
         }),
+        bind,
     };
     table.finish();
     listener
 }
 
 /// An address that no other listener has: the kernel would share the connections out between the two.
-fn bind_address(value: Value<'_>, bound: &mut BTreeMap<Bind, Place>) -> Option<Bind> {
+fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> Option<Bind> {
     let text = value.text()?;
     let bind = match text.strip_prefix("unix:") {
         Some(path) => Bind::Unix(socket_path(value, path)?),
@@ -69,10 +109,10 @@ fn bind_address(value: Value<'_>, bound: &mut BTreeMap<Bind, Place>) -> Option<B
             Ok(_) | Err(_) => return value.expected(BIND_RULE),
         },
     };
-    match bound.insert(bind.clone(), value.place()) {
+    match bound.insert(bind.clone(), value) {
         Some(first) => value.refuse(format_args!(
             "bind \"{bind}\" is already bound at {}",
-            value.sources().place(first)
+            value.sources().place(first.place())
         )),
         None => Some(bind),
     }
@@ -108,16 +148,48 @@ fn accept(value: Value<'_>, is_unix: bool) -> Option<Accept> {
 }
 
 /// Octal, as chmod(1) has it.
-fn mode(value: Value<'_>, is_unix: bool) -> Option<u32> {
+fn mode(value: Value<'_>) -> Option<u32> {
     let text = value.text_or(MODE_RULE)?;
-    if !is_unix {
-        return value.refuse("mode is for Unix sockets: expected none, or bind = \"unix:PATH\"");
-    }
     let is_octal =
         (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u32::from_str_radix(text, 8) {
         Ok(mode) if is_octal && mode <= 0o777 => Some(mode),
         Ok(_) | Err(_) => value.expected(MODE_RULE),
+    }
+}
+
+/// `true`, or a table that says more.
+fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
+    let usual = TcpKeepalive {
+        idle_seconds: 7200,
+        interval_seconds: 75,
+        count: 9,
+    };
+    if let NodeKind::Boolean(is_on) = value.kind() {
+        return Some(is_on.then_some(usual));
+    }
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("true, false or { idle = \"60s\", interval = \"10s\", count = 5 }");
+    };
+    let mut table = value.table()?;
+    // What Linux takes.
+    let period = |value| seconds(value, 1..=32767);
+    let keepalive = TcpKeepalive {
+        idle_seconds: table.or("idle", usual.idle_seconds, period),
+        interval_seconds: table.or("interval", usual.interval_seconds, period),
+        count: table.or("count", usual.count, |value| value.integer(1..=127)),
+    };
+    table.finish();
+    Some(Some(keepalive))
+}
+
+/// Whole ones: the kernel counts no others.
+fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+    let from_seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
+    let duration = value.duration(from_seconds(range.start())..=from_seconds(range.end()))?;
+    match u32::try_from(duration.as_secs()) {
+        Ok(seconds) if duration.subsec_nanos() == 0 => Some(seconds),
+        Ok(_) | Err(_) => value.expected("whole seconds"),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -288,6 +288,16 @@ pub struct Listener {
     pub mode: u32,
     /// Connections the kernel queues for each socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
     pub backlog: u32,
+    /// Whether an IPv6 listener leaves IPv4 clients alone (IPV6_V6ONLY; nginx `ipv6only`). Default true. False for
+    /// `[::]` takes both. A socket keeps it for its life.
+    pub ipv6_only: bool,
+    /// Small pieces are sent at once (TCP_NODELAY; nginx `tcp_nodelay`). Default true.
+    pub nodelay: bool,
+    /// Default none: the kernel does not ask whether a silent client is still there (nginx `so_keepalive`).
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The kernel hands a connection over when its first bytes are there, or after about so long (TCP_DEFER_ACCEPT;
+    /// nginx `deferred`). 0 to 300 whole seconds, 0 is off. Default 0.
+    pub defer_accept_seconds: u32,
     /// Run for every route of the listener, before the route's own.
     pub plugins: Vec<PluginUse>,
     /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
@@ -298,6 +308,9 @@ pub struct Listener {
     /// Open client connections in one worker; beyond it new ones wait in the kernel's queue. 1 to 1000000.
     /// Default 16384.
     pub max_connections: usize,
+    /// Of these, connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
+    /// 1 to 1000000. Default none: no limit.
+    pub max_connections_per_address: Option<NonZeroU32>,
     /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
     /// connection is closed. Default 60 s (nginx `client_header_timeout`).
     pub head_timeout: Duration,
@@ -317,6 +330,18 @@ pub enum Bind {
     Tcp(SocketAddr),
     /// `unix:/run/app.sock` (nginx `listen unix:`); absolute once the config is read.
     Unix(PathBuf),
+}
+
+/// After `idle` without a byte the kernel probes a connection, each `interval`, and ends it when `count` probes stay
+/// unanswered (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpKeepalive {
+    /// 1 to 32767. Default 7200, as Linux has it.
+    pub idle_seconds: u32,
+    /// 1 to 32767. Default 75, as Linux has it.
+    pub interval_seconds: u32,
+    /// 1 to 127. Default 9, as Linux has it.
+    pub count: u32,
 }
 
 /// How workers share out the connections of a listener.

@@ -94,6 +94,22 @@ impl<'a> Value<'a> {
         ))
     }
 
+    /// What `read` makes of it, where the key means something at all; `what` is what it is for.
+    pub(super) fn only_where<T>(
+        self,
+        is_so: bool,
+        what: &str,
+        read: impl FnOnce(Self) -> Option<T>,
+    ) -> Option<T> {
+        match is_so {
+            true => read(self),
+            false => self.refuse(format_args!(
+                "{} is for bind = {what}: expected none here",
+                self.key
+            )),
+        }
+    }
+
     pub(super) fn text(self) -> Option<&'a str> {
         self.text_or("a string")
     }

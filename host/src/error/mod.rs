@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
+use rustix::io::Errno;
 
 use crate::http1::{BodyError, HeadError};
 
@@ -21,6 +22,9 @@ pub enum Error {
     },
     #[error("plugin {plugin}: {what}")]
     Plugin { plugin: String, what: PluginFault },
+    /// No descriptors or no memory for a connection to a peer: nobody's fault but ours.
+    #[error("upstream {upstream}: no connection can be made: {cause}")]
+    Shortage { upstream: String, cause: io::Error },
     #[error("no route matches")]
     NoRoute,
     #[error("TRACE is not served")]
@@ -111,7 +115,7 @@ impl Error {
             Self::Client(_) | Self::BadPath | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",
-            Self::NoRoute | Self::TooManyReroutes(_) => "gateway",
+            Self::NoRoute | Self::TooManyReroutes(_) | Self::Shortage { .. } => "gateway",
         }
     }
 
@@ -122,6 +126,12 @@ impl Error {
             Self::Client(ClientError::Gone | ClientError::Io(_) | ClientError::SendTimeout(_))
         )
     }
+}
+
+/// The process or the system has run out of descriptors or memory: it is nothing about the connection.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// nginx's code for a client that left before its response; only ever seen in logs.

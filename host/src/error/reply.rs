@@ -21,6 +21,7 @@ pub fn status(error: &Error) -> StatusCode {
             what: PluginFault::Exhausted,
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Shortage { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoRoute => StatusCode::NOT_FOUND,
         Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
         Error::BadPath => StatusCode::BAD_REQUEST,

@@ -1,20 +1,26 @@
 //! Accepts connections on the sockets that the master has bound.
 
 mod accept;
+mod addresses;
+mod shed;
 mod socket;
 mod watch;
 
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use accept::{accept, last_turn};
+pub use accept::{Taker, accept, last_turn};
+pub use shed::Shedder;
 pub use socket::ListeningSocket;
 
-use crate::address::ServerAddress;
+use addresses::{Addresses, Network};
+
+use crate::address::{ClientAddress, ServerAddress};
 use crate::config::{self, Bind};
 use crate::connection;
 use crate::metrics::ListenerMetrics;
@@ -36,6 +42,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     max_connections: usize,
     connections: Cell<usize>,
+    max_connections_per_address: Option<NonZeroU32>,
+    addresses: Addresses,
     pub metrics: ListenerMetrics,
     pub desks: connection::Desks,
     /// A connection has ended while the listener was full.
@@ -64,6 +72,8 @@ impl Listener {
             idle_timeout: config.idle_timeout,
             max_connections: config.max_connections,
             connections: Cell::new(0),
+            max_connections_per_address: config.max_connections_per_address,
+            addresses: Addresses::default(),
             metrics,
             desks: connection::Desks::default(),
             room: Notify::new(),
@@ -95,25 +105,42 @@ impl Listener {
 struct Counted {
     listener: Rc<Listener>,
     worker: Rc<Worker>,
+    /// Where connections of an address are counted.
+    network: Option<Network>,
 }
 
 impl Counted {
-    fn new(listener: &Rc<Listener>, worker: &Rc<Worker>) -> Self {
+    /// `None`: the client has as many connections as it may.
+    fn new(client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) -> Option<Self> {
+        let limit = listener.max_connections_per_address;
+        let network = limit.and(client.ip()).map(Network::of);
+        if let (Some(network), Some(limit)) = (network, limit)
+            && !listener.addresses.enter(network, limit)
+        {
+            listener.metrics.refused_address.inc();
+            return None;
+        }
         listener.metrics.accepted.inc();
         listener.count_connections(listener.connections.get() + 1);
         worker.connection_opened();
-        Self {
+        Some(Self {
             listener: Rc::clone(listener),
             worker: Rc::clone(worker),
-        }
+            network,
+        })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let connections = self.listener.connections.get() - 1;
-        self.listener.count_connections(connections);
-        self.listener.room.notify_waiters();
+        let Self {
+            listener, network, ..
+        } = self;
+        if let Some(network) = *network {
+            listener.addresses.leave(network);
+        }
+        listener.count_connections(listener.connections.get() - 1);
+        listener.room.notify_waiters();
         self.worker.connection_closed();
     }
 }

@@ -63,6 +63,15 @@ impl ListeningSocket {
         Ok(Some((Stream::Tcp(stream), client)))
     }
 
+    /// Takes a connection and closes it; false when none is queued.
+    pub fn refuse(&self) -> io::Result<bool> {
+        match acceptfrom_with(self.watch.socket(), SocketFlags::CLOEXEC) {
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Other workers wait on it, too: a connection wakes one of those that wait, so who cannot take it must not wait.
     pub fn is_shared(&self) -> bool {
         self.watch.is_exclusive()

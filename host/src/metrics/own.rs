@@ -45,6 +45,11 @@ const CONNECTIONS: Own = own(
     "castling_connections_active",
     "Client connections open.",
 );
+const REFUSED: Own = own(
+    MetricKind::Counter,
+    "castling_connections_refused_total",
+    "Client connections closed at once, by reason: the address has as many as it may, or no descriptor is left.",
+);
 const RECEIVED: Own = own(
     MetricKind::Counter,
     "castling_request_body_bytes_total",
@@ -158,7 +163,11 @@ impl Recorder {
 
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let labels = [("listener", name)];
+        let refused =
+            |reason| self.own_counter(&REFUSED, &[("listener", name), ("reason", reason)]);
         ListenerMetrics {
+            refused_address: refused("address"),
+            refused_descriptors: refused("descriptors"),
             accepted: self.own_counter(&ACCEPTED, &labels),
             connections: self.own_gauge(&CONNECTIONS, &labels),
             received_bytes: self.own_counter(&RECEIVED, &labels),
@@ -216,6 +225,8 @@ const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 #[derive(Clone, Copy, Default)]
 pub struct ListenerMetrics {
     pub accepted: Count,
+    pub refused_address: Count,
+    pub refused_descriptors: Count,
     pub connections: Level,
     pub received_bytes: Count,
     pub sent_bytes: Count,

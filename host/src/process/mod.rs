@@ -20,6 +20,7 @@ mod orphans;
 mod ownership;
 mod report;
 mod signals;
+mod socket_options;
 mod sockets;
 mod sys;
 mod syscalls;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Bind, Config};
+use crate::config::{Config, Listener};
 
 use super::sockets::{self, SocketTable};
 
@@ -13,10 +13,10 @@ use super::sockets::{self, SocketTable};
 /// binding says what is in the way. Only for a start after a kill: where there is no orphan, an address in use is another
 /// server's, and is told at once. What `ours` holds is waited for by nobody: it came with this process.
 pub async fn listen_no_more(config: &Config, ours: &SocketTable, killed_master: &str) {
-    let binds = config.listeners.values().map(|listener| &listener.bind);
-    let addresses: Vec<&Bind> = binds.filter(|bind| !ours.holds(bind)).collect();
+    let listeners = config.listeners.values();
+    let to_bind: Vec<&Listener> = listeners.filter(|listener| !ours.holds(&listener.bind)).collect();
     let begun = Instant::now();
-    while addresses.iter().any(|bind| sockets::is_in_use(bind)) {
+    while to_bind.iter().any(|listener| sockets::is_in_use(listener)) {
         if begun.elapsed() > LONGEST_WAIT {
             tracing::warn!(
                 killed_master,

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::net::SocketType;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::socket_options;
 use super::unix_socket::{self, SocketFile};
 use crate::config::{Accept, Bind, Config, Listener};
 
@@ -50,10 +51,9 @@ pub struct SocketSet {
 #[derive(Debug)]
 struct ListenerSockets {
     name: String,
-    bind: Bind,
+    config: Listener,
     /// As it can be had: sockets from outside that do not share their port are shared by the workers.
     accept: Accept,
-    backlog: i32,
     sockets: Vec<Rc<HeldSocket>>,
 }
 
@@ -108,9 +108,8 @@ impl SocketTable {
             match self.sockets_for(listener, workers) {
                 Ok((sockets, accept)) => listeners.push(ListenerSockets {
                     name: name.clone(),
-                    bind: listener.bind.clone(),
+                    config: listener.clone(),
                     accept,
-                    backlog: i32::try_from(listener.backlog).unwrap_or(i32::MAX),
                     sockets,
                 }),
                 Err(error) => errors.push(format!(
@@ -125,24 +124,26 @@ impl SocketTable {
         }
     }
 
-    /// Makes the sockets of a set listen and lets go of those of listeners that are no longer there. These close when
+    /// Makes the sockets of a set listen, with their options, and lets go of those of listeners that are no longer there. These close when
     /// the workers that hold them, too, have stopped accepting.
     pub fn commit(&mut self, set: &SocketSet) -> Result<(), Vec<String>> {
-        for listener in &set.listeners {
-            for held in &listener.sockets {
-                // A second call on a socket that listens sets its backlog.
-                rustix::net::listen(&held.socket, listener.backlog).map_err(|error| {
-                    vec![format!(
-                        "listener \"{}\": {}: {error}",
-                        listener.name, listener.bind
-                    )]
+        for ListenerSockets {
+            name,
+            config,
+            sockets,
+            ..
+        } in &set.listeners
+        {
+            for held in sockets {
+                socket_options::listen(&held.socket, config).map_err(|error| {
+                    vec![format!("listener \"{name}\": {}: {error}", config.bind)]
                 })?;
             }
         }
         self.bound = set
             .listeners
             .iter()
-            .map(|l| (l.bind.clone(), l.sockets.clone()))
+            .map(|l| (l.config.bind.clone(), l.sockets.clone()))
             .collect();
         Ok(())
     }
@@ -166,7 +167,10 @@ impl SocketTable {
             }
         };
         if sockets.is_empty() && !self.overlaps(address) {
-            probe(address)?;
+            probe(address, listener.ipv6_only)?;
+        }
+        for held in &sockets {
+            held.must_be_ipv6_only(address, listener.ipv6_only)?;
         }
         let accept = match sockets.iter().all(|held| held.shares_port()) {
             true => listener.accept,
@@ -177,7 +181,7 @@ impl SocketTable {
             Accept::Shared => 1,
         };
         while sockets.len() < wanted {
-            let socket = bind(address, true)?.into();
+            let socket = bind(address, listener.ipv6_only, true)?.into();
             sockets.push(Rc::new(HeldSocket { socket, file: None }));
         }
         Ok((sockets, accept))
@@ -190,7 +194,9 @@ impl SocketTable {
             Bind::Unix(_) => None,
         });
         held.into_iter().any(|held| {
-            let same_family = held.is_ipv4() == address.is_ipv4();
+            let takes_both = |address: &SocketAddr| address.ip() == Ipv6Addr::UNSPECIFIED;
+            let same_family =
+                held.is_ipv4() == address.is_ipv4() || takes_both(held) || takes_both(&address);
             let either_is_wildcard = held.ip().is_unspecified() || address.ip().is_unspecified();
             held.port() == address.port() && same_family && either_is_wildcard
         })
@@ -218,6 +224,17 @@ impl HeldSocket {
     pub fn own(&self) {
         if let Some(file) = &self.file {
             file.own();
+        }
+    }
+
+    /// It cannot be changed once a socket is bound, and a second one beside it would leave connections behind.
+    fn must_be_ipv6_only(&self, address: SocketAddr, wanted: bool) -> io::Result<()> {
+        match address.is_ipv4() || SockRef::from(&self.socket).only_v6()? == wanted {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "ipv6_only = {wanted}, but the socket that is open has {}: it stays so until the gateway ends",
+                !wanted
+            ))),
         }
     }
 
@@ -265,7 +282,7 @@ impl SocketSet {
     pub fn addresses(&self) -> impl Iterator<Item = (&str, &Bind)> {
         self.listeners
             .iter()
-            .map(|listener| (listener.name.as_str(), &listener.bind))
+            .map(|listener| (listener.name.as_str(), &listener.config.bind))
     }
 }
 
@@ -285,10 +302,11 @@ fn slot_sockets(
 }
 
 /// Somebody listens there, be it one of ours.
-pub fn is_in_use(bind: &Bind) -> bool {
-    match bind {
+pub fn is_in_use(listener: &Listener) -> bool {
+    match &listener.bind {
         Bind::Tcp(address) => {
-            probe(*address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+            let probed = probe(*address, listener.ipv6_only);
+            probed.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
         }
         Bind::Unix(path) => unix_socket::is_served(path).unwrap_or(false),
     }
@@ -296,20 +314,20 @@ pub fn is_in_use(bind: &Bind) -> bool {
 
 /// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
 /// make this fail with "address in use", as an operator expects.
-fn probe(address: SocketAddr) -> io::Result<()> {
-    bind(address, false).map(drop)
+fn probe(address: SocketAddr, ipv6_only: bool) -> io::Result<()> {
+    bind(address, ipv6_only, false).map(drop)
 }
 
 /// A shared socket shares its port, too, so that it may be one of several after a reload.
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, ipv6_only: bool, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     if matches!(address.ip(), IpAddr::V6(_)) {
-        // An IPv6 listener is that and no more, whatever net.ipv6.bindv6only says.
-        socket.set_only_v6(true)?;
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
@@ -395,6 +413,84 @@ mod tests {
     }
 
     #[test]
+    fn connections_have_the_options_of_the_config_also_after_a_reload() {
+        use rustix::net::sockopt;
+        let address = free_address();
+        let with =
+            |options: &str| config(&format!("[listeners.web]\nbind = \"{address}\"\n{options}"));
+        let mut table = SocketTable::default();
+        let mut accepted = |options: &str| {
+            let set = table.prepare(&with(options)).unwrap();
+            table.commit(&set).unwrap();
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let accepted = set
+                .of_slot(0)
+                .chain(set.of_slot(1))
+                .find_map(|(_, held, _)| {
+                    // Whichever of the two it was queued in.
+                    rustix::net::accept(held.as_fd()).ok()
+                });
+            accepted.unwrap()
+        };
+        let socket = accepted("tcp_keepalive = { idle = \"60s\", interval = \"5s\", count = 3 }");
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap().as_secs(), 60);
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap().as_secs(), 5);
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 3);
+        let socket = accepted("nodelay = false");
+        assert!(!sockopt::tcp_nodelay(&socket).unwrap());
+        assert!(!sockopt::socket_keepalive(&socket).unwrap());
+    }
+
+    #[test]
+    fn a_deferred_connection_is_there_with_its_first_bytes() {
+        use std::io::Write;
+        let address = free_address();
+        let listener = format!("[listeners.web]\nbind = \"{address}\"\naccept = \"shared\"");
+        let mut table = SocketTable::default();
+        let set = table
+            .prepare(&config(&format!("{listener}\ndefer_accept = \"10s\"")))
+            .unwrap();
+        table.commit(&set).unwrap();
+        let (_, held, _) = set.of_slot(0).next().unwrap();
+        let accept = || rustix::net::accept(held.as_fd());
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(accept().unwrap_err(), rustix::io::Errno::AGAIN);
+        client.write_all(b"x").unwrap();
+        // Over loopback the bytes are there when the write returns.
+        accept().unwrap();
+    }
+
+    #[test]
+    fn an_ipv6_listener_takes_ipv4_clients_only_where_it_is_told_to() {
+        let Ok(free) = std::net::TcpListener::bind("[::]:0") else {
+            eprintln!("SKIPPED: this machine has no IPv6");
+            return;
+        };
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let with = |ipv6_only| {
+            config(&format!(
+                "[listeners.web]\nbind = \"[::]:{port}\"\nipv6_only = {ipv6_only}"
+            ))
+        };
+        let connects = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let mut table = SocketTable::default();
+        let set = table.prepare(&with(true)).unwrap();
+        table.commit(&set).unwrap();
+        assert!(!connects());
+        let refused = table.prepare(&with(false)).unwrap_err();
+        let error = "ipv6_only = false, but the socket that is open has true: it stays so until the gateway ends";
+        assert!(refused[0].ends_with(error), "{refused:?}");
+        drop((table, set));
+        let mut table = SocketTable::default();
+        let set = table.prepare(&with(false)).unwrap();
+        table.commit(&set).unwrap();
+        assert!(connects());
+    }
+
+    #[test]
     fn sockets_of_another_process_are_adopted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
@@ -444,12 +540,15 @@ mod tests {
 
     #[test]
     fn an_address_of_another_socket_is_in_use_though_both_share_ports() {
-        let other = bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let other = bind("127.0.0.1:0".parse().unwrap(), true, true).unwrap();
         other.listen(1).unwrap();
         let address = other.local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            probe(address, true).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(other);
-        probe(address).unwrap();
+        probe(address, true).unwrap();
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Descriptors that a worker has inherited, and limits that a helper sets on itself.
+//! Descriptors that a worker has inherited, an option of sockets, and limits that a helper sets on itself.
 #![allow(
     unsafe_code,
-    reason = "a descriptor that came with the process is known by its number only"
+    reason = "a descriptor that came with the process is known by its number only; libc takes pointers"
 )]
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -87,6 +87,26 @@ pub fn raise_open_files_limit(count: u64) -> io::Result<()> {
         maximum: Some(count),
     };
     Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
+/// Has a listening TCP socket hand connections over when their first bytes are there (TCP_DEFER_ACCEPT), which rustix
+/// does not know. 0: at once.
+pub fn set_defer_accept(socket: BorrowedFd<'_>, seconds: u32) -> io::Result<()> {
+    let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads one c_int from a pointer to one.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Ends a process at once. One that has ended already is no error.

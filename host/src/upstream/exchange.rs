@@ -1,6 +1,7 @@
 //! One request to an upstream and its response: the tries, and the body that comes back.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
 use super::{Host, Upstream, upload_filter};
 use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
-use crate::error::{ClientError, Error, UpstreamError};
+use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
@@ -67,6 +68,13 @@ pub async fn exchange(
             }
             Err(TryError::Client(error)) => return Err(error.into()),
             Err(TryError::Filter(error)) => return Err(error),
+            // Another peer would fare no better.
+            Err(TryError::Shortage(cause)) => {
+                return Err(Error::Shortage {
+                    upstream: upstream.name.to_string(),
+                    cause,
+                });
+            }
             Err(TryError::Answered(answer)) => return Ok(Exchanged::Answer(answer)),
             Err(TryError::Upstream { cause, sent }) => {
                 let again =
@@ -93,9 +101,13 @@ pub async fn exchange(
 fn outcome(result: &Result<Answered, TryError>) -> PeerOutcome {
     match result {
         Ok(_) => PeerOutcome::Responded,
-        Err(TryError::Client(_) | TryError::Filter(_) | TryError::Answered(_)) => {
-            PeerOutcome::Cancelled
-        }
+        // Nothing that the peer could help.
+        Err(
+            TryError::Client(_)
+            | TryError::Filter(_)
+            | TryError::Answered(_)
+            | TryError::Shortage(_),
+        ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
         Err(TryError::Upstream { cause, .. }) if cause.never_connected() => {
             PeerOutcome::ConnectFailed
@@ -129,6 +141,8 @@ enum TryError {
     Filter(Error),
     /// A plugin on the body's way has answered.
     Answered(Answer),
+    /// Of descriptors or memory, for a connection.
+    Shortage(io::Error),
     /// `sent`: the peer may have seen the request.
     Upstream {
         cause: UpstreamError,
@@ -181,7 +195,7 @@ impl Try<'_> {
         self.send_and_receive(connection, exchange, client).await
     }
 
-    async fn connect(&self) -> Result<Connection, UpstreamError> {
+    async fn connect(&self) -> Result<Connection, TryError> {
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         let after = self.upstream.connect_timeout;
         let alarm = self.upstream.alarms.alarm();
@@ -191,9 +205,12 @@ impl Try<'_> {
             peer: self.label(),
             after,
         })?;
-        opened.map_err(|cause| UpstreamError::Connect {
-            peer: self.label(),
-            cause,
+        opened.map_err(|cause| match is_shortage(&cause) {
+            true => TryError::Shortage(cause),
+            false => TryError::from(UpstreamError::Connect {
+                peer: self.label(),
+                cause,
+            }),
         })
     }
 
@@ -409,7 +426,7 @@ pub struct Body {
 
 /// What came first.
 enum Read {
-    Response(Result<std::io::Result<usize>, Elapsed>),
+    Response(Result<io::Result<usize>, Elapsed>),
     /// A piece of the request's body that is to be filtered before it is sent.
     Unfiltered,
 }
@@ -539,7 +556,7 @@ impl Body {
         }
     }
 
-    fn filled(&mut self, read: Result<std::io::Result<usize>, Elapsed>) -> Result<(), Error> {
+    fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {
         match read {
             Ok(Ok(0)) => self.decoder.finish_at_eof().map_err(|cause| {
                 self.error(UpstreamError::BadBody {

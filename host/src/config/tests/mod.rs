@@ -1,6 +1,7 @@
 //! Whole configs, from files to what they become.
 
 mod files;
+mod listeners;
 mod plugins;
 mod refused;
 
@@ -137,7 +138,10 @@ fn defaults_are_filled_in() {
         matches!(&config.access_log.format, AccessLogFormat::Text(line) if line.starts_with("$client_address - - [$time_local]"))
     );
     assert_eq!(config.metrics.max_series, 8192);
-    assert_eq!(config.listeners["web"].accept, Accept::PerWorker);
+    let web = &config.listeners["web"];
+    assert_eq!((web.accept, web.backlog), (Accept::PerWorker, 4096));
+    assert_eq!((web.ipv6_only, web.nodelay), (true, true));
+    assert_eq!((web.tcp_keepalive, web.defer_accept_seconds), (None, 0));
     assert!(!config.routes[0].metrics);
     let web = &config.listeners["web"];
     assert_eq!(
@@ -222,6 +226,10 @@ body_timeout = "2s"
 send_timeout = "3s"
 idle_timeout = "4s"
 accept = "shared"
+ipv6_only = false
+nodelay = false
+tcp_keepalive = { idle = "1m", count = 3 }
+defer_accept = "5s"
 [listeners.local]
 bind = "unix:run/app.sock"
 mode = "0640"
@@ -301,6 +309,16 @@ metrics = true
         ),
         ("[::1]:8080", 2048, 10_000_000)
     );
+    assert_eq!(
+        (web.ipv6_only, web.nodelay, web.defer_accept_seconds),
+        (false, false, 5)
+    );
+    let keepalive = TcpKeepalive {
+        idle_seconds: 60,
+        interval_seconds: 75,
+        count: 3,
+    };
+    assert_eq!(web.tcp_keepalive, Some(keepalive));
     let local = &config.listeners["local"];
     assert_eq!(local.bind, Bind::Unix(site.path("run/app.sock")));
     assert_eq!((local.accept, local.mode), (Accept::Shared, 0o640));

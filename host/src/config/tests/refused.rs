@@ -209,61 +209,6 @@ fn listeners_and_routes_must_be_there() {
 }
 
 #[test]
-fn listeners_have_an_address_of_their_own() {
-    refused(
-        "[listeners.a]\n",
-        "site.toml:1:1: missing key \"bind\": expected ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"",
-    );
-    refused(
-        "[listeners.a]\nbind = 'localhost:80'",
-        "site.toml:2:8: bind 'localhost:80': expected ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"",
-    );
-    refused(
-        "[listeners.a]\nbind = '127.0.0.1:8080'",
-        "site.toml:4:8: bind \"127.0.0.1:8080\" is already bound at site.toml:2:8",
-    );
-    refused(
-        "[listeners.a]\nbind = '127.0.0.1:1'\naccept = 'mine'",
-        "site.toml:3:10: accept 'mine': expected \"per_worker\" or \"shared\"",
-    );
-}
-
-#[test]
-fn unix_sockets() {
-    refused(
-        "[listeners.a]\nbind = 'unix:'",
-        "site.toml:2:8: bind 'unix:': expected ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"",
-    );
-    let long = "x".repeat(120);
-    refused(
-        &format!("[listeners.a]\nbind = 'unix:/{long}'"),
-        &format!(
-            "site.toml:2:8: bind: the path /{long} has 121 bytes: expected 107 at most for a Unix socket"
-        ),
-    );
-    refused(
-        "[listeners.a]\nbind = 'unix:/a'\n[listeners.b]\nbind = 'unix:/./a'",
-        "site.toml:4:8: bind \"unix:/a\" is already bound at site.toml:2:8",
-    );
-    refused(
-        "[listeners.a]\nbind = 'unix:/a'\naccept = 'per_worker'",
-        "site.toml:3:10: accept 'per_worker': expected \"shared\": a Unix socket is one for all workers",
-    );
-    refused(
-        "[listeners.a]\nbind = 'unix:/a'\nmode = '0o660'",
-        "site.toml:3:8: mode '0o660': expected permissions in octal such as \"0660\"",
-    );
-    refused(
-        "[listeners.a]\nbind = 'unix:/a'\nmode = 660",
-        "site.toml:3:8: mode 660: expected permissions in octal such as \"0660\"",
-    );
-    refused(
-        "[listeners.a]\nbind = '127.0.0.1:1'\nmode = '0660'",
-        "site.toml:3:8: mode is for Unix sockets: expected none, or bind = \"unix:PATH\"",
-    );
-}
-
-#[test]
 fn names_are_checked() {
     refused(
         "[upstreams.'a b']\npeers = ['a:1']",
