@@ -137,7 +137,7 @@ mod tests {
         let file = |number: usize| {
             let mut file = tempfile::tempfile().unwrap();
             write!(file, "{number}").unwrap();
-            std::io::Seek::rewind(&mut file).unwrap();
+            io::Seek::rewind(&mut file).unwrap();
             file
         };
         (0..count).map(file).collect()
