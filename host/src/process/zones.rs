@@ -158,3 +158,27 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
 
 /// Takes as large values as any.
 const CHECKED_BYTES: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_zones_that_are_handed_over_keep_their_contents_or_begin_anew() {
+        let made = CounterZone::create("limits", CounterZone::MIN_BYTES, now_ns()).unwrap();
+        let window = std::time::Duration::from_secs(3600);
+        made.add(b"k", 5, window, now_ns());
+        let handed_over = |name: &str| InheritedZone {
+            name: name.to_owned(),
+            size_bytes: CounterZone::MIN_BYTES,
+            memory: made.descriptor().try_clone_to_owned().unwrap(),
+        };
+        // As one of another version would be, what is not what it is said to be is not taken.
+        let zones = inherit(vec![handed_over("limits"), handed_over("other")]);
+        assert_eq!(zones.keys().collect::<Vec<_>>(), ["limits"]);
+        let SharedZone::Counter(zone) = &zones["limits"] else {
+            panic!("a counter zone");
+        };
+        assert_eq!(zone.add(b"k", 1, window, now_ns()), 6);
+    }
+}

@@ -42,6 +42,12 @@ impl Master {
                 Some("another upgrade is under way".to_owned())
             }
             None if *self.stopping.borrow() => Some("the gateway is stopping".to_owned()),
+            // The system ends all processes of a pid namespace with its first.
+            None if std::process::id() == 1 => Some(
+                "the master is process 1: all that it has started, a new master too, would end with it; \
+                 run it under an init process, such as `docker run --init`"
+                    .to_owned(),
+            ),
             None => None,
         };
         if let Some(refusal) = refusal {
