@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{self, Config, ZoneKind};
-use crate::zone::{self, CounterZone, KvZone, Zone, now_ns};
+use crate::zone::{self, CounterZone, KvZone, Zone, ZoneError, now_ns};
 
 use super::channel::ZoneHandle;
 use super::sys;
@@ -44,19 +44,25 @@ pub fn zones(
     store: impl Fn() -> Result<Rc<ZoneStore>, String>,
     old: Option<(&Config, &Zones)>,
 ) -> Result<Zones, Vec<String>> {
+    let lent = |zone: SharedZone| {
+        if let (SharedZone::Kv(folder), Some(identity)) = (&zone, &config.workers.user) {
+            folder.lend(identity)?;
+        }
+        Ok(zone)
+    };
     let make = |name: &str, wanted: &config::Zone| {
         let kept = old
             .filter(|(old_config, _)| old_config.zones.get(name) == Some(wanted))
             .and_then(|(_, old_zones)| old_zones.get(name));
         match (kept, wanted.kind) {
-            (Some(kept), _) => Ok(kept.clone()),
+            (Some(kept), _) => lent(kept.clone()),
             (None, ZoneKind::Counter) => CounterZone::create(name, wanted.size_bytes, now_ns())
                 .map(|zone| SharedZone::Counter(Rc::new(zone)))
                 .map_err(|error| error.to_string()),
             (None, ZoneKind::Kv) => store()?
                 .zone(name, wanted.size_bytes)
-                .map(SharedZone::Kv)
-                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies")),
+                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies"))
+                .and_then(|folder| lent(SharedZone::Kv(folder))),
         }
     };
     let mut zones = Zones::new();
@@ -90,7 +96,12 @@ pub fn open(
             }
             ZoneHandle::Kv(folder) => KvZone::open(&folder, name, size_bytes).map(Zone::Kv),
         };
-        opened.map_err(|error| error.to_string())
+        opened.map_err(|error| match &error {
+            ZoneError::File { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                format!("{error}; expected a `zone_store` in [master] to which the user that workers run as may pass")
+            }
+            _ => error.to_string(),
+        })
     };
     let mut zones = zone::Zones::new();
     for (name, handle) in handles {
