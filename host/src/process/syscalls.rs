@@ -165,10 +165,10 @@ fn width(argument: u8, value: u64) -> SeccompCmpArgLen {
 /// What one may ask of a descriptor: whether it is a terminal, how much there is to read, non-blocking, close-on-exec, and which
 /// pages a guest has written to (PAGEMAP_SCAN, wasmtime).
 const IOCTLS: &[u64] = &[
-    libc::TCGETS as u64,
-    libc::FIONREAD as u64,
-    libc::FIONBIO as u64,
-    libc::FIOCLEX as u64,
+    libc::TCGETS,
+    libc::FIONREAD,
+    libc::FIONBIO,
+    libc::FIOCLEX,
     0xc060_6610,
 ];
 
