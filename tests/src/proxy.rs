@@ -42,12 +42,13 @@ impl Proxy {
         }
     }
 
-    /// One listener, one route for everything, this origin, one worker.
+    /// One listener, one route for everything, this origin, one worker, whose descriptors can be counted.
     #[track_caller]
     pub fn before(origin: Origin) -> Self {
         let config = r#"
             [workers]
             count = 1
+            core_dumps = true
 
             [listeners.web]
             bind = "{listen}"

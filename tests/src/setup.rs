@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -81,6 +82,18 @@ impl Setup {
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, contents))
             .expect("a writable folder");
+        self
+    }
+
+    /// Where the config will lie.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Other users may pass through its folder to files that are theirs, and make some in it.
+    pub fn open_to_others(self) -> Self {
+        let mode = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(self.dir.path(), mode).expect("a folder of ours");
         self
     }
 

@@ -330,7 +330,8 @@ fn a_zone_that_no_generation_uses_is_removed() {
 
 #[test]
 fn zones_lie_in_memory_by_default_and_are_gone_after_a_stop() {
-    let config = format!("[master]\ncontrol = \"{{dir}}/castling.sock\"\n{CONFIG}");
+    let config = CONFIG.replace("count = 2", "count = 2\n    core_dumps = true");
+    let config = format!("[master]\ncontrol = \"{{dir}}/castling.sock\"\n{config}");
     let mut proxy = Proxy::with_config(&config).start();
     let worker = proxy.workers()[0];
     let maps = fs::read_to_string(format!("/proc/{}/maps", worker.0)).unwrap();

@@ -8,6 +8,10 @@ use serde_json::Value;
 #[test]
 fn aborted_requests_leave_nothing_behind() {
     let config = r#"
+        [workers]
+        count = 2
+        core_dumps = true
+
         [plugins]
         headers = { wasm = "{plugins}/headers.wasm", config = { response = { set = { x-passed = "yes" } } } }
 

@@ -13,6 +13,7 @@ fn config(name: &str, workers: usize) -> String {
     [workers]
     count = WORKERS
     drain_timeout = "5s"
+    core_dumps = true
 
     [plugins.mark]
     wasm = "{plugins}/headers.wasm"

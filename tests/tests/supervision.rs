@@ -171,6 +171,7 @@ const WHOLE: &str = r#"
     [workers]
     count = 2
     drain_timeout = "30s"
+    core_dumps = true
 
     [zones]
     kept = { kind = "kv", size = "1MiB" }

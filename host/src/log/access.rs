@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::error;
 
 use super::format::{Format, Times};
-use super::open;
+use super::{not_opened, open};
 use crate::config::{self, AccessLogTarget};
 use crate::exchange::Exchange;
 
@@ -48,7 +48,7 @@ impl AccessLog {
             AccessLogTarget::Stdout => Target::Stdout,
             AccessLogTarget::File(path) => {
                 let file =
-                    open(path).map_err(|e| format!("access_log.file: {}: {e}", path.display()))?;
+                    open(path).map_err(|e| format!("access_log.file: {}", not_opened(path, &e)))?;
                 Target::File {
                     path: path.clone(),
                     file,

@@ -28,7 +28,7 @@ pub fn init(config: &Log) -> io::Result<()> {
     let target = match &config.file {
         Some(path) => Target::File {
             path: path.clone(),
-            file: Mutex::new(open(path)?),
+            file: Mutex::new(open(path).map_err(|e| io::Error::other(not_opened(path, &e)))?),
         },
         None => Target::Stderr,
     };
@@ -131,6 +131,17 @@ impl Write for TargetWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What is told of a log file that cannot be opened. Who may not is often a worker that runs as another user.
+fn not_opened(path: &Path, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; expected a file and folders that the user who runs workers may open"
+        }
+        _ => "",
+    };
+    format!("{}: {error}{hint}", path.display())
 }
 
 /// For appending: several processes write to it, each line with one write.

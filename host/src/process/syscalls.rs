@@ -7,8 +7,9 @@
 //!
 //! The first list comes from running all end-to-end tests with everything else logged, and from what the C library may
 //! choose to use instead (`newfstatat` or `statx`, `accept` or `accept4`): a library that is updated must not break a
-//! gateway. The kernel keeps a bitmap of calls that a filter allows whatever their arguments are (5.11), so that those of
-//! a request cost nothing measurable; only the few with conditions run the filters.
+//! gateway. The kernel keeps a bitmap of calls that a filter allows whatever their arguments are (5.11): those of
+//! a request do not run the filters. Measured: 40 to 70 ns more a call (one that does run them: 500), of which a proxied
+//! request makes four.
 
 use std::collections::BTreeMap;
 
@@ -164,18 +165,20 @@ fn width(argument: u8, value: u64) -> SeccompCmpArgLen {
 /// What one may ask of a descriptor: whether it is a terminal, how much there is to read, non-blocking, close-on-exec, and which
 /// pages a guest has written to (PAGEMAP_SCAN, wasmtime).
 const IOCTLS: &[u64] = &[
-    libc::TCGETS as u64,
-    libc::FIONREAD as u64,
-    libc::FIONBIO as u64,
-    libc::FIOCLEX as u64,
+    libc::TCGETS,
+    libc::FIONREAD,
+    libc::FIONBIO,
+    libc::FIOCLEX,
     0xc060_6610,
 ];
 
-/// Names of threads, and of memory areas (glibc's malloc).
+/// Names of threads, and of memory areas (glibc's malloc), and what the processor can do (PR_GET_AUXV, the standard
+/// library).
 const PRCTLS: &[u64] = &[
     libc::PR_SET_NAME as u64,
     libc::PR_GET_NAME as u64,
     libc::PR_SET_VMA as u64,
+    0x4155_5856,
 ];
 
 const COMMON: &[c_long] = &[

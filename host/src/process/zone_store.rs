@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -13,7 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::zone::{Prepared, ZoneError, prepare_kv, remove_kv};
+use crate::config::Identity;
+use crate::zone::{Prepared, ZoneError, lend_kv, prepare_kv, remove_kv};
 
 /// Held by one gateway at a time, by a lock that ends with the process however that ends. When the last handle is
 /// dropped, zones and folder are gone.
@@ -179,6 +180,22 @@ impl ZoneStore {
         }
     }
 }
+
+impl ZoneFolder {
+    /// Lets workers that run as this user open it, where the master is root.
+    pub fn lend(&self, identity: &Identity) -> Result<(), String> {
+        if !geteuid().is_root() {
+            return Ok(());
+        }
+        let folder = &self.store.folder;
+        fs::set_permissions(folder, fs::Permissions::from_mode(PASSABLE))
+            .map_err(|error| format!("zone store {}: {error}", folder.display()))?;
+        lend_kv(&self.path, identity.uid, identity.gid).map_err(|error| error.to_string())
+    }
+}
+
+/// Others may pass through to zones that are lent to them, and see nothing else.
+const PASSABLE: u32 = 0o711;
 
 impl Drop for ZoneStore {
     fn drop(&mut self) {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{self, Config, ZoneKind};
-use crate::zone::{self, CounterZone, KvZone, Zone, now_ns};
+use crate::zone::{self, CounterZone, KvZone, Zone, ZoneError, now_ns};
 
 use super::channel::ZoneHandle;
 use super::sys;
@@ -63,6 +63,12 @@ pub fn zones(
     store: impl Fn() -> Result<Rc<ZoneStore>, String>,
     old: Option<&Zones>,
 ) -> Result<Zones, Vec<String>> {
+    let lent = |zone: SharedZone| {
+        if let (SharedZone::Kv(folder), Some(identity)) = (&zone, &config.workers.user) {
+            folder.lend(identity)?;
+        }
+        Ok(zone)
+    };
     let make = |name: &str, wanted: &config::Zone| {
         let kept = old.and_then(|old| match old.get(name)? {
             SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
@@ -75,8 +81,8 @@ pub fn zones(
                 .map_err(|error| error.to_string()),
             (ZoneKind::Kv, _) => store()?
                 .zone(name, wanted.size_bytes)
-                .map(SharedZone::Kv)
-                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies")),
+                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies"))
+                .and_then(|folder| lent(SharedZone::Kv(folder))),
         }
     };
     let mut zones = Zones::new();
@@ -110,7 +116,12 @@ pub fn open(
             }
             ZoneHandle::Kv(folder) => KvZone::open(&folder, name, size_bytes).map(Zone::Kv),
         };
-        opened.map_err(|error| error.to_string())
+        opened.map_err(|error| match &error {
+            ZoneError::File { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                format!("{error}; expected a `zone_store` in [master] to which the user that workers run as may pass")
+            }
+            _ => error.to_string(),
+        })
     };
     let mut zones = zone::Zones::new();
     for (name, handle) in handles {

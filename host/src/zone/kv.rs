@@ -11,7 +11,7 @@ use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithTls};
 use super::{ZoneError, check_name, later_ns};
 use record::{DUE, NEVER_NS, STORED_HEAD_BYTES, Stored, due_key, parse_due};
 
-pub use folder::{Prepared, prepare_kv, remove_kv};
+pub use folder::{Prepared, lend_kv, prepare_kv, remove_kv};
 pub use record::Key;
 
 mod folder;

@@ -38,7 +38,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use counter::{CounterZone, Updated};
-pub use kv::{Expected, Key, KvZone, Prepared, prepare_kv, remove_kv};
+pub use kv::{Expected, Key, KvZone, Prepared, lend_kv, prepare_kv, remove_kv};
 pub use metrics::{MetricsZone, Record};
 pub use sweep::sweep;
 

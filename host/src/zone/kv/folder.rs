@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use heed::Env;
@@ -39,7 +39,7 @@ pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared
         Err(cause) if cause.kind() != ErrorKind::AlreadyExists => return Err(file(folder)(cause)),
         Ok(()) | Err(_) => {}
     }
-    must_be_private(folder, name)?;
+    must_be_private(folder, name, geteuid().as_raw())?;
     match Marker::read(folder, name)? {
         Some(found) if found.boot == wanted.boot => {
             found.must_be(&wanted, name)?;
@@ -62,6 +62,19 @@ pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared
     Ok(Prepared::Made)
 }
 
+/// Lets the processes of another user open a prepared zone. For a master that is root and no worker of it.
+///
+/// Its files belong to that user then. The folder stays root's, and others may pass through it to what they know the
+/// name of: who has taken over a worker cannot put something else into a place where root will look.
+pub fn lend_kv(folder: &Path, uid: u32, gid: u32) -> Result<(), ZoneError> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(PASSABLE)).map_err(file(folder))?;
+    for path in [MARKER_FILE, DATA_FILE, LOCK_FILE].map(|name| folder.join(name)) {
+        // By name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
+        lchown(&path, Some(uid), Some(gid)).map_err(file(&path))?;
+    }
+    Ok(())
+}
+
 /// Removes a kv zone that no process has open any more. A folder that is not there is no error.
 ///
 /// Fails when the folder holds anything else too.
@@ -73,13 +86,13 @@ pub fn remove_kv(folder: &Path) -> Result<(), ZoneError> {
     }
 }
 
-/// Opens a prepared folder, in a worker. It must belong to the worker's user.
+/// Opens a prepared folder, in a worker. It must belong to the worker's user, or to root, who has lent it.
 pub(super) fn open_prepared(
     folder: &Path,
     name: &str,
     size_bytes: u64,
 ) -> Result<(Env, Table), ZoneError> {
-    must_be_private(folder, name)?;
+    must_be_private(folder, name, ROOT)?;
     let wanted = Marker::new(name, size_bytes)?;
     let found = Marker::read(folder, name)?.ok_or_else(|| ZoneError::Damaged {
         zone: name.to_owned(),
@@ -181,8 +194,9 @@ const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
 const FILES: [&str; 4] = [MARKER_FILE, MARKER_NEW_FILE, DATA_FILE, LOCK_FILE];
 
-/// Nobody else may have put anything into it: what is in it is mapped and believed.
-fn must_be_private(folder: &Path, zone: &str) -> Result<(), ZoneError> {
+/// Nobody else may have put anything into it: what is in it is mapped and believed. It belongs to this user, or to the
+/// other one that is named.
+fn must_be_private(folder: &Path, zone: &str, or_to: u32) -> Result<(), ZoneError> {
     let found = fs::symlink_metadata(folder).map_err(file(folder))?;
     if !found.is_dir() {
         return Err(mismatch(
@@ -193,7 +207,7 @@ fn must_be_private(folder: &Path, zone: &str) -> Result<(), ZoneError> {
         ));
     }
     let ours = geteuid().as_raw();
-    if found.uid() != ours {
+    if found.uid() != ours && found.uid() != or_to {
         let expected = ours.to_string();
         return Err(mismatch(
             zone,
@@ -203,7 +217,7 @@ fn must_be_private(folder: &Path, zone: &str) -> Result<(), ZoneError> {
         ));
     }
     let mode = found.mode() & 0o777;
-    if mode != PRIVATE {
+    if mode != PRIVATE && mode != PASSABLE {
         let (found, expected) = (format!("{mode:o}"), format!("{PRIVATE:o}"));
         return Err(mismatch(zone, "mode of its folder", found, &expected));
     }
@@ -212,6 +226,9 @@ fn must_be_private(folder: &Path, zone: &str) -> Result<(), ZoneError> {
 
 /// The user and nobody else may enter.
 const PRIVATE: u32 = 0o700;
+/// Others may pass through it to a file that is theirs.
+const PASSABLE: u32 = 0o711;
+const ROOT: u32 = 0;
 
 /// The marker first, so that what is left by a remover that dies is a folder never used.
 fn remove_files(folder: &Path) -> Result<(), ZoneError> {
