@@ -216,10 +216,7 @@ impl Instance {
 
     /// Linear memory now.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.store
-            .data()
-            .memory
-            .map_or(0, |memory| memory.data_size(&self.store))
+        self.store.data().memory_limit.grown_to
     }
 
     fn begin_call(&mut self, hook: Option<Hook>, on_lane: bool) {
@@ -260,6 +257,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             panic: None,
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
+                grown_to: 0,
                 table_elements: blueprint.limits.table_elements,
                 denied: None,
             },
