@@ -224,7 +224,7 @@ fn on_one_stack(cpu: &str) -> Proxy {
 
 #[test]
 fn hooks_that_wait_for_nothing_let_others_pass_and_are_ended_by_their_limit() {
-    let proxy = on_one_stack("150ms");
+    let proxy = on_one_stack("80ms");
     for _ in 0..2 {
         let looping = all_at_once(&proxy, 3, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut quick = proxy.raw();
@@ -239,7 +239,7 @@ fn hooks_that_wait_for_nothing_let_others_pass_and_are_ended_by_their_limit() {
             assert!(others_done < ended, "others waited for the computing hooks");
         }
     }
-    proxy.until_log_has("limits.cpu of 150 ms reached");
+    proxy.until_log_has("limits.cpu of 80 ms reached");
 }
 
 #[test]

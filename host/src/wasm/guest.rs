@@ -71,6 +71,8 @@ pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryLimit {
     pub(super) bytes: usize,
+    /// What the memory has been let grow to.
+    pub(super) grown_to: usize,
     pub(super) table_elements: usize,
     /// In this call.
     pub(super) denied: Option<Reached>,
@@ -83,7 +85,11 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool> {
-        Ok(self.admits(desired, Reached::bytes("memory", self.bytes)))
+        let admitted = self.admits(desired, Reached::bytes("memory", self.bytes));
+        if admitted {
+            self.grown_to = desired;
+        }
+        Ok(admitted)
     }
 
     fn table_growing(

@@ -237,7 +237,7 @@ impl Instance {
 
     /// Linear memory now.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memory.data_size(&self.store)
+        self.store.data().memory_limit.grown_to
     }
 
     /// Its linear memory, and what the host keeps for it.
@@ -355,6 +355,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             panic: None,
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
+                grown_to: 0,
                 table_elements: blueprint.limits.table_elements,
                 denied: None,
             },
