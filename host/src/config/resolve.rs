@@ -15,8 +15,8 @@ use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Workers, Zone,
-    ZoneKind,
+    Config, Listener, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics,
+    WhenDrainingFull, Workers, Zone, ZoneKind,
 };
 use super::{access_log, plugin, route, upstream};
 
@@ -179,6 +179,8 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     let mut workers = Workers {
         count: 0,
         drain_timeout: Duration::from_secs(30),
+        max_draining_generations: 16,
+        when_draining_full: WhenDrainingFull::Wait,
         plugin_stack_bytes: 512 << 10,
     };
     if let Some(mut table) = table {
@@ -187,6 +189,16 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             drain_timeout: table.or("drain_timeout", workers.drain_timeout, |value| {
                 value.duration(TIMEOUT)
             }),
+            max_draining_generations: table.or(
+                "max_draining_generations",
+                workers.max_draining_generations,
+                |value| value.integer(1..=1000),
+            ),
+            when_draining_full: table.or(
+                "when_draining_full",
+                workers.when_draining_full,
+                |value| value.choice(&WHEN_DRAINING_FULL),
+            ),
             plugin_stack_bytes: table.or("plugin_stack", workers.plugin_stack_bytes, |value| {
                 value.size(64 << 10..=8 << 20)
             }),
@@ -198,6 +210,11 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     }
     workers
 }
+
+const WHEN_DRAINING_FULL: [(&str, WhenDrainingFull); 2] = [
+    ("wait", WhenDrainingFull::Wait),
+    ("end_oldest", WhenDrainingFull::EndOldest),
+];
 
 /// 0 for `"auto"`.
 fn worker_count(value: Value<'_>) -> Option<usize> {

@@ -1,12 +1,14 @@
 //! The master: it holds what outlives a generation, swaps generations and ends.
 
-use std::cell::{Cell, RefCell};
+mod room;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::{self, Config};
@@ -58,13 +60,29 @@ pub struct Master {
     last_generation: Cell<u64>,
     reloads: RefCell<Merge<Option<ReloadWaiter>>>,
     reload_task: RefCell<Option<JoinHandle<()>>>,
+    /// Why the running reload waits, for those who ask meanwhile.
+    reload_waits: RefCell<Option<String>>,
     /// None before the first generation serves.
     metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
 }
 
 /// Who asked for a reload and waits for its result. A signal does not wait.
-pub type ReloadWaiter = oneshot::Sender<Result<Reloaded, Vec<String>>>;
+pub struct ReloadWaiter(pub mpsc::UnboundedSender<News>);
+
+/// How a reload goes.
+pub enum News {
+    /// Why it waits, in a line for a person.
+    Waits(String),
+    Ended(Result<Reloaded, Vec<String>>),
+}
+
+impl ReloadWaiter {
+    fn tell(&self, news: News) {
+        // Who asked may have left.
+        let _ = self.0.send(news);
+    }
+}
 
 async fn govern(config_path: &Path, config: Config) -> Result<(), Vec<String>> {
     let mut signals = Signals::listen().map_err(|e| vec![format!("signals: {e}")])?;
@@ -111,6 +129,7 @@ impl Master {
             last_generation: Cell::new(0),
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
+            reload_waits: RefCell::default(),
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
         }
@@ -121,6 +140,9 @@ impl Master {
         if *self.stopping.borrow() {
             // A waiter that is dropped tells the peer that the gateway is stopping.
             return;
+        }
+        if let (Some(waiter), Some(why)) = (&waiter, &*self.reload_waits.borrow()) {
+            waiter.tell(News::Waits(why.clone()));
         }
         if self.reloads.borrow_mut().request(waiter) {
             let task = spawn_local(Rc::clone(self).run_reloads());
@@ -137,6 +159,7 @@ impl Master {
             reload.abort();
         }
         while self.reloads.borrow_mut().finished().1 {}
+        self.reload_waits.take();
         self.drain_workers();
         self.parked_zones.take();
         if fast {
@@ -168,10 +191,7 @@ impl Master {
 
     async fn run_reloads(self: Rc<Self>) {
         loop {
-            let result = match load(&self.config_path) {
-                Ok(config) => self.swap(config).await,
-                Err(errors) => Err(errors),
-            };
+            let result = self.load_and_swap().await;
             if let Err(errors) = &result {
                 for error in errors {
                     tracing::error!("reload refused: {error}");
@@ -182,13 +202,21 @@ impl Master {
             }
             let (waiters, again) = self.reloads.borrow_mut().finished();
             for waiter in waiters.into_iter().flatten() {
-                // Who asked may have left.
-                let _ = waiter.send(result.clone());
+                waiter.tell(News::Ended(result.clone()));
             }
             if !again {
                 return;
             }
         }
+    }
+
+    async fn load_and_swap(&self) -> Result<Reloaded, Vec<String>> {
+        let mut config = load(&self.config_path)?;
+        while self.wait_for_room(&config).await {
+            // Who has asked meanwhile has another config in mind.
+            config = load(&self.config_path)?;
+        }
+        self.swap(config).await
     }
 
     /// Builds a generation, and only when all of it is ready puts it in the place of the one that serves. Any failure
@@ -200,7 +228,8 @@ impl Master {
             .retain(|generation| generation.stage() != Stage::Ended);
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
-        let store = || self.zone_store(&config.master.zone_store);
+        let opened = OnceCell::new();
+        let store = || self.zone_store(&config.master.zone_store, &opened);
         let zones = match &*self.serving.borrow() {
             Some(old) => old.with_zones(|zones_of_old| {
                 zones(&config, store, Some((&old.config, zones_of_old)))
@@ -218,11 +247,15 @@ impl Master {
         let started =
             Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
         let generation = started.await?;
+        self.make_room(&generation.config).await;
 
         if let Some(committed) =
             generation.with_sockets(|set| self.sockets.borrow_mut().commit(set))
         {
             committed?;
+        }
+        if let Some(opened) = opened.into_inner() {
+            self.zone_store.replace(Some(opened));
         }
         metrics.begins();
         generation.serve();
@@ -251,13 +284,24 @@ impl Master {
         })
     }
 
-    /// Kv zones lie where they lay first, as long as this master lives.
-    fn zone_store(&self, folder: &Path) -> Result<Rc<ZoneStore>, String> {
-        let mut store = self.zone_store.borrow_mut();
-        match &*store {
-            Some(store) => Ok(Rc::clone(store)),
-            None => Ok(Rc::clone(store.insert(ZoneStore::open(folder)?))),
+    /// Kv zones lie where they lay first, as long as this master lives. Before that the place is the config's, and
+    /// `opened` by the first that asks: of a config that is refused nothing stays.
+    fn zone_store(
+        &self,
+        folder: &Path,
+        opened: &OnceCell<Rc<ZoneStore>>,
+    ) -> Result<Rc<ZoneStore>, String> {
+        if let Some(store) = &*self.zone_store.borrow() {
+            return Ok(Rc::clone(store));
         }
+        if opened.get().is_none() {
+            // Empty, so it takes it.
+            let _ = opened.set(ZoneStore::open(folder)?);
+        }
+        opened
+            .get()
+            .cloned()
+            .ok_or_else(|| "zone store: not opened".to_owned())
     }
 
     /// Removes what a master that was killed has left in the place of the kv zones; those that the first generation has
@@ -266,7 +310,7 @@ impl Master {
         if !folder.exists() {
             return;
         }
-        match self.zone_store(folder) {
+        match self.zone_store(folder, &OnceCell::new()) {
             Ok(store) => store.remove_left(STORE_FILES_AT_MOST),
             Err(error) => tracing::warn!("{error}"),
         }
@@ -288,6 +332,17 @@ impl Master {
                 "[log] takes effect with the next start in the master; workers follow it now"
             );
         }
+    }
+
+    /// Has the workers finish their requests and end; new connections wait in the sockets until a reload.
+    pub fn park(&self) {
+        tracing::info!("workers drain; connections wait until a reload");
+        if let Some(generation) = &*self.serving.borrow() {
+            let zones = generation.with_zones(Clone::clone);
+            self.parked_zones
+                .replace(Some((generation.config.clone(), zones)));
+        }
+        self.drain_workers();
     }
 
     /// Has every generation finish its requests; nothing takes its place.
@@ -316,15 +371,7 @@ impl Master {
             Verb::GracefulStop => self.stop(false),
             Verb::FastStop => self.stop(true),
             Verb::ReopenLogs => self.reopen_logs(),
-            Verb::DrainWorkers => {
-                tracing::info!("workers drain; connections wait until a reload");
-                if let Some(generation) = &*self.serving.borrow() {
-                    let zones = generation.with_zones(Clone::clone);
-                    self.parked_zones
-                        .replace(Some((generation.config.clone(), zones)));
-                }
-                self.drain_workers();
-            }
+            Verb::DrainWorkers => self.park(),
             Verb::BinaryUpgrade => tracing::warn!("binary upgrade is not supported yet"),
         }
     }
