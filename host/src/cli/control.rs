@@ -1,4 +1,4 @@
-//! `castling reload`, `upgrade`, `stop`, `reopen` and `metrics`: commands for a running gateway.
+//! `castling reload`, `upgrade`, `stop`, `reopen`, `drain` and `metrics`: commands for a running gateway.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -73,6 +73,16 @@ pub(super) fn reopen(config: &Path) -> Outcome {
     }
 }
 
+pub(super) fn drain(config: &Path) -> Outcome {
+    match ask(config, Request::Drain)? {
+        Reply::Draining => {
+            println!("workers drain; new connections wait until a reload");
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
 pub(super) fn metrics(config: &Path) -> Outcome {
     match ask(config, Request::Metrics)? {
         Reply::Metrics(text) => {
@@ -88,7 +98,8 @@ pub(super) fn metrics(config: &Path) -> Outcome {
 /// matters, so that a gateway whose config was broken since can still be told to reload or stop.
 pub(super) fn ask(config: &Path, request: Request) -> Result<Reply, Vec<String>> {
     let control = config::control_socket(config).map_err(lines)?;
-    let reply = in_runtime(crate::process::ask(&control, request))?;
+    let meanwhile = |line: String| eprintln!("castling: {line}");
+    let reply = in_runtime(crate::process::ask(&control, request, meanwhile))?;
     reply.map_err(|error| vec![error])
 }
 
@@ -99,6 +110,8 @@ pub(super) fn unexpected(reply: Reply) -> Vec<String> {
         | Reply::Status(_)
         | Reply::Stopping
         | Reply::LogsReopened
+        | Reply::Draining
+        | Reply::Waits(_)
         | Reply::Metrics(_)
         | Reply::Upgraded(_) => {
             vec!["the gateway answers another question; is it of another version?".to_owned()]

@@ -30,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Status { on, json } => status::status(&on.config, json),
         Command::Stop { on, fast } => control::stop(&on.config, fast),
         Command::Reopen(on) => control::reopen(&on.config),
+        Command::Drain(on) => control::drain(&on.config),
         Command::Metrics(on) => control::metrics(&on.config),
         Command::Plugin {
             command: PluginCommand::Inspect { file },
@@ -97,7 +98,8 @@ Example:
     /// Have the running gateway load its config and plugins again
     #[command(after_help = "\
 Waits until the new generation of workers serves. When anything is wrong with it, the running generation goes \
-on as it was and this prints the reason and exits with 1.
+on as it was and this prints the reason and exits with 1. With `workers.max_draining_generations` old generations still \
+finishing their requests, it waits until one has ended (or ends the oldest; see `workers.when_draining_full`).
 
 Example:
   $ castling reload --config conf/site.toml
@@ -157,6 +159,14 @@ Example:
 Example, for logrotate's postrotate:
   castling reopen --config /etc/castling/castling.toml")]
     Reopen(On),
+
+    /// Have all workers finish their requests and end; new connections wait until a reload
+    #[command(after_help = "\
+The listening sockets stay open. What SIGWINCH does.
+
+Example:
+  castling drain --config conf/site.toml && castling reload --config conf/site.toml")]
+    Drain(On),
 
     /// Print the running gateway's metrics, its plugins' included, in Prometheus' text format
     #[command(after_help = "\

@@ -51,6 +51,10 @@ pub struct Workers {
     /// How long an old generation may finish its requests after a reload or a graceful stop; what is left then is
     /// closed. Default 30 s (nginx `worker_shutdown_timeout`).
     pub drain_timeout: Duration,
+    /// 1 to 1000. So many old generations may drain at a time. Default 16. Each has workers of its own, and its memory.
+    pub max_draining_generations: usize,
+    /// What a reload does when so many drain. Default `wait`.
+    pub when_draining_full: WhenDrainingFull,
     /// Deepest stack of a guest's calls, bytes; beyond it the hook is ended. 64 KiB to 8 MiB. Default 512 KiB. Each
     /// instance has one (address space; only what was used is memory).
     pub plugin_stack_bytes: usize,
@@ -98,6 +102,15 @@ pub struct OpenFiles {
     pub count: u64,
     /// `FILE:LINE:COLUMN`.
     pub place: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenDrainingFull {
+    /// It waits until one of them has ended, which it has at the latest when its `drain_timeout` is over.
+    Wait,
+    /// The oldest is ended, with the connections that it has.
+    EndOldest,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, Workers, Zone,
-    ZoneKind,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, WhenDrainingFull,
+    Workers, Zone, ZoneKind,
 };
 use super::{access_log, listener, plugin, privileges, route, upstream};
 
@@ -178,6 +178,8 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     let mut workers = Workers {
         count: 0,
         drain_timeout: Duration::from_secs(30),
+        max_draining_generations: 16,
+        when_draining_full: WhenDrainingFull::Wait,
         plugin_stack_bytes: 512 << 10,
         heartbeat_timeout: Some(Duration::from_secs(30)),
         pin: Pin::No,
@@ -192,6 +194,16 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             drain_timeout: table.or("drain_timeout", workers.drain_timeout, |value| {
                 value.duration(TIMEOUT)
             }),
+            max_draining_generations: table.or(
+                "max_draining_generations",
+                workers.max_draining_generations,
+                |value| value.integer(1..=1000),
+            ),
+            when_draining_full: table.or(
+                "when_draining_full",
+                workers.when_draining_full,
+                |value| value.choice(&WHEN_DRAINING_FULL),
+            ),
             plugin_stack_bytes: table.or("plugin_stack", workers.plugin_stack_bytes, |value| {
                 value.size(64 << 10..=8 << 20)
             }),
@@ -228,6 +240,11 @@ fn heartbeat_timeout(value: Value<'_>) -> Option<Option<Duration>> {
 
 /// Below it a busy machine would look like a worker that hangs.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+
+const WHEN_DRAINING_FULL: [(&str, WhenDrainingFull); 2] = [
+    ("wait", WhenDrainingFull::Wait),
+    ("end_oldest", WhenDrainingFull::EndOldest),
+];
 
 /// 0 for `"auto"`.
 fn worker_count(value: Value<'_>) -> Option<usize> {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::channel::{FrameReader, write_frame};
-use super::master::{Master, UpgradeOrder};
+use super::master::{Master, News, ReloadWaiter, UpgradeOrder};
 use super::report::{MasterStatus, Reloaded, Upgraded};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub enum Request {
         fast: bool,
     },
     ReopenLogs,
+    /// The workers finish and end; connections wait until a reload.
+    Drain,
     Metrics,
     /// Hands over to a new master; the reply comes when that serves or nothing came of it.
     Upgrade {
@@ -38,10 +41,13 @@ pub enum Request {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
+    /// The reload waits, and why, in a line for a person. Another reply follows.
+    Waits(String),
     Reloaded(Reloaded),
     Status(MasterStatus),
     Stopping,
     LogsReopened,
+    Draining,
     /// In Prometheus' text format.
     Metrics(String),
     Upgraded(Upgraded),
@@ -90,7 +96,7 @@ async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
     let Some(request) = in_time(requests.next()).await? else {
         return Ok(());
     };
-    let reply = answer(request, master).await;
+    let reply = answer(request, master, &mut sink).await?;
     in_time(write_frame(&mut sink, &reply, REPLY_LIMIT_BYTES)).await?;
     if matches!(reply, Reply::Stopping) {
         // The peer waits for the end of this connection, which is the end of this process.
@@ -99,22 +105,18 @@ async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
     Ok(())
 }
 
-async fn answer(request: Request, master: &Rc<Master>) -> Reply {
+async fn answer(
+    request: Request,
+    master: &Rc<Master>,
+    sink: &mut OwnedWriteHalf,
+) -> io::Result<Reply> {
     // Whoever comes this late has found the old socket still.
     if let Some(control) = master.successors_control() {
-        let asked = Box::pin(ask(&control, request)).await;
-        return asked.unwrap_or_else(|error| Reply::Refused(vec![error]));
+        let asked = Box::pin(ask(&control, request, |line| tracing::info!("{line}"))).await;
+        return Ok(asked.unwrap_or_else(|error| Reply::Refused(vec![error])));
     }
-    match request {
-        Request::Reload => {
-            let (waiter, result) = oneshot::channel();
-            master.reload(Some(waiter));
-            match result.await {
-                Ok(Ok(reloaded)) => Reply::Reloaded(reloaded),
-                Ok(Err(errors)) => Reply::Refused(errors),
-                Err(_) => Reply::Refused(vec!["the gateway is stopping".to_owned()]),
-            }
-        }
+    Ok(match request {
+        Request::Reload => reload(master, sink).await?,
         Request::Upgrade { binary, timeout } => {
             let (waiter, result) = oneshot::channel();
             master.upgrade(UpgradeOrder { binary, timeout }, Some(waiter));
@@ -133,10 +135,30 @@ async fn answer(request: Request, master: &Rc<Master>) -> Reply {
             master.reopen_logs();
             Reply::LogsReopened
         }
+        Request::Drain => {
+            master.park();
+            Reply::Draining
+        }
         Request::Metrics => match master.metrics() {
             Some(text) => Reply::Metrics(text),
             None => Reply::Refused(vec!["no generation has served yet".to_owned()]),
         },
+    })
+}
+
+async fn reload(master: &Rc<Master>, sink: &mut OwnedWriteHalf) -> io::Result<Reply> {
+    let (waiter, mut news) = mpsc::unbounded_channel();
+    master.reload(Some(ReloadWaiter(waiter)));
+    loop {
+        match news.recv().await {
+            Some(News::Waits(why)) => {
+                let reply = Reply::Waits(why);
+                in_time(write_frame(sink, &reply, REPLY_LIMIT_BYTES)).await?;
+            }
+            Some(News::Ended(Ok(reloaded))) => return Ok(Reply::Reloaded(reloaded)),
+            Some(News::Ended(Err(errors))) => return Ok(Reply::Refused(errors)),
+            None => return Ok(Reply::Refused(vec!["the gateway is stopping".to_owned()])),
+        }
     }
 }
 
@@ -147,8 +169,12 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 }
 
 /// Sends a request to the gateway behind a control socket. For [`Request::Stop`] it returns when the gateway has ended.
-/// The error is one line for a person.
-pub async fn ask(control: &Path, request: Request) -> Result<Reply, String> {
+/// `meanwhile` gets the lines that come before the reply. The error is one line for a person.
+pub async fn ask(
+    control: &Path,
+    request: Request,
+    meanwhile: impl Fn(String),
+) -> Result<Reply, String> {
     let stream = UnixStream::connect(control)
         .await
         .map_err(|error| match error.kind() {
@@ -172,8 +198,13 @@ pub async fn ask(control: &Path, request: Request) -> Result<Reply, String> {
         .await
         .map_err(broke)?;
     let mut replies = FrameReader::<_, Reply>::new(source, REPLY_LIMIT_BYTES);
-    let reply = replies.next().await.map_err(broke)?;
-    let reply = reply.ok_or_else(|| "the gateway ended before it answered".to_owned())?;
+    let reply = loop {
+        match replies.next().await.map_err(broke)? {
+            Some(Reply::Waits(why)) => meanwhile(why),
+            Some(reply) => break reply,
+            None => return Err("the gateway ended before it answered".to_owned()),
+        }
+    };
     if matches!(reply, Reply::Stopping) {
         // However the connection ends, the gateway has.
         let _ = replies.next().await;

@@ -169,6 +169,13 @@ impl Generation {
         *self.stage_since.borrow()
     }
 
+    /// Until it has ended at the latest, for one that drains.
+    pub fn time_left(&self) -> Duration {
+        let whole = self.config.workers.drain_timeout + DRAIN_GRACE + STOP_GRACE;
+        let since = jiff::Timestamp::now().duration_since(self.stage_since());
+        whole.saturating_sub(since.unsigned_abs())
+    }
+
     /// Those that there are now, by slot.
     pub fn workers(&self) -> Vec<Rc<WorkerProcess>> {
         self.workers.borrow().iter().flatten().cloned().collect()

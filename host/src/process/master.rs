@@ -1,14 +1,15 @@
 //! The master: it holds what outlives a generation, swaps generations and ends.
 
+mod room;
 mod start;
 mod upgrade;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use crate::config::{self, Config};
@@ -57,6 +58,8 @@ pub struct Master {
     changes: Mutex<()>,
     reloads: RefCell<Merge<Option<ReloadWaiter>>>,
     reload_task: RefCell<Option<JoinHandle<()>>>,
+    /// Why the running reload waits, for those who ask meanwhile.
+    reload_waits: RefCell<Option<String>>,
     /// An upgrade that runs, until there is no way back.
     upgrade_task: RefCell<Option<AbortHandle>>,
     /// The master that has taken over, by its pid.
@@ -69,12 +72,28 @@ pub struct Master {
 }
 
 /// Who asked for a reload and waits for its result. A signal does not wait.
-pub type ReloadWaiter = oneshot::Sender<Result<Reloaded, Vec<String>>>;
+pub struct ReloadWaiter(pub mpsc::UnboundedSender<News>);
+
+/// How a reload goes.
+pub enum News {
+    /// Why it waits, in a line for a person.
+    Waits(String),
+    Ended(Result<Reloaded, Vec<String>>),
+}
+
+impl ReloadWaiter {
+    fn tell(&self, news: News) {
+        // Who asked may have left.
+        let _ = self.0.send(news);
+    }
+}
 
 /// All of a generation is ready; it does not serve yet.
 struct Built {
     generation: Rc<Generation>,
     metrics: Rc<Ledger>,
+    /// When this is the first that has kv zones.
+    zone_store: Option<Rc<ZoneStore>>,
     begun: Instant,
 }
 
@@ -97,6 +116,7 @@ impl Master {
             changes: Mutex::default(),
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
+            reload_waits: RefCell::default(),
             upgrade_task: RefCell::default(),
             successor: Cell::default(),
             predecessor: RefCell::default(),
@@ -114,6 +134,9 @@ impl Master {
             }
             // A waiter that is dropped tells the peer that the gateway is stopping.
             return;
+        }
+        if let (Some(waiter), Some(why)) = (&waiter, &*self.reload_waits.borrow()) {
+            waiter.tell(News::Waits(why.clone()));
         }
         if self.reloads.borrow_mut().request(waiter) {
             let task = spawn_local(Rc::clone(self).run_reloads());
@@ -139,6 +162,7 @@ impl Master {
             predecessor.stop(fast);
         }
         while self.reloads.borrow_mut().finished().1 {}
+        self.reload_waits.take();
         self.drain_workers();
         self.parked_zones.take();
         if fast {
@@ -204,8 +228,7 @@ impl Master {
             }
             let (waiters, again) = self.reloads.borrow_mut().finished();
             for waiter in waiters.into_iter().flatten() {
-                // Who asked may have left.
-                let _ = waiter.send(result.clone());
+                waiter.tell(News::Ended(result.clone()));
             }
             if !again {
                 return;
@@ -215,10 +238,7 @@ impl Master {
 
     async fn reload_once(&self) -> Result<Reloaded, Vec<String>> {
         notify::reloading();
-        let result = match load(&self.config_path) {
-            Ok(config) => self.swap(config).await,
-            Err(errors) => Err(errors),
-        };
+        let result = self.load_and_swap().await;
         match &result {
             Ok(_) => notify::ready(&self.state()),
             Err(_) => notify::ready(&format!("{}; the last reload was refused", self.state())),
@@ -237,6 +257,15 @@ impl Master {
         }
     }
 
+    async fn load_and_swap(&self) -> Result<Reloaded, Vec<String>> {
+        let mut config = load(&self.config_path)?;
+        while self.wait_for_room(&config).await {
+            // Who has asked meanwhile has another config in mind.
+            config = load(&self.config_path)?;
+        }
+        self.swap(config).await
+    }
+
     /// Builds a generation, and only when all of it is ready puts it in the place of the one that serves. Any failure
     /// before that leaves the one that serves as it was.
     async fn swap(&self, config: Config) -> Result<Reloaded, Vec<String>> {
@@ -252,7 +281,8 @@ impl Master {
         ownership::prepare(&config)?;
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
-        let store = || self.zone_store();
+        let opened = OnceCell::new();
+        let store = || self.zone_store(&opened);
         let zones = match &*self.serving.borrow() {
             Some(old) => old.with_zones(|old| zones(&config, store, Some(old))),
             None => zones(&config, store, self.parked_zones.borrow().as_ref()),
@@ -263,9 +293,11 @@ impl Master {
         let started =
             Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
         let generation = started.await?;
+        self.make_room(&generation.config).await;
         Ok(Built {
             generation,
             metrics,
+            zone_store: opened.into_inner(),
             begun,
         })
     }
@@ -274,6 +306,7 @@ impl Master {
         let Built {
             generation,
             metrics,
+            zone_store,
             begun,
         } = built;
         let (number, workers) = (generation.number, generation.config.workers.count);
@@ -281,6 +314,9 @@ impl Master {
             generation.with_sockets(|set| self.sockets.borrow_mut().commit(set))
         {
             committed?;
+        }
+        if zone_store.is_some() {
+            self.zone_store.replace(zone_store);
         }
         metrics.begins();
         generation.serve();
@@ -309,15 +345,20 @@ impl Master {
         })
     }
 
-    /// Kv zones lie where they lay first, as long as this gateway lives.
-    fn zone_store(&self) -> Result<Rc<ZoneStore>, String> {
-        let mut store = self.zone_store.borrow_mut();
-        match &*store {
-            Some(store) => Ok(Rc::clone(store)),
-            None => Ok(Rc::clone(
-                store.insert(ZoneStore::open(&self.places.zone_store)?),
-            )),
+    /// Kv zones lie where they lay first, as long as this gateway lives. `opened` by the first that asks: of a config
+    /// that is refused nothing stays.
+    fn zone_store(&self, opened: &OnceCell<Rc<ZoneStore>>) -> Result<Rc<ZoneStore>, String> {
+        if let Some(store) = &*self.zone_store.borrow() {
+            return Ok(Rc::clone(store));
         }
+        if opened.get().is_none() {
+            // Empty, so it takes it.
+            let _ = opened.set(ZoneStore::open(&self.places.zone_store)?);
+        }
+        opened
+            .get()
+            .cloned()
+            .ok_or_else(|| "zone store: not opened".to_owned())
     }
 
     /// Removes what a master that was killed has left in the place of the kv zones; those that a generation has are in
@@ -326,7 +367,7 @@ impl Master {
         if !self.places.zone_store.exists() {
             return;
         }
-        match self.zone_store() {
+        match self.zone_store(&OnceCell::new()) {
             Ok(store) => store.remove_left(STORE_FILES_AT_MOST),
             Err(error) => tracing::warn!("{error}"),
         }
@@ -340,6 +381,17 @@ impl Master {
                 "[log] takes effect with the next start in the master; workers follow it now"
             );
         }
+    }
+
+    /// Has the workers finish their requests and end; new connections wait in the sockets until a reload.
+    pub fn park(&self) {
+        tracing::info!("workers drain; connections wait until a reload");
+        if let Some(generation) = &*self.serving.borrow() {
+            let zones = generation.with_zones(Clone::clone);
+            self.parked_zones
+                .replace(Some((generation.config.clone(), zones)));
+        }
+        self.drain_workers();
     }
 
     /// Has every generation finish its requests; nothing takes its place.
@@ -368,14 +420,7 @@ impl Master {
             Verb::GracefulStop => self.stop(false),
             Verb::FastStop => self.stop(true),
             Verb::ReopenLogs => self.reopen_logs(),
-            Verb::DrainWorkers => {
-                tracing::info!("workers drain; connections wait until a reload");
-                if let Some(generation) = &*self.serving.borrow() {
-                    self.parked_zones
-                        .replace(Some(generation.with_zones(Clone::clone)));
-                }
-                self.drain_workers();
-            }
+            Verb::DrainWorkers => self.park(),
             Verb::BinaryUpgrade => self.upgrade(UpgradeOrder::default(), None),
         }
     }

@@ -37,6 +37,22 @@ impl<W> Merge<W> {
         }
     }
 
+    /// The running reload has not begun in earnest: it answers also those who have come since.
+    pub fn take_in(&mut self) {
+        if let State::Running { now, next } = &mut self.state {
+            now.append(next);
+        }
+    }
+
+    /// Who waits for the running reload.
+    pub fn waiters(&self) -> impl Iterator<Item = &W> {
+        let waiters = match &self.state {
+            State::Idle => &[][..],
+            State::Running { now, .. } => now,
+        };
+        waiters.iter()
+    }
+
     /// The running reload has ended: who is to be told, and whether the next has to start now.
     pub fn finished(&mut self) -> (Vec<W>, bool) {
         match std::mem::replace(&mut self.state, State::Idle) {
@@ -68,6 +84,20 @@ mod tests {
         assert_eq!(merge.finished(), (vec!["second", "third"], true));
         assert_eq!(merge.finished(), (vec!["fourth"], false));
         assert!(merge.request("fifth"));
+    }
+
+    #[test]
+    fn a_reload_that_waits_answers_all_who_come_meanwhile() {
+        let mut merge = Merge::default();
+        assert!(merge.request("first"));
+        assert!(!merge.request("second"));
+        merge.take_in();
+        assert_eq!(merge.waiters().collect::<Vec<_>>(), [&"first", &"second"]);
+        assert!(!merge.request("third"));
+        assert_eq!(merge.finished(), (vec!["first", "second"], true));
+        assert_eq!(merge.finished(), (vec!["third"], false));
+        merge.take_in();
+        assert_eq!(merge.waiters().next(), None);
     }
 
     #[test]

@@ -119,6 +119,14 @@ fn units_and_ranges() {
         "site.toml:2:17: drain_timeout 5: expected a duration such as \"5s\" or \"250ms\", 1ms to 30days",
     );
     refused(
+        "[workers]\nmax_draining_generations = 0",
+        "site.toml:2:28: max_draining_generations 0: expected 1 to 1000",
+    );
+    refused(
+        "[workers]\nwhen_draining_full = 'drop'",
+        "site.toml:2:22: when_draining_full 'drop': expected \"wait\" or \"end_oldest\"",
+    );
+    refused(
         "[workers]\ndrain_timeout = '0s'",
         "site.toml:2:17: drain_timeout '0s': expected 1ms to 30days",
     );

@@ -76,7 +76,7 @@ impl Master {
 
     /// A reload that was asked for while an upgrade ran.
     pub(super) async fn reload_successor(&self) -> Result<Reloaded, Vec<String>> {
-        match control::ask(&self.places.control, Request::Reload).await {
+        match control::ask(&self.places.control, Request::Reload, |_| {}).await {
             Ok(Reply::Reloaded(reloaded)) => Ok(reloaded),
             Ok(Reply::Refused(errors)) => Err(errors),
             Ok(_) => Err(vec!["the new master answers another question".to_owned()]),

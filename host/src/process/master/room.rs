@@ -1,0 +1,106 @@
+//! How many generations may drain at a time, and what a reload does when there are so many.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+
+use crate::config::{Config, WhenDrainingFull};
+use crate::process::generation::{Generation, Stage};
+
+use super::{Master, News};
+
+impl Master {
+    /// Before a reload begins: with `wait`, waits until one more generation may drain. True when it has waited, and the
+    /// config may be another by now. Those who ask for a reload meanwhile are answered by this one.
+    pub(super) async fn wait_for_room(&self, config: &Config) -> bool {
+        let limit = config.workers.max_draining_generations;
+        if config.workers.when_draining_full != WhenDrainingFull::Wait {
+            return false;
+        }
+        let mut waited = false;
+        loop {
+            let draining = self.draining();
+            if draining.len() < limit {
+                self.reload_waits.take();
+                return waited;
+            }
+            if !waited {
+                let line = why(&draining, limit);
+                tracing::info!("{line}");
+                self.reloads
+                    .borrow()
+                    .waiters()
+                    .flatten()
+                    .for_each(|waiter| waiter.tell(News::Waits(line.clone())));
+                self.reload_waits.replace(Some(line));
+                waited = true;
+            }
+            let ends = draining
+                .iter()
+                .map(|generation| Box::pin(generation.ended()));
+            select_all(ends).await;
+            self.reloads.borrow_mut().take_in();
+        }
+    }
+
+    /// When a new generation is ready: with `end_oldest`, ends as many as it takes that the one which serves may drain.
+    pub(super) async fn make_room(&self, config: &Config) {
+        let limit = config.workers.max_draining_generations;
+        if config.workers.when_draining_full != WhenDrainingFull::EndOldest {
+            return;
+        }
+        let draining = self.draining();
+        let beyond = (draining.len() + 1).saturating_sub(limit);
+        for oldest in draining.iter().take(beyond) {
+            let connections = connections(oldest).await;
+            tracing::warn!(
+                generation = oldest.number,
+                connections,
+                "ended before its time: workers.max_draining_generations = {limit} is reached; its connections are closed"
+            );
+            oldest.stop();
+            oldest.ended().await;
+        }
+    }
+
+    /// Oldest first.
+    fn draining(&self) -> Vec<Rc<Generation>> {
+        let retired = self.retired.borrow();
+        let mut draining: Vec<_> = retired
+            .iter()
+            .filter(|generation| generation.stage() != Stage::Ended)
+            .cloned()
+            .collect();
+        draining.sort_by_key(|generation| generation.number);
+        draining
+    }
+}
+
+fn why(draining: &[Rc<Generation>], limit: usize) -> String {
+    let longest = draining
+        .iter()
+        .map(|generation| generation.time_left())
+        .min();
+    let at_most = longest.unwrap_or(Duration::ZERO).as_secs_f64();
+    let numbers: Vec<String> = draining
+        .iter()
+        .map(|generation| generation.number.to_string())
+        .collect();
+    format!(
+        "reload waits: {} generations drain ({}), and workers.max_draining_generations = {limit}; one ends within {at_most:.1} s",
+        draining.len(),
+        numbers.join(", "),
+    )
+}
+
+/// Open ones of clients, as far as its workers answer.
+async fn connections(generation: &Generation) -> usize {
+    let workers = generation.workers();
+    let answers = join_all(workers.iter().map(|worker| worker.status())).await;
+    answers
+        .iter()
+        .flatten()
+        .map(|status| status.connections)
+        .sum()
+}
