@@ -39,6 +39,7 @@
 pub mod body;
 pub mod client;
 pub mod command;
+pub mod control;
 pub mod exposition;
 pub mod hostile;
 pub mod load;
@@ -50,6 +51,7 @@ pub mod raw_client;
 pub mod raw_origin;
 mod runtime;
 pub mod setup;
+pub mod show;
 mod template;
 
 pub use client::Reply;

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::body::{self, AnyBody};
@@ -34,6 +35,10 @@ pub struct Origin {
 enum Runs {
     Task(AbortHandle),
     Threads(RawOrigin),
+    /// A thread that ends when this is dropped.
+    Thread {
+        _stop: oneshot::Sender<()>,
+    },
 }
 
 /// What an origin has seen.
@@ -89,6 +94,15 @@ impl Origin {
         last.clone().expect("the origin has seen a request")
     }
 
+    /// Its thread ends with the other end of `stop`. It counts nothing.
+    pub(crate) fn of_thread(address: SocketAddr, stop: oneshot::Sender<()>) -> Self {
+        Self {
+            address,
+            traffic: Arc::default(),
+            runs: Runs::Thread { _stop: stop },
+        }
+    }
+
     pub(crate) fn of_threads(origin: RawOrigin, traffic: Arc<Traffic>) -> Self {
         Self {
             address: origin.address(),
@@ -103,6 +117,7 @@ impl Drop for Origin {
         match &self.runs {
             Runs::Task(task) => task.abort(),
             Runs::Threads(origin) => origin.stop(),
+            Runs::Thread { .. } => {}
         }
     }
 }

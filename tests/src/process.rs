@@ -1,15 +1,17 @@
 //! What `/proc` says about a process and its children.
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
 /// A process, by its id. It may have ended; then there is nothing to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process(pub u32);
 
 impl Process {
-    /// Its children, in the order of their ids.
+    /// Its children, those that nobody has waited for included, in the order of their ids.
     pub fn children(self) -> Vec<Self> {
         let Ok(list) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)) else {
             return Vec::new();
@@ -55,6 +57,11 @@ impl Process {
         self.status_number("VmRSS:")
     }
 
+    /// Memory of its own that is resident now and lies in no file, KiB. 0 when it has ended.
+    pub fn anonymous_kib(self) -> u64 {
+        self.status_number("RssAnon:")
+    }
+
     /// The most resident memory it ever had, KiB. 0 when it has ended.
     pub fn peak_resident_kib(self) -> u64 {
         self.status_number("VmHWM:")
@@ -66,6 +73,44 @@ impl Process {
         status
             .lines()
             .any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+    }
+
+    /// It has been stopped by a signal and not been continued.
+    pub fn is_stopped(self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        status
+            .lines()
+            .any(|line| line.starts_with("State:") && line.contains("T (stopped)"))
+    }
+
+    /// The other ends of the connections that it has accepted on this port. Fails where the kernel does not let us look
+    /// into that process.
+    pub fn clients_on(self, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let pid = i32::try_from(self.0).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let mut clients = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.0))? {
+            let Some(number) = entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            // A copy, which is closed again at the end of this turn.
+            let copy = rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
+            let is_ours = rustix::net::getsockname(&copy)
+                .ok()
+                .and_then(|own| SocketAddr::try_from(own).ok())
+                .is_some_and(|own| own.port() == port);
+            // A listening socket and one whose client is gone have no other end.
+            let client = rustix::net::getpeername(&copy).ok().flatten();
+            if let (true, Some(client)) = (is_ours, client) {
+                clients.extend(SocketAddr::try_from(client).ok());
+            }
+        }
+        Ok(clients)
     }
 
     /// Sends a signal; nothing happens when the process has ended.

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `bench`, `fuzz`.
+//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `bench`, `fuzz`, `show`.
 
 mod bench;
 mod build;
@@ -8,6 +8,7 @@ mod demo;
 mod fuzz;
 mod guest_toolchain;
 mod library_source;
+mod show;
 mod test;
 mod workspace;
 
@@ -78,6 +79,17 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Show a promise of the gateway with counts, within minutes (docs/SHOWS.md)
+    ///
+    /// The exit code is 0 when every claim holds.
+    Show {
+        /// reload-storm, upgrades, chaos, idle or reload-time
+        name: String,
+        /// Each show has its own: --seconds 60 (reload-storm, chaos), --requests 1000000 (reload-storm),
+        /// --upgrades 10, --connections 50000 (idle), --reloads 20 (reload-time)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -107,6 +119,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds)?,
+        Task::Show { name, options } => return show::run(&workspace, &name, &options),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -24,8 +24,9 @@ use super::zones::Zones;
 pub struct Generation {
     pub number: u64,
     pub config: Config,
-    modules: BTreeMap<String, StoredModule>,
-    /// Let go of when its last worker has ended: a zone that no generation has is removed.
+    /// Let go of when its last worker has ended, as the zones are: a descriptor each.
+    modules: RefCell<BTreeMap<String, StoredModule>>,
+    /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
     metrics: Rc<Ledger>,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
@@ -96,7 +97,7 @@ impl Generation {
         let generation = Rc::new(Self {
             number,
             config,
-            modules,
+            modules: RefCell::new(modules),
             zones: RefCell::new(zones),
             metrics,
             sockets: RefCell::new(Some(sockets)),
@@ -242,7 +243,7 @@ impl Generation {
             }
             self.workers_ended().await;
         }
-        drop(self.zones.take());
+        drop((self.zones.take(), self.modules.take()));
         self.enter(Stage::Ended);
         tracing::info!(generation = self.number, "generation ended");
     }
@@ -353,7 +354,7 @@ impl Generation {
             }
         }
         let mut modules = Vec::new();
-        for (plugin, module) in &self.modules {
+        for (plugin, module) in &*self.modules.borrow() {
             let fd = hand_over(module.artefact.try_clone()?.into());
             modules.push(ModuleFd {
                 plugin: plugin.clone(),

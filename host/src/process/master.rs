@@ -388,8 +388,7 @@ impl Master {
         tracing::info!("workers drain; connections wait until a reload");
         if let Some(generation) = &*self.serving.borrow() {
             let zones = generation.with_zones(Clone::clone);
-            self.parked_zones
-                .replace(Some((generation.config.clone(), zones)));
+            self.parked_zones.replace(Some(zones));
         }
         self.drain_workers();
     }

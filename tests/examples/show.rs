@@ -1,0 +1,137 @@
+//! Runs one show at full size: what the gateway promises, with counts. `docs/SHOWS.md` says what each does.
+//!
+//! ```sh
+//! cargo xtask show reload-storm --seconds 60
+//! ```
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use castling_tests::show::{Progress, Report, chaos, idle, reload_storm, reload_time, upgrades};
+
+const USAGE: &str = "\
+usage: show NAME [OPTIONS]
+
+  reload-storm   10 reloads a second under load, two configs in turn  [--seconds 60] [--requests 1000000]
+  upgrades       binary upgrades under the same load                  [--upgrades 10]
+  chaos          a worker killed every second, traps and resets       [--seconds 60]
+  idle           idle connections on one worker: memory, reload       [--connections 50000]
+  reload-time    how long a reload takes with 10 plugins              [--reloads 20]
+";
+
+fn main() -> ExitCode {
+    match Arguments::parse().and_then(|arguments| show(&arguments)) {
+        Ok(report) => {
+            println!("{report}");
+            match report.passed() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => {
+            eprintln!("show: {error}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn show(arguments: &Arguments) -> Result<Report, String> {
+    let mut progress = Progress::shown();
+    let seconds = |default: Duration| arguments.number("--seconds", default.as_secs());
+    let report = match arguments.name.as_str() {
+        "reload-storm" => {
+            arguments.know(&["--seconds", "--requests"])?;
+            let default = reload_storm::Options::default();
+            let options = reload_storm::Options {
+                lasts: Duration::from_secs(seconds(default.lasts)?),
+                requests: arguments.number("--requests", default.requests)?,
+                ..default
+            };
+            reload_storm::run(&options, &mut progress)
+        }
+        "upgrades" => {
+            arguments.know(&["--upgrades"])?;
+            let default = upgrades::Options::default();
+            let upgrades = arguments.number("--upgrades", default.upgrades as u64)?;
+            let options = upgrades::Options {
+                upgrades: usize::try_from(upgrades).unwrap_or(usize::MAX),
+                ..default
+            };
+            upgrades::run(&options, &mut progress)
+        }
+        "chaos" => {
+            arguments.know(&["--seconds"])?;
+            let default = chaos::Options::default();
+            let options = chaos::Options {
+                lasts: Duration::from_secs(seconds(default.lasts)?),
+                ..default
+            };
+            chaos::run(&options, &mut progress)?
+        }
+        "idle" => {
+            arguments.know(&["--connections"])?;
+            let default = idle::Options::default();
+            let connections = arguments.number("--connections", default.connections as u64)?;
+            let options = idle::Options {
+                connections: usize::try_from(connections).unwrap_or(usize::MAX),
+                ..default
+            };
+            idle::run(&options, &mut progress)
+        }
+        "reload-time" => {
+            arguments.know(&["--reloads"])?;
+            let default = reload_time::Options::default();
+            let reloads = arguments.number("--reloads", default.reloads as u64)?;
+            let options = reload_time::Options {
+                reloads: usize::try_from(reloads).unwrap_or(usize::MAX).max(1),
+                ..default
+            };
+            reload_time::run(&options, &mut progress)
+        }
+        other => return Err(format!("there is no show {other}")),
+    };
+    Ok(report)
+}
+
+/// A name, then options with a number each.
+struct Arguments {
+    name: String,
+    options: Vec<(String, u64)>,
+}
+
+impl Arguments {
+    fn parse() -> Result<Self, String> {
+        let mut arguments = std::env::args().skip(1);
+        let name = arguments.next().ok_or("which one?")?;
+        let mut options = Vec::new();
+        while let Some(option) = arguments.next() {
+            let value = arguments
+                .next()
+                .ok_or(format!("{option}: expected a number"))?;
+            let number = value.parse();
+            let number = number.map_err(|_| format!("{option}: got {value}: expected a number"))?;
+            options.push((option, number));
+        }
+        Ok(Self { name, options })
+    }
+
+    fn know(&self, known: &[&str]) -> Result<(), String> {
+        match self
+            .options
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()))
+        {
+            Some((name, _)) => Err(format!(
+                "{}: expected {}, got {name}",
+                self.name,
+                known.join(" or ")
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn number(&self, option: &str, default: u64) -> Result<u64, String> {
+        let found = self.options.iter().rev().find(|(name, _)| name == option);
+        Ok(found.map_or(default, |(_, number)| *number))
+    }
+}

@@ -1,0 +1,14 @@
+//! The shows: what the gateway promises, each shown with counts. `cargo xtask show NAME` runs one at full size,
+//! `tests/tests/shows.rs` all of them small, `docs/SHOWS.md` says what each does.
+
+pub mod chaos;
+pub mod idle;
+mod load;
+mod marks;
+mod origin;
+pub mod reload_storm;
+pub mod reload_time;
+mod report;
+pub mod upgrades;
+
+pub use report::{Progress, Report};

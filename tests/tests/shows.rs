@@ -1,0 +1,76 @@
+//! The shows of `docs/SHOWS.md`, small: no request of theirs may fail that is not accounted for, whatever the machine
+//! does meanwhile. Times are claimed by `cargo xtask show` alone.
+
+use std::time::Duration;
+
+use castling_tests::show::{Progress, Report, chaos, idle, reload_storm, reload_time, upgrades};
+
+#[track_caller]
+fn passes(report: &Report) {
+    assert!(report.passed(), "{report}");
+}
+
+/// A load that leaves something of the machine to the tests beside it.
+fn few_clients() -> reload_storm::Options {
+    reload_storm::Options {
+        lasts: Duration::from_secs(2),
+        at_most: Duration::from_secs(30),
+        requests: 500,
+        claims_rate: false,
+        clients: 8,
+        new_clients: 4,
+        idle_clients: 16,
+        ..reload_storm::Options::default()
+    }
+}
+
+#[test]
+fn a_storm_of_reloads_fails_no_request_and_mixes_no_response() {
+    passes(&reload_storm::run(&few_clients(), &mut Progress::silent()));
+}
+
+#[test]
+fn upgrades_in_a_row_fail_no_request() {
+    let options = upgrades::Options {
+        upgrades: 3,
+        requests_between: 200,
+        load: few_clients(),
+    };
+    passes(&upgrades::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn what_fails_in_chaos_is_accounted_for_and_nothing_grows() {
+    let options = chaos::Options {
+        lasts: Duration::from_millis(2100),
+        kill_every: Duration::from_millis(700),
+        warm_up: Duration::from_millis(700),
+        clients: 8,
+        new_clients: 4,
+    };
+    match chaos::run(&options, &mut Progress::silent()) {
+        Ok(report) => passes(&report),
+        Err(why) => eprintln!("SKIPPED chaos: {why}"),
+    }
+}
+
+#[test]
+fn idle_connections_cost_little_and_are_closed_cleanly_by_a_reload() {
+    let options = idle::Options {
+        connections: 2000,
+        // Twice the goal: a few thousand share what is there once.
+        goal_bytes: 8192,
+        watch: Duration::from_millis(500),
+        claims_latency: false,
+    };
+    passes(&idle::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn ten_plugins_are_reloaded() {
+    let options = reload_time::Options {
+        reloads: 3,
+        goal: None,
+    };
+    passes(&reload_time::run(&options, &mut Progress::silent()));
+}

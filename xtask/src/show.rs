@@ -1,0 +1,31 @@
+//! `cargo xtask show`: what the gateway promises, shown with counts.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::build;
+use crate::command;
+use crate::workspace::Workspace;
+
+/// Builds what is shown, then runs one show. The exit code is 0 when every claim holds.
+pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Result<ExitCode> {
+    build::all(workspace)?;
+    let mut cargo = command::cargo();
+    cargo
+        .args(["run", "--release", "--quiet", "--package", "castling-tests"])
+        .args(["--example", "show", "--target-dir"])
+        .arg(&workspace.target)
+        .arg("--manifest-path")
+        .arg(workspace.root.join("Cargo.toml"))
+        .arg("--")
+        .arg(name)
+        .args(options)
+        .env("CASTLING_BIN", workspace.gateway())
+        .env("CASTLING_PLUGINS", workspace.dist.join("plugins"))
+        .env("CASTLING_GUESTS", &workspace.test_guests);
+    match command::succeeds(&mut cargo)? {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
+    }
+}
