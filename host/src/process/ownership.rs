@@ -175,3 +175,41 @@ fn warn_of_few_mappings(config: &Config) {
 const OWN_MAPPINGS: usize = 2 * crate::wasm::MAX_INSTANCES as usize + 1000;
 /// Memory and table, what is written in them and what is not yet. Measured: 4.
 const MAPPINGS_OF_INSTANCE: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_is_given_away_through_a_link() {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED, needs root: {}:{}", file!(), line!());
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            name: "somebody".to_owned(),
+            uid: 12345,
+            gid: 12345,
+            place: String::new(),
+        };
+        let path = |name: &str| folder.path().join(name);
+        let owner = |name: &str| fs::metadata(path(name)).unwrap().uid();
+
+        hand_over(&path("new.log"), &identity).unwrap();
+        assert_eq!(owner("new.log"), 12345);
+        hand_over(&path("new.log"), &identity).unwrap();
+
+        fs::write(path("precious"), "").unwrap();
+        std::os::unix::fs::symlink(path("precious"), path("soft.log")).unwrap();
+        hand_over(&path("soft.log"), &identity).unwrap();
+        fs::hard_link(path("precious"), path("hard.log")).unwrap();
+        let refused = hand_over(&path("hard.log"), &identity).unwrap_err();
+        assert!(refused.to_string().contains("has 2 names"), "{refused}");
+        fs::write(path("anothers"), "").unwrap();
+        std::os::unix::fs::chown(path("anothers"), Some(777), None).unwrap();
+        hand_over(&path("anothers"), &identity).unwrap_err();
+        assert_eq!((owner("precious"), owner("anothers")), (0, 777));
+        assert!(hand_over(&path("no-folder/a.log"), &identity).is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The filters in force, each in a process of its own.
+
+use std::io::{Error, ErrorKind};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+
+use super::super::sys;
+use super::*;
+
+/// What the process below does after it has given up the rest.
+const VICTIM: &str = "CASTLING_TEST_VICTIM";
+
+/// Is run by the other tests in a process of its own: a filter cannot be taken off again.
+#[test]
+#[ignore = "it does something to its process, and is run by the other tests"]
+fn victim() {
+    let Ok(task) = std::env::var(VICTIM) else {
+        return;
+    };
+    let (role, task) = task.split_once(' ').unwrap();
+    give_up(match role {
+        "worker" => Role::Worker,
+        _ => Role::Helper,
+    })
+    .unwrap();
+    match task.split_once(' ') {
+        Some(("call", number)) => {
+            let returned = sys::call_with_zeroes(number.parse().unwrap());
+            panic!("{number} has returned: {returned:?}");
+        }
+        Some(("refused", number)) => {
+            let error = sys::call_with_zeroes(number.parse().unwrap()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        }
+        _ => live(role == "worker"),
+    }
+}
+
+/// What a worker, or a helper, does all its life.
+fn live(is_worker: bool) {
+    std::thread::spawn(|| ()).join().unwrap();
+    std::fs::read("/proc/self/status").unwrap();
+    let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    refused(Command::new("/bin/sh").spawn().unwrap_err());
+    refused(std::fs::create_dir("/tmp/castling-test-folder").unwrap_err());
+    let file = std::env::temp_dir().join(format!("castling-test-{}", std::process::id()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    if !is_worker {
+        refused(std::fs::File::create(file).unwrap_err());
+        refused(listener.unwrap_err());
+        return;
+    }
+    std::fs::File::create(&file).unwrap();
+    refused(std::fs::remove_file(&file).unwrap_err());
+    refused(listener.unwrap_err());
+    let connected = TcpStream::connect("127.0.0.1:1").unwrap_err();
+    assert_eq!(connected.kind(), ErrorKind::ConnectionRefused);
+    for (domain, kind) in [
+        (libc::AF_INET, libc::SOCK_RAW),
+        (libc::AF_PACKET, libc::SOCK_DGRAM),
+        (libc::AF_VSOCK, libc::SOCK_STREAM),
+    ] {
+        let made = socket2::Socket::new(domain.into(), kind.into(), None);
+        refused(made.unwrap_err());
+    }
+    rustix::thread::sched_getaffinity(None).unwrap();
+    let other = rustix::process::getppid().unwrap();
+    refused(
+        rustix::process::kill_process(other, rustix::process::Signal::CONT)
+            .unwrap_err()
+            .into(),
+    );
+}
+
+fn run(task: &str) -> (ExitStatus, String) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["process::syscalls::tests::victim", "--exact", "--ignored"])
+        .env(VICTIM, task)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn what_only_somebody_else_would_do_ends_the_process() {
+    for call in FATAL {
+        let (status, said) = run(&format!("worker call {call}"));
+        assert_eq!(status.signal(), Some(libc::SIGSYS), "call {call}: {said}");
+    }
+    let (status, said) = run(&format!("helper call {}", libc::SYS_execve));
+    assert_eq!(status.signal(), Some(libc::SIGSYS), "{said}");
+}
+
+#[test]
+fn what_is_not_needed_is_refused() {
+    for call in [
+        libc::SYS_unlinkat,
+        libc::SYS_linkat,
+        libc::SYS_symlinkat,
+        libc::SYS_fchownat,
+        libc::SYS_fchmodat,
+        libc::SYS_listen,
+        libc::SYS_clone,
+        libc::SYS_kill,
+        libc::SYS_personality,
+        libc::SYS_seccomp,
+    ] {
+        let (status, said) = run(&format!("worker refused {call}"));
+        assert!(status.success(), "call {call}: {said}");
+    }
+}
+
+#[test]
+fn what_is_needed_works() {
+    for role in ["worker", "helper"] {
+        let (status, said) = run(&format!("{role} live"));
+        assert!(status.success(), "{role}: {said}");
+    }
+}
+
+#[test]
+fn no_call_is_both_needed_and_fatal() {
+    for role in [Role::Worker, Role::Helper] {
+        let allowed = allowed(role).unwrap();
+        let both = FATAL.iter().find(|call| allowed.contains_key(call));
+        assert_eq!(both, None);
+    }
+}
