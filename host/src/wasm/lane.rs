@@ -1,4 +1,4 @@
-//! The one stack of a worker on which hooks run that never wait for anything, as nearly all do.
+//! The one stack of a worker on which the hooks of plugins run that use no host call that waits.
 //!
 //! A call of wasmtime's on a fiber costs seven times one without, and a guest that computes must be able to leave the
 //! thread to others: so the fiber is ours and is made once. wasmtime sees plain calls. To it, a guest that has left the
