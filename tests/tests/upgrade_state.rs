@@ -270,7 +270,9 @@ fn a_stop_ends_old_masters_too() {
             }
             stop.join().unwrap().expect_success();
         });
-        assert!(!proxy.masters().iter().any(|master| master.is_alive()));
+        until("the end of both", || {
+            !proxy.masters().iter().any(|master| master.is_alive())
+        });
         assert!(!proxy.path("castling.sock").exists());
         assert!(!proxy.path("zones").exists());
     }

@@ -1,5 +1,6 @@
 //! One gateway for each control socket, and the files that say so.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -25,6 +26,8 @@ pub struct InstanceLock {
     pid_file: Option<PathBuf>,
     /// The files are this master's to remove.
     owns_files: bool,
+    /// Device and inode of the control socket that this master has put up.
+    own_control: Cell<Option<(u64, u64)>>,
 }
 
 impl InstanceLock {
@@ -57,6 +60,7 @@ impl InstanceLock {
                 control: control.to_owned(),
                 pid_file: pid_file.map(Path::to_owned),
                 owns_files: true,
+                own_control: Cell::default(),
             });
         }
     }
@@ -76,6 +80,7 @@ impl InstanceLock {
             control: control.to_owned(),
             pid_file: pid_file.map(Path::to_owned),
             owns_files: false,
+            own_control: Cell::default(),
         })
     }
 
@@ -91,6 +96,13 @@ impl InstanceLock {
         let listener = self.put_up_control()?;
         self.put_up_pid_file()?;
         Ok(listener)
+    }
+
+    /// The control socket that lies there is the one that this master has put up.
+    pub fn has_control(&self) -> bool {
+        let there = fs::symlink_metadata(&self.control).ok();
+        let there = there.map(|there| (there.dev(), there.ino()));
+        there.is_some() && there == self.own_control.get()
     }
 
     /// The control socket alone.
@@ -142,7 +154,9 @@ impl InstanceLock {
         umask(before);
         let listener = listener?;
         listener.set_nonblocking(true)?;
+        let made = fs::symlink_metadata(&draft)?;
         fs::rename(&draft, &self.control)?;
+        self.own_control.set(Some((made.dev(), made.ino())));
         Ok(listener)
     }
 }
@@ -261,7 +275,9 @@ mod tests {
         let _old_listener = old.put_up_files().unwrap();
         let file = File::from(old.descriptor().try_clone_to_owned().unwrap());
         let mut new = InstanceLock::inherit(file, &control, None).unwrap();
+        assert!(old.has_control() && !new.has_control());
         let listener = new.put_up_files().unwrap();
+        assert!(new.has_control() && !old.has_control());
         old.set_owner(false);
         new.set_owner(true);
         drop(old);
