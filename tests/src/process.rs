@@ -45,7 +45,7 @@ impl Process {
     pub fn descriptors(self) -> usize {
         match fs::read_dir(format!("/proc/{}/fd", self.0)) {
             Ok(descriptors) => descriptors.count(),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 panic!("descriptors of {self:?}: {error}; its config needs core_dumps = true")
             }
             Err(_) => 0,

@@ -160,7 +160,7 @@ fn upgrades_in_a_row_under_load_fail_no_request() {
     );
 
     proxy.command("stop", &[]).expect_success();
-    assert!(!proxy.master().is_alive());
+    until("its end", || !proxy.master().is_alive());
     for gone in ["castling.sock", "castling.sock.lock", "castling.pid"] {
         assert!(!proxy.path(gone).exists(), "{gone}");
     }

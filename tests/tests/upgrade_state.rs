@@ -1,6 +1,8 @@
 //! What an upgrade takes along, and how long the old master stays.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -270,7 +272,9 @@ fn a_stop_ends_old_masters_too() {
             }
             stop.join().unwrap().expect_success();
         });
-        assert!(!proxy.masters().iter().any(|master| master.is_alive()));
+        until("the end of both", || {
+            !proxy.masters().iter().any(|master| master.is_alive())
+        });
         assert!(!proxy.path("castling.sock").exists());
         assert!(!proxy.path("zones").exists());
     }
@@ -330,4 +334,46 @@ fn a_stop_during_an_upgrade_ends_both() {
         said.contains("stopping") || said.contains("ended before it answered"),
         "{said}"
     );
+}
+
+#[test]
+fn unix_sockets_go_over_with_their_files() {
+    let with_unix = CONFIG.replace(
+        "[upstreams.app]",
+        "[listeners.local]\n    bind = \"unix:{dir}/web.sock\"\n\n    [upstreams.app]",
+    );
+    let (origin, gate) = gated();
+    let mut proxy = Proxy::with_config(&with_unix).origin("app", origin).start();
+    let path = proxy.path("web.sock");
+    let ask = || {
+        let mut connection = UnixStream::connect(&path).unwrap();
+        connection
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).unwrap();
+        text
+    };
+    // Nothing comes of the first: the file is the old master's still.
+    proxy.write_config(&with_unix.replace("burst = 6", "bursts = 6"));
+    proxy.upgrade(&[]).expect_refusal();
+    assert!(ask().ends_with("answered"));
+    proxy.write_config(&with_unix);
+    let mut client = held(&proxy);
+    proxy.upgrade(&[]).expect_success();
+    assert!(ask().ends_with("answered"));
+    gate.add_permits(1);
+    assert_eq!(client.read_reply().text(), "answered");
+    until("the old master's end", || !proxy.masters()[0].is_alive());
+    assert!(ask().ends_with("answered"));
+
+    // The new config has it no more.
+    proxy.write_config(CONFIG);
+    proxy.upgrade(&[]).expect_success();
+    assert!(!path.exists());
+    proxy.write_config(&with_unix);
+    proxy.upgrade(&[]).expect_success();
+    assert!(ask().ends_with("answered"));
+    proxy.command("stop", &[]).expect_success();
+    assert!(!path.exists());
 }

@@ -1,5 +1,6 @@
 //! One gateway for each control socket, and the files that say so.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -26,6 +27,8 @@ pub struct InstanceLock {
     /// The files are this master's to remove.
     owns_files: bool,
     killed_before: Option<String>,
+    /// Device and inode of the control socket that this master has put up.
+    own_control: Cell<Option<(u64, u64)>>,
 }
 
 impl InstanceLock {
@@ -64,6 +67,7 @@ impl InstanceLock {
                 pid_file: pid_file.map(Path::to_owned),
                 owns_files: true,
                 killed_before: is_pid.then_some(before),
+                own_control: Cell::default(),
             });
         }
     }
@@ -89,6 +93,7 @@ impl InstanceLock {
             pid_file: pid_file.map(Path::to_owned),
             owns_files: false,
             killed_before: None,
+            own_control: Cell::default(),
         })
     }
 
@@ -104,6 +109,13 @@ impl InstanceLock {
         let listener = self.put_up_control()?;
         self.put_up_pid_file()?;
         Ok(listener)
+    }
+
+    /// The control socket that lies there is the one that this master has put up.
+    pub fn has_control(&self) -> bool {
+        let there = fs::symlink_metadata(&self.control).ok();
+        let there = there.map(|there| (there.dev(), there.ino()));
+        there.is_some() && there == self.own_control.get()
     }
 
     /// The control socket alone.
@@ -155,7 +167,9 @@ impl InstanceLock {
         umask(before);
         let listener = listener?;
         listener.set_nonblocking(true)?;
+        let made = fs::symlink_metadata(&draft)?;
         fs::rename(&draft, &self.control)?;
+        self.own_control.set(Some((made.dev(), made.ino())));
         Ok(listener)
     }
 }
@@ -287,7 +301,9 @@ mod tests {
         let _old_listener = old.put_up_files().unwrap();
         let file = File::from(old.descriptor().try_clone_to_owned().unwrap());
         let mut new = InstanceLock::inherit(file, &control, None).unwrap();
+        assert!(old.has_control() && !new.has_control());
         let listener = new.put_up_files().unwrap();
+        assert!(new.has_control() && !old.has_control());
         old.set_owner(false);
         new.set_owner(true);
         drop(old);

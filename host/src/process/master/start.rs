@@ -220,7 +220,11 @@ impl Master {
             .map_err(|error| format!("control socket: {error}"))?;
         let task = spawn_local(control::serve(listener, Rc::clone(self)));
         if let Some(before) = self.control_task.replace(Some(task.abort_handle())) {
-            before.abort();
+            // What has connected to it is answered.
+            spawn_local(async move {
+                tokio::time::sleep(LATE_COMMANDS).await;
+                before.abort();
+            });
         }
         Ok(())
     }
@@ -303,6 +307,9 @@ fn log_error(error: std::io::Error) -> Vec<String> {
 fn signal_error(error: std::io::Error) -> Vec<String> {
     vec![format!("signals: {error}")]
 }
+
+/// How long a control socket that was replaced is listened on.
+const LATE_COMMANDS: Duration = Duration::from_secs(5);
 
 /// A compiled module that no gateway has used for so long is removed at a start.
 const MODULE_UNUSED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -202,10 +202,14 @@ impl Master {
         }
         // The other one may have put itself there.
         let (control, pid_file) = match &*self.lock.borrow() {
-            Some(lock) => (lock.put_up_control(), lock.put_up_pid_file()),
+            Some(lock) if lock.has_control() => (Ok(None), lock.put_up_pid_file()),
+            Some(lock) => (lock.put_up_control().map(Some), lock.put_up_pid_file()),
             None => return,
         };
-        let control = control.and_then(|listener| self.answer_commands(listener));
+        let control = control.and_then(|taken_back| match taken_back {
+            Some(listener) => self.answer_commands(listener),
+            None => Ok(()),
+        });
         for error in [control, pid_file].into_iter().filter_map(Result::err) {
             tracing::error!("not taken back from the new binary: {error}");
         }
