@@ -120,7 +120,7 @@ impl Exchange {
             stage: Stage::Idle,
             client: SocketAddr::from(([0, 0, 0, 0], 0)),
             server: SocketAddr::from(([0, 0, 0, 0], 0)),
-            listener: Arc::from(""),
+            listener: Arc::default(), // shared: it takes no allocation
             route: None,
             upstream: None,
             peer: None,

@@ -85,7 +85,8 @@ fn what_an_instance_had_in_memory_is_not_in_the_next_one() {
         ),
     ] {
         // The next one is made from an image of one that was configured; see images.rs.
-        let proxy = hostile::setup("[log]\nlevel = \"debug\"", &lines).origin("app", origin::text("hello"));
+        let proxy =
+            hostile::setup("[log]\nlevel = \"debug\"", &lines).origin("app", origin::text("hello"));
         let proxy = proxy.start();
         proxy.until_log_has("further instances are made from an image plugin=\"hostile\"");
         for _ in 0..3 {

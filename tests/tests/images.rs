@@ -65,7 +65,10 @@ fn what_configure_draws_is_drawn_for_each_instance() {
         let proxy = start(&format!(r#"{{ draws = "{draws}", label = "a" }}"#));
         proxy.until_log_has(CONFIGURED);
         let mut drawn = answers(&proxy, 20);
-        assert!(drawn.iter().all(|answer| answer.ends_with(" 1 true")), "{drawn:?}");
+        assert!(
+            drawn.iter().all(|answer| answer.ends_with(" 1 true")),
+            "{drawn:?}"
+        );
         drawn.sort();
         drawn.dedup();
         assert_eq!(drawn.len(), 20, "{draws}: {drawn:?}");
@@ -77,7 +80,9 @@ fn what_configure_logs_is_logged_for_each_instance() {
     let proxy = start(r#"{ draws = "log", label = "a" }"#);
     answers(&proxy, 5);
     // The one that it is loaded with is the first.
-    until("six lines", || proxy.log().matches("a twin is configured").count() == 6);
+    until("six lines", || {
+        proxy.log().matches("a twin is configured").count() == 6
+    });
 }
 
 #[test]
@@ -86,7 +91,9 @@ fn instances_after_a_reload_have_the_new_config() {
     assert_eq!(answers(&proxy, 3), ["old 0 1 true"; 3]);
     let new = config(r#"{ draws = "nothing", label = "new" }"#);
     proxy.reload_with(&new).expect_success();
-    until("the new generation answers", || proxy.get("/").text() == "new 0 1 true");
+    until("the new generation answers", || {
+        proxy.get("/").text() == "new 0 1 true"
+    });
     assert_eq!(answers(&proxy, 3), ["new 0 1 true"; 3]);
 }
 
@@ -115,8 +122,16 @@ fn a_module_with_hidden_state_is_configured_each_time() {
     let cases = [
         ("seen", seen.to_owned(), FROM_IMAGE),
         ("start", "(start 0) (func)".to_owned(), CONFIGURED),
-        ("reference", "(global (mut funcref) (ref.null func))".to_owned(), CONFIGURED),
-        ("set", format!("{table} (func (table.set 0 (i32.const 0) (ref.null func)))"), CONFIGURED),
+        (
+            "reference",
+            "(global (mut funcref) (ref.null func))".to_owned(),
+            CONFIGURED,
+        ),
+        (
+            "set",
+            format!("{table} (func (table.set 0 (i32.const 0) (ref.null func)))"),
+            CONFIGURED,
+        ),
         (
             "grow",
             format!("{table} (func (drop (table.grow 0 (ref.null func) (i32.const 1))))"),
@@ -139,12 +154,30 @@ fn a_module_with_hidden_state_is_configured_each_time() {
             ),
             CONFIGURED,
         ),
-        ("elem", "(elem func 0) (func (elem.drop 0))".to_owned(), CONFIGURED),
-        ("data", r#"(data "x") (func (data.drop 0))"#.to_owned(), CONFIGURED),
-        ("name", r#"(func (export "castling:global:7"))"#.to_owned(), CONFIGURED),
-        ("many", "(global (mut i32) (i32.const 0))".repeat(101), CONFIGURED),
+        (
+            "elem",
+            "(elem func 0) (func (elem.drop 0))".to_owned(),
+            CONFIGURED,
+        ),
+        (
+            "data",
+            r#"(data "x") (func (data.drop 0))"#.to_owned(),
+            CONFIGURED,
+        ),
+        (
+            "name",
+            r#"(func (export "castling:global:7"))"#.to_owned(),
+            CONFIGURED,
+        ),
+        (
+            "many",
+            "(global (mut i32) (i32.const 0))".repeat(101),
+            CONFIGURED,
+        ),
     ];
-    let plugins = cases.iter().map(|(name, _, _)| format!("[plugins.{name}]\nwasm = \"{name}.wasm\"\n"));
+    let plugins = cases
+        .iter()
+        .map(|(name, _, _)| format!("[plugins.{name}]\nwasm = \"{name}.wasm\"\n"));
     let config = r#"
         [workers]
         count = 1
@@ -162,13 +195,19 @@ fn a_module_with_hidden_state_is_configured_each_time() {
         metrics = true
     "#
     .replace("PLUGINS", &plugins.collect::<String>());
-    let hook = r#"(func (export "castling_hook_access") (param i32 i32 i32) (result i32) i32.const 0)"#;
+    let hook =
+        r#"(func (export "castling_hook_access") (param i32 i32 i32) (result i32) i32.const 0)"#;
     let manifest = module::manifest(1, r#"["access"]"#);
     let files = cases.iter().map(|(name, fields, _)| {
         // Last, so that the functions of the case have the lowest numbers.
-        (format!("{name}.wasm"), module::plugin(&manifest, &format!("{fields} {hook}")))
+        (
+            format!("{name}.wasm"),
+            module::plugin(&manifest, &format!("{fields} {hook}")),
+        )
     });
-    let setup = files.fold(Proxy::with_config(&config), |setup, (name, module)| setup.file(&name, module));
+    let setup = files.fold(Proxy::with_config(&config), |setup, (name, module)| {
+        setup.file(&name, module)
+    });
     let proxy = setup.start();
     for (name, _, expected) in cases {
         proxy.until_log_has(&format!("{expected} plugin=\"{name}\""));
