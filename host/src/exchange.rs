@@ -120,7 +120,7 @@ impl Exchange {
             stage: Stage::Idle,
             client: ClientAddress::NOBODY,
             server: ServerAddress::NOBODY,
-            listener: Arc::from(""),
+            listener: Arc::default(), // shared: it takes no allocation
             route: None,
             upstream: None,
             peer: None,

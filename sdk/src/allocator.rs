@@ -1,7 +1,7 @@
 //! The allocator of a plugin: std's own for this target, but it begins with memory that an instance has from the start.
 //!
 //! std's asks the host for more memory before it gives out the first byte. For the host that is two system calls, of which
-//! the second flushes the other cores' TLBs: 4 µs of each fresh instance of a plugin that never needs more than the region
+//! the second flushes the other cores' TLBs: some 5 µs of each fresh instance of a plugin that never needs more than the region
 //! here. What is beyond the region comes from the host as ever.
 #![allow(
     unsafe_code,

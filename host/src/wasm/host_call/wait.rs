@@ -38,10 +38,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 /// Has the flow do it. `None`: nobody does. The time is not the guest's, and neither are the ticks in it.
 pub(super) async fn wait(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
-    if caller.data().hook.is_none() {
-        // It is being configured: no flow looks into the hatch.
-        return None;
-    }
+    // Without a hook it is being configured, and no flow looks into the hatch.
+    caller.data().hook?;
     cpu::stop(caller.data_mut());
     let supply = Hatch::ask(caller, demand).await;
     caller.data_mut().cpu.go_on_after_wait();
