@@ -70,8 +70,12 @@ fn a_unix_socket_is_served_and_its_clients_have_no_address() {
         "{status}"
     );
 
-    assert_eq!(proxy.reload().code, Some(0));
+    let text = fs::read_to_string(proxy.path("castling.toml")).unwrap();
+    let reloaded = proxy.reload_with(&text.replace("0660", "0600"));
+    assert_eq!(reloaded.code, Some(0));
     assert!(get(&socket).unwrap().starts_with("HTTP/1.1 200"));
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 
     proxy.command("stop", &[]);
     proxy.until_ended();

@@ -24,7 +24,7 @@ pub struct Taker {
 const BATCH: usize = 16;
 
 /// From a shared socket: one, as nginx does, so that others have their share of many that come at once. Measured with 400
-/// connections and 8 workers on two cores, the most that one worker had was 122 in the mean, with a batch of 8 it was 151.
+/// connections and 8 workers on two busy cores, the most that one worker had was 122 in the mean, with a batch of 8 it was 151.
 const SHARED_BATCH: usize = 1;
 
 /// After an accept that failed for want of memory, or of descriptors where the connection could not be shed either.

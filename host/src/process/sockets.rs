@@ -135,7 +135,13 @@ impl SocketTable {
         } in &set.listeners
         {
             for held in sockets {
-                socket_options::listen(&held.socket, config).map_err(|error| {
+                // A reload may have changed it.
+                let mode = match &held.file {
+                    Some(file) => file.set_mode(config.mode),
+                    None => Ok(()),
+                };
+                let listens = mode.and_then(|()| socket_options::listen(&held.socket, config));
+                listens.map_err(|error| {
                     vec![format!("listener \"{name}\": {}: {error}", config.bind)]
                 })?;
             }

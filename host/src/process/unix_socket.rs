@@ -30,7 +30,7 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> 
     bind_socket(&socket, &address)?;
     let file = SocketFile::of(path);
     // Nobody can connect before it listens, whatever its permissions are until now.
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    file.set_mode(mode)?;
     Ok((socket, file))
 }
 
@@ -43,6 +43,21 @@ impl SocketFile {
             identity: found.map(|found| (found.dev(), found.ino())),
             disowned: Cell::new(false),
         }
+    }
+
+    /// Gives the file these permissions, unless it is another's by now.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        match self.is_there() {
+            true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same file still lies there.
+    fn is_there(&self) -> bool {
+        let there = fs::symlink_metadata(&self.path).ok();
+        let there = there.map(|there| (there.dev(), there.ino()));
+        there.is_some() && there == self.identity
     }
 
     /// It belongs to another process from now on, who removes it.
@@ -58,9 +73,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let there = fs::symlink_metadata(&self.path).ok();
-        let there = there.map(|there| (there.dev(), there.ino()));
-        if !self.disowned.get() && there.is_some() && there == self.identity {
+        if !self.disowned.get() && self.is_there() {
             // What cannot be removed is replaced by the next start.
             let _ = fs::remove_file(&self.path);
         }
