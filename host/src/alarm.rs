@@ -1,7 +1,7 @@
 //! Time-outs that cost a request next to nothing.
 //!
 //! A tokio timer is registered and taken out again for every wait (107 ns, by the docs of pingora-timeout). Here a connection
-//! owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
+//! or a desk owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
 //! them when the earliest is due; with time-outs of seconds it sleeps for seconds.
 
 use std::cell::{Cell, RefCell};
@@ -46,7 +46,7 @@ struct Book {
 /// For a request's alarms, of which there are no more than requests under way.
 pub const FINE: Duration = Duration::from_millis(10);
 
-/// For those of idle connections. There may be very many, and a look at 100,000 takes a millisecond.
+/// For those of idle connections. There may be very many, and each look passes over all of them.
 pub const COARSE: Duration = Duration::from_millis(100);
 
 /// The alarms of one worker. Clones share them.

@@ -104,7 +104,31 @@ fn status_tells_workers_and_plugins() {
         (&auth["name"], &auth["calls"], &auth["traps"]),
         (&"auth".into(), &7.into(), &0.into())
     );
+    let serving = &status["generations"][0];
+    assert_eq!(
+        (&serving["id"], &serving["state"]),
+        (&1.into(), &"serving".into())
+    );
+    assert!(
+        serving["state_seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds >= 0.0)
+    );
+    let worker = &status["workers"][0];
+    assert!(
+        worker["core"].is_u64() && worker["uptime_seconds"].is_f64(),
+        "{worker}"
+    );
     let table = proxy.command("status", &[]).expect_success().stdout;
+    for text in [
+        "serving",
+        "in service",
+        "web 127.0.0.1:",
+        "connections",
+        "requests",
+    ] {
+        assert!(table.contains(text), "{text}:\n{table}");
+    }
     assert!(
         running.iter().all(|pid| table.contains(&pid.to_string())),
         "{table}"

@@ -76,6 +76,8 @@ fn a_reload_waits_when_too_many_generations_drain() {
             [(1, "draining".to_owned()), (2, "serving".to_owned())]
         );
         assert!(waiting.iter().all(|reload| !reload.is_finished()));
+        let said = proxy.command("status", &[]).expect_success().stdout;
+        assert!(said.contains("draining, ends within "), "{said}");
         // Its last client leaves, so the oldest ends.
         drop(first);
         let done = waiting.map(|reload| reload.join().unwrap().expect_success());
@@ -231,6 +233,11 @@ fn connections_wait_while_all_workers_drain() {
             false => proxy.master().signal(Signal::WINCH),
         }
         until("no worker", || proxy.workers().is_empty());
+        let said = proxy.command("status", &[]).expect_success().stdout;
+        assert!(
+            said.contains("no generation serves: new connections wait"),
+            "{said}"
+        );
         let mut queued = proxy.raw();
         queued.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         proxy.reload().expect_success();

@@ -358,6 +358,28 @@ fn a_store_that_cannot_be_used_is_an_error_that_names_it() {
         .expect_error("zone store {dir}/castling.toml/zones: Not a directory");
 }
 
+#[test]
+fn a_refused_reload_does_not_choose_where_zones_lie() {
+    let plain = |store: &str| {
+        format!(
+            "[master]\ncontrol = \"{{dir}}/castling.sock\"\nzone_store = \"{{dir}}/{store}\"\n\
+             [listeners.web]\nbind = \"{{listen}}\"\n[[routes]]\nmetrics = true\n"
+        )
+    };
+    let with_zone = |store| plain(store) + "[zones.kept]\nkind = \"kv\"\nsize = \"1MiB\"\n";
+    let mut proxy = Proxy::with_config(&plain("first")).start();
+    // The zone would be made, but no worker gets ready: a plugin's config is wrong.
+    let bad = with_zone("refused")
+        + "[plugins.bad]\nwasm = \"{plugins}/token_auth.wasm\"\nconfig = { no = 1 }\n";
+    proxy.reload_with(&bad).expect_refusal();
+    until("nothing is left of it", || !proxy.path("refused").exists());
+    proxy.reload_with(&with_zone("second")).expect_success();
+    assert!(proxy.path("second/kept.1048576/data.mdb").exists());
+    // From here on that is the place.
+    proxy.reload_with(&with_zone("third")).expect_success();
+    assert!(proxy.path("second/kept.1048576/data.mdb").exists() && !proxy.path("third").exists());
+}
+
 /// For each key: how many counts were asked for, and how many were answered.
 #[derive(Default)]
 struct Ledger {

@@ -73,7 +73,8 @@ Examples:
   castling stop --config conf/site.toml      finish what is under way, then end
 
 Signals to the master, as nginx has them:
-  HUP reload   QUIT graceful stop   TERM, INT fast stop   USR1 reopen logs   USR2 upgrade   WINCH drain workers";
+  HUP reload   QUIT graceful stop   TERM, INT fast stop   USR1 reopen logs   USR2 upgrade   WINCH drain workers
+  (reload, stop, stop --fast, reopen, upgrade and drain do the same)";
 
 #[derive(Subcommand)]
 enum Command {
@@ -128,6 +129,10 @@ Example, after a package manager has put a new version in its place:
 
     /// Show the running gateway: generations, workers, plugins
     #[command(after_help = "\
+Text for a person; --json has the same with stable keys: times are in seconds (`..._seconds`), sizes in bytes \
+(`..._bytes`), `since` is RFC 3339 in UTC. A worker that does not answer within a second is `silent`; its `core` is the one it \
+ran on last. A plugin's numbers are added up over the workers of the newest generation, its state is the worst of theirs.
+
 Examples:
   castling status --config conf/site.toml
   castling status --config conf/site.toml --json | jq '.workers[].pid'")]

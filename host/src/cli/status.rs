@@ -33,7 +33,8 @@ fn text(status: &MasterStatus) -> String {
         duration(status.uptime_seconds),
         status.config.display()
     );
-    let mut generations = Table::new(["generation", "master", "state", "since", "listeners"]);
+    let mut generations =
+        Table::new(["generation", "master", "state", "for", "since", "listeners"]);
     for generation in &status.generations {
         let listeners = generation
             .listeners
@@ -42,14 +43,19 @@ fn text(status: &MasterStatus) -> String {
         generations.row([
             generation.id.to_string(),
             generation.master.to_string(),
-            generation.state.clone(),
+            match generation.ends_within_seconds {
+                Some(at_most) => format!("{}, ends within {}", generation.state, duration(at_most)),
+                None => generation.state.clone(),
+            },
+            duration(generation.state_seconds),
             generation.since.clone(),
-            listeners.collect::<Vec<_>>().join(", "),
+            or_dash(listeners.collect::<Vec<_>>().join(", ")),
         ]);
     }
     let mut workers = Table::new([
         "worker",
         "pid",
+        "core",
         "generation",
         "state",
         "up",
@@ -61,6 +67,7 @@ fn text(status: &MasterStatus) -> String {
         workers.row([
             worker.slot.to_string(),
             worker.pid.to_string(),
+            or_dash(worker.core.map_or(String::new(), |core| core.to_string())),
             worker.generation.to_string(),
             worker.state.clone(),
             duration(worker.uptime_seconds),
@@ -87,7 +94,7 @@ fn text(status: &MasterStatus) -> String {
         "failures",
         "traps",
         "exhausted",
-        "service",
+        "state",
         "hooks",
     ]);
     for plugin in &status.plugins {
@@ -99,7 +106,7 @@ fn text(status: &MasterStatus) -> String {
             plugin.failures.to_string(),
             plugin.traps.to_string(),
             plugin.exhausted.to_string(),
-            plugin.state.clone(),
+            service(&plugin.state).to_owned(),
             plugin.hooks.join(" "),
         ]);
     }
@@ -114,9 +121,20 @@ fn text(status: &MasterStatus) -> String {
             zone.contended.to_string(),
         ]);
     }
-    text.push_str(&generations.print());
-    text.push('\n');
-    text.push_str(&workers.print());
+    if !status
+        .generations
+        .iter()
+        .any(|generation| generation.state == "serving")
+    {
+        text.push_str("no generation serves: new connections wait until `castling reload`\n\n");
+    }
+    if !status.generations.is_empty() {
+        text.push_str(&generations.print());
+        text.push('\n');
+    }
+    if !status.workers.is_empty() {
+        text.push_str(&workers.print());
+    }
     if !status.deaths.is_empty() {
         text.push('\n');
         text.push_str(&deaths.print());
@@ -132,6 +150,24 @@ fn text(status: &MasterStatus) -> String {
     text
 }
 
+/// A plugin's state in words.
+fn service(state: &str) -> &str {
+    match state {
+        "in" => "in service",
+        "trial" => "on trial",
+        "out" => "out of service",
+        other => other,
+    }
+}
+
+fn or_dash(cell: String) -> String {
+    if cell.is_empty() {
+        "-".to_owned()
+    } else {
+        cell
+    }
+}
+
 fn duration(seconds: f64) -> String {
     // Whole seconds are what a person reads; a clock cannot run long enough to be out of range.
     humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
@@ -141,7 +177,7 @@ fn size(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 
-/// Rows of cells, in columns as wide as their widest cell.
+/// Rows of cells, in columns as wide as their widest cell; numbers stand at the right.
 struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -165,12 +201,23 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
                 .max()
                 .unwrap_or(0)
         });
+        let is_number = |column: usize| {
+            let cells = self.rows.iter().skip(1).map(|row| &row[column]);
+            cells.clone().count() > 0
+                && cells
+                    .clone()
+                    .all(|cell| cell == "-" || cell.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let numbers: [bool; COLUMNS] = std::array::from_fn(is_number);
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
+            for ((cell, width), is_number) in row.iter().zip(widths).zip(numbers) {
                 // Writing to a String cannot fail.
-                let _ = write!(line, "{cell:width$}  ");
+                let _ = match is_number {
+                    true => write!(line, "{cell:>width$}  "),
+                    false => write!(line, "{cell:width$}  "),
+                };
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -188,6 +235,14 @@ mod tests {
         let mut table = Table::new(["a", "long"]);
         table.row(["wide".to_owned(), "x".to_owned()]);
         assert_eq!(table.print(), "a     long\nwide  x\n");
+    }
+
+    #[test]
+    fn numbers_stand_at_the_right() {
+        let mut table = Table::new(["count", "name"]);
+        table.row(["7".to_owned(), "x1".to_owned()]);
+        table.row(["-".to_owned(), "2".to_owned()]);
+        assert_eq!(table.print(), "count  name\n    7  x1\n    -  2\n");
     }
 
     #[test]

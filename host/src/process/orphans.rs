@@ -14,7 +14,9 @@ use super::sockets::{self, SocketTable};
 /// server's, and is told at once. What `ours` holds is waited for by nobody: it came with this process.
 pub async fn listen_no_more(config: &Config, ours: &SocketTable, killed_master: &str) {
     let listeners = config.listeners.values();
-    let to_bind: Vec<&Listener> = listeners.filter(|listener| !ours.holds(&listener.bind)).collect();
+    let to_bind: Vec<&Listener> = listeners
+        .filter(|listener| !ours.holds(&listener.bind))
+        .collect();
     let begun = Instant::now();
     while to_bind.iter().any(|listener| sockets::is_in_use(listener)) {
         if begun.elapsed() > LONGEST_WAIT {

@@ -12,7 +12,7 @@ use crate::gateway::GatewayStatus;
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
 
-use super::generation::Generation;
+use super::generation::{Generation, Stage};
 use super::worker_process::{WorkerProcess, WorkerState};
 
 /// A new generation serves.
@@ -63,6 +63,10 @@ pub struct GenerationReport {
     pub state: String,
     /// When it came into that state, RFC 3339 in UTC.
     pub since: String,
+    /// The same, until now.
+    pub state_seconds: f64,
+    /// While it drains: it has ended by then at the latest.
+    pub ends_within_seconds: Option<f64>,
     /// By name; empty for a generation that no longer accepts.
     pub listeners: BTreeMap<String, Bind>,
 }
@@ -75,6 +79,8 @@ pub struct WorkerReport {
     /// Its generation's, or `starting`, `ended`, or `silent` when it does not answer.
     pub state: String,
     pub uptime_seconds: f64,
+    /// The core that it ran on last; none when it has ended.
+    pub core: Option<u32>,
     /// Open client connections.
     pub connections: u64,
     /// Requests since its start.
@@ -113,7 +119,7 @@ pub async fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: started.elapsed().as_secs_f64(),
-        config,
+        config: std::path::absolute(&config).unwrap_or(config),
         generations: generations
             .iter()
             .map(|generation| generation_report(generation))
@@ -157,11 +163,19 @@ fn generation_report(generation: &Generation) -> GenerationReport {
             .map(|(name, address)| (name.to_owned(), address.clone()))
             .collect()
     });
+    let state_since = generation.stage_since();
+    let stage = generation.stage();
+    let ends = (stage == Stage::Draining).then(|| generation.time_left().as_secs_f64());
     GenerationReport {
         id: generation.number,
         master: std::process::id(),
-        state: generation.stage().name().to_owned(),
-        since: format!("{:.3}", generation.stage_since()),
+        state: stage.name().to_owned(),
+        since: format!("{state_since:.3}"),
+        state_seconds: jiff::Timestamp::now()
+            .duration_since(state_since)
+            .as_secs_f64()
+            .max(0.0),
+        ends_within_seconds: ends,
         listeners: listeners.unwrap_or_default(),
     }
 }
@@ -199,10 +213,19 @@ fn worker_report(
         generation: generation.number,
         state: state.to_owned(),
         uptime_seconds: worker.started.elapsed().as_secs_f64(),
+        core: worker.is_alive().then(|| core_of(worker.pid)).flatten(),
         connections: answer.map_or(0, |answer| answer.connections as u64),
         requests: answer.map_or(0, |answer| answer.requests_total),
         requests_active: answer.map_or(0, |answer| answer.requests_active as u64),
     }
+}
+
+/// As `/proc` has it (proc_pid_stat(5), field 39).
+fn core_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the process's name in parentheses, and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(36)?.parse().ok()
 }
 
 fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
@@ -235,6 +258,12 @@ fn badness(state: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_runs_on_a_core() {
+        assert!(core_of(std::process::id()).is_some_and(|core| core < 65536));
+        assert_eq!(core_of(u32::MAX), None);
+    }
 
     #[test]
     fn a_plugin_is_in_the_worst_state_of_its_workers() {
