@@ -1,7 +1,7 @@
 //! One client connection: requests one after the other, until one side has had enough.
 //!
 //! While it is idle, a connection is a small task that waits for a byte. What a request needs beyond that, it borrows from
-//! a [`Desk`] while it runs.
+//! a desk ([`Desks`]) while it runs.
 
 mod desk;
 
