@@ -1,0 +1,188 @@
+//! The whole gateway beside its peers: `cargo xtask bench peers`.
+//!
+//! The proxy has a core to itself, load and origin share another. A round gives each peer of a case two turns, the second
+//! in reverse order, so that a machine that drifts is the same to all; every ratio is taken within a round. What counts
+//! is CPU time a request, as the kernel counts it for all of a proxy's processes. docs/BENCHMARK.md has what came of it.
+
+mod case;
+mod counters;
+mod machine;
+mod measure;
+mod metric;
+mod origin;
+mod outcome;
+mod peer;
+mod probe;
+mod statistics;
+mod syscalls;
+mod template;
+mod wrk;
+
+use std::fs;
+use std::path::Path;
+
+use case::Case;
+use measure::Method;
+use outcome::Outcome;
+use peer::{Running, Surroundings};
+
+use crate::Places;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Cases, by name and comma; all when left out (--list tells them)
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    cases: Vec<String>,
+    /// Peers, by name and comma; all when left out
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    peers: Vec<String>,
+    /// Rounds; in each, every peer of a case has two turns
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a turn
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Connections of the load
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// All peers write access logs
+    #[arg(long)]
+    access_log: bool,
+    /// The core of the proxies
+    #[arg(long, default_value_t = 0)]
+    proxy_core: usize,
+    /// The core of load and origin
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Tell cases and peers, measure nothing
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> {
+    let cases = chosen(arguments)?;
+    if arguments.list {
+        list(&cases);
+        return Ok(());
+    }
+    machine::stay_on(arguments.load_core)?;
+    let busy = machine::used_by_others();
+    if busy > BUSY_PERCENT {
+        println!("!!! others use {busy:.0} % of a core just now: these figures will say little");
+    }
+    let around = Surroundings {
+        places,
+        origin: origin::start()?,
+        access_log: arguments.access_log,
+        proxy_core: arguments.proxy_core,
+    };
+    for case in &cases {
+        let outcome = measure(case, arguments, &around)?;
+        outcome.print();
+    }
+    Ok(())
+}
+
+/// The cases asked for, with the peers asked for, the control first. A case that is left without Castling's peers, say, is
+/// still a case.
+fn chosen(arguments: &Arguments) -> Result<Vec<Case>, String> {
+    let mut cases = case::all();
+    cases.insert(0, case::control());
+    if let Some(name) = unknown(&arguments.cases, cases.iter().map(|case| case.name)) {
+        return Err(format!(
+            "--cases {name}: there is no such case (--list tells them)"
+        ));
+    }
+    let ids = cases.iter().flat_map(|case| &case.peers);
+    if let Some(name) = unknown(&arguments.peers, ids.map(|peer| peer.id)) {
+        return Err(format!(
+            "--peers {name}: there is no such peer (--list tells them)"
+        ));
+    }
+    if !arguments.cases.is_empty() {
+        cases.retain(|case| arguments.cases.iter().any(|name| name == case.name));
+    }
+    if !arguments.peers.is_empty() {
+        for case in &mut cases {
+            case.peers
+                .retain(|peer| arguments.peers.iter().any(|id| id == peer.id));
+        }
+        cases.retain(|case| !case.peers.is_empty());
+    }
+    Ok(cases)
+}
+
+fn unknown<'a>(
+    asked: &'a [String],
+    mut known: impl Iterator<Item = &'static str>,
+) -> Option<&'a str> {
+    let known: Vec<&str> = known.by_ref().collect();
+    let unknown = asked.iter().find(|name| !known.contains(&name.as_str()));
+    unknown.map(String::as_str)
+}
+
+fn list(cases: &[Case]) {
+    for case in cases {
+        let peers: Vec<&str> = case.peers.iter().map(|peer| peer.id).collect();
+        println!(
+            "{:<16} {}\n{:<16} peers: {}",
+            case.name,
+            case.title,
+            "",
+            peers.join(" ")
+        );
+    }
+}
+
+/// Starts the peers of a case and takes all its rounds.
+fn measure<'a>(
+    case: &'a Case,
+    arguments: &Arguments,
+    around: &Surroundings<'_>,
+) -> Result<Outcome<'a>, String> {
+    println!("==> {}: {}", case.name, case.title);
+    let folder = around.places.work.join("peers").join(case.name);
+    let running = start(case, around, &folder)?;
+    let method = Method {
+        places: around.places,
+        measure: case.measure,
+        seconds: f64::from(arguments.seconds),
+        connections: arguments.connections,
+    };
+    method.prepare(&running)?;
+    let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
+    for _ in 0..arguments.rounds {
+        outcome.begin_round();
+        for at in (0..running.len()).chain((0..running.len()).rev()) {
+            outcome.add(at, method.turn(&running[at])?);
+        }
+    }
+    for (at, running) in running.iter().enumerate() {
+        match method.syscalls(running) {
+            Some(Ok(syscalls)) => outcome.count_syscalls(at, syscalls),
+            Some(Err(error)) => println!("!!! system calls are not counted: {error}"),
+            None => {}
+        }
+    }
+    Ok(outcome)
+}
+
+/// Those that are installed, each checked for what it does. One that is missing is told of and left out; one that does
+/// something else than it should is an error.
+fn start(case: &Case, around: &Surroundings<'_>, folder: &Path) -> Result<Vec<Running>, String> {
+    let _none_of_an_earlier_run = fs::remove_dir_all(folder);
+    let mut running = Vec::new();
+    for peer in &case.peers {
+        if let Err(missing) = peer.find(around.places) {
+            println!("!!! {} is left out: {missing}", peer.id);
+            continue;
+        }
+        let started = peer.start(around, folder)?;
+        probe::conforms(&started)?;
+        running.push(started);
+    }
+    Ok(running)
+}
+
+/// More than what a machine at rest does.
+const BUSY_PERCENT: f64 = 10.0;
