@@ -11,6 +11,8 @@ use super::counters::Counters;
 pub(super) struct Turn {
     pub(super) requests: u64,
     pub(super) failed: u64,
+    /// Sent a second time, because the proxy closed an idle connection at that moment.
+    pub(super) resent: u64,
     pub(super) seconds: f64,
     pub(super) used: Counters,
     /// From when a request was to be sent to its last byte. Nanoseconds.
@@ -126,6 +128,7 @@ impl AddAssign for Turn {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.failed += other.failed;
+        self.resent += other.resent;
         self.seconds += other.seconds;
         self.used += other.used;
         add(&mut self.latency, other.latency);

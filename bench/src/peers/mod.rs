@@ -6,9 +6,12 @@
 
 mod case;
 mod counters;
+mod framing;
+mod idle;
 mod machine;
 mod measure;
 mod metric;
+mod open_loop;
 mod origin;
 mod outcome;
 mod peer;
@@ -45,6 +48,9 @@ pub(crate) struct Arguments {
     /// Connections of the load
     #[arg(long, default_value_t = 64)]
     connections: u32,
+    /// Requests a second where latency is measured; half of what the slowest peer can do when left out
+    #[arg(long)]
+    rate: Option<f64>,
     /// All peers write access logs
     #[arg(long)]
     access_log: bool,
@@ -66,6 +72,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         return Ok(());
     }
     machine::stay_on(arguments.load_core)?;
+    idle::raise_descriptor_limit();
     let busy = machine::used_by_others();
     if busy > BUSY_PERCENT {
         println!("!!! others use {busy:.0} % of a core just now: these figures will say little");
@@ -143,18 +150,21 @@ fn measure<'a>(
     println!("==> {}: {}", case.name, case.title);
     let folder = around.places.work.join("peers").join(case.name);
     let running = start(case, around, &folder)?;
-    let method = Method {
-        places: around.places,
-        measure: case.measure,
+    let mut method = Method {
+        around,
+        case,
+        folder: &folder,
         seconds: f64::from(arguments.seconds),
         connections: arguments.connections,
+        rate: arguments.rate,
+        compute_rounds: Vec::new(),
     };
     method.prepare(&running)?;
     let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
     for _ in 0..arguments.rounds {
         outcome.begin_round();
         for at in (0..running.len()).chain((0..running.len()).rev()) {
-            outcome.add(at, method.turn(&running[at])?);
+            outcome.add(at, method.turn(at, &running[at])?);
         }
     }
     for (at, running) in running.iter().enumerate() {

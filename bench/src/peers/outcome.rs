@@ -116,6 +116,9 @@ impl<'a> Outcome<'a> {
             if measured.failed() > 0 {
                 line.push_str(&format!("  FAILED {}", measured.failed()));
             }
+            if measured.resent() > 0 {
+                line.push_str(&format!("  resent {}", measured.resent()));
+            }
             println!("{line}");
         }
         for verdict in self.verdicts() {
@@ -137,6 +140,10 @@ impl Measured {
 
     pub(super) fn failed(&self) -> u64 {
         self.rounds.iter().map(|turn| turn.failed).sum()
+    }
+
+    pub(super) fn resent(&self) -> u64 {
+        self.rounds.iter().map(|turn| turn.resent).sum()
     }
 }
 
