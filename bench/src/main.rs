@@ -4,6 +4,7 @@
 //! - `peers`: the whole gateway beside nginx, HAProxy and Envoy (docs/BENCHMARK.md);
 //! - `instructions`: how many a request takes, which does not drift as time does: the gate against getting slower.
 
+mod instructions;
 mod parts;
 mod peers;
 
@@ -51,6 +52,8 @@ enum Benchmark {
     Parts(parts::Arguments),
     /// The gateway beside nginx, HAProxy and Envoy
     Peers(peers::Arguments),
+    /// Instructions and allocations a request, compared with what bench/instructions.toml says
+    Instructions(instructions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let done = match &arguments.benchmark {
         Benchmark::Parts(arguments) => parts::run(places, arguments),
         Benchmark::Peers(arguments) => peers::run(places, arguments),
+        Benchmark::Instructions(arguments) => instructions::run(places, arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

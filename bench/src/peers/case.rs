@@ -57,6 +57,17 @@ pub(super) enum Quantity {
     Syscalls,
 }
 
+impl Case {
+    /// What its plot shows.
+    pub(super) fn main_metric(&self) -> Metric {
+        match self.measure {
+            Measure::Saturated(_) => Metric::Cpu,
+            Measure::HalfLoad | Measure::Reload | Measure::Compute => Metric::P99,
+            Measure::Idle => Metric::MemoryPerConnection,
+        }
+    }
+}
+
 /// All of them, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
     let plain = [NGINX, HAPROXY, ENVOY, CASTLING];
@@ -282,7 +293,7 @@ const HAPROXY: Peer = peer("haproxy", Software::Haproxy);
 const ENVOY: Peer = peer("envoy", Software::Envoy);
 const ENVOY_WASM: Peer = peer("envoy-wasm", Software::Envoy);
 const CASTLING_PLAIN: Peer = peer("castling-plain", Software::Castling);
-const CASTLING: Peer = peer("castling", Software::Castling);
+pub(crate) const CASTLING: Peer = peer("castling", Software::Castling);
 
 #[cfg(test)]
 mod tests {

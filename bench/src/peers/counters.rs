@@ -69,7 +69,7 @@ impl AddAssign for Counters {
 }
 
 /// A process and its descendants.
-pub(super) fn tree(root: u32) -> Vec<u32> {
+pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {

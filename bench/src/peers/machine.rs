@@ -49,6 +49,13 @@ pub(super) fn used_by_others() -> f64 {
     busy_ns as f64 / LOOK.as_nanos() as f64 * 100.0
 }
 
+/// Those that this program may run on.
+pub(super) fn cores() -> Vec<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None);
+    let is_allowed = |core: &usize| allowed.as_ref().is_ok_and(|cores| cores.is_set(*core));
+    (0..CpuSet::MAX_CPU).filter(is_allowed).collect()
+}
+
 /// This program, its threads and what it starts from now on.
 pub(super) fn stay_on(core: usize) -> Result<(), String> {
     let mut cores = CpuSet::new();

@@ -4,25 +4,28 @@
 //! in reverse order, so that a machine that drifts is the same to all; every ratio is taken within a round. What counts
 //! is CPU time a request, as the kernel counts it for all of a proxy's processes. docs/BENCHMARK.md has what came of it.
 
-mod case;
-mod counters;
+pub(crate) mod case;
+pub(crate) mod counters;
 mod framing;
-mod idle;
+pub(crate) mod idle;
 mod machine;
 mod measure;
 mod metric;
 mod open_loop;
-mod origin;
+pub(crate) mod origin;
 mod outcome;
-mod peer;
-mod probe;
+pub(crate) mod peer;
+mod plot;
+pub(crate) mod probe;
+mod report;
 mod statistics;
 mod syscalls;
 mod template;
 mod wrk;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use case::Case;
 use measure::Method;
@@ -54,12 +57,15 @@ pub(crate) struct Arguments {
     /// All peers write access logs
     #[arg(long)]
     access_log: bool,
-    /// The core of the proxies
-    #[arg(long, default_value_t = 0)]
-    proxy_core: usize,
-    /// The core of load and origin
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    /// Write the report to this file, and its plots into a folder beside it
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The core of the proxies; the first that there is when left out
+    #[arg(long)]
+    proxy_core: Option<usize>,
+    /// The core of load and origin; the second when left out
+    #[arg(long)]
+    load_core: Option<usize>,
     /// Tell cases and peers, measure nothing
     #[arg(long)]
     list: bool,
@@ -71,7 +77,15 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         list(&cases);
         return Ok(());
     }
-    machine::stay_on(arguments.load_core)?;
+    let cores = machine::cores();
+    let first = cores.first().copied().unwrap_or(0);
+    let proxy_core = arguments.proxy_core.unwrap_or(first);
+    let second = cores.iter().copied().find(|core| *core != proxy_core);
+    let load_core = arguments.load_core.or(second).unwrap_or(proxy_core);
+    if load_core == proxy_core {
+        println!("!!! proxy and load share core {proxy_core}: these figures will say little");
+    }
+    machine::stay_on(load_core)?;
     idle::raise_descriptor_limit();
     let busy = machine::used_by_others();
     if busy > BUSY_PERCENT {
@@ -81,13 +95,28 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         places,
         origin: origin::start()?,
         access_log: arguments.access_log,
-        proxy_core: arguments.proxy_core,
+        runner: ["taskset", "-c", &proxy_core.to_string()]
+            .map(str::to_owned)
+            .to_vec(),
+        patience: PATIENCE,
     };
+    let mut outcomes = Vec::new();
     for case in &cases {
         let outcome = measure(case, arguments, &around)?;
         outcome.print();
+        outcomes.push(outcome);
     }
-    Ok(())
+    match &arguments.report {
+        Some(file) => report::write(file, &outcomes, places, &command()),
+        None => Ok(()),
+    }
+}
+
+/// As it is to be typed: this program was started by it.
+fn command() -> String {
+    let typed = std::env::args().skip_while(|argument| argument != "peers");
+    let words: Vec<String> = typed.collect();
+    format!("cargo xtask bench {}", words.join(" "))
 }
 
 /// The cases asked for, with the peers asked for, the control first. A case that is left without Castling's peers, say, is
@@ -161,12 +190,17 @@ fn measure<'a>(
     };
     method.prepare(&running)?;
     let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
+    let begun = Instant::now();
+    let (busy_before, own_before) = (counters::machine_busy_ns(), own_cpu_ns());
     for _ in 0..arguments.rounds {
         outcome.begin_round();
         for at in (0..running.len()).chain((0..running.len()).rev()) {
             outcome.add(at, method.turn(at, &running[at])?);
         }
     }
+    let busy_ns = counters::machine_busy_ns().saturating_sub(busy_before);
+    let others_ns = busy_ns.saturating_sub(own_cpu_ns().saturating_sub(own_before));
+    outcome.used_by_others = others_ns as f64 / begun.elapsed().as_nanos() as f64 * 100.0;
     for (at, running) in running.iter().enumerate() {
         match method.syscalls(running) {
             Some(Ok(syscalls)) => outcome.count_syscalls(at, syscalls),
@@ -175,6 +209,11 @@ fn measure<'a>(
         }
     }
     Ok(outcome)
+}
+
+/// Of this program and all that it has started.
+fn own_cpu_ns() -> u64 {
+    counters::Counters::of_tree(std::process::id()).cpu_ns
 }
 
 /// Those that are installed, each checked for what it does. One that is missing is told of and left out; one that does
@@ -193,6 +232,9 @@ fn start(case: &Case, around: &Surroundings<'_>, folder: &Path) -> Result<Vec<Ru
     }
     Ok(running)
 }
+
+/// For a proxy to start and to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// More than what a machine at rest does.
 const BUSY_PERCENT: f64 = 10.0;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
 /// Runs until the program ends. The thread has the caller's CPU affinity.
-pub(super) fn start() -> Result<SocketAddr, String> {
+pub(crate) fn start() -> Result<SocketAddr, String> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|e| format!("the origin cannot listen: {e}"))?;

@@ -8,6 +8,8 @@ use super::statistics::{self, Spread};
 pub(super) struct Outcome<'a> {
     pub(super) case: &'a Case,
     pub(super) peers: Vec<Measured>,
+    /// How much of the machine others used meanwhile, percent of one core.
+    pub(super) used_by_others: f64,
 }
 
 /// One peer in a case.
@@ -34,6 +36,7 @@ impl<'a> Outcome<'a> {
         Self {
             case,
             peers: peers.map(measured).collect(),
+            used_by_others: 0.0,
         }
     }
 
@@ -124,6 +127,7 @@ impl<'a> Outcome<'a> {
         for verdict in self.verdicts() {
             println!("    {}", verdict.text());
         }
+        println!("    others used {:.0} % of a core", self.used_by_others);
     }
 }
 
@@ -148,14 +152,22 @@ impl Measured {
 }
 
 impl Verdict {
-    pub(super) fn text(&self) -> String {
+    /// What was measured, and beside whom.
+    pub(super) fn figure(&self) -> String {
         let what = match self.goal.of {
             Quantity::Metric(metric) => metric.title(),
             Quantity::Syscalls => "syscalls/request",
         };
-        let to = self.goal.to.map_or(String::new(), |to| format!(" / {to}"));
+        match self.goal.to {
+            Some(to) => format!("{what} / {to}"),
+            None => what.to_owned(),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
         format!(
-            "{what}{to}: {:.2} (must {:.2}, goal {:.2}): {}",
+            "{}: {:.2} (must {:.2}, goal {:.2}): {}",
+            self.figure(),
             self.value.median,
             self.goal.must,
             self.goal.goal,

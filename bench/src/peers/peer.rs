@@ -14,7 +14,7 @@ use super::template::{self, Values};
 use crate::Places;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Software {
+pub(crate) enum Software {
     Nginx,
     Haproxy,
     Envoy,
@@ -23,34 +23,38 @@ pub(super) enum Software {
 
 /// A proxy with the logic that a case wants of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// As `--peers` names it.
-    pub(super) id: &'static str,
-    pub(super) software: Software,
+    pub(crate) id: &'static str,
+    pub(crate) software: Software,
     /// A file beside the base of its config, without the ending.
-    pub(super) logic: Option<&'static str>,
+    pub(crate) logic: Option<&'static str>,
 }
 
 /// What all peers of a run have in common.
-pub(super) struct Surroundings<'a> {
-    pub(super) places: &'a Places,
-    pub(super) origin: SocketAddr,
-    pub(super) access_log: bool,
-    pub(super) proxy_core: usize,
+pub(crate) struct Surroundings<'a> {
+    pub(crate) places: &'a Places,
+    pub(crate) origin: SocketAddr,
+    pub(crate) access_log: bool,
+    /// The command that runs them.
+    pub(crate) runner: Vec<String>,
+    /// How long one may take until it answers, and until it has ended.
+    pub(crate) patience: Duration,
 }
 
 /// A proxy that serves. Dropping it ends it.
-pub(super) struct Running {
-    pub(super) peer: Peer,
-    pub(super) address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) peer: Peer,
+    pub(crate) address: SocketAddr,
     software: PathBuf,
     config: PathBuf,
     child: Child,
+    patience: Duration,
 }
 
 impl Peer {
     /// As a reader of the report knows it.
-    pub(super) fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self.id {
             "nginx" => "nginx",
             "nginx-again" => "nginx, once more",
@@ -66,7 +70,7 @@ impl Peer {
     }
 
     /// The program, and what of Debian's packages brings what this peer needs beyond it. An error says what is missing.
-    pub(super) fn find(self, places: &Places) -> Result<PathBuf, String> {
+    pub(crate) fn find(self, places: &Places) -> Result<PathBuf, String> {
         let program = match self.software {
             Software::Castling => places.castling.clone(),
             Software::Nginx => on_path("nginx")?,
@@ -98,7 +102,7 @@ impl Peer {
     }
 
     /// What the program says its version is.
-    pub(super) fn version(self, places: &Places) -> String {
+    pub(crate) fn version(self, places: &Places) -> String {
         let said = |program: &Path, argument| {
             let output = Command::new(program).arg(argument).output().ok()?;
             let text = [output.stdout, output.stderr].concat();
@@ -136,7 +140,7 @@ impl Peer {
     }
 
     /// Writes its config into `folder` and waits until it answers.
-    pub(super) fn start(self, around: &Surroundings<'_>, folder: &Path) -> Result<Running, String> {
+    pub(crate) fn start(self, around: &Surroundings<'_>, folder: &Path) -> Result<Running, String> {
         let software = self.find(around.places)?;
         let folder = folder.join(self.id);
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -158,6 +162,7 @@ impl Peer {
             software,
             config,
             child,
+            patience: around.patience,
         };
         running
             .until_it_answers()
@@ -223,7 +228,7 @@ impl Peer {
         }
     }
 
-    /// Pinned to the proxy's core; ends with this program, whatever ends it.
+    /// It ends with this program, whatever ends that.
     fn command(
         self,
         around: &Surroundings<'_>,
@@ -232,8 +237,8 @@ impl Peer {
         folder: &Path,
     ) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "taskset", "-c"]);
-        command.arg(around.proxy_core.to_string()).arg(software);
+        command.args(["--pdeathsig", "TERM"]);
+        command.args(&around.runner).arg(software);
         match self.software {
             Software::Nginx => command.arg("-p").arg(folder).arg("-c").arg(config),
             Software::Haproxy => command.args(["-W", "-db", "-f"]).arg(config),
@@ -255,12 +260,12 @@ impl Peer {
 
 impl Running {
     /// The process that was started; what it has started are its descendants.
-    pub(super) fn root(&self) -> u32 {
+    pub(crate) fn root(&self) -> u32 {
         self.child.id()
     }
 
     /// Has it read its config anew. Returns when it has been told, or for Castling, when the new generation serves.
-    pub(super) fn reload(&self) -> Result<(), String> {
+    pub(crate) fn reload(&self) -> Result<(), String> {
         match self.peer.software {
             Software::Nginx => self.signal(Signal::HUP),
             Software::Haproxy => self.signal(Signal::USR2),
@@ -287,7 +292,7 @@ impl Running {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("it has ended: {status}"));
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > self.patience {
                 return Err(format!("it does not answer: {error}"));
             }
             std::thread::sleep(POLL);
@@ -307,7 +312,7 @@ impl Drop for Running {
         let _ended_before = self.signal(Signal::TERM);
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > self.patience {
                 for pid in descendants {
                     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                         let _ended_before = kill_process(pid, Signal::KILL);
@@ -335,7 +340,7 @@ fn nginx_modules(nginx: &Path) -> Result<PathBuf, String> {
 }
 
 /// On `PATH`, or where Debian keeps servers, which an ordinary user's path may lack.
-pub(super) fn on_path(program: &str) -> Result<PathBuf, String> {
+pub(crate) fn on_path(program: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin")])
@@ -363,5 +368,4 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);

@@ -9,7 +9,7 @@ use super::origin::{BODIES, PHRASE, SEEN};
 use super::peer::Running;
 
 /// What came back.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub(super) status: u16,
     /// The status line and the headers, in lower case.
     pub(super) head: String,
@@ -18,7 +18,7 @@ pub(super) struct Reply {
 }
 
 /// One request on a connection of its own.
-pub(super) fn get(
+pub(crate) fn get(
     address: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],
@@ -51,7 +51,7 @@ pub(super) fn get(
 }
 
 /// Whether the proxy does what its logic is named after.
-pub(super) fn conforms(running: &Running) -> Result<(), String> {
+pub(crate) fn conforms(running: &Running) -> Result<(), String> {
     let check = Check { running };
     let logic = running.peer.logic.unwrap_or("plain");
     match logic.split('-').next().unwrap_or(logic) {
@@ -123,6 +123,6 @@ fn has(seen: &str, header: &str) -> Result<(), String> {
 }
 
 /// What every request of the benchmark carries, so that all cases send the same.
-pub(super) const KEY: (&str, &str) = ("x-api-key", "s3cret");
+pub(crate) const KEY: (&str, &str) = ("x-api-key", "s3cret");
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::peer::on_path;
+
 /// What wrk is to do.
 #[derive(Clone, Debug)]
 pub(super) struct Saturation<'a> {
@@ -25,6 +27,7 @@ pub(super) struct Answered {
 impl Saturation<'_> {
     /// `wrapper` is a command that runs wrk.
     pub(super) fn run(&self, seconds: f64, wrapper: &[&str]) -> Result<Answered, String> {
+        on_path("wrk")?;
         let mut words: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
         words.push("wrk".to_owned());
         words.extend(["-t", "1", "-c"].map(str::to_owned));

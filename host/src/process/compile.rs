@@ -200,7 +200,7 @@ async fn obtain(store: &ModuleStore, key: &ModuleKey, wasm: &[u8]) -> Result<Sto
 }
 
 async fn run_compiler(out: &Path, wasm: &[u8]) -> Result<Manifest, String> {
-    let mut helper = Command::new(super::EXECUTABLE)
+    let mut helper = Command::new(super::executable())
         .arg0("castling: compile")
         .arg("compile")
         .arg("--out")
