@@ -13,7 +13,10 @@ use super::counters;
 pub(super) fn description() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = value(&cpuinfo, "model name").unwrap_or("unknown");
-    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let cores = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let virtual_machine = cpuinfo
         .lines()
         .any(|line| line.starts_with("flags") && line.contains(" hypervisor"));

@@ -12,7 +12,7 @@ use wasmtime::{Error, InstancePre, PoolConcurrencyLimitError, Store, Trap, Typed
 
 use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, MAX_INSTANCES};
+use super::engine::Engine;
 use super::guest::{Guest, MemoryLimit, Zones};
 use super::limit::LineBudget;
 use super::plugin::HookError;
@@ -76,7 +76,7 @@ impl Instance {
         let (hooks, state_reset, configure) =
             Self::instantiate(&mut store, pre, blueprint)
                 .await
-                .map_err(|error| not_instantiated(&mut store, &error))?;
+                .map_err(|error| not_instantiated(engine, &mut store, &error))?;
         let mut instance = Box::new(Self {
             hatch: store.data().hatch.clone(),
             store,
@@ -280,10 +280,11 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
     store
 }
 
-fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
+fn not_instantiated(engine: &Engine, store: &mut Store<Guest>, error: &Error) -> HookError {
     if error.is::<PoolConcurrencyLimitError>() {
         return HookError::Exhausted(format!(
-            "all {MAX_INSTANCES} instances that a worker has for its plugins are in use"
+            "all {} instances that a worker has for its plugins are in use",
+            engine.instances
         ));
     }
     let why = trap_reason(store, error);
@@ -395,7 +396,7 @@ mod tests {
         let pre = linker.instantiate_pre(&module).unwrap();
         let blueprint = Blueprint::of_test();
         let mut instances = Vec::new();
-        for _ in 0..MAX_INSTANCES {
+        for _ in 0..engine.instances {
             instances.push(Instance::new(&engine, &pre, &blueprint).await.unwrap());
         }
         let beyond = Instance::new(&engine, &pre, &blueprint).await.err();
