@@ -1,85 +1,74 @@
-//! What a plugin's hooks cost, part by part, on the real runtime: `cargo xtask bench`.
+//! The benchmarks, which `cargo xtask bench` builds and runs:
 //!
-//! Each figure is CPU time of the worker's thread, the median over rounds in which all cases take turns, so that a machine
-//! that drifts or is shared is the same to all. What a hook does sixteen times is told for once, without the
-//! empty hook around it. docs/COSTS.md has the goals' reasons and what was measured.
+//! - `parts`: what a plugin's hooks and host calls cost, one by one (docs/COSTS.md);
+//! - `peers`: the whole gateway beside nginx, HAProxy and Envoy (docs/BENCHMARK.md);
+//! - `instructions`: how many a request takes, which does not drift as time does: the gate against getting slower.
 
-mod bare;
-mod case;
-mod site;
+mod instructions;
+mod parts;
+mod peers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use case::{Case, Measured};
-use site::Site;
-
-/// Measures what hook calls and instances cost.
+/// Measures what Castling costs.
 #[derive(Parser)]
+#[command(name = "cargo xtask bench", disable_help_subcommand = true)]
 struct Arguments {
-    /// Measure only what contains this in its name, and wasmtime alone
-    filter: Option<String>,
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+/// What `cargo xtask` has built, and where.
+#[derive(clap::Args)]
+pub(crate) struct Places {
+    /// The gateway
+    #[arg(long, value_name = "FILE", hide = true)]
+    castling: PathBuf,
     /// Folder with the built test guests
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide = true)]
     guests: PathBuf,
     /// Folder with the built plugins
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide = true)]
     plugins: PathBuf,
-    /// Rounds in which each case takes its turn
-    #[arg(long, default_value_t = 15)]
-    rounds: usize,
-    /// Milliseconds of each turn
-    #[arg(long, default_value_t = 20)]
-    turn: u64,
+    /// Folder with the built plugins of bench/peers/plugins
+    #[arg(long, value_name = "DIR", hide = true)]
+    bench_plugins: PathBuf,
+    /// The folder bench/ of the repository
+    #[arg(long, value_name = "DIR", hide = true)]
+    bench: PathBuf,
+    /// Folder for what a run leaves: configs, logs, profiles
+    #[arg(long, value_name = "DIR", hide = true)]
+    work: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// What hooks and host calls cost, one by one
+    Parts(parts::Arguments),
+    /// The gateway beside nginx, HAProxy and Envoy
+    Peers(peers::Arguments),
+    /// Instructions and allocations a request, compared with what bench/instructions.toml says
+    Instructions(instructions::Arguments),
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let places = &arguments.places;
+    let done = match &arguments.benchmark {
+        Benchmark::Parts(arguments) => parts::run(places, arguments),
+        Benchmark::Peers(arguments) => peers::run(places, arguments),
+        Benchmark::Instructions(arguments) => instructions::run(places, arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("castling-bench: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), String> {
-    let site = Site::new(&arguments.guests, &arguments.plugins)?;
-    let mut cases = Case::all(&site, arguments.filter.as_deref().unwrap_or_default())?;
-    for case in &mut cases {
-        case.warm_up(Duration::from_millis(arguments.turn))?;
-    }
-    for _ in 0..arguments.rounds {
-        for case in &mut cases {
-            case.take_turn()?;
-        }
-    }
-    print(&case::figures(&cases));
-    Ok(())
-}
-
-fn print(figures: &[Measured]) {
-    println!(
-        "{:<58} {:>9} {:>9} {:>9}",
-        "CPU time, ns", "median", "best", "goal"
-    );
-    for figure in figures {
-        if figure.median_ns.is_nan() {
-            continue; // a case that it needs was not asked for
-        }
-        let goal = figure
-            .goal_ns
-            .map_or(String::new(), |goal| format!("{goal:.0}"));
-        let missed = figure.goal_ns.is_some_and(|goal| figure.median_ns > goal);
-        println!(
-            "{:<58} {:>9.0} {:>9.0} {goal:>9}{}",
-            figure.name,
-            figure.median_ns,
-            figure.best_ns,
-            if missed { "  missed" } else { "" },
-        );
     }
 }

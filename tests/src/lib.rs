@@ -28,6 +28,7 @@
 //! - `CASTLING_PLUGINS`: the folder of the shipped plugins. Default `dist/plugins`.
 //! - `CASTLING_GUESTS`: the folder of the plugins in `tests/guests`. Default `target/test-guests`.
 //! - `CASTLING_XTASK`: the xtask executable, which builds plugin crates. Default `target/release/xtask`.
+//! - `CASTLING_BENCH`: the benchmark. Default `target/release/castling-bench`.
 //!
 //! `cargo xtask test` builds all of them and sets the variables.
 //!
@@ -103,6 +104,11 @@ pub fn guests_dir() -> PathBuf {
 /// The executable that builds plugin crates.
 pub fn xtask_bin() -> PathBuf {
     built("CASTLING_XTASK", "target/release/xtask")
+}
+
+/// The executable that measures.
+pub fn bench_bin() -> PathBuf {
+    built("CASTLING_BENCH", "target/release/castling-bench")
 }
 
 /// The root of the workspace.

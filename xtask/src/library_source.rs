@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, say};
+use crate::debian;
 
 /// A compiler, the source of exactly its standard library, and a linker for wasm32.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,80 +68,14 @@ pub(crate) fn all() -> Vec<LibrarySource> {
 /// What [`install_debian_packages`] installs, and what the last error of the ladder names.
 pub(crate) const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
 
-/// Whether this is Debian, and we may install packages without asking.
-pub(crate) fn debian_can_install() -> bool {
-    let debian = fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text));
-    debian && command::is_on_path("apt-get") && privilege().is_some()
-}
-
 /// Brings a compiler with matching library source, and a linker where there is none. False when apt refuses.
 pub(crate) fn install_debian_packages() -> Result<bool> {
     let mut packages = DEBIAN_PACKAGES.to_vec();
     if find_linker(&[sysroot(&command::rustc())?]).is_none() {
         packages.push("lld");
     }
-    say!(
-        "guests: installing {} (Debian packages, about 120 MB)",
-        packages.join(" ")
-    );
-    let updated = command::succeeds(apt_get().arg("update"))?;
-    // A list that could not be renewed may still name packages that can be had.
-    if !updated {
-        say!("guests: the list of packages could not be renewed; going on with the one there is");
-    }
-    command::succeeds(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(packages),
-    )
-}
-
-/// Waits up to 5 minutes for another apt to end.
-fn apt_get() -> Command {
-    let mut apt_get = match privilege() {
-        Some(Privilege::Sudo) => {
-            let mut sudo = Command::new("sudo");
-            sudo.args([
-                "--non-interactive",
-                "env",
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-            ]);
-            sudo
-        }
-        Some(Privilege::Root) | None => Command::new("apt-get"),
-    };
-    apt_get.env("DEBIAN_FRONTEND", "noninteractive");
-    apt_get.args([
-        "--quiet=2",
-        "-o",
-        "Dpkg::Use-Pty=0",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-    ]);
-    apt_get
-}
-
-enum Privilege {
-    Root,
-    /// It asks for no password.
-    Sudo,
-}
-
-fn privilege() -> Option<Privilege> {
-    if command::text(Command::new("id").arg("-u")).is_ok_and(|uid| uid == "0") {
-        return Some(Privilege::Root);
-    }
-    let sudo = command::succeeds(command::quiet(
-        Command::new("sudo").args(["--non-interactive", "true"]),
-    ));
-    matches!(sudo, Ok(true)).then_some(Privilege::Sudo)
-}
-
-fn is_debian(os_release: &str) -> bool {
-    os_release
-        .lines()
-        .any(|line| matches!(line, "ID=debian" | "ID=\"debian\""))
+    say!("guests: about 120 MB are to be installed");
+    debian::install(&packages)
 }
 
 /// A `rust-lld` of one of these toolchains, else one on the path.
@@ -205,11 +140,5 @@ mod tests {
         assert!(at_least("1.100.0", "1.95"));
         assert!(!at_least("1.85.0", "1.95"));
         assert!(!at_least("unknown", "1.95"));
-    }
-
-    #[test]
-    fn debian_is_known_by_its_id_not_by_its_likes() {
-        assert!(is_debian("NAME=\"Debian GNU/Linux\"\nID=debian\n"));
-        assert!(!is_debian("ID=ubuntu\nID_LIKE=debian\n"));
     }
 }

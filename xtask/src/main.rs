@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod count;
+mod debian;
 mod demo;
 mod fuzz;
 mod guest_toolchain;
@@ -63,11 +64,10 @@ enum Task {
         #[arg(long)]
         skip_lints: bool,
     },
-    /// Measure what a plugin's hooks and instances cost, part by part (docs/COSTS.md)
+    /// Measure
     Bench {
-        /// For the benchmark: a part of a case's name, --rounds, --turn
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        #[command(subcommand)]
+        benchmark: bench::Benchmark,
     },
     /// Fuzz the plugin boundary for a bounded time (docs/FUZZING.md)
     ///
@@ -117,7 +117,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test { filter, skip_lints } => {
             return test::run(&workspace, filter.as_deref(), skip_lints);
         }
-        Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
+        Task::Bench { benchmark } => bench::run(&workspace, &benchmark)?,
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds)?,
         Task::Show { name, options } => return show::run(&workspace, &name, &options),
     }

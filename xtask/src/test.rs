@@ -133,6 +133,7 @@ fn end_to_end(workspace: &Workspace, filter: Option<&str>, this_program: &Path) 
     cargo.env("CASTLING_PLUGINS", workspace.dist.join("plugins"));
     cargo.env("CASTLING_GUESTS", &workspace.test_guests);
     cargo.env("CASTLING_XTASK", this_program);
+    cargo.env("CASTLING_BENCH", bench::program(workspace));
     cargo
 }
 

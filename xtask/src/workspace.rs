@@ -53,6 +53,11 @@ impl Workspace {
         crates_in(&self.root.join("tests/guests"))
     }
 
+    /// The plugins that the benchmark compares.
+    pub(crate) fn plugins_of_benchmark(&self) -> Result<Vec<PathBuf>> {
+        crates_in(&self.root.join("bench/peers/plugins"))
+    }
+
     /// Whether the crate shares our `Cargo.lock`.
     pub(crate) fn has_member(&self, dir: &Path) -> bool {
         dir.starts_with(self.root.join("plugins")) || dir.starts_with(self.root.join("examples"))

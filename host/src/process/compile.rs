@@ -215,7 +215,7 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
         .map(File::from)
         .map_err(|error| room(error.into()))?;
     let theirs = OwnedFd::from(artefact.try_clone().map_err(room)?);
-    let mut command = Command::new(super::EXECUTABLE);
+    let mut command = Command::new(super::executable());
     notify::keep_from(&mut command);
     command
         .arg0("castling: compile")

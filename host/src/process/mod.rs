@@ -31,6 +31,10 @@ mod worker_process;
 mod zone_store;
 mod zones;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::{run as run_master, take_over};
@@ -39,4 +43,16 @@ pub use worker::run as run_worker;
 pub use zones::private_zones;
 
 /// What a worker and a helper are started from: this binary, also when its file was replaced since.
-const EXECUTABLE: &str = "/proc/self/exe";
+///
+/// Under valgrind, by which instructions are counted, the link names this binary but leads to valgrind's own; then the name
+/// counts. The name of a file that was replaced leads nowhere.
+fn executable() -> PathBuf {
+    let itself = Path::new("/proc/self/exe");
+    let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    match fs::read_link(itself) {
+        Ok(named) if file(&named).is_ok_and(|named| file(itself).is_ok_and(|exe| exe != named)) => {
+            named
+        }
+        Ok(_) | Err(_) => itself.to_owned(),
+    }
+}

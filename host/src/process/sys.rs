@@ -62,7 +62,7 @@ pub fn limit_self(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// What `ps` and `top` show, at most 15 bytes; started from [`super::EXECUTABLE`] it would be `exe`.
+/// What `ps` and `top` show, at most 15 bytes; started from [`super::executable`] it would be `exe`.
 pub fn set_process_name(name: &CStr) {
     // A name is a convenience.
     let _ = rustix::thread::set_name(name);

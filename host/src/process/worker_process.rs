@@ -90,7 +90,7 @@ impl WorkerProcess {
 
         let mut inherited = descriptors;
         inherited.push(theirs.into());
-        let mut command = Command::new(super::EXECUTABLE);
+        let mut command = Command::new(super::executable());
         command
             .arg0(format!(
                 "castling: worker {slot} of generation {}",

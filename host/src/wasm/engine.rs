@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use tracing::warn;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::clock::Clock;
@@ -15,11 +16,17 @@ pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub(super) turns: Arc<Turns>,
     pub(super) lane: Lane,
+    /// Of all plugins together: [`MAX_INSTANCES`], or less where there is no address space for them.
+    pub(super) instances: u32,
 }
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
 pub const MAX_INSTANCES: u32 = 4096;
+
+/// Where `ulimit -v`, valgrind or the like leaves less room than the 16 TiB of all, half as many are tried, and so on down to
+/// these.
+const MIN_INSTANCES: u32 = 4;
 
 /// Host calls run on the guest's stack: they have this much, however deep the guest is.
 const HOST_STACK_BYTES: usize = 512 * 1024;
@@ -35,35 +42,57 @@ impl Engine {
     /// Reserves the address space of the instance pool and makes the clock. Guests run on the thread that calls this.
     /// `plugin_stack_bytes` is how deep a guest's calls may go; compiled code does not depend on it.
     pub fn for_worker(plugin_stack_bytes: usize) -> wasmtime::Result<Self> {
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_core_instances(MAX_INSTANCES);
-        pool.total_memories(MAX_INSTANCES);
-        pool.total_tables(MAX_INSTANCES);
-        pool.total_stacks(MAX_INSTANCES);
-        pool.max_memory_size(MAX_PLUGIN_MEMORY_BYTES);
-        pool.table_elements(MAX_PLUGIN_TABLE_ELEMENTS);
-        if swap_is_off() {
-            pool.pagemap_scan(Enabled::Auto);
-            pool.linear_memory_keep_resident(KEPT_MEMORY_BYTES);
-            pool.table_keep_resident(KEPT_TABLE_BYTES);
+        let mut instances = MAX_INSTANCES;
+        let wasmtime = loop {
+            match wasmtime::Engine::new(&with_pool(instances, plugin_stack_bytes)) {
+                Ok(engine) => break engine,
+                Err(error) if instances <= MIN_INSTANCES => return Err(error),
+                Err(_) => instances /= 2,
+            }
+        };
+        if instances < MAX_INSTANCES {
+            warn!(
+                instances,
+                "address space is limited: fewer instances of plugins"
+            );
         }
-        let mut config = settings();
-        config.max_wasm_stack(plugin_stack_bytes);
-        let stack_bytes = plugin_stack_bytes + HOST_STACK_BYTES;
-        config.async_stack_size(stack_bytes);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        let wasmtime = wasmtime::Engine::new(&config)?;
         let clock = Clock::new(wasmtime.clone())
             .map_err(|e| wasmtime::format_err!("the timer that interrupts plugins: {e}"))?;
         let turns = Arc::new(Turns::new(clock));
-        let lane = Lane::new(stack_bytes)
+        let lane = Lane::new(stack_bytes(plugin_stack_bytes))
             .map_err(|e| wasmtime::format_err!("the stack that plugins run on: {e}"))?;
         Ok(Self {
             wasmtime,
             turns,
             lane,
+            instances,
         })
     }
+}
+
+fn with_pool(instances: u32, plugin_stack_bytes: usize) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(instances);
+    pool.total_memories(instances);
+    pool.total_tables(instances);
+    pool.total_stacks(instances);
+    pool.max_memory_size(MAX_PLUGIN_MEMORY_BYTES);
+    pool.table_elements(MAX_PLUGIN_TABLE_ELEMENTS);
+    if swap_is_off() {
+        pool.pagemap_scan(Enabled::Auto);
+        pool.linear_memory_keep_resident(KEPT_MEMORY_BYTES);
+        pool.table_keep_resident(KEPT_TABLE_BYTES);
+    }
+    let mut config = settings();
+    config.max_wasm_stack(plugin_stack_bytes);
+    config.async_stack_size(stack_bytes(plugin_stack_bytes));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Of a guest and the host calls on top of it.
+fn stack_bytes(plugin_stack_bytes: usize) -> usize {
+    plugin_stack_bytes + HOST_STACK_BYTES
 }
 
 /// wasmtime 48 asks the kernel which pages a guest has written to, but not about those that were swapped out, and would leave

@@ -17,7 +17,7 @@ use wasmtime::{
 use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
-use super::engine::{Engine, MAX_INSTANCES};
+use super::engine::Engine;
 use super::guest::{Guest, MemoryLimit, Zones};
 use super::lane::Lane;
 use super::limit::LineBudget;
@@ -103,7 +103,13 @@ impl Instance {
         store.data().cpu.go_on();
         let wasm = code.pre.instantiate_async(&mut store).await;
         cpu::stop(store.data_mut());
-        let wasm = wasm.map_err(|error| not_instantiated(&mut store, &error))?;
+        let wasm = wasm.map_err(|error| match error.is::<PoolConcurrencyLimitError>() {
+            true => HookError::Exhausted(format!(
+                "all {} instances that a worker has for its plugins are in use",
+                engine.instances
+            )),
+            false => not_instantiated(&mut store, &error),
+        })?;
         let memory = export(&wasm, &mut store, &code.memory, Extern::into_memory)
             .map_err(|error| not_instantiated(&mut store, &error))?;
         store.data_mut().memory = Some(memory);
@@ -387,11 +393,6 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
 }
 
 fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
-    if error.is::<PoolConcurrencyLimitError>() {
-        return HookError::Exhausted(format!(
-            "all {MAX_INSTANCES} instances that a worker has for its plugins are in use"
-        ));
-    }
     let why = trap_reason(store, error);
     HookError::Trapped(format!("it cannot be instantiated: {why}"))
 }
@@ -501,7 +502,7 @@ mod tests {
         let blueprint = Blueprint::of_test();
         let code = Rc::new(Code::new(pre, &blueprint.hooks, false).unwrap());
         let mut instances = Vec::new();
-        for _ in 0..MAX_INSTANCES {
+        for _ in 0..engine.instances {
             instances.push(Instance::new(&engine, &code, &blueprint).await.unwrap());
         }
         let beyond = Instance::new(&engine, &code, &blueprint).await.err();

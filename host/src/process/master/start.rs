@@ -284,7 +284,7 @@ impl Places {
 /// Where this process was started from, by the name that it was started by where that tells: what lies there may be a
 /// link that points to another version later.
 fn own_binary() -> PathBuf {
-    let running = PathBuf::from(super::super::EXECUTABLE);
+    let running = super::super::executable();
     let by_name = std::env::args_os()
         .next()
         .map(PathBuf::from)

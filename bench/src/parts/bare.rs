@@ -3,14 +3,14 @@
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, TypedFunc};
 
 /// A function that does nothing, on an engine with the gateway's interruption.
-pub(crate) struct Bare {
+pub(super) struct Bare {
     runtime: tokio::runtime::Runtime,
     store: Store<()>,
     function: TypedFunc<(u32, u32, u32), i32>,
 }
 
 impl Bare {
-    pub(crate) fn new() -> Result<Self, String> {
+    pub(super) fn new() -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|e| e.to_string())?;
@@ -24,7 +24,7 @@ impl Bare {
         })
     }
 
-    pub(crate) fn call(&mut self, times: u64) -> Result<(), String> {
+    pub(super) fn call(&mut self, times: u64) -> Result<(), String> {
         let (store, function) = (&mut self.store, &self.function);
         let called = self.runtime.block_on(async {
             for _ in 0..times {
@@ -60,7 +60,7 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0\
 
 /// A plugin whose `configure` and `access` do nothing, without the SDK: exports `memory` of one page, `castling_configure`,
 /// `castling_hook_access`, `castling_state_reset`, and has a manifest.
-pub(crate) const PLUGIN: &[u8] = b"\0asm\x01\0\0\0\
+pub(super) const PLUGIN: &[u8] = b"\0asm\x01\0\0\0\
     \x01\x0f\x03`\0\x01\x7f`\0\0`\x03\x7f\x7f\x7f\x01\x7f\
     \x03\x05\x04\0\x02\x01\x01\
     \x05\x03\x01\0\x01\

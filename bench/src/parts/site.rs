@@ -7,7 +7,7 @@ use std::rc::Rc;
 use castling::rig::{Bench, Rig};
 
 /// A folder with a config that has all plugins.
-pub(crate) struct Site {
+pub(super) struct Site {
     folder: tempfile::TempDir,
     guests: PathBuf,
     plugins: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(guests: &Path, plugins: &Path) -> Result<Self, String> {
+    pub(super) fn new(guests: &Path, plugins: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         // What the rig loads is given to it, but a config names files that are there.
         fs::write(folder.path().join("x.wasm"), "").map_err(|e| e.to_string())?;
@@ -29,12 +29,12 @@ impl Site {
     }
 
     /// A test guest, as the plugin of this name in the config.
-    pub(crate) fn guest(&self, plugin: &str, module: &str) -> Result<Rig, String> {
+    pub(super) fn guest(&self, plugin: &str, module: &str) -> Result<Rig, String> {
         self.load(plugin, &self.guests.join(module))
     }
 
     /// A shipped plugin.
-    pub(crate) fn shipped(&self, plugin: &str, module: &str) -> Result<Rig, String> {
+    pub(super) fn shipped(&self, plugin: &str, module: &str) -> Result<Rig, String> {
         self.load(plugin, &self.plugins.join(module))
     }
 
@@ -44,7 +44,7 @@ impl Site {
         self.load_bytes(plugin, &wasm).map_err(about)
     }
 
-    pub(crate) fn load_bytes(&self, plugin: &str, wasm: &[u8]) -> Result<Rig, String> {
+    pub(super) fn load_bytes(&self, plugin: &str, wasm: &[u8]) -> Result<Rig, String> {
         let config = self.folder.path().join("castling.toml");
         let mut rig = Rig::load(&self.bench, &config, plugin, wasm)?;
         rig.begin(REQUEST, PEERS)?;

@@ -6,11 +6,11 @@ use castling::rig::Rig;
 use castling_abi::Hook;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::bare::{self, Bare};
-use crate::site::Site;
+use super::bare::{self, Bare};
+use super::site::Site;
 
 /// Something that is timed as a whole.
-pub(crate) struct Case {
+pub(super) struct Case {
     name: &'static str,
     work: Work,
     /// Of it in one turn.
@@ -32,16 +32,16 @@ type Prepare<'a> = dyn Fn() -> Result<Work, String> + 'a;
 
 /// A line of the report.
 #[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) name: &'static str,
-    pub(crate) goal_ns: Option<f64>,
-    pub(crate) median_ns: f64,
-    pub(crate) best_ns: f64,
+pub(super) struct Measured {
+    pub(super) name: &'static str,
+    pub(super) goal_ns: Option<f64>,
+    pub(super) median_ns: f64,
+    pub(super) best_ns: f64,
 }
 
 impl Case {
     /// Those that the figures whose name contains `filter` need.
-    pub(crate) fn all(site: &Site, filter: &str) -> Result<Vec<Self>, String> {
+    pub(super) fn all(site: &Site, filter: &str) -> Result<Vec<Self>, String> {
         let none = (0, 0, 0);
         let balance = (8, 0, 0);
         let measured = |hook, args| Ok(Work::Call(site.guest("measured", MEASURED)?, hook, args));
@@ -97,7 +97,7 @@ impl Case {
     }
 
     /// Finds how often the work fits into a turn.
-    pub(crate) fn warm_up(&mut self, turn: Duration) -> Result<(), String> {
+    pub(super) fn warm_up(&mut self, turn: Duration) -> Result<(), String> {
         loop {
             let took = self.timed()?;
             if took * 2 > turn {
@@ -107,7 +107,7 @@ impl Case {
         }
     }
 
-    pub(crate) fn take_turn(&mut self) -> Result<(), String> {
+    pub(super) fn take_turn(&mut self) -> Result<(), String> {
         let took = self.timed()?;
         self.turns_ns
             .push(took.as_nanos() as f64 / self.times as f64);
@@ -127,7 +127,7 @@ impl Case {
 }
 
 /// The report, from what the cases took in their turns.
-pub(crate) fn figures(cases: &[Case]) -> Vec<Measured> {
+pub(super) fn figures(cases: &[Case]) -> Vec<Measured> {
     let turns = |name: &str| {
         let case = cases.iter().find(|case| case.name == name);
         case.map_or(&[][..], |case| &case.turns_ns)

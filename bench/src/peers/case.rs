@@ -1,0 +1,320 @@
+//! The cases: what is sent, which peers are compared, and what Castling wants to reach.
+
+use super::metric::Metric;
+use super::peer::{Peer, Software};
+
+pub(super) struct Case {
+    /// As `--cases` names it.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// What a reader must know to judge the figures.
+    pub(super) note: &'static str,
+    pub(super) measure: Measure,
+    /// Ratios are to the first.
+    pub(super) peers: Vec<Peer>,
+    pub(super) goals: Vec<Goal>,
+}
+
+/// How a case is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Measure {
+    /// As fast as it goes, by wrk.
+    Saturated(Sends),
+    /// At half the rate that the slowest peer can do, by a client that times from when a request was to be sent.
+    HalfLoad,
+    /// As `HalfLoad`, with reloads meanwhile.
+    Reload,
+    /// Requests of which one in a hundred computes for 5 ms; timed are the others.
+    Compute,
+    /// Connections that have made a request each and make no more.
+    Idle,
+}
+
+/// What the load sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sends {
+    pub(super) path: &'static str,
+    /// Sends 64 KiB with each request.
+    pub(super) body: bool,
+    /// A connection for each request.
+    pub(super) closes: bool,
+}
+
+/// A ratio, or a figure, that is not to be passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Goal {
+    pub(super) of: Quantity,
+    /// The peer that Castling is compared with. None: the figure itself counts.
+    pub(super) to: Option<&'static str>,
+    pub(super) must: f64,
+    pub(super) goal: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Quantity {
+    Metric(Metric),
+    /// System calls a request, which are counted apart from the rounds.
+    Syscalls,
+}
+
+impl Case {
+    /// What its plot shows.
+    pub(super) fn main_metric(&self) -> Metric {
+        match self.measure {
+            Measure::Saturated(_) => Metric::Cpu,
+            Measure::HalfLoad | Measure::Reload | Measure::Compute => Metric::P99,
+            Measure::Idle => Metric::MemoryPerConnection,
+        }
+    }
+}
+
+/// All of them, in the order of the report.
+pub(super) fn all() -> Vec<Case> {
+    let plain = [NGINX, HAPROXY, ENVOY, CASTLING];
+    vec![
+        Case {
+            peers: vec![NGINX, FORWARDED, HAPROXY, ENVOY, CASTLING],
+            goals: vec![cpu("nginx", 1.0, 0.8), SYSCALLS],
+            ..saturated("plain", "Plain proxy, 34-byte responses", "/34")
+        },
+        Case {
+            peers: plain.to_vec(),
+            ..saturated("plain-1k", "Plain proxy, 1 KiB responses", "/1k")
+        },
+        Case {
+            peers: plain.to_vec(),
+            ..saturated("plain-64k", "Plain proxy, 64 KiB responses", "/64k")
+        },
+        Case {
+            peers: plain.to_vec(),
+            goals: vec![cpu("nginx", 1.1, 1.0)],
+            ..saturated("plain-1m", "Plain proxy, 1 MiB responses", "/1m")
+        },
+        Case {
+            peers: plain.to_vec(),
+            measure: Measure::Saturated(Sends {
+                body: true,
+                ..sends("/34")
+            }),
+            ..saturated("request-body", "Plain proxy, 64 KiB request bodies", "/34")
+        },
+        Case {
+            note: "The plugin reads a header, sets one each way and answers 403 where the first is missing. Lua, njs, proxy-wasm \
+                   and HAProxy's rules do the same, which is checked before it is measured; nginx and Envoy alone do nothing.",
+            peers: vec![
+                NGINX,
+                with(NGINX_LUA, "gate-lua"),
+                with(NGINX_NJS, "gate-njs"),
+                with(HAPROXY, "gate"),
+                ENVOY,
+                with(ENVOY_WASM, "gate"),
+                CASTLING_PLAIN,
+                with(CASTLING, "gate"),
+            ],
+            goals: vec![
+                cpu("nginx", 1.1, 0.9),
+                cpu("nginx-lua", 0.95, 0.75),
+                cpu("envoy-wasm", 0.35, 0.25),
+            ],
+            ..saturated("one-plugin", "One plugin", "/34")
+        },
+        Case {
+            note: "token-auth, the plugin of the case before, headers (one set each way), and the balancing policy ewma.",
+            peers: vec![NGINX, CASTLING_PLAIN, with(CASTLING, "three")],
+            goals: vec![cpu("castling-plain", 1.2, 1.1)],
+            ..saturated(
+                "three-plugins",
+                "Three plugins and a balancing policy in Wasm",
+                "/34",
+            )
+        },
+        Case {
+            note: "64 KiB responses, of which a filter is handed each piece and changes nothing; nginx alone has none.",
+            peers: vec![
+                NGINX,
+                with(NGINX_LUA, "pass-lua"),
+                with(NGINX_NJS, "pass-njs"),
+                with(ENVOY_WASM, "pass"),
+                CASTLING_PLAIN,
+                with(CASTLING, "pass"),
+            ],
+            ..saturated("body-filter", "A body filter that lets pass", "/64k")
+        },
+        Case {
+            note: "64 KiB responses, in which a text is replaced 64 times: nginx's sub_filter, Castling's plugin substitute.",
+            peers: vec![
+                with(NGINX, "substitute"),
+                CASTLING_PLAIN,
+                with(CASTLING, "substitute"),
+            ],
+            ..saturated("substitute", "A body filter that replaces text", "/64k")
+        },
+        Case {
+            note: "A limit by client address in memory that all workers share, which no request meets: nginx's limit_req, \
+                   a stick table of HAProxy, Castling's plugin rate-limit.",
+            peers: vec![
+                with(NGINX, "rate-limit"),
+                with(HAPROXY, "rate-limit"),
+                CASTLING_PLAIN,
+                with(CASTLING, "rate-limit"),
+            ],
+            ..saturated("rate-limit", "Rate limit", "/34")
+        },
+        Case {
+            peers: plain.to_vec(),
+            measure: Measure::Saturated(Sends {
+                closes: true,
+                ..sends("/34")
+            }),
+            ..saturated("connections", "A new connection for each request", "/34")
+        },
+        Case {
+            measure: Measure::HalfLoad,
+            note: "34-byte responses at half of what the slowest of these can do.",
+            peers: vec![NGINX, HAPROXY, CASTLING],
+            goals: vec![p99("nginx", 1.2, 1.0)],
+            ..saturated("latency", "Latency at half load", "/34")
+        },
+        Case {
+            measure: Measure::HalfLoad,
+            note: "The plugin of the case \"One plugin\", at half of what the slowest of these can do.",
+            peers: vec![
+                NGINX,
+                with(NGINX_LUA, "gate-lua"),
+                CASTLING_PLAIN,
+                with(CASTLING, "gate"),
+            ],
+            ..saturated(
+                "latency-plugin",
+                "Latency at half load with one plugin",
+                "/34",
+            )
+        },
+        Case {
+            measure: Measure::Reload,
+            note: "As latency at half load, with two reloads in each turn. CPU is that of both generations.",
+            peers: vec![NGINX, HAPROXY, with(CASTLING, "gate")],
+            ..saturated("reload", "Reload under load", "/34")
+        },
+        Case {
+            measure: Measure::Compute,
+            note: "One request in a hundred has the plugin compute for 5 ms (the number of rounds is found for each peer); timed \
+                   are the others. The rate would keep the core half busy.",
+            peers: vec![with(NGINX_LUA, "compute-lua"), with(CASTLING, "compute")],
+            ..saturated("compute", "A plugin that computes", "/34")
+        },
+        Case {
+            measure: Measure::Idle,
+            note: "Memory (PSS) of all of the proxy's processes, by how much it grows with connections that have made one \
+                   request each.",
+            peers: plain.to_vec(),
+            ..saturated("idle", "Memory of idle connections", "/34")
+        },
+    ]
+}
+
+/// nginx beside itself: what the method cannot tell apart.
+pub(super) fn control() -> Case {
+    let again = Peer {
+        id: "nginx-again",
+        ..NGINX
+    };
+    Case {
+        note: "The same program twice: differences smaller than this say nothing.",
+        peers: vec![NGINX, again],
+        ..saturated("control", "nginx beside itself", "/34")
+    }
+}
+
+fn saturated(name: &'static str, title: &'static str, path: &'static str) -> Case {
+    Case {
+        name,
+        title,
+        note: "",
+        measure: Measure::Saturated(sends(path)),
+        peers: Vec::new(),
+        goals: Vec::new(),
+    }
+}
+
+const fn sends(path: &'static str) -> Sends {
+    Sends {
+        path,
+        body: false,
+        closes: false,
+    }
+}
+
+const fn cpu(to: &'static str, must: f64, goal: f64) -> Goal {
+    Goal {
+        of: Quantity::Metric(Metric::Cpu),
+        to: Some(to),
+        must,
+        goal,
+    }
+}
+
+const fn p99(to: &'static str, must: f64, goal: f64) -> Goal {
+    Goal {
+        of: Quantity::Metric(Metric::P99),
+        to: Some(to),
+        must,
+        goal,
+    }
+}
+
+const SYSCALLS: Goal = Goal {
+    of: Quantity::Syscalls,
+    to: None,
+    must: 5.0,
+    goal: 4.3,
+};
+
+const fn peer(id: &'static str, software: Software) -> Peer {
+    Peer {
+        id,
+        software,
+        logic: None,
+    }
+}
+
+const fn with(peer: Peer, logic: &'static str) -> Peer {
+    Peer {
+        logic: Some(logic),
+        ..peer
+    }
+}
+
+const NGINX: Peer = peer("nginx", Software::Nginx);
+const FORWARDED: Peer = with(peer("nginx-forwarded", Software::Nginx), "forwarded");
+const NGINX_LUA: Peer = peer("nginx-lua", Software::Nginx);
+const NGINX_NJS: Peer = peer("nginx-njs", Software::Nginx);
+const HAPROXY: Peer = peer("haproxy", Software::Haproxy);
+const ENVOY: Peer = peer("envoy", Software::Envoy);
+const ENVOY_WASM: Peer = peer("envoy-wasm", Software::Envoy);
+const CASTLING_PLAIN: Peer = peer("castling-plain", Software::Castling);
+pub(crate) const CASTLING: Peer = peer("castling", Software::Castling);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_said_once_and_goals_speak_of_peers_that_are_there() {
+        let cases = all();
+        for (at, case) in cases.iter().enumerate() {
+            assert!(cases[..at].iter().all(|other| other.name != case.name));
+            assert!(case.peers.iter().any(|peer| peer.id == "castling"));
+            for (at, peer) in case.peers.iter().enumerate() {
+                assert!(case.peers[..at].iter().all(|other| other.id != peer.id));
+            }
+            for to in case.goals.iter().filter_map(|goal| goal.to) {
+                assert!(
+                    case.peers.iter().any(|peer| peer.id == to),
+                    "{}: {to}",
+                    case.name
+                );
+            }
+        }
+    }
+}

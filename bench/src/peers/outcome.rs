@@ -1,0 +1,245 @@
+//! What came of a case: its rounds, and the figures in them.
+
+use super::case::{Case, Goal, Quantity};
+use super::metric::{Metric, Turn};
+use super::peer::Peer;
+use super::statistics::{self, Spread};
+
+pub(super) struct Outcome<'a> {
+    pub(super) case: &'a Case,
+    pub(super) peers: Vec<Measured>,
+    /// How much of the machine others used meanwhile, percent of one core.
+    pub(super) used_by_others: f64,
+}
+
+/// One peer in a case.
+pub(super) struct Measured {
+    pub(super) peer: Peer,
+    pub(super) rounds: Vec<Turn>,
+    /// System calls a request.
+    pub(super) syscalls: Option<f64>,
+}
+
+/// How a goal was met.
+pub(super) struct Verdict {
+    pub(super) goal: Goal,
+    pub(super) value: Spread,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn new(case: &'a Case, peers: impl Iterator<Item = Peer>) -> Self {
+        let measured = |peer| Measured {
+            peer,
+            rounds: Vec::new(),
+            syscalls: None,
+        };
+        Self {
+            case,
+            peers: peers.map(measured).collect(),
+            used_by_others: 0.0,
+        }
+    }
+
+    pub(super) fn begin_round(&mut self) {
+        for measured in &mut self.peers {
+            measured.rounds.push(Turn::default());
+        }
+    }
+
+    /// A turn of the peer at that place, in the present round.
+    pub(super) fn add(&mut self, at: usize, turn: Turn) {
+        if let Some(round) = self.peers[at].rounds.last_mut() {
+            *round += turn;
+        }
+    }
+
+    pub(super) fn count_syscalls(&mut self, at: usize, a_request: f64) {
+        self.peers[at].syscalls = Some(a_request);
+    }
+
+    /// Those that at least one peer has a figure of.
+    pub(super) fn metrics(&self) -> Vec<Metric> {
+        let has = |metric: &Metric| {
+            let mut peers = self.peers.iter();
+            peers.any(|measured| measured.spread(*metric).is_some())
+        };
+        Metric::ALL.into_iter().filter(has).collect()
+    }
+
+    /// Of a peer to the first one, round by round.
+    pub(super) fn ratio(&self, of: &Measured, metric: Metric) -> Option<Spread> {
+        let to = self.peers.first()?;
+        Spread::of(&statistics::ratios(&of.values(metric), &to.values(metric)))
+    }
+
+    /// Goals whose peers were measured.
+    pub(super) fn verdicts(&self) -> Vec<Verdict> {
+        let find = |id| self.peers.iter().find(|measured| measured.peer.id == id);
+        let value = |goal: &Goal| {
+            let castling = find("castling")?;
+            match (goal.of, goal.to) {
+                (Quantity::Metric(metric), Some(to)) => {
+                    let to = find(to)?.values(metric);
+                    Spread::of(&statistics::ratios(&castling.values(metric), &to))
+                }
+                (Quantity::Metric(metric), None) => castling.spread(metric),
+                (Quantity::Syscalls, _) => Spread::of(&[castling.syscalls?]),
+            }
+        };
+        let goals = self.case.goals.iter();
+        goals
+            .filter_map(|goal| {
+                let value = value(goal)?;
+                Some(Verdict { goal: *goal, value })
+            })
+            .collect()
+    }
+
+    pub(super) fn print(&self) {
+        let metrics = self.metrics();
+        for measured in &self.peers {
+            let mut line = format!("{:<16}", measured.peer.id);
+            for metric in &metrics {
+                let Some(spread) = measured.spread(*metric) else {
+                    continue;
+                };
+                line.push_str(&format!("  {} {}", metric.title(), short(spread.median)));
+                if metric.is_compared()
+                    && let Some(ratio) = self.ratio(measured, *metric)
+                {
+                    line.push_str(&format!(
+                        " (x{:.2}, {:.2} to {:.2})",
+                        ratio.median, ratio.low, ratio.high
+                    ));
+                }
+            }
+            if let Some(syscalls) = measured.syscalls {
+                line.push_str(&format!("  syscalls/request {syscalls:.2}"));
+            }
+            if measured.failed() > 0 {
+                line.push_str(&format!("  FAILED {}", measured.failed()));
+            }
+            if measured.resent() > 0 {
+                line.push_str(&format!("  resent {}", measured.resent()));
+            }
+            println!("{line}");
+        }
+        for verdict in self.verdicts() {
+            println!("    {}", verdict.text());
+        }
+        println!("    others used {:.0} % of a core", self.used_by_others);
+    }
+}
+
+impl Measured {
+    /// Round by round.
+    pub(super) fn values(&self, metric: Metric) -> Vec<Option<f64>> {
+        self.rounds.iter().map(|turn| metric.of(turn)).collect()
+    }
+
+    pub(super) fn spread(&self, metric: Metric) -> Option<Spread> {
+        let values: Vec<f64> = self.values(metric).into_iter().flatten().collect();
+        Spread::of(&values)
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.rounds.iter().map(|turn| turn.failed).sum()
+    }
+
+    pub(super) fn resent(&self) -> u64 {
+        self.rounds.iter().map(|turn| turn.resent).sum()
+    }
+}
+
+impl Verdict {
+    /// What was measured, and beside whom.
+    pub(super) fn figure(&self) -> String {
+        let what = match self.goal.of {
+            Quantity::Metric(metric) => metric.title(),
+            Quantity::Syscalls => "syscalls/request",
+        };
+        match self.goal.to {
+            Some(to) => format!("{what} / {to}"),
+            None => what.to_owned(),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        format!(
+            "{}: {:.2} (must {:.2}, goal {:.2}): {}",
+            self.figure(),
+            self.value.median,
+            self.goal.must,
+            self.goal.goal,
+            self.word()
+        )
+    }
+
+    pub(super) fn word(&self) -> &'static str {
+        if self.value.median <= self.goal.goal {
+            "goal met"
+        } else if self.value.median <= self.goal.must {
+            "met"
+        } else {
+            "missed"
+        }
+    }
+}
+
+/// Three digits that count.
+pub(super) fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        v if v >= 0.0005 => format!("{value:.2}"),
+        _ => "0".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::case;
+    use crate::peers::counters::Counters;
+
+    fn round(cpu_us: u64) -> Turn {
+        Turn {
+            requests: 1000,
+            seconds: 1.0,
+            used: Counters {
+                cpu_ns: cpu_us * 1_000_000,
+                ..Counters::default()
+            },
+            ..Turn::default()
+        }
+    }
+
+    #[test]
+    fn a_goal_is_judged_by_the_median_of_the_rounds_ratios() {
+        let cases = case::all();
+        let plain = cases.iter().find(|case| case.name == "plain").unwrap();
+        let peers = plain.peers.iter().copied();
+        let mut outcome = Outcome::new(
+            plain,
+            peers.filter(|p| ["nginx", "castling"].contains(&p.id)),
+        );
+        // The machine drifts to twice the time; the ratio stays.
+        for (nginx, castling) in [(10, 9), (20, 18), (20, 30)] {
+            outcome.begin_round();
+            outcome.add(0, round(nginx));
+            outcome.add(1, round(castling));
+        }
+        let verdicts = outcome.verdicts();
+        assert_eq!(verdicts.len(), 1, "syscalls were not counted");
+        assert_eq!(
+            verdicts[0].text(),
+            "CPU µs/request / nginx: 0.90 (must 1.00, goal 0.80): met"
+        );
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let shown = [0.0, 0.01234, 4.321, 99.94, 12345.6].map(short);
+        assert_eq!(shown, ["0", "0.01", "4.32", "99.9", "12346"]);
+    }
+}
