@@ -252,6 +252,67 @@ fn the_number_of_workers_follows_the_config() {
 }
 
 #[test]
+fn a_reload_compiles_changed_plugins_only() {
+    let module = std::fs::read(castling_tests::plugin("hello")).unwrap();
+    let config = r#"
+    [master]
+    control = "{dir}/castling.sock"
+    module_store = "{dir}/modules"
+
+    [plugins.same]
+    wasm = "same.wasm"
+
+    [plugins.changes]
+    wasm = "changes.wasm"
+
+    [listeners.web]
+    bind = "{listen}"
+
+    [[routes]]
+    plugins = ["changes", "same"]
+    "#;
+    // An empty custom section more, so that they are two modules.
+    let with_section = |name: u8| [&module[..], &[0, 2, 1, name]].concat();
+    let proxy = Proxy::with_config(config)
+        .file("same.wasm", with_section(b's'))
+        .file("changes.wasm", with_section(b'a'))
+        .start();
+    let compiled = || proxy.log().matches("module compiled").count();
+    assert_eq!(compiled(), 2);
+    proxy.reload().expect_success();
+    assert_eq!(compiled(), 2);
+    std::fs::write(proxy.path("changes.wasm"), with_section(b'b')).unwrap();
+    proxy.reload().expect_success();
+    assert_eq!(compiled(), 3);
+    // The one of before is still in the store.
+    std::fs::write(proxy.path("changes.wasm"), with_section(b'a')).unwrap();
+    proxy.reload().expect_success();
+    assert_eq!(compiled(), 3);
+}
+
+#[test]
+fn a_hundred_signals_at_once_are_few_reloads() {
+    let proxy = start("one", 1);
+    for _ in 0..100 {
+        proxy.master().signal(Signal::HUP);
+    }
+    let newest = || {
+        let status = proxy.status();
+        let all = status["generations"].as_array().unwrap().iter();
+        all.filter_map(|one| one["id"].as_u64()).max().unwrap()
+    };
+    until("a reload", || newest() > 1);
+    let mut last = 0;
+    until("the last reload", || {
+        let before = std::mem::replace(&mut last, newest());
+        std::thread::sleep(Duration::from_millis(300));
+        before == last
+    });
+    assert!(last <= 30, "{last} generations");
+    assert_eq!(proxy.get("/").text(), "one");
+}
+
+#[test]
 fn listeners_come_and_go_with_the_config() {
     let mut proxy = start("one", 2);
     let second = config("two", 2).replace(
