@@ -88,7 +88,7 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// Instructions a request of a function that is told of.
-pub(super) const LEAST: f64 = 20.0;
+pub(super) const LEAST: f64 = 50.0;
 
 const HEAD: &str = "\
 # Instructions and allocations a request, counted by callgrind in the worker: written by `cargo xtask bench instructions --save`.

@@ -9,7 +9,15 @@ pub(super) enum Reading {
         missing: usize,
         closes: bool,
     },
+    /// Chunks, of which nothing is looked at but the end; the last bytes that have come.
+    Chunks {
+        tail: Vec<u8>,
+        closes: bool,
+    },
 }
+
+/// How a body of chunks ends. The origin's bodies have nothing like it in them.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 /// What a piece has brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,8 +51,16 @@ impl Reading {
                 }
                 None => Progress::Bad,
             },
+            Self::Chunks { tail, closes } => {
+                tail.extend_from_slice(&piece[piece.len().saturating_sub(LAST_CHUNK.len())..]);
+                tail.drain(..tail.len().saturating_sub(LAST_CHUNK.len()));
+                match tail == LAST_CHUNK {
+                    true => Progress::Done { closes: *closes },
+                    false => Progress::NotYet,
+                }
+            }
             Self::Head(bytes) if bytes.is_empty() => match Head::parse(piece) {
-                Ok(Some(head)) => self.behind(&head, piece.len()),
+                Ok(Some(head)) => self.behind(&head, piece),
                 Ok(None) => {
                     bytes.extend_from_slice(piece);
                     Progress::NotYet
@@ -53,19 +69,30 @@ impl Reading {
             },
             Self::Head(bytes) => {
                 bytes.extend_from_slice(piece);
-                let len = bytes.len();
-                match Head::parse(bytes) {
-                    Ok(Some(head)) => self.behind(&head, len),
-                    Ok(None) => Progress::NotYet,
+                let bytes = std::mem::take(bytes);
+                match Head::parse(&bytes) {
+                    Ok(Some(head)) => self.behind(&head, &bytes),
+                    Ok(None) => {
+                        *self = Self::Head(bytes);
+                        Progress::NotYet
+                    }
                     Err(()) => Progress::Bad,
                 }
             }
         }
     }
 
-    fn behind(&mut self, head: &Head, have: usize) -> Progress {
+    fn behind(&mut self, head: &Head, have: &[u8]) -> Progress {
         let closes = head.closes;
-        match (head.len + head.body_len).checked_sub(have) {
+        let Some(body_len) = head.body_len else {
+            *self = Self::Chunks {
+                tail: Vec::new(),
+                closes,
+            };
+            // Where there is but the last chunk, the line break before it is the head's.
+            return self.take(&have[head.len - 2..]);
+        };
+        match (head.len + body_len).checked_sub(have.len()) {
             Some(0) => Progress::Done { closes },
             Some(missing) => {
                 *self = Self::Body { missing, closes };
@@ -78,7 +105,8 @@ impl Reading {
 
 struct Head {
     len: usize,
-    body_len: usize,
+    /// None: it comes in chunks.
+    body_len: Option<usize>,
     closes: bool,
 }
 
@@ -94,18 +122,23 @@ impl Head {
             return Err(());
         }
         let mut body_len = None;
-        let mut closes = false;
+        let (mut chunked, mut closes) = (false, false);
         for header in response.headers.iter() {
             if header.name.eq_ignore_ascii_case("content-length") {
                 body_len = std::str::from_utf8(header.value)
                     .ok()
                     .and_then(|text| text.parse().ok());
             }
+            if header.name.eq_ignore_ascii_case("transfer-encoding") {
+                chunked = header.value.eq_ignore_ascii_case(b"chunked");
+            }
             if header.name.eq_ignore_ascii_case("connection") {
                 closes = header.value.eq_ignore_ascii_case(b"close");
             }
         }
-        let body_len = body_len.ok_or(())?;
+        if body_len.is_some() == chunked {
+            return Err(()); // neither, or both
+        }
         Ok(Some(Self {
             len,
             body_len,
@@ -132,6 +165,20 @@ mod tests {
                 Progress::Done { closes: true },
                 "{cut}"
             );
+        }
+    }
+
+    #[test]
+    fn chunks_end_with_the_last() {
+        let reply = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let empty = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+        for whole in [&reply[..], empty] {
+            for cut in 1..whole.len() {
+                let mut reading = Reading::begin();
+                assert_eq!(reading.take(&whole[..cut]), Progress::NotYet, "{cut}");
+                let done = Progress::Done { closes: false };
+                assert_eq!(reading.take(&whole[cut..]), done, "{cut}");
+            }
         }
     }
 

@@ -148,11 +148,8 @@ fn chosen(arguments: &Arguments) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
-fn unknown<'a>(
-    asked: &'a [String],
-    mut known: impl Iterator<Item = &'static str>,
-) -> Option<&'a str> {
-    let known: Vec<&str> = known.by_ref().collect();
+fn unknown(asked: &[String], known: impl Iterator<Item = &'static str>) -> Option<&str> {
+    let known: Vec<&str> = known.collect();
     let unknown = asked.iter().find(|name| !known.contains(&name.as_str()));
     unknown.map(String::as_str)
 }

@@ -285,9 +285,8 @@ impl Running {
     fn until_it_answers(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            let error = match probe::get(self.address, "/34", &[]) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = probe::get(self.address, "/34", &[]) else {
+                return Ok(());
             };
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("it has ended: {status}"));
