@@ -21,13 +21,18 @@ pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
     Ok((manifest, artefact))
 }
 
+/// What [`compile`] makes of a module, beyond what wasmtime does: to be raised with every change of it, or of what it finds
+/// out and keeps beside the code.
+const REVISION: u32 = 1;
+
 /// Changes whenever compiled code of another build of the gateway would not fit: wasmtime's version, its settings, the
-/// CPU's features.
+/// CPU's features, what else is done to a module.
 pub fn engine_fingerprint() -> u64 {
     let mut hasher = DefaultHasher::new();
     if let Ok(engine) = wasmtime::Engine::new(&settings()) {
         engine.precompile_compatibility_hash().hash(&mut hasher);
     }
     castling_abi::ABI_VERSION.hash(&mut hasher);
+    REVISION.hash(&mut hasher);
     hasher.finish()
 }

@@ -131,6 +131,11 @@ impl Cpu {
         self.turns.begin_slice();
     }
 
+    /// Nobody waits for the call any more, which does not go on.
+    pub(super) fn give_up(&mut self) {
+        self.computes = None;
+    }
+
     /// The limit that has ended the call, for people.
     pub(super) fn reached(&self) -> Option<String> {
         let (key, limit) = match self.spent? {

@@ -1,5 +1,6 @@
 //! The one wasmtime engine of a process.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Engine {
     pub(super) lane: Lane,
     /// Of all plugins together: [`MAX_INSTANCES`], or less where there is no address space for them.
     pub(super) instances: u32,
+    /// Of this process; opened here, since one that is not dumpable may not open its own. `None`: it cannot be read.
+    pub(super) pagemap: Option<File>,
 }
 
 /// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
@@ -66,6 +69,7 @@ impl Engine {
             turns,
             lane,
             instances,
+            pagemap: File::open("/proc/self/pagemap").ok(),
         })
     }
 }

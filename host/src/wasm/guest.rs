@@ -83,10 +83,11 @@ impl ResourceLimiter for MemoryLimit {
         &mut self,
         _current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> Result<bool> {
         let admitted = self.admits(desired, Reached::bytes("memory", self.bytes));
-        if admitted {
+        // Beyond the module's own maximum it does not grow, whatever is said here.
+        if admitted && maximum.is_none_or(|maximum| desired <= maximum) {
             self.grown_to = desired;
         }
         Ok(admitted)

@@ -41,8 +41,13 @@ struct Piece {
 }
 
 impl Image {
-    /// Of an instance that has just been configured; `fresh` has not. `None`: `configure` is to run for each instance.
-    pub(super) fn of(configured: &mut Instance, fresh: &mut Instance) -> Option<Self> {
+    /// Of an instance that has just been configured; `fresh` has not. `pagemap` is this process's. `None`: `configure` is to
+    /// run for each instance.
+    pub(super) fn of(
+        configured: &mut Instance,
+        fresh: &mut Instance,
+        pagemap: Option<&File>,
+    ) -> Option<Self> {
         let guest = configured.guest();
         if !guest.is_repeatable() {
             return None;
@@ -56,7 +61,10 @@ impl Image {
             }
         }
         let (before, after) = (fresh.memory().0, configured.memory().0);
-        let pieces = changes(before, after, touched(after));
+        let pieces = changes(before, after, touched(after, pagemap));
+        if pieces.iter().map(|piece| piece.len).sum::<usize>() > LARGEST_BYTES {
+            return None;
+        }
         let bytes = pieces
             .iter()
             .flat_map(|piece| &after[piece.start..][..piece.len]);
@@ -132,6 +140,9 @@ fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<
     pieces
 }
 
+/// A larger image is not made: it is copied in one piece, and `configure` runs in turns with others.
+const LARGEST_BYTES: usize = 256 * 1024;
+
 /// The unit in which memory is compared.
 const LINE_BYTES: usize = 64;
 
@@ -142,13 +153,12 @@ const GAP_BYTES: usize = 256;
 ///
 /// To read a page that was not would map it, and it would stay so for the instances that have this memory later: each of them
 /// would have it looked at when it ends (measured: some 3 µs for 1 MiB of such pages).
-fn touched(memory: &[u8]) -> impl Fn(usize) -> bool + use<> {
+fn touched(memory: &[u8], pagemap: Option<&File>) -> impl Fn(usize) -> bool + use<> {
     let page_bytes = page_size();
     let mut entries = vec![0; memory.len().div_ceil(page_bytes) * ENTRY_BYTES];
     let first = memory.as_ptr().addr() / page_bytes * ENTRY_BYTES;
-    let read = File::open("/proc/self/pagemap")
-        .and_then(|pagemap| pagemap.read_exact_at(&mut entries, first as u64));
-    let is_known = read.is_ok();
+    let read = pagemap.map(|pagemap| pagemap.read_exact_at(&mut entries, first as u64));
+    let is_known = matches!(read, Some(Ok(())));
     move |idx| {
         let entry = entries.as_chunks::<ENTRY_BYTES>().0.get(idx);
         !is_known || entry.is_none_or(|entry| u64::from_ne_bytes(*entry) & PRESENT_OR_SWAPPED != 0)
@@ -266,7 +276,7 @@ mod tests {
         let blueprint = Blueprint::of_test();
         let mut first = Instance::new(engine, &code, &blueprint).await.unwrap();
         let fresh = Instance::unconfigured(engine, &code, &blueprint).await;
-        let image = Image::of(&mut first, &mut fresh.unwrap());
+        let image = Image::of(&mut first, &mut fresh.unwrap(), engine.pagemap.as_ref());
         let is_some = image.is_some();
         if let Some(image) = image {
             let _ = code.image.set(image);
@@ -367,7 +377,12 @@ mod tests {
         let start = memory.as_ptr().addr().next_multiple_of(page_bytes) - memory.as_ptr().addr();
         let memory = &mut memory[start..][..64 * page_bytes];
         memory[17 * page_bytes] = 1;
-        let touched = touched(memory);
+        assert!(
+            super::touched(memory, None)(16),
+            "what is not known counts as touched"
+        );
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let touched = touched(memory, Some(&pagemap));
         assert!(touched(17));
         assert!(touched(64), "what is not known counts as touched");
     }

@@ -446,6 +446,7 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
+        self.store.data_mut().cpu.give_up();
         if self.is_home {
             return;
         }

@@ -192,9 +192,9 @@ impl Plugin {
         let mut image = None;
         if self.manifest.state_is_exposed {
             let fresh = Instance::unconfigured(&self.engine, &self.code, &self.blueprint).await;
-            image = fresh
-                .ok()
-                .and_then(|mut fresh| Image::of(configured, &mut fresh));
+            image = fresh.ok().and_then(|mut fresh| {
+                Image::of(configured, &mut fresh, self.engine.pagemap.as_ref())
+            });
         }
         let plugin = &*self.name;
         match image {
