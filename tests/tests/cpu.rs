@@ -1,5 +1,6 @@
 //! Hooks that compute: they take turns, others pass, and what they use is counted against limits.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -63,8 +64,15 @@ fn all_at_once(
     clients.into_iter().map(ask).collect()
 }
 
+/// These tests compute, and judge what comes of it: beside one another each would have less of the machine than its clock says.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn many_hooks_that_compute_let_others_pass_as_one_would() {
+    let _alone = alone();
     let proxy = computing("limits = { cpu = \"150ms\" }");
     // By turns, so that the first one ends when all have nearly used up their limit.
     let looping = all_at_once(
@@ -87,6 +95,7 @@ fn many_hooks_that_compute_let_others_pass_as_one_would() {
 
 #[test]
 fn a_hook_over_its_limit_is_ended_and_on_error_decides_and_others_do_not_notice() {
+    let _alone = alone();
     for (on_error, status) in [("deny", 500), ("skip", 200)] {
         let proxy = computing(&format!(
             "on_error = \"{on_error}\"\nlimits = {{ cpu = \"30ms\" }}"
@@ -122,6 +131,7 @@ fn a_hook_over_its_limit_is_ended_and_on_error_decides_and_others_do_not_notice(
 
 #[test]
 fn a_hook_is_not_charged_for_what_it_waits() {
+    let _alone = alone();
     // For a delay, while others compute.
     let proxy = computing("limits = { cpu = \"20ms\", request_cpu = \"20ms\" }");
     let busy = all_at_once(
@@ -151,6 +161,7 @@ fn a_hook_is_not_charged_for_what_it_waits() {
 
 #[test]
 fn the_hooks_of_a_request_together_are_ended_by_its_limit() {
+    let _alone = alone();
     let proxy = computing("limits = { request_cpu = \"100ms\" , cpu = \"60s\" }");
     let ask = |place: &str, ms: &str| {
         proxy
@@ -224,6 +235,7 @@ fn on_one_stack(cpu: &str) -> Proxy {
 
 #[test]
 fn hooks_that_wait_for_nothing_let_others_pass_and_are_ended_by_their_limit() {
+    let _alone = alone();
     let proxy = on_one_stack("80ms");
     for _ in 0..2 {
         let looping = all_at_once(&proxy, 3, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -244,6 +256,7 @@ fn hooks_that_wait_for_nothing_let_others_pass_and_are_ended_by_their_limit() {
 
 #[test]
 fn a_worker_ends_while_a_hook_computes() {
+    let _alone = alone();
     let mut proxy = on_one_stack("60s");
     let mut clients = [proxy.raw(), proxy.raw()];
     for client in &mut clients {

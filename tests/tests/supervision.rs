@@ -345,9 +345,10 @@ fn a_master_killed_in_the_midst_of_a_reload_leaves_nothing() {
 fn a_helper_that_compiles_ends_with_its_master() {
     let mut proxy = whole();
     let store = zone_store(proxy.until_workers(2)[0]);
-    // Some seconds of work.
+    // Some seconds of work, which nobody has done and stored before.
     let sum = |n: usize| {
-        (0..100).fold("(local.get 0)".to_owned(), |sum, i| {
+        let start = format!("(i32.const {})", std::process::id());
+        (0..100).fold(start, |sum, i| {
             format!(
                 "(i32.mul (i32.add {sum} (i32.const {})) (local.get 0))",
                 n + i
