@@ -53,6 +53,10 @@ fn instances_from_an_image_are_as_configured_and_know_nothing_of_one_another() {
         // Each counts its answers and overwrites what it had filled.
         assert_eq!(answers(&proxy, 20), ["a 0 1 true"; 20], "{bytes} bytes");
     }
+    // More would be copied in one piece, where `configure` takes turns with others.
+    let proxy = start(r#"{ draws = "nothing", label = "a", bytes = 2_000_000 }"#);
+    proxy.until_log_has(CONFIGURED);
+    assert_eq!(answers(&proxy, 5), ["a 0 1 true"; 5]);
     // What is not written to the log may be left out.
     let proxy = start(r#"{ draws = "unwritten", label = "b" }"#);
     proxy.until_log_has(FROM_IMAGE);

@@ -141,7 +141,7 @@ fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<
 }
 
 /// A larger image is not made: it is copied in one piece, and `configure` runs in turns with others.
-const LARGEST_BYTES: usize = 256 * 1024;
+const LARGEST_BYTES: usize = 1024 * 1024;
 
 /// The unit in which memory is compared.
 const LINE_BYTES: usize = 64;
