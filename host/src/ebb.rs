@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What connections and requests use, roughly, and the most that it was.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub struct Ebb {
     used_bytes: Cell<usize>,
     peak_bytes: Cell<usize>,
     low: Notify,
+    /// Of a fall that is not judged yet.
+    rest_ends: Cell<Option<Instant>>,
 }
 
 /// Less than this is not worth a look.
@@ -41,10 +44,17 @@ impl Ebb {
     }
 
     /// Resolves when use has fallen far below its peak and is still there after a rest. The peak begins anew.
+    /// Who cancels it and asks again goes on with the same rest.
     pub async fn low(&self) {
         loop {
-            self.low.notified().await;
-            tokio::time::sleep(REST).await;
+            if self.rest_ends.get().is_none() {
+                self.low.notified().await;
+                self.rest_ends.set(Some(Instant::now() + REST));
+            }
+            if let Some(rest_ends) = self.rest_ends.get() {
+                tokio::time::sleep_until(rest_ends).await;
+            }
+            self.rest_ends.set(None);
             if self.has_fallen() {
                 self.begin_anew();
                 return;
@@ -80,5 +90,19 @@ mod tests {
         assert!(!ebb.has_fallen());
         ebb.give(FALL_BYTES);
         assert!(ebb.has_fallen());
+    }
+
+    #[tokio::test]
+    async fn an_ebb_is_heard_of_though_each_wait_is_cut_short() {
+        let ebb = Ebb::default();
+        ebb.take(FALL_BYTES);
+        ebb.give(FALL_BYTES);
+        let mut cut = 0;
+        let short = REST / 20;
+        while tokio::time::timeout(short, ebb.low()).await.is_err() {
+            cut += 1;
+            assert!(cut < 400, "never heard of");
+        }
+        assert!(cut > 0 && !ebb.has_fallen());
     }
 }

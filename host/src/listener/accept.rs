@@ -30,6 +30,11 @@ const SHARED_BATCH: usize = 1;
 /// After an accept that failed for want of memory, or of descriptors where the connection could not be shed either.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a worker looks at a shared socket that it has not been woken for. The kernel wakes one worker for a
+/// connection; where that one cannot take it, since it has just become full on another socket of the listener or has no
+/// descriptor, nobody else is told. As long as nginx's `accept_mutex_delay` by default.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
 /// generation.
 pub async fn accept(socket: Rc<ListeningSocket>, listener: Rc<Listener>, taker: Taker) {
@@ -41,11 +46,24 @@ pub async fn accept(socket: Rc<ListeningSocket>, listener: Rc<Listener>, taker: 
             // A connection that this worker cannot take is for another.
             socket.leave();
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = pause(&socket, &listener) => {}
                 () = worker.drain_begins() => return,
             }
-            if let Err(error) = socket.join() {
-                warn!(listener = %listener.name, "socket cannot be waited on: {error}");
+        }
+    }
+}
+
+/// Until the socket is waited on again: one that is not has no other turn.
+async fn pause(socket: &ListeningSocket, listener: &Listener) {
+    let mut is_told = false;
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match socket.join() {
+            Ok(()) => return,
+            Err(error) if is_told => debug!(listener = %listener.name, "still: {error}"),
+            Err(error) => {
+                warn!(listener = %listener.name, "socket cannot be waited on, tried again: {error}");
+                is_told = true;
             }
         }
     }
@@ -76,6 +94,10 @@ async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) 
         biased;
         () = worker.drain_begins() => return Ok(()),
         turn = socket.turn() => turn?,
+        () = tokio::time::sleep(LOOK_EVERY), if socket.is_shared() => {
+            // Joining tells of what is queued.
+            return socket.join();
+        }
     };
     let is_empty = take(socket, listener, taker)?;
     turn.end(is_empty)?;

@@ -52,7 +52,7 @@ pub struct SocketSet {
 struct ListenerSockets {
     name: String,
     config: Listener,
-    /// As it can be had: sockets from outside that do not share their port are shared by the workers.
+    /// As it can be had: sockets from outside that do not share their port, or not with this user, are shared by the workers.
     accept: Accept,
     sockets: Vec<Rc<HeldSocket>>,
 }
@@ -186,8 +186,17 @@ impl SocketTable {
             Accept::PerWorker => workers,
             Accept::Shared => 1,
         };
+        let there = sockets.len();
         while sockets.len() < wanted {
-            let socket = bind(address, listener.ipv6_only, true)?.into();
+            let socket = match bind(address, listener.ipv6_only, true) {
+                Ok(socket) => socket.into(),
+                Err(error) if there > 0 && is_not_ours_to_bind(&error) => {
+                    tracing::warn!(%address, %error, "no socket for each worker can be bound beside the one that is open: workers share it");
+                    sockets.truncate(there);
+                    return Ok((sockets, Accept::Shared));
+                }
+                Err(error) => return Err(error),
+            };
             sockets.push(Rc::new(HeldSocket { socket, file: None }));
         }
         Ok((sockets, accept))
@@ -322,6 +331,15 @@ pub fn is_in_use(listener: &Listener) -> bool {
 /// make this fail with "address in use", as an operator expects.
 fn probe(address: SocketAddr, ipv6_only: bool) -> io::Result<()> {
     bind(address, ipv6_only, false).map(drop)
+}
+
+/// Beside a socket of another user, from systemd say, although it shares its port (socket(7), SO_REUSEPORT), or on a
+/// privileged port.
+fn is_not_ours_to_bind(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// A shared socket shares its port, too, so that it may be one of several after a reload.
@@ -542,6 +560,42 @@ mod tests {
             set.of_slot(0)
                 .all(|(_, _, accept)| accept == Accept::Shared)
         );
+    }
+
+    #[test]
+    fn a_socket_that_shares_its_port_with_another_user_is_shared_by_workers() {
+        let listener = bind_as_nobody();
+        let Ok(listener) = listener else {
+            eprintln!("SKIPPED: only root can make a socket another user's");
+            return;
+        };
+        listener.listen(1).unwrap();
+        let bind = Bind::Tcp(listener.local_addr().unwrap().as_socket().unwrap());
+        let config = config(&format!("[listeners.web]\nbind = \"{bind}\""));
+        let mut table = SocketTable::adopt([Adopted {
+            bind,
+            socket: listener.into(),
+            owns_file: false,
+        }]);
+        for _ in 0..2 {
+            let set = table.prepare(&config).unwrap();
+            table.commit(&set).unwrap();
+            assert_eq!((table.held().count(), of_workers(&set)), (1, [1, 1]));
+            assert!(
+                set.of_slot(1)
+                    .all(|(_, _, accept)| accept == Accept::Shared)
+            );
+        }
+    }
+
+    /// As systemd, which is root, binds one for a gateway that is not, with `ReusePort=yes`; here it is the other way round.
+    fn bind_as_nobody() -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        std::os::unix::fs::fchown(&socket, Some(65534), None)?;
+        socket.set_reuse_port(true)?;
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into())?;
+        Ok(socket)
     }
 
     #[test]
