@@ -246,6 +246,22 @@ fn connections_wait_while_all_workers_drain() {
 }
 
 #[test]
+fn a_reload_after_a_drain_waits_for_nothing() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let first = stalled_client(&proxy);
+    proxy.command("drain", &[]).expect_success();
+    // The one that drains is all that there is: the new one sends no other to drain.
+    let done = proxy.reload().expect_success();
+    assert!(!done.stderr.contains("reload waits"), "{done:?}");
+    assert_eq!(
+        generations(&proxy),
+        [(1, "draining".to_owned()), (2, "serving".to_owned())]
+    );
+    assert_eq!(proxy.get("/").text(), "hi");
+    drop(first);
+}
+
+#[test]
 fn what_is_queued_at_a_worker_that_goes_is_served_by_those_that_remain() {
     let keys = |workers: usize| {
         config("drain_timeout = \"5s\"").replace("count = 1", &format!("count = {workers}"))

@@ -21,7 +21,7 @@ impl Master {
         let mut waited = false;
         loop {
             let draining = self.draining();
-            if draining.len() < limit {
+            if draining.len() + self.to_retire() <= limit {
                 self.reload_waits.take();
                 return waited;
             }
@@ -51,7 +51,7 @@ impl Master {
             return;
         }
         let draining = self.draining();
-        let beyond = (draining.len() + 1).saturating_sub(limit);
+        let beyond = (draining.len() + self.to_retire()).saturating_sub(limit);
         for oldest in draining.iter().take(beyond) {
             let connections = connections(oldest).await;
             tracing::warn!(
@@ -62,6 +62,11 @@ impl Master {
             oldest.stop();
             oldest.ended().await;
         }
+    }
+
+    /// How many generations a new one sends to drain: none where none serves, as after `drain`.
+    fn to_retire(&self) -> usize {
+        usize::from(self.serving.borrow().is_some())
     }
 
     /// Oldest first.
