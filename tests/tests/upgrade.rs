@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use castling_tests::load::Load;
 use castling_tests::{Proxy, body, castling_bin, origin, until};
@@ -186,6 +186,43 @@ fn usr2_starts_what_lies_where_the_binary_lay() {
     );
     assert_eq!(proxy.get("/").text(), "one");
     until("the old master's end", || !before.is_alive());
+}
+
+#[test]
+fn a_reload_during_an_upgrade_is_answered_by_the_new_master() {
+    let mut proxy = start();
+    let text = format!(
+        "until [ -e {go} ]; do sleep 0.05; done; exec {castling} \"$@\"",
+        go = proxy.path("go").display(),
+        castling = castling_bin().display(),
+    );
+    let binary = script(&proxy, "waits", &text);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
+        proxy.until_log_has("upgrade begins");
+        let reloads = [(); 4].map(|()| scope.spawn(|| proxy.reload()));
+        let folder = proxy.path("");
+        until("they have asked", || accepted_in(&folder) >= 5);
+        fs::write(proxy.path("go"), "").unwrap();
+        upgrade.join().unwrap().expect_success();
+        for reload in reloads {
+            let said = reload.join().unwrap().expect_success().stdout;
+            assert!(said.contains("serves"), "{said}");
+        }
+    });
+    let before = proxy.master();
+    assert_ne!(proxy.know_master(), before);
+    until("the old master's end", || !before.is_alive());
+    assert_eq!(proxy.get("/").text(), "one");
+}
+
+/// Accepted ones of a Unix socket in this folder, as the kernel lists them: type stream, state connected, and the path
+/// that it was bound to.
+fn accepted_in(folder: &Path) -> usize {
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    let path = folder.display().to_string();
+    let of_it = all.lines().filter(|line| line.contains(&path));
+    of_it.filter(|line| line.contains(" 0001 03 ")).count()
 }
 
 #[test]

@@ -96,8 +96,10 @@ async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
     let Some(request) = in_time(requests.next()).await? else {
         return Ok(());
     };
+    let errand = master.errand();
     let reply = answer(request, master, &mut sink).await?;
     in_time(write_frame(&mut sink, &reply, REPLY_LIMIT_BYTES)).await?;
+    drop(errand);
     if matches!(reply, Reply::Stopping) {
         // The peer waits for the end of this connection, which is the end of this process.
         requests.next().await?;

@@ -7,7 +7,7 @@ mod upgrade;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
@@ -69,6 +69,17 @@ pub struct Master {
     /// None before the first generation serves.
     metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
+    /// How many [`Errand`]s there are.
+    errands: watch::Sender<usize>,
+}
+
+/// A question that is not answered yet. A master that has handed over does not end before it is.
+pub struct Errand(Rc<Master>);
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.0.errands.send_modify(|errands| *errands -= 1);
+    }
 }
 
 /// Who asked for a reload and waits for its result. A signal does not wait.
@@ -122,6 +133,7 @@ impl Master {
             predecessor: RefCell::default(),
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
+            errands: watch::Sender::default(),
         }
     }
 
@@ -142,6 +154,12 @@ impl Master {
             let task = spawn_local(Rc::clone(self).run_reloads());
             self.reload_task.replace(Some(task));
         }
+    }
+
+    /// Begins an errand, which lasts until this is dropped.
+    pub fn errand(self: &Rc<Self>) -> Errand {
+        self.errands.send_modify(|errands| *errands += 1);
+        Errand(Rc::clone(self))
     }
 
     /// Ends the gateway: `fast` does not wait for requests under way. A fast stop overtakes a graceful one.
@@ -209,6 +227,8 @@ impl Master {
     }
 
     async fn run_reloads(self: Rc<Self>) {
+        // A signal has nobody who waits, and its reload is done all the same.
+        let _errand = self.errand();
         loop {
             let turn = self.changes.lock().await;
             let result = match self.successor.get() {
@@ -404,6 +424,13 @@ impl Master {
         }
     }
 
+    /// Waits for the last of those that have been told to end.
+    async fn workers_ended(&self) {
+        for generation in self.generations() {
+            generation.ended().await;
+        }
+    }
+
     fn generations(&self) -> Vec<Rc<Generation>> {
         let retired = self.retired.borrow();
         let living = retired.iter().filter(|g| g.stage() != Stage::Ended);
@@ -432,16 +459,24 @@ impl Master {
             .subscribe()
             .wait_for(|stopping| *stopping)
             .await;
-        for generation in self.generations() {
-            generation.ended().await;
-        }
+        self.workers_ended().await;
         let predecessor = self.predecessor.borrow().clone();
         if let Some(predecessor) = predecessor {
             predecessor.ended().await;
             self.is_alone();
         }
+        if self.successor.get().is_some() {
+            // What was asked for while it handed over is answered by the other one, through this one.
+            let mut errands = self.errands.subscribe();
+            let answered = errands.wait_for(|errands| *errands == 0);
+            let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        }
     }
 }
+
+/// How long a master that has handed over stays for those who have asked it, at most: a reload compiles and starts
+/// workers.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 fn load(config_path: &Path) -> Result<Config, Vec<String>> {
     config::load(config_path)
