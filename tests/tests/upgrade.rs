@@ -328,26 +328,63 @@ fn a_new_master_that_fails_at_the_last_moment_has_taken_nothing() {
     goes_on_as_before(&mut proxy);
 }
 
-#[test]
-fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
-    let mut proxy = start();
-    let load = steady(&proxy, 20).start();
-    load.until_more(20);
-    // Its log is a pipe that is full: it stands still at its first line, which is that its workers accept. Nothing is to be
-    // warned of before: neither of workers that are root without anybody having said so, nor of too few files.
+/// A binary whose log is a pipe that is full: it stands still at its first line, which is that its workers accept, with
+/// config "two". Nothing is to be warned of before: neither of workers that are root without anybody having said so, nor
+/// of too few files.
+fn stands_still(proxy: &mut Proxy) -> String {
     let quiet = config("two")
         .replace(
             "count = 2",
             &format!("count = 2\nuser = {}", geteuid().as_raw()),
         )
         .replace("bind =", "max_connections = 20\nbind =");
+    proxy.write_config(&quiet);
     let text = format!(
         "mkfifo {dir}/pipe; exec 5<>{dir}/pipe; head -c 65536 /dev/zero >&5; exec {castling} \"$@\" 2>&5",
         dir = proxy.path("").display(),
         castling = castling_bin().display(),
     );
-    let binary = script(&proxy, "stands-still", &text);
-    proxy.write_config(&quiet);
+    script(proxy, "stands-still", &text)
+}
+
+#[test]
+fn a_new_master_that_fails_when_it_serves_finishes_what_it_has_accepted() {
+    let mut proxy = start();
+    fs::remove_file(proxy.path("castling.pid")).unwrap();
+    fs::create_dir(proxy.path("castling.pid")).unwrap();
+    let binary = stands_still(&mut proxy);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
+        let mut client = None;
+        until("a connection to the new master's workers", || {
+            let mut raw = proxy.raw();
+            raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let is_its = raw.read_reply().text() == "two";
+            client = is_its.then_some(raw);
+            is_its
+        });
+        let mut client = client.unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        client.send(head).send("ab");
+        // It goes on, and finds that there is no place for a pid file.
+        let mut log = fs::File::open(proxy.path("pipe")).unwrap();
+        scope.spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let said = upgrade.join().unwrap().expect_refusal().stderr;
+        assert!(said.contains("pid file"), "{said}");
+        assert_eq!(client.send("cd").read_reply().text(), "two");
+    });
+    fs::remove_dir(proxy.path("castling.pid")).unwrap();
+    fs::write(proxy.path("castling.pid"), proxy.master().0.to_string()).unwrap();
+    proxy.write_config(&config("one"));
+    goes_on_as_before(&mut proxy);
+}
+
+#[test]
+fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
+    let mut proxy = start();
+    let load = steady(&proxy, 20).start();
+    load.until_more(20);
+    let binary = stands_still(&mut proxy);
     let outcome = std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
         until("an answer of the new master's workers", || {
