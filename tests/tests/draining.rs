@@ -128,6 +128,19 @@ fn a_reload_that_waits_ends_with_the_gateway() {
 }
 
 #[test]
+fn commands_that_left_while_their_reload_waited_leave_room_for_others() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let control = proxy.path("castling.sock");
+    // More than the control socket has places for, and each is gone again.
+    for _ in 0..40 {
+        drop(castling_tests::control::begin_reload(&control).unwrap());
+    }
+    assert_eq!(generations(&proxy).len(), 2);
+}
+
+#[test]
 fn a_reload_may_end_the_oldest_generation_instead() {
     let keys = "drain_timeout = \"60s\"\nmax_draining_generations = 1\nwhen_draining_full = \"end_oldest\"";
     let mut proxy = start(keys);
