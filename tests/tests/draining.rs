@@ -113,6 +113,46 @@ fn a_reload_that_waits_takes_the_config_as_it_is_then() {
 }
 
 #[test]
+fn a_reload_with_another_limit_ends_the_wait() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let _second = stalled_client(&proxy);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| proxy.reload());
+        proxy.until_log_has("reload waits");
+        let path = proxy.path("castling.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("generations = 1", "generations = 2");
+        std::fs::write(&path, text).unwrap();
+        for reload in [proxy.reload(), waiting.join().unwrap()] {
+            let said = reload.expect_success().stdout;
+            assert!(said.contains("generation 3 serves"), "{said}");
+        }
+    });
+    assert_eq!(generations(&proxy).len(), 3);
+}
+
+#[test]
+fn an_upgrade_does_not_wait_for_a_reload_that_waits() {
+    let mut proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let _second = stalled_client(&proxy);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| proxy.reload());
+        proxy.until_log_has("reload waits");
+        proxy.command("upgrade", &[]).expect_success();
+        // It is the new master's now, which has none that drains.
+        let said = waiting.join().unwrap().expect_success().stdout;
+        assert!(said.contains("generation 4 serves"), "{said}");
+    });
+    let before = proxy.master();
+    assert_ne!(proxy.know_master(), before);
+    assert_eq!(proxy.get("/").text(), "hi");
+}
+
+#[test]
 fn a_reload_that_waits_ends_with_the_gateway() {
     let mut proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
     let _first = stalled_client(&proxy);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use crate::config::{self, Config};
@@ -60,6 +60,8 @@ pub struct Master {
     reload_task: RefCell<Option<JoinHandle<()>>>,
     /// Why the running reload waits, for those who ask meanwhile.
     reload_waits: RefCell<Option<String>>,
+    /// A reload that waits is to look again.
+    room_news: Notify,
     /// An upgrade that runs, until there is no way back.
     upgrade_task: RefCell<Option<AbortHandle>>,
     /// The master that has taken over, by its pid.
@@ -128,6 +130,7 @@ impl Master {
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
             reload_waits: RefCell::default(),
+            room_news: Notify::new(),
             upgrade_task: RefCell::default(),
             successor: Cell::default(),
             predecessor: RefCell::default(),
@@ -153,6 +156,9 @@ impl Master {
         if self.reloads.borrow_mut().request(waiter) {
             let task = spawn_local(Rc::clone(self).run_reloads());
             self.reload_task.replace(Some(task));
+        } else {
+            // With another config a reload that waits may have nothing to wait for.
+            self.room_news.notify_one();
         }
     }
 
@@ -230,12 +236,7 @@ impl Master {
         // A signal has nobody who waits, and its reload is done all the same.
         let _errand = self.errand();
         loop {
-            let turn = self.changes.lock().await;
-            let result = match self.successor.get() {
-                Some(_) => self.reload_successor().await,
-                None => self.reload_once().await,
-            };
-            drop(turn);
+            let result = self.reload_in_turn().await;
             if let Err(errors) = &result {
                 for error in errors {
                     tracing::error!("reload refused: {error}");
@@ -256,9 +257,30 @@ impl Master {
         }
     }
 
-    async fn reload_once(&self) -> Result<Reloaded, Vec<String>> {
-        notify::reloading();
-        let result = self.load_and_swap().await;
+    async fn reload_in_turn(&self) -> Result<Reloaded, Vec<String>> {
+        let mut turn = self.changes.lock().await;
+        if self.successor.get().is_none() {
+            notify::reloading();
+        }
+        let result = loop {
+            if self.successor.get().is_some() {
+                self.reload_waits.take();
+                return self.reload_successor().await;
+            }
+            // Who has asked while it waited has the config in mind as it is now.
+            self.reloads.borrow_mut().take_in();
+            match load(&self.config_path) {
+                Ok(config) if self.has_room(&config) => break self.swap(config).await,
+                Ok(_) => {}
+                Err(errors) => break Err(errors),
+            }
+            // An upgrade may come first.
+            drop(turn);
+            self.room_may_change().await;
+            turn = self.changes.lock().await;
+        };
+        self.reload_waits.take();
+        drop(turn);
         match &result {
             Ok(_) => notify::ready(&self.state()),
             Err(_) => notify::ready(&format!("{}; the last reload was refused", self.state())),
@@ -275,15 +297,6 @@ impl Master {
             }
             None => "no generation serves".to_owned(),
         }
-    }
-
-    async fn load_and_swap(&self) -> Result<Reloaded, Vec<String>> {
-        let mut config = load(&self.config_path)?;
-        while self.wait_for_room(&config).await {
-            // Who has asked meanwhile has another config in mind.
-            config = load(&self.config_path)?;
-        }
-        self.swap(config).await
     }
 
     /// Builds a generation, and only when all of it is ready puts it in the place of the one that serves. Any failure
@@ -418,6 +431,7 @@ impl Master {
         if let Some(generation) = self.serving.take() {
             self.retired.borrow_mut().push(generation);
         }
+        self.room_news.notify_one();
         // One that was to be replaced just now may not know yet.
         for generation in self.retired.borrow().iter() {
             generation.drain();
