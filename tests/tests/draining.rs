@@ -113,6 +113,46 @@ fn a_reload_that_waits_takes_the_config_as_it_is_then() {
 }
 
 #[test]
+fn a_reload_with_another_limit_ends_the_wait() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let _second = stalled_client(&proxy);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| proxy.reload());
+        proxy.until_log_has("reload waits");
+        let path = proxy.path("castling.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("generations = 1", "generations = 2");
+        std::fs::write(&path, text).unwrap();
+        for reload in [proxy.reload(), waiting.join().unwrap()] {
+            let said = reload.expect_success().stdout;
+            assert!(said.contains("generation 3 serves"), "{said}");
+        }
+    });
+    assert_eq!(generations(&proxy).len(), 3);
+}
+
+#[test]
+fn an_upgrade_does_not_wait_for_a_reload_that_waits() {
+    let mut proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let _second = stalled_client(&proxy);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| proxy.reload());
+        proxy.until_log_has("reload waits");
+        proxy.command("upgrade", &[]).expect_success();
+        // It is the new master's now, which has none that drains.
+        let said = waiting.join().unwrap().expect_success().stdout;
+        assert!(said.contains("generation 4 serves"), "{said}");
+    });
+    let before = proxy.master();
+    assert_ne!(proxy.know_master(), before);
+    assert_eq!(proxy.get("/").text(), "hi");
+}
+
+#[test]
 fn a_reload_that_waits_ends_with_the_gateway() {
     let mut proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
     let _first = stalled_client(&proxy);
@@ -125,6 +165,19 @@ fn a_reload_that_waits_ends_with_the_gateway() {
         assert!(said.contains("the gateway is stopping"), "{said}");
     });
     assert_eq!(proxy.until_ended(), Some(0));
+}
+
+#[test]
+fn commands_that_left_while_their_reload_waited_leave_room_for_others() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let _first = stalled_client(&proxy);
+    proxy.reload().expect_success();
+    let control = proxy.path("castling.sock");
+    // More than the control socket has places for, and each is gone again.
+    for _ in 0..40 {
+        drop(castling_tests::control::begin_reload(&control).unwrap());
+    }
+    assert_eq!(generations(&proxy).len(), 2);
 }
 
 #[test]
@@ -243,6 +296,22 @@ fn connections_wait_while_all_workers_drain() {
         proxy.reload().expect_success();
         assert_eq!(queued.read_reply().text(), "hi");
     }
+}
+
+#[test]
+fn a_reload_after_a_drain_waits_for_nothing() {
+    let proxy = start("drain_timeout = \"60s\"\nmax_draining_generations = 1");
+    let first = stalled_client(&proxy);
+    proxy.command("drain", &[]).expect_success();
+    // The one that drains is all that there is: the new one sends no other to drain.
+    let done = proxy.reload().expect_success();
+    assert!(!done.stderr.contains("reload waits"), "{done:?}");
+    assert_eq!(
+        generations(&proxy),
+        [(1, "draining".to_owned()), (2, "serving".to_owned())]
+    );
+    assert_eq!(proxy.get("/").text(), "hi");
+    drop(first);
 }
 
 #[test]

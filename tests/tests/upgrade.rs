@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use castling_tests::load::Load;
 use castling_tests::{Proxy, body, castling_bin, origin, until};
@@ -189,6 +189,43 @@ fn usr2_starts_what_lies_where_the_binary_lay() {
 }
 
 #[test]
+fn a_reload_during_an_upgrade_is_answered_by_the_new_master() {
+    let mut proxy = start();
+    let text = format!(
+        "until [ -e {go} ]; do sleep 0.05; done; exec {castling} \"$@\"",
+        go = proxy.path("go").display(),
+        castling = castling_bin().display(),
+    );
+    let binary = script(&proxy, "waits", &text);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
+        proxy.until_log_has("upgrade begins");
+        let reloads = [(); 4].map(|()| scope.spawn(|| proxy.reload()));
+        let folder = proxy.path("");
+        until("they have asked", || accepted_in(&folder) >= 5);
+        fs::write(proxy.path("go"), "").unwrap();
+        upgrade.join().unwrap().expect_success();
+        for reload in reloads {
+            let said = reload.join().unwrap().expect_success().stdout;
+            assert!(said.contains("serves"), "{said}");
+        }
+    });
+    let before = proxy.master();
+    assert_ne!(proxy.know_master(), before);
+    until("the old master's end", || !before.is_alive());
+    assert_eq!(proxy.get("/").text(), "one");
+}
+
+/// Accepted ones of a Unix socket in this folder, as the kernel lists them: type stream, state connected, and the path
+/// that it was bound to.
+fn accepted_in(folder: &Path) -> usize {
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    let path = folder.display().to_string();
+    let of_it = all.lines().filter(|line| line.contains(&path));
+    of_it.filter(|line| line.contains(" 0001 03 ")).count()
+}
+
+#[test]
 fn binaries_that_are_no_good_leave_everything_as_it_was() {
     let mut proxy = start();
     let load = steady(&proxy, 20).start();
@@ -291,26 +328,63 @@ fn a_new_master_that_fails_at_the_last_moment_has_taken_nothing() {
     goes_on_as_before(&mut proxy);
 }
 
-#[test]
-fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
-    let mut proxy = start();
-    let load = steady(&proxy, 20).start();
-    load.until_more(20);
-    // Its log is a pipe that is full: it stands still at its first line, which is that its workers accept. Nothing is to be
-    // warned of before: neither of workers that are root without anybody having said so, nor of too few files.
+/// A binary whose log is a pipe that is full: it stands still at its first line, which is that its workers accept, with
+/// config "two". Nothing is to be warned of before: neither of workers that are root without anybody having said so, nor
+/// of too few files.
+fn stands_still(proxy: &mut Proxy) -> String {
     let quiet = config("two")
         .replace(
             "count = 2",
             &format!("count = 2\nuser = {}", geteuid().as_raw()),
         )
         .replace("bind =", "max_connections = 20\nbind =");
+    proxy.write_config(&quiet);
     let text = format!(
         "mkfifo {dir}/pipe; exec 5<>{dir}/pipe; head -c 65536 /dev/zero >&5; exec {castling} \"$@\" 2>&5",
         dir = proxy.path("").display(),
         castling = castling_bin().display(),
     );
-    let binary = script(&proxy, "stands-still", &text);
-    proxy.write_config(&quiet);
+    script(proxy, "stands-still", &text)
+}
+
+#[test]
+fn a_new_master_that_fails_when_it_serves_finishes_what_it_has_accepted() {
+    let mut proxy = start();
+    fs::remove_file(proxy.path("castling.pid")).unwrap();
+    fs::create_dir(proxy.path("castling.pid")).unwrap();
+    let binary = stands_still(&mut proxy);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
+        let mut client = None;
+        until("a connection to the new master's workers", || {
+            let mut raw = proxy.raw();
+            raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let is_its = raw.read_reply().text() == "two";
+            client = is_its.then_some(raw);
+            is_its
+        });
+        let mut client = client.unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        client.send(head).send("ab");
+        // It goes on, and finds that there is no place for a pid file.
+        let mut log = fs::File::open(proxy.path("pipe")).unwrap();
+        scope.spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let said = upgrade.join().unwrap().expect_refusal().stderr;
+        assert!(said.contains("pid file"), "{said}");
+        assert_eq!(client.send("cd").read_reply().text(), "two");
+    });
+    fs::remove_dir(proxy.path("castling.pid")).unwrap();
+    fs::write(proxy.path("castling.pid"), proxy.master().0.to_string()).unwrap();
+    proxy.write_config(&config("one"));
+    goes_on_as_before(&mut proxy);
+}
+
+#[test]
+fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
+    let mut proxy = start();
+    let load = steady(&proxy, 20).start();
+    load.until_more(20);
+    let binary = stands_still(&mut proxy);
     let outcome = std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
         until("an answer of the new master's workers", || {

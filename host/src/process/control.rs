@@ -96,8 +96,16 @@ async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
     let Some(request) = in_time(requests.next()).await? else {
         return Ok(());
     };
-    let reply = answer(request, master, &mut sink).await?;
+    let errand = master.errand();
+    let reply = tokio::select! {
+        // First: what was asked for is begun, however soon the peer leaves.
+        biased;
+        reply = answer(request, master, &mut sink) => reply?,
+        // The peer has left, such as one that tired of a reload that waits; another message is out of turn.
+        _ = requests.next() => return Ok(()),
+    };
     in_time(write_frame(&mut sink, &reply, REPLY_LIMIT_BYTES)).await?;
+    drop(errand);
     if matches!(reply, Reply::Stopping) {
         // The peer waits for the end of this connection, which is the end of this process.
         requests.next().await?;

@@ -7,9 +7,9 @@ mod upgrade;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use crate::config::{self, Config};
@@ -60,6 +60,8 @@ pub struct Master {
     reload_task: RefCell<Option<JoinHandle<()>>>,
     /// Why the running reload waits, for those who ask meanwhile.
     reload_waits: RefCell<Option<String>>,
+    /// A reload that waits is to look again.
+    room_news: Notify,
     /// An upgrade that runs, until there is no way back.
     upgrade_task: RefCell<Option<AbortHandle>>,
     /// The master that has taken over, by its pid.
@@ -69,6 +71,17 @@ pub struct Master {
     /// None before the first generation serves.
     metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
+    /// How many [`Errand`]s there are.
+    errands: watch::Sender<usize>,
+}
+
+/// A question that is not answered yet. A master that has handed over does not end before it is.
+pub struct Errand(Rc<Master>);
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.0.errands.send_modify(|errands| *errands -= 1);
+    }
 }
 
 /// Who asked for a reload and waits for its result. A signal does not wait.
@@ -117,11 +130,13 @@ impl Master {
             reloads: RefCell::default(),
             reload_task: RefCell::default(),
             reload_waits: RefCell::default(),
+            room_news: Notify::new(),
             upgrade_task: RefCell::default(),
             successor: Cell::default(),
             predecessor: RefCell::default(),
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
+            errands: watch::Sender::default(),
         }
     }
 
@@ -141,7 +156,16 @@ impl Master {
         if self.reloads.borrow_mut().request(waiter) {
             let task = spawn_local(Rc::clone(self).run_reloads());
             self.reload_task.replace(Some(task));
+        } else {
+            // With another config a reload that waits may have nothing to wait for.
+            self.room_news.notify_one();
         }
+    }
+
+    /// Begins an errand, which lasts until this is dropped.
+    pub fn errand(self: &Rc<Self>) -> Errand {
+        self.errands.send_modify(|errands| *errands += 1);
+        Errand(Rc::clone(self))
     }
 
     /// Ends the gateway: `fast` does not wait for requests under way. A fast stop overtakes a graceful one.
@@ -209,13 +233,10 @@ impl Master {
     }
 
     async fn run_reloads(self: Rc<Self>) {
+        // A signal has nobody who waits, and its reload is done all the same.
+        let _errand = self.errand();
         loop {
-            let turn = self.changes.lock().await;
-            let result = match self.successor.get() {
-                Some(_) => self.reload_successor().await,
-                None => self.reload_once().await,
-            };
-            drop(turn);
+            let result = self.reload_in_turn().await;
             if let Err(errors) = &result {
                 for error in errors {
                     tracing::error!("reload refused: {error}");
@@ -236,9 +257,30 @@ impl Master {
         }
     }
 
-    async fn reload_once(&self) -> Result<Reloaded, Vec<String>> {
-        notify::reloading();
-        let result = self.load_and_swap().await;
+    async fn reload_in_turn(&self) -> Result<Reloaded, Vec<String>> {
+        let mut turn = self.changes.lock().await;
+        if self.successor.get().is_none() {
+            notify::reloading();
+        }
+        let result = loop {
+            if self.successor.get().is_some() {
+                self.reload_waits.take();
+                return self.reload_successor().await;
+            }
+            // Who has asked while it waited has the config in mind as it is now.
+            self.reloads.borrow_mut().take_in();
+            match load(&self.config_path) {
+                Ok(config) if self.has_room(&config) => break self.swap(config).await,
+                Ok(_) => {}
+                Err(errors) => break Err(errors),
+            }
+            // An upgrade may come first.
+            drop(turn);
+            self.room_may_change().await;
+            turn = self.changes.lock().await;
+        };
+        self.reload_waits.take();
+        drop(turn);
         match &result {
             Ok(_) => notify::ready(&self.state()),
             Err(_) => notify::ready(&format!("{}; the last reload was refused", self.state())),
@@ -255,15 +297,6 @@ impl Master {
             }
             None => "no generation serves".to_owned(),
         }
-    }
-
-    async fn load_and_swap(&self) -> Result<Reloaded, Vec<String>> {
-        let mut config = load(&self.config_path)?;
-        while self.wait_for_room(&config).await {
-            // Who has asked meanwhile has another config in mind.
-            config = load(&self.config_path)?;
-        }
-        self.swap(config).await
     }
 
     /// Builds a generation, and only when all of it is ready puts it in the place of the one that serves. Any failure
@@ -398,9 +431,17 @@ impl Master {
         if let Some(generation) = self.serving.take() {
             self.retired.borrow_mut().push(generation);
         }
+        self.room_news.notify_one();
         // One that was to be replaced just now may not know yet.
         for generation in self.retired.borrow().iter() {
             generation.drain();
+        }
+    }
+
+    /// Waits for the last of those that have been told to end.
+    async fn workers_ended(&self) {
+        for generation in self.generations() {
+            generation.ended().await;
         }
     }
 
@@ -432,16 +473,24 @@ impl Master {
             .subscribe()
             .wait_for(|stopping| *stopping)
             .await;
-        for generation in self.generations() {
-            generation.ended().await;
-        }
+        self.workers_ended().await;
         let predecessor = self.predecessor.borrow().clone();
         if let Some(predecessor) = predecessor {
             predecessor.ended().await;
             self.is_alone();
         }
+        if self.successor.get().is_some() {
+            // What was asked for while it handed over is answered by the other one, through this one.
+            let mut errands = self.errands.subscribe();
+            let answered = errands.wait_for(|errands| *errands == 0);
+            let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        }
     }
 }
+
+/// How long a master that has handed over stays for those who have asked it, at most: a reload compiles and starts
+/// workers.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 fn load(config_path: &Path) -> Result<Config, Vec<String>> {
     config::load(config_path)

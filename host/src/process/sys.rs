@@ -128,11 +128,27 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Whether there is a process of this id, a zombie included.
-pub fn is_there(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+/// Whether a process has ended or is about to, so that it does nothing any more: the system closes its descriptors
+/// while it is there still, and a zombie stays until somebody waits for it.
+pub fn has_ended(pid: u32) -> bool {
+    let there = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if there.is_none_or(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
+        return true;
+    }
+    // proc_pid_stat(5): `PID (NAME) STATE` and numbers, the sixth of which are the flags; a name may have any bytes.
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    let mut fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, fields)| fields)
+        .split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
+    matches!(state, "Z" | "X" | "x") || flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
+
+/// The kernel's include/linux/sched.h: set before a process that ends closes its descriptors.
+const PF_EXITING: u64 = 0x4;
 
 /// A system call whose arguments are all 0.
 #[cfg(test)]
@@ -159,7 +175,28 @@ const KEPT_AT_THE_TOP_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn a_killed_process_has_ended_when_its_descriptors_close() {
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(!has_ended(child.id()));
+        let mut stdout = child.stdout.take().unwrap();
+        kill(child.id());
+        let mut nothing = Vec::new();
+        stdout.read_to_end(&mut nothing).unwrap();
+        // Nobody has waited for it.
+        assert!(has_ended(child.id()));
+        child.wait().unwrap();
+        assert!(has_ended(child.id()));
+    }
 
     #[test]
     fn standard_streams_and_closed_descriptors_are_not_handed_out() {

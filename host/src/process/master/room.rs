@@ -11,36 +11,42 @@ use crate::process::generation::{Generation, Stage};
 use super::{Master, News};
 
 impl Master {
-    /// Before a reload begins: with `wait`, waits until one more generation may drain. True when it has waited, and the
-    /// config may be another by now. Those who ask for a reload meanwhile are answered by this one.
-    pub(super) async fn wait_for_room(&self, config: &Config) -> bool {
+    /// Before a reload begins: whether one more generation may drain. With `wait` a reload that finds none has its askers
+    /// told so, once, and waits for [`Self::room_may_change`].
+    pub(super) fn has_room(&self, config: &Config) -> bool {
         let limit = config.workers.max_draining_generations;
         if config.workers.when_draining_full != WhenDrainingFull::Wait {
-            return false;
+            return true;
         }
-        let mut waited = false;
-        loop {
-            let draining = self.draining();
-            if draining.len() < limit {
-                self.reload_waits.take();
-                return waited;
-            }
-            if !waited {
-                let line = why(&draining, limit);
-                tracing::info!("{line}");
-                self.reloads
-                    .borrow()
-                    .waiters()
-                    .flatten()
-                    .for_each(|waiter| waiter.tell(News::Waits(line.clone())));
-                self.reload_waits.replace(Some(line));
-                waited = true;
-            }
-            let ends = draining
-                .iter()
-                .map(|generation| Box::pin(generation.ended()));
-            select_all(ends).await;
-            self.reloads.borrow_mut().take_in();
+        let draining = self.draining();
+        if draining.len() + self.to_retire() <= limit {
+            return true;
+        }
+        if self.reload_waits.borrow().is_none() {
+            let line = why(&draining, limit);
+            tracing::info!("{line}");
+            self.reloads
+                .borrow()
+                .waiters()
+                .flatten()
+                .for_each(|waiter| waiter.tell(News::Waits(line.clone())));
+            self.reload_waits.replace(Some(line));
+        }
+        false
+    }
+
+    /// Waits until a generation has ended, somebody has asked for a reload, or none serves any more.
+    pub(super) async fn room_may_change(&self) {
+        let draining = self.draining();
+        if draining.is_empty() {
+            return;
+        }
+        let ends = draining
+            .iter()
+            .map(|generation| Box::pin(generation.ended()));
+        tokio::select! {
+            _ = select_all(ends) => {}
+            () = self.room_news.notified() => {}
         }
     }
 
@@ -51,7 +57,7 @@ impl Master {
             return;
         }
         let draining = self.draining();
-        let beyond = (draining.len() + 1).saturating_sub(limit);
+        let beyond = (draining.len() + self.to_retire()).saturating_sub(limit);
         for oldest in draining.iter().take(beyond) {
             let connections = connections(oldest).await;
             tracing::warn!(
@@ -62,6 +68,11 @@ impl Master {
             oldest.stop();
             oldest.ended().await;
         }
+    }
+
+    /// How many generations a new one sends to drain: none where none serves, as after `drain`.
+    fn to_retire(&self) -> usize {
+        usize::from(self.serving.borrow().is_some())
     }
 
     /// Oldest first.

@@ -129,7 +129,13 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     };
     let (serves, listener) = match put_up {
         Ok(put_up) => put_up,
-        Err(errors) => return refuse(link, errors).await,
+        Err(errors) => {
+            // Its workers may have accepted connections by now.
+            master.drain_workers();
+            let refused = refuse(link, errors).await;
+            master.workers_ended().await;
+            return refused;
+        }
     };
     let serving = Serving {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -137,7 +143,14 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
         generation: serves.generation,
         workers: serves.workers,
     };
-    let predecessor = link.serving(serving).await.map_err(|error| vec![error])?;
+    let predecessor = match link.serving(serving).await {
+        Ok(predecessor) => predecessor,
+        Err(error) => {
+            master.drain_workers();
+            master.workers_ended().await;
+            return Err(vec![error]);
+        }
+    };
     if let Some(lock) = &mut *master.lock.borrow_mut() {
         lock.set_owner(true);
     }

@@ -100,7 +100,7 @@ impl TakeOver {
         let _ = self.tell(&FromNew::Serving(serving)).await;
         match self.inbox.next().await {
             Ok(Some(FromOld::Yours)) => {}
-            Ok(_) | Err(_) if sys::is_there(self.pid) => return Err(GONE.to_owned()),
+            Ok(_) | Err(_) if !sys::has_ended(self.pid) => return Err(GONE.to_owned()),
             Ok(_) | Err(_) => tracing::warn!("the old master ended while it handed over"),
         }
         Ok(Predecessor::new(self.pid, self.inbox, self.outbox))
