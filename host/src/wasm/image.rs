@@ -378,7 +378,7 @@ mod tests {
         let memory = &mut memory[start..][..64 * page_bytes];
         memory[17 * page_bytes] = 1;
         assert!(
-            super::touched(memory, None)(16),
+            touched(memory, None)(16),
             "what is not known counts as touched"
         );
         let pagemap = File::open("/proc/self/pagemap").unwrap();
