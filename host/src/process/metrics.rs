@@ -118,16 +118,27 @@ impl Ledger {
         rows
     }
 
-    /// Nothing came of the offer: what the other master's workers have left in their rows is no more, and this generation
-    /// serves.
-    pub fn keep(self: &Rc<Self>, generation: u64) {
-        self.only.take();
+    /// Nothing came of the offer: this generation serves. Returns the rows that the other master's workers may have; they
+    /// are theirs until [`Self::forget`].
+    pub fn keep(self: &Rc<Self>, generation: u64) -> Vec<u32> {
+        let only = self.only.take().unwrap_or_default();
         self.begins();
         self.metrics.generation_serves(generation);
-        let (taken, foreign) = (self.taken.borrow(), self.foreign.borrow());
+        let mut foreign = self.foreign.borrow_mut();
         let rows = 1..self.metrics.zone().rows();
-        for row in rows.filter(|row| !taken.contains(row) && !foreign.contains(row)) {
-            forget_gauges(self.metrics.zone(), row);
+        let left: Vec<u32> = rows
+            .filter(|row| !only.contains(row) && !foreign.contains(row))
+            .collect();
+        foreign.extend(&left);
+        left
+    }
+
+    /// The workers that had these rows have ended.
+    pub fn forget(&self, rows: &[u32]) {
+        for row in rows {
+            if self.foreign.borrow_mut().remove(row) {
+                forget_gauges(self.metrics.zone(), *row);
+            }
         }
     }
 
@@ -255,6 +266,21 @@ mod tests {
         assert_eq!(shown(&new, "castling_start_time_seconds"), Some(1000.0));
         new.is_alone();
         assert_eq!(new.lease().unwrap().row, 1);
+
+        // Nothing comes of another offer: what the newcomer's worker has is left to it for a while.
+        new.lease().map(std::mem::forget);
+        let handed_over = InheritedMetrics {
+            max_series: 1024,
+            memory: new.descriptor().try_clone_to_owned().unwrap(),
+            rows: new.offer(),
+        };
+        let newcomer = Ledger::inherit(handed_over, started).unwrap();
+        let row = std::mem::ManuallyDrop::new(newcomer.lease().unwrap()).row;
+        let left = new.keep(2);
+        assert!(left.contains(&row), "{row}: {left:?}");
+        assert!(new.foreign.borrow().contains(&row));
+        new.forget(&left);
+        assert!(!new.foreign.borrow().contains(&row));
 
         let other_layout = InheritedMetrics {
             max_series: 4096,
