@@ -267,26 +267,33 @@ mod tests {
         new.is_alone();
         assert_eq!(new.lease().unwrap().row, 1);
 
-        // Nothing comes of another offer: what the newcomer's worker has is left to it for a while.
-        new.lease().map(std::mem::forget);
-        let handed_over = InheritedMetrics {
-            max_series: 1024,
-            memory: new.descriptor().try_clone_to_owned().unwrap(),
-            rows: new.offer(),
-        };
-        let newcomer = Ledger::inherit(handed_over, started).unwrap();
-        let row = std::mem::ManuallyDrop::new(newcomer.lease().unwrap()).row;
-        let left = new.keep(2);
-        assert!(left.contains(&row), "{row}: {left:?}");
-        assert!(new.foreign.borrow().contains(&row));
-        new.forget(&left);
-        assert!(!new.foreign.borrow().contains(&row));
-
         let other_layout = InheritedMetrics {
             max_series: 4096,
             ..handed_over()
         };
         assert!(Ledger::inherit(other_layout, started).is_none());
+    }
+
+    #[test]
+    fn what_the_workers_of_a_newcomer_that_failed_have_is_theirs_until_it_is_forgotten() {
+        let started = SystemTime::UNIX_EPOCH;
+        let old = Ledger::of(1024, None, started).unwrap();
+        let _worker = old.lease().unwrap();
+        let handed_over = InheritedMetrics {
+            max_series: 1024,
+            memory: old.descriptor().try_clone_to_owned().unwrap(),
+            rows: old.offer(),
+        };
+        let newcomer = Ledger::inherit(handed_over, started).unwrap();
+        let its_worker = newcomer.lease().unwrap();
+        let left = old.keep(1);
+        assert!(left.contains(&its_worker.row), "{left:?}");
+        let mut leased = Vec::new();
+        leased.extend((0..70).map(|_| old.lease().unwrap()));
+        assert!(leased.iter().all(|lease| lease.row != its_worker.row));
+        old.forget(&left);
+        leased.extend((0..70).map(|_| old.lease().unwrap()));
+        assert!(leased.iter().any(|lease| lease.row == its_worker.row));
     }
 
     #[test]
