@@ -330,8 +330,8 @@ fn a_new_master_that_fails_at_the_last_moment_has_taken_nothing() {
 
 /// A binary whose log is a pipe that is full: it stands still at its first line, which is that its workers accept, with
 /// config "two". Nothing is to be warned of before: neither of workers that are root without anybody having said so, nor
-/// of too few files.
-fn stands_still(proxy: &mut Proxy) -> String {
+/// of too few files. With `run` other than "exec" it is no child of the old master, which so cannot kill it.
+fn stands_still(proxy: &mut Proxy, run: &str) -> String {
     let quiet = config("two")
         .replace(
             "count = 2",
@@ -340,7 +340,7 @@ fn stands_still(proxy: &mut Proxy) -> String {
         .replace("bind =", "max_connections = 20\nbind =");
     proxy.write_config(&quiet);
     let text = format!(
-        "mkfifo {dir}/pipe; exec 5<>{dir}/pipe; head -c 65536 /dev/zero >&5; exec {castling} \"$@\" 2>&5",
+        "mkfifo {dir}/pipe; exec 5<>{dir}/pipe; head -c 65536 /dev/zero >&5; {run} {castling} \"$@\" 2>&5",
         dir = proxy.path("").display(),
         castling = castling_bin().display(),
     );
@@ -352,7 +352,7 @@ fn a_new_master_that_fails_when_it_serves_finishes_what_it_has_accepted() {
     let mut proxy = start();
     fs::remove_file(proxy.path("castling.pid")).unwrap();
     fs::create_dir(proxy.path("castling.pid")).unwrap();
-    let binary = stands_still(&mut proxy);
+    let binary = stands_still(&mut proxy, "command");
     std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
         let mut client = None;
@@ -384,7 +384,7 @@ fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
     let mut proxy = start();
     let load = steady(&proxy, 20).start();
     load.until_more(20);
-    let binary = stands_still(&mut proxy);
+    let binary = stands_still(&mut proxy, "exec");
     let outcome = std::thread::scope(|scope| {
         let upgrade = scope.spawn(|| proxy.command("upgrade", &["--binary", &binary]));
         until("an answer of the new master's workers", || {

@@ -50,6 +50,14 @@ const CONFIG: &str = r#"
     upstream = "app"
 "#;
 
+/// Whose kv zone is another one.
+fn larger() -> String {
+    CONFIG.replace(
+        "kind = \"kv\"\n    size = \"1MiB\"",
+        "kind = \"kv\"\n    size = \"2MiB\"",
+    )
+}
+
 /// Answers `/held` only when the gate is opened, so many times.
 fn gated() -> (Origin, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
@@ -231,10 +239,7 @@ fn a_zone_that_only_the_old_master_has_lives_as_long_as_it() {
     let (mut proxy, gate) = start();
     let store = proxy.path("zones");
     let mut client = held(&proxy);
-    let larger = CONFIG.replace(
-        "kind = \"kv\"\n    size = \"1MiB\"",
-        "kind = \"kv\"\n    size = \"2MiB\"",
-    );
+    let larger = larger();
     proxy.write_config(&larger);
     proxy.upgrade(&[]).expect_success();
     assert_eq!(zones_in(&store), ["kept.1048576", "kept.2097152"]);
@@ -283,9 +288,10 @@ fn a_stop_ends_old_masters_too() {
 #[test]
 fn signals_to_an_old_master_that_drains_end_it_alone() {
     for signal in [Signal::TERM, Signal::KILL] {
-        let (mut proxy, _gate) = start();
+        let (mut proxy, gate) = start();
         let mut client = held(&proxy);
         let old = proxy.master();
+        proxy.write_config(&larger());
         proxy.upgrade(&[]).expect_success();
         assert!(old.is_alive());
         old.signal(signal);
@@ -295,6 +301,14 @@ fn signals_to_an_old_master_that_drains_end_it_alone() {
         }
         assert_eq!(proxy.get("/").text(), "answered");
         until("the new one knows", || generations(&proxy).len() == 1);
+        if signal == Signal::KILL {
+            // Its worker goes on, and keeps what it has.
+            proxy.until_log_has("the master before this one was killed");
+            let store = proxy.path("zones");
+            assert_eq!(zones_in(&store), ["kept.1048576", "kept.2097152"]);
+            gate.add_permits(1);
+            assert_eq!(client.read_reply().text(), "answered");
+        }
         proxy.reload().expect_success();
     }
 }

@@ -73,6 +73,8 @@ pub struct Master {
     stopping: watch::Sender<bool>,
     /// How many [`Errand`]s there are.
     errands: watch::Sender<usize>,
+    /// Of a master that has handed over, once its last worker has ended: whether those before it ended in order, too.
+    farewell: watch::Sender<Option<bool>>,
 }
 
 /// A question that is not answered yet. A master that has handed over does not end before it is.
@@ -137,6 +139,7 @@ impl Master {
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
             errands: watch::Sender::default(),
+            farewell: watch::Sender::default(),
         }
     }
 
@@ -475,11 +478,14 @@ impl Master {
             .await;
         self.workers_ended().await;
         let predecessor = self.predecessor.borrow().clone();
+        let mut in_order = true;
         if let Some(predecessor) = predecessor {
             predecessor.ended().await;
+            in_order = predecessor.ended_in_order();
             self.is_alone();
         }
         if self.successor.get().is_some() {
+            self.farewell.send_replace(Some(in_order));
             // What was asked for while it handed over is answered by the other one, through this one.
             let mut errands = self.errands.subscribe();
             let answered = errands.wait_for(|errands| *errands == 0);

@@ -118,16 +118,27 @@ impl Ledger {
         rows
     }
 
-    /// Nothing came of the offer: what the other master's workers have left in their rows is no more, and this generation
-    /// serves.
-    pub fn keep(self: &Rc<Self>, generation: u64) {
-        self.only.take();
+    /// Nothing came of the offer: this generation serves. Returns the rows that the other master's workers may have; they
+    /// are theirs until [`Self::forget`].
+    pub fn keep(self: &Rc<Self>, generation: u64) -> Vec<u32> {
+        let only = self.only.take().unwrap_or_default();
         self.begins();
         self.metrics.generation_serves(generation);
-        let (taken, foreign) = (self.taken.borrow(), self.foreign.borrow());
+        let mut foreign = self.foreign.borrow_mut();
         let rows = 1..self.metrics.zone().rows();
-        for row in rows.filter(|row| !taken.contains(row) && !foreign.contains(row)) {
-            forget_gauges(self.metrics.zone(), row);
+        let left: Vec<u32> = rows
+            .filter(|row| !only.contains(row) && !foreign.contains(row))
+            .collect();
+        foreign.extend(&left);
+        left
+    }
+
+    /// The workers that had these rows have ended.
+    pub fn forget(&self, rows: &[u32]) {
+        for row in rows {
+            if self.foreign.borrow_mut().remove(row) {
+                forget_gauges(self.metrics.zone(), *row);
+            }
         }
     }
 
@@ -261,6 +272,28 @@ mod tests {
             ..handed_over()
         };
         assert!(Ledger::inherit(other_layout, started).is_none());
+    }
+
+    #[test]
+    fn what_the_workers_of_a_newcomer_that_failed_have_is_theirs_until_it_is_forgotten() {
+        let started = SystemTime::UNIX_EPOCH;
+        let old = Ledger::of(1024, None, started).unwrap();
+        let _worker = old.lease().unwrap();
+        let handed_over = InheritedMetrics {
+            max_series: 1024,
+            memory: old.descriptor().try_clone_to_owned().unwrap(),
+            rows: old.offer(),
+        };
+        let newcomer = Ledger::inherit(handed_over, started).unwrap();
+        let its_worker = newcomer.lease().unwrap();
+        let left = old.keep(1);
+        assert!(left.contains(&its_worker.row), "{left:?}");
+        let mut leased = Vec::new();
+        leased.extend((0..70).map(|_| old.lease().unwrap()));
+        assert!(leased.iter().all(|lease| lease.row != its_worker.row));
+        old.forget(&left);
+        leased.extend((0..70).map(|_| old.lease().unwrap()));
+        assert!(leased.iter().any(|lease| lease.row == its_worker.row));
     }
 
     #[test]

@@ -162,6 +162,15 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
         let master = Rc::clone(&master);
         async move {
             predecessor.ended().await;
+            if !predecessor.ended_in_order() {
+                let within = master.orphans_end_within();
+                tracing::warn!(
+                    pid = predecessor.pid,
+                    ?within,
+                    "the master before this one was killed; its workers finish and end"
+                );
+                tokio::time::sleep(within).await;
+            }
             master.is_alone();
         }
     });

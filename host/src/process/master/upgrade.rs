@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::process::control::{self, Reply, Request};
+use crate::process::generation::Generation;
 use crate::process::notify;
 use crate::process::report::{Reloaded, Upgraded};
 use crate::process::upgrade::{Described, FORMAT, FromNew, Offer, Successor, hand_over};
@@ -28,6 +29,9 @@ pub struct UpgradeOrder {
 
 /// Who asked for an upgrade and waits for its result. A signal does not wait.
 pub type UpgradeWaiter = oneshot::Sender<Result<Upgraded, Vec<String>>>;
+
+/// What a worker takes to notice and to end, beyond the time for its requests.
+const ORPHANS_GRACE: Duration = Duration::from_secs(5);
 
 /// All plugins may have to be compiled again, for another version.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -193,13 +197,32 @@ impl Master {
 
     /// Nothing came of the hand-over: all is this master's, as it was.
     fn stay(self: &Rc<Self>, committed: bool) {
-        if let Some(metrics) = &*self.metrics.borrow() {
-            metrics.keep(self.last_generation.get());
-        }
-        self.clean_zone_store();
+        let metrics = self.metrics.borrow().clone();
+        let rows = metrics
+            .as_ref()
+            .map(|metrics| metrics.keep(self.last_generation.get()));
+        let forget = move || {
+            if let (Some(metrics), Some(rows)) = (metrics, rows) {
+                metrics.forget(&rows);
+            }
+        };
         if !committed {
+            forget();
+            self.clean_zone_store();
             return;
         }
+        // Its workers may have accepted connections, and finish what they have.
+        let master = Rc::clone(self);
+        let longest = self.orphans_end_within();
+        spawn_local(async move {
+            tokio::time::sleep(longest).await;
+            forget();
+            // Not while another new master opens zones, and not once they are its own.
+            let _turn = master.changes.lock().await;
+            if master.successor.get().is_none() {
+                master.clean_zone_store();
+            }
+        });
         // The other one may have put itself there.
         let (control, pid_file) = match &*self.lock.borrow() {
             Some(lock) if lock.has_control() => (Ok(None), lock.put_up_pid_file()),
@@ -213,6 +236,13 @@ impl Master {
         for error in [control, pid_file].into_iter().filter_map(Result::err) {
             tracing::error!("not taken back from the new binary: {error}");
         }
+    }
+
+    /// How long workers go on whose master was killed: as long as its config said, which was this one's or much like it.
+    pub(super) fn orphans_end_within(&self) -> Duration {
+        let timeout = |generation: Rc<Generation>| generation.config.workers.drain_timeout;
+        let longest = self.generations().into_iter().map(timeout).max();
+        longest.unwrap_or_default() + ORPHANS_GRACE
     }
 
     /// All is the other master's.
@@ -237,9 +267,31 @@ impl Master {
         self.parked_zones.take();
     }
 
+    /// Resolves when this master is about to end, to whether all went in order.
+    async fn farewell(&self) -> bool {
+        let mut farewell = self.farewell.subscribe();
+        // The sender is ours.
+        let said = farewell.wait_for(Option::is_some).await;
+        said.is_ok_and(|said| *said == Some(true))
+    }
+
     /// Answers the new master while this one drains.
     async fn attend(self: Rc<Self>, mut successor: Successor) {
-        while let Some(message) = successor.next().await {
+        let errand = self.errand();
+        loop {
+            let message = tokio::select! {
+                message = successor.next() => message,
+                in_order = self.farewell() => {
+                    if in_order {
+                        // One that is gone does not hear it.
+                        let _ = successor.tell_ended().await;
+                    }
+                    break;
+                }
+            };
+            let Some(message) = message else {
+                break;
+            };
             match message {
                 FromNew::StatusRequest => {
                     let status = match serde_json::to_value(self.status().await) {
@@ -257,6 +309,7 @@ impl Master {
                 FromNew::Refused(_) | FromNew::Ready | FromNew::Serving(_) => {}
             }
         }
+        drop(errand);
         successor.ended().await;
     }
 }

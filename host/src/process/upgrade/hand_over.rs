@@ -34,8 +34,8 @@ pub struct Failed {
     pub committed: bool,
 }
 
-/// Starts a binary as the new master, and returns when that serves. Fails when it does not within `limit`; it is ended
-/// then, as it is when this is cancelled.
+/// Starts a binary as the new master, and returns when that serves. Fails when it does not within `limit`; it has ended
+/// then. When this is cancelled, it is ended.
 pub async fn hand_over(
     binary: &Path,
     config: &Path,
@@ -44,10 +44,12 @@ pub async fn hand_over(
     limit: Duration,
 ) -> Result<Successor, Failed> {
     let mut committed = false;
+    let (mut newcomer, stream) = Newcomer::start(binary, config).map_err(|error| Failed {
+        reasons: vec![format!("{} cannot be started: {error}", binary.display())],
+        committed,
+    })?;
     let talked = async {
-        let (newcomer, stream) = Newcomer::start(binary, config)
-            .map_err(|error| vec![format!("{} cannot be started: {error}", binary.display())])?;
-        let talk = Talk::begin(newcomer, stream, offer, lent);
+        let talk = Talk::begin(&mut newcomer, stream, offer, lent);
         let mut stage = "it was ready";
         let over = async {
             let mut talk = talk.await?;
@@ -59,7 +61,7 @@ pub async fn hand_over(
             committed = true;
             talk.say(&FromOld::Commit).await?;
             match talk.next(stage).await? {
-                FromNew::Serving(serving) => Ok((talk, serving)),
+                FromNew::Serving(serving) => Ok((serving, talk.inbox, talk.outbox)),
                 other => Err(out_of_turn(&other)),
             }
         };
@@ -74,8 +76,16 @@ pub async fn hand_over(
     }
     .await;
     match talked {
-        Ok((talk, serving)) => Ok(talk.succeeded(serving)),
-        Err(reasons) => Err(Failed { reasons, committed }),
+        Ok((serving, inbox, outbox)) => Ok(Successor {
+            serving,
+            newcomer,
+            inbox,
+            outbox,
+        }),
+        Err(reasons) => {
+            newcomer.end().await;
+            Err(Failed { reasons, committed })
+        }
     }
 }
 
@@ -105,6 +115,11 @@ impl Successor {
             FRAME_LIMIT_BYTES,
         )
         .await
+    }
+
+    /// Tells it that this one ends, in order.
+    pub async fn tell_ended(&mut self) -> io::Result<()> {
+        write_frame(&mut self.outbox, &FromOld::Ended, FRAME_LIMIT_BYTES).await
     }
 
     /// Waits for its end, so that it leaves no zombie.
@@ -150,6 +165,15 @@ impl Newcomer {
         Ok((newcomer, stream))
     }
 
+    /// Ends it, and waits for that.
+    async fn end(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It fails when the process has ended.
+            let _ = child.start_kill();
+            let _ = tokio::time::timeout(ENDING, child.wait()).await;
+        }
+    }
+
     /// How it ended, when it has or is about to.
     async fn ending(&mut self) -> String {
         let Some(child) = &mut self.child else {
@@ -177,15 +201,15 @@ impl Drop for Newcomer {
 /// How long a process that has closed its channel has for ending.
 const ENDING: Duration = Duration::from_secs(2);
 
-struct Talk {
-    newcomer: Newcomer,
+struct Talk<'a> {
+    newcomer: &'a mut Newcomer,
     inbox: FrameReader<OwnedReadHalf, FromNew>,
     outbox: OwnedWriteHalf,
 }
 
-impl Talk {
+impl<'a> Talk<'a> {
     async fn begin(
-        newcomer: Newcomer,
+        newcomer: &'a mut Newcomer,
         stream: UnixStream,
         offer: &Offer,
         lent: &[BorrowedFd<'_>],
@@ -229,15 +253,6 @@ impl Talk {
                 "the new binary ended before {stage}: {}",
                 self.newcomer.ending().await
             )]),
-        }
-    }
-
-    fn succeeded(self, serving: Serving) -> Successor {
-        Successor {
-            serving,
-            newcomer: self.newcomer,
-            inbox: self.inbox,
-            outbox: self.outbox,
         }
     }
 }

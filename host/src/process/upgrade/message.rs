@@ -30,6 +30,9 @@ pub enum FromOld {
     Yours,
     /// A [`MasterStatus`](crate::process::MasterStatus) of the old master's version.
     Status(Value),
+    /// All its workers have ended, and those of the masters before it; it ends now. One that ends without it was killed, and
+    /// its workers finish what they have.
+    Ended,
 }
 
 /// What the new master says to the old one.

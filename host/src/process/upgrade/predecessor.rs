@@ -1,6 +1,6 @@
 //! The new master's tie to the old one, which drains.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub struct Predecessor {
     orders: mpsc::UnboundedSender<FromNew>,
     waiters: Waiters,
     ended: watch::Receiver<bool>,
+    in_order: Rc<Cell<bool>>,
 }
 
 type Waiters = Rc<RefCell<Vec<oneshot::Sender<MasterStatus>>>>;
@@ -34,12 +35,15 @@ impl Predecessor {
         let (ended_sender, ended) = watch::channel(false);
         let waiters = Waiters::default();
         spawn_local(write_orders(outbox, pending_orders));
-        spawn_local(listen(inbox, Rc::clone(&waiters), ended_sender));
+        let in_order = Rc::<Cell<bool>>::default();
+        let heard_end = Rc::clone(&in_order);
+        spawn_local(listen(inbox, Rc::clone(&waiters), heard_end, ended_sender));
         Rc::new(Self {
             pid,
             orders,
             waiters,
             ended,
+            in_order,
         })
     }
 
@@ -71,6 +75,11 @@ impl Predecessor {
         *self.ended.borrow()
     }
 
+    /// Whether its workers ended before it did, once it has: those of one that was killed finish what they have.
+    pub fn ended_in_order(&self) -> bool {
+        self.in_order.get()
+    }
+
     /// Waits until it has ended, and those before it.
     pub async fn ended(&self) {
         // A sender that is gone has sent it.
@@ -98,6 +107,7 @@ async fn write_orders(mut outbox: OwnedWriteHalf, mut orders: mpsc::UnboundedRec
 async fn listen(
     mut inbox: FrameReader<OwnedReadHalf, FromOld>,
     waiters: Waiters,
+    in_order: Rc<Cell<bool>>,
     ended: watch::Sender<bool>,
 ) {
     loop {
@@ -116,6 +126,7 @@ async fn listen(
                     }
                 }
             }
+            Ok(Some(FromOld::Ended)) => in_order.set(true),
             Ok(Some(FromOld::Offer(_) | FromOld::Commit | FromOld::Yours)) => {}
             // It closes with the old master's process.
             Ok(None) | Err(_) => break,
