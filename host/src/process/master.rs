@@ -175,7 +175,12 @@ impl Master {
 
     /// Tells every process to open its log files by name again.
     pub fn reopen_logs(&self) {
-        log::reopen();
+        let serving = self.serving.borrow().clone();
+        log::reopen(
+            serving
+                .as_ref()
+                .and_then(|serving| serving.config.workers.user.as_ref()),
+        );
         for generation in self.generations() {
             ownership::hand_over_logs(&generation.config);
             generation.reopen_logs();
