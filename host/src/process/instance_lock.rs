@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::umask;
 
@@ -46,8 +46,10 @@ impl InstanceLock {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(&path)
                 .map_err(about)?;
+            must_be_plain(&file).map_err(about)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_at(&file, &path) => {}
                 // The gateway that held it has ended and removed it meanwhile: it was not the lock any more.
@@ -215,15 +217,33 @@ fn write_pid_file(path: &Path) -> io::Result<()> {
     }
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    fs::write(&draft, format!("{}\n", std::process::id()))?;
+    // Not into what somebody else has put there, be it a link to another file.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::create_new(&draft)?;
+    writeln!(file, "{}", std::process::id())?;
     fs::rename(&draft, path).inspect_err(|_| {
         // The error that counts is the first.
         let _ = fs::remove_file(&draft);
     })
 }
 
+/// It is emptied and written to: a second name of another file would cost that file's contents.
+fn must_be_plain(lock: &File) -> io::Result<()> {
+    let found = lock.metadata()?;
+    // One without a name was removed meanwhile, in order.
+    if found.is_file() && found.nlink() <= 1 {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "what is in the place of its lock is no plain file with one name",
+    ))
+}
+
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -316,6 +336,34 @@ mod tests {
         let other = tempfile::tempfile().unwrap();
         let refused = InstanceLock::inherit(other, &control, None).err().unwrap();
         assert!(refused.contains("is not"), "{refused}");
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("precious"), "x").unwrap();
+        let control = path("control.sock");
+        let link_at =
+            |name: &str| std::os::unix::fs::symlink(path("precious"), path(name)).unwrap();
+
+        link_at("control.sock.lock");
+        assert!(InstanceLock::take(&control, None).is_err());
+        fs::remove_file(path("control.sock.lock")).unwrap();
+        fs::hard_link(path("precious"), path("control.sock.lock")).unwrap();
+        let refused = InstanceLock::take(&control, None).err().unwrap();
+        assert!(
+            refused.ends_with("is no plain file with one name"),
+            "{refused}"
+        );
+        fs::remove_file(path("control.sock.lock")).unwrap();
+
+        link_at("pid.new");
+        let lock = InstanceLock::take(&control, Some(&path("pid"))).unwrap();
+        let _listener = lock.put_up_files().unwrap();
+        let pid = fs::read_to_string(path("pid")).unwrap();
+        assert_eq!(pid, format!("{}\n", std::process::id()));
+        assert_eq!(fs::read_to_string(path("precious")).unwrap(), "x");
     }
 
     #[test]
