@@ -173,6 +173,13 @@ impl Master {
         self.sockets.take();
     }
 
+    /// The pid of the master that this one has taken over from, while that one is there.
+    pub fn before(&self) -> Option<u32> {
+        let predecessor = self.predecessor.borrow();
+        let predecessor = predecessor.as_ref()?;
+        (!predecessor.has_ended()).then_some(predecessor.pid)
+    }
+
     /// Tells every process to open its log files by name again.
     pub fn reopen_logs(&self) {
         let serving = self.serving.borrow().clone();
