@@ -27,7 +27,7 @@ use super::signals::Verb;
 use super::sockets::SocketTable;
 use super::upgrade::{Places, Predecessor};
 use super::zone_store::ZoneStore;
-use super::zones::{Zones, zones};
+use super::zones::{Zones, lend_again, zones};
 
 pub use start::{run, take_over};
 pub use upgrade::UpgradeOrder;
@@ -286,6 +286,23 @@ impl Master {
     }
 
     async fn build(&self, config: Config) -> Result<Built, Vec<String>> {
+        let built = self.try_build(config).await;
+        if built.is_err() {
+            self.lend_zones_again();
+        }
+        built
+    }
+
+    /// After a generation of another user that did not come to serve, this master's or a new one's.
+    fn lend_zones_again(&self) {
+        if let Some(serving) = &*self.serving.borrow()
+            && let Some(user) = &serving.config.workers.user
+        {
+            serving.with_zones(|zones| lend_again(zones, user));
+        }
+    }
+
+    async fn try_build(&self, config: Config) -> Result<Built, Vec<String>> {
         let begun = Instant::now();
         self.retired
             .borrow_mut()

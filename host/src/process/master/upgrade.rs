@@ -197,6 +197,7 @@ impl Master {
             metrics.keep(self.last_generation.get());
         }
         self.clean_zone_store();
+        self.lend_zones_again();
         if !committed {
             return;
         }
