@@ -208,7 +208,7 @@ impl Gateway {
     }
 
     pub fn reopen_logs(&self) {
-        log::reopen();
+        log::reopen(None);
         self.worker.reopen_access_log();
     }
 

@@ -125,6 +125,29 @@ fn workers_of_another_user_do_all_that_workers_do() {
 }
 
 #[test]
+fn a_refused_reload_leaves_zones_to_the_user_who_serves() {
+    root_or_skip!();
+    let stored = "zone_store = \"{dir}/zones\"\n    control =";
+    let config = CONFIG.replace("control =", stored);
+    let with_user = |user: &str| config.replace("SETTINGS", &format!("user = \"{user}\""));
+    let mut proxy = Proxy::with_config(&with_user("nobody"))
+        .origin("app", origin::text("hello"))
+        .open_to_others()
+        .start();
+    let zone = proxy.path("zones/kept.1048576");
+    assert_eq!(owner(zone.join("data.mdb")), NOBODY);
+    assert_eq!(owner(zone.join("zone.json")), 0);
+    // It may not open the log, which is nobody's.
+    let said = proxy
+        .reload_with(&with_user("daemon"))
+        .expect_refusal()
+        .stderr;
+    assert!(said.contains("castling.log: Permission denied"), "{said}");
+    assert_eq!(owner(zone.join("data.mdb")), NOBODY);
+    assert_eq!(owner(zone.join("lock.mdb")), NOBODY);
+}
+
+#[test]
 fn a_helper_that_compiles_is_no_root_either() {
     root_or_skip!();
     let mut config = CONFIG.replace("SETTINGS", "user = \"nobody\"");

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::error;
 
 use super::format::{Format, Times};
-use super::{not_opened, open};
+use super::{file, not_opened};
 use crate::config::{self, AccessLogTarget};
 use crate::exchange::Exchange;
 
@@ -47,8 +47,8 @@ impl AccessLog {
             AccessLogTarget::Off => return Ok(None),
             AccessLogTarget::Stdout => Target::Stdout,
             AccessLogTarget::File(path) => {
-                let file =
-                    open(path).map_err(|e| format!("access_log.file: {}", not_opened(path, &e)))?;
+                let file = file::open(path, None)
+                    .map_err(|e| format!("access_log.file: {}", not_opened(path, &e)))?;
                 Target::File {
                     path: path.clone(),
                     file,
@@ -133,7 +133,7 @@ impl AccessLog {
     pub fn reopen(&self) {
         self.flush();
         if let Target::File { path, file } = &mut *self.target.borrow_mut() {
-            match open(path) {
+            match file::open(path, None) {
                 Ok(new) => *file = new,
                 Err(error) => {
                     error!(path = %path.display(), "access log cannot be opened again: {error}")

@@ -1,9 +1,10 @@
 //! The gateway's own log (facts with fields, by `tracing`) and the access log.
 
 mod access;
+mod file;
 mod format;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -12,12 +13,13 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 pub use access::AccessLog;
+pub use file::{must_be_safe, open_unfollowed};
 
-use crate::config::{self, AccessLogTarget, Log, LogFormat, LogLevel};
+use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel};
 use format::Format;
 
-/// Starts the log of this process. A second call changes nothing.
-pub fn init(config: &Log) -> io::Result<()> {
+/// Starts the log of this process. A second call changes nothing. `user`: as whom workers run, if not as this process's.
+pub fn init(config: &Log, user: Option<&Identity>) -> io::Result<()> {
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -28,7 +30,9 @@ pub fn init(config: &Log) -> io::Result<()> {
     let target = match &config.file {
         Some(path) => Target::File {
             path: path.clone(),
-            file: Mutex::new(open(path).map_err(|e| io::Error::other(not_opened(path, &e)))?),
+            file: Mutex::new(
+                file::open(path, user).map_err(|e| io::Error::other(not_opened(path, &e)))?,
+            ),
         },
         None => Target::Stderr,
     };
@@ -83,13 +87,17 @@ fn format_error(error: String) -> String {
 }
 
 /// Opens the log's file anew, after it was renamed (nginx: USR1). A file that cannot be opened leaves the old one.
-pub fn reopen() {
-    let Some(Target::File { path, file }) = TARGET.get() else {
+pub fn reopen(user: Option<&Identity>) {
+    let Some(Target::File {
+        path,
+        file: current,
+    }) = TARGET.get()
+    else {
         return;
     };
-    match open(path) {
+    match file::open(path, user) {
         Ok(new) => {
-            *file
+            *current
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = new
         }
@@ -142,9 +150,4 @@ fn not_opened(path: &Path, error: &io::Error) -> String {
         _ => "",
     };
     format!("{}: {error}{hint}", path.display())
-}
-
-/// For appending: several processes write to it, each line with one write.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
 }

@@ -6,7 +6,9 @@
 //! maps a plugin's code or meets a client's byte, it gives up the rest ([`seal_worker`]).
 
 use rustix::process::{DumpableBehavior, Signal, geteuid, set_dumpable_behavior};
-use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities, set_no_new_privs,
+};
 use tokio::process::Command;
 
 use crate::config::{Identity, Pin, Workers};
@@ -40,7 +42,7 @@ pub fn settle_worker(workers: &Workers, slot: usize) -> Result<(), String> {
             format!("workers.pin: worker {slot} cannot be bound to core {core}: {error}")
         })?;
     }
-    set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))
+    be_ordinary()
 }
 
 /// When it has opened what only a dumpable process may open. The error is a line for a person.
@@ -60,12 +62,32 @@ pub fn seal_helper(seccomp: bool) -> Result<(), String> {
     // standard input.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("the master's death: {error}"))?;
-    set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
+    be_ordinary()?;
     be_secret()?;
     match seccomp {
         true => give_up(Role::Helper),
         false => Ok(()),
     }
+}
+
+/// Nothing that it could execute makes it more than it is, and of root's rights it has none: a unit with
+/// `AmbientCapabilities=` gives them to whatever the master starts.
+fn be_ordinary() -> Result<(), String> {
+    // Root's workers open root's files by it, and another user's.
+    if !geteuid().is_root() {
+        give_up_capabilities()?;
+    }
+    set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))
+}
+
+/// The ambient ones go with the others (capabilities(7)).
+fn give_up_capabilities() -> Result<(), String> {
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none).map_err(|error| format!("capabilities: {error}"))
 }
 
 /// No core file, and no other process of the same user reads its memory: there are keys and requests in it.
@@ -94,7 +116,29 @@ impl Pin {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{
+        capabilities, capability_is_in_ambient_set, configure_capability_in_ambient_set,
+    };
+
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_capabilities_that_were_given_at_the_start() {
+        // They are a thread's.
+        let thread = std::thread::spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            if sets.permitted.contains(CapabilitySet::NET_BIND_SERVICE) {
+                sets.inheritable |= CapabilitySet::NET_BIND_SERVICE;
+                set_capabilities(None, sets).unwrap();
+                configure_capability_in_ambient_set(CapabilitySet::NET_BIND_SERVICE, true).unwrap();
+            }
+            give_up_capabilities().unwrap();
+            let left = capabilities(None).unwrap();
+            assert!((left.effective | left.permitted | left.inheritable).is_empty());
+            assert!(!capability_is_in_ambient_set(CapabilitySet::NET_BIND_SERVICE).unwrap());
+        });
+        thread.join().unwrap();
+    }
 
     #[test]
     fn cores_are_taken_in_turn() {

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::channel::{FrameReader, write_frame};
 use super::master::{Master, News, ReloadWaiter, UpgradeOrder};
+use super::peers;
 use super::report::{MasterStatus, Reloaded, Upgraded};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,11 @@ pub async fn serve(listener: UnixListener, master: Rc<Master>) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
+                let peer = stream.peer_cred().map_err(|error| error.to_string());
+                if let Err(error) = peer.and_then(|peer| peers::check(&peer, master.before())) {
+                    tracing::warn!(%error, "a control connection is refused");
+                    continue;
+                }
                 let master = Rc::clone(&master);
                 tokio::task::spawn_local(async move {
                     if let Err(error) = converse(stream, &master).await {

@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::umask;
 
@@ -29,6 +29,8 @@ pub struct InstanceLock {
     killed_before: Option<String>,
     /// Device and inode of the control socket that this master has put up.
     own_control: Cell<Option<(u64, u64)>>,
+    /// The same of the pid file.
+    own_pid_file: Cell<Option<(u64, u64)>>,
 }
 
 impl InstanceLock {
@@ -46,8 +48,10 @@ impl InstanceLock {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(&path)
                 .map_err(about)?;
+            must_be_plain(&file).map_err(about)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_at(&file, &path) => {}
                 // The gateway that held it has ended and removed it meanwhile: it was not the lock any more.
@@ -68,6 +72,7 @@ impl InstanceLock {
                 owns_files: true,
                 killed_before: is_pid.then_some(before),
                 own_control: Cell::default(),
+                own_pid_file: Cell::default(),
             });
         }
     }
@@ -94,6 +99,7 @@ impl InstanceLock {
             owns_files: false,
             killed_before: None,
             own_control: Cell::default(),
+            own_pid_file: Cell::default(),
         })
     }
 
@@ -113,8 +119,7 @@ impl InstanceLock {
 
     /// The control socket that lies there is the one that this master has put up.
     pub fn has_control(&self) -> bool {
-        let there = fs::symlink_metadata(&self.control).ok();
-        let there = there.map(|there| (there.dev(), there.ino()));
+        let there = identity(&self.control);
         there.is_some() && there == self.own_control.get()
     }
 
@@ -130,7 +135,10 @@ impl InstanceLock {
     pub fn put_up_pid_file(&self) -> Result<(), String> {
         match &self.pid_file {
             Some(path) => {
-                write_pid_file(path).map_err(|e| format!("pid file {}: {e}", path.display()))
+                let made = write_pid_file(path);
+                let made = made.map_err(|e| format!("pid file {}: {e}", path.display()))?;
+                self.own_pid_file.set(Some(made));
+                Ok(())
             }
             None => Ok(()),
         }
@@ -179,18 +187,31 @@ impl Drop for InstanceLock {
         if !self.owns_files {
             return;
         }
-        // What cannot be removed is replaced by the next start. The lock goes last: until then all of this is ours.
+        // What cannot be removed is replaced by the next start. The lock goes last: until then all of this is ours. What
+        // others have put there meanwhile stays.
         let own_pid = std::process::id().to_string();
         if let Some(pid_file) = &self.pid_file
+            && self
+                .own_pid_file
+                .get()
+                .is_some_and(|own| identity(pid_file) == Some(own))
             && fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == own_pid)
         {
             let _ = fs::remove_file(pid_file);
         }
-        if fs::symlink_metadata(&self.control).is_ok_and(|found| found.file_type().is_socket()) {
+        if self.has_control() {
             let _ = fs::remove_file(&self.control);
         }
-        let _ = fs::remove_file(&self.path);
+        if is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Device and inode of what lies there, a link's own.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let there = fs::symlink_metadata(path).ok()?;
+    Some((there.dev(), there.ino()))
 }
 
 fn lock_path(control: &Path) -> PathBuf {
@@ -208,22 +229,42 @@ fn draft_of(control: &Path) -> PathBuf {
     PathBuf::from(OsString::from_vec(draft))
 }
 
-/// There is a whole pid in it at any moment.
-fn write_pid_file(path: &Path) -> io::Result<()> {
+/// There is a whole pid in it at any moment. Returns its device and inode.
+fn write_pid_file(path: &Path) -> io::Result<(u64, u64)> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    fs::write(&draft, format!("{}\n", std::process::id()))?;
+    // Not into what somebody else has put there, be it a link to another file.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::create_new(&draft)?;
+    writeln!(file, "{}", std::process::id())?;
+    let made = file.metadata()?;
     fs::rename(&draft, path).inspect_err(|_| {
         // The error that counts is the first.
         let _ = fs::remove_file(&draft);
-    })
+    })?;
+    Ok((made.dev(), made.ino()))
+}
+
+/// It is emptied and written to: a second name of another file would cost that file's contents.
+fn must_be_plain(lock: &File) -> io::Result<()> {
+    let found = lock.metadata()?;
+    // One without a name was removed meanwhile, in order.
+    if found.is_file() && found.nlink() <= 1 {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "what is in the place of its lock is no plain file with one name",
+    ))
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -316,6 +357,54 @@ mod tests {
         let other = tempfile::tempfile().unwrap();
         let refused = InstanceLock::inherit(other, &control, None).err().unwrap();
         assert!(refused.contains("is not"), "{refused}");
+    }
+
+    #[test]
+    fn what_others_have_put_in_the_place_of_its_files_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let control = path("control.sock");
+        let lock = InstanceLock::take(&control, Some(&path("pid"))).unwrap();
+        let _listener = lock.put_up_files().unwrap();
+        let names = ["control.sock", "control.sock.lock", "pid"];
+        for name in names {
+            fs::rename(path(name), path(&format!("old.{name}"))).unwrap();
+        }
+        let _others = UnixListener::bind(&control).unwrap();
+        fs::write(path("control.sock.lock"), "").unwrap();
+        fs::write(path("pid"), std::process::id().to_string()).unwrap();
+        drop(lock);
+        for name in names {
+            assert!(path(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("precious"), "x").unwrap();
+        let control = path("control.sock");
+        let link_at =
+            |name: &str| std::os::unix::fs::symlink(path("precious"), path(name)).unwrap();
+
+        link_at("control.sock.lock");
+        assert!(InstanceLock::take(&control, None).is_err());
+        fs::remove_file(path("control.sock.lock")).unwrap();
+        fs::hard_link(path("precious"), path("control.sock.lock")).unwrap();
+        let refused = InstanceLock::take(&control, None).err().unwrap();
+        assert!(
+            refused.ends_with("is no plain file with one name"),
+            "{refused}"
+        );
+        fs::remove_file(path("control.sock.lock")).unwrap();
+
+        link_at("pid.new");
+        let lock = InstanceLock::take(&control, Some(&path("pid"))).unwrap();
+        let _listener = lock.put_up_files().unwrap();
+        let pid = fs::read_to_string(path("pid")).unwrap();
+        assert_eq!(pid, format!("{}\n", std::process::id()));
+        assert_eq!(fs::read_to_string(path("precious")).unwrap(), "x");
     }
 
     #[test]

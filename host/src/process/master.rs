@@ -27,7 +27,7 @@ use super::signals::Verb;
 use super::sockets::SocketTable;
 use super::upgrade::{Places, Predecessor};
 use super::zone_store::ZoneStore;
-use super::zones::{Zones, zones};
+use super::zones::{Zones, lend_again, zones};
 
 pub use start::{run, take_over};
 pub use upgrade::UpgradeOrder;
@@ -200,9 +200,21 @@ impl Master {
         self.sockets.take();
     }
 
+    /// The pid of the master that this one has taken over from, while that one is there.
+    pub fn before(&self) -> Option<u32> {
+        let predecessor = self.predecessor.borrow();
+        let predecessor = predecessor.as_ref()?;
+        (!predecessor.has_ended()).then_some(predecessor.pid)
+    }
+
     /// Tells every process to open its log files by name again.
     pub fn reopen_logs(&self) {
-        log::reopen();
+        let serving = self.serving.borrow().clone();
+        log::reopen(
+            serving
+                .as_ref()
+                .and_then(|serving| serving.config.workers.user.as_ref()),
+        );
         for generation in self.generations() {
             ownership::hand_over_logs(&generation.config);
             generation.reopen_logs();
@@ -310,6 +322,23 @@ impl Master {
     }
 
     async fn build(&self, config: Config) -> Result<Built, Vec<String>> {
+        let built = self.try_build(config).await;
+        if built.is_err() {
+            self.lend_zones_again();
+        }
+        built
+    }
+
+    /// After a generation of another user that did not come to serve, this master's or a new one's.
+    fn lend_zones_again(&self) {
+        if let Some(serving) = &*self.serving.borrow()
+            && let Some(user) = &serving.config.workers.user
+        {
+            serving.with_zones(|zones| lend_again(zones, user));
+        }
+    }
+
+    async fn try_build(&self, config: Config) -> Result<Built, Vec<String>> {
         let begun = Instant::now();
         self.retired
             .borrow_mut()

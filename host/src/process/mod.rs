@@ -18,6 +18,7 @@ mod module_store;
 mod notify;
 mod orphans;
 mod ownership;
+mod peers;
 mod report;
 mod signals;
 mod socket_options;

@@ -1,14 +1,14 @@
 //! What the master makes for workers that run as another user, and its limits, before a generation starts.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 
 use crate::config::{AccessLogTarget, Config, Identity, Pin};
+use crate::log;
 
 use super::sys;
 
@@ -82,12 +82,7 @@ pub fn hand_over_logs(config: &Config) {
 /// Only a plain file that is root's or the user's already, and that has this name alone: in a folder that the workers' user may write
 /// to, somebody who has taken over a worker could put a link to `/etc/shadow` in its place.
 fn hand_over(path: &Path, identity: &Identity) -> io::Result<()> {
-    let opened = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
-        .open(path);
-    let file = match opened {
+    let file = match log::open_unfollowed(path) {
         // A link, or a pipe without a reader: the worker sees whether it may open it.
         Err(error) if is_special(path) => {
             tracing::debug!(path = %path.display(), %error, "no plain file: left as it is");
@@ -99,14 +94,7 @@ fn hand_over(path: &Path, identity: &Identity) -> io::Result<()> {
     if !found.is_file() || (found.uid(), found.gid()) == (identity.uid, identity.gid) {
         return Ok(());
     }
-    let may_be_given = found.nlink() == 1 && [0, identity.uid].contains(&found.uid());
-    if !may_be_given {
-        return Err(io::Error::other(format!(
-            "it belongs to user {} and has {} names; expected a file of root's or of that user with one name",
-            found.uid(),
-            found.nlink()
-        )));
-    }
+    log::must_be_safe(&found, identity)?;
     fchown(&file, Some(identity.uid), Some(identity.gid))
 }
 

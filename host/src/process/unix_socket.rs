@@ -1,13 +1,15 @@
 //! The file of a listening Unix socket: made with its permissions, in the place of a dead server's, removed at the end.
 
 use std::cell::Cell;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, socket_with,
 };
@@ -47,10 +49,19 @@ impl SocketFile {
 
     /// Gives the file these permissions, unless it is another's by now.
     pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match self.is_there() {
-            true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
-            false => Ok(()),
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::open(&self.path, flags, Mode::empty()) {
+            Ok(found) => File::from(found),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let there = found.metadata()?;
+        if self.identity != Some((there.dev(), there.ino())) {
+            return Ok(());
         }
+        // By this name it is the file that was looked at, whatever lies at the path meanwhile.
+        let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
+        fs::set_permissions(by_descriptor, Permissions::from_mode(mode))
     }
 
     /// The same file still lies there.
@@ -103,11 +114,9 @@ pub(super) fn is_served(path: &Path) -> io::Result<bool> {
             drop(UnixStream::from(socket));
             Ok(true)
         }
-        Err(error) if error == rustix::io::Errno::CONNREFUSED => Ok(false),
+        Err(error) if error == Errno::CONNREFUSED => Ok(false),
         // Its queue is full, or it is of another type.
-        Err(error) if [rustix::io::Errno::AGAIN, rustix::io::Errno::PROTOTYPE].contains(&error) => {
-            Ok(true)
-        }
+        Err(error) if [Errno::AGAIN, Errno::PROTOTYPE].contains(&error) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -160,6 +169,13 @@ mod tests {
         // A file of its own: the inode of one that is gone could come again.
         fs::rename(&path, folder.path().join("old.sock")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(folder.path().join("precious"), "").unwrap();
+        std::os::unix::fs::symlink(folder.path().join("precious"), &path).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode();
+        let before = mode();
+        file.set_mode(0o777).unwrap();
+        assert_eq!(mode(), before);
         drop(file);
         assert!(path.exists());
         let (_socket, file) = bind(&folder.path().join("handed.sock"), 0o666).unwrap();

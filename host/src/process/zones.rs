@@ -102,6 +102,17 @@ pub fn zones(
     }
 }
 
+/// What a generation that came to nothing had lent to its own user goes back to this one, whose next worker opens it by name.
+pub fn lend_again(zones: &Zones, user: &config::Identity) {
+    for (name, zone) in zones {
+        if let SharedZone::Kv(folder) = zone
+            && let Err(error) = folder.lend(user)
+        {
+            tracing::error!(zone = name, user = user.name, "{error}");
+        }
+    }
+}
+
 /// A worker's, from what the master hands it.
 pub fn open(
     config: &Config,

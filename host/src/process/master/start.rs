@@ -31,7 +31,7 @@ pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
     // Before this process opens anything of its own.
     let activated = activation::descriptors().map_err(|error| vec![error])?;
     let config = load(config_path)?;
-    log::init(&config.log).map_err(log_error)?;
+    log::init(&config.log, config.workers.user.as_ref()).map_err(log_error)?;
     raise_open_files();
     in_event_loop(start(config_path, config, activated))
 }
@@ -98,7 +98,7 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     let (mut link, estate) = TakeOver::begin(channel).await.map_err(|_| Vec::new())?;
     let version = estate.version.clone();
     let prepared = load(config_path).and_then(|config| {
-        log::init(&config.log).map_err(log_error)?;
+        log::init(&config.log, config.workers.user.as_ref()).map_err(log_error)?;
         let master = Master::in_place_of(estate, config_path, &config)?;
         let left_files = master.sockets.borrow().leave_files();
         Ok((master, config, left_files))

@@ -206,6 +206,7 @@ impl Master {
                 metrics.forget(&rows);
             }
         };
+        self.lend_zones_again();
         if !committed {
             forget();
             self.clean_zone_store();

@@ -1,7 +1,7 @@
 //! The folder of a kv zone: made by the master, marked with what it is, opened by workers.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -64,11 +64,16 @@ pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared
 
 /// Lets the processes of another user open a prepared zone. For a master that is root and no worker of it.
 ///
-/// Its files belong to that user then. The folder stays root's, and others may pass through it to what they know the
+/// Its data belong to that user then. Folder and marker stay root's, and others may pass through it to what they know the
 /// name of: who has taken over a worker cannot put something else into a place where root will look.
 pub fn lend_kv(folder: &Path, uid: u32, gid: u32) -> Result<(), ZoneError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(PASSABLE)).map_err(file(folder))?;
-    for path in [MARKER_FILE, DATA_FILE, LOCK_FILE].map(|name| folder.join(name)) {
+    // Root reads it before each generation, and an earlier version has lent it, too.
+    let marker = folder.join(MARKER_FILE);
+    lchown(&marker, Some(ROOT), Some(ROOT))
+        .and_then(|()| fs::set_permissions(&marker, fs::Permissions::from_mode(READABLE)))
+        .map_err(file(&marker))?;
+    for path in [DATA_FILE, LOCK_FILE].map(|name| folder.join(name)) {
         // By name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
         lchown(&path, Some(uid), Some(gid)).map_err(file(&path))?;
     }
@@ -142,15 +147,22 @@ impl Marker {
 
     fn read(folder: &Path, zone: &str) -> Result<Option<Self>, ZoneError> {
         let path = folder.join(MARKER_FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
+        let opened = match File::open(&path) {
+            Ok(opened) => opened,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(file(&path)(cause)),
         };
-        let marker = serde_json::from_slice(&text).map_err(|cause| ZoneError::Damaged {
+        let mut text = Vec::new();
+        let read = opened.take(MARKER_LIMIT_BYTES).read_to_end(&mut text);
+        read.map_err(file(&path))?;
+        let damaged = |cause: String| ZoneError::Damaged {
             zone: zone.to_owned(),
             what: format!("{}: {cause}", path.display()),
-        })?;
+        };
+        if text.len() as u64 == MARKER_LIMIT_BYTES {
+            return Err(damaged("it is too long".to_owned()));
+        }
+        let marker = serde_json::from_slice(&text).map_err(|cause| damaged(cause.to_string()))?;
         Ok(Some(marker))
     }
 
@@ -185,6 +197,9 @@ impl Marker {
 
 /// Of marker, keys and values.
 const FORMAT: u32 = 1;
+
+/// Far more than one with the longest name has.
+const MARKER_LIMIT_BYTES: u64 = 4096;
 
 const MARKER_FILE: &str = "zone.json";
 const MARKER_NEW_FILE: &str = "zone.json.new";
@@ -228,6 +243,8 @@ fn must_be_private(folder: &Path, zone: &str, or_to: u32) -> Result<(), ZoneErro
 const PRIVATE: u32 = 0o700;
 /// Others may pass through it to a file that is theirs.
 const PASSABLE: u32 = 0o711;
+/// Of a marker that other users' workers read.
+const READABLE: u32 = 0o644;
 const ROOT: u32 = 0;
 
 /// The marker first, so that what is left by a remover that dies is a folder never used.
@@ -364,6 +381,9 @@ mod tests {
         );
         fs::write(folder.join(MARKER_FILE), "{}").expect("written");
         assert!(refused("sessions", SIZE).contains("zone.json: missing field"));
+        let endless = File::create(folder.join(MARKER_FILE)).expect("written");
+        endless.set_len(1 << 40).expect("no space taken");
+        assert!(refused("sessions", SIZE).contains("zone.json: it is too long"));
 
         let foreign = parent.path().join("foreign");
         private(&foreign).expect("folder");
@@ -397,6 +417,24 @@ mod tests {
             Prepared::Made
         );
         assert!(KvZone::open(&folder, "sessions", SIZE).is_ok());
+    }
+
+    #[test]
+    fn what_root_reads_is_not_lent() {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED, needs root: {}:{}", file!(), line!());
+            return;
+        }
+        let parent = tempfile::tempdir().expect("folder");
+        let folder = parent.path().join("sessions");
+        prepare_kv(&folder, "sessions", SIZE).expect("made");
+        lchown(folder.join(MARKER_FILE), Some(12345), Some(12345)).expect("as before");
+        lend_kv(&folder, 12345, 12345).expect("lent");
+        let found = |name: &str| fs::metadata(folder.join(name)).expect("there");
+        assert_eq!(found(DATA_FILE).uid(), 12345);
+        assert_eq!(found(LOCK_FILE).uid(), 12345);
+        assert_eq!(found(MARKER_FILE).uid(), ROOT);
+        assert_eq!(found(MARKER_FILE).mode() & 0o777, READABLE);
     }
 
     #[test]
