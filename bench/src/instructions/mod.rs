@@ -253,15 +253,15 @@ const fn stream(name: &'static str, logic: Option<&'static str>, path: &'static 
     }
 }
 
-/// In the names of the cases beside the peers.
-const STREAMS: [Stream; 7] = [
+/// In the names of the cases beside the peers. None whose plugin computes until it has to let others run: callgrind 3.19 does not
+/// survive that its stack is left in the middle of a call.
+const STREAMS: [Stream; 6] = [
     stream("plain", None, "/34"),
     stream("plain-64k", None, "/64k"),
     stream("one-plugin", Some("gate"), "/34"),
     stream("three-plugins", Some("three"), "/34"),
     stream("rate-limit", Some("rate-limit"), "/34"),
     stream("body-filter", Some("pass"), "/64k"),
-    stream("substitute", Some("substitute"), "/64k"),
 ];
 
 /// Requests after which all is in place: connections, instances, memory that is kept.

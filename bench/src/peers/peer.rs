@@ -188,6 +188,11 @@ impl Peer {
         let logic = self
             .logic
             .map(|logic| own.join(format!("{logic}.{ending}")));
+        // It knows no such system call.
+        let under_valgrind = around
+            .runner
+            .first()
+            .is_some_and(|first| first == "valgrind");
         let mut values: Values = vec![
             ("port", port.to_string()),
             ("origin", around.origin.to_string()),
@@ -200,6 +205,7 @@ impl Peer {
                 around.places.bench_plugins.display().to_string(),
             ),
             ("access_log", self.access_log(around.access_log, folder)),
+            ("seccomp", (!under_valgrind).to_string()),
         ];
         if self.software == Software::Nginx {
             let modules = nginx_modules(software)?;
