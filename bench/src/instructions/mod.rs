@@ -1,13 +1,14 @@
 //! Instructions and allocations a request: `cargo xtask bench instructions`.
 //!
-//! Time drifts by a fifth on a shared machine, instructions by less than a hundredth. A gateway runs under callgrind, a client sends
-//! one request after the other, and what its worker did for them is divided by their number. bench/instructions.toml
+//! Time drifts by a fifth on a shared machine, instructions by less than a hundredth. A gateway runs under callgrind, clients send
+//! one request after the other, several at once, and what its worker did for them is divided by their number. bench/instructions.toml
 //! keeps what a request took, function by function, so that a change can say what it has moved.
 
 mod baseline;
 mod callgrind;
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ impl Stream {
     fn count(
         &self,
         places: &Places,
-        origin: std::net::SocketAddr,
+        origin: SocketAddr,
         requests: u32,
     ) -> Result<Counted, String> {
         let folder = places.work.join("instructions").join(self.name);
@@ -186,15 +187,17 @@ impl Stream {
         .to_vec();
         let running = self.peer.start(&around, &folder)?;
         let worker = worker(&running)?;
-        let mut client = idle::connect(running.address)?;
+        let clients = (0..CONNECTIONS).map(|_| idle::connect(running.address));
+        let mut clients: Vec<TcpStream> = clients.collect::<Result<_, _>>()?;
         let request = self.request();
         tell(worker, "instrumentation on")?;
-        for _ in 0..WARM_UP {
-            idle::ask(&mut client, &request)?;
+        for _ in 0..WARM_UP_WAVES {
+            idle::ask_all(&mut clients, &request)?;
         }
+        let waves = requests.div_ceil(CONNECTIONS);
         tell(worker, "zero")?;
-        for _ in 0..requests {
-            idle::ask(&mut client, &request)?;
+        for _ in 0..waves {
+            idle::ask_all(&mut clients, &request)?;
         }
         tell(worker, "dump")?;
         drop(running);
@@ -202,7 +205,7 @@ impl Stream {
         let text = fs::read_to_string(&dump).map_err(|e| format!("{}: {e}", dump.display()))?;
         let _kept_by_nobody = fs::remove_file(&dump);
         let profile = Profile::parse(&text).map_err(|e| format!("{}: {e}", dump.display()))?;
-        Ok(Counted::of(profile, requests))
+        Ok(Counted::of(profile, waves * CONNECTIONS))
     }
 
     fn request(&self) -> Vec<u8> {
@@ -264,8 +267,12 @@ const STREAMS: [Stream; 6] = [
     stream("body-filter", Some("pass"), "/64k"),
 ];
 
-/// Requests after which all is in place: connections, instances, memory that is kept.
-const WARM_UP: u32 = 100;
+/// Requests come on so many connections at once, so that what an event loop does once a turn is shared by several, as under
+/// load.
+const CONNECTIONS: u32 = 32;
+
+/// After these all is in place: connections, instances, memory that is kept.
+const WARM_UP_WAVES: u32 = 6;
 
 /// Functions that are told of.
 const TOLD: usize = 15;

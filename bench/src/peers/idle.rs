@@ -33,16 +33,30 @@ pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, String> {
 
 /// One request, and its response to the end; an error where it is not a 200 after which the connection goes on.
 pub(crate) fn ask(socket: &mut TcpStream, request: &[u8]) -> Result<(), String> {
+    ask_all(std::slice::from_mut(socket), request)
+}
+
+/// The same on each connection at once: the first response is read when all requests are sent.
+pub(crate) fn ask_all(sockets: &mut [TcpStream], request: &[u8]) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("a request on a kept connection: {e}");
-    socket.write_all(request).map_err(failed)?;
+    for socket in &mut *sockets {
+        socket.write_all(request).map_err(failed)?;
+    }
+    sockets
+        .iter_mut()
+        .try_for_each(read_response)
+        .map_err(failed)
+}
+
+fn read_response(socket: &mut TcpStream) -> std::io::Result<()> {
     let mut reading = Reading::begin();
     let mut buf = [0; 16 << 10];
     loop {
-        let read = socket.read(&mut buf).map_err(failed)?;
+        let read = socket.read(&mut buf)?;
         match reading.take(&buf[..read]) {
             Progress::NotYet if read > 0 => {}
             Progress::Done { closes: false } => return Ok(()),
-            progress => return Err(failed(std::io::Error::other(format!("{progress:?}")))),
+            progress => return Err(std::io::Error::other(format!("{progress:?}"))),
         }
     }
 }
