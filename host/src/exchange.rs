@@ -13,7 +13,7 @@ use castling_abi::PeerRecord;
 use http::{Method, StatusCode, Version};
 
 use crate::address::{ClientAddress, ServerAddress};
-use crate::http1::{Headers, RequestHead};
+use crate::http1::{HeadRoom, Headers, RequestHead, Target};
 
 pub struct Exchange {
     pub request: RequestHead,
@@ -49,8 +49,8 @@ pub struct Exchange {
     pub balancing: Balancing,
     pub tally: Tally,
     pub cpu_time: CpuTime,
-    /// The request line's parts as they came, for the log.
-    original: (Method, ByteString, Option<ByteString>),
+    /// The request line's parts as they came, for the log, once a plugin has changed them.
+    original: Option<Box<(Method, Target)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,8 +111,7 @@ impl Exchange {
         Box::new(Self {
             request: RequestHead {
                 method: Method::GET,
-                path: ByteString::from_static("/"),
-                query: None,
+                target: Target::default(),
                 version: Version::HTTP_11,
                 headers: Headers::new(),
             },
@@ -143,7 +142,7 @@ impl Exchange {
                 cut_by: None,
             },
             cpu_time: CpuTime::default(),
-            original: (Method::GET, ByteString::from_static("/"), None),
+            original: None,
         })
     }
 
@@ -155,11 +154,7 @@ impl Exchange {
         server: ServerAddress,
         listener: &Arc<str>,
     ) {
-        self.original = (
-            request.method.clone(),
-            request.path.clone(),
-            request.query.clone(),
-        );
+        self.original = None;
         self.request = request;
         self.reply.status = StatusCode::OK;
         self.reply.headers.clear();
@@ -192,18 +187,23 @@ impl Exchange {
     }
 
     /// Lets go of what is a slice of the request's or the response's buffers, so that these are free for the next. Returns
-    /// the room for the next request's fields.
-    pub fn end(&mut self) -> Headers {
-        self.original = (Method::GET, ByteString::from_static("/"), None);
-        self.request.path = ByteString::from_static("/");
-        self.request.query = None;
+    /// the room for the next request's head.
+    pub fn end(&mut self) -> HeadRoom {
+        self.original = None;
         self.reply.headers.clear();
         self.trailers.clear();
         self.vars.clear();
         self.answer = None;
         self.chunk = Bytes::new();
         self.stage = Stage::Idle;
-        std::mem::take(&mut self.request.headers)
+        self.request.take_room()
+    }
+
+    /// To be called before a plugin changes method or target.
+    pub fn keep_original(&mut self) {
+        let RequestHead { method, target, .. } = &self.request;
+        self.original
+            .get_or_insert_with(|| Box::new((method.clone(), target.clone())));
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
@@ -241,14 +241,13 @@ impl Exchange {
 
     /// Appends the request line as the client sent it.
     pub fn write_request_line(&self, out: &mut Vec<u8>) -> bool {
-        let (method, path, query) = &self.original;
+        let (method, target) = match &self.original {
+            Some(original) => (&original.0, &original.1),
+            None => (&self.request.method, &self.request.target),
+        };
         out.extend_from_slice(method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(path.as_bytes());
-        if let Some(query) = query {
-            out.push(b'?');
-            out.extend_from_slice(query.as_bytes());
-        }
+        out.extend_from_slice(target.as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.protocol().as_bytes());
         true

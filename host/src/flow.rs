@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use castling_abi::Hook;
-use http::{Method, Version, header};
+use http::{Method, Version};
 use tracing::{debug, warn};
 
 use crate::address::{ClientAddress, ServerAddress};
@@ -16,7 +16,7 @@ use crate::course::{Course, Source, has_no_body};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
-use crate::http1::{self, BodyLength, Decoded, HeadError, ParsedRequest, ReplyTo};
+use crate::http1::{self, BodyLength, Decoded, HeadError, Known, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::phase::Plan;
 use crate::socket::{self, Reader, Writer};
@@ -260,7 +260,7 @@ impl Flow<'_> {
     }
 
     fn note(&self, error: &Error) {
-        let path = &*self.course.exchange.request.path;
+        let path = self.course.exchange.request.target.path();
         match error {
             Error::Upstream { .. } | Error::Plugin { .. } if self.begun => {
                 let status = self.course.exchange.reply.status.as_u16();
@@ -297,7 +297,7 @@ impl Flow<'_> {
                 .exchange
                 .reply
                 .headers
-                .remove(&header::CONTENT_LENGTH);
+                .remove(Known::ContentLength);
         }
         let steps = if filtered {
             &plan.response_body[..]

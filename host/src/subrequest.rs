@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::call::MAX_DEPTH;
-use http::{HeaderValue, Method, header};
+use http::Method;
 use tracing::debug;
 
 use crate::address::{ClientAddress, ServerAddress};
@@ -12,7 +12,7 @@ use crate::course::{Course, Source, has_no_body};
 use crate::error::{Error, reply};
 use crate::exchange::Exchange;
 use crate::filter;
-use crate::http1::Decoded;
+use crate::http1::{Decoded, Known};
 use crate::listener::Listener;
 use crate::supply;
 use crate::upstream::{RequestBody, forwarded};
@@ -23,7 +23,7 @@ use crate::worker::Worker;
 pub struct Parent<'a> {
     client: ClientAddress,
     server: ServerAddress,
-    host: Option<HeaderValue>,
+    host: Option<Box<[u8]>>,
     depth: u8,
     listener: &'a Listener,
     calls: &'a Cell<usize>,
@@ -34,7 +34,7 @@ impl<'a> Parent<'a> {
         Self {
             client: exchange.client,
             server: exchange.server.clone(),
-            host: exchange.request.headers.get(&header::HOST).cloned(),
+            host: exchange.request.headers.get(Known::Host).map(Box::from),
             depth: exchange.depth,
             listener,
             calls,
@@ -52,8 +52,8 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
         ));
     }
     let mut head = supply::head(&call)?;
-    if let (Some(host), false) = (&parent.host, head.headers.contains(&header::HOST)) {
-        head.headers.set(header::HOST, host.clone());
+    if let (Some(host), false) = (&parent.host, head.headers.contains(Known::Host)) {
+        head.headers.set(Known::Host, host);
     }
     forwarded::note_client_side(&mut head.headers);
     let bodiless = head.method == Method::HEAD;
@@ -66,7 +66,7 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
     let answered = match whole_response(&mut course, bodiless, call.limit_bytes).await {
         Err(Refused::Error(error)) => {
             debug!(
-                path = &*course.exchange.request.path,
+                path = course.exchange.request.target.path(),
                 "sub-request: {error}"
             );
             match course.take(reply::plain(reply::status(&error))) {

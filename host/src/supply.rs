@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 use http::Version;
@@ -13,7 +12,7 @@ use crate::address::{ClientAddress, ServerAddress};
 use crate::course::Source;
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::{BodyLength, RequestHead};
+use crate::http1::{BodyLength, RequestHead, Target};
 use crate::listener::Listener;
 use crate::phase::Plan;
 use crate::subrequest;
@@ -320,18 +319,15 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
 /// The request that a call is.
 pub fn head(call: &Call) -> Result<RequestHead, String> {
     // Checked when the call was made.
-    let target = ByteString::try_from(call.target.clone())
-        .map_err(|_| "its target is not text".to_owned())?;
+    let target = str::from_utf8(&call.target).map_err(|_| "its target is not text".to_owned())?;
     let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (ByteString::from(path), Some(ByteString::from(query))),
-        None => (target.clone(), None),
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
     };
-    let headers = call.headers.clone();
     Ok(RequestHead {
         method: call.method.clone(),
-        path,
-        query,
+        target: Target::new(path, query),
         version: Version::HTTP_11,
-        headers,
+        headers: call.headers.clone(),
     })
 }

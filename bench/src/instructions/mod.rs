@@ -154,12 +154,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn count(
-        &self,
-        places: &Places,
-        origin: SocketAddr,
-        requests: u32,
-    ) -> Result<Counted, String> {
+    fn count(&self, places: &Places, origin: SocketAddr, requests: u32) -> Result<Counted, String> {
         let folder = places.work.join("instructions").join(self.name);
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let mut around = Surroundings {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use crate::alarm::Alarms;
 use crate::flow::{Client, Tools};
-use crate::http1::Headers;
+use crate::http1::HeadRoom;
 use crate::socket::{HEAD_ROOM_BYTES, Spare};
 use crate::worker::Worker;
 
@@ -109,7 +109,7 @@ impl Drop for InUse {
 
 async fn work(tray: Rc<Cell<Tray>>, alarms: Alarms) -> Infallible {
     let mut tools = Tools::new(&alarms);
-    let mut room = Headers::new();
+    let mut room = HeadRoom::default();
     loop {
         let mut connection = poll_fn(|_| match tray.take() {
             Tray::ToDo(connection) => Poll::Ready(connection),

@@ -6,7 +6,6 @@
 mod desk;
 
 use std::future::poll_fn;
-use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tracing::debug;
 use crate::address::ClientAddress;
 use crate::alarm::{Alarm, Elapsed};
 use crate::flow::{self, Client, Fate, Tools};
-use crate::http1::{HeadError, HeadLimits, HeadProgress, Headers, ParsedRequest, parse_request};
+use crate::http1::{HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request};
 use crate::listener::Listener;
 use crate::socket::{self, HEAD_ROOM_BYTES};
 use crate::stream::Stream;
@@ -102,14 +101,13 @@ impl Connection {
         alarm.limit(wait, readable).await.is_ok()
     }
 
-    /// Serves requests as long as bytes of the next one are there. `room` is for their fields.
-    async fn requests(&mut self, tools: &mut Tools, room: &mut Headers) -> After {
+    /// Serves requests as long as bytes of the next one are there. `room` is for their heads.
+    async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> After {
         let (listener, worker) = (&*self.listener, &self.worker);
         let client = &mut self.client;
         let mut progress = HeadProgress::new();
-        progress.recycle(mem::take(room));
-        let after = loop {
-            let next = next_request(client, &tools.read_alarm, &mut progress, listener).await;
+        loop {
+            let next = next_request(client, &tools.read_alarm, &mut progress, room, listener).await;
             let fate = match next {
                 Next::Request(request) => {
                     let _under_way = worker.count_request();
@@ -119,21 +117,19 @@ impl Connection {
                     let _under_way = worker.count_request();
                     flow::refuse(client, tools, error, listener, worker).await
                 }
-                Next::Closed => break After::Closed,
+                Next::Closed => return After::Closed,
             };
-            progress.recycle(tools.exchange.end());
+            *room = tools.exchange.end();
             match fate {
-                Fate::KeepAlive if client.reader.buf.is_empty() => break After::Idle,
+                Fate::KeepAlive if client.reader.buf.is_empty() => return After::Idle,
                 Fate::KeepAlive => {}
-                Fate::Close => break After::Closed,
+                Fate::Close => return After::Closed,
                 Fate::Linger => {
                     linger(client, &tools.read_alarm).await;
-                    break After::Closed;
+                    return After::Closed;
                 }
             }
-        };
-        *room = progress.into_room();
-        after
+        }
     }
 }
 
@@ -142,6 +138,7 @@ async fn next_request(
     client: &mut Client,
     alarm: &Alarm,
     progress: &mut HeadProgress,
+    room: &mut HeadRoom,
     listener: &Listener,
 ) -> Next {
     let limits = HeadLimits {
@@ -150,7 +147,7 @@ async fn next_request(
     let reader = &mut client.reader;
     let head = async {
         loop {
-            match parse_request(&mut reader.buf, progress, &limits) {
+            match parse_request(&mut reader.buf, progress, &limits, room) {
                 Ok(Some(request)) => return Next::Request(request),
                 Err(error) => return Next::Refused(error),
                 Ok(None) => match reader.fill(HEAD_ROOM_BYTES).await {

@@ -1,11 +1,11 @@
 //! The one place that turns errors into status codes and replies.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 
 use super::{ClientError, Error, PluginFault, client_closed_request};
 use crate::exchange::Answer;
-use crate::http1::Headers;
+use crate::http1::{Headers, Known};
 
 /// What the client is answered, or what the log says where it cannot be.
 pub fn status(error: &Error) -> StatusCode {
@@ -44,11 +44,8 @@ fn client_status(error: &ClientError) -> StatusCode {
 /// A short text that says no more than the status: what went wrong inside is for the log.
 pub fn plain(status: StatusCode) -> Answer {
     let mut headers = Headers::with_capacity(4);
-    headers.add(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.add(header::SERVER, HeaderValue::from_static("castling"));
+    headers.add(Known::ContentType, b"text/plain; charset=utf-8");
+    headers.add(Known::Server, b"castling");
     let reason = status.canonical_reason().unwrap_or("Error");
     Answer {
         status,

@@ -5,10 +5,11 @@
 
 use std::num::NonZeroUsize;
 
-use http::header::{self, HeaderName};
 use http::{Method, StatusCode, Version};
 
-use super::{BodyLength, Headers};
+use super::headers::write_line;
+use super::name::Known;
+use super::{BodyLength, Headers, Target};
 
 /// After the bytes of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
@@ -38,33 +39,25 @@ pub struct ResponseFraming {
 
 /// Appends a request's head, as HTTP/1.1.
 ///
-/// `path`, `query` and `host` are as the `is_valid_` functions have them. `host` is written in the place of any `Host`
+/// `host` is as [`is_valid_host`](super::is_valid_host) has it. It is written in the place of any `Host`
 /// among the headers. A body of `UntilClose`, which requests cannot have, is announced as chunked.
 pub fn write_request_head(
     out: &mut Vec<u8>,
     method: &Method,
-    path: &str,
-    query: Option<&str>,
+    target: &Target,
     host: &[u8],
     headers: &Headers,
     body: BodyLength,
 ) {
-    out.reserve(HEAD_BYTES_GUESS + path.len());
+    let target = target.as_str().as_bytes();
+    out.reserve(HEAD_BYTES_GUESS + target.len());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(path.as_bytes());
-    if let Some(query) = query {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
-    }
+    out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers.iter() {
-        if *name != header::HOST && !is_framing(name) {
-            write_field(out, name, value.as_bytes());
-        }
-    }
+    headers.write_lines(out, FRAMING | Known::Host.bit());
     // RFC 9110 §8.6: methods that usually have a body say so when there is none; some servers answer 411 otherwise.
     let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     match body {
@@ -96,16 +89,10 @@ pub fn write_response_head(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let mut has_date = false;
-    for (name, value) in headers.iter() {
-        if !is_framing(name) {
-            has_date |= *name == header::DATE;
-            write_field(out, name, value.as_bytes());
-        }
-    }
+    headers.write_lines(out, FRAMING);
     if !status.is_informational() {
-        if !has_date {
-            write_field(out, &header::DATE, to.date);
+        if !headers.contains(Known::Date) {
+            write_line(out, Known::Date.text(), to.date);
         }
         write_response_framing(out, status, headers, body, framing, to);
     }
@@ -130,9 +117,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len_bytes: NonZeroUsize) {
 /// Appends the end of a chunked body with these trailers.
 pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.iter() {
-        write_field(out, name, value.as_bytes());
-    }
+    trailers.write_lines(out, 0);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -181,11 +166,10 @@ fn write_response_framing(
 /// made here. A 304 is about another body than that.
 fn write_unsent_length(out: &mut Vec<u8>, status: StatusCode, headers: &Headers, body: BodyLength) {
     let from_headers = headers
-        .get(&header::CONTENT_LENGTH)
-        .map(|value| value.as_bytes())
+        .get(Known::ContentLength)
         .filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
     if let Some(digits) = from_headers {
-        write_field(out, &header::CONTENT_LENGTH, digits);
+        write_line(out, Known::ContentLength.text(), digits);
     } else if let BodyLength::Sized(bytes) = body
         && status != StatusCode::NOT_MODIFIED
     {
@@ -201,18 +185,9 @@ fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
         || status == StatusCode::NOT_MODIFIED
 }
 
-fn is_framing(name: &HeaderName) -> bool {
-    *name == header::CONTENT_LENGTH
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::CONNECTION
-}
-
-fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
+/// Written by the encoder alone.
+const FRAMING: u32 =
+    Known::ContentLength.bit() | Known::TransferEncoding.bit() | Known::Connection.bit();
 
 fn write_content_length(out: &mut Vec<u8>, bytes: u64) {
     // 20 digits are 64 bits.
@@ -227,7 +202,7 @@ fn write_content_length(out: &mut Vec<u8>, bytes: u64) {
             break;
         }
     }
-    write_field(out, &header::CONTENT_LENGTH, &digits[start..]);
+    write_line(out, Known::ContentLength.text(), &digits[start..]);
 }
 
 const CHUNKED_FIELD: &[u8] = b"transfer-encoding: chunked\r\n";
@@ -238,7 +213,7 @@ const HEAD_BYTES_GUESS: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::http1::name::Name;
 
     const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -246,8 +221,8 @@ mod tests {
         let mut headers = Headers::new();
         for (name, value) in fields {
             headers.add(
-                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
-                HeaderValue::from_str(value).expect("a value"),
+                Name::new(name.as_bytes()).expect("a name"),
+                value.as_bytes(),
             );
         }
         headers
@@ -258,8 +233,7 @@ mod tests {
         write_request_head(
             &mut out,
             method,
-            "/a",
-            Some("b"),
+            &Target::new("/a", Some("b")),
             b"c",
             &headers(fields),
             body,

@@ -1,43 +1,37 @@
-//! The field lines of a head, as slices of the buffer they were read into.
+//! The field lines of a head.
 
-use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-
+use super::name::Known;
 use super::{HeadError, Headers, MAX_HEADERS};
 
 /// Room for what the grammar finds; not initialised, as it mostly stays empty.
 pub(super) type Lines<'a> = [std::mem::MaybeUninit<httparse::Header<'a>>; MAX_HEADERS];
 
-/// First byte and the one after the last of each value, in the head.
-pub(super) type Spans = [(usize, usize); MAX_HEADERS];
-
-/// Takes the lines over while they borrow the buffer: names at once, of the values only their place in `raw`, which the
-/// lines were parsed from.
-pub(super) fn locate(
-    raw: &[u8],
+/// Takes the lines over, which were parsed from `head`.
+pub(super) fn take_over(
+    head: &[u8],
     lines: &[httparse::Header<'_>],
-    spans: &mut Spans,
     headers: &mut Headers,
 ) -> Result<(), HeadError> {
-    headers.reserve(lines.len() + ADDED_ON_THE_WAY);
-    for (line, span) in lines.iter().zip(spans) {
-        let name = HeaderName::from_bytes(line.name.as_bytes())
-            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
-        let start = offset(raw, line.value);
-        *span = (start, start + line.value.len());
-        if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING {
-            refuse_tabs(raw, line)?;
+    let Some(first) = lines.first() else {
+        headers.clear();
+        return Ok(());
+    };
+    let text_at = offset(head, first.name.as_bytes());
+    headers.take_over(&head[text_at..], lines.len());
+    for line in lines {
+        let name = line.name.as_bytes();
+        let name_len = u16::try_from(name.len())
+            .ok()
+            .ok_or(HeadError::Malformed(httparse::Error::HeaderName))?;
+        let known = headers.found(
+            offset(head, name) - text_at,
+            name_len,
+            offset(head, line.value) - text_at,
+            line.value.len(),
+        );
+        if matches!(known, Some(Known::ContentLength | Known::TransferEncoding)) {
+            refuse_tabs(head, line)?;
         }
-        headers.add(name, HeaderValue::from_static(""));
-    }
-    Ok(())
-}
-
-/// Fills in the values, once the head has been cut off the buffer, without a copy.
-pub(super) fn fill_in(headers: &mut Headers, spans: &Spans, head: &Bytes) -> Result<(), HeadError> {
-    for (value, &(start, end)) in headers.values_mut().zip(spans) {
-        *value = HeaderValue::from_maybe_shared(head.slice(start..end))
-            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
     }
     Ok(())
 }
@@ -73,6 +67,3 @@ fn refuse_tabs(raw: &[u8], line: &httparse::Header<'_>) -> Result<(), HeadError>
     }
     Ok(())
 }
-
-/// Room beside the fields that came, for what the gateway and plugins usually add.
-const ADDED_ON_THE_WAY: usize = 4;

@@ -1,8 +1,8 @@
 //! How long a body is: `Content-Length`, `Transfer-Encoding`, `Connection`, and when they contradict each other.
 
-use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 
+use super::name::Known;
 use super::{HeadError, Headers};
 
 /// How the end of a body is known (RFC 9112 §6.3).
@@ -49,7 +49,7 @@ pub(super) fn response_body(
 /// Whether the sender allows another message on this connection (RFC 9112 §9.3).
 pub(super) fn keeps_alive(headers: &Headers, version: Version) -> bool {
     let mut keep_alive = version == Version::HTTP_11;
-    for value in headers.get_all(&header::CONNECTION) {
+    for value in headers.get_all(Known::Connection) {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 return false;
@@ -78,12 +78,11 @@ fn announced(headers: &mut Headers, version: Version) -> Result<Option<BodyLengt
 /// Whether the one transfer coding is `chunked`. Everything else, the same twice included, is refused: RFC 9112 §6.1
 /// forbids to apply it twice, and a coding that only one of two neighbours understands is how TE.TE smuggling works.
 fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
-    let mut values = headers.get_all(&header::TRANSFER_ENCODING);
+    let mut values = headers.get_all(Known::TransferEncoding);
     let Some(first) = values.next() else {
         return Ok(false);
     };
-    let exactly_chunked =
-        first.as_bytes().eq_ignore_ascii_case(b"chunked") && values.next().is_none();
+    let exactly_chunked = first.eq_ignore_ascii_case(b"chunked") && values.next().is_none();
     if exactly_chunked {
         Ok(true)
     } else {
@@ -95,7 +94,7 @@ fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
 fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
     let mut length = None;
     let mut times = 0;
-    for value in headers.get_all(&header::CONTENT_LENGTH) {
+    for value in headers.get_all(Known::ContentLength) {
         for member in list(value) {
             let bytes = decimal(member).ok_or(HeadError::LengthInvalid)?;
             if length.is_some_and(|before| before != bytes) {
@@ -106,7 +105,7 @@ fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
         }
     }
     if let (Some(bytes), true) = (length, times > 1) {
-        headers.set(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+        headers.set(Known::ContentLength, bytes.to_string().as_bytes());
     }
     Ok(length)
 }
@@ -123,11 +122,8 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// The members of a comma-separated value, empty ones too.
-fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value
-        .as_bytes()
-        .split(|&b| b == b',')
-        .map(<[u8]>::trim_ascii)
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

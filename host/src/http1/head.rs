@@ -1,10 +1,10 @@
 //! Heads of requests and responses, and what can be wrong with them.
 
 use bytes::{Buf as _, BytesMut};
-use bytestring::ByteString;
-use http::{Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version};
 
-use super::{BodyLength, Headers};
+use super::name::Known;
+use super::{BodyLength, Headers, Target};
 
 /// Fields in one head. More: 431.
 pub const MAX_HEADERS: usize = 128;
@@ -13,10 +13,7 @@ pub const MAX_HEADERS: usize = 128;
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     pub method: Method,
-    /// Begins with `/`, or is `*` (of `OPTIONS`). As it came, not decoded; visible ASCII without `?` and `#`.
-    pub path: ByteString,
-    /// Without its `?`. Visible ASCII without `#`.
-    pub query: Option<ByteString>,
+    pub target: Target,
     /// `HTTP_10` or `HTTP_11`.
     pub version: Version,
     /// With one valid `Host` at most, which is the target's authority if that had one (RFC 9112 §3.2.2).
@@ -26,7 +23,7 @@ pub struct RequestHead {
 impl RequestHead {
     /// Host and port as the client named them. None only for HTTP/1.0 (or when a plugin removed it).
     pub fn host(&self) -> Option<&str> {
-        self.headers.get(&header::HOST)?.to_str().ok()
+        str::from_utf8(self.headers.get(Known::Host)?).ok()
     }
 }
 
@@ -42,17 +39,10 @@ pub struct ParsedRequest {
     pub expect_continue: bool,
 }
 
-/// A response's status and fields.
-#[derive(Clone, Debug)]
-pub struct ResponseHead {
-    pub status: StatusCode,
-    pub headers: Headers,
-}
-
-/// What [`parse_response`](super::parse_response) finds.
-#[derive(Clone, Debug)]
+/// What [`parse_response`](super::parse_response) finds beside the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParsedResponse {
-    pub head: ResponseHead,
+    pub status: StatusCode,
     pub body: BodyLength,
     /// The connection may be used again after the body. Only if nothing is left in the buffer then: a peer that sends
     /// more than it announced is out of step.
@@ -69,30 +59,34 @@ pub struct HeadLimits {
 
 /// How far the head at the front of a buffer was looked at. One for each connection and direction; after an error
 /// the connection is of no use any more.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct HeadProgress {
     /// Bytes at the front of the buffer that hold no whole head. 0: the grammar was not tried yet.
     scanned: usize,
     /// Skipped before the start line.
     empty_lines: u32,
-    /// Room for the next head's fields.
-    spare: Headers,
+}
+
+/// Allocations of a request's head that is over, for the next one.
+#[derive(Clone, Debug, Default)]
+pub struct HeadRoom {
+    pub(super) headers: Headers,
+    pub(super) target: Target,
+}
+
+impl RequestHead {
+    /// Takes what it holds out of it.
+    pub fn take_room(&mut self) -> HeadRoom {
+        HeadRoom {
+            headers: std::mem::take(&mut self.headers),
+            target: std::mem::take(&mut self.target),
+        }
+    }
 }
 
 impl HeadProgress {
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Takes the room of a finished head's fields for the next one. Worth an allocation a request.
-    pub fn recycle(&mut self, mut headers: Headers) {
-        headers.clear();
-        self.spare = headers;
-    }
-
-    /// The room for the next head's fields.
-    pub fn into_room(self) -> Headers {
-        self.spare
     }
 
     /// Whether it is worth running the grammar over the buffer. It is at the first look, as most heads come whole;
@@ -128,11 +122,9 @@ impl HeadProgress {
         self.wait_for_more(buf, limits)
     }
 
-    /// The head was cut off: the next one begins afresh. Hands out the room for its fields.
-    pub(super) fn complete(&mut self) -> Headers {
-        self.scanned = 0;
-        self.empty_lines = 0;
-        std::mem::take(&mut self.spare)
+    /// The head was cut off: the next one begins afresh.
+    pub(super) fn complete(&mut self) {
+        *self = Self::default();
     }
 
     fn wait_for_more(&mut self, buf: &BytesMut, limits: &HeadLimits) -> Result<(), HeadError> {

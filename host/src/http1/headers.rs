@@ -1,13 +1,35 @@
 //! The header fields of a head, in order.
 
-use http::header::{self, HeaderName, HeaderValue};
+use std::fmt;
+
+use super::name::{Known, Name};
 
 /// Header fields in the order they came, names in lower case.
 ///
-/// A list, not a map: a request has some ten headers and well-known names compare by number, so a search costs less
-/// than hashing the name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(HeaderName, HeaderValue)>);
+/// The text of all fields is in one buffer, mostly as it came, and a list says where each name and value is: so a head is
+/// taken over by one copy, fields that nobody has changed are written by one copy, and neither allocates. A list, not a map: a
+/// request has some ten fields, and of those that the gateway itself asks for, a bit says whether they are there.
+#[derive(Clone, Default)]
+pub struct Headers {
+    text: Vec<u8>,
+    fields: Vec<Field>,
+    /// The [`Known::bit`]s of those that are there.
+    known: u32,
+    /// When the text has grown to this, what no field has any more is taken out.
+    compact_at_bytes: usize,
+}
+
+/// Where a field is in the text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    pub(super) name_at: usize,
+    pub(super) value_at: usize,
+    pub(super) value_len: usize,
+    pub(super) name_len: u16,
+    pub(super) known: Option<Known>,
+    /// The text has its line as it is to be written: name, `: `, value, CR LF.
+    pub(super) is_line: bool,
+}
 
 /// Where the fields of one name are, and what they hold.
 #[derive(Clone, Copy, Debug)]
@@ -22,121 +44,350 @@ pub struct Found {
 
 impl Headers {
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            text: Vec::new(),
+            fields: Vec::new(),
+            known: 0,
+            compact_at_bytes: COMPACT_AT_LEAST_BYTES,
+        }
     }
 
     pub fn with_capacity(fields: usize) -> Self {
-        Self(Vec::with_capacity(fields))
+        Self {
+            fields: Vec::with_capacity(fields),
+            ..Self::new()
+        }
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 
-    /// Removes all, keeps the room.
+    /// Removes all, keeps the room unless it is large.
     pub fn clear(&mut self) {
-        self.0.clear();
+        if self.text.capacity() > KEPT_BYTES {
+            self.text = Vec::new();
+        }
+        self.text.clear();
+        self.fields.clear();
+        self.known = 0;
+        self.compact_at_bytes = COMPACT_AT_LEAST_BYTES;
     }
 
-    /// Room for so many more.
-    pub fn reserve(&mut self, fields: usize) {
-        self.0.reserve(fields);
+    /// Begins with text that fields will be in: see [`Self::found`].
+    pub(super) fn take_over(&mut self, text: &[u8], fields: usize) {
+        self.clear();
+        self.text.reserve(text.len() + ADDED_BYTES);
+        self.text.extend_from_slice(text);
+        self.fields.reserve(fields + ADDED_FIELDS);
+        self.compact_at_bytes = text.len() * 2 + COMPACT_AT_LEAST_BYTES;
+    }
+
+    /// A field that is in the text. Its name is put in lower case there.
+    pub(super) fn found(
+        &mut self,
+        name_at: usize,
+        name_len: u16,
+        value_at: usize,
+        value_len: usize,
+    ) -> Option<Known> {
+        let name_end = name_at + usize::from(name_len);
+        let name = &mut self.text[name_at..name_end];
+        name.make_ascii_lowercase();
+        let known = Known::of_lower(name);
+        self.known |= known.map_or(0, Known::bit);
+        let is_line = self.text[name_end..value_at] == *b": "
+            && self.text[value_at + value_len..].starts_with(b"\r\n");
+        self.fields.push(Field {
+            name_at,
+            value_at,
+            value_len,
+            name_len,
+            known,
+            is_line,
+        });
+        known
     }
 
     /// The first value of that name.
-    pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.0
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value)
+    pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
+        let name = name.into();
+        if !self.may_have(name) {
+            return None;
+        }
+        let mut fields = self.fields.iter();
+        let field = fields.find(|field| self.is_named(field, name))?;
+        Some(self.value(field))
     }
 
     /// All values of that name, in order.
-    pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
-        self.iter()
-            .filter(move |(n, _)| *n == name)
-            .map(|(_, value)| value)
+    pub fn get_all<'a>(&'a self, name: impl Into<Name<'a>>) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.into();
+        let fields = match self.may_have(name) {
+            true => &self.fields[..],
+            false => &[],
+        };
+        let named = fields
+            .iter()
+            .filter(move |field| self.is_named(field, name));
+        named.map(|field| self.value(field))
     }
 
-    pub fn contains(&self, name: &HeaderName) -> bool {
+    pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
         self.get(name).is_some()
     }
 
-    /// This value in the place of all of that name: where the first of them stood, else at the end.
-    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        match self.find(name.as_str().as_bytes()) {
+    /// Whether any of those is there.
+    pub(super) fn contains_any(&self, bits: u32) -> bool {
+        self.known & bits != 0
+    }
+
+    /// This value in the place of all of that name: where the first of them stood, else at the end. The value must be
+    /// valid, see [`super::is_valid_value`].
+    pub fn set<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
+        let name = name.into();
+        let there = match self.may_have(name) {
+            true => self.find(name.text),
+            false => None,
+        };
+        match there {
             Some(there) => self.replace(there, value),
-            None => self.0.push((name, value)),
+            None => self.add(name, value),
         }
     }
 
-    /// All fields of that name, in one walk. Compared as text in any case: to make a checked name of it first would cost
-    /// more than the walk.
+    /// All fields of that name, in any case, in one walk.
     pub fn find(&self, name: &[u8]) -> Option<Found> {
-        let is_named = |(n, _): &(HeaderName, _)| n.as_str().as_bytes().eq_ignore_ascii_case(name);
-        let first = self.0.iter().position(is_named)?;
-        let same = self.0[first..].iter().filter(|field| is_named(field));
+        let is_named = |field: &Field| self.name(field).eq_ignore_ascii_case(name);
+        let first = self.fields.iter().position(is_named)?;
         let mut found = Found {
             first,
             count: 0,
             value_bytes: 0,
         };
-        for (_, value) in same {
+        for same in self.fields[first..].iter().filter(|field| is_named(field)) {
             found.count += 1;
-            found.value_bytes += value.len();
+            found.value_bytes += same.value_len;
         }
         Some(found)
     }
 
-    /// The name of the field with this index.
-    pub fn name_at(&self, idx: usize) -> &HeaderName {
-        &self.0[idx].0
+    /// The first value of that name, in any case.
+    pub fn find_value(&self, name: &[u8]) -> Option<&[u8]> {
+        let is_named = |field: &&Field| self.name(field).eq_ignore_ascii_case(name);
+        let field = self.fields.iter().find(is_named)?;
+        Some(self.value(field))
+    }
+
+    /// What the name of the field with this index is known as.
+    pub fn known_at(&self, idx: usize) -> Option<Known> {
+        self.fields[idx].known
     }
 
     /// This value in the place of those that [`Self::find`] has found, where the first of them stood. The fields must not have
     /// changed since.
-    pub fn replace(&mut self, found: Found, value: HeaderValue) {
-        self.0[found.first].1 = value;
+    pub fn replace(&mut self, found: Found, value: &[u8]) {
+        self.compact_when_due();
+        let old = self.fields[found.first];
         if found.count > 1 {
-            let name = self.0[found.first].0.clone();
+            let Self { text, fields, .. } = self;
+            let name = name_in(text, &old);
             let mut idx = 0;
-            self.0.retain(|(n, _)| {
-                let keep = idx <= found.first || *n != name;
+            fields.retain(|field| {
+                let keep = idx <= found.first || name_in(text, field) != name;
                 idx += 1;
                 keep
             });
         }
+        let name_at = self.text.len();
+        let name_end = old.name_at + usize::from(old.name_len);
+        self.text.extend_from_within(old.name_at..name_end);
+        self.fields[found.first] = self.end_line(name_at, old.name_len, old.known, value);
     }
 
-    /// One more value, at the end.
-    pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.push((name, value));
+    /// One more value, at the end. It must be valid, see [`super::is_valid_value`].
+    pub fn add<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
+        let Name { text, known } = name.into();
+        self.compact_when_due();
+        let name_at = self.text.len();
+        self.text
+            .reserve(text.len() + value.len() + LINE_MARKS_BYTES);
+        self.text.extend_from_slice(text);
+        if known.is_none() {
+            self.text[name_at..].make_ascii_lowercase();
+        }
+        // A name is at most that long.
+        let name_len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        let field = self.end_line(name_at, name_len, known, value);
+        self.fields.push(field);
+        self.known |= known.map_or(0, Known::bit);
+    }
+
+    /// The first value of one name in the place of all of another, if it has one.
+    pub fn copy(&mut self, from: Known, to: Known) {
+        let Some(idx) = self.fields.iter().position(|it| it.known == Some(from)) else {
+            return;
+        };
+        if self.contains(to) || self.text.len() >= self.compact_at_bytes {
+            let value = self.value(&self.fields[idx]).to_vec();
+            return self.set(to, &value);
+        }
+        let value_at = self.fields[idx].value_at;
+        let name_at = self.text.len();
+        self.text.extend_from_slice(to.text());
+        self.text.extend_from_slice(b": ");
+        let field = Field {
+            name_at,
+            value_at: self.text.len(),
+            name_len: to.text().len() as u16,
+            known: Some(to),
+            is_line: true,
+            ..self.fields[idx]
+        };
+        self.text
+            .extend_from_within(value_at..value_at + field.value_len);
+        self.text.extend_from_slice(b"\r\n");
+        self.fields.push(field);
+        self.known |= to.bit();
+    }
+
+    /// One field in the place of all of that name: their values in their order, and this one, as a list
+    /// (RFC 9110 §5.3).
+    pub fn append_to_list(&mut self, name: Known, value: &[u8]) {
+        if !self.contains(name) {
+            self.add(name, value);
+            return;
+        }
+        let mut list = Vec::with_capacity(64);
+        for earlier in self.get_all(name) {
+            list.extend_from_slice(earlier);
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(value);
+        self.set(name, &list);
+    }
+
+    /// The rest of a line whose name is at the end of the text.
+    fn end_line(
+        &mut self,
+        name_at: usize,
+        name_len: u16,
+        known: Option<Known>,
+        value: &[u8],
+    ) -> Field {
+        self.text.extend_from_slice(b": ");
+        let value_at = self.text.len();
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+        Field {
+            name_at,
+            value_at,
+            value_len: value.len(),
+            name_len,
+            known,
+            is_line: true,
+        }
     }
 
     /// Removes all of that name; says how many there were.
-    pub fn remove(&mut self, name: &HeaderName) -> usize {
-        let before = self.0.len();
-        self.0.retain(|(n, _)| n != name);
-        before - self.0.len()
+    pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> usize {
+        let name = name.into();
+        if !self.may_have(name) {
+            return 0;
+        }
+        let before = self.fields.len();
+        let Self { text, fields, .. } = self;
+        fields.retain(|field| !name_in(text, field).eq_ignore_ascii_case(name.text));
+        self.known &= !name.known.map_or(0, Known::bit);
+        before - self.fields.len()
     }
 
     /// Keeps the fields for which `keep` is true.
     #[cfg(test)]
-    pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
-        self.0.retain(|(name, value)| keep(name, value));
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let Self { text, fields, .. } = self;
+        fields.retain(|field| keep(name_in(text, field), value_in(text, field)));
+        let bits = self.fields.iter().filter_map(|field| field.known);
+        self.known = bits.fold(0, |bits, known| bits | known.bit());
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&HeaderName, &HeaderValue)> {
-        self.0.iter().map(|(name, value)| (name, value))
+    /// Names and values.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        let fields = self.fields.iter();
+        fields.map(|field| (self.name(field), self.value(field)))
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut HeaderValue> {
-        self.0.iter_mut().map(|(_, value)| value)
+    /// Appends the lines of all fields but those that are known by these bits.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>, without: u32) {
+        let mut run = 0..0;
+        for field in &self.fields {
+            if field.known.is_some_and(|known| known.bit() & without != 0) {
+                continue;
+            }
+            let end = field.value_at + field.value_len + b"\r\n".len();
+            if field.is_line && field.name_at == run.end {
+                run.end = end;
+                continue;
+            }
+            out.extend_from_slice(&self.text[run]);
+            run = match field.is_line {
+                true => field.name_at..end,
+                false => {
+                    write_line(out, self.name(field), self.value(field));
+                    0..0
+                }
+            };
+        }
+        out.extend_from_slice(&self.text[run]);
+    }
+
+    fn may_have(&self, name: Name<'_>) -> bool {
+        name.known.is_none_or(|known| self.known & known.bit() != 0)
+    }
+
+    fn is_named(&self, field: &Field, name: Name<'_>) -> bool {
+        match name.known {
+            Some(_) => field.known == name.known,
+            None => self.name(field).eq_ignore_ascii_case(name.text),
+        }
+    }
+
+    fn name(&self, field: &Field) -> &[u8] {
+        name_in(&self.text, field)
+    }
+
+    fn value(&self, field: &Field) -> &[u8] {
+        value_in(&self.text, field)
+    }
+
+    /// A plugin may set a field again and again.
+    fn compact_when_due(&mut self) {
+        if self.text.len() >= self.compact_at_bytes {
+            self.compact();
+        }
+    }
+
+    #[cold]
+    fn compact(&mut self) {
+        let mut compacted = Vec::new();
+        for field in &mut self.fields {
+            let name_at = compacted.len();
+            write_line(
+                &mut compacted,
+                name_in(&self.text, field),
+                value_in(&self.text, field),
+            );
+            field.name_at = name_at;
+            field.value_at = name_at + usize::from(field.name_len) + b": ".len();
+            field.is_line = true;
+        }
+        self.text = compacted;
+        self.compact_at_bytes = self.text.len() * 2 + COMPACT_AT_LEAST_BYTES;
     }
 
     /// Removes what is meant for this connection only (RFC 9110 §7.6.1): `Connection` and the fields it names,
@@ -147,98 +398,164 @@ impl Headers {
     /// way are kept even if named, as are all that begin with `x-forwarded-`; after 64 options the rest is
     /// ignored.
     pub fn remove_hop_by_hop(&mut self) {
+        if !self.contains_any(HOP_BY_HOP) {
+            return;
+        }
         let nominated = self.nominated();
-        self.0
-            .retain(|(name, _)| !is_hop_by_hop(name) && !nominated.contains(name));
+        let Self { text, fields, .. } = self;
+        fields.retain(|field| {
+            let is_hop_by_hop = field
+                .known
+                .is_some_and(|known| known.bit() & HOP_BY_HOP != 0);
+            !is_hop_by_hop && !nominated.iter().any(|name| name == name_in(text, field))
+        });
+        let known = nominated.iter().filter_map(|name| Known::of(name));
+        let bits = known.fold(HOP_BY_HOP, |bits, known| bits | known.bit());
+        self.known &= !bits;
     }
 
-    /// What `Connection` names beyond the fields that are removed anyway: mostly nothing, which allocates nothing.
-    fn nominated(&self) -> Vec<HeaderName> {
-        self.get_all(&header::CONNECTION)
-            .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+    /// What `Connection` names beyond the fields that are removed anyway: mostly nothing, which allocates nothing. In lower
+    /// case.
+    fn nominated(&self) -> Vec<Vec<u8>> {
+        self.get_all(Known::Connection)
+            .flat_map(|value| value.split(|&b| b == b','))
             .map(<[u8]>::trim_ascii)
             .take(MAX_CONNECTION_OPTIONS)
             .filter(|option| {
                 !option.eq_ignore_ascii_case(b"close")
                     && !option.eq_ignore_ascii_case(b"keep-alive")
+                    && self.find(option).is_some()
             })
-            .filter_map(|option| HeaderName::from_bytes(option).ok())
-            .filter(|name| !is_hop_by_hop(name) && !is_end_to_end(name) && self.contains(name))
+            .map(<[u8]>::to_ascii_lowercase)
+            .filter(|name| !is_end_to_end(name))
             .collect()
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TE
-        || *name == header::TRAILER
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        // No constants of `http`.
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
 }
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.iter();
+        let shown = fields.map(|(name, value)| {
+            (
+                name.escape_ascii().to_string(),
+                value.escape_ascii().to_string(),
+            )
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// Appends a field's line.
+pub(super) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + LINE_MARKS_BYTES);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn name_in<'t>(text: &'t [u8], field: &Field) -> &'t [u8] {
+    &text[field.name_at..field.name_at + usize::from(field.name_len)]
+}
+
+fn value_in<'t>(text: &'t [u8], field: &Field) -> &'t [u8] {
+    &text[field.value_at..field.value_at + field.value_len]
+}
+
+const HOP_BY_HOP: u32 = Known::Connection.bit()
+    | Known::KeepAlive.bit()
+    | Known::ProxyConnection.bit()
+    | Known::Te.bit()
+    | Known::Trailer.bit()
+    | Known::TransferEncoding.bit()
+    | Known::Upgrade.bit();
 
 /// RFC 9110 §7.6.1: a sender must not name a field that is meant for all recipients. These are the ones whose removal
 /// would change who is asked, what for, by whom, or what the body is.
-fn is_end_to_end(name: &HeaderName) -> bool {
+fn is_end_to_end(name: &[u8]) -> bool {
     matches!(
-        name.as_str(),
-        "authorization"
-            | "cache-control"
-            | "content-encoding"
-            | "content-length"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "date"
-            | "expect"
-            | "forwarded"
-            | "host"
-            | "location"
-            | "origin"
-            | "set-cookie"
-            | "vary"
-            | "via"
-            | "x-real-ip"
-    ) || name.as_str().starts_with("x-forwarded-")
+        name,
+        b"authorization"
+            | b"cache-control"
+            | b"content-encoding"
+            | b"content-length"
+            | b"content-range"
+            | b"content-type"
+            | b"cookie"
+            | b"date"
+            | b"expect"
+            | b"forwarded"
+            | b"host"
+            | b"location"
+            | b"origin"
+            | b"set-cookie"
+            | b"vary"
+            | b"via"
+            | b"x-real-ip"
+    ) || name.starts_with(b"x-forwarded-")
 }
+
+/// `: ` and CR LF.
+const LINE_MARKS_BYTES: usize = 4;
+
+/// Room beside the fields that came, for what the gateway and plugins usually add.
+const ADDED_FIELDS: usize = 6;
+const ADDED_BYTES: usize = 256;
+
+/// Text without a field is left where it is below this.
+const COMPACT_AT_LEAST_BYTES: usize = 16 * 1024;
+
+/// Larger room is given back with its request.
+const KEPT_BYTES: usize = 16 * 1024;
 
 /// Options of `Connection` that are looked at.
 const MAX_CONNECTION_OPTIONS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> Headers {
         let mut headers = Headers::new();
         for &(name, value) in fields {
-            headers.add(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            headers.add(named(name), value.as_bytes());
         }
         headers
     }
 
+    fn named(name: &str) -> Name<'_> {
+        Name::new(name.as_bytes()).expect("a name")
+    }
+
     fn names(headers: &Headers) -> Vec<&str> {
-        headers.iter().map(|(name, _)| name.as_str()).collect()
+        let names = headers.iter().map(|(name, _)| std::str::from_utf8(name));
+        names.collect::<Result<_, _>>().expect("ASCII")
     }
 
     #[test]
     fn set_keeps_the_place_of_the_first() {
         let mut it = headers(&[("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("a", "5")]);
-        it.set(HeaderName::from_static("a"), HeaderValue::from_static("9"));
+        it.set(named("a"), b"9");
         assert_eq!(it, headers(&[("a", "9"), ("b", "2"), ("c", "4")]));
-        it.set(HeaderName::from_static("d"), HeaderValue::from_static("5"));
+        it.set(named("D"), b"5");
         assert_eq!(names(&it), ["a", "b", "c", "d"]);
     }
 
     #[test]
     fn remove_counts_what_it_removed() {
         let mut it = headers(&[("a", "1"), ("b", "2"), ("a", "3")]);
-        assert_eq!(it.remove(&HeaderName::from_static("a")), 2);
-        assert_eq!(it.remove(&HeaderName::from_static("a")), 0);
+        assert_eq!(it.remove(named("a")), 2);
+        assert_eq!(it.remove(named("a")), 0);
         assert_eq!(names(&it), ["b"]);
     }
 
@@ -272,12 +589,125 @@ mod tests {
         ];
         let mut it = headers(&fields);
         it.add(
-            header::CONNECTION,
-            HeaderValue::from_static(
-                "host, Authorization, x-forwarded-for, content-length, \"x, ,",
-            ),
+            Known::Connection,
+            b"host, Authorization, x-forwarded-for, content-length, \"x, ,",
         );
         it.remove_hop_by_hop();
         assert_eq!(it, headers(&fields));
+    }
+
+    #[test]
+    fn what_is_gone_is_not_known_any_more() {
+        let mut it = headers(&[
+            ("via", "1.1 a"),
+            ("connection", "server, x-a"),
+            ("server", "b"),
+        ]);
+        it.remove_hop_by_hop();
+        assert_eq!(names(&it), ["via"]);
+        assert!(!it.contains(Known::Server) && !it.contains(Known::Connection));
+        it.append_to_list(Known::Via, b"1.1 c");
+        assert_eq!(it.get(Known::Via), Some(&b"1.1 a, 1.1 c"[..]));
+        assert_eq!(it.remove(Known::Via), 1);
+        assert!(it.is_empty() && !it.contains(Known::Via));
+    }
+
+    #[test]
+    fn a_field_that_is_set_over_and_over_takes_no_more_room() {
+        let mut it = headers(&[("a", "1"), ("host", "b")]);
+        for round in 0..100_000_u32 {
+            it.set(named("x-counter"), round.to_string().as_bytes());
+            it.set(Known::Host, round.to_string().as_bytes());
+        }
+        assert!(it.text.capacity() < 4 * COMPACT_AT_LEAST_BYTES);
+        assert_eq!(
+            it,
+            headers(&[("a", "1"), ("host", "99999"), ("x-counter", "99999")])
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Set(usize, Vec<u8>),
+        Add(usize, Vec<u8>),
+        Remove(usize),
+        Compact,
+    }
+
+    const NAMES: [&str; 5] = ["a", "Host", "x-b", "VIA", "content-length"];
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        let value = || prop::collection::vec(0x20..0x7f_u8, 0..8);
+        prop_oneof![
+            (0..NAMES.len(), value()).prop_map(|(name, value)| Change::Set(name, value)),
+            (0..NAMES.len(), value()).prop_map(|(name, value)| Change::Add(name, value)),
+            (0..NAMES.len()).prop_map(Change::Remove),
+            Just(Change::Compact),
+        ]
+    }
+
+    proptest! {
+        /// Beside a plain list that does the same, from a head that came.
+        #[test]
+        fn changes_do_what_they_would_to_a_list(
+            spaces in prop::collection::vec("[ ]{0,2}", 5),
+            changes in prop::collection::vec(any_change(), 0..30),
+        ) {
+            let mut list: Vec<(String, Vec<u8>)> = Vec::new();
+            let mut came = String::new();
+            let mut places = Vec::new();
+            for (name, space) in NAMES.iter().zip(&spaces) {
+                places.push((came.len(), name.len(), came.len() + name.len() + 1 + space.len(), 1));
+                came += &format!("{name}:{space}v\r\n");
+                list.push((name.to_ascii_lowercase(), b"v".to_vec()));
+            }
+            let mut it = Headers::new();
+            it.take_over(came.as_bytes(), NAMES.len());
+            for (name_at, name_len, value_at, value_len) in places {
+                it.found(name_at, u16::try_from(name_len).expect("short"), value_at, value_len);
+            }
+            for change in changes {
+                match change {
+                    Change::Set(name, value) => {
+                        let lower = NAMES[name].to_ascii_lowercase();
+                        it.set(named(NAMES[name]), &value);
+                        let first = list.iter().position(|(n, _)| *n == lower);
+                        let mut idx = 0;
+                        list.retain(|(n, _)| {
+                            idx += 1;
+                            *n != lower || Some(idx - 1) == first
+                        });
+                        match first {
+                            Some(first) => list[first].1 = value,
+                            None => list.push((lower, value)),
+                        }
+                    }
+                    Change::Add(name, value) => {
+                        it.add(named(NAMES[name]), &value);
+                        list.push((NAMES[name].to_ascii_lowercase(), value));
+                    }
+                    Change::Remove(name) => {
+                        let before = list.len();
+                        list.retain(|(n, _)| *n != NAMES[name].to_ascii_lowercase());
+                        prop_assert_eq!(it.remove(named(NAMES[name])), before - list.len());
+                    }
+                    Change::Compact => it.compact(),
+                }
+                let now: Vec<_> = it.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+                let expected: Vec<_> = list.iter().map(|(n, v)| (n.clone().into_bytes(), v.clone())).collect();
+                prop_assert_eq!(now, expected);
+                for name in NAMES {
+                    let first = list.iter().find(|(n, _)| *n == name.to_ascii_lowercase());
+                    prop_assert_eq!(it.get(named(name)), first.map(|(_, v)| &v[..]));
+                }
+                let mut written = Vec::new();
+                it.write_lines(&mut written, Known::Host.bit());
+                let mut expected = Vec::new();
+                for (name, value) in list.iter().filter(|(n, _)| n != "host") {
+                    write_line(&mut expected, name.as_bytes(), value);
+                }
+                prop_assert_eq!(written, expected);
+            }
+        }
     }
 }

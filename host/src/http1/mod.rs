@@ -14,6 +14,7 @@ mod fields;
 mod framing;
 mod head;
 mod headers;
+mod name;
 mod request;
 mod response;
 #[cfg(test)]
@@ -30,10 +31,11 @@ pub use encode::{
 };
 pub use framing::BodyLength;
 pub use head::{
-    HeadError, HeadLimits, HeadProgress, MAX_HEADERS, ParsedRequest, ParsedResponse, RequestHead,
-    ResponseHead,
+    HeadError, HeadLimits, HeadProgress, HeadRoom, MAX_HEADERS, ParsedRequest, ParsedResponse,
+    RequestHead,
 };
 pub use headers::Headers;
+pub use name::{Known, Name, is_valid_value};
 pub use request::parse_request;
 pub use response::parse_response;
-pub use target::{is_valid_host, is_valid_path, is_valid_query};
+pub use target::{Target, is_valid_host, is_valid_path, is_valid_query};

@@ -1,22 +1,19 @@
 //! Reading a request's head.
 
-use bytes::{Bytes, BytesMut};
-use bytestring::ByteString;
-use http::header::{self, HeaderValue};
+use bytes::{Buf as _, BytesMut};
 use http::{Method, Version};
 use httparse::Status;
 
-use super::fields::{Lines, fill_in, locate, offset, refuse_bare_line_feeds};
-use super::target::Target;
+use super::fields::{Lines, refuse_bare_line_feeds, take_over};
+use super::name::Known;
+use super::target::Parts;
 use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, Headers, MAX_HEADERS, ParsedRequest,
+    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, Headers, MAX_HEADERS, ParsedRequest,
     RequestHead, framing, is_valid_host,
 };
 
 /// Cuts a request's head off the front of `buf`, and a few empty lines before it (RFC 9112 §2.2). `None`: more bytes are
-/// needed.
-///
-/// Its values are slices of the buffer's memory, which lives as long as one of them does.
+/// needed. `room` is used up by a head that is whole.
 ///
 /// Read more strictly than by nginx or hyper in that no line may end in a bare LF and no tab may stand beside the value of a
 /// framing field. The names of fields are in lower case afterwards, repeated equal `Content-Length`s are one, and the
@@ -25,6 +22,7 @@ pub fn parse_request(
     buf: &mut BytesMut,
     progress: &mut HeadProgress,
     limits: &HeadLimits,
+    room: &mut HeadRoom,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
@@ -41,77 +39,63 @@ pub fn parse_request(
     let (Some(method), Some(target), Some(minor)) = (line.method, line.path, line.version) else {
         return Err(HeadError::Malformed(httparse::Error::Token));
     };
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| HeadError::Malformed(httparse::Error::Token))?;
     let version = if minor == 0 {
         Version::HTTP_10
     } else {
         Version::HTTP_11
     };
-    let target_start = offset(raw, target.as_bytes());
-    let target_end = target_start + target.len();
-    let mut headers = progress.complete();
-    let mut spans = [(0, 0); MAX_HEADERS];
-    locate(raw, line.headers, &mut spans, &mut headers)?;
-
-    let head = buf.split_to(head_bytes).freeze();
-    fill_in(&mut headers, &spans, &head)?;
-    interpret(
-        method,
-        head.slice(target_start..target_end),
-        version,
-        headers,
-    )
-    .map(Some)
-}
-
-/// What the parts of a head mean together.
-fn interpret(
-    method: Method,
-    target: Bytes,
-    version: Version,
-    mut headers: Headers,
-) -> Result<ParsedRequest, HeadError> {
-    // A tunnel passes no phase; who wants one wants a forward proxy.
-    if method == Method::CONNECT {
-        return Err(HeadError::Connect);
-    }
-    let target = ByteString::try_from(target).map_err(|_| HeadError::Target)?;
-    let parts = Target::parse(&target, &method)?;
-    let path = match parts.path {
-        // RFC 9112 §3.2.4: the absolute form of `*`.
-        "" if method == Method::OPTIONS && parts.query.is_none() => ByteString::from_static("*"),
-        "" => ByteString::from_static("/"),
-        path => target.slice_ref(path),
-    };
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| HeadError::Malformed(httparse::Error::Token))?;
+    let HeadRoom {
+        mut headers,
+        target: mut whole,
+    } = std::mem::take(room);
+    take_over(&raw[..head_bytes], line.headers, &mut headers)?;
+    let parts = read_target(target, &method)?;
+    whole.replace(parts.path, parts.query);
     check_host(&headers, version)?;
     if let Some(authority) = parts.authority {
         // RFC 9112 §3.2.2: what `Host` said is ignored.
-        let authority = HeaderValue::from_maybe_shared(target.slice_ref(authority).into_bytes())
-            .map_err(|_| HeadError::HostInvalid)?;
-        headers.set(header::HOST, authority);
+        headers.set(Known::Host, authority.as_bytes());
     }
     let body = framing::request_body(&mut headers, version)?;
-    Ok(ParsedRequest {
+    let parsed = ParsedRequest {
         keep_alive: framing::keeps_alive(&headers, version),
         expect_continue: expects_continue(&headers, version, body),
         body,
         head: RequestHead {
-            query: parts.query.map(|query| target.slice_ref(query)),
-            path,
             method,
+            target: whole,
             version,
             headers,
         },
-    })
+    };
+    progress.complete();
+    buf.advance(head_bytes);
+    Ok(Some(parsed))
+}
+
+/// With the path that stands for none.
+fn read_target<'t>(target: &'t str, method: &Method) -> Result<Parts<'t>, HeadError> {
+    // A tunnel passes no phase; who wants one wants a forward proxy.
+    if *method == Method::CONNECT {
+        return Err(HeadError::Connect);
+    }
+    let mut parts = Parts::parse(target, method)?;
+    if parts.path.is_empty() {
+        // RFC 9112 §3.2.4: the absolute form of `*`.
+        let is_asterisk = *method == Method::OPTIONS && parts.query.is_none();
+        parts.path = if is_asterisk { "*" } else { "/" };
+    }
+    Ok(parts)
 }
 
 /// RFC 9112 §3.2: exactly one valid `Host`; HTTP/1.0 may have none.
 fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
-    let mut hosts = headers.get_all(&header::HOST);
+    let mut hosts = headers.get_all(Known::Host);
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(HeadError::HostRepeated),
-        (Some(host), None) if is_valid_host(host.as_bytes()) => Ok(()),
+        (Some(host), None) if is_valid_host(host) => Ok(()),
         (Some(_), None) => Err(HeadError::HostInvalid),
         (None, _) if version == Version::HTTP_10 => Ok(()),
         (None, _) => Err(HeadError::HostMissing),
@@ -124,8 +108,8 @@ fn expects_continue(headers: &Headers, version: Version, body: BodyLength) -> bo
     has_body
         && version == Version::HTTP_11
         && headers
-            .get_all(&header::EXPECT)
-            .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+            .get_all(Known::Expect)
+            .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The grammar knows 1.0 and 1.1 only: other versions of HTTP are told so, and the rest is not HTTP.
@@ -158,6 +142,7 @@ mod tests {
             &mut BytesMut::from(input),
             &mut HeadProgress::new(),
             &LIMITS,
+            &mut HeadRoom::default(),
         )
     }
 
@@ -179,26 +164,22 @@ mod tests {
         let mut buf = BytesMut::from(
             "\r\nGET /a%20b?c=d HTTP/1.1\r\nHost: e:80\r\nX-Y:  \u{e4} z \t\r\nEmpty:\r\n\r\nbody",
         );
-        let parsed = parse_request(&mut buf, &mut HeadProgress::new(), &LIMITS);
+        let mut room = HeadRoom::default();
+        let parsed = parse_request(&mut buf, &mut HeadProgress::new(), &LIMITS, &mut room);
         let parsed = parsed.expect("valid").expect("whole");
         assert_eq!(buf, "body");
         assert_eq!(parsed.head.method, Method::GET);
-        assert_eq!(parsed.head.path, "/a%20b");
-        assert_eq!(parsed.head.query.as_deref(), Some("c=d"));
+        assert_eq!(parsed.head.target.path(), "/a%20b");
+        assert_eq!(parsed.head.target.query(), Some("c=d"));
         assert_eq!(parsed.head.version, Version::HTTP_11);
         assert_eq!(parsed.head.host(), Some("e:80"));
-        let fields: Vec<_> = parsed
-            .head
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
+        let fields: Vec<_> = parsed.head.headers.iter().collect();
         assert_eq!(
             fields,
             [
-                ("host", &b"e:80"[..]),
-                ("x-y", "\u{e4} z".as_bytes()),
-                ("empty", b"")
+                (&b"host"[..], &b"e:80"[..]),
+                (b"x-y", "\u{e4} z".as_bytes()),
+                (b"empty", b"")
             ]
         );
         assert_eq!(parsed.body, BodyLength::Empty);
@@ -209,15 +190,15 @@ mod tests {
     #[test]
     fn pipelined_requests_are_read_one_after_the_other() {
         let mut buf = BytesMut::from("GET /1 HTTP/1.0\r\n\r\n\r\nGET /2 HTTP/1.0\r\n\r\nGET /3");
-        let mut progress = HeadProgress::new();
+        let (mut progress, mut room) = (HeadProgress::new(), HeadRoom::default());
         for path in ["/1", "/2"] {
-            let parsed = parse_request(&mut buf, &mut progress, &LIMITS);
-            let head = parsed.expect("valid").expect("whole").head;
-            assert_eq!(head.path, path);
-            progress.recycle(head.headers);
+            let parsed = parse_request(&mut buf, &mut progress, &LIMITS, &mut room);
+            let mut head = parsed.expect("valid").expect("whole").head;
+            assert_eq!(head.target.path(), path);
+            room = head.take_room();
         }
         assert!(matches!(
-            parse_request(&mut buf, &mut progress, &LIMITS),
+            parse_request(&mut buf, &mut progress, &LIMITS, &mut room),
             Ok(None)
         ));
         assert_eq!(buf, "GET /3");
@@ -227,17 +208,26 @@ mod tests {
     fn an_absolute_target_decides_the_host() {
         let parsed = valid("GET http://b:81/c?d HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n");
         assert_eq!(parsed.head.host(), Some("b:81"));
-        assert_eq!(parsed.head.headers.get_all(&header::HOST).count(), 1);
+        assert_eq!(parsed.head.headers.get_all(Known::Host).count(), 1);
         assert_eq!(
-            (&*parsed.head.path, parsed.head.query.as_deref()),
+            (parsed.head.target.path(), parsed.head.target.query()),
             ("/c", Some("d"))
         );
         assert_eq!(
             valid("GET http://b HTTP/1.0\r\n\r\n").head.host(),
             Some("b")
         );
-        assert_eq!(valid("GET http://b HTTP/1.0\r\n\r\n").head.path, "/");
-        assert_eq!(valid("OPTIONS http://b HTTP/1.0\r\n\r\n").head.path, "*");
+        assert_eq!(
+            valid("GET http://b HTTP/1.0\r\n\r\n").head.target.path(),
+            "/"
+        );
+        assert_eq!(
+            valid("OPTIONS http://b HTTP/1.0\r\n\r\n")
+                .head
+                .target
+                .path(),
+            "*"
+        );
         assert_eq!(
             refused("GET http://u@b/ HTTP/1.1\r\nHost: b\r\n\r\n"),
             HeadError::HostInvalid
@@ -277,7 +267,10 @@ mod tests {
         let not_utf8 = b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(refused(not_utf8).status(), StatusCode::BAD_REQUEST);
         assert_eq!(
-            valid("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").head.path,
+            valid("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+                .head
+                .target
+                .path(),
             "*"
         );
     }
@@ -360,7 +353,13 @@ mod tests {
     #[test]
     fn a_few_empty_lines_before_a_request_are_skipped() {
         let head = "GET / HTTP/1.0\r\n\r\n";
-        assert_eq!(valid(&format!("{}{head}", "\r\n".repeat(4))).head.path, "/");
+        assert_eq!(
+            valid(&format!("{}{head}", "\r\n".repeat(4)))
+                .head
+                .target
+                .path(),
+            "/"
+        );
         assert_eq!(
             refused(format!("{}{head}", "\r\n".repeat(5))),
             HeadError::EmptyLines
@@ -379,7 +378,7 @@ mod tests {
         };
         let rest = LIMITS.max_head_bytes - head(0, 0).len();
         assert_eq!(head(0, rest).len(), LIMITS.max_head_bytes);
-        assert_eq!(valid(&head(0, rest)).head.path, "/");
+        assert_eq!(valid(&head(0, rest)).head.target.path(), "/");
         assert_eq!(refused(head(0, rest + 1)), HeadError::TooLarge);
         assert_eq!(
             refused(&head(0, rest + 1)[..LIMITS.max_head_bytes]),
@@ -410,7 +409,13 @@ mod tests {
             max_head_bytes: 1 << 20,
         };
         let head = format!("GET / HTTP/1.0\r\n{}: b\r\n\r\n", "a".repeat(100_000));
-        let parsed = parse_request(&mut head.as_str().into(), &mut HeadProgress::new(), &limits);
+        let mut room = HeadRoom::default();
+        let parsed = parse_request(
+            &mut head.as_str().into(),
+            &mut HeadProgress::new(),
+            &limits,
+            &mut room,
+        );
         assert_eq!(
             parsed.expect_err("refused").status(),
             StatusCode::BAD_REQUEST
@@ -457,12 +462,8 @@ mod tests {
         ] {
             let parsed = valid(&with(lines));
             assert_eq!(parsed.body, BodyLength::Sized(5), "{lines}");
-            let lengths: Vec<_> = parsed
-                .head
-                .headers
-                .get_all(&header::CONTENT_LENGTH)
-                .collect();
-            assert_eq!(lengths, ["5"], "{lines}");
+            let lengths: Vec<_> = parsed.head.headers.get_all(Known::ContentLength).collect();
+            assert_eq!(lengths, [b"5"], "{lines}");
         }
     }
 
@@ -481,7 +482,7 @@ mod tests {
         for piece in pieces {
             buf.extend_from_slice(piece);
             if matches!(parsed, Ok(None)) {
-                parsed = parse_request(&mut buf, &mut progress, &LIMITS);
+                parsed = parse_request(&mut buf, &mut progress, &LIMITS, &mut HeadRoom::default());
             }
         }
         outcome(parsed, &buf)

@@ -1,17 +1,16 @@
 //! Reading a response's head.
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 use httparse::Status;
 
-use super::fields::{Lines, fill_in, locate};
+use super::fields::{Lines, take_over};
 use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, MAX_HEADERS, ParsedResponse, ResponseHead,
-    framing,
+    BodyLength, HeadError, HeadLimits, HeadProgress, Headers, MAX_HEADERS, ParsedResponse, framing,
 };
 
-/// Cuts a response's head off the front of `buf`. `None`: more bytes are needed. An interim response (1xx) is a head like
-/// others: the next one follows it.
+/// Cuts a response's head off the front of `buf`; its fields replace what `headers` holds. `None`: more bytes are needed. An
+/// interim response (1xx) is a head like others: the next one follows it.
 ///
 /// Lines may end in a bare LF, as old upstreams write them: what they say is written anew, and the operator has chosen
 /// them. All else is as strict as for requests, contradictory framing above all; spaces before a colon and folded lines are
@@ -21,6 +20,7 @@ pub fn parse_response(
     progress: &mut HeadProgress,
     limits: &HeadLimits,
     request_method: &Method,
+    headers: &mut Headers,
 ) -> Result<Option<ParsedResponse>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
@@ -43,16 +43,13 @@ pub fn parse_response(
     } else {
         Version::HTTP_11
     };
-    let mut headers = progress.complete();
-    let mut spans = [(0, 0); MAX_HEADERS];
-    locate(raw, line.headers, &mut spans, &mut headers)?;
-
-    let head = buf.split_to(head_bytes).freeze();
-    fill_in(&mut headers, &spans, &head)?;
-    let body = framing::response_body(&mut headers, version, status, request_method)?;
-    let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(&headers, version);
+    take_over(&raw[..head_bytes], line.headers, headers)?;
+    let body = framing::response_body(headers, version, status, request_method)?;
+    let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(headers, version);
+    progress.complete();
+    buf.advance(head_bytes);
     Ok(Some(ParsedResponse {
-        head: ResponseHead { status, headers },
+        status,
         body,
         keep_alive,
     }))
@@ -61,7 +58,7 @@ pub fn parse_response(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header;
+    use crate::http1::name::Known;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits {
@@ -74,6 +71,7 @@ mod tests {
             &mut HeadProgress::new(),
             &LIMITS,
             method,
+            &mut Headers::new(),
         )
     }
 
@@ -95,11 +93,18 @@ mod tests {
     fn a_response_is_read_and_cut_off() {
         let mut buf =
             BytesMut::from("HTTP/1.1 404 Not so\r\nServer: a\r\nContent-Length: 3\r\n\r\nabc");
-        let parsed = parse_response(&mut buf, &mut HeadProgress::new(), &LIMITS, &Method::GET);
+        let mut headers = Headers::new();
+        let parsed = parse_response(
+            &mut buf,
+            &mut HeadProgress::new(),
+            &LIMITS,
+            &Method::GET,
+            &mut headers,
+        );
         let parsed = parsed.expect("valid").expect("whole");
         assert_eq!(buf, "abc");
-        assert_eq!(parsed.head.status, StatusCode::NOT_FOUND);
-        assert_eq!(parsed.head.headers.get(&header::SERVER).expect("one"), "a");
+        assert_eq!(parsed.status, StatusCode::NOT_FOUND);
+        assert_eq!(headers.get(Known::Server), Some(&b"a"[..]));
         assert_eq!(parsed.body, BodyLength::Sized(3));
         assert!(parsed.keep_alive);
     }
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn a_reason_may_be_missing_and_lines_may_end_in_a_line_feed() {
         assert_eq!(
-            valid(&Method::GET, "HTTP/1.1 200\r\n\r\n").head.status,
+            valid(&Method::GET, "HTTP/1.1 200\r\n\r\n").status,
             StatusCode::OK
         );
         let parsed = valid(&Method::GET, "HTTP/1.0 200 OK\nContent-Length: 3\n\n");
@@ -120,10 +125,16 @@ mod tests {
             BytesMut::from("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
         let mut progress = HeadProgress::new();
         for status in [100, 204] {
-            let parsed = parse_response(&mut buf, &mut progress, &LIMITS, &Method::GET);
+            let parsed = parse_response(
+                &mut buf,
+                &mut progress,
+                &LIMITS,
+                &Method::GET,
+                &mut Headers::new(),
+            );
             let parsed = parsed.expect("valid").expect("whole");
             assert_eq!(
-                (parsed.head.status.as_u16(), parsed.body),
+                (parsed.status.as_u16(), parsed.body),
                 (status, BodyLength::Empty)
             );
             assert!(parsed.keep_alive);
@@ -148,7 +159,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
         );
         assert_eq!(to_head.body, BodyLength::Empty);
-        assert!(to_head.head.headers.contains(&header::CONTENT_LENGTH));
+
         assert_eq!(
             to_get("HTTP/1.1 200 OK", chunked),
             Ok((BodyLength::Chunked, true))
@@ -240,7 +251,7 @@ mod tests {
             for b in &input {
                 buf.extend_from_slice(&[*b]);
                 if matches!(trickled, Ok(None)) {
-                    trickled = parse_response(&mut buf, &mut progress, &LIMITS, &Method::GET);
+                    trickled = parse_response(&mut buf, &mut progress, &LIMITS, &Method::GET, &mut Headers::new());
                 }
             }
             prop_assert_eq!(format!("{trickled:?}"), format!("{whole:?}"));

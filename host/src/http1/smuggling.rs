@@ -4,14 +4,22 @@
 use bytes::BytesMut;
 use http::StatusCode;
 
-use super::{BodyLength, HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
+use super::{
+    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request,
+};
 
 fn parse(input: &str) -> Result<ParsedRequest, HeadError> {
     let limits = HeadLimits {
         max_head_bytes: 4096,
     };
-    parse_request(&mut input.into(), &mut HeadProgress::new(), &limits)
-        .map(|parsed| parsed.expect("whole"))
+    let mut room = HeadRoom::default();
+    parse_request(
+        &mut input.into(),
+        &mut HeadProgress::new(),
+        &limits,
+        &mut room,
+    )
+    .map(|parsed| parsed.expect("whole"))
 }
 
 /// A `POST` with these lines, in this order and the reverse.
@@ -251,7 +259,12 @@ fn what_follows_a_head_stays_in_the_buffer() {
     let limits = HeadLimits {
         max_head_bytes: 4096,
     };
-    let parsed = parse_request(&mut buf, &mut HeadProgress::new(), &limits);
+    let parsed = parse_request(
+        &mut buf,
+        &mut HeadProgress::new(),
+        &limits,
+        &mut HeadRoom::default(),
+    );
     assert_eq!(
         parsed.expect("valid").expect("whole").body,
         BodyLength::Chunked

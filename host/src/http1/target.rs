@@ -1,14 +1,84 @@
 //! The grammar of request targets and hosts.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use http::Method;
 
 use super::HeadError;
 
+/// Path and query of a request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Both, with `?` between them.
+    text: String,
+    path_len: usize,
+}
+
+impl Target {
+    /// Whether they are valid is the caller's business.
+    pub fn new(path: &str, query: Option<&str>) -> Self {
+        let mut target = Self::default();
+        target.replace(path, query);
+        target
+    }
+
+    /// Begins with `/`, or is `*` (of `OPTIONS`). As it came, not decoded; visible ASCII without `?` and `#`.
+    pub fn path(&self) -> &str {
+        &self.text[..self.path_len]
+    }
+
+    /// Without its `?`. Visible ASCII without `#`; may be empty.
+    pub fn query(&self) -> Option<&str> {
+        self.text.get(self.path_len + 1..)
+    }
+
+    /// As in a request line.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Another in its place, in the same allocation.
+    pub fn replace(&mut self, path: &str, query: Option<&str>) {
+        self.text.clear();
+        self.text.push_str(path);
+        self.path_len = path.len();
+        self.set_query(query);
+    }
+
+    pub fn set_path(&mut self, path: &str) {
+        self.text.replace_range(..self.path_len, path);
+        self.path_len = path.len();
+    }
+
+    pub fn set_query(&mut self, query: Option<&str>) {
+        self.text.truncate(self.path_len);
+        if let Some(query) = query {
+            self.text.push('?');
+            self.text.push_str(query);
+        }
+    }
+}
+
+/// `/`.
+impl Default for Target {
+    fn default() -> Self {
+        Self {
+            text: String::from("/"),
+            path_len: 1,
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// A request's target in its parts (RFC 9112 §3.2).
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(super) struct Parts<'a> {
     /// Of the absolute form.
     pub(super) authority: Option<&'a str>,
     /// Empty in the absolute form only.
@@ -16,7 +86,7 @@ pub(super) struct Target<'a> {
     pub(super) query: Option<&'a str>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> Parts<'a> {
     pub(super) fn parse(target: &'a str, method: &Method) -> Result<Self, HeadError> {
         if !target.bytes().all(is_target_byte) {
             return Err(HeadError::Target);
@@ -117,7 +187,7 @@ mod tests {
     use super::*;
 
     fn parts(target: &str) -> Result<(Option<&str>, &str, Option<&str>), HeadError> {
-        Target::parse(target, &Method::GET).map(|it| (it.authority, it.path, it.query))
+        Parts::parse(target, &Method::GET).map(|it| (it.authority, it.path, it.query))
     }
 
     #[test]
@@ -134,6 +204,19 @@ mod tests {
             parts("http://a?b=http://c"),
             Ok((Some("a"), "", Some("b=http://c")))
         );
+    }
+
+    #[test]
+    fn path_and_query_change_apart() {
+        let mut target = Target::new("/a", Some(""));
+        assert_eq!((target.path(), target.query()), ("/a", Some("")));
+        target.set_path("/longer");
+        assert_eq!(target.as_str(), "/longer?");
+        target.set_query(Some("b=c?"));
+        target.set_path("/");
+        assert_eq!((target.path(), target.query()), ("/", Some("b=c?")));
+        target.set_query(None);
+        assert_eq!((target.as_str(), target.query()), ("/", None));
     }
 
     #[test]
@@ -167,8 +250,8 @@ mod tests {
 
     #[test]
     fn an_asterisk_is_for_options() {
-        assert!(Target::parse("*", &Method::OPTIONS).is_ok());
-        assert_eq!(Target::parse("*", &Method::POST), Err(HeadError::Target));
+        assert!(Parts::parse("*", &Method::OPTIONS).is_ok());
+        assert_eq!(Parts::parse("*", &Method::POST), Err(HeadError::Target));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The fields after a chunked body.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 use httparse::Status;
 
-use super::{BodyError, Headers};
+use super::{BodyError, Headers, is_valid_value};
 
 /// Fields in one trailer section.
 pub(super) const MAX_TRAILERS: usize = 32;
@@ -30,9 +30,11 @@ pub(super) fn parse_trailers(bytes: &[u8]) -> Result<(usize, Headers), BodyError
     let mut trailers = Headers::with_capacity(lines.len());
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| BodyError::Trailers)?;
-        let value = HeaderValue::from_bytes(line.value).map_err(|_| BodyError::Trailers)?;
+        if !is_valid_value(line.value) {
+            return Err(BodyError::Trailers);
+        }
         if may_be_trailer(&name) {
-            trailers.add(name, value);
+            trailers.add(&name, line.value);
         }
     }
     Ok((section_bytes, trailers))

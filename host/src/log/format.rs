@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use http::{HeaderName, HeaderValue, header};
+use http::HeaderName;
 
 use crate::config::AccessLogFormat;
 use crate::exchange::{Exchange, Stage};
+use crate::http1::Known;
 
 /// A parsed format.
 pub enum Format {
@@ -295,12 +296,9 @@ impl Variable {
             Self::Pid => return write!(out, "{}", std::process::id()).is_ok(),
             Self::Request => return exchange.write_request_line(out),
             Self::Method => Some(request.method.as_str().as_bytes()),
-            Self::Host => request
-                .headers
-                .get(&header::HOST)
-                .map(HeaderValue::as_bytes),
-            Self::Path => Some(str::as_bytes(&request.path)),
-            Self::Query => request.query.as_deref().map(str::as_bytes),
+            Self::Host => request.headers.get(Known::Host),
+            Self::Path => Some(request.target.path().as_bytes()),
+            Self::Query => request.target.query().map(str::as_bytes),
             Self::Protocol => Some(exchange.protocol().as_bytes()),
             Self::Listener => Some(exchange.listener.as_bytes()),
             Self::Route => exchange.route.as_deref().map(str::as_bytes),
@@ -309,10 +307,8 @@ impl Variable {
             Self::CutBy => tally.cut_by.map(str::as_bytes),
             Self::TimeLocal => Some(times.local.as_bytes()),
             Self::TimeIso8601 => Some(times.iso8601.as_bytes()),
-            Self::RequestHeader(name) => request.headers.get(name).map(HeaderValue::as_bytes),
-            Self::ResponseHeader(name) => {
-                exchange.reply.headers.get(name).map(HeaderValue::as_bytes)
-            }
+            Self::RequestHeader(name) => request.headers.get(name),
+            Self::ResponseHeader(name) => exchange.reply.headers.get(name),
             Self::Plugin(name) => exchange.vars.get(name).map(|value| &value[..]),
         };
         match value {

@@ -100,7 +100,7 @@ impl Router {
     }
 
     pub fn route(&self, request: &RequestHead) -> Result<Rc<Plan>, Error> {
-        let path = normalized(&request.path).ok_or(Error::BadPath)?;
+        let path = normalized(request.target.path()).ok_or(Error::BadPath)?;
         let find = |candidates: &Candidates| {
             candidates
                 .iter()
@@ -167,7 +167,7 @@ impl Candidate {
                 let mut values = request.headers.get_all(name);
                 match test {
                     HeaderTest::Equals(expected) => {
-                        values.any(|value| value.as_bytes() == expected.as_bytes())
+                        values.any(|value| value == expected.as_bytes())
                     }
                     HeaderTest::Present => values.next().is_some(),
                     HeaderTest::Absent => values.next().is_none(),
@@ -178,11 +178,10 @@ impl Candidate {
 
 #[cfg(test)]
 mod tests {
-    use bytestring::ByteString;
-    use http::{HeaderValue, Version, header};
+    use http::Version;
 
     use super::*;
-    use crate::http1::Headers;
+    use crate::http1::{Headers, Known, Target};
 
     fn route(name: &str, hosts: &[&str], path: &str) -> config::Route {
         let pattern = |host: &&str| match host.strip_prefix('*') {
@@ -218,11 +217,10 @@ mod tests {
 
     fn find(router: &Router, host: &str, path: &str) -> Option<String> {
         let mut headers = Headers::new();
-        headers.add(header::HOST, HeaderValue::from_str(host).unwrap());
+        headers.add(Known::Host, host.as_bytes());
         let request = RequestHead {
             method: Method::GET,
-            path: ByteString::from(path),
-            query: None,
+            target: Target::new(path, None),
             version: Version::HTTP_11,
             headers,
         };

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use crate::address::ServerAddress;
 use crate::config;
 use crate::exchange::{Balancing, Exchange, Stage};
-use crate::http1::{self, HeadLimits, HeadProgress};
+use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
 use crate::metrics::Recorder;
 use crate::process;
 use crate::wasm::compile::compile;
@@ -97,7 +97,8 @@ impl Rig {
             max_head_bytes: 1 << 20,
         };
         let mut buf = BytesMut::from(head);
-        let parsed = http1::parse_request(&mut buf, &mut HeadProgress::default(), &limits)
+        let (mut progress, mut room) = (HeadProgress::default(), HeadRoom::default());
+        let parsed = http1::parse_request(&mut buf, &mut progress, &limits, &mut room)
             .map_err(|e| e.to_string())?
             .ok_or("the head is not complete")?;
         let client = SocketAddr::from(([192, 0, 2, 1], 50000)).into();

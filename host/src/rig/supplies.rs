@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 
 use crate::error::{ClientError, Error};
 use crate::exchange::Exchange;
@@ -27,10 +27,8 @@ impl Supplies {
         }
         let mut headers = Headers::new();
         for idx in 0..byte & 3 {
-            headers.add(
-                HeaderName::from_static("x-origin"),
-                HeaderValue::from(u16::from(idx)),
-            );
+            let name = HeaderName::from_static("x-origin");
+            headers.add(&name, idx.to_string().as_bytes());
         }
         Ok(CallResponse {
             status: StatusCode::OK,

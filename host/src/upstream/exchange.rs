@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use castling_abi::PeerOutcome;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 use super::connection::Connection;
 use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
@@ -17,7 +17,9 @@ use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, ParsedResponse};
+use crate::http1::{
+    self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse,
+};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 
 /// Largest head of a response.
@@ -251,9 +253,10 @@ impl Try<'_> {
             ..
         } = &mut connection;
         let after = self.upstream.response_timeout;
-        let method = &exchange.request.method;
+        let Exchange { request, reply, .. } = &mut **exchange;
+        let (method, headers) = (&request.method, &mut reply.headers);
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let head = read_alarm.limit(after, read_head(reader, progress, method, peer));
+        let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
         let response = tokio::select! {
             biased;
             head = head => head.map_err(|Elapsed| UpstreamError::ResponseTimeout { peer: self.label(), after })??,
@@ -283,7 +286,8 @@ impl Try<'_> {
             ..
         } = connection;
         loop {
-            let method = &exchange.request.method;
+            let Exchange { request, reply, .. } = &mut **exchange;
+            let (method, headers) = (&request.method, &mut reply.headers);
             let sending = upload.run(client, self.sink(writer, write_alarm));
             let paused = tokio::select! {
                 biased;
@@ -293,7 +297,7 @@ impl Try<'_> {
                     Err(UploadError::Upstream(UpstreamError::Io { .. })) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 },
-                head = read_head(reader, progress, method, peer) => return Ok(Some(head?)),
+                head = read_head(reader, progress, method, headers, peer) => return Ok(Some(head?)),
             };
             match paused {
                 Paused::Done => return Ok(None),
@@ -320,17 +324,16 @@ impl Try<'_> {
         let request = &exchange.request;
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         // A plugin's call may leave it out.
-        let clients = request.headers.get(&header::HOST).unwrap_or(&peer.host);
+        let clients = request.headers.get(Known::Host);
         let host = match &self.upstream.host {
-            Host::Client => clients.as_bytes(),
+            Host::Client => clients.unwrap_or(peer.host.as_bytes()),
             Host::Peer => peer.host.as_bytes(),
             Host::Fixed(host) => host.as_bytes(),
         };
         http1::write_request_head(
             connection.writer.small(),
             &request.method,
-            &request.path,
-            request.query.as_deref(),
+            &request.target,
             host,
             &request.headers,
             body,
@@ -350,22 +353,28 @@ async fn read_head(
     reader: &mut Reader,
     progress: &mut http1::HeadProgress,
     method: &Method,
+    headers: &mut Headers,
     peer: &str,
 ) -> Result<ParsedResponse, UpstreamError> {
     loop {
-        let parsed =
-            http1::parse_response(&mut reader.buf, progress, &RESPONSE_HEAD_LIMITS, method);
+        let parsed = http1::parse_response(
+            &mut reader.buf,
+            progress,
+            &RESPONSE_HEAD_LIMITS,
+            method,
+            headers,
+        );
         match parsed.map_err(|cause| UpstreamError::BadHead {
             peer: peer.to_owned(),
             cause,
         })? {
-            Some(response) if response.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 // It was not asked to: `Upgrade` is not passed on.
                 return Err(UpstreamError::UnexpectedUpgrade {
                     peer: peer.to_owned(),
                 });
             }
-            Some(response) if response.head.status.is_informational() => {}
+            Some(response) if response.status.is_informational() => {}
             Some(response) => return Ok(response),
             None => match reader.fill(HEAD_ROOM_BYTES).await {
                 Ok(0) => {
@@ -388,12 +397,11 @@ async fn read_head(
 impl Answered {
     fn into_body(self, upstream: &Rc<Upstream>, exchange: &mut Exchange, active: Active) -> Body {
         let ParsedResponse {
-            head,
+            status,
             body,
             keep_alive,
         } = self.response;
-        exchange.reply.status = head.status;
-        exchange.reply.headers = head.headers;
+        exchange.reply.status = status;
         Body {
             length: body,
             decoder: BodyDecoder::new(body),
@@ -487,7 +495,7 @@ impl Body {
     }
 
     /// The fields after a chunked body, once.
-    pub fn take_trailers(&mut self) -> Option<http1::Headers> {
+    pub fn take_trailers(&mut self) -> Option<Headers> {
         self.decoder.take_trailers()
     }
 

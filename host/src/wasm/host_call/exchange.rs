@@ -2,16 +2,14 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use castling_abi::{IMPORT_MODULE, Number, Property, Status, imports};
-use http::{HeaderValue, Method, header};
+use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
 use crate::address::ServerAddress;
 use crate::exchange::{Exchange, Stage};
-use crate::http1::{RequestHead, is_valid_host, is_valid_path, is_valid_query};
+use crate::http1::{Known, RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -41,12 +39,9 @@ fn property_get(
     let mut address = AddressText([0; 48]);
     let value: Option<&[u8]> = match property {
         Property::Method => Some(request.method.as_str().as_bytes()),
-        Property::Path => Some(str::as_bytes(&request.path)),
-        Property::Query => request.query.as_deref().map(str::as_bytes),
-        Property::Host => request
-            .headers
-            .get(&header::HOST)
-            .map(HeaderValue::as_bytes),
+        Property::Path => Some(request.target.path().as_bytes()),
+        Property::Query => request.target.query().map(str::as_bytes),
+        Property::Host => request.headers.get(Known::Host),
         Property::ClientAddress => Some(address.write(exchange.client.host())),
         Property::ClientPort => exchange.client.port().map(|port| address.write(port)),
         Property::Scheme => Some(b"http"),
@@ -106,6 +101,12 @@ fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32
 
 /// `None`: the value is not valid there, or the property cannot be set.
 fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> {
+    if matches!(
+        property,
+        Property::Method | Property::Path | Property::Query
+    ) {
+        exchange.keep_original();
+    }
     let request = &mut exchange.request;
     match property {
         Property::Method => {
@@ -118,16 +119,21 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
             request.method = method;
         }
         Property::Path => {
-            request.path = text(value, |path| path.starts_with('/') && is_valid_path(path))?
+            let is_valid = |path: &&str| path.starts_with('/') && is_valid_path(path);
+            let path = str::from_utf8(value).ok().filter(is_valid)?;
+            request.target.set_path(path);
         }
-        Property::Query if value.is_empty() => request.query = None,
+        Property::Query if value.is_empty() => request.target.set_query(None),
         Property::Query if is_asterisk(request) => return None,
-        Property::Query => request.query = Some(text(value, is_valid_query)?),
+        Property::Query => {
+            let query = str::from_utf8(value).ok().filter(|it| is_valid_query(it))?;
+            request.target.set_query(Some(query));
+        }
         Property::Host => {
-            let host = HeaderValue::from_bytes(value)
-                .ok()
-                .filter(|_| is_valid_host(value))?;
-            request.headers.set(header::HOST, host);
+            if !is_valid_host(value) {
+                return None;
+            }
+            request.headers.set(Known::Host, value);
         }
         Property::ClientAddress => {
             let address: IpAddr = std::str::from_utf8(value).ok()?.parse().ok()?;
@@ -148,12 +154,7 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
 
 /// The request is about the whole server.
 fn is_asterisk(request: &RequestHead) -> bool {
-    &*request.path == "*"
-}
-
-fn text(value: &[u8], is_valid: impl Fn(&str) -> bool) -> Option<ByteString> {
-    let text = ByteString::try_from(Bytes::copy_from_slice(value)).ok()?;
-    is_valid(&text).then_some(text)
+    request.target.path() == "*"
 }
 
 fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
@@ -198,23 +199,23 @@ mod tests {
         }
         let mut exchange = exchange();
         assert_eq!(set(&mut exchange, Property::Path, b"/a/%20b"), Some(()));
-        assert_eq!(&*exchange.request.path, "/a/%20b");
+        assert_eq!(exchange.request.target.path(), "/a/%20b");
     }
 
     #[test]
     fn an_empty_query_removes_it() {
         let mut exchange = exchange();
         assert_eq!(set(&mut exchange, Property::Query, b"a=1?&b"), Some(()));
-        assert_eq!(exchange.request.query.as_deref(), Some("a=1?&b"));
+        assert_eq!(exchange.request.target.query(), Some("a=1?&b"));
         assert_eq!(set(&mut exchange, Property::Query, b""), Some(()));
-        assert_eq!(exchange.request.query, None);
+        assert_eq!(exchange.request.target.query(), None);
     }
 
     #[test]
     fn an_asterisk_is_for_options_alone() {
         let mut exchange = exchange();
         exchange.request.method = Method::OPTIONS;
-        exchange.request.path = ByteString::from_static("*");
+        exchange.request.target.set_path("*");
         assert_eq!(set(&mut exchange, Property::Method, b"GET"), None);
         assert_eq!(set(&mut exchange, Property::Query, b"a=b"), None);
         assert_eq!(set(&mut exchange, Property::Path, b"/"), Some(()));

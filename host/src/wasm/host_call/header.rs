@@ -1,12 +1,11 @@
 //! Headers of the request and of the response.
 
 use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
-use http::{HeaderName, HeaderValue, header};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
 use crate::exchange::{Exchange, Extent, Part, Stage};
-use crate::http1::Headers;
+use crate::http1::{Headers, Known, Name, is_valid_host, is_valid_value};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -33,8 +32,8 @@ fn header_get(
         Ok(headers) => headers,
         Err(status) => return refuse(status),
     };
-    match headers.iter().find(|(header, _)| is_named(header, name)) {
-        Some((_, value)) => hand_out(memory, out, capacity, value.as_bytes()),
+    match headers.find_value(name) {
+        Some(value) => hand_out(memory, out, capacity, value),
         None => refuse(Status::NotFound),
     }
 }
@@ -55,18 +54,15 @@ fn headers_get(
     };
     let named = headers
         .iter()
-        .filter(|(header, _)| name.is_empty() || is_named(header, name));
+        .filter(|(header, _)| name.is_empty() || header.eq_ignore_ascii_case(name));
     let list = encode(named);
     hand_out(memory, out, capacity, &list)
 }
 
 /// A header list, as the ABI has it.
-pub(super) fn encode<'a>(
-    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
-) -> Vec<u8> {
+pub(super) fn encode<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let mut list = Vec::with_capacity(512);
     for (name, value) in fields {
-        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         // Heads are bounded far below these fields' range.
         let Some(head) = header_list::record_head(name, value) else {
             continue;
@@ -138,20 +134,22 @@ fn change_checked(
     // Before it is copied: it may be all of the guest's memory.
     guest.make(part, comes)?;
     let Some(there) = there else {
-        let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
+        let name = checked(name, value).ok_or(Status::BadArgument)?;
         guest.add(part, comes, Extent::default())?;
         writable(&mut guest.exchange, map)?.0.add(name, value);
         return Ok(());
     };
-    // A name that is there is well formed, and need not be made anew.
     let (headers, _) = writable(&mut guest.exchange, map)?;
-    let known = headers.name_at(there.first);
-    let value = checked_value(known, value).ok_or(Status::BadArgument)?;
+    let known = headers.known_at(there.first);
+    if !may_be_set(known, value) {
+        return Err(Status::BadArgument);
+    }
     // A second Host would make the request ambiguous (RFC 9112 §3.2).
-    if how == How::Add && known != header::HOST {
-        let known = known.clone();
+    if how == How::Add && known != Some(Known::Host) {
         guest.add(part, comes, Extent::default())?;
-        writable(&mut guest.exchange, map)?.0.add(known, value);
+        // One that is there is well formed.
+        let name = Name::new(name).ok_or(Status::BadArgument)?;
+        writable(&mut guest.exchange, map)?.0.add(name, value);
         return Ok(());
     }
     let goes = Extent {
@@ -163,11 +161,12 @@ fn change_checked(
     Ok(())
 }
 
-fn extent_of(headers: &Headers, name: &HeaderName) -> Extent {
-    let values = headers.get_all(name);
-    values
-        .map(|value| Extent::of(name.as_str().as_bytes(), value.as_bytes()))
-        .sum()
+fn extent_of(headers: &Headers, name: &[u8]) -> Extent {
+    let found = headers.find(name);
+    found.map_or(Extent::default(), |there| Extent {
+        count: there.count,
+        bytes: there.count * name.len() + there.value_bytes,
+    })
 }
 
 /// The headers of a list, for a head that the plugin makes itself.
@@ -178,10 +177,10 @@ pub(super) fn decode(guest: &mut Guest, list: &[u8], part: Part) -> Result<Heade
         let (name, value) = record.map_err(|()| Status::BadArgument)?;
         made = [made, Extent::of(name, value)].into_iter().sum();
         guest.make(part, made)?;
-        let (name, value) = checked(name, value).ok_or(Status::BadArgument)?;
-        match name == header::HOST {
-            true => headers.set(name, value),
-            false => headers.add(name, value),
+        let name = checked(name, value).ok_or(Status::BadArgument)?;
+        match name.known() {
+            Some(Known::Host) => headers.set(name, value),
+            _ => headers.add(name, value),
         }
     }
     Ok(headers)
@@ -200,53 +199,44 @@ fn header_remove(
         Ok(writable) => writable,
         Err(status) => return refuse(status),
     };
-    match HeaderName::from_bytes(name) {
-        Ok(name) if name == header::HOST => refuse(Status::BadArgument),
-        Ok(name) => {
-            let goes = extent_of(headers, &name);
-            headers.remove(&name);
+    match Name::new(name) {
+        Some(name) if name.known() == Some(Known::Host) => refuse(Status::BadArgument),
+        Some(checked) => {
+            let goes = extent_of(headers, name);
+            headers.remove(checked);
             if goes.count > 0 {
                 let added = exchange.additions.of(&guest.plugin, part);
                 *added = added.after(Extent::default(), goes);
             }
             Ok(i32::try_from(goes.count).unwrap_or(i32::MAX))
         }
-        Err(_) => refuse(Status::BadArgument),
+        None => refuse(Status::BadArgument),
     }
 }
 
-/// A name and a value that a plugin may set: well formed, and not about framing, which is the host's business.
-fn checked(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(name).ok()?;
-    let value = checked_value(&name, value)?;
-    Some((name, value))
+/// The name, where a plugin may set it to this: well formed, and not about framing, which is the host's business.
+fn checked<'a>(name: &'a [u8], value: &[u8]) -> Option<Name<'a>> {
+    let name = Name::new(name)?;
+    may_be_set(name.known(), value).then_some(name)
 }
 
-/// The same for a name that is known to be one.
-fn checked_value(name: &HeaderName, value: &[u8]) -> Option<HeaderValue> {
-    // RFC 9112 §3.2: what is no host there is answered 400.
-    let is_valid = *name != header::HOST || crate::http1::is_valid_host(value);
-    if !is_valid || is_framing(name) {
-        return None;
+/// The same for a name that is known to be well formed.
+fn may_be_set(name: Option<Known>, value: &[u8]) -> bool {
+    match name {
+        // RFC 9112 §3.2: what is no host there is answered 400.
+        Some(Known::Host) => is_valid_host(value),
+        Some(
+            Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Connection
+            | Known::Upgrade
+            | Known::Te
+            | Known::Trailer
+            | Known::KeepAlive
+            | Known::ProxyConnection,
+        ) => false,
+        _ => is_valid_value(value),
     }
-    HeaderValue::from_bytes(value).ok()
-}
-
-fn is_framing(name: &HeaderName) -> bool {
-    const FRAMING: [HeaderName; 6] = [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TE,
-        header::TRAILER,
-    ];
-    FRAMING.contains(name) || name == "keep-alive" || name == "proxy-connection"
-}
-
-/// Compared as text: making a checked name of the guest's bytes first would cost more than the walk.
-fn is_named(header: &HeaderName, name: &[u8]) -> bool {
-    header.as_str().as_bytes().eq_ignore_ascii_case(name)
 }
 
 fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
