@@ -190,19 +190,9 @@ const FRAMING: u32 =
     Known::ContentLength.bit() | Known::TransferEncoding.bit() | Known::Connection.bit();
 
 fn write_content_length(out: &mut Vec<u8>, bytes: u64) {
-    // 20 digits are 64 bits.
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = bytes;
-    loop {
-        start -= 1;
-        digits[start] = b"0123456789"[(rest % 10) as usize];
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    write_line(out, Known::ContentLength.text(), &digits[start..]);
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(bytes).as_bytes();
+    write_line(out, Known::ContentLength.text(), digits);
 }
 
 const CHUNKED_FIELD: &[u8] = b"transfer-encoding: chunked\r\n";

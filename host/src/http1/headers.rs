@@ -98,11 +98,13 @@ impl Headers {
     ) -> Option<Known> {
         let name_end = name_at + usize::from(name_len);
         let name = &mut self.text[name_at..name_end];
-        name.make_ascii_lowercase();
+        make_lower(name);
         let known = Known::of_lower(name);
         self.known |= known.map_or(0, Known::bit);
-        let is_line = self.text[name_end..value_at] == *b": "
-            && self.text[value_at + value_len..].starts_with(b"\r\n");
+        // The name is followed by a colon, the value by spaces, or the end of its line.
+        let is_line = value_at == name_end + 2
+            && self.text[name_end + 1] == b' '
+            && self.text[value_at + value_len..].first_chunk() == Some(b"\r\n");
         self.fields.push(Field {
             name_at,
             value_at,
@@ -453,6 +455,25 @@ impl fmt::Debug for Headers {
     }
 }
 
+/// Eight bytes at a time, as names are short: the library's way looks at each.
+fn make_lower(name: &mut [u8]) {
+    let (eights, rest) = name.as_chunks_mut();
+    for eight in eights {
+        *eight = lower_eight(u64::from_ne_bytes(*eight)).to_ne_bytes();
+    }
+    rest.make_ascii_lowercase();
+}
+
+/// The same for ASCII. Each byte's highest bit says whether it is of `A..=Z`; a byte beyond ASCII stays as it is.
+const fn lower_eight(bytes: u64) -> u64 {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let seven_bits = bytes & (EACH * 0x7f);
+    let from_a = seven_bits + EACH * (0x80 - b'A' as u64);
+    let beyond_z = seven_bits + EACH * (0x7f - b'Z' as u64);
+    let is_upper = (from_a & !beyond_z & !bytes) & (EACH * 0x80);
+    bytes | is_upper >> 2
+}
+
 /// Appends a field's line.
 pub(super) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + LINE_MARKS_BYTES);
@@ -624,6 +645,15 @@ mod tests {
             it,
             headers(&[("a", "1"), ("host", "99999"), ("x-counter", "99999")])
         );
+    }
+
+    proptest! {
+        #[test]
+        fn lower_case_is_the_librarys(mut name in prop::collection::vec(any::<u8>(), 0..40)) {
+            let expected = name.to_ascii_lowercase();
+            make_lower(&mut name);
+            prop_assert_eq!(name, expected);
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! The access log's format: parsed at load, written for each exchange.
 
 use std::io::Write;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -156,15 +157,36 @@ fn write_json_string(line: &mut Vec<u8>, value: &[u8]) {
 
 /// As nginx: what could end a field or a line, and what is not ASCII, becomes `\xHH`.
 fn escape_text(line: &mut Vec<u8>, value: &[u8]) {
-    for &byte in value {
-        match byte {
-            b'"' | b'\\' | 0..=0x1f | 0x7f.. => {
-                // Writing to a Vec cannot fail.
-                let _ = write!(line, "\\x{byte:02X}");
-            }
-            _ => line.push(byte),
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..);
+    if value.iter().all(is_plain) {
+        line.extend_from_slice(value);
+        return;
+    }
+    for byte in value {
+        match is_plain(byte) {
+            true => line.push(*byte),
+            // Writing to a Vec cannot fail.
+            false => drop(write!(line, "\\x{byte:02X}")),
         }
     }
+}
+
+/// True, for the callers' sake.
+fn write_number(out: &mut Vec<u8>, number: u64) -> bool {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    true
+}
+
+/// With milliseconds, rounded. True, for the callers' sake.
+fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
+    let millis = (took + Duration::from_micros(500)).as_millis();
+    let [thousands, rest] = [millis / 1000, millis % 1000].map(|n| u64::try_from(n).unwrap_or(0));
+    write_number(out, thousands);
+    out.push(b'.');
+    for divisor in [100, 10, 1] {
+        out.push(b"0123456789"[(rest / divisor % 10) as usize]);
+    }
+    true
 }
 
 fn parse(text: &str) -> Result<Vec<Piece>, String> {
@@ -274,26 +296,24 @@ impl Variable {
         }
         let request = &exchange.request;
         let tally = &exchange.tally;
-        // Writing to a Vec cannot fail, so results of `write!` are not looked at.
         let value: Option<&[u8]> = match self {
-            Self::ClientAddress => return write!(out, "{}", exchange.client.host()).is_ok(),
+            Self::ClientAddress => {
+                out.extend_from_slice(exchange.client.host().bytes());
+                return true;
+            }
             Self::ClientPort => {
                 let port = exchange.client.port();
-                return port.is_some_and(|port| write!(out, "{port}").is_ok());
+                return port.is_some_and(|port| write_number(out, port.into()));
             }
-            Self::Status => return write!(out, "{}", exchange.reply.status.as_u16()).is_ok(),
-            Self::BodyBytesSent => return write!(out, "{}", tally.body_bytes_sent).is_ok(),
-            Self::BodyBytesReceived => return write!(out, "{}", tally.body_bytes_received).is_ok(),
-            Self::Duration => {
-                return write!(out, "{:.3}", tally.started.elapsed().as_secs_f64()).is_ok();
-            }
+            Self::Status => return write_number(out, exchange.reply.status.as_u16().into()),
+            Self::BodyBytesSent => return write_number(out, tally.body_bytes_sent),
+            Self::BodyBytesReceived => return write_number(out, tally.body_bytes_received),
+            Self::Duration => return write_seconds(out, tally.started.elapsed()),
             Self::UpstreamDuration => {
-                return tally
-                    .upstream
-                    .is_some_and(|took| write!(out, "{:.3}", took.as_secs_f64()).is_ok());
+                return tally.upstream.is_some_and(|took| write_seconds(out, took));
             }
-            Self::Tries => return write!(out, "{}", tally.tries).is_ok(),
-            Self::Pid => return write!(out, "{}", std::process::id()).is_ok(),
+            Self::Tries => return write_number(out, tally.tries.into()),
+            Self::Pid => return write_number(out, std::process::id().into()),
             Self::Request => return exchange.write_request_line(out),
             Self::Method => Some(request.method.as_str().as_bytes()),
             Self::Host => request.headers.get(Known::Host),

@@ -1,7 +1,8 @@
 //! What a peer is told about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use crate::address::AddressText;
 use crate::http1::{Headers, Known};
 
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
@@ -23,8 +24,7 @@ pub fn note_client_side(headers: &mut Headers) {
 /// `unix:` is no address, and peers that read a list of them would stumble.
 pub fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
     if let Some(client) = client {
-        let mut room = [0; ADDRESS_BYTES];
-        headers.append_to_list(Known::XForwardedFor, address_text(client, &mut room));
+        headers.append_to_list(Known::XForwardedFor, AddressText::new(client).bytes());
     }
     headers.append_to_list(Known::Via, VIA);
 }
@@ -34,46 +34,8 @@ pub fn add_to_response(headers: &mut Headers) {
     headers.append_to_list(Known::Via, VIA);
 }
 
-/// An IPv6 address takes at most 45.
-const ADDRESS_BYTES: usize = 48;
-
-fn address_text(address: IpAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
-    use std::io::Write;
-    if let IpAddr::V4(address) = address {
-        return ipv4_text(address, room);
-    }
-    let mut rest = &mut room[..];
-    write!(rest, "{address}").expect("an address fits its room");
-    let len = ADDRESS_BYTES - rest.len();
-    &room[..len]
-}
-
-/// The machinery of `Display` takes 600 instructions for one.
-fn ipv4_text(address: Ipv4Addr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
-    let mut len = 0;
-    let mut put = |b: u8| {
-        room[len] = b;
-        len += 1;
-    };
-    for (idx, octet) in address.octets().into_iter().enumerate() {
-        if idx > 0 {
-            put(b'.');
-        }
-        if octet >= 100 {
-            put(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            put(b'0' + octet / 10 % 10);
-        }
-        put(b'0' + octet % 10);
-    }
-    &room[..len]
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn value(headers: &Headers, name: Known) -> String {
@@ -117,14 +79,5 @@ mod tests {
         assert_eq!(value(&headers, Known::XForwardedProto), "http");
         assert_eq!(value(&headers, Known::XForwardedHost), "example.com");
         assert_eq!(value(&headers, Known::Via), "1.1 castling");
-    }
-
-    proptest! {
-        #[test]
-        fn addresses_are_written_as_others_write_them(address: IpAddr) {
-            let mut room = [0; ADDRESS_BYTES];
-            let expected = address.to_string();
-            prop_assert_eq!(address_text(address, &mut room), expected.as_bytes());
-        }
     }
 }

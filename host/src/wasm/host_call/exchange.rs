@@ -7,7 +7,7 @@ use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::address::ServerAddress;
+use crate::address::{AddressText, ServerAddress};
 use crate::exchange::{Exchange, Stage};
 use crate::http1::{Known, RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
@@ -36,14 +36,24 @@ fn property_get(
     }
     let exchange = &guest.exchange;
     let request = &exchange.request;
-    let mut address = AddressText([0; 48]);
+    let address;
+    let mut digits;
     let value: Option<&[u8]> = match property {
         Property::Method => Some(request.method.as_str().as_bytes()),
         Property::Path => Some(request.target.path().as_bytes()),
         Property::Query => request.target.query().map(str::as_bytes),
         Property::Host => request.headers.get(Known::Host),
-        Property::ClientAddress => Some(address.write(exchange.client.host())),
-        Property::ClientPort => exchange.client.port().map(|port| address.write(port)),
+        Property::ClientAddress => {
+            address = exchange.client.host();
+            Some(address.bytes())
+        }
+        Property::ClientPort => match exchange.client.port() {
+            Some(port) => {
+                digits = itoa::Buffer::new();
+                Some(digits.format(port).as_bytes())
+            }
+            None => None,
+        },
         Property::Scheme => Some(b"http"),
         Property::Protocol => Some(exchange.protocol().as_bytes()),
         Property::Listener => Some(exchange.listener.as_bytes()),
@@ -51,32 +61,23 @@ fn property_get(
         Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
         Property::Peer => exchange.peer.as_deref().map(str::as_bytes),
         Property::ServerAddress => match &exchange.server {
-            ServerAddress::Tcp(server) => Some(address.write(server.ip())),
+            ServerAddress::Tcp(server) => {
+                address = AddressText::new(server.ip());
+                Some(address.bytes())
+            }
             ServerAddress::Unix(path) => Some(path.as_bytes()),
         },
         Property::ServerPort => match &exchange.server {
-            ServerAddress::Tcp(server) => Some(address.write(server.port())),
+            ServerAddress::Tcp(server) => {
+                digits = itoa::Buffer::new();
+                Some(digits.format(server.port()).as_bytes())
+            }
             ServerAddress::Unix(_) => None,
         },
     };
     match value {
         Some(value) => hand_out(memory, out, capacity, value),
         None => refuse(Status::NotFound),
-    }
-}
-
-/// The text of an address or a port, without an allocation.
-struct AddressText([u8; 48]);
-
-impl AddressText {
-    fn write(&mut self, value: impl std::fmt::Display) -> &[u8] {
-        use std::io::Write;
-        let mut room = &mut self.0[..];
-        let size = room.len();
-        // An IPv6 address takes at most 45 bytes.
-        write!(room, "{value}").expect("an address fits its room");
-        let len = size - room.len();
-        &self.0[..len]
     }
 }
 
