@@ -137,6 +137,13 @@ impl Worker {
         }
     }
 
+    /// The access log shows the request line as it came.
+    pub fn logs_request_line(&self) -> bool {
+        self.access_log
+            .as_ref()
+            .is_some_and(|access_log| access_log.shows_request_line())
+    }
+
     pub fn reopen_access_log(&self) {
         if let Some(access_log) = &self.access_log {
             access_log.reopen();

@@ -12,13 +12,14 @@ use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::error;
 
-use super::format::{Format, Times};
+use super::format::{Format, Times, Variable};
 use super::{file, not_opened};
 use crate::config::{self, AccessLogTarget};
 use crate::exchange::Exchange;
 
 pub struct AccessLog {
     format: Format,
+    shows_request_line: bool,
     target: RefCell<Target>,
     /// Lines that are not written yet; whole ones only.
     lines: RefCell<Vec<u8>>,
@@ -56,6 +57,7 @@ impl AccessLog {
             }
         };
         Ok(Some(Rc::new_cyclic(|this| Self {
+            shows_request_line: format.shows(&Variable::Request),
             format,
             target: RefCell::new(target),
             lines: RefCell::default(),
@@ -68,7 +70,12 @@ impl AccessLog {
 
     /// Whether lines show this variable of plugins.
     pub fn shows(&self, variable: &str) -> bool {
-        self.format.shows(variable)
+        self.format.shows(&Variable::Plugin(variable.to_owned()))
+    }
+
+    /// Whether lines show the request line as it came.
+    pub fn shows_request_line(&self) -> bool {
+        self.shows_request_line
     }
 
     /// Adds the line of an exchange that is over.

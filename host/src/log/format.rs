@@ -75,9 +75,9 @@ impl Format {
         }
     }
 
-    /// Whether a variable of plugins stands in it.
-    pub fn shows(&self, variable: &str) -> bool {
-        let is_it = |piece: &Piece| matches!(piece, Piece::Variable(Variable::Plugin(name)) if name == variable);
+    /// Whether this variable stands in it.
+    pub fn shows(&self, variable: &Variable) -> bool {
+        let is_it = |piece: &Piece| matches!(piece, Piece::Variable(shown) if shown == variable);
         match self {
             Self::Text(pieces) => pieces.iter().any(is_it),
             Self::Json(fields) => fields.iter().any(|(_, pieces)| pieces.iter().any(is_it)),
