@@ -1,7 +1,7 @@
 //! What a client's request and a sub-request have in common: the phases, the upstream if none of them answers, the filters.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::Cell;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -22,7 +22,8 @@ use crate::worker::Worker;
 pub struct Course<'a> {
     pub exchange: &'a mut Box<Exchange>,
     pub body: RequestBody,
-    pub plan: RefCell<Rc<Plan>>,
+    /// Of the request's route, as soon as it has one.
+    pub plan: Cell<&'a Plan>,
     pub pinned: PinnedInstances,
     /// Calls out that plugins have made for the client's request, those of its sub-requests included.
     pub calls: &'a Cell<usize>,
@@ -33,7 +34,7 @@ pub struct Course<'a> {
 /// Where the response's body comes from.
 pub enum Source {
     Here(Bytes),
-    Upstream(Box<upstream::Body>),
+    Upstream(upstream::Body),
 }
 
 impl<'a> Course<'a> {
@@ -47,7 +48,7 @@ impl<'a> Course<'a> {
         Self {
             exchange,
             body,
-            plan: RefCell::new(Rc::clone(&listener.router.unrouted)),
+            plan: Cell::new(&listener.router.unrouted),
             pinned: PinnedInstances::default(),
             calls,
             listener,
@@ -57,23 +58,28 @@ impl<'a> Course<'a> {
 
     /// Phases, then the upstream if none of them answers.
     pub async fn answer(&mut self, mut wire: Option<&mut Wire<'_>>) -> Result<Source, Error> {
-        let mut supplier = Supplier {
-            source: None,
-            wire: wire.as_deref_mut(),
-            body: &mut self.body,
-            calls: self.calls,
-            plan: &self.plan,
-            worker: self.worker,
-            listener: self.listener,
+        let router = &self.listener.router;
+        let mut now = self.exchange.tally.started;
+        let verdict = match phase::begin(router, &self.plan, self.exchange)? {
+            Some(verdict) => verdict,
+            None => {
+                let mut supplier = Supplier {
+                    source: None,
+                    wire: wire.as_deref_mut(),
+                    body: &mut self.body,
+                    calls: self.calls,
+                    plan: &self.plan,
+                    worker: self.worker,
+                    listener: self.listener,
+                };
+                let pinned = &mut self.pinned;
+                let phases = phase::run(router, &self.plan, self.exchange, pinned, &mut supplier);
+                let verdict = phases.await?;
+                now = Instant::now();
+                verdict
+            }
         };
-        let verdict = phase::run(
-            &self.listener.router,
-            &self.plan,
-            self.exchange,
-            &mut self.pinned,
-            &mut supplier,
-        );
-        match verdict.await? {
+        match verdict {
             Verdict::Answer(answer) => Ok(self.take(answer)),
             Verdict::Metrics => {
                 let method = &self.exchange.request.method;
@@ -84,18 +90,19 @@ impl<'a> Course<'a> {
                 let upstream = self.worker.upstream(idx);
                 let client = self.exchange.client.ip();
                 self.exchange.stage = Stage::Balance;
-                self.exchange.upstream = Some(upstream.name.clone());
+                self.exchange.upstream.set(&upstream.name);
                 forwarded::add_to_request(&mut self.exchange.request.headers, client);
-                let filters = Rc::clone(&self.plan.borrow().request_body);
+                let filters = &self.plan.get().request_body;
                 if !filters.is_empty() {
-                    self.body.filter_with(&filters);
+                    self.body.filter_with(filters);
                 }
                 let mut client = ClientSide {
                     wire,
                     body: &mut self.body,
                     pinned: Some(&mut self.pinned),
                 };
-                let body = match upstream::exchange(upstream, self.exchange, &mut client).await? {
+                let exchanged = upstream::exchange(upstream, self.exchange, &mut client, now);
+                let body = match exchanged.await? {
                     Exchanged::Response(body) => body,
                     Exchanged::Answer(answer) => return Ok(self.take(answer)),
                 };
@@ -119,6 +126,15 @@ impl<'a> Course<'a> {
         Source::Here(body)
     }
 
+    /// Has the response's head pass without filters, if there are none.
+    pub fn pass_head(&mut self) -> bool {
+        let unfiltered = self.plan.get().response_headers.is_empty();
+        if unfiltered {
+            self.exchange.stage = Stage::Reply;
+        }
+        unfiltered
+    }
+
     /// The response's head through its filters, any of which may put another response in its place.
     pub async fn filter_head(
         &mut self,
@@ -134,9 +150,8 @@ impl<'a> Course<'a> {
             worker: self.worker,
             listener: self.listener,
         };
-        let plan = Rc::clone(&self.plan.borrow());
         let filtered = filter::head(
-            &plan.response_headers,
+            &self.plan.get().response_headers,
             self.exchange,
             &mut self.pinned,
             &mut supplier,
@@ -157,7 +172,7 @@ impl<'a> Course<'a> {
         if filters.is_empty() {
             return Ok((piece, last));
         }
-        let mut variables = Variables(Rc::clone(&self.plan.borrow()));
+        let mut variables = Variables(self.plan.get());
         filters
             .chunk(self.exchange, &mut self.pinned, &mut variables, piece, last)
             .await

@@ -25,10 +25,10 @@ pub struct Exchange {
     /// The gateway's end of the client's connection.
     pub server: ServerAddress,
     pub listener: Arc<str>,
-    pub route: Option<Arc<str>>,
-    pub upstream: Option<Arc<str>>,
+    pub route: Name,
+    pub upstream: Name,
     /// The peer that was tried last.
-    pub peer: Option<Arc<str>>,
+    pub peer: Name,
     pub vars: Vars,
     /// Names of the variables that plugins of the route compute, in their plan's order.
     pub computable: Option<Arc<[Arc<str>]>>,
@@ -51,6 +51,8 @@ pub struct Exchange {
     pub cpu_time: CpuTime,
     /// The request line's parts as they came, for the log, once a plugin has changed them.
     original: Option<Box<(Method, Target)>>,
+    /// Nothing is left of a request.
+    is_clear: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +69,14 @@ pub enum Stage {
     Body,
     /// All is over.
     Log,
+}
+
+/// A name of the config, or none. It is kept for the next request, which often has the same: to count a reference up and
+/// down takes longer than to compare it.
+#[derive(Debug, Default)]
+pub struct Name {
+    text: Option<Arc<str>>,
+    is_set: bool,
 }
 
 /// The response's head on its way to the client.
@@ -120,9 +130,9 @@ impl Exchange {
             client: ClientAddress::NOBODY,
             server: ServerAddress::NOBODY,
             listener: Arc::default(), // shared: it takes no allocation
-            route: None,
-            upstream: None,
-            peer: None,
+            route: Name::default(),
+            upstream: Name::default(),
+            peer: Name::default(),
             vars: Vars::default(),
             computable: None,
             computed: 0,
@@ -143,6 +153,7 @@ impl Exchange {
             },
             cpu_time: CpuTime::default(),
             original: None,
+            is_clear: true,
         })
     }
 
@@ -154,19 +165,35 @@ impl Exchange {
         server: ServerAddress,
         listener: &Arc<str>,
     ) {
-        self.original = None;
+        if !self.is_clear {
+            self.clear();
+        }
+        self.is_clear = false;
         self.request = request;
-        self.reply.status = StatusCode::OK;
-        self.reply.headers.clear();
         self.stage = Stage::Request;
         self.client = client;
         self.server = server;
         if !Arc::ptr_eq(&self.listener, listener) {
             self.listener = Arc::clone(listener);
         }
-        self.route = None;
-        self.upstream = None;
-        self.peer = None;
+        self.tally.started = Instant::now();
+    }
+
+    /// Lets go of the request and its response, and so of what is a slice of a buffer. Returns the room for the next request's
+    /// head.
+    pub fn end(&mut self) -> HeadRoom {
+        self.clear();
+        self.request.take_room()
+    }
+
+    fn clear(&mut self) {
+        self.request.headers.clear();
+        self.reply.status = StatusCode::OK;
+        self.reply.headers.clear();
+        self.stage = Stage::Idle;
+        self.route.unset();
+        self.upstream.unset();
+        self.peer.unset();
         self.vars.clear();
         self.computable = None;
         self.computed = 0;
@@ -175,28 +202,18 @@ impl Exchange {
         self.chunk = Bytes::new();
         self.body_ends = false;
         self.trailers.clear();
+        self.depth = 0;
         self.tally = Tally {
-            started: Instant::now(),
             upstream: None,
             tries: 0,
             body_bytes_sent: 0,
             body_bytes_received: 0,
             cut_by: None,
+            ..self.tally
         };
         self.cpu_time.clear();
-    }
-
-    /// Lets go of what is a slice of the request's or the response's buffers, so that these are free for the next. Returns
-    /// the room for the next request's head.
-    pub fn end(&mut self) -> HeadRoom {
         self.original = None;
-        self.reply.headers.clear();
-        self.trailers.clear();
-        self.vars.clear();
-        self.answer = None;
-        self.chunk = Bytes::new();
-        self.stage = Stage::Idle;
-        self.request.take_room()
+        self.is_clear = true;
     }
 
     /// To be called before a plugin changes method or target.
@@ -251,6 +268,24 @@ impl Exchange {
         out.push(b' ');
         out.extend_from_slice(self.protocol().as_bytes());
         true
+    }
+}
+
+impl Name {
+    pub fn set(&mut self, text: &Arc<str>) {
+        let is_same = |kept: &Arc<str>| Arc::ptr_eq(kept, text);
+        if !self.text.as_ref().is_some_and(is_same) {
+            self.text = Some(Arc::clone(text));
+        }
+        self.is_set = true;
+    }
+
+    pub fn unset(&mut self) {
+        self.is_set = false;
+    }
+
+    pub fn as_deref(&self) -> Option<&str> {
+        self.text.as_deref().filter(|_| self.is_set)
     }
 }
 
@@ -397,6 +432,19 @@ mod tests {
         vars.set("user", Bytes::from_static(b"b"));
         assert_eq!(vars.get("user").map(|v| &v[..]), Some(&b"b"[..]));
         assert_eq!(vars.get("other"), None);
+    }
+
+    #[test]
+    fn a_name_that_was_unset_is_none() {
+        let [one, other]: [Arc<str>; 2] = [Arc::from("one"), Arc::from("other")];
+        let mut name = Name::default();
+        assert_eq!(name.as_deref(), None);
+        for text in [&one, &one, &other] {
+            name.set(text);
+            assert_eq!(name.as_deref(), Some(&**text));
+            name.unset();
+            assert_eq!(name.as_deref(), None);
+        }
     }
 
     #[test]

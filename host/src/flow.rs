@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -190,7 +189,12 @@ struct Flow<'a> {
 
 impl Flow<'_> {
     async fn serve(&mut self) -> Fate {
-        let mut source = match self.answer().await {
+        let answered = match self.check() {
+            Ok(()) => self.course.answer(Some(&mut self.wire)).await,
+            Err(error) => Err(error),
+        };
+        let mut source = match answered {
+            Ok(source) if self.course.pass_head() => Ok(source),
             Ok(source) => self.filter_head(source).await,
             Err(error) => Err(error),
         };
@@ -219,14 +223,13 @@ impl Flow<'_> {
         }
     }
 
-    /// Phases, then the upstream if none of them answers.
-    async fn answer(&mut self) -> Result<Source, Error> {
+    /// Refuses what no plugin is to see.
+    fn check(&self) -> Result<(), Error> {
         if self.method == Method::TRACE {
             // It would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
-        self.course.body.check_announced()?;
-        self.course.answer(Some(&mut self.wire)).await
+        Ok(self.course.body.check_announced()?)
     }
 
     async fn filter_head(&mut self, source: Source) -> Result<Source, Error> {
@@ -289,9 +292,9 @@ impl Flow<'_> {
     async fn send(&mut self, source: Source) -> Result<(), Error> {
         let bodiless =
             self.method == Method::HEAD || has_no_body(self.course.exchange.reply.status);
-        let plan = Rc::clone(&self.course.plan.borrow());
-        let filtered = !bodiless && !self.past_filters && !plan.response_body.is_empty();
-        if bodiless && !plan.response_body.is_empty() {
+        let steps = &self.course.plan.get().response_body;
+        let filtered = !bodiless && !self.past_filters && !steps.is_empty();
+        if bodiless && !steps.is_empty() {
             // The length that the filtered body would have is not known.
             self.course
                 .exchange
@@ -299,19 +302,14 @@ impl Flow<'_> {
                 .headers
                 .remove(Known::ContentLength);
         }
-        let steps = if filtered {
-            &plan.response_body[..]
-        } else {
-            &[]
-        };
-        let mut filters = filter::Body::new(steps);
+        let mut filters = filtered.then(|| filter::Body::new(steps));
         match source {
             Source::Here(body) => {
-                let body = match filtered {
-                    true => self.course.filter_whole(body, &mut filters).await?,
-                    false => body,
+                let body = match &mut filters {
+                    Some(filters) => self.course.filter_whole(body, filters).await?,
+                    None => body,
                 };
-                let length = match bodiless && !plan.response_body.is_empty() {
+                let length = match bodiless && !steps.is_empty() {
                     true => BodyLength::Empty,
                     false => BodyLength::Sized(body.len() as u64),
                 };
@@ -322,10 +320,9 @@ impl Flow<'_> {
                 self.flush().await
             }
             Source::Upstream(body) => {
-                let form = self.write_head(if filtered {
-                    BodyLength::Chunked
-                } else {
-                    body.length
+                let form = self.write_head(match filtered {
+                    true => BodyLength::Chunked,
+                    false => body.length(),
                 });
                 self.relay(body, form, filters).await
             }
@@ -359,12 +356,12 @@ impl Flow<'_> {
     /// Passes the upstream's body on, piece by piece: what is not taken by the client is not read from the peer.
     async fn relay(
         &mut self,
-        mut body: Box<upstream::Body>,
+        mut body: upstream::Body,
         form: BodyLength,
-        mut filters: filter::Body<'_>,
+        mut filters: Option<filter::Body<'_>>,
     ) -> Result<(), Error> {
         if form == BodyLength::Empty {
-            if body.is_end() || body.length == BodyLength::Empty {
+            if body.is_end() || body.length() == BodyLength::Empty {
                 body.finish();
             }
             return self.flush().await;
@@ -383,8 +380,11 @@ impl Flow<'_> {
             if last {
                 self.course.exchange.trailers = body.take_trailers().unwrap_or_default();
             }
-            // A filter may end it earlier, which costs the peer's connection.
-            let (piece, last) = self.course.filter_piece(&mut filters, piece, last).await?;
+            let (piece, last) = match &mut filters {
+                // It may end it earlier, which costs the peer's connection.
+                Some(filters) => self.course.filter_piece(filters, piece, last).await?,
+                None => (piece, last),
+            };
             self.push(piece, form);
             if last {
                 break;
@@ -450,8 +450,8 @@ impl Flow<'_> {
     async fn log(&mut self) {
         self.course.exchange.tally.body_bytes_received = self.course.body.received_bytes;
         self.course.exchange.stage = Stage::Log;
-        let plan = Rc::clone(&self.course.plan.borrow());
-        let mut variables = Variables(Rc::clone(&plan));
+        let plan = self.course.plan.get();
+        let mut variables = Variables(plan);
         for (idx, variable) in plan.variables.iter().enumerate() {
             let exchange = &self.course.exchange;
             let names = exchange.computable.as_deref().unwrap_or_default();
@@ -478,7 +478,7 @@ impl Flow<'_> {
                 .await;
         }
         self.course.pinned.release().await;
-        count(self.course.exchange, &plan, self.course.listener);
+        count(self.course.exchange, plan, self.course.listener);
         self.course.worker.add_to_access_log(self.course.exchange);
     }
 }

@@ -114,7 +114,7 @@ async fn whole_response(
         }
         return Ok(Bytes::new());
     }
-    let plan = std::rc::Rc::clone(&course.plan.borrow());
+    let plan = course.plan.get();
     let mut filters = filter::Body::new(&plan.response_body);
     let mut whole = BytesMut::new();
     let mut streamed = match source {

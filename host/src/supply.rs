@@ -1,7 +1,6 @@
 //! Does what plugins wait for: whole bodies, calls out, delays.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::Cell;
 
 use bytes::Bytes;
 use castling_abi::{HeaderMap, Hook};
@@ -23,7 +22,7 @@ use crate::wasm::{
 use crate::worker::Worker;
 
 /// What a hook's demands are served from.
-pub struct Supplier<'a, 'b> {
+pub struct Supplier<'a, 'b, 'p> {
     /// The response, once there is one.
     pub source: Option<&'a mut Source>,
     /// None in a sub-request.
@@ -32,12 +31,12 @@ pub struct Supplier<'a, 'b> {
     /// Calls out that the client's request has made so far.
     pub calls: &'a Cell<usize>,
     /// The plan of the request's route, as soon as it has one.
-    pub plan: &'a RefCell<Rc<Plan>>,
+    pub plan: &'a Cell<&'p Plan>,
     pub worker: &'a Worker,
     pub listener: &'a Listener,
 }
 
-impl wasm::Supplier for Supplier<'_, '_> {
+impl wasm::Supplier for Supplier<'_, '_, '_> {
     async fn supply(
         &mut self,
         demand: Demand,
@@ -52,10 +51,7 @@ impl wasm::Supplier for Supplier<'_, '_> {
             Demand::Body { limit_bytes, .. } => {
                 self.response_body(exchange, pinned, limit_bytes).await
             }
-            Demand::Variable(idx) => {
-                let plan = Rc::clone(&self.plan.borrow());
-                compute(&plan, idx, exchange, pinned, self).await
-            }
+            Demand::Variable(idx) => compute(self.plan.get(), idx, exchange, pinned, self).await,
             Demand::Calls(calls) => {
                 if !count_calls(self.calls, &calls) {
                     return Ok(Supply::TooManyCalls);
@@ -78,7 +74,7 @@ impl wasm::Supplier for Supplier<'_, '_> {
     }
 }
 
-impl Supplier<'_, '_> {
+impl Supplier<'_, '_, '_> {
     async fn request_body(&mut self, limit_bytes: usize) -> Result<Supply, Error> {
         if self.source.is_some() {
             return Ok(Supply::Body(Err(BodyRefused::NotNow)));
@@ -107,7 +103,7 @@ impl Supplier<'_, '_> {
         let whole = match source {
             Source::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
             // Of a response without one: its head may tell the length of another's, and keeps it.
-            Source::Upstream(body) if body.length == BodyLength::Empty => {
+            Source::Upstream(body) if body.length() == BodyLength::Empty => {
                 return Ok(Supply::Body(Ok(Bytes::new())));
             }
             Source::Upstream(body) => {
@@ -195,9 +191,9 @@ fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
 }
 
 /// For hooks that may not wait for anything but a variable.
-pub struct Variables(pub Rc<Plan>);
+pub struct Variables<'p>(pub &'p Plan);
 
-impl Variables {
+impl Variables<'_> {
     /// Computes a variable of the plan.
     pub async fn compute(
         &mut self,
@@ -205,12 +201,11 @@ impl Variables {
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
     ) -> Result<Supply, Error> {
-        let plan = Rc::clone(&self.0);
-        compute(&plan, idx, exchange, pinned, self).await
+        compute(self.0, idx, exchange, pinned, self).await
     }
 }
 
-impl wasm::Supplier for Variables {
+impl wasm::Supplier for Variables<'_> {
     async fn supply(
         &mut self,
         demand: Demand,
@@ -291,7 +286,8 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
         pinned: None,
     };
     let text = |error: Error| error.to_string();
-    let exchanged = upstream::exchange(upstream, &mut exchange, &mut client)
+    let now = exchange.tally.started;
+    let exchanged = upstream::exchange(upstream, &mut exchange, &mut client, now)
         .await
         .map_err(text)?;
     let Exchanged::Response(mut response) = exchanged else {

@@ -2,7 +2,7 @@
 
 use super::{Peer, Usable, round_robin};
 
-pub(super) fn choose(peers: &[Peer], usable: &Usable) -> Option<usize> {
+pub(super) fn choose(usable: &Usable<'_>) -> Option<usize> {
     // a/w < b/v compared as a*v < b*w: no division, no rounding.
     let load = |a: &Peer, b: &Peer| {
         let (left, right) = (
@@ -11,28 +11,22 @@ pub(super) fn choose(peers: &[Peer], usable: &Usable) -> Option<usize> {
         );
         left.cmp(&right)
     };
-    let least = usable
-        .iter()
-        .copied()
-        .min_by(|&a, &b| load(&peers[a], &peers[b]))?;
-    let equals: Usable = usable
-        .iter()
-        .copied()
-        .filter(|&idx| load(&peers[idx], &peers[least]).is_eq())
-        .collect();
-    round_robin::choose(peers, &equals)
+    let (_, least) = usable.iter().min_by(|(_, a), (_, b)| load(a, b))?;
+    let equals = usable.iter().filter(|(_, peer)| load(peer, least).is_eq());
+    round_robin::among(equals)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::peers;
+    use super::super::Tried;
+    use super::super::tests::{all, peers};
     use super::*;
 
     #[test]
     fn the_idle_peer_is_preferred() {
         let peers = peers(&[1, 1]);
         peers[0].active.set(1);
-        assert_eq!(choose(&peers, &vec![0, 1]), Some(1));
+        assert_eq!(choose(&all(&peers, &Tried::default())), Some(1));
     }
 
     #[test]
@@ -40,14 +34,14 @@ mod tests {
         let peers = peers(&[4, 1]);
         peers[0].active.set(2);
         peers[1].active.set(1);
-        assert_eq!(choose(&peers, &vec![0, 1]), Some(0));
+        assert_eq!(choose(&all(&peers, &Tried::default())), Some(0));
     }
 
     #[test]
     fn equals_take_turns() {
         let peers = peers(&[1, 1, 1]);
         let order: Vec<usize> = (0..6)
-            .filter_map(|_| choose(&peers, &vec![0, 1, 2]))
+            .filter_map(|_| choose(&all(&peers, &Tried::default())))
             .collect();
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
     }

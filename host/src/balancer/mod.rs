@@ -16,7 +16,7 @@ use http::HeaderValue;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::wasm::Plugin;
-use plugin::PluginPolicy;
+pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
 pub struct Balancer {
@@ -51,17 +51,27 @@ enum Policy {
 /// A peer that did not answer is passed over for this long while others are there (nginx `fail_timeout`).
 const COOLING: Duration = Duration::from_secs(10);
 
-/// Peers that were tried for one request, by index.
+/// Peers that were tried for one request, by index. One is mostly all, and takes no allocation.
 #[derive(Default)]
-pub struct Tried(Vec<usize>);
+pub struct Tried {
+    first: Option<usize>,
+    others: Vec<usize>,
+}
 
 impl Tried {
     pub fn contains(&self, peer_idx: usize) -> bool {
-        self.0.contains(&peer_idx)
+        self.first == Some(peer_idx) || self.others.contains(&peer_idx)
     }
 
     pub fn insert(&mut self, peer_idx: usize) {
-        self.0.push(peer_idx);
+        match self.first {
+            None => self.first = Some(peer_idx),
+            Some(_) => self.others.push(peer_idx),
+        }
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
     }
 }
 
@@ -129,13 +139,12 @@ impl Balancer {
         exchange: &mut Box<Exchange>,
         tried: &Tried,
     ) -> Result<Option<(usize, Active)>, Error> {
-        let usable = self.usable(tried);
         let chosen = match &self.policy {
-            Policy::RoundRobin => round_robin::choose(&self.peers, &usable),
-            Policy::LeastConn => least_conn::choose(&self.peers, &usable),
+            Policy::RoundRobin => round_robin::choose(&self.usable(tried)),
+            Policy::LeastConn => least_conn::choose(&self.usable(tried)),
             Policy::Plugin(policy) => match policy.choose(self, exchange, tried).await? {
                 Some(peer_idx) => Some(peer_idx),
-                None => round_robin::choose(&self.peers, &usable),
+                None => round_robin::choose(&self.usable(tried)),
             },
         };
         Ok(chosen.map(|peer_idx| {
@@ -151,46 +160,61 @@ impl Balancer {
         }))
     }
 
-    /// A try has ended.
-    pub async fn done(
-        &self,
-        exchange: &mut Box<Exchange>,
-        peer_idx: usize,
-        outcome: PeerOutcome,
-        latency: Duration,
-    ) {
+    /// A try has ended, at this moment.
+    pub fn note(&self, peer_idx: usize, outcome: PeerOutcome, at: Instant) {
         let peer = &self.peers[peer_idx];
         match outcome {
             PeerOutcome::Responded => peer.cooling_until.set(None),
             PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                peer.cooling_until.set(Some(Instant::now() + COOLING));
+                peer.cooling_until.set(Some(at + COOLING));
             }
             PeerOutcome::Cancelled => {}
         }
-        if let Policy::Plugin(policy) = &self.policy {
-            policy
-                .done(self, exchange, peer_idx, outcome, latency)
-                .await;
+    }
+
+    /// The plugin that chooses, if one does: it wants to be told of each outcome.
+    pub fn plugin_policy(&self) -> Option<&PluginPolicy> {
+        match &self.policy {
+            Policy::Plugin(policy) => Some(policy),
+            Policy::RoundRobin | Policy::LeastConn => None,
         }
     }
 
     /// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
-    fn usable(&self, tried: &Tried) -> Usable {
-        let now = Instant::now();
-        let untried = |idx: &usize| !tried.contains(*idx);
-        let warm: Vec<usize> = (0..self.peers.len())
-            .filter(untried)
-            .filter(|&idx| !self.peers[idx].is_cooling(now))
-            .collect();
-        match warm.is_empty() {
-            false => warm,
-            true => (0..self.peers.len()).filter(untried).collect(),
+    fn usable<'a>(&'a self, tried: &'a Tried) -> Usable<'a> {
+        let peers = &*self.peers;
+        let mut usable = Usable {
+            peers,
+            tried,
+            warm_at: None,
+        };
+        // The clock is read only where it matters.
+        if peers.len() > 1 && peers.iter().any(|peer| peer.cooling_until.get().is_some()) {
+            usable.warm_at = Some(Instant::now());
+            if usable.iter().next().is_none() {
+                usable.warm_at = None;
+            }
         }
+        usable
     }
 }
 
-/// Indices into the peers, ascending.
-type Usable = Vec<usize>;
+/// Peers that a policy chooses from.
+struct Usable<'a> {
+    peers: &'a [Peer],
+    tried: &'a Tried,
+    /// Those that are cooling at this moment are left out.
+    warm_at: Option<Instant>,
+}
+
+impl<'a> Usable<'a> {
+    /// With their indices, ascending.
+    fn iter(&self) -> impl Iterator<Item = (usize, &'a Peer)> {
+        self.peers.iter().enumerate().filter(|(idx, peer)| {
+            !self.tried.contains(*idx) && !self.warm_at.is_some_and(|now| peer.is_cooling(now))
+        })
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -217,11 +241,33 @@ mod tests {
             .set(Some(Instant::now() + COOLING));
     }
 
+    fn usable(balancer: &Balancer, tried: &[usize]) -> Vec<usize> {
+        let tried = self::tried(tried);
+        let usable = balancer.usable(&tried);
+        usable.iter().map(|(idx, _)| idx).collect()
+    }
+
+    fn tried(peers: &[usize]) -> Tried {
+        let mut tried = Tried::default();
+        peers.iter().for_each(|&idx| tried.insert(idx));
+        tried
+    }
+
+    /// All of them.
+    pub(super) fn all<'a>(peers: &'a [Peer], tried: &'a Tried) -> Usable<'a> {
+        Usable {
+            peers,
+            tried,
+            warm_at: None,
+        }
+    }
+
     #[test]
     fn a_failed_peer_is_passed_over_while_there_are_others() {
         let balancer = Balancer::round_robin(peers(&[1, 1, 1]));
         fail(&balancer, 1);
-        assert_eq!(balancer.usable(&Tried::default()), [0, 2]);
+        assert_eq!(usable(&balancer, &[]), [0, 2]);
+        assert_eq!(usable(&balancer, &[0, 2]), [1]);
     }
 
     #[test]
@@ -229,8 +275,16 @@ mod tests {
         let balancer = Balancer::round_robin(peers(&[1, 1]));
         fail(&balancer, 0);
         fail(&balancer, 1);
-        assert_eq!(balancer.usable(&Tried::default()), [0, 1]);
-        assert_eq!(balancer.usable(&Tried(vec![0])), [1]);
-        assert_eq!(balancer.usable(&Tried(vec![0, 1])), [0; 0]);
+        assert_eq!(usable(&balancer, &[]), [0, 1]);
+        assert_eq!(usable(&balancer, &[0]), [1]);
+        assert_eq!(usable(&balancer, &[0, 1]), [0; 0]);
+    }
+
+    #[test]
+    fn what_was_tried_is_known_however_much_it_is() {
+        let tried = tried(&[3, 0, 7]);
+        assert_eq!(tried.count(), 3);
+        let found: Vec<usize> = (0..9).filter(|&idx| tried.contains(idx)).collect();
+        assert_eq!(found, [0, 3, 7]);
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, PluginFault};
 use crate::exchange::{Exchange, Stage};
 use crate::wasm::{HookError, Judge, Plugin};
 
-pub(super) struct PluginPolicy {
+/// An upstream whose peers a plugin chooses.
+pub struct PluginPolicy {
     plugin: Rc<Plugin>,
     /// One instance sees all of the upstream's outcomes. Waited for only while another request's call has yielded.
     judge: Mutex<Judge>,
@@ -37,7 +38,7 @@ impl PluginPolicy {
     ) -> Result<Option<usize>, Error> {
         lend_peers(balancer, exchange, tried);
         let count = u32::try_from(balancer.peers.len()).unwrap_or(u32::MAX);
-        let args = (count, u32::try_from(tried.0.len()).unwrap_or(u32::MAX), 0);
+        let args = (count, u32::try_from(tried.count()).unwrap_or(u32::MAX), 0);
         let mut judge = self.judge.lock().await;
         let result = self
             .plugin
@@ -65,7 +66,8 @@ impl PluginPolicy {
         }
     }
 
-    pub(super) async fn done(
+    /// Tells the plugin how a try went.
+    pub async fn done(
         &self,
         balancer: &Balancer,
         exchange: &mut Box<Exchange>,

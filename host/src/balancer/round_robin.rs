@@ -2,39 +2,46 @@
 
 use super::{Peer, Usable};
 
-pub(super) fn choose(peers: &[Peer], usable: &Usable) -> Option<usize> {
+pub(super) fn choose(usable: &Usable<'_>) -> Option<usize> {
+    among(usable.iter())
+}
+
+/// Takes turns among these.
+pub(super) fn among<'a>(peers: impl Iterator<Item = (usize, &'a Peer)>) -> Option<usize> {
     let mut total = 0;
-    let mut best: Option<usize> = None;
-    for &idx in usable {
-        let peer = &peers[idx];
+    let mut best: Option<(usize, &Peer)> = None;
+    for (idx, peer) in peers {
         let weight = i64::from(peer.weight);
         total += weight;
         peer.score.set(peer.score.get() + weight);
-        if best.is_none_or(|best| peer.score.get() > peers[best].score.get()) {
-            best = Some(idx);
+        if best.is_none_or(|(_, best)| peer.score.get() > best.score.get()) {
+            best = Some((idx, peer));
         }
     }
-    let best = best?;
-    peers[best].score.set(peers[best].score.get() - total);
-    Some(best)
+    let (idx, best) = best?;
+    best.score.set(best.score.get() - total);
+    Some(idx)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::peers;
+    use super::super::Tried;
+    use super::super::tests::{all, peers};
     use super::*;
 
     #[test]
     fn weights_are_interleaved() {
         let peers = peers(&[5, 1, 1]);
         let order: Vec<usize> = (0..7)
-            .filter_map(|_| choose(&peers, &vec![0, 1, 2]))
+            .filter_map(|_| choose(&all(&peers, &Tried::default())))
             .collect();
         assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
     fn nobody_usable_is_nobody() {
-        assert_eq!(choose(&peers(&[1]), &Usable::new()), None);
+        let mut tried = Tried::default();
+        tried.insert(0);
+        assert_eq!(choose(&all(&peers(&[1]), &tried)), None);
     }
 }

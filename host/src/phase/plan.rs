@@ -94,6 +94,12 @@ impl Plan {
         }
     }
 
+    /// Whether a plugin has a say before the upstream.
+    pub fn has_phases(&self) -> bool {
+        let lists = [&self.rewrite, &self.preaccess, &self.access, &self.content];
+        lists.iter().any(|steps| !steps.is_empty())
+    }
+
     /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.
     pub fn describe(&self) -> String {
         let lists: [(Hook, &[Step]); 8] = [

@@ -1,6 +1,7 @@
 //! Finds the route of a request: the most specific host first, then the longest path, then the order of the config. A
 //! route whose methods or headers do not match is passed over.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -99,19 +100,25 @@ impl Router {
         &self.plans
     }
 
-    pub fn route(&self, request: &RequestHead) -> Result<Rc<Plan>, Error> {
-        let path = normalized(request.target.path()).ok_or(Error::BadPath)?;
-        let find = |candidates: &Candidates| {
-            candidates
-                .iter()
-                .find(|candidate| candidate.matches(&path, request))
-                .map(|found| Rc::clone(&found.plan))
+    pub fn route(&self, request: &RequestHead) -> Result<&Plan, Error> {
+        let Some(path) = normalized(request.target.path()) else {
+            return Err(Error::BadPath);
         };
+        // `*` is the target of a request about the server as a whole (RFC 9112 §3.2.4): routes of the root take it.
+        let path = if &*path == "*" { "/" } else { &*path };
+        match self.find(path, request) {
+            Some(plan) => Ok(plan),
+            None => Err(Error::NoRoute),
+        }
+    }
+
+    fn find(&self, path: &str, request: &RequestHead) -> Option<&Plan> {
+        let find = |candidates| find(candidates, path, request);
         if self.exact_hosts.is_empty() && self.suffix_hosts.is_empty() {
-            return find(&self.any_host).ok_or(Error::NoRoute);
+            return find(&self.any_host);
         }
         let host = host_name(request).unwrap_or_default();
-        let exact = self.exact_hosts.get(&host).and_then(find);
+        let exact = self.exact_hosts.get(&*host).and_then(find);
         exact
             .or_else(|| {
                 let suffixes = self
@@ -121,18 +128,28 @@ impl Router {
                 suffixes.map(|(_, candidates)| candidates).find_map(find)
             })
             .or_else(|| find(&self.any_host))
-            .ok_or(Error::NoRoute)
     }
 }
 
+fn find<'p>(candidates: &'p Candidates, path: &str, request: &RequestHead) -> Option<&'p Plan> {
+    let found = candidates
+        .iter()
+        .find(|candidate| candidate.matches(path, request))?;
+    Some(&found.plan)
+}
+
 /// In lower case, without port and final dot; an IPv6 address keeps its brackets.
-fn host_name(request: &RequestHead) -> Option<String> {
+fn host_name(request: &RequestHead) -> Option<Cow<'_, str>> {
     let host = request.host()?;
     let name = match host.find(']') {
         Some(end) => &host[..=end],
         None => host.split(':').next()?,
     };
-    Some(name.trim_end_matches('.').to_ascii_lowercase())
+    let name = name.trim_end_matches('.');
+    Some(match name.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    })
 }
 
 impl Candidate {
@@ -156,8 +173,6 @@ impl Candidate {
     }
 
     fn matches(&self, path: &str, request: &RequestHead) -> bool {
-        // `*` is the target of a request about the server as a whole (RFC 9112 §3.2.4): routes of the root take it.
-        let path = if path == "*" { "/" } else { path };
         let below = path
             .strip_prefix(self.path.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -2,13 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::vec;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use super::upload::Upload;
 use crate::alarm::{Alarm, Alarms};
-use crate::http1::HeadProgress;
+use crate::http1::{BodyDecoder, BodyLength, HeadProgress};
 use crate::socket::{self, Reader, Writer};
 
+/// In a box for as long as it lives, with the state of the exchange that is under way on it: what goes from hand to hand
+/// with each request is a pointer.
 pub(super) struct Connection {
     pub(super) peer_idx: usize,
     pub(super) reader: Reader,
@@ -18,6 +23,32 @@ pub(super) struct Connection {
     pub(super) write_alarm: Alarm,
     /// It has served a request before, so it may be closed by the peer at any moment.
     pub(super) reused: bool,
+    pub(super) upload: Upload,
+    pub(super) response: Response,
+}
+
+/// The body of a response, as far as it has come.
+pub(super) struct Response {
+    pub(super) length: BodyLength,
+    pub(super) decoder: BodyDecoder,
+    /// The peer allows another request on this connection.
+    pub(super) keep_alive: bool,
+    /// The response came before the end of the request's body, which cannot be sent any more.
+    pub(super) upload_broken: bool,
+    /// Was read for a plugin that wanted all of it, which was too much.
+    pub(super) read_ahead: vec::IntoIter<Bytes>,
+}
+
+impl Response {
+    pub(super) fn new(length: BodyLength, keep_alive: bool) -> Self {
+        Self {
+            length,
+            decoder: BodyDecoder::new(length),
+            keep_alive,
+            upload_broken: false,
+            read_ahead: vec::IntoIter::default(),
+        }
+    }
 }
 
 impl Connection {
@@ -25,11 +56,11 @@ impl Connection {
         peer_idx: usize,
         address: SocketAddr,
         alarms: &Alarms,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = socket::split(stream);
-        Ok(Self {
+        Ok(Box::new(Self {
             peer_idx,
             reader,
             writer,
@@ -37,6 +68,8 @@ impl Connection {
             read_alarm: alarms.alarm(),
             write_alarm: alarms.alarm(),
             reused: false,
-        })
+            upload: Upload::DONE,
+            response: Response::new(BodyLength::Empty, false),
+        }))
     }
 }

@@ -1,25 +1,25 @@
 //! One request to an upstream and its response: the tries, and the body that comes back.
 
-use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
+use std::vec;
 
 use bytes::Bytes;
 use castling_abi::PeerOutcome;
 use http::{Method, StatusCode};
 
-use super::connection::Connection;
+use super::connection::{Connection, Response};
 use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
 use super::{Host, Upstream, upload_filter};
 use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{
-    self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse,
-};
+use crate::http1::{self, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 
 /// Largest head of a response.
@@ -30,43 +30,67 @@ const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
 /// What came of a request that was to go to an upstream.
 pub enum Exchanged {
     /// A peer has answered. The response's head is in `exchange.reply`.
-    Response(Box<Body>),
+    Response(Body),
     /// A plugin on the way of the request's body has answered in its place.
     Answer(Answer),
 }
 
-/// Sends the request to one peer after the other until one answers.
+/// Sends the request to one peer after the other until one answers. `now`: when it was about to be sent.
 pub async fn exchange(
     upstream: &Rc<Upstream>,
     exchange: &mut Box<Exchange>,
     client: &mut ClientSide<'_, '_>,
+    now: Instant,
 ) -> Result<Exchanged, Error> {
-    if let Some(answer) = upload_filter::begin(client, exchange).await? {
-        return Ok(Exchanged::Answer(answer));
+    let mut started = now;
+    if client.body.filter.is_some() {
+        if let Some(answer) = upload_filter::begin(client, exchange).await? {
+            return Ok(Exchanged::Answer(answer));
+        }
+        started = Instant::now();
     }
-    let started = Instant::now();
+    let policy = upstream.balancer.plugin_policy();
     let mut tried = Tried::default();
     let mut last_error = None;
+    let mut ended = started;
     for _ in 0..upstream.tries {
         let Some((peer_idx, active)) = upstream.balancer.choose(exchange, &tried).await? else {
             break;
         };
         tried.insert(peer_idx);
         exchange.tally.tries += 1;
-        exchange.peer = Some(Arc::clone(&upstream.balancer.peers()[peer_idx].label));
-        let try_started = Instant::now();
-        let result = Try { upstream, peer_idx }.run(exchange, client).await;
-        let (outcome, took) = (outcome(&result), try_started.elapsed());
+        exchange
+            .peer
+            .set(&upstream.balancer.peers()[peer_idx].label);
+        let one = Try {
+            upstream,
+            peer_idx,
+            // A plugin takes its time to choose; else the clock would show the same.
+            started: policy.map_or(ended, |_| Instant::now()),
+        };
+        let result = one.run(exchange, client).await;
+        ended = Instant::now();
+        let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
         upstream.metrics.tried(outcome, took);
-        upstream
-            .balancer
-            .done(exchange, peer_idx, outcome, took)
-            .await;
+        upstream.balancer.note(peer_idx, outcome, ended);
+        if let Some(policy) = policy {
+            policy
+                .done(&upstream.balancer, exchange, peer_idx, outcome, took)
+                .await;
+        }
         match result {
-            Ok(answered) => {
-                exchange.tally.upstream = Some(started.elapsed());
-                let body = answered.into_body(upstream, exchange, active);
-                return Ok(Exchanged::Response(Box::new(body)));
+            Ok((connection, status)) => {
+                exchange.tally.upstream = Some(match one.started == started {
+                    true => took,
+                    false => ended.duration_since(started),
+                });
+                exchange.reply.status = status;
+                return Ok(Exchanged::Response(Body {
+                    connection,
+                    upstream: Rc::clone(upstream),
+                    came_at: Some(ended),
+                    _active: active,
+                }));
             }
             Err(TryError::Client(error)) => return Err(error.into()),
             Err(TryError::Filter(error)) => return Err(error),
@@ -79,8 +103,9 @@ pub async fn exchange(
             }
             Err(TryError::Answered(answer)) => return Ok(Exchanged::Answer(answer)),
             Err(TryError::Upstream { cause, sent }) => {
+                // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
                 let again =
-                    !sent || (is_idempotent(&exchange.request.method) && client.body.can_replay());
+                    !sent || (exchange.request.method.is_idempotent() && client.body.can_replay());
                 // A time-out says more than a refusal that came after it.
                 if !last_error.as_ref().is_some_and(UpstreamError::is_timeout) {
                     last_error = Some(cause);
@@ -91,7 +116,7 @@ pub async fn exchange(
             }
         }
     }
-    exchange.tally.upstream = Some(started.elapsed());
+    exchange.tally.upstream = Some(ended.duration_since(started));
     // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
     let cause = last_error.expect("every try that does not return leaves its error");
     Err(Error::Upstream {
@@ -100,7 +125,7 @@ pub async fn exchange(
     })
 }
 
-fn outcome(result: &Result<Answered, TryError>) -> PeerOutcome {
+fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
     match result {
         Ok(_) => PeerOutcome::Responded,
         // Nothing that the peer could help.
@@ -118,23 +143,11 @@ fn outcome(result: &Result<Answered, TryError>) -> PeerOutcome {
     }
 }
 
-/// RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
-fn is_idempotent(method: &Method) -> bool {
-    [
-        &Method::GET,
-        &Method::HEAD,
-        &Method::OPTIONS,
-        &Method::TRACE,
-        &Method::PUT,
-        &Method::DELETE,
-    ]
-    .contains(&method)
-}
-
 /// One peer's turn.
 struct Try<'a> {
     upstream: &'a Rc<Upstream>,
     peer_idx: usize,
+    started: Instant,
 }
 
 enum TryError {
@@ -168,36 +181,39 @@ impl From<UpstreamError> for TryError {
     }
 }
 
-/// A response's head has come.
-struct Answered {
-    connection: Connection,
-    upload: Upload,
-    response: ParsedResponse,
-}
-
 impl Try<'_> {
+    /// Returns when a response's head has come.
+    ///
     /// A kept connection that turns out to be dead is no failure of the peer: the request goes once more, over a new
     /// one, if it may be sent again at all.
     async fn run(
         &self,
         exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
-    ) -> Result<Answered, TryError> {
-        let repeatable = is_idempotent(&exchange.request.method);
-        if let Some(kept) = self.upstream.pool.take(self.peer_idx, !repeatable) {
-            match self.send_and_receive(kept, exchange, client).await {
+    ) -> Result<(Box<Connection>, StatusCode), TryError> {
+        let repeatable = exchange.request.method.is_idempotent();
+        let pool = &self.upstream.pool;
+        let mut kept = pool.take(self.peer_idx, !repeatable, self.started);
+        loop {
+            let mut connection = match kept.take() {
+                Some(kept) => kept,
+                None => self.connect().await?,
+            };
+            match self
+                .send_and_receive(&mut connection, exchange, client)
+                .await
+            {
+                Ok(head) => return Ok((connection, head)),
                 Err(TryError::Upstream {
                     cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
                     ..
-                }) if repeatable && client.body.can_replay() => {}
-                result => return result,
+                }) if connection.reused && repeatable && client.body.can_replay() => {}
+                Err(error) => return Err(error),
             }
         }
-        let connection = self.connect().await?;
-        self.send_and_receive(connection, exchange, client).await
     }
 
-    async fn connect(&self) -> Result<Connection, TryError> {
+    async fn connect(&self) -> Result<Box<Connection>, TryError> {
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         let after = self.upstream.connect_timeout;
         let alarm = self.upstream.alarms.alarm();
@@ -218,62 +234,65 @@ impl Try<'_> {
 
     async fn send_and_receive(
         &self,
-        mut connection: Connection,
+        connection: &mut Connection,
         exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
-    ) -> Result<Answered, TryError> {
+    ) -> Result<StatusCode, TryError> {
         let idle_timeout = self.upstream.idle_timeout;
-        self.write_head(&mut connection, exchange, client.body.length);
-        let mut upload = Upload::new(client.body);
-        upload
-            .invite(client, idle_timeout)
-            .await
-            .map_err(TryError::Client)?;
-        if upload.is_done() {
+        self.write_head(connection, exchange, client.body.length);
+        connection.upload = Upload::new(client.body);
+        if connection.upload.is_done() {
             let Connection {
                 writer,
                 write_alarm,
                 ..
-            } = &mut connection;
+            } = connection;
             self.sink(writer, write_alarm).flush().await?;
-        } else if let Some(response) = self
-            .upload(&mut connection, &mut upload, exchange, client)
-            .await?
-        {
-            return Ok(Answered {
-                connection,
-                upload,
-                response,
-            });
+        } else {
+            connection
+                .upload
+                .invite(client, idle_timeout)
+                .await
+                .map_err(TryError::Client)?;
+            if let Some(response) = self.upload(connection, exchange, client).await? {
+                return Ok(connection.begin_response(response));
+            }
         }
         let Connection {
             reader,
             progress,
             read_alarm,
             ..
-        } = &mut connection;
+        } = connection;
         let after = self.upstream.response_timeout;
         let Exchange { request, reply, .. } = &mut **exchange;
         let (method, headers) = (&request.method, &mut reply.headers);
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
-        let response = tokio::select! {
-            biased;
-            head = head => head.map_err(|Elapsed| UpstreamError::ResponseTimeout { peer: self.label(), after })??,
-            () = client.left() => return Err(TryError::Client(ClientError::Gone)),
+        let came = {
+            let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
+            let (mut head, mut left) = (pin!(head), pin!(client.left()));
+            // As `select!` would, which asks the runtime's budget each time.
+            poll_fn(|cx| match head.as_mut().poll(cx) {
+                Poll::Ready(head) => Poll::Ready(Some(head)),
+                Poll::Pending => left.as_mut().poll(cx).map(|()| None),
+            })
+            .await
         };
-        Ok(Answered {
-            connection,
-            upload,
-            response,
-        })
+        let response = match came {
+            Some(Ok(head)) => head?,
+            Some(Err(Elapsed)) => {
+                let peer = self.label();
+                return Err(UpstreamError::ResponseTimeout { peer, after }.into());
+            }
+            None => return Err(TryError::Client(ClientError::Gone)),
+        };
+        Ok(connection.begin_response(response))
     }
 
     /// Sends the body while it looks for the response, which may come before the body's end.
     async fn upload(
         &self,
         connection: &mut Connection,
-        upload: &mut Upload,
         exchange: &mut Box<Exchange>,
         client: &mut ClientSide<'_, '_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
@@ -283,6 +302,7 @@ impl Try<'_> {
             writer,
             progress,
             write_alarm,
+            upload,
             ..
         } = connection;
         loop {
@@ -394,41 +414,25 @@ async fn read_head(
     }
 }
 
-impl Answered {
-    fn into_body(self, upstream: &Rc<Upstream>, exchange: &mut Exchange, active: Active) -> Body {
+impl Connection {
+    /// Its body comes next.
+    fn begin_response(&mut self, parsed: ParsedResponse) -> StatusCode {
         let ParsedResponse {
             status,
             body,
             keep_alive,
-        } = self.response;
-        exchange.reply.status = status;
-        Body {
-            length: body,
-            decoder: BodyDecoder::new(body),
-            upstream: Rc::clone(upstream),
-            connection: self.connection,
-            keep_alive,
-            upload: self.upload,
-            upload_broken: false,
-            read_ahead: VecDeque::new(),
-            _active: active,
-        }
+        } = parsed;
+        self.response = Response::new(body, keep_alive);
+        status
     }
 }
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it closes the connection.
 pub struct Body {
-    pub length: BodyLength,
-    decoder: BodyDecoder,
+    connection: Box<Connection>,
     upstream: Rc<Upstream>,
-    connection: Connection,
-    /// The peer allows another request on this connection.
-    keep_alive: bool,
-    /// The request's body, when the response came before its end.
-    upload: Upload,
-    upload_broken: bool,
-    /// Was read for a plugin that wanted all of it, which was too much.
-    read_ahead: VecDeque<Bytes>,
+    /// When its head had come, as long as nothing of it was waited for since.
+    came_at: Option<Instant>,
     _active: Active,
 }
 
@@ -440,6 +444,10 @@ enum Read {
 }
 
 impl Body {
+    pub fn length(&self) -> BodyLength {
+        self.connection.response.length
+    }
+
     /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
     /// same.
     pub async fn read_whole(
@@ -448,7 +456,8 @@ impl Body {
         exchange: &mut Box<Exchange>,
         limit_bytes: usize,
     ) -> Result<Option<Bytes>, Error> {
-        let mut held = std::mem::take(&mut self.read_ahead);
+        let read_ahead = &mut self.connection.response.read_ahead;
+        let mut held: Vec<Bytes> = std::mem::take(read_ahead).collect();
         let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
         let whole = loop {
             if held_bytes > limit_bytes {
@@ -457,18 +466,17 @@ impl Body {
             match self.decode()? {
                 Decoded::Data(piece) => {
                     held_bytes += piece.len();
-                    held.push_back(piece);
+                    held.push(piece);
                 }
                 Decoded::NeedMore => self.fill(client, exchange).await?,
                 Decoded::End => break true,
             }
         };
         if !whole {
-            self.read_ahead = held;
+            self.connection.response.read_ahead = held.into_iter();
             return Ok(None);
         }
-        let pieces: Vec<Bytes> = held.into();
-        Ok(Some(match &pieces[..] {
+        Ok(Some(match &held[..] {
             [] => Bytes::new(),
             [piece] => piece.clone(),
             pieces => Bytes::from(pieces.concat()),
@@ -477,10 +485,13 @@ impl Body {
 
     /// What is there of the body, without waiting.
     pub fn decode(&mut self) -> Result<Decoded, Error> {
-        if let Some(piece) = self.read_ahead.pop_front() {
+        let Connection {
+            reader, response, ..
+        } = &mut *self.connection;
+        if let Some(piece) = response.read_ahead.next() {
             return Ok(Decoded::Data(piece));
         }
-        let decoded = self.decoder.decode(&mut self.connection.reader.buf);
+        let decoded = response.decoder.decode(&mut reader.buf);
         decoded.map_err(|cause| {
             self.error(UpstreamError::BadBody {
                 peer: self.label(),
@@ -491,12 +502,13 @@ impl Body {
 
     /// The last piece was handed out.
     pub fn is_end(&self) -> bool {
-        self.decoder.is_end() && self.read_ahead.is_empty()
+        let response = &self.connection.response;
+        response.decoder.is_end() && response.read_ahead.len() == 0
     }
 
     /// The fields after a chunked body, once.
     pub fn take_trailers(&mut self) -> Option<Headers> {
-        self.decoder.take_trailers()
+        self.connection.response.decoder.take_trailers()
     }
 
     /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
@@ -505,6 +517,7 @@ impl Body {
         client: &mut ClientSide<'_, '_>,
         exchange: &mut Box<Exchange>,
     ) -> Result<(), Error> {
+        self.came_at = None;
         loop {
             match self.read_once(client).await? {
                 Read::Response(read) => return self.filled(read),
@@ -512,7 +525,7 @@ impl Body {
                 // costs the upload, not the response.
                 Read::Unfiltered => {
                     if upload_filter::pass(client, exchange).await.is_err() {
-                        self.upload_broken = true;
+                        self.connection.response.upload_broken = true;
                     }
                 }
             }
@@ -523,8 +536,6 @@ impl Body {
         let after = self.upstream.idle_timeout;
         let Self {
             connection,
-            upload,
-            upload_broken,
             upstream,
             ..
         } = self;
@@ -534,8 +545,10 @@ impl Body {
             read_alarm,
             write_alarm,
             peer_idx,
+            upload,
+            response: Response { upload_broken, .. },
             ..
-        } = connection;
+        } = &mut **connection;
         let peer = &upstream.balancer.peers()[*peer_idx].label;
         let mut reading = std::pin::pin!(read_alarm.limit(after, reader.fill(BODY_ROOM_BYTES)));
         if !upload.is_done() && !*upload_broken {
@@ -566,12 +579,17 @@ impl Body {
 
     fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {
         match read {
-            Ok(Ok(0)) => self.decoder.finish_at_eof().map_err(|cause| {
-                self.error(UpstreamError::BadBody {
-                    peer: self.label(),
-                    cause,
-                })
-            }),
+            Ok(Ok(0)) => self
+                .connection
+                .response
+                .decoder
+                .finish_at_eof()
+                .map_err(|cause| {
+                    self.error(UpstreamError::BadBody {
+                        peer: self.label(),
+                        cause,
+                    })
+                }),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(cause)) => Err(self.error(UpstreamError::Io {
                 peer: self.label(),
@@ -588,15 +606,25 @@ impl Body {
     }
 
     /// It was read to its end: the connection is kept if both sides are through with it.
-    pub fn finish(mut self) {
-        let reusable = self.keep_alive
-            && self.decoder.is_end()
-            && self.upload.is_done()
-            && self.connection.reader.buf.is_empty()
-            && !self.connection.writer.has_pending();
+    pub fn finish(self) {
+        let Self {
+            mut connection,
+            upstream,
+            came_at,
+            ..
+        } = self;
+        let reusable = connection.response.keep_alive
+            && connection.response.decoder.is_end()
+            && connection.upload.is_done()
+            && connection.reader.buf.is_empty()
+            && !connection.writer.has_pending();
         if reusable {
-            self.connection.reused = true;
-            self.upstream.pool.put(self.connection);
+            connection.reused = true;
+            // A filter may have ended the body before these.
+            connection.response.read_ahead = vec::IntoIter::default();
+            upstream
+                .pool
+                .put(connection, came_at.unwrap_or_else(Instant::now));
         }
     }
 

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 /// Pieces in their order. Small ones are gathered: a client that sends a byte at a time must not make the keeping of it
-/// cost many times what it sends.
+/// cost many times what it sends. Empty ones cost next to nothing, as most requests have no body.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(super) struct Pieces(Option<Box<Kept>>);
+
+#[derive(Default)]
+struct Kept {
     closed: VecDeque<Bytes>,
     /// After those, and growing.
     open: BytesMut,
@@ -19,19 +22,20 @@ const OWN_PIECE_BYTES: usize = 16 * 1024;
 
 impl Pieces {
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |kept| kept.bytes)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes() == 0
     }
 
     /// Keeps a copy: what a slice of a read buffer would hold is all of the buffer.
     pub(super) fn push_copy(&mut self, data: &[u8]) {
-        self.bytes += data.len();
-        self.open.extend_from_slice(data);
-        if self.open.len() >= OWN_PIECE_BYTES {
-            self.close();
+        let kept = self.0.get_or_insert_default();
+        kept.bytes += data.len();
+        kept.open.extend_from_slice(data);
+        if kept.open.len() >= OWN_PIECE_BYTES {
+            kept.close();
         }
     }
 
@@ -41,42 +45,50 @@ impl Pieces {
             self.push_copy(&piece);
             return;
         }
-        self.close();
-        self.bytes += piece.len();
-        self.closed.push_back(piece);
+        let kept = self.0.get_or_insert_default();
+        kept.close();
+        kept.bytes += piece.len();
+        kept.closed.push_back(piece);
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Bytes> {
-        if self.closed.is_empty() {
-            self.close();
+        let kept = self.0.as_mut()?;
+        if kept.closed.is_empty() {
+            kept.close();
         }
-        let piece = self.closed.pop_front()?;
-        self.bytes -= piece.len();
+        let piece = kept.closed.pop_front()?;
+        kept.bytes -= piece.len();
         Some(piece)
     }
 
     /// Bytes from this offset on, as far as they lie in one piece; `None` at the end.
     pub(super) fn at(&self, mut offset: usize) -> Option<Bytes> {
-        for piece in &self.closed {
+        let kept = self.0.as_ref()?;
+        for piece in &kept.closed {
             if offset < piece.len() {
                 return Some(piece.slice(offset..));
             }
             offset -= piece.len();
         }
-        let rest = self.open.get(offset..).filter(|rest| !rest.is_empty())?;
+        let rest = kept.open.get(offset..).filter(|rest| !rest.is_empty())?;
         Some(Bytes::copy_from_slice(rest))
     }
 
     /// All of it in one piece, and that.
     pub(super) fn join(&mut self) -> Bytes {
-        self.close();
-        if self.closed.len() > 1 {
-            let joined: Vec<Bytes> = self.closed.drain(..).collect();
-            self.closed.push_back(Bytes::from(joined.concat()));
+        let Some(kept) = &mut self.0 else {
+            return Bytes::new();
+        };
+        kept.close();
+        if kept.closed.len() > 1 {
+            let joined: Vec<Bytes> = kept.closed.drain(..).collect();
+            kept.closed.push_back(Bytes::from(joined.concat()));
         }
-        self.closed.front().cloned().unwrap_or_default()
+        kept.closed.front().cloned().unwrap_or_default()
     }
+}
 
+impl Kept {
     fn close(&mut self) {
         if !self.open.is_empty() {
             self.closed
@@ -127,7 +139,7 @@ mod tests {
         for _ in 0..100_000 {
             pieces.push_copy(b"x");
         }
-        assert!(pieces.closed.len() < 8);
+        assert!(pieces.0.as_ref().is_some_and(|kept| kept.closed.len() < 8));
         assert_eq!(pieces.join().len(), 100_000);
     }
 }

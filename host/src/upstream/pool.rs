@@ -14,8 +14,9 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
-    since: Instant,
+    connection: Box<Connection>,
+    /// `None`: for ever.
+    until: Option<Instant>,
 }
 
 /// How often kept connections are looked at.
@@ -31,28 +32,34 @@ impl Pool {
         }
     }
 
-    /// The newest connection to this peer that is still good; `surely` asks the kernel, for a request that cannot be
+    /// The newest connection to this peer that is still good now; `surely` asks the kernel, for a request that cannot be
     /// sent again if it is not. The newest is the least likely to be closed under us,
     /// and the older ones can time out.
-    pub(super) fn take(&self, peer_idx: usize, surely: bool) -> Option<Connection> {
+    pub(super) fn take(
+        &self,
+        peer_idx: usize,
+        surely: bool,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle[peer_idx].borrow_mut();
-        while let Some(Idle { connection, since }) = idle.pop() {
+        while let Some(kept) = idle.pop() {
             self.count.set(self.count.get() - 1);
-            let reader = &connection.reader;
+            let reader = &kept.connection.reader;
             let good = if surely {
                 reader.is_quiet_now()
             } else {
                 reader.is_quiet()
             };
-            if good && since.elapsed() < self.idle_timeout {
-                return Some(connection);
+            if good && kept.is_fresh(now) {
+                return Some(kept.connection);
             }
         }
         None
     }
 
-    /// Keeps a connection for the next request. At the bound the peer's oldest goes, or this one if it has none.
-    pub(super) fn put(&self, connection: Connection) {
+    /// Keeps a connection, idle since then, for the next request. At the bound the peer's oldest goes, or this one if it
+    /// has none.
+    pub(super) fn put(&self, connection: Box<Connection>, since: Instant) {
         let mut idle = self.idle[connection.peer_idx].borrow_mut();
         if self.count.get() >= self.max_idle {
             if idle.is_empty() {
@@ -64,7 +71,7 @@ impl Pool {
         self.count.set(self.count.get() + 1);
         idle.push(Idle {
             connection,
-            since: Instant::now(),
+            until: since.checked_add(self.idle_timeout),
         });
     }
 
@@ -72,13 +79,18 @@ impl Pool {
         if self.count.get() == 0 {
             return;
         }
+        let now = Instant::now();
         for idle in &self.idle {
             let mut idle = idle.borrow_mut();
             let before = idle.len();
-            idle.retain(|kept| {
-                kept.since.elapsed() < self.idle_timeout && kept.connection.reader.is_quiet()
-            });
+            idle.retain(|kept| kept.is_fresh(now) && kept.connection.reader.is_quiet());
             self.count.set(self.count.get() - (before - idle.len()));
         }
+    }
+}
+
+impl Idle {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
     }
 }

@@ -54,7 +54,7 @@ pub struct RequestBody {
     /// Was read for a plugin that wanted all of it, and not sent yet.
     ahead: Pieces,
     /// The plugins on its way to a peer.
-    pub(super) filter: Option<UploadFilter>,
+    pub(super) filter: Option<Box<UploadFilter>>,
     replay_limit_bytes: usize,
     /// What was sent so far, while that is little enough to send it again to another peer.
     replay: Replay,
@@ -126,7 +126,7 @@ impl RequestBody {
     /// may change; for any other there is none to tell the peer.
     pub fn filter_with(&mut self, steps: &Rc<[Step]>) {
         if self.length != BodyLength::Empty {
-            self.filter = Some(UploadFilter::new(steps));
+            self.filter = Some(Box::new(UploadFilter::new(steps)));
         }
     }
 
@@ -365,6 +365,12 @@ enum Stage {
 }
 
 impl Upload {
+    /// Nothing is to be sent.
+    pub(super) const DONE: Self = Self {
+        replayed: 0,
+        stage: Stage::Done,
+    };
+
     pub(super) fn new(body: &RequestBody) -> Self {
         Self {
             replayed: 0,

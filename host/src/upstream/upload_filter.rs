@@ -87,15 +87,12 @@ pub(super) async fn pass(
     }
 }
 
-/// Settles what the peers are told of the body's length: that of what the filters make of it where all of it is there,
+/// Settles what the peers are told of the length of a body that is filtered: that of what the filters make of it where all of it is there,
 /// none else.
 pub(super) async fn begin(
     client: &mut ClientSide<'_, '_>,
     exchange: &mut Box<Exchange>,
 ) -> Result<Option<Answer>, Error> {
-    if client.body.filter.is_none() {
-        return Ok(None);
-    }
     client.body.hold_buffered(&mut client.wire)?;
     if !client.body.is_held() {
         client.body.length = BodyLength::Chunked;
@@ -117,7 +114,7 @@ pub(super) async fn begin(
             .body
             .filter
             .as_mut()
-            .and_then(UploadFilter::take_passed);
+            .and_then(|filter| filter.take_passed());
         passed_bytes += out.as_ref().map_or(0, |out| out.len() as u64);
         passed.extend(out);
         if last
