@@ -24,7 +24,7 @@ struct Arguments {
 }
 
 /// What `cargo xtask` has built, and where.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Places {
     /// The gateway
     #[arg(long, value_name = "FILE", hide = true)]
@@ -44,6 +44,9 @@ pub(crate) struct Places {
     /// Folder for what a run leaves: configs, logs, profiles
     #[arg(long, value_name = "DIR", hide = true)]
     work: PathBuf,
+    /// Another build of the gateway, of `peers --beside`
+    #[arg(skip)]
+    beside: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

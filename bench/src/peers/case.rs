@@ -58,6 +58,25 @@ pub(super) enum Quantity {
 }
 
 impl Case {
+    /// Measures another build of Castling beside each of its peers.
+    pub(super) fn add_other_build(&mut self) {
+        let ours = self
+            .peers
+            .iter()
+            .filter(|peer| peer.software == Software::Castling);
+        let others: Vec<Peer> = ours
+            .map(|peer| Peer {
+                id: match peer.id {
+                    "castling-plain" => "castling-plain-beside",
+                    _ => "castling-beside",
+                },
+                software: Software::CastlingBeside,
+                ..*peer
+            })
+            .collect();
+        self.peers.extend(others);
+    }
+
     /// What its plot shows.
     pub(super) fn main_metric(&self) -> Metric {
         match self.measure {

@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// All peers write access logs
     #[arg(long)]
     access_log: bool,
+    /// Measure another build of the gateway beside it, to see what a change has moved
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
     /// Write the report to this file, and its plots into a folder beside it
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -72,7 +75,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> {
-    let cases = chosen(arguments)?;
+    let mut cases = chosen(arguments)?;
+    let places = &Places {
+        beside: arguments.beside.clone(),
+        ..places.clone()
+    };
+    if places.beside.is_some() {
+        cases.iter_mut().for_each(Case::add_other_build);
+    }
     if arguments.list {
         list(&cases);
         return Ok(());

@@ -19,6 +19,8 @@ pub(crate) enum Software {
     Haproxy,
     Envoy,
     Castling,
+    /// Another build of it.
+    CastlingBeside,
 }
 
 /// A proxy with the logic that a case wants of it.
@@ -65,6 +67,8 @@ impl Peer {
             "envoy" => "Envoy",
             "envoy-wasm" => "Envoy + proxy-wasm",
             "castling-plain" => "Castling, no plugin",
+            "castling-plain-beside" => "Castling's other build, no plugin",
+            "castling-beside" => "Castling's other build",
             _ => "Castling",
         }
     }
@@ -73,6 +77,7 @@ impl Peer {
     pub(crate) fn find(self, places: &Places) -> Result<PathBuf, String> {
         let program = match self.software {
             Software::Castling => places.castling.clone(),
+            Software::CastlingBeside => places.beside.clone().ok_or("there is no other build")?,
             Software::Nginx => on_path("nginx")?,
             Software::Haproxy => on_path("haproxy")?,
             Software::Envoy => {
@@ -114,7 +119,7 @@ impl Peer {
         };
         let argument = match self.software {
             Software::Nginx | Software::Haproxy => "-v",
-            Software::Envoy | Software::Castling => "--version",
+            Software::Envoy | Software::Castling | Software::CastlingBeside => "--version",
         };
         let mut version = said(&program, argument).unwrap_or_default();
         let package = match self.id {
@@ -181,7 +186,7 @@ impl Peer {
             Software::Nginx => ("nginx", "conf"),
             Software::Haproxy => ("haproxy", "cfg"),
             Software::Envoy => ("envoy", "yaml"),
-            Software::Castling => ("castling", "toml"),
+            Software::Castling | Software::CastlingBeside => ("castling", "toml"),
         };
         let templates = around.places.bench.join("peers");
         let own = templates.join(name);
@@ -222,10 +227,12 @@ impl Peer {
     fn access_log(self, wanted: bool, folder: &Path) -> String {
         let file = folder.join("access.log").display().to_string();
         match (self.software, wanted) {
-            (Software::Nginx | Software::Castling, false) => "off".to_owned(),
+            (Software::Nginx | Software::Castling | Software::CastlingBeside, false) => {
+                "off".to_owned()
+            }
             (Software::Haproxy | Software::Envoy, false) => String::new(),
             (Software::Nginx, true) => format!("{file} combined buffer=64k flush=100ms"),
-            (Software::Castling, true) => file,
+            (Software::Castling | Software::CastlingBeside, true) => file,
             (Software::Haproxy, true) => "log stdout format raw local0\n    option httplog".into(),
             (Software::Envoy, true) => format!(
                 "access_log: [{{ name: file, typed_config: {{ \"@type\": \
@@ -258,7 +265,9 @@ impl Peer {
                     "-c",
                 ])
                 .arg(config),
-            Software::Castling => command.args(["run", "--config"]).arg(config),
+            Software::Castling | Software::CastlingBeside => {
+                command.args(["run", "--config"]).arg(config)
+            }
         };
         command
     }
@@ -276,7 +285,7 @@ impl Running {
             Software::Nginx => self.signal(Signal::HUP),
             Software::Haproxy => self.signal(Signal::USR2),
             Software::Envoy => Err("Envoy takes new configs from a control plane".to_owned()),
-            Software::Castling => {
+            Software::Castling | Software::CastlingBeside => {
                 let mut reload = Command::new(&self.software);
                 reload.args(["reload", "--config"]).arg(&self.config);
                 let output = reload.output().map_err(|e| e.to_string())?;
