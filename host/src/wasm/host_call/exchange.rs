@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, header};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::address::ServerAddress;
+use crate::address::{self, AddressRoom, ServerAddress};
 use crate::exchange::{Exchange, Stage};
 use crate::http1::{RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
@@ -38,7 +38,7 @@ fn property_get(
     }
     let exchange = &guest.exchange;
     let request = &exchange.request;
-    let mut address = AddressText([0; 48]);
+    let mut room: AddressRoom = [0; _];
     let value: Option<&[u8]> = match property {
         Property::Method => Some(request.method.as_str().as_bytes()),
         Property::Path => Some(str::as_bytes(&request.path)),
@@ -47,8 +47,14 @@ fn property_get(
             .headers
             .get(&header::HOST)
             .map(HeaderValue::as_bytes),
-        Property::ClientAddress => Some(address.write(exchange.client.host())),
-        Property::ClientPort => exchange.client.port().map(|port| address.write(port)),
+        Property::ClientAddress => match exchange.client.ip() {
+            Some(ip) => Some(address::text(ip, &mut room)),
+            None => Some(b"unix:"),
+        },
+        Property::ClientPort => exchange
+            .client
+            .port()
+            .map(|port| port_text(port, &mut room)),
         Property::Scheme => Some(b"http"),
         Property::Protocol => Some(exchange.protocol().as_bytes()),
         Property::Listener => Some(exchange.listener.as_bytes()),
@@ -56,11 +62,11 @@ fn property_get(
         Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
         Property::Peer => exchange.peer.as_deref().map(str::as_bytes),
         Property::ServerAddress => match &exchange.server {
-            ServerAddress::Tcp(server) => Some(address.write(server.ip())),
+            ServerAddress::Tcp(server) => Some(address::text(server.ip(), &mut room)),
             ServerAddress::Unix(path) => Some(path.as_bytes()),
         },
         Property::ServerPort => match &exchange.server {
-            ServerAddress::Tcp(server) => Some(address.write(server.port())),
+            ServerAddress::Tcp(server) => Some(port_text(server.port(), &mut room)),
             ServerAddress::Unix(_) => None,
         },
     };
@@ -70,19 +76,13 @@ fn property_get(
     }
 }
 
-/// The text of an address or a port, without an allocation.
-struct AddressText([u8; 48]);
-
-impl AddressText {
-    fn write(&mut self, value: impl std::fmt::Display) -> &[u8] {
-        use std::io::Write;
-        let mut room = &mut self.0[..];
-        let size = room.len();
-        // An IPv6 address takes at most 45 bytes.
-        write!(room, "{value}").expect("an address fits its room");
-        let len = size - room.len();
-        &self.0[..len]
-    }
+fn port_text(port: u16, room: &mut AddressRoom) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut room[..];
+    let size = rest.len();
+    write!(rest, "{port}").expect("a port fits its room");
+    let len = size - rest.len();
+    &room[..len]
 }
 
 fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32) -> Result<i32> {
