@@ -313,7 +313,7 @@ impl Variable {
             Self::ResponseHeader(name) => {
                 exchange.reply.headers.get(name).map(HeaderValue::as_bytes)
             }
-            Self::Plugin(name) => exchange.vars.get(name).map(|value| &value[..]),
+            Self::Plugin(name) => exchange.vars.get(name),
         };
         match value {
             Some(value) => {
@@ -327,14 +327,13 @@ impl Variable {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
 
     use super::*;
 
     fn line(format: &AccessLogFormat) -> String {
         let mut exchange = Exchange::idle();
         exchange.stage = Stage::Log;
-        exchange.vars.set("user", Bytes::from_static(b"a\"b\n"));
+        exchange.vars.set("user", b"a\"b\n");
         exchange.tally.body_bytes_sent = 5;
         let mut line = Vec::new();
         let times = Times {
