@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use castling_abi::PeerRecord;
 use http::{Method, StatusCode, Version};
 
@@ -235,9 +234,9 @@ impl Exchange {
     }
 
     /// The index of a variable that a plugin of the route computes, when nothing has asked for it yet.
-    pub fn uncomputed(&self, name: &str) -> Option<usize> {
-        let names = self.computable.as_ref()?;
-        let idx = names.iter().position(|computable| &**computable == name)?;
+    pub fn uncomputed(&self, name: &[u8]) -> Option<usize> {
+        let mut names = self.computable.as_ref()?.iter();
+        let idx = names.position(|computable| computable.as_bytes() == name)?;
         (self.computed & (1 << idx) == 0).then_some(idx)
     }
 
@@ -292,25 +291,65 @@ impl Name {
 /// Variables that plugins have set, in the order of their first setting. A request has a handful, so a walk beats a
 /// hash.
 #[derive(Debug, Default)]
-pub struct Vars(Vec<(ByteString, Bytes)>);
+pub struct Vars {
+    /// Those of this request, then room that was an earlier one's.
+    entries: Vec<Var>,
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Var {
+    name_len: usize,
+    /// The name, then the value.
+    text: Vec<u8>,
+}
+
+/// So many variables of so many bytes keep their room for the next request.
+const KEPT_VARS: usize = 16;
+const KEPT_VAR_BYTES: usize = 256;
 
 impl Vars {
-    pub fn get(&self, name: &str) -> Option<&Bytes> {
-        self.0
-            .iter()
-            .find(|(n, _)| &**n == name)
-            .map(|(_, value)| value)
+    pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&[u8]> {
+        let name = name.as_ref();
+        let mut vars = self.entries[..self.len].iter();
+        let var = vars.find(|var| var.name() == name)?;
+        Some(&var.text[var.name_len..])
     }
 
-    pub fn set(&mut self, name: &str, value: Bytes) {
-        match self.0.iter_mut().find(|(n, _)| &**n == name) {
-            Some((_, slot)) => *slot = value,
-            None => self.0.push((ByteString::from(name), value)),
+    pub fn set(&mut self, name: impl AsRef<[u8]>, value: &[u8]) {
+        let name = name.as_ref();
+        let mut vars = self.entries[..self.len].iter_mut();
+        if let Some(var) = vars.find(|var| var.name() == name) {
+            var.text.truncate(var.name_len);
+            var.text.extend_from_slice(value);
+            return;
         }
+        if self.len == self.entries.len() {
+            self.entries.push(Var::default());
+        }
+        let var = &mut self.entries[self.len];
+        self.len += 1;
+        var.name_len = name.len();
+        var.text.clear();
+        var.text.reserve(name.len() + value.len());
+        var.text.extend_from_slice(name);
+        var.text.extend_from_slice(value);
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        for var in &mut self.entries[..self.len] {
+            if var.text.capacity() > KEPT_VAR_BYTES {
+                *var = Var::default();
+            }
+        }
+        self.len = 0;
+        self.entries.truncate(KEPT_VARS);
+    }
+}
+
+impl Var {
+    fn name(&self) -> &[u8] {
+        &self.text[..self.name_len]
     }
 }
 
@@ -428,9 +467,11 @@ mod tests {
     #[test]
     fn a_variable_set_twice_has_its_last_value() {
         let mut vars = Vars::default();
-        vars.set("user", Bytes::from_static(b"a"));
-        vars.set("user", Bytes::from_static(b"b"));
-        assert_eq!(vars.get("user").map(|v| &v[..]), Some(&b"b"[..]));
+        vars.set("user", b"alice");
+        vars.set("group", b"");
+        vars.set("user", b"bob");
+        assert_eq!(vars.get("user"), Some(&b"bob"[..]));
+        assert_eq!(vars.get("group"), Some(&b""[..]));
         assert_eq!(vars.get("other"), None);
     }
 
@@ -445,6 +486,19 @@ mod tests {
             name.unset();
             assert_eq!(name.as_deref(), None);
         }
+    }
+
+    #[test]
+    fn variables_end_with_their_request() {
+        let mut vars = Vars::default();
+        vars.set("user", b"alice");
+        vars.set("long", &[b'x'; KEPT_VAR_BYTES]);
+        vars.clear();
+        assert_eq!(vars.get("user"), None);
+        vars.set("other", b"1");
+        assert_eq!(vars.get("other"), Some(&b"1"[..]));
+        assert_eq!(vars.get("long"), None);
+        assert!(vars.entries[1].text.capacity() <= KEPT_VAR_BYTES);
     }
 
     #[test]

@@ -457,7 +457,7 @@ impl Flow<'_> {
             let names = exchange.computable.as_deref().unwrap_or_default();
             let is_there = names
                 .get(idx)
-                .is_some_and(|name| exchange.vars.get(name).is_some());
+                .is_some_and(|name| exchange.vars.get(name.as_bytes()).is_some());
             if variable.is_logged && !is_there && exchange.computed & (1 << idx) == 0 {
                 // The client is not asked any more.
                 let _ = variables

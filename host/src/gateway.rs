@@ -1,7 +1,7 @@
 //! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -265,6 +265,7 @@ impl Parts {
         modules: Vec<Module>,
         zones: &Zones,
     ) {
+        let meets_computed = beside_computing(config, &modules);
         for module in modules {
             let name = module.plugin.clone();
             let Some(plugin_config) = config.plugins.get(&name) else {
@@ -281,7 +282,8 @@ impl Parts {
                 continue;
             }
             let metrics = self.metrics;
-            match Plugin::load(&engine, module, plugin_config, zones, metrics).await {
+            let meets = meets_computed.contains(&name);
+            match Plugin::load(&engine, module, meets, plugin_config, zones, metrics).await {
                 Ok(plugin) => {
                     self.plugins.insert(name, plugin);
                 }
@@ -441,6 +443,31 @@ impl Parts {
             .position(|other| other == name)
             .map(UpstreamIdx)
     }
+}
+
+/// The plugins whose hooks run in a plan with one that computes variables: those of a route and of its listener.
+fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {
+    let computes = |one: &&config::PluginUse| {
+        let module = modules.iter().find(|module| module.plugin == one.name);
+        module.is_some_and(|module| !module.manifest.variables.is_empty())
+    };
+    let mut beside = BTreeSet::new();
+    let mut add = |plan: &[&config::PluginUse]| {
+        if plan.iter().any(computes) {
+            beside.extend(plan.iter().map(|one| one.name.clone()));
+        }
+    };
+    for (name, listener) in &config.listeners {
+        let own: Vec<_> = listener.plugins.iter().collect();
+        add(&own);
+        for route in &config.routes {
+            if route.listeners.is_empty() || route.listeners.contains(name) {
+                let of_route = route.plugins.iter();
+                add(&own.iter().copied().chain(of_route).collect::<Vec<_>>());
+            }
+        }
+    }
+    beside
 }
 
 /// What the module uses and the config says nothing of.

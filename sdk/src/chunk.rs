@@ -90,7 +90,9 @@ impl Chunk {
     /// assert!(exchange.body_ended());
     /// ```
     pub fn end(&mut self) {
-        error::note_refusal(host::chunk_end(), format_args!("end()"));
+        error::note_refusal(host::chunk_end(), |why| {
+            error::refusal(format_args!("end()"), why)
+        });
     }
 
     /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.
@@ -98,9 +100,8 @@ impl Chunk {
         // What came is read first: the host forgets it.
         self.data();
         let data = data.as_ref();
-        error::note_refusal(
-            host::chunk_set(data),
-            format_args!("replace({} bytes)", data.len()),
-        );
+        error::note_refusal(host::chunk_set(data), |why| {
+            error::refusal(format_args!("replace({} bytes)", data.len()), why)
+        });
     }
 }

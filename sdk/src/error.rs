@@ -87,27 +87,41 @@ macro_rules! bail {
 
 thread_local! {
     static PENDING: Cell<Option<Error>> = const { Cell::new(None) };
+    /// There is one, which is quicker to see than to take it.
+    static IS_PENDING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Remembers that a change was refused. The calls that change an exchange return nothing, so that a plugin reads as
 /// what it does; a change that did not happen must not pass unseen all the same, so the hook fails when it returns.
-pub(crate) fn note_refusal(result: i32, call: fmt::Arguments<'_>) {
+#[inline]
+pub(crate) fn note_refusal(result: i32, error: impl FnOnce(Status) -> Error) {
     if result < 0 {
-        note(refusal(call, status(result)));
+        note(error(status(result)));
     }
 }
 
 /// Remembers an error that the hook shall fail with; the first one counts.
+#[cold]
+#[inline(never)]
 pub(crate) fn note(error: Error) {
     let first = PENDING.take().unwrap_or(error);
     PENDING.set(Some(first));
+    IS_PENDING.set(true);
+}
+
+/// An error was remembered since the last [`take_noted`].
+#[inline]
+pub(crate) fn is_noted() -> bool {
+    IS_PENDING.get()
 }
 
 /// The first error that was remembered since the last call.
 pub(crate) fn take_noted() -> Option<Error> {
+    IS_PENDING.set(false);
     PENDING.take()
 }
 
+#[cold]
 pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
     Error {
         message: format!("{call}: {}", status.name()),

@@ -209,6 +209,7 @@ pub fn peer_done<P, S: Default>(
 }
 
 /// Runs a hook on the instance's plugin.
+#[inline]
 fn run<P, S: Default, T>(
     slot: Key<P, S>,
     hook: impl FnOnce(&mut P, &mut S) -> Result<T>,
@@ -223,7 +224,17 @@ fn run<P, S: Default, T>(
 }
 
 /// A change that the host refused is an error, even where the hook did not return one.
+#[inline]
 fn settle<T>(result: Result<T>) -> Result<T> {
+    match error::is_noted() {
+        true => settle_noted(result),
+        false => result,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn settle_noted<T>(result: Result<T>) -> Result<T> {
     let noted = error::take_noted();
     match (result, noted) {
         (Ok(_), Some(refused)) => Err(refused),
@@ -231,7 +242,16 @@ fn settle<T>(result: Result<T>) -> Result<T> {
     }
 }
 
+#[inline]
 fn act(hook: Hook, verdict: Result<Verdict>) -> i32 {
+    match verdict {
+        Ok(Verdict::Continue) => Action::Continue as i32,
+        verdict => act_otherwise(hook, verdict),
+    }
+}
+
+#[inline(never)]
+fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
     let acted = verdict.and_then(|verdict| match verdict {
         Verdict::Continue => Ok(Action::Continue),
         Verdict::Answer(response) => response.hand_over().map(|()| Action::Answer),
@@ -254,6 +274,8 @@ fn done(result: Result<()>) -> i32 {
     }
 }
 
+#[cold]
+#[inline(never)]
 fn fail(error: &Error, code: i32) -> i32 {
     host::fail(error.to_string().as_bytes());
     code

@@ -172,8 +172,7 @@ pub struct Headers {
 impl Headers {
     /// Names (in lower case) and values, in the order of the section.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        header_list::records(self.list.as_deref().unwrap_or_default())
-            .map_while(std::result::Result::ok)
+        self.records()
             .map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
@@ -184,9 +183,14 @@ impl Headers {
 
     /// All values of the header.
     pub fn all(&self, name: &str) -> impl Iterator<Item = HeaderValue> {
-        self.iter()
-            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
+        self.records()
+            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+    }
+
+    fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        header_list::records(self.list.as_deref().unwrap_or_default())
+            .map_while(std::result::Result::ok)
     }
 
     /// All that `call` hands out as a [`header_list`].
@@ -283,7 +287,7 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
         return Vec::new();
     }
     list(map, name)
-        .iter()
+        .records()
         .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
         .collect()
 }
@@ -292,7 +296,7 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
 pub(crate) fn cookie(is_meant: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     // RFC 9113 §8.2.3: there may be several fields.
     list(HeaderMap::Request, "cookie")
-        .iter()
+        .records()
         .flat_map(|(_, field)| field.split(|&byte| byte == b';'))
         .find_map(|pair| {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
@@ -308,35 +312,41 @@ pub(crate) fn list(map: HeaderMap, name: &str) -> Headers {
 
 pub(crate) fn set(map: HeaderMap, name: &str, value: &[u8]) {
     let result = host::header_set(map, name.as_bytes(), value);
-    error::note_refusal(
-        result,
-        format_args!(
-            "set_header(\"{}\", \"{}\")",
-            name.escape_debug(),
-            value.escape_ascii()
-        ),
-    );
+    error::note_refusal(result, |why| {
+        error::refusal(
+            format_args!(
+                "set_header(\"{}\", \"{}\")",
+                name.escape_debug(),
+                value.escape_ascii()
+            ),
+            why,
+        )
+    });
 }
 
 pub(crate) fn add(map: HeaderMap, name: &str, value: &[u8]) {
     let result = host::header_add(map, name.as_bytes(), value);
-    error::note_refusal(
-        result,
-        format_args!(
-            "add_header(\"{}\", \"{}\")",
-            name.escape_debug(),
-            value.escape_ascii()
-        ),
-    );
+    error::note_refusal(result, |why| {
+        error::refusal(
+            format_args!(
+                "add_header(\"{}\", \"{}\")",
+                name.escape_debug(),
+                value.escape_ascii()
+            ),
+            why,
+        )
+    });
 }
 
 pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
     let result = host::header_remove(map, name.as_bytes());
     if result != castling_abi::Status::NotFound as i32 {
-        error::note_refusal(
-            result,
-            format_args!("remove_header(\"{}\")", name.escape_debug()),
-        );
+        error::note_refusal(result, |why| {
+            error::refusal(
+                format_args!("remove_header(\"{}\")", name.escape_debug()),
+                why,
+            )
+        });
     }
     usize::try_from(result).unwrap_or(0)
 }

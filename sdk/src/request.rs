@@ -208,14 +208,16 @@ impl Request {
     /// and `_`, 1 to 64 bytes. Possible in every hook, since it changes nothing that is sent.
     pub fn set_var(&self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
         let (name, value) = (name.as_ref(), value.as_ref());
-        error::note_refusal(
-            host::var_set(name.as_bytes(), value),
-            format_args!(
-                "set_var(\"{}\", \"{}\")",
-                name.escape_debug(),
-                value.escape_ascii()
-            ),
-        );
+        error::note_refusal(host::var_set(name.as_bytes(), value), |why| {
+            error::refusal(
+                format_args!(
+                    "set_var(\"{}\", \"{}\")",
+                    name.escape_debug(),
+                    value.escape_ascii()
+                ),
+                why,
+            )
+        });
     }
 }
 
@@ -224,8 +226,10 @@ pub(crate) fn property(property: Property) -> Option<String> {
 }
 
 fn set(property: Property, value: &str) {
-    error::note_refusal(
-        host::property_set(property, value.as_bytes()),
-        format_args!("set_{}(\"{}\")", property.name(), value.escape_debug()),
-    );
+    error::note_refusal(host::property_set(property, value.as_bytes()), |why| {
+        error::refusal(
+            format_args!("set_{}(\"{}\")", property.name(), value.escape_debug()),
+            why,
+        )
+    });
 }

@@ -128,10 +128,9 @@ impl Reply {
 
     /// Sets the status code, 200 to 599.
     pub fn set_status(&mut self, status: u16) {
-        error::note_refusal(
-            host::status_set(status),
-            format_args!("set_status({status})"),
-        );
+        error::note_refusal(host::status_set(status), |why| {
+            error::refusal(format_args!("set_status({status})"), why)
+        });
     }
 
     /// The first value of the header; `None` when there is no such header.

@@ -58,17 +58,21 @@ impl Template {
     /// What it is for this exchange. What is not there is empty; a control character becomes a space, so that no
     /// value can end its line.
     pub fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
-        let mut value = Vec::new();
+        let mut value = Vec::with_capacity(EXPECTED_BYTES);
         self.expand_into(&mut value, request, reply);
         value
     }
 
     /// The same, after what is in `value` already. So a plugin that keeps it need not allocate for each request.
     pub fn expand_into(&self, value: &mut Vec<u8>, request: &Request, reply: Option<&Reply>) {
-        let start = value.len();
         for part in &self.0 {
+            let start = value.len();
             match part {
-                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
+                Part::Text(text) => {
+                    // Checked when it was parsed.
+                    value.extend_from_slice(text.as_bytes());
+                    continue;
+                }
                 Part::Property(property) => extend_with_property(value, *property),
                 Part::Status => {
                     if let Some(reply) = reply {
@@ -85,11 +89,20 @@ impl Template {
                 }
                 Part::Variable(name) => extend(value, request.var(name)),
             }
-        }
-        for byte in &mut value[start..] {
-            if byte.is_ascii_control() && *byte != b'\t' {
-                *byte = b' ';
+            for byte in &mut value[start..] {
+                if byte.is_ascii_control() && *byte != b'\t' {
+                    *byte = b' ';
+                }
             }
+        }
+    }
+
+    /// What it is for every exchange; `None` where there is a variable in it.
+    pub fn as_text(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
         }
     }
 
@@ -184,12 +197,18 @@ fn part(name: &str) -> Result<Part> {
     )
 }
 
+/// Room that most expansions fit.
+const EXPECTED_BYTES: usize = 64;
+
 /// What is not UTF-8 becomes U+FFFD, as in the methods of [`Request`].
 fn extend_with_property(value: &mut Vec<u8>, property: Property) {
     let Ok(bytes) = read_short(|out| host::property_get(property, out)) else {
         return;
     };
-    value.extend_from_slice(String::from_utf8_lossy(&bytes).as_bytes());
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => value.extend_from_slice(text.as_bytes()),
+        Err(_) => value.extend_from_slice(String::from_utf8_lossy(&bytes).as_bytes()),
+    }
 }
 
 fn extend(value: &mut Vec<u8>, part: Option<HeaderValue>) {
@@ -241,6 +260,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(expand(text, exchange()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_without_variables_is_a_text() {
+        for (text, expected) in [
+            ("plain", Some("plain")),
+            ("$$5", Some("$5")),
+            ("", Some("")),
+            ("$path", None),
+            ("a$path", None),
+        ] {
+            assert_eq!(template(text).as_text(), expected, "{text}");
         }
     }
 

@@ -1,11 +1,12 @@
 //! A plugin as the policy.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome, PeerRecord};
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use tracing::error;
 
 use super::{Balancer, Tried};
@@ -17,16 +18,86 @@ use crate::wasm::{HookError, Judge, Plugin};
 /// An upstream whose peers a plugin chooses.
 pub struct PluginPolicy {
     plugin: Rc<Plugin>,
-    /// One instance sees all of the upstream's outcomes. Waited for only while another request's call has yielded.
-    judge: Mutex<Judge>,
+    /// One instance sees all of the upstream's outcomes. `None` while it judges.
+    judge: Cell<Option<Judge>>,
+    /// Calls that wait for it, because another request's has yielded.
+    waiting: Cell<usize>,
+    freed: Notify,
+}
+
+/// The judge, out of its place until this is dropped.
+struct Seated<'a> {
+    policy: &'a PluginPolicy,
+    judge: Judge,
+}
+
+impl Drop for Seated<'_> {
+    fn drop(&mut self) {
+        self.policy.judge.set(Some(std::mem::take(&mut self.judge)));
+        if self.policy.waiting.get() > 0 {
+            self.policy.freed.notify_one();
+        }
+    }
+}
+
+/// A call that waits for the judge, until this is dropped.
+struct Waiting<'a>(&'a PluginPolicy);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waiting = &self.0.waiting;
+        waiting.set(waiting.get() - 1);
+    }
 }
 
 impl PluginPolicy {
     pub(super) fn new(plugin: Rc<Plugin>) -> Self {
         Self {
             plugin,
-            judge: Mutex::default(),
+            judge: Cell::new(Some(Judge::default())),
+            waiting: Cell::new(0),
+            freed: Notify::new(),
         }
+    }
+
+    /// The judge at once, if it is there and nobody waits for it.
+    #[inline]
+    fn seat(&self) -> Option<Seated<'_>> {
+        let judge = match self.waiting.get() {
+            0 => self.judge.take()?,
+            _ => return None,
+        };
+        let policy = self;
+        Some(Seated { policy, judge })
+    }
+
+    /// The judge when it comes to this call's turn, in the order in which they have begun to wait.
+    async fn await_seat(&self) -> Seated<'_> {
+        self.waiting.set(self.waiting.get() + 1);
+        let waiting = Waiting(self);
+        loop {
+            self.freed.notified().await;
+            if let Some(judge) = self.judge.take() {
+                drop(waiting);
+                let policy = self;
+                return Seated { policy, judge };
+            }
+        }
+    }
+
+    #[inline]
+    async fn judge(
+        &self,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Result<i32, HookError> {
+        let mut seated = match self.seat() {
+            Some(seated) => seated,
+            None => self.await_seat().await,
+        };
+        let judged = self.plugin.judge(&mut seated.judge, hook, exchange, args);
+        judged.await
     }
 
     /// The plugin's choice; `None` leaves it to round robin.
@@ -39,12 +110,7 @@ impl PluginPolicy {
         lend_peers(balancer, exchange, tried);
         let count = u32::try_from(balancer.peers.len()).unwrap_or(u32::MAX);
         let args = (count, u32::try_from(tried.count()).unwrap_or(u32::MAX), 0);
-        let mut judge = self.judge.lock().await;
-        let result = self
-            .plugin
-            .judge(&mut judge, Hook::Balance, exchange, args)
-            .await;
-        match result {
+        match self.judge(Hook::Balance, exchange, args).await {
             Ok(BALANCE_DECLINED) => Ok(None),
             Ok(raw) => match usize::try_from(raw)
                 .ok()
@@ -78,20 +144,16 @@ impl PluginPolicy {
         if !self.plugin.implements(Hook::PeerDone) {
             return;
         }
-        exchange.balancing.addresses = Arc::clone(&balancer.labels);
+        lend_addresses(balancer, exchange);
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         let args = (
             u32::try_from(peer_idx).unwrap_or(u32::MAX),
             outcome as u32,
             micros,
         );
-        let mut judge = self.judge.lock().await;
         let stage = std::mem::replace(&mut exchange.stage, Stage::Balance);
         // What it could not learn is in the log; the request is none the worse for it.
-        let _ = self
-            .plugin
-            .judge(&mut judge, Hook::PeerDone, exchange, args)
-            .await;
+        let _ = self.judge(Hook::PeerDone, exchange, args).await;
         exchange.stage = stage;
     }
 
@@ -106,9 +168,17 @@ impl PluginPolicy {
     }
 }
 
+fn lend_addresses(balancer: &Balancer, exchange: &mut Exchange) {
+    let addresses = &mut exchange.balancing.addresses;
+    // Mostly they are there from the last request.
+    if !Arc::ptr_eq(addresses, &balancer.labels) {
+        *addresses = Arc::clone(&balancer.labels);
+    }
+}
+
 fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
     exchange.stage = Stage::Balance;
-    exchange.balancing.addresses = Arc::clone(&balancer.labels);
+    lend_addresses(balancer, exchange);
     exchange.balancing.peers.clear();
     let now = Instant::now();
     exchange

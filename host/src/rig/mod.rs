@@ -75,7 +75,9 @@ impl Rig {
             .plugins
             .get(plugin)
             .ok_or("the config has no such plugin")?;
-        let loaded = Plugin::load(&bench.engine, module, settings, &zones, metrics);
+        // Alone, it meets nobody's variables but its own.
+        let computes = !module.manifest.variables.is_empty();
+        let loaded = Plugin::load(&bench.engine, module, computes, settings, &zones, metrics);
         let plugin = bench
             .runtime
             .block_on(loaded)
@@ -123,7 +125,7 @@ impl Rig {
 
     /// Sets a variable, of any length.
     pub fn set_var(&mut self, name: &str, value: Vec<u8>) {
-        self.exchange.vars.set(name, Bytes::from(value));
+        self.exchange.vars.set(name, &value);
     }
 
     /// The chunk of a body that `request_body` and `response_body` see.

@@ -270,7 +270,7 @@ mod tests {
     async fn image(engine: &Engine, wasm: &[u8]) -> (bool, Box<Instance>) {
         let module = Module::new(&engine.wasmtime, state::exposed(wasm).unwrap()).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
-        host_call::add_to(&mut linker).unwrap();
+        host_call::add_to(&mut linker, true).unwrap();
         let pre = linker.instantiate_pre(&module).unwrap();
         let code = Rc::new(Code::new(pre, &[], false).unwrap());
         let blueprint = Blueprint::of_test();

@@ -1,5 +1,6 @@
 //! One live instance of a plugin: a store, its guest, and the functions that the host calls.
 
+use std::borrow::BorrowMut;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
@@ -19,7 +20,7 @@ use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::Engine;
 use super::guest::{Guest, MemoryLimit, Zones};
-use super::lane::Lane;
+use super::lane::{Begun, Lane};
 use super::limit::LineBudget;
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
@@ -139,33 +140,65 @@ impl Instance {
         }
     }
 
-    /// Runs one hook against the exchange, which is lent to the guest meanwhile and given back also when this future
-    /// is dropped. It runs on the lane if one is given, which must be free and the guest one that waits for nothing, else
-    /// on a fiber, and what it waits for comes from `supplier`. Returns what the guest returned. After
-    /// `Err(Trapped)` or `Err(Cancelled)` the instance must not be used again.
+    /// Runs one hook against the exchange on the lane, which must be free and the guest one that waits for nothing. The
+    /// exchange is lent to the guest meanwhile and given back however the call ends. What it has returned is for
+    /// [`Self::end_call`]; a call that is dropped when it has paused leaves the instance suspended.
+    #[inline]
+    pub(super) fn begin_on_lane<'a, I: BorrowMut<Self> + 'a>(
+        mut instance: I,
+        lane: &'a Lane,
+        hook: Hook,
+        exchange: &'a mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Begun<'a, (I, Result<i32, Error>)> {
+        lane.begin(move || {
+            let result = instance.borrow_mut().call_on_lane(hook, exchange, args);
+            (instance, result)
+        })
+    }
+
+    fn call_on_lane(
+        &mut self,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Result<i32, Error> {
+        self.begin_call(Some(hook), true);
+        self.find(hook)?;
+        // Borrowed, not cloned: a clone is a handful of atomic operations, a tenth of an empty call.
+        let Some(function) = &self.hooks[hook as usize] else {
+            cpu::stop(self.store.data_mut());
+            return Ok(Action::Continue as i32);
+        };
+        let lent = Lent::new(&mut self.store, exchange);
+        let result = function.call(&mut *lent.store, args);
+        // What it has used is the exchange's, too.
+        cpu::stop(lent.store.data_mut());
+        result
+    }
+
+    /// Runs one hook against the exchange on a fiber. The exchange is lent to the guest meanwhile and given back also when
+    /// this future is dropped. What the guest waits for comes from `supplier`; when that fails, the request is over and the
+    /// instance must not be used again. What the guest has returned is for [`Self::end_call`].
     pub(super) async fn call(
         &mut self,
-        lane: Option<&Lane>,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
-    ) -> Result<i32, HookError> {
-        self.find(hook)?;
-        self.begin_call(Some(hook), lane.is_some());
-        // Borrowed, not cloned: a clone of either is a handful of atomic operations, a tenth of an empty call.
+    ) -> Result<Result<i32, Error>, crate::error::Error> {
+        self.begin_call(Some(hook), false);
+        if let Err(error) = self.find(hook) {
+            return Ok(Err(error));
+        }
         let Some(function) = &self.hooks[hook as usize] else {
             cpu::stop(self.store.data_mut());
-            self.suspended = false;
-            return Ok(Action::Continue as i32);
+            return Ok(Ok(Action::Continue as i32));
         };
         let hatch = &self.hatch;
         let mut lent = Lent::new(&mut self.store, exchange);
-        let result = if let Some(lane) = lane {
-            let store = &mut *lent.store;
-            lane.run(|| function.call(store, args)).await
-        } else {
+        let result = {
             let mut call = pin!(function.call_async(&mut *lent.store, args));
             loop {
                 let asked = poll_fn(|cx| match call.as_mut().poll(cx) {
@@ -185,8 +218,8 @@ impl Instance {
                         let stand_in = mem::replace(lent.exchange, exchange);
                         lent.is_home = true;
                         // Boxed: its state would be part of every connection's, and few hooks wait.
-                        let supply = Box::pin(supplier.supply(demand, lent.exchange, pinned)).await;
-                        let supply = supply.map_err(|e| HookError::Cancelled(Box::new(e)))?;
+                        let supply = Box::pin(supplier.supply(demand, lent.exchange, pinned));
+                        let supply = supply.await?;
                         lent.is_home = false;
                         let exchange = mem::replace(lent.exchange, stand_in);
                         // The guest takes it at once: its call is polled next, and nothing is awaited in between.
@@ -197,8 +230,7 @@ impl Instance {
         };
         // What it has used is the exchange's, too.
         cpu::stop(lent.store.data_mut());
-        drop(lent);
-        self.end_call(result)
+        Ok(result)
     }
 
     /// Forgets the state of the request that the instance was kept for.
@@ -286,7 +318,7 @@ impl Instance {
 
     /// Sees to it that the hook, if there is one, is in the table.
     #[inline]
-    fn find(&mut self, hook: Hook) -> Result<(), HookError> {
+    fn find(&mut self, hook: Hook) -> Result<(), Error> {
         if self.hooks[hook as usize].is_some() {
             return Ok(());
         }
@@ -294,12 +326,9 @@ impl Instance {
     }
 
     #[cold]
-    fn look_up(&mut self, hook: Hook) -> Result<(), HookError> {
+    fn look_up(&mut self, hook: Hook) -> Result<(), Error> {
         if let Some(export) = self.code.hooks[hook as usize] {
-            let function = self
-                .function(&export)
-                .map_err(|error| not_instantiated(&mut self.store, &error))?;
-            self.hooks[hook as usize] = Some(function);
+            self.hooks[hook as usize] = Some(self.function(&export)?);
         }
         Ok(())
     }
@@ -326,14 +355,33 @@ impl Instance {
         self.store.set_epoch_deadline(1);
     }
 
-    fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
+    /// A call has returned or trapped. After `Err(Trapped)` the instance must not be used again.
+    pub(super) fn end_call<T>(&mut self, result: Result<T, Error>) -> Result<T, HookError> {
+        match result {
+            Ok(returned) => {
+                cpu::stop(self.store.data_mut());
+                self.rest();
+                Ok(returned)
+            }
+            Err(trap) => Err(self.trapped(&trap)),
+        }
+    }
+
+    /// A call has returned. An idle instance holds no request's bytes.
+    #[inline]
+    pub(super) fn rest(&mut self) {
         self.suspended = false;
         let guest = self.store.data_mut();
-        cpu::stop(guest);
-        // An idle instance holds no request's bytes.
         guest.bodies = [None, None];
         guest.calls.clear();
-        result.map_err(|trap| HookError::Trapped(trap_reason(&mut self.store, &trap)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn trapped(&mut self, trap: &Error) -> HookError {
+        cpu::stop(self.store.data_mut());
+        self.suspended = false;
+        HookError::Trapped(trap_reason(&mut self.store, trap))
     }
 }
 

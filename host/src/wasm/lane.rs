@@ -7,13 +7,14 @@
 //! guest is paused on the lane, all others run on fibers of wasmtime's, which keep what they have begun apart.
 #![allow(
     unsafe_code,
-    reason = "what runs on the lane is borrowed by the future that has begun it"
+    reason = "what runs on the lane is taken from those who have begun it, and leaves what it returns with those who end it"
 )]
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::mem::{self, ManuallyDrop};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr;
@@ -31,6 +32,24 @@ pub(super) struct Lane {
     yielder: Rc<Cell<Back>>,
     /// A job has begun and not ended.
     is_taken: Cell<bool>,
+    /// An `Option` of what the job returns, where it is to leave that: with those who let it run now, since those who have begun
+    /// it may be gone.
+    place: Cell<*mut ()>,
+}
+
+/// What has become of a job up to now.
+pub(super) enum Begun<'a, T> {
+    Ended(T),
+    Paused(Paused<'a, T>),
+}
+
+/// A job that has left the lane. When this is dropped, [`pause`] returns an error and the job is run to its end.
+pub(super) struct Paused<'a, T> {
+    lane: &'a Lane,
+    /// What it waits for; `None`: it has gone on.
+    turn: Option<Turn>,
+    /// Of the job, which borrows and returns.
+    _job: PhantomData<(&'a mut (), T)>,
 }
 
 /// What a job waits for before it goes on.
@@ -39,7 +58,8 @@ pub(super) type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Back = *const Yielder<Order, Report>;
 
 enum Order {
-    Run(*mut dyn FnMut()),
+    /// The function, which takes the job out of what the pointer points to before it does anything else.
+    Run(unsafe fn(*mut ()), *mut ()),
     GoOn,
     /// The job is to end: nobody waits for it any more.
     GiveUp,
@@ -68,8 +88,10 @@ impl Lane {
                 back.set(ptr::from_ref(yielder));
                 loop {
                     let ended = match order {
-                        // SAFETY: `Lane::run`, which has made the pointer, keeps what it points to until this has ended.
-                        Order::Run(job) => catch_unwind(AssertUnwindSafe(|| unsafe { (*job)() })),
+                        // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends or ends.
+                        Order::Run(run, job) => {
+                            catch_unwind(AssertUnwindSafe(|| unsafe { run(job) }))
+                        }
                         Order::GoOn | Order::GiveUp => Ok(()),
                         Order::End => return,
                     };
@@ -83,50 +105,69 @@ impl Lane {
             stack: ManuallyDrop::new(RefCell::new(stack)),
             yielder,
             is_taken: Cell::new(false),
+            place: Cell::new(ptr::null_mut()),
         })
     }
 
-    /// Nobody is on it: [`Self::run`] may be called.
+    /// Nobody is on it: [`Self::begin`] may be called.
+    #[inline]
     pub(super) fn is_free(&self) -> bool {
         !self.is_taken.get()
     }
 
-    /// Runs the job on the lane. When it pauses, what it waits for is awaited before it goes on; when this future is dropped
-    /// meanwhile, [`pause`] returns an error and the job is run to its end. A panic of the job's goes on here.
+    /// Runs the job on the lane until it ends or pauses. A panic of the job's goes on here.
     ///
     /// # Panics
     ///
     /// When the lane is taken.
-    pub(super) async fn run<T>(&self, job: impl FnOnce() -> T) -> T {
+    #[inline]
+    pub(super) fn begin<'a, T, F>(&'a self, job: F) -> Begun<'a, T>
+    where
+        F: FnOnce() -> T + 'a,
+    {
         assert!(!self.is_taken.replace(true), "the lane is free");
-        let mut job = Some(job);
-        let mut result = None;
-        let mut once = || result = job.take().map(|job| job());
-        let once: &mut dyn FnMut() = &mut once;
-        // SAFETY: the lifetime alone is changed. The pointer is followed until the job has ended, before which `run` does not
-        // return, and, when it is dropped, `OnLane::drop` does not; both before what is borrowed here goes. A future that is
-        // forgotten instead leaves the lane taken, and nobody resumes it.
-        let once: *mut (dyn FnMut() + 'static) =
-            unsafe { mem::transmute::<*mut (dyn FnMut() + '_), _>(once) };
-        let mut report = self.resume(Order::Run(once));
-        let ended = loop {
-            match report {
-                Report::Ended(ended) => break ended,
-                Report::Paused(turn) => {
-                    let paused = OnLane(self);
-                    turn.await;
-                    mem::forget(paused);
-                    report = self.resume(Order::GoOn);
-                }
-            }
-        };
-        self.is_taken.set(false);
-        if let Err(panic) = ended {
-            resume_unwind(panic);
-        }
-        result.expect("a job that has ended without a panic has left its result")
+        // Taken by `run_job`, so not dropped here.
+        let mut job = ManuallyDrop::new((job, &raw const self.place));
+        // What the job borrows outlives `'a`, and so the `Paused` that ends it. One that is forgotten instead leaves the lane
+        // taken, and nobody resumes it.
+        self.resume_job(Order::Run(run_job::<T, F>, (&raw mut job).cast()))
     }
 
+    /// Runs the job on the lane to its end, with all that it waits for in between.
+    ///
+    /// # Panics
+    ///
+    /// When the lane is taken.
+    pub(super) async fn run<'a, T>(&'a self, job: impl FnOnce() -> T + 'a) -> T {
+        match self.begin(job) {
+            Begun::Ended(result) => result,
+            Begun::Paused(paused) => paused.end().await,
+        }
+    }
+
+    #[inline]
+    fn resume_job<T>(&self, order: Order) -> Begun<'_, T> {
+        let mut result: Option<T> = None;
+        self.place.set((&raw mut result).cast());
+        match self.resume(order) {
+            Report::Paused(turn) => Begun::Paused(Paused {
+                lane: self,
+                turn: Some(turn),
+                _job: PhantomData,
+            }),
+            Report::Ended(ended) => {
+                self.is_taken.set(false);
+                if let Err(panic) = ended {
+                    resume_unwind(panic);
+                }
+                Begun::Ended(
+                    result.expect("a job that has ended without a panic has left its result"),
+                )
+            }
+        }
+    }
+
+    #[inline]
     fn resume(&self, order: Order) -> Report {
         let outer = RUNNING.replace(self.yielder.get());
         let report = self.stack.borrow_mut().resume(order);
@@ -142,8 +183,8 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         if !self.is_free() {
-            // A future of `run` was forgotten. What its job borrows may be gone, so that it can neither go on nor be
-            // unwound: its stack stays.
+            // A `Paused` was forgotten. What its job borrows may be gone, so that it can neither go on nor be unwound: its
+            // stack stays.
             return;
         }
         self.resume(Order::End);
@@ -152,13 +193,45 @@ impl Drop for Lane {
     }
 }
 
-/// A job that is paused. Dropped, it is brought to its end.
-struct OnLane<'a>(&'a Lane);
+/// Takes the job out of `begun`, which is gone when the job has paused, and runs it.
+///
+/// # Safety
+///
+/// `begun` points to a job and the place of a lane, and the job is not used after. While this runs, the lane is where it was, and
+/// its place is an `Option<T>` of those who have resumed it.
+unsafe fn run_job<T, F: FnOnce() -> T>(begun: *mut ()) {
+    // SAFETY: as above.
+    let (job, place) = unsafe { ptr::read(begun.cast::<(F, *const Cell<*mut ()>)>()) };
+    let result = job();
+    // SAFETY: as above.
+    unsafe { *(*place).get().cast::<Option<T>>() = Some(result) };
+}
 
-impl Drop for OnLane<'_> {
+impl<T> Paused<'_, T> {
+    /// Waits for what the job waits for, and lets it go on to its end.
+    pub(super) async fn end(mut self) -> T {
+        loop {
+            if let Some(turn) = &mut self.turn {
+                turn.await;
+            }
+            self.turn = None;
+            match self.lane.resume_job(Order::GoOn) {
+                Begun::Ended(result) => return result,
+                Begun::Paused(paused) => self = paused,
+            }
+        }
+    }
+}
+
+impl<T> Drop for Paused<'_, T> {
     fn drop(&mut self) {
-        while let Report::Paused(_) = self.0.resume(Order::GiveUp) {}
-        self.0.is_taken.set(false);
+        if self.turn.is_none() {
+            return;
+        }
+        let mut unwanted: Option<T> = None;
+        self.lane.place.set((&raw mut unwanted).cast());
+        while let Report::Paused(_) = self.lane.resume(Order::GiveUp) {}
+        self.lane.is_taken.set(false);
     }
 }
 
@@ -171,13 +244,14 @@ pub(super) fn pause(turn: Turn) -> Result<()> {
     };
     match yielder.suspend(Report::Paused(turn)) {
         Order::GoOn => Ok(()),
-        Order::Run(_) | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
+        Order::Run(..) | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::mem;
     use std::pin::pin;
     use std::task::Poll;
 

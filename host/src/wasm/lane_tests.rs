@@ -10,7 +10,7 @@ use super::code::Code;
 use super::demand::NoSupplier;
 use super::engine::Engine;
 use super::instance::{Blueprint, Instance};
-use super::lane::Lane;
+use super::lane::{Begun, Lane};
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
 use crate::exchange::Exchange;
@@ -46,17 +46,19 @@ async fn count(
     exchange: &mut Box<Exchange>,
     from: u32,
 ) -> Result<i32, HookError> {
-    let pinned = &mut PinnedInstances::default();
-    instance
-        .call(
-            lane,
-            Hook::Access,
-            exchange,
-            pinned,
-            &mut NoSupplier,
-            (from, 0, 0),
-        )
-        .await
+    let (hook, args) = (Hook::Access, (from, 0, 0));
+    let Some(lane) = lane else {
+        let pinned = &mut PinnedInstances::default();
+        let supplier = &mut NoSupplier;
+        let called = instance.call(hook, exchange, pinned, supplier, args);
+        let result = called.await.expect("nothing is waited for");
+        return instance.end_call(result);
+    };
+    let (instance, result) = match Instance::begin_on_lane(instance, lane, hook, exchange, args) {
+        Begun::Ended(ended) => ended,
+        Begun::Paused(paused) => paused.end().await,
+    };
+    instance.end_call(result)
 }
 
 #[tokio::test]

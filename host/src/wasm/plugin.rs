@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::engine::Engine;
 use super::guest::Zones;
 use super::image::Image;
 use super::instance::{Blueprint, Instance};
-use super::lane::Lane;
+use super::lane::{Begun, Lane};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::taken::{Judge, PinnedInstances, Taken};
@@ -58,6 +59,14 @@ pub enum HookError {
     Cancelled(Box<Error>),
 }
 
+/// A call of a hook that has begun.
+pub(super) enum Called<'a> {
+    /// And ended.
+    Now(Result<Action, HookError>),
+    /// The guest computes for long, and others run meanwhile.
+    Later(Pin<Box<dyn Future<Output = Result<Action, HookError>> + 'a>>),
+}
+
 pub struct Plugin {
     pub name: Arc<str>,
     pub manifest: Manifest,
@@ -67,6 +76,8 @@ pub struct Plugin {
     /// It uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
     blueprint: Blueprint,
+    /// An instance with so much memory is not used again: three quarters of its limit.
+    grown_bytes: usize,
     limits: Arc<PluginLimits>,
     /// For the gateway's lines about its failures.
     failure_lines: Arc<LineBudget>,
@@ -108,10 +119,12 @@ pub struct PluginStatus {
 }
 
 impl Plugin {
-    /// Maps the code, instantiates it once and runs its `configure`. The error is one line for a person.
+    /// Maps the code, instantiates it once and runs its `configure`. `meets_computed`: its hooks run where a plugin computes
+    /// variables. The error is one line for a person.
     pub async fn load(
         engine: &Rc<Engine>,
         module: Module,
+        meets_computed: bool,
         config: &config::Plugin,
         zones: &zone::Zones,
         recorder: Recorder,
@@ -122,7 +135,7 @@ impl Plugin {
         let mapped = mapped::module(engine, module.artefact).map_err(refused)?;
         mapped.initialize_copy_on_write_image().map_err(refused)?;
         let mut linker = Linker::new(&engine.wasmtime);
-        host_call::add_to(&mut linker).map_err(refused)?;
+        host_call::add_to(&mut linker, meets_computed).map_err(refused)?;
         let pre = linker.instantiate_pre(&mapped).map_err(refused)?;
         let names = module.manifest.hooks.iter();
         let hooks: Vec<Hook> = names.filter_map(|name| Hook::from_name(name)).collect();
@@ -143,8 +156,9 @@ impl Plugin {
             code: Rc::new(code),
             waits: mapped
                 .imports()
-                .any(|import| host_call::waits(import.name())),
+                .any(|import| host_call::waits(import.name(), meets_computed)),
             failure_lines: LineBudget::new(&name, limits.log_lines),
+            grown_bytes: config.limits.memory_bytes.div_ceil(4) * 3,
             blueprint: Blueprint {
                 log_lines: LineBudget::new(&name, limits.log_lines),
                 limits: Arc::clone(&limits),
@@ -217,6 +231,42 @@ impl Plugin {
         self.blueprint.hooks.contains(&hook)
     }
 
+    /// A free instance for a call of a hook that can begin at once, on the lane, and be kept by no request. What nearly every
+    /// call finds that need not wait; without the state of a future.
+    #[inline]
+    pub(super) fn take_for_lane(self: &Rc<Self>) -> Option<Taken> {
+        if self.lane().is_none() || self.keeps_instance() {
+            return None;
+        }
+        self.take_idle()
+    }
+
+    /// Runs a hook of a request on what [`Self::take_for_lane`] has found.
+    #[inline]
+    pub(super) fn call_now<'a>(
+        self: &'a Rc<Self>,
+        taken: Taken,
+        hook: Hook,
+        exchange: &'a mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Called<'a> {
+        self.count_call();
+        let lane = &self.engine.lane;
+        match Instance::begin_on_lane(taken, lane, hook, exchange, args) {
+            Begun::Ended((mut taken, result)) => {
+                Called::Now(match self.ended(&mut taken, hook, result) {
+                    Ok(raw) => self.action(hook, raw),
+                    Err(failure) => Err(failure),
+                })
+            }
+            Begun::Paused(paused) => Called::Later(Box::pin(async move {
+                let (mut taken, result) = paused.end().await;
+                let raw = self.ended(&mut taken, hook, result)?;
+                self.action(hook, raw)
+            })),
+        }
+    }
+
     /// Runs a hook of a request. An instance with per-request state is kept in `pinned` until
     /// [`PinnedInstances::release`].
     pub async fn call(
@@ -254,12 +304,7 @@ impl Plugin {
             self.call_on(&mut taken, hook, exchange, pinned, supplier, args)
                 .await?
         };
-        // What is no action is a guest that breaks the ABI; what it wanted cannot be known.
-        Action::from_raw(raw).ok_or_else(|| {
-            let error = HookError::Failed(format!("it returned {raw}, which is no action"));
-            self.count(hook, &error);
-            error
-        })
+        self.action(hook, raw)
     }
 
     /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
@@ -272,25 +317,9 @@ impl Plugin {
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        // One that a request has left in the middle of a call is of no more use.
-        let usable = |taken: &Taken| {
-            let instance = taken.instance.as_ref();
-            instance.is_some_and(|instance| !instance.is_suspended())
-        };
-        if !judge.0.as_ref().is_some_and(usable) {
-            if judge.0.take().is_some() {
-                self.quarantine.abandoned();
-            }
-            if !self.quarantine.admits() {
-                return Err(HookError::Quarantined);
-            }
-            let made = Instance::new(&self.engine, &self.code, &self.blueprint).await;
-            let instance = made.inspect_err(|e| self.count(hook, e))?;
-            judge.0 = Some(Taken {
-                instance: Some(instance),
-                plugin: Rc::clone(self),
-                counted: false,
-            });
+        if !judge.is_usable() {
+            // Boxed: rarely run, and its state would be part of every connection's.
+            Box::pin(self.appoint(judge, hook)).await?;
         }
         let Some(taken) = &mut judge.0 else {
             return Ok(BALANCE_DECLINED);
@@ -308,7 +337,8 @@ impl Plugin {
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
             Some(instance) if self.manifest.state => {
-                instance.reset_state(self.lane()).await.is_ok()
+                let reset = Box::pin(instance.reset_state(self.lane()));
+                reset.await.is_ok()
             }
             Some(_) => true,
             None => false,
@@ -317,6 +347,24 @@ impl Plugin {
             judge.0 = None;
         }
         result
+    }
+
+    /// Makes the instance that judges.
+    async fn appoint(self: &Rc<Self>, judge: &mut Judge, hook: Hook) -> Result<(), HookError> {
+        if judge.0.take().is_some() {
+            self.quarantine.abandoned();
+        }
+        if !self.quarantine.admits() {
+            return Err(HookError::Quarantined);
+        }
+        let made = Instance::new(&self.engine, &self.code, &self.blueprint).await;
+        let instance = made.inspect_err(|e| self.count(hook, e))?;
+        judge.0 = Some(Taken {
+            instance: Some(instance),
+            plugin: Rc::clone(self),
+            counted: false,
+        });
+        Ok(())
     }
 
     pub fn status(&self) -> PluginStatus {
@@ -341,6 +389,7 @@ impl Plugin {
     }
 
     /// An instance's use is over: it serves other calls, or makes room for another.
+    #[inline]
     pub(super) fn give_back(&self, instance: Option<Box<Instance>>) {
         match instance {
             Some(instance) if self.takes_back(&instance) => {
@@ -363,25 +412,73 @@ impl Plugin {
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
-        self.calls.set(self.calls.get() + 1);
-        self.metrics.calls.inc();
+        self.count_call();
         let instance = taken.instance_mut();
-        let called = instance.call(self.lane(), hook, exchange, pinned, supplier, args);
-        let failure = match called.await {
-            Ok(raw) => {
-                self.quarantine.returned(&self.name);
-                if !is_failure(hook, raw) {
-                    return Ok(raw);
-                }
-                instance.failed(raw)
-            }
-            Err(failure) => {
-                taken.discard();
-                failure
+        let called = match self.lane() {
+            Some(lane) => match Instance::begin_on_lane(instance, lane, hook, exchange, args) {
+                Begun::Ended((_, result)) => Ok(result),
+                Begun::Paused(paused) => Ok(paused.end().await.1),
+            },
+            None => {
+                let called = instance.call(hook, exchange, pinned, supplier, args);
+                called.await
             }
         };
+        match called {
+            Ok(result) => self.ended(taken, hook, result),
+            Err(cancelled) => {
+                taken.discard();
+                Err(self.failed(hook, HookError::Cancelled(Box::new(cancelled))))
+            }
+        }
+    }
+
+    #[inline]
+    fn count_call(&self) {
+        self.calls.set(self.calls.get() + 1);
+        self.metrics.calls.inc();
+    }
+
+    /// What a hook has returned, as far as it has not failed. After a trap the instance is gone from `taken`.
+    #[inline]
+    fn ended(
+        &self,
+        taken: &mut Taken,
+        hook: Hook,
+        result: wasmtime::Result<i32>,
+    ) -> Result<i32, HookError> {
+        match result {
+            Ok(raw) => {
+                let instance = taken.instance_mut();
+                instance.rest();
+                self.quarantine.returned(&self.name);
+                match is_failure(hook, raw) {
+                    false => Ok(raw),
+                    true => Err(self.failed(hook, instance.failed(raw))),
+                }
+            }
+            Err(trap) => {
+                let failure = taken.instance_mut().trapped(&trap);
+                taken.discard();
+                Err(self.failed(hook, failure))
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failed(&self, hook: Hook, failure: HookError) -> HookError {
         self.count(hook, &failure);
-        Err(failure)
+        failure
+    }
+
+    /// What is no action is a guest that breaks the ABI; what it wanted cannot be known.
+    #[inline]
+    fn action(&self, hook: Hook, raw: i32) -> Result<Action, HookError> {
+        Action::from_raw(raw).ok_or_else(|| {
+            let what = format!("it returned {raw}, which is no action");
+            self.failed(hook, HookError::Failed(what))
+        })
     }
 
     /// Whether another call may use this instance. One that is suspended was dropped in the middle of a call.
@@ -392,7 +489,7 @@ impl Plugin {
         }
         let most_calls = self.limits.instance_calls;
         let worn = most_calls != 0 && instance.calls() >= most_calls;
-        let grown = instance.memory_bytes() / 3 * 4 >= self.blueprint.memory_limit_bytes;
+        let grown = instance.memory_bytes() >= self.grown_bytes;
         self.isolation == Isolation::Call && !worn && !grown
     }
 

@@ -6,7 +6,7 @@ use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::demand::Supplier;
-use super::plugin::{HookError, Plugin};
+use super::plugin::{Called, HookError, Plugin};
 use super::taken::PinnedInstances;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
@@ -60,7 +60,28 @@ impl Step {
         args: (u32, u32, u32),
     ) -> Result<Next, Error> {
         let plugin = &self.plugin;
-        let fault = match plugin.call(hook, exchange, pinned, supplier, args).await {
+        let called = match plugin.take_for_lane() {
+            Some(taken) => match plugin.call_now(taken, hook, exchange, args) {
+                Called::Now(called) => called,
+                Called::Later(called) => called.await,
+            },
+            None => plugin.call(hook, exchange, pinned, supplier, args).await,
+        };
+        match called {
+            Ok(Action::Continue) => Ok(Next::Step),
+            called => self.decide(hook, exchange, called),
+        }
+    }
+
+    #[inline(never)]
+    fn decide(
+        &self,
+        hook: Hook,
+        exchange: &mut Exchange,
+        called: Result<Action, HookError>,
+    ) -> Result<Next, Error> {
+        let plugin = &self.plugin;
+        let fault = match called {
             Ok(Action::Continue) => return Ok(Next::Step),
             Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
             Ok(Action::Answer) => match exchange.answer.take() {

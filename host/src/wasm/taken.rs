@@ -1,5 +1,6 @@
 //! Instances in use: taken out of their plugin's pool for a call, for a request, or for an upstream's peers.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::rc::Rc;
 
 use tracing::error;
@@ -26,6 +27,20 @@ impl Taken {
 
     pub(super) fn discard(&mut self) {
         self.instance = None;
+    }
+}
+
+impl Borrow<Instance> for Taken {
+    fn borrow(&self) -> &Instance {
+        self.instance
+            .as_ref()
+            .expect("an instance is here until `discard`, which ends its use")
+    }
+}
+
+impl BorrowMut<Instance> for Taken {
+    fn borrow_mut(&mut self) -> &mut Instance {
+        self.instance_mut()
     }
 }
 
@@ -73,3 +88,12 @@ impl Drop for PinnedInstances {
 /// The instance that judges the peers of one upstream.
 #[derive(Default)]
 pub struct Judge(pub(super) Option<Taken>);
+
+impl Judge {
+    /// One that a request has left in the middle of a call is of no more use.
+    #[inline]
+    pub(super) fn is_usable(&self) -> bool {
+        let instance = self.0.as_ref().and_then(|taken| taken.instance.as_ref());
+        instance.is_some_and(|instance| !instance.is_suspended())
+    }
+}

@@ -52,12 +52,13 @@ impl Ewma {
     }
 
     fn balance(&mut self, _request: &Request, peers: &Peers) -> Option<usize> {
-        let untried: Vec<Peer> = peers.iter().filter(|peer| !peer.tried).collect();
-        let (first, second) = match untried.as_slice() {
-            [] => return None,
-            [only] => return Some(only.index),
-            several => two_of(several),
+        let mut untried = peers.iter().filter(|peer| !peer.tried);
+        let first = untried.next()?;
+        let Some(second) = untried.next() else {
+            return Some(first.index);
         };
+        let several: Vec<Peer> = [first, second].into_iter().chain(untried).collect();
+        let (first, second) = two_of(&several);
         let now = clock::monotonic();
         let better = if self.cost(second, now) < self.cost(first, now) {
             second

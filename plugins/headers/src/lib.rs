@@ -2,6 +2,7 @@
 //!
 //! README.md has the config.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -63,7 +64,7 @@ impl Headers {
             request.remove_header(name);
         }
         for (name, template) in &changes.set {
-            let value = template.expand(request, None);
+            let value = expand(template, request, None);
             if *name == HOST {
                 // A request always has one (RFC 9112 §3.2): nothing to put in its place leaves it.
                 if !value.is_empty() {
@@ -76,7 +77,7 @@ impl Headers {
             }
         }
         for (name, template) in changes.added() {
-            let value = template.expand(request, None);
+            let value = expand(template, request, None);
             if !value.is_empty() {
                 request.add_header(name, value);
             }
@@ -89,7 +90,7 @@ impl Headers {
             reply.remove_header(name);
         }
         for (name, template) in &changes.set {
-            let value = template.expand(request, Some(reply));
+            let value = expand(template, request, Some(reply));
             if value.is_empty() {
                 reply.remove_header(name);
             } else {
@@ -97,11 +98,19 @@ impl Headers {
             }
         }
         for (name, template) in changes.added() {
-            let value = template.expand(request, Some(reply));
+            let value = expand(template, request, Some(reply));
             if !value.is_empty() {
                 reply.add_header(name, value);
             }
         }
+    }
+}
+
+/// Without an allocation where it is the same for all.
+fn expand<'a>(template: &'a Template, request: &Request, reply: Option<&Reply>) -> Cow<'a, [u8]> {
+    match template.as_text() {
+        Some(text) => Cow::Borrowed(text.as_bytes()),
+        None => Cow::Owned(template.expand(request, reply)),
     }
 }
 

@@ -35,7 +35,8 @@ pub struct RateLimit {
     counter: zones::Counter,
     key: Template,
     rate: Rate,
-    burst: u32,
+    /// The burst, as text.
+    limit: String,
     status: u16,
     headers: bool,
     passed: CounterSeries,
@@ -67,7 +68,7 @@ impl RateLimit {
             counter: zones::counter(config.zone),
             key: config.key,
             rate: config.rate.burst(burst),
-            burst,
+            limit: burst.to_string(),
             status: config.status,
             headers: config.headers,
         })
@@ -98,7 +99,10 @@ impl RateLimit {
     }
 
     fn response_headers(&self, request: &Request, reply: &mut Reply) {
-        let Some(remaining) = request.var(REMAINING).filter(|_| self.headers) else {
+        if !self.headers {
+            return;
+        }
+        let Some(remaining) = request.var(REMAINING) else {
             return;
         };
         // Where the upstream has a limit of its own, the client is told the tighter one.
@@ -121,7 +125,7 @@ impl RateLimit {
         if number(request.var(REMAINING)) <= u64::from(remaining) {
             return;
         }
-        request.set_var(LIMIT, self.burst.to_string());
+        request.set_var(LIMIT, &self.limit);
         request.set_var(REMAINING, remaining.to_string());
         request.set_var(RESET, whole_seconds(reset).to_string());
     }

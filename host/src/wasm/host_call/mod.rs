@@ -20,12 +20,12 @@ use wasmtime::{Linker, Result};
 use super::guest::Guest;
 use crate::exchange::Stage;
 
-/// Adds every host function to the linker.
-pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+/// Adds every host function to the linker, for a plugin that meets variables which a plugin computes or for one that does not.
+pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
     system::add_to(linker)?;
     exchange::add_to(linker)?;
     header::add_to(linker)?;
-    var::add_to(linker)?;
+    var::add_to(linker, meets_computed)?;
     reply::add_to(linker)?;
     wait::add_to(linker)?;
     counter::add_to(linker)?;
@@ -34,10 +34,13 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     metric::add_to(linker)
 }
 
-/// Whether the host function of this name suspends the guest while the flow does something for it.
-pub(super) fn waits(name: &str) -> bool {
+/// Whether the host function of this name, as [`add_to`] links it, suspends the guest while the flow does something for it.
+pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
     use castling_abi::imports::*;
-    [BODY_READ, CALLS_SEND, DELAY, VAR_COMPUTE].contains(&name)
+    match name {
+        VAR_COMPUTE => meets_computed,
+        _ => [BODY_READ, CALLS_SEND, DELAY].contains(&name),
+    }
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
@@ -156,16 +159,19 @@ mod tests {
     #[tokio::test]
     async fn those_that_wait_and_no_others_need_a_fiber() {
         let engine = engine::Engine::for_worker(512 * 1024).unwrap();
-        let mut linker = Linker::new(&engine.wasmtime);
-        add_to(&mut linker).unwrap();
         let blueprint = Blueprint::of_test();
-        for (name, signature) in SIGNATURES {
-            let module = Module::new(&engine.wasmtime, importing(name, signature)).unwrap();
-            let mut store = new_store(&engine, &blueprint);
-            let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
-            let nothing = instance.get_typed_func::<(), ()>(&mut store, "nothing");
-            let called = nothing.unwrap().call(&mut store, ());
-            assert_eq!(called.is_err(), waits(name), "{name}: {called:?}");
+        for meets_computed in [false, true] {
+            let mut linker = Linker::new(&engine.wasmtime);
+            add_to(&mut linker, meets_computed).unwrap();
+            for (name, signature) in SIGNATURES {
+                let module = Module::new(&engine.wasmtime, importing(name, signature)).unwrap();
+                let mut store = new_store(&engine, &blueprint);
+                let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
+                let nothing = instance.get_typed_func::<(), ()>(&mut store, "nothing");
+                let called = nothing.unwrap().call(&mut store, ());
+                let waits = waits(name, meets_computed);
+                assert_eq!(called.is_err(), waits, "{name}: {called:?}");
+            }
         }
     }
 
@@ -202,7 +208,7 @@ mod tests {
     fn signatures_are_those_of_the_linked_functions() {
         let engine = engine::Engine::for_worker(512 * 1024).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
-        add_to(&mut linker).unwrap();
+        add_to(&mut linker, true).unwrap();
         let blueprint = Blueprint::of_test();
         let mut store = new_store(&engine, &blueprint);
         let functions: Vec<_> = linker

@@ -1,6 +1,5 @@
 //! Variables that plugins set for later hooks and for the access log.
 
-use bytes::Bytes;
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
@@ -10,13 +9,18 @@ use crate::exchange::{Extent, Part};
 use crate::wasm::demand::{Demand, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 
-pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::VAR_GET, var_get)?
-        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?
-        .func_wrap_async(IMPORT_MODULE, imports::VAR_COMPUTE, |caller, (ptr, len)| {
-            Box::new(var_compute(caller, ptr, len))
-        })?;
+        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?;
+    match meets_computed {
+        true => {
+            linker.func_wrap_async(IMPORT_MODULE, imports::VAR_COMPUTE, |caller, (ptr, len)| {
+                Box::new(var_compute(caller, ptr, len))
+            })?
+        }
+        false => linker.func_wrap(IMPORT_MODULE, imports::VAR_COMPUTE, var_is_there)?,
+    };
     Ok(())
 }
 
@@ -28,11 +32,10 @@ fn var_get(
     capacity: u32,
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
-        return refuse(Status::BadArgument);
-    };
+    let name = bytes(memory, name_ptr, name_len)?;
     match guest.exchange.vars.get(name) {
         Some(value) => hand_out(memory, out, capacity, value),
+        None if !is_name(name) => refuse(Status::BadArgument),
         None if guest.exchange.uncomputed(name).is_some() => refuse(Status::Uncomputed),
         None => refuse(Status::NotFound),
     }
@@ -40,9 +43,7 @@ fn var_get(
 
 async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
-        return refuse(Status::BadArgument);
-    };
+    let name = bytes(memory, name_ptr, name_len)?;
     if let Some(idx) = guest.exchange.uncomputed(name) {
         match wait(&mut caller, Demand::Variable(idx)).await {
             Some(Supply::Computed) => {}
@@ -50,10 +51,17 @@ async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32
         }
     }
     // Waiting, the guest's memory cannot have changed; the name is looked up anew, for the borrow's sake.
+    var_is_there(caller, name_ptr, name_len)
+}
+
+/// `var_compute` where nothing can be computed, or has been.
+fn var_is_there(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    let name = checked_name(bytes(memory, name_ptr, name_len)?).unwrap_or_default();
+    let name = bytes(memory, name_ptr, name_len)?;
     match guest.exchange.vars.get(name) {
         Some(_) => Ok(DONE),
+        None if !is_name(name) => refuse(Status::BadArgument),
+        None if guest.exchange.uncomputed(name).is_some() => refuse(Status::NotNow),
         None => refuse(Status::NotFound),
     }
 }
@@ -67,27 +75,43 @@ fn var_set(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let value = bytes(memory, ptr, len)?;
-    let Some(name) = checked_name(bytes(memory, name_ptr, name_len)?) else {
+    let name = bytes(memory, name_ptr, name_len)?;
+    let goes = guest.exchange.vars.get(name);
+    let goes = goes.map(|old| Extent::of(name, old));
+    // One that is there is well formed.
+    if goes.is_none() && !is_name(name) {
         return refuse(Status::BadArgument);
-    };
+    }
     if !guest.has_request() {
         return refuse(Status::NotNow);
     }
-    let comes = Extent::of(name.as_bytes(), value);
-    let goes = guest.exchange.vars.get(name);
-    let goes = goes.map(|old| Extent::of(name.as_bytes(), old));
+    let comes = Extent::of(name, value);
     if let Err(status) = guest.add(Part::Variables, comes, goes.unwrap_or_default()) {
         return refuse(status);
     }
-    guest.exchange.vars.set(name, Bytes::copy_from_slice(value));
+    guest.exchange.vars.set(name, value);
     Ok(DONE)
 }
 
 /// `[a-z0-9_]`, 1 to 64 bytes.
-fn checked_name(name: &[u8]) -> Option<&str> {
-    let valid = matches!(name.len(), 1..=64)
-        && name
-            .iter()
-            .all(|&byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    valid.then(|| std::str::from_utf8(name).ok())?
+fn is_name(name: &[u8]) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'_');
+    // To the end whatever is found, so that it goes by several bytes at once.
+    matches!(name.len(), 1..=64) && name.iter().fold(true, |all, &byte| all & is_part(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_short_and_lower_case() {
+        for good in ["a", "user_2", "_"] {
+            assert!(is_name(good.as_bytes()), "{good}");
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "A", "a-b", "a b", "\u{e4}", &*long] {
+            assert!(!is_name(bad.as_bytes()), "{bad}");
+        }
+    }
 }
