@@ -8,6 +8,7 @@ mod desk;
 use std::future::poll_fn;
 use std::mem;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tracing::debug;
@@ -15,7 +16,7 @@ use tracing::debug;
 use crate::address::ClientAddress;
 use crate::alarm::{Alarm, Elapsed};
 use crate::flow::{self, Client, Fate, Tools};
-use crate::http1::{HeadError, HeadLimits, HeadProgress, Headers, ParsedRequest, parse_request};
+use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
 use crate::listener::Listener;
 use crate::socket::{self, HEAD_ROOM_BYTES};
 use crate::stream::Stream;
@@ -44,12 +45,11 @@ pub async fn serve<C>(
     let mut connection = Box::new(Connection {
         client: Client::new(stream, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
-        listener,
+        listener: Rc::clone(&listener),
         worker,
     });
-    let mut wait = connection.listener.head_timeout;
+    let mut wait = listener.head_timeout;
     while connection.readable(wait).await {
-        let listener = Rc::clone(&connection.listener);
         let after;
         (connection, after) = listener.desks.serve(connection).await;
         match after {
@@ -78,23 +78,28 @@ enum After {
     Closed,
 }
 
-enum Next {
-    Request(ParsedRequest),
-    Refused(HeadError),
-    /// By the client or by a time-out.
-    Closed,
-}
-
 impl Connection {
     /// Waits for the first byte of a request, `wait` at most. False: the connection ends without one.
     async fn readable(&self, wait: Duration) -> bool {
-        let (reader, alarm) = (&self.client.reader, &self.idle_alarm);
-        if !self.worker.is_draining() {
-            let readable = poll_fn(|cx| reader.poll_readable(cx));
-            tokio::select! {
-                biased;
-                readable = alarm.limit(wait, readable) => return readable.is_ok(),
-                () = self.worker.drain_begins() => {}
+        let (reader, alarm, worker) = (&self.client.reader, &self.idle_alarm, &self.worker);
+        if !worker.is_draining() {
+            let mut has_waited = false;
+            let readable = poll_fn(|cx| {
+                if has_waited && reader.is_readable() {
+                    return Poll::Ready(true);
+                }
+                has_waited = true;
+                match reader.poll_readable(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    // It has begun meanwhile, and woken those that wait.
+                    Poll::Pending if worker.is_draining() => Poll::Ready(false),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            match alarm.limit(wait, readable).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(Elapsed) => return false,
             }
         }
         let readable = poll_fn(|cx| reader.poll_readable(cx));
@@ -102,28 +107,40 @@ impl Connection {
         alarm.limit(wait, readable).await.is_ok()
     }
 
-    /// Serves requests as long as bytes of the next one are there. `room` is for their fields.
-    async fn requests(&mut self, tools: &mut Tools, room: &mut Headers) -> After {
-        let (listener, worker) = (&*self.listener, &self.worker);
+    /// Serves requests as long as bytes of the next one are there. `progress` has seen nothing yet of what comes, and so it
+    /// is returned.
+    async fn requests(&mut self, tools: &mut Tools, progress: &mut HeadProgress) -> After {
+        let (listener, worker) = (&*self.listener, &*self.worker);
+        let _at_a_desk = worker.ebb.at_a_desk();
         let client = &mut self.client;
-        let mut progress = HeadProgress::new();
-        progress.recycle(mem::take(room));
+        let limits = HeadLimits {
+            max_head_bytes: listener.max_head_bytes,
+        };
         let after = loop {
-            let next = next_request(client, &tools.read_alarm, &mut progress, listener).await;
-            let fate = match next {
-                Next::Request(request) => {
+            let request = match parse_request(&mut client.reader.buf, progress, &limits) {
+                Ok(None) => more_of_head(client, tools, progress, &limits, listener).await,
+                request => request,
+            };
+            let fate = match request {
+                Ok(Some(request)) => {
                     let _under_way = worker.count_request();
                     flow::run(client, tools, request, listener, worker).await
                 }
-                Next::Refused(error) => {
+                Ok(None) => break After::Closed,
+                Err(error) => {
                     let _under_way = worker.count_request();
                     flow::refuse(client, tools, error, listener, worker).await
                 }
-                Next::Closed => break After::Closed,
             };
             progress.recycle(tools.exchange.end());
             match fate {
-                Fate::KeepAlive if client.reader.buf.is_empty() => break After::Idle,
+                Fate::KeepAlive if client.reader.buf.is_empty() => {
+                    if !worker.is_draining() {
+                        // In this turn the time is known.
+                        self.idle_alarm.start(listener.idle_timeout);
+                    }
+                    break After::Idle;
+                }
                 Fate::KeepAlive => {}
                 Fate::Close => break After::Closed,
                 Fate::Linger => {
@@ -132,39 +149,40 @@ impl Connection {
                 }
             }
         };
-        *room = progress.into_room();
+        if after == After::Closed {
+            // Maybe in the middle of a head.
+            let room = mem::take(progress).into_room();
+            progress.recycle(room);
+        }
         after
     }
 }
 
-/// Reads the next request's head, of which some bytes are there.
-async fn next_request(
+/// Reads the rest of the next request's head. `None`: the connection was closed, by the client or by a time-out.
+async fn more_of_head(
     client: &mut Client,
-    alarm: &Alarm,
+    tools: &Tools,
     progress: &mut HeadProgress,
+    limits: &HeadLimits,
     listener: &Listener,
-) -> Next {
-    let limits = HeadLimits {
-        max_head_bytes: listener.max_head_bytes,
-    };
+) -> Result<Option<ParsedRequest>, HeadError> {
     let reader = &mut client.reader;
     let head = async {
         loop {
-            match parse_request(&mut reader.buf, progress, &limits) {
-                Ok(Some(request)) => return Next::Request(request),
-                Err(error) => return Next::Refused(error),
-                Ok(None) => match reader.fill(HEAD_ROOM_BYTES).await {
-                    Ok(0) | Err(_) => return Next::Closed,
-                    Ok(_) => {}
-                },
+            if matches!(reader.fill(HEAD_ROOM_BYTES).await, Ok(0) | Err(_)) {
+                return Ok(None);
+            }
+            match parse_request(&mut reader.buf, progress, limits) {
+                Ok(None) => {}
+                request => return request,
             }
         }
     };
-    match alarm.limit(listener.head_timeout, head).await {
-        Ok(next) => next,
+    match tools.read_alarm.limit(listener.head_timeout, head).await {
+        Ok(request) => request,
         Err(Elapsed) => {
             debug!(client = %client.address, "request head not complete in {:?}", listener.head_timeout);
-            Next::Closed
+            Ok(None)
         }
     }
 }

@@ -254,11 +254,13 @@ impl Try<'_> {
         let method = &exchange.request.method;
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
         let head = read_alarm.limit(after, read_head(reader, progress, method, peer));
-        let response = tokio::select! {
-            biased;
-            head = head => head.map_err(|Elapsed| UpstreamError::ResponseTimeout { peer: self.label(), after })??,
-            () = client.left() => return Err(TryError::Client(ClientError::Gone)),
+        let Some(head) = client.while_there(head).await else {
+            return Err(TryError::Client(ClientError::Gone));
         };
+        let response = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
+            peer: self.label(),
+            after,
+        })??;
         Ok(Answered {
             connection,
             upload,
@@ -549,11 +551,8 @@ impl Body {
                 },
             }
         }
-        tokio::select! {
-            biased;
-            read = &mut reading => Ok(Read::Response(read)),
-            () = client.left() => Err(ClientError::Gone),
-        }
+        let read = client.while_there(reading).await;
+        read.map(Read::Response).ok_or(ClientError::Gone)
     }
 
     fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {
