@@ -1,10 +1,7 @@
 //! One request to an upstream and its response: the tries, and the body that comes back.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 use std::vec;
 
@@ -268,24 +265,14 @@ impl Try<'_> {
         let Exchange { request, reply, .. } = &mut **exchange;
         let (method, headers) = (&request.method, &mut reply.headers);
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let came = {
-            let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
-            let (mut head, mut left) = (pin!(head), pin!(client.left()));
-            // As `select!` would, which asks the runtime's budget each time.
-            poll_fn(|cx| match head.as_mut().poll(cx) {
-                Poll::Ready(head) => Poll::Ready(Some(head)),
-                Poll::Pending => left.as_mut().poll(cx).map(|()| None),
-            })
-            .await
+        let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
+        let Some(head) = client.while_there(head).await else {
+            return Err(TryError::Client(ClientError::Gone));
         };
-        let response = match came {
-            Some(Ok(head)) => head?,
-            Some(Err(Elapsed)) => {
-                let peer = self.label();
-                return Err(UpstreamError::ResponseTimeout { peer, after }.into());
-            }
-            None => return Err(TryError::Client(ClientError::Gone)),
-        };
+        let response = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
+            peer: self.label(),
+            after,
+        })??;
         Ok(connection.begin_response(response))
     }
 
@@ -570,11 +557,8 @@ impl Body {
                 },
             }
         }
-        tokio::select! {
-            biased;
-            read = &mut reading => Ok(Read::Response(read)),
-            () = client.left() => Err(ClientError::Gone),
-        }
+        let read = client.while_there(reading).await;
+        read.map(Read::Response).ok_or(ClientError::Gone)
     }
 
     fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {
