@@ -17,11 +17,11 @@ pub async fn head(
 ) -> Result<Option<Bytes>, Error> {
     exchange.stage = exchange::Stage::Reply;
     let mut replaced = None;
-    for step in steps {
-        match step
-            .run(Hook::ResponseHeaders, exchange, pinned, supplier, (0, 0, 0))
-            .await?
-        {
+    let mut steps = steps.iter();
+    // An answer of the last one leaves none to run.
+    while steps.len() > 0 {
+        let hook = Hook::ResponseHeaders;
+        match Step::run_all(&mut steps, hook, exchange, pinned, supplier).await? {
             Next::Step | Next::Skipped | Next::Reroute => {}
             Next::Answer(Answer {
                 status,

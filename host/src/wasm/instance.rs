@@ -254,6 +254,8 @@ impl Instance {
     }
 
     /// The error that the guest has passed to `fail` before it returned `raw`.
+    #[cold]
+    #[inline(never)]
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
         let guest = self.store.data_mut();
         let said = guest.failure.take();
@@ -372,10 +374,13 @@ impl Instance {
     pub(super) fn rest(&mut self) {
         self.suspended = false;
         let guest = self.store.data_mut();
-        guest.bodies = [None, None];
+        if guest.bodies.iter().any(Option::is_some) {
+            guest.bodies = [None, None];
+        }
         guest.calls.clear();
     }
 
+    /// A call has trapped: the instance must not be used again.
     #[cold]
     #[inline(never)]
     pub(super) fn trapped(&mut self, trap: &Error) -> HookError {

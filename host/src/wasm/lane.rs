@@ -88,10 +88,10 @@ impl Lane {
                 back.set(ptr::from_ref(yielder));
                 loop {
                     let ended = match order {
-                        // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends or ends.
-                        Order::Run(run, job) => {
-                            catch_unwind(AssertUnwindSafe(|| unsafe { run(job) }))
-                        }
+                        Order::Run(run, job) => catch_unwind(AssertUnwindSafe(|| {
+                            // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends.
+                            unsafe { run(job) }
+                        })),
                         Order::GoOn | Order::GiveUp => Ok(()),
                         Order::End => return,
                     };
@@ -295,6 +295,29 @@ mod tests {
         assert!(lane.is_free());
         assert!(matches!(said[..], [Err(_), Err(_)]));
         assert_eq!(lane.run(|| 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_job_took_and_returns_is_dropped_once() {
+        let lane = Lane::new(STACK_BYTES).unwrap();
+        let value = Rc::new(());
+        for waits in [false, true] {
+            let given = Rc::clone(&value);
+            let begun = lane.begin(move || {
+                let _ = pause(Box::pin(yield_now()));
+                given
+            });
+            let Begun::Paused(paused) = begun else {
+                panic!("it pauses")
+            };
+            assert_eq!(Rc::strong_count(&value), 2);
+            match waits {
+                true => drop(paused.end().await),
+                false => drop(paused),
+            }
+            assert_eq!(Rc::strong_count(&value), 1);
+            assert!(lane.is_free());
+        }
     }
 
     #[tokio::test]

@@ -75,6 +75,8 @@ pub struct Plugin {
     code: Rc<Code>,
     /// It uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
+    /// It does not, and no request keeps an instance: its hooks are mostly run without further ado.
+    is_quick: bool,
     blueprint: Blueprint,
     /// An instance with so much memory is not used again: three quarters of its limit.
     grown_bytes: usize,
@@ -149,14 +151,16 @@ impl Plugin {
             &module.manifest.name,
             config.limits.metric_series,
         );
-        let plugin = Rc::new(Self {
+        let waits = mapped
+            .imports()
+            .any(|import| host_call::waits(import.name(), meets_computed));
+        let mut plugin = Self {
             name: Arc::clone(&name),
             on_error: config.on_error,
             engine: Rc::clone(engine),
             code: Rc::new(code),
-            waits: mapped
-                .imports()
-                .any(|import| host_call::waits(import.name(), meets_computed)),
+            waits,
+            is_quick: false,
             failure_lines: LineBudget::new(&name, limits.log_lines),
             grown_bytes: config.limits.memory_bytes.div_ceil(4) * 3,
             blueprint: Blueprint {
@@ -194,7 +198,9 @@ impl Plugin {
             traps: Cell::new(0),
             exhausted: Cell::new(0),
             metrics,
-        });
+        };
+        plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
+        let plugin = Rc::new(plugin);
         let mut first = plugin.take_instance().await?;
         plugin.keep_image(first.instance_mut()).await;
         Ok(plugin)
@@ -235,7 +241,7 @@ impl Plugin {
     /// call finds that need not wait; without the state of a future.
     #[inline]
     pub(super) fn take_for_lane(self: &Rc<Self>) -> Option<Taken> {
-        if self.lane().is_none() || self.keeps_instance() {
+        if !self.is_quick || !self.engine.lane.is_free() {
             return None;
         }
         self.take_idle()
@@ -475,10 +481,14 @@ impl Plugin {
     /// What is no action is a guest that breaks the ABI; what it wanted cannot be known.
     #[inline]
     fn action(&self, hook: Hook, raw: i32) -> Result<Action, HookError> {
-        Action::from_raw(raw).ok_or_else(|| {
-            let what = format!("it returned {raw}, which is no action");
-            self.failed(hook, HookError::Failed(what))
-        })
+        Action::from_raw(raw).ok_or_else(|| self.no_action(hook, raw))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_action(&self, hook: Hook, raw: i32) -> HookError {
+        let what = format!("it returned {raw}, which is no action");
+        self.failed(hook, HookError::Failed(what))
     }
 
     /// Whether another call may use this instance. One that is suspended was dropped in the middle of a call.

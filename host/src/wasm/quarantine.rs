@@ -85,17 +85,22 @@ impl Quarantine {
     #[inline]
     pub(super) fn returned(&self, plugin: &str) {
         if let State::Trial { .. } = self.state.get() {
-            info!(
-                plugin,
-                "plugin {plugin} is back: its trial call did not trap"
-            );
-            self.backoff.set(self.config.backoff);
-            self.level.set(IN);
-            self.state.set(State::In {
-                traps: 0,
-                since: Instant::now(),
-            });
+            self.take_back(plugin);
         }
+    }
+
+    #[cold]
+    fn take_back(&self, plugin: &str) {
+        info!(
+            plugin,
+            "plugin {plugin} is back: its trial call did not trap"
+        );
+        self.backoff.set(self.config.backoff);
+        self.level.set(IN);
+        self.state.set(State::In {
+            traps: 0,
+            since: Instant::now(),
+        });
     }
 
     /// A call was given up with no verdict: a trial must be tried again.
