@@ -62,8 +62,8 @@ impl Gateway {
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])
     }
 
-    /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run in a
-    /// `LocalSet`, whose tasks then serve. The error is every line that a person should read, with places.
+    /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run where
+    /// local tasks can be spawned, which then serve. The error is every line that a person should read, with places.
     pub async fn build(
         config: Rc<Config>,
         engine: Engine,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::LocalSet;
 
 use crate::config::Accept;
 use crate::gateway::Gateway;
@@ -30,8 +30,8 @@ pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
     channel.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let result = LocalSet::new().block_on(&runtime, live(channel));
+        .build_local(LocalOptions::default())?;
+    let result = runtime.block_on(live(channel));
     runtime.shutdown_background();
     result
 }
