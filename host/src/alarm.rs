@@ -9,10 +9,11 @@ use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+
+use crate::turn;
 
 /// Time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,15 @@ impl Alarms {
         }
     }
 
+    /// Wakes all whose wait is limited by one of these; their time goes on.
+    pub fn wake_all(&self) {
+        for slot in &*self.0.slots.borrow() {
+            if slot.deadline.get().is_some() {
+                slot.wake();
+            }
+        }
+    }
+
     /// Rings the alarms that are due, for ever. Run by one task of the worker.
     pub async fn watch(self) {
         let book = self.0;
@@ -88,7 +98,7 @@ impl Alarms {
                     let next = next.max(Instant::now() + book.grain);
                     book.next_look.set(Some(next));
                     tokio::select! {
-                        () = tokio::time::sleep_until(next) => {}
+                        () = tokio::time::sleep_until(next.into()) => {}
                         () = earlier => tokio::time::sleep(book.grain).await,
                     }
                 }
@@ -97,6 +107,14 @@ impl Alarms {
                     earlier.await;
                 }
             }
+        }
+    }
+}
+
+impl Slot {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
         }
     }
 }
@@ -110,9 +128,7 @@ impl Book {
                 continue;
             };
             if deadline <= now {
-                if let Some(waker) = slot.waker.borrow_mut().take() {
-                    waker.wake();
-                }
+                slot.wake();
             } else if next.is_none_or(|next| deadline < next) {
                 next = Some(deadline);
             }
@@ -122,7 +138,7 @@ impl Book {
 }
 
 impl Alarm {
-    /// Runs `work` for `limit` at most. Work that is ready at once never touches the clock.
+    /// Runs `work` for `limit` at most, from when it has to wait first. Work that is ready at once never touches the clock.
     pub async fn limit<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Elapsed> {
         let mut work = pin!(work);
         let _disarm = Disarm(&self.slot);
@@ -131,8 +147,8 @@ impl Alarm {
                 return Poll::Ready(Ok(output));
             }
             match self.slot.deadline.get() {
-                None => self.arm(Instant::now() + limit),
-                Some(deadline) if deadline <= Instant::now() => return Poll::Ready(Err(Elapsed)),
+                None => self.start(limit),
+                Some(deadline) if deadline <= turn::now() => return Poll::Ready(Err(Elapsed)),
                 Some(_) => {}
             }
             let mut waker = self.slot.waker.borrow_mut();
@@ -147,7 +163,9 @@ impl Alarm {
         .await
     }
 
-    fn arm(&self, deadline: Instant) {
+    /// The next wait that this alarm limits has begun already, with this limit.
+    pub fn start(&self, limit: Duration) {
+        let deadline = turn::now() + limit;
         self.slot.deadline.set(Some(deadline));
         if self.book.next_look.get().is_none_or(|next| deadline < next) {
             self.book.earlier.notify_one();

@@ -19,6 +19,9 @@ pub struct Ebb {
     rest_ends: Cell<Option<Instant>>,
 }
 
+/// A desk with its buffers and its exchange (`docs/MEMORY.md`).
+const DESK_BYTES: usize = 16 * 1024;
+
 /// Less than this is not worth a look.
 const FALL_BYTES: usize = 8 * 1024 * 1024;
 
@@ -41,6 +44,12 @@ impl Ebb {
         if self.has_fallen() {
             self.low.notify_one();
         }
+    }
+
+    /// A desk is used until what this returns is dropped.
+    pub fn at_a_desk(&self) -> AtADesk<'_> {
+        self.take(DESK_BYTES);
+        AtADesk(self)
     }
 
     /// Resolves when use has fallen far below its peak and is still there after a rest. The peak begins anew.
@@ -68,6 +77,14 @@ impl Ebb {
 
     fn has_fallen(&self) -> bool {
         self.peak_bytes.get() - self.used_bytes.get() >= FALL_BYTES
+    }
+}
+
+pub struct AtADesk<'a>(&'a Ebb);
+
+impl Drop for AtADesk<'_> {
+    fn drop(&mut self) {
+        self.0.give(DESK_BYTES);
     }
 }
 

@@ -33,6 +33,7 @@ mod stream;
 mod subrequest;
 mod supply;
 mod timer;
+mod turn;
 mod upstream;
 mod wasm;
 mod worker;

@@ -3,28 +3,33 @@
 //! All waiting here can be dropped and taken up again: what was read is in the buffer, what was written is crossed off.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::{RecvFlags, Shutdown};
 
 use crate::alarm::{Alarm, Elapsed};
-use crate::stream::{ReadHalf, Stream, WriteHalf};
+use crate::stream::Stream;
 
 pub struct Reader {
-    half: ReadHalf,
+    stream: Rc<Stream>,
+    streak: Streak,
+    /// The last read has left room: to read again would be in vain before there was a wait.
+    drained: bool,
     /// What was read and not yet taken.
     pub buf: BytesMut,
 }
 
 /// Collects small pieces and hands large ones to the kernel where they lie.
 pub struct Writer {
-    half: WriteHalf,
+    stream: Rc<Stream>,
+    streak: Streak,
     /// Copied pieces, before `body`.
     front: Cursor,
     /// One large piece, uncopied.
@@ -48,6 +53,13 @@ struct Cursor {
     written: usize,
 }
 
+/// Reads or writes in a row that did not have to wait. tokio counts only those that ask it to watch.
+#[derive(Default)]
+struct Streak(u8);
+
+/// Half as many as tokio lets a task do, since one that relays reads and writes.
+const STREAK_AT_MOST: u8 = 64;
+
 /// Room for one read of a head. Heads are mostly far smaller; a larger one grows the buffer.
 pub const HEAD_ROOM_BYTES: usize = 8 * 1024;
 
@@ -61,13 +73,16 @@ const COPY_LIMIT_BYTES: usize = 4 * 1024;
 const FULL_BYTES: usize = 32 * 1024;
 
 pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
-    let (read, write) = stream.into().into_split();
+    let stream = Rc::new(stream.into());
     let reader = Reader {
-        half: read,
+        stream: Rc::clone(&stream),
+        streak: Streak::default(),
+        drained: false,
         buf: BytesMut::new(),
     };
     let writer = Writer {
-        half: write,
+        stream,
+        streak: Streak::default(),
         front: Cursor::default(),
         body: Bytes::new(),
         back: Cursor::default(),
@@ -79,11 +94,11 @@ impl Spare {
     /// Gives the buffers to a connection that has none in use.
     pub fn lend(&mut self, reader: &mut Reader, writer: &mut Writer) {
         if reader.buf.is_empty() {
-            std::mem::swap(&mut reader.buf, &mut self.read);
+            mem::swap(&mut reader.buf, &mut self.read);
         }
         for (cursor, spare) in self.cursors(writer) {
             if cursor.is_done() {
-                std::mem::swap(&mut cursor.bytes, spare);
+                mem::swap(&mut cursor.bytes, spare);
             }
         }
     }
@@ -91,17 +106,23 @@ impl Spare {
     /// Takes the buffers of a connection that is idle now; large ones are freed. One that is in use stays.
     pub fn take_back(&mut self, reader: &mut Reader, writer: &mut Writer) {
         if reader.buf.is_empty() {
-            self.read = std::mem::take(&mut reader.buf);
+            mem::swap(&mut reader.buf, &mut self.read);
             if self.read.capacity() > 2 * HEAD_ROOM_BYTES {
                 self.read = BytesMut::new();
+            }
+            if reader.buf.capacity() > 0 {
+                reader.buf = BytesMut::new();
             }
         }
         for (cursor, spare) in self.cursors(writer) {
             if cursor.is_done() {
-                *spare = std::mem::take(&mut cursor.bytes);
-                spare.clear();
+                cursor.bytes.clear();
+                mem::swap(&mut cursor.bytes, spare);
                 if spare.capacity() > HEAD_ROOM_BYTES {
                     *spare = Vec::new();
+                }
+                if cursor.bytes.capacity() > 0 {
+                    cursor.bytes = Vec::new();
                 }
             }
         }
@@ -118,41 +139,62 @@ impl Spare {
 impl Reader {
     /// Reads once, appending to `buf`. 0: the other side has ended the connection.
     pub async fn fill(&mut self, room_bytes: usize) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, room_bytes)).await
+    }
+
+    /// Reads what is there already; `None` when nothing is.
+    pub fn fill_now(&mut self, room_bytes: usize) -> Option<io::Result<usize>> {
         // Reserving takes the old allocation again when nobody holds a slice of it any more.
         if self.buf.capacity() - self.buf.len() < room_bytes / 2 {
             self.buf.reserve(room_bytes);
         }
-        self.half.read_buf(&mut self.buf).await
+        match self.stream.try_read(&mut self.buf) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            filled => {
+                self.drained = self.buf.len() < self.buf.capacity();
+                Some(filled)
+            }
+        }
     }
 
-    /// Reads what is there already; `None` when nothing is.
-    pub async fn fill_now(&mut self, room_bytes: usize) -> Option<io::Result<usize>> {
-        let mut fill = pin!(self.fill(room_bytes));
-        poll_fn(|cx| match fill.as_mut().poll(cx) {
-            Poll::Ready(filled) => Poll::Ready(Some(filled)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room_bytes: usize) -> Poll<io::Result<usize>> {
+        if !self.streak.goes_on() {
+            ready!(pin!(tokio::task::yield_now()).poll(cx));
+        }
+        loop {
+            if !mem::take(&mut self.drained)
+                && let Some(filled) = self.fill_now(room_bytes)
+            {
+                return Poll::Ready(filled);
+            }
+            self.streak.end();
+            ready!(self.stream.poll_read_ready(cx))?;
+        }
     }
 
     /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.half.poll_read_ready(cx).map(drop)
+        self.stream.poll_read_ready(cx).map(drop)
     }
 
-    /// Waits for the other side to end the connection. What it sends before that is kept for later, up to a bound,
+    /// The same for one that has waited: whether the wait is over.
+    pub fn is_readable(&self) -> bool {
+        self.stream.is_read_ready()
+    }
+
+    /// Ready when the other side has ended the connection. What it sends before that is kept for later, up to a bound,
     /// beyond which nothing is read and so no end is seen.
-    pub async fn ended(&mut self) {
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.buf.len() >= BODY_ROOM_BYTES {
-                std::future::pending::<()>().await;
+                return Poll::Pending;
             }
             if self.buf.is_empty() {
                 // No room is made for what may never come.
-                poll_fn(|cx| self.poll_readable(cx)).await;
+                ready!(self.poll_readable(cx));
             }
-            match self.fill(HEAD_ROOM_BYTES).await {
-                Ok(0) | Err(_) => return,
+            match ready!(self.poll_fill(cx, HEAD_ROOM_BYTES)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
         }
@@ -161,15 +203,8 @@ impl Reader {
     /// Whether an idle connection is still good: nothing came, not even its end, as far as the event loop has heard.
     /// Costs no system call unless something did.
     pub fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        if !self.buf.is_empty() {
-            return false;
-        }
-        match self.half.poll_read_ready(&mut cx) {
-            Poll::Pending => true,
-            // Readiness may be stale.
-            Poll::Ready(_) => self.is_quiet_now(),
-        }
+        // Readiness may be stale.
+        self.buf.is_empty() && (!self.stream.is_read_ready() || self.is_quiet_now())
     }
 
     /// The same, as the kernel knows it at this moment; one system call.
@@ -177,7 +212,7 @@ impl Reader {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.buf.is_empty()
             && matches!(
-                rustix::net::recv(&self.half, &mut [0_u8; 1], flags),
+                rustix::net::recv(&*self.stream, &mut [0_u8; 1], flags),
                 Err(Errno::AGAIN)
             )
     }
@@ -219,8 +254,17 @@ impl Writer {
         limit: Duration,
     ) -> Result<io::Result<()>, Elapsed> {
         while self.has_pending() {
-            if let Err(error) = alarm.limit(limit, self.write_once()).await? {
-                return Ok(Err(error));
+            match self.write_now() {
+                Ok(()) if self.streak.goes_on() => {}
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.streak.end();
+                    let writable = poll_fn(|cx| self.stream.poll_write_ready(cx));
+                    if let Err(error) = alarm.limit(limit, writable).await? {
+                        return Ok(Err(error));
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
             }
         }
         Ok(Ok(()))
@@ -233,28 +277,34 @@ impl Writer {
         self.back = Cursor::default();
     }
 
-    async fn write_once(&mut self) -> io::Result<()> {
-        let pieces = [
-            IoSlice::new(self.front.rest()),
-            IoSlice::new(&self.body),
-            IoSlice::new(self.back.rest()),
-        ];
+    /// Writes once.
+    fn write_now(&mut self) -> io::Result<()> {
         // One piece goes as a plain write; empty vectors cost the kernel a look each.
-        let used = match (self.body.is_empty(), self.back.is_done()) {
-            (true, true) => self.half.write(self.front.rest()).await?,
-            (false, true) if self.front.is_done() => self.half.write(&self.body).await?,
-            (_, _) => self.half.write_vectored(&pieces).await?,
+        let used = if self.body.is_empty() && self.back.is_done() {
+            self.stream.try_write(self.front.rest())?
+        } else if self.front.is_done() && self.back.is_done() {
+            self.stream.try_write(&self.body)?
+        } else {
+            self.stream.try_write_vectored(&[
+                IoSlice::new(self.front.rest()),
+                IoSlice::new(&self.body),
+                IoSlice::new(self.back.rest()),
+            ])?
         };
         if used == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(ErrorKind::WriteZero.into());
         }
         self.cross_off(used);
         Ok(())
     }
 
     /// Says that nothing more comes; the other direction stays open.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.half.shutdown().await
+    pub fn shutdown(&self) -> io::Result<()> {
+        match rustix::net::shutdown(&*self.stream, Shutdown::Write) {
+            // It is reset already, which reading tells.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn cross_off(&mut self, used: usize) {
@@ -264,8 +314,24 @@ impl Writer {
         self.back.cross_off(rest - of_body);
         if self.body.is_empty() && self.front.is_done() {
             self.body = Bytes::new();
-            std::mem::swap(&mut self.front, &mut self.back);
+            mem::swap(&mut self.front, &mut self.back);
         }
+    }
+}
+
+impl Streak {
+    /// Counts one more. False, once, at the bound: other tasks must have their turn first.
+    fn goes_on(&mut self) -> bool {
+        self.0 = match self.0 {
+            STREAK_AT_MOST => 0,
+            count => count + 1,
+        };
+        self.0 > 0
+    }
+
+    /// There was a wait.
+    fn end(&mut self) {
+        self.0 = 0;
     }
 }
 
@@ -293,7 +359,7 @@ impl Cursor {
 /// Reads and throws away until the other side ends or `max_bytes` have come: closing a socket with unread bytes in it
 /// makes the kernel reset the connection, which may destroy a response that is still on its way.
 pub async fn linger(reader: &mut Reader, writer: &mut Writer, max_bytes: usize) {
-    if writer.shutdown().await.is_err() {
+    if writer.shutdown().is_err() {
         return;
     }
     let mut thrown_away = 0;
@@ -303,5 +369,72 @@ pub async fn linger(reader: &mut Reader, writer: &mut Writer, max_bytes: usize) 
             Ok(0) | Err(_) => return,
             Ok(read) => thrown_away += read,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::net::UnixStream;
+    use tokio::runtime::LocalOptions;
+
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    fn pair() -> (Reader, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (split(Stream::Unix(ours)).0, theirs)
+    }
+
+    #[test]
+    fn a_read_that_leaves_room_is_the_last_until_more_comes() {
+        run(async {
+            let (mut reader, peer) = pair();
+            for _ in 0..2 {
+                peer.try_write(b"some").unwrap();
+                assert_eq!(reader.fill(HEAD_ROOM_BYTES).await.unwrap(), 4);
+                assert!(!reader.is_readable());
+                assert!(reader.fill_now(HEAD_ROOM_BYTES).is_none());
+            }
+            drop(peer);
+            assert_eq!(reader.fill(HEAD_ROOM_BYTES).await.unwrap(), 0);
+            assert_eq!(&reader.buf[..], b"somesome");
+        });
+    }
+
+    #[test]
+    fn who_never_has_to_wait_lets_others_have_their_turns() {
+        run(async {
+            let (mut reader, peer) = pair();
+            let mut bytes = peer.try_write(&[0; 64 * 1024]).unwrap();
+            let turns = Rc::new(Cell::new(0));
+            tokio::task::spawn_local({
+                let turns = Rc::clone(&turns);
+                async move {
+                    loop {
+                        turns.set(turns.get() + 1);
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            let mut reads = 0;
+            while bytes > 0 {
+                reader.buf = BytesMut::with_capacity(64);
+                bytes -= reader.fill(64).await.unwrap();
+                reads += 1;
+            }
+            assert!(
+                turns.get() >= reads / (usize::from(STREAK_AT_MOST) + 1),
+                "{reads} reads"
+            );
+        });
     }
 }

@@ -1,40 +1,93 @@
-//! A connected socket of either kind, TCP or Unix.
+//! A connected socket of either kind, TCP or Unix, as its reader and its writer share it.
+//!
+//! What can be done at once is done without asking tokio to watch: whether it can is one load. As tokio's own reads and writes
+//! do, a read that leaves room and a write that leaves bytes count as the last for now, which saves the call that
+//! would only say so.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use bytes::BytesMut;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
 
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-pub enum ReadHalf {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-pub enum WriteHalf {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-}
-
 impl Stream {
-    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
-        match self {
-            Self::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
-            }
-            Self::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
-            }
+    /// Reads into the room that `buf` has, of which there must be some. `WouldBlock`: [`Self::poll_read_ready`] tells when.
+    pub fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        let room = buf.capacity() - buf.len();
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read_buf(buf),
+            Self::Unix(stream) => stream.try_read_buf(buf),
+        }?;
+        if 0 < read && read < room {
+            self.block(Interest::READABLE);
         }
+        Ok(read)
+    }
+
+    /// `WouldBlock`: [`Self::poll_write_ready`] tells when.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }?;
+        self.wrote(written, bytes.len());
+        Ok(written)
+    }
+
+    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = match self {
+            Self::Tcp(stream) => stream.try_write_vectored(pieces),
+            Self::Unix(stream) => stream.try_write_vectored(pieces),
+        }?;
+        self.wrote(written, pieces.iter().map(|piece| piece.len()).sum());
+        Ok(written)
+    }
+
+    /// What the event loop has heard of it so far.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// The same, asked once.
+    pub fn is_read_ready(&self) -> bool {
+        let nothing = || Ok(());
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        }
+        .is_ok()
+    }
+
+    fn wrote(&self, written: usize, of: usize) {
+        if 0 < written && written < of {
+            self.block(Interest::WRITABLE);
+        }
+    }
+
+    /// Not ready until the event loop hears of it again.
+    fn block(&self, interest: Interest) {
+        let blocks = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _blocks = match self {
+            Self::Tcp(stream) => stream.try_io(interest, blocks),
+            Self::Unix(stream) => stream.try_io(interest, blocks),
+        };
     }
 }
 
@@ -44,74 +97,11 @@ impl From<TcpStream> for Stream {
     }
 }
 
-impl ReadHalf {
-    /// What the event loop has heard of it so far.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
-            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
-        }
-    }
-}
-
-impl AsFd for ReadHalf {
+impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(half) => half.as_ref().as_fd(),
-            Self::Unix(half) => half.as_ref().as_fd(),
-        }
-    }
-}
-
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
-            Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for WriteHalf {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
-            Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, pieces),
-            Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, pieces),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets have no buffer here.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -130,11 +130,8 @@ impl Supplier<'_, '_, '_> {
             body: self.body,
             pinned: None,
         };
-        tokio::select! {
-            biased;
-            done = work => Ok(done),
-            () = client.left() => Err(ClientError::Gone.into()),
-        }
+        let done = client.while_there(work).await;
+        done.ok_or_else(|| ClientError::Gone.into())
     }
 }
 

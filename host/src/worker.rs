@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::log::AccessLog;
 use crate::metrics::{Level, Recorder};
 use crate::phase::UpstreamIdx;
+use crate::turn;
 use crate::upstream::Upstream;
 
 pub struct Worker {
@@ -71,6 +72,7 @@ impl Worker {
     pub fn begin_drain(&self) {
         self.draining.set(true);
         self.drain_began.notify_waiters();
+        self.idle_alarms.wake_all();
     }
 
     /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
@@ -110,7 +112,7 @@ impl Worker {
         &self.alarms
     }
 
-    /// Of idle client connections.
+    /// Of idle client connections, which are woken when the worker begins to drain.
     pub fn idle_alarms(&self) -> &Alarms {
         &self.idle_alarms
     }
@@ -169,10 +171,10 @@ impl Worker {
     }
 
     /// Counts a request as under way until what it returns is dropped.
-    pub fn count_request(self: &Rc<Self>) -> UnderWay {
+    pub fn count_request(&self) -> UnderWay<'_> {
         self.traffic.requests_total.set(self.requests_total() + 1);
         self.set_requests_active(self.requests_active() + 1);
-        UnderWay(Rc::clone(self))
+        UnderWay(self)
     }
 
     fn set_requests_active(&self, count: usize) {
@@ -187,46 +189,38 @@ impl Worker {
 
     /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
     pub fn date(&self) -> [u8; 29] {
-        self.date.borrow_mut().now()
+        self.date.borrow_mut().at(turn::now())
     }
 }
 
 /// A request under way.
-pub struct UnderWay(Rc<Worker>);
+pub struct UnderWay<'a>(&'a Worker);
 
-impl Drop for UnderWay {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.set_requests_active(self.0.requests_active() - 1);
     }
 }
 
-/// The date as text, and the second that it is of.
+/// The date as text.
+#[derive(Default)]
 struct Date {
-    second: u64,
     text: [u8; 29],
-}
-
-impl Default for Date {
-    fn default() -> Self {
-        Self {
-            second: 0,
-            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
-        }
-    }
+    /// The end of the second that it is of. `None`: there is no text yet.
+    until: Option<Instant>,
 }
 
 impl Date {
-    fn now(&mut self) -> [u8; 29] {
-        let now = SystemTime::now();
-        let second = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        if second != self.second {
-            let text = httpdate::fmt_http_date(now);
+    fn at(&mut self, now: Instant) -> [u8; 29] {
+        if self.until.is_none_or(|until| until <= now) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            let since = since.unwrap_or_default();
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + since);
             if let Ok(text) = text.as_bytes().try_into() {
-                self.second = second;
                 self.text = text;
             }
+            let of_second = Duration::from_nanos(since.subsec_nanos().into());
+            self.until = Some(now + Duration::from_secs(1) - of_second);
         }
         self.text
     }

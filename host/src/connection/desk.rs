@@ -16,6 +16,7 @@ use crate::alarm::Alarms;
 use crate::flow::{Client, Tools};
 use crate::http1::HeadRoom;
 use crate::socket::{HEAD_ROOM_BYTES, Spare};
+use crate::turn;
 use crate::worker::Worker;
 
 use super::{After, Connection};
@@ -49,9 +50,8 @@ impl Desks {
         let mut desk = free.unwrap_or_else(|| Desk::new(&connection.worker));
         let Client { reader, writer, .. } = &mut connection.client;
         desk.spare.lend(reader, writer);
-        let (mut connection, after) = match reader.fill_now(HEAD_ROOM_BYTES).await {
+        let (mut connection, after) = match reader.fill_now(HEAD_ROOM_BYTES) {
             Some(Ok(1..)) => {
-                let _in_use = InUse::new(&connection.worker);
                 desk.tray.set(Tray::ToDo(connection));
                 poll_fn(|cx| desk.poll_done(cx)).await
             }
@@ -79,31 +79,12 @@ impl Desk {
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<(Box<Connection>, After)> {
-        let Poll::Pending = self.work.as_mut().poll(cx);
+        let Poll::Pending = turn::take(|| self.work.as_mut().poll(cx));
         match self.tray.take() {
             Tray::Done(connection, after) => Poll::Ready((connection, after)),
             Tray::Empty => Poll::Pending,
             Tray::ToDo(_) => unreachable!("the work takes what it is polled with"),
         }
-    }
-}
-
-/// Counts a desk as used until it is dropped.
-struct InUse(Rc<Worker>);
-
-/// A desk with its buffers and its exchange (`docs/MEMORY.md`).
-const DESK_BYTES: usize = 16 * 1024;
-
-impl InUse {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.ebb.take(DESK_BYTES);
-        Self(Rc::clone(worker))
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.0.ebb.give(DESK_BYTES);
     }
 }
 

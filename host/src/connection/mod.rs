@@ -7,6 +7,7 @@ mod desk;
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tracing::debug;
@@ -43,12 +44,11 @@ pub async fn serve<C>(
     let mut connection = Box::new(Connection {
         client: Client::new(stream, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
-        listener,
+        listener: Rc::clone(&listener),
         worker,
     });
-    let mut wait = connection.listener.head_timeout;
+    let mut wait = listener.head_timeout;
     while connection.readable(wait).await {
-        let listener = Rc::clone(&connection.listener);
         let after;
         (connection, after) = listener.desks.serve(connection).await;
         match after {
@@ -77,23 +77,28 @@ enum After {
     Closed,
 }
 
-enum Next {
-    Request(ParsedRequest),
-    Refused(HeadError),
-    /// By the client or by a time-out.
-    Closed,
-}
-
 impl Connection {
     /// Waits for the first byte of a request, `wait` at most. False: the connection ends without one.
     async fn readable(&self, wait: Duration) -> bool {
-        let (reader, alarm) = (&self.client.reader, &self.idle_alarm);
-        if !self.worker.is_draining() {
-            let readable = poll_fn(|cx| reader.poll_readable(cx));
-            tokio::select! {
-                biased;
-                readable = alarm.limit(wait, readable) => return readable.is_ok(),
-                () = self.worker.drain_begins() => {}
+        let (reader, alarm, worker) = (&self.client.reader, &self.idle_alarm, &self.worker);
+        if !worker.is_draining() {
+            let mut has_waited = false;
+            let readable = poll_fn(|cx| {
+                if has_waited && reader.is_readable() {
+                    return Poll::Ready(true);
+                }
+                has_waited = true;
+                match reader.poll_readable(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    // It has begun meanwhile, and woken those that wait.
+                    Poll::Pending if worker.is_draining() => Poll::Ready(false),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            match alarm.limit(wait, readable).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(Elapsed) => return false,
             }
         }
         let readable = poll_fn(|cx| reader.poll_readable(cx));
@@ -103,25 +108,41 @@ impl Connection {
 
     /// Serves requests as long as bytes of the next one are there. `room` is for their heads.
     async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> After {
-        let (listener, worker) = (&*self.listener, &self.worker);
+        let (listener, worker) = (&*self.listener, &*self.worker);
+        let _at_a_desk = worker.ebb.at_a_desk();
         let client = &mut self.client;
+        let limits = HeadLimits {
+            max_head_bytes: listener.max_head_bytes,
+        };
         let mut progress = HeadProgress::new();
         loop {
-            let next = next_request(client, &tools.read_alarm, &mut progress, room, listener).await;
-            let fate = match next {
-                Next::Request(request) => {
+            let reader = &mut client.reader;
+            let request = match parse_request(&mut reader.buf, &mut progress, &limits, room) {
+                Ok(None) => {
+                    more_of_head(client, tools, &mut progress, &limits, room, listener).await
+                }
+                request => request,
+            };
+            let fate = match request {
+                Ok(Some(request)) => {
                     let _under_way = worker.count_request();
                     flow::run(client, tools, request, listener, worker).await
                 }
-                Next::Refused(error) => {
+                Ok(None) => return After::Closed,
+                Err(error) => {
                     let _under_way = worker.count_request();
                     flow::refuse(client, tools, error, listener, worker).await
                 }
-                Next::Closed => return After::Closed,
             };
             *room = tools.exchange.end();
             match fate {
-                Fate::KeepAlive if client.reader.buf.is_empty() => return After::Idle,
+                Fate::KeepAlive if client.reader.buf.is_empty() => {
+                    if !worker.is_draining() {
+                        // In this turn the time is known.
+                        self.idle_alarm.start(listener.idle_timeout);
+                    }
+                    return After::Idle;
+                }
                 Fate::KeepAlive => {}
                 Fate::Close => return After::Closed,
                 Fate::Linger => {
@@ -133,35 +154,32 @@ impl Connection {
     }
 }
 
-/// Reads the next request's head, of which some bytes are there.
-async fn next_request(
+/// Reads the rest of the next request's head. `None`: the connection was closed, by the client or by a time-out.
+async fn more_of_head(
     client: &mut Client,
-    alarm: &Alarm,
+    tools: &Tools,
     progress: &mut HeadProgress,
+    limits: &HeadLimits,
     room: &mut HeadRoom,
     listener: &Listener,
-) -> Next {
-    let limits = HeadLimits {
-        max_head_bytes: listener.max_head_bytes,
-    };
+) -> Result<Option<ParsedRequest>, HeadError> {
     let reader = &mut client.reader;
     let head = async {
         loop {
-            match parse_request(&mut reader.buf, progress, &limits, room) {
-                Ok(Some(request)) => return Next::Request(request),
-                Err(error) => return Next::Refused(error),
-                Ok(None) => match reader.fill(HEAD_ROOM_BYTES).await {
-                    Ok(0) | Err(_) => return Next::Closed,
-                    Ok(_) => {}
-                },
+            if matches!(reader.fill(HEAD_ROOM_BYTES).await, Ok(0) | Err(_)) {
+                return Ok(None);
+            }
+            match parse_request(&mut reader.buf, progress, limits, room) {
+                Ok(None) => {}
+                request => return request,
             }
         }
     };
-    match alarm.limit(listener.head_timeout, head).await {
-        Ok(next) => next,
+    match tools.read_alarm.limit(listener.head_timeout, head).await {
+        Ok(request) => request,
         Err(Elapsed) => {
             debug!(client = %client.address, "request head not complete in {:?}", listener.head_timeout);
-            Next::Closed
+            Ok(None)
         }
     }
 }

@@ -1,10 +1,7 @@
 //! One request to an upstream and its response: the tries, and the body that comes back.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 use std::vec;
 
@@ -21,6 +18,7 @@ use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
+use crate::turn;
 
 /// Largest head of a response.
 const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
@@ -69,7 +67,7 @@ pub async fn exchange(
             started: policy.map_or(ended, |_| Instant::now()),
         };
         let result = one.run(exchange, client).await;
-        ended = Instant::now();
+        ended = turn::now();
         let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
@@ -268,25 +266,15 @@ impl Try<'_> {
         let Exchange { request, reply, .. } = &mut **exchange;
         let (method, headers) = (&request.method, &mut reply.headers);
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let came = {
-            let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
-            let (mut head, mut left) = (pin!(head), pin!(client.left()));
-            // As `select!` would, which asks the runtime's budget each time.
-            poll_fn(|cx| match head.as_mut().poll(cx) {
-                Poll::Ready(head) => Poll::Ready(Some(head)),
-                Poll::Pending => left.as_mut().poll(cx).map(|()| None),
-            })
-            .await
+        let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
+        let Some(head) = client.while_there(head).await else {
+            return Err(TryError::Client(ClientError::Gone));
         };
-        let response = match came {
-            Some(Ok(head)) => head?,
-            Some(Err(Elapsed)) => {
-                let peer = self.label();
-                return Err(UpstreamError::ResponseTimeout { peer, after }.into());
-            }
-            None => return Err(TryError::Client(ClientError::Gone)),
-        };
-        Ok(connection.begin_response(response))
+        let head = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
+            peer: self.label(),
+            after,
+        })?;
+        Ok(connection.begin_response(head?))
     }
 
     /// Sends the body while it looks for the response, which may come before the body's end.
@@ -570,11 +558,8 @@ impl Body {
                 },
             }
         }
-        tokio::select! {
-            biased;
-            read = &mut reading => Ok(Read::Response(read)),
-            () = client.left() => Err(ClientError::Gone),
-        }
+        let read = client.while_there(reading).await;
+        read.map(Read::Response).ok_or(ClientError::Gone)
     }
 
     fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {

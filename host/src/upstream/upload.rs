@@ -1,7 +1,10 @@
 //! The request's body on its way from the client to a peer.
 
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,11 +35,20 @@ pub struct Wire<'a> {
 }
 
 impl ClientSide<'_, '_> {
-    /// Waits for the client to leave. Never ends while the client still sends its body: then reading that tells.
-    pub async fn left(&mut self) {
+    /// Does `work` while the client is there; `None` when it leaves. One that still sends its body is: reading that tells.
+    pub async fn while_there<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_left(cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.wire {
-            Some(wire) if self.body.is_read() => wire.reader.ended().await,
-            _ => std::future::pending().await,
+            Some(wire) if self.body.is_read() => wire.reader.poll_ended(cx),
+            _ => Poll::Pending,
         }
     }
 }
