@@ -116,10 +116,10 @@ impl Connection {
         };
         let mut progress = HeadProgress::new();
         loop {
-            let request = match parse_request(&mut client.reader.buf, &mut progress, &limits, room)
-            {
+            let reader = &mut client.reader;
+            let request = match parse_request(&mut reader.buf, &mut progress, &limits, room) {
                 Ok(None) => {
-                    more_of_head(client, tools, &mut progress, room, &limits, listener).await
+                    more_of_head(client, tools, &mut progress, &limits, room, listener).await
                 }
                 request => request,
             };
@@ -159,8 +159,8 @@ async fn more_of_head(
     client: &mut Client,
     tools: &Tools,
     progress: &mut HeadProgress,
-    room: &mut HeadRoom,
     limits: &HeadLimits,
+    room: &mut HeadRoom,
     listener: &Listener,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     let reader = &mut client.reader;
