@@ -90,6 +90,7 @@ pub(super) enum UploadError {
 }
 
 impl RequestBody {
+    #[inline]
     pub fn new(
         length: BodyLength,
         max_bytes: u64,
