@@ -140,6 +140,9 @@ impl Balancer {
         tried: &Tried,
     ) -> Result<Option<(usize, Active)>, Error> {
         let chosen = match &self.policy {
+            Policy::RoundRobin | Policy::LeastConn if self.peers.len() == 1 => {
+                (!tried.contains(0)).then_some(0)
+            }
             Policy::RoundRobin => round_robin::choose(&self.usable(tried)),
             Policy::LeastConn => least_conn::choose(&self.usable(tried)),
             Policy::Plugin(policy) => match policy.choose(self, exchange, tried).await? {
@@ -189,7 +192,7 @@ impl Balancer {
             warm_at: None,
         };
         // The clock is read only where it matters.
-        if peers.len() > 1 && peers.iter().any(|peer| peer.cooling_until.get().is_some()) {
+        if peers.iter().any(|peer| peer.cooling_until.get().is_some()) {
             usable.warm_at = Some(Instant::now());
             if usable.iter().next().is_none() {
                 usable.warm_at = None;

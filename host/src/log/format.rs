@@ -88,16 +88,15 @@ impl Format {
 
     /// Appends one line.
     pub fn write(&self, line: &mut Vec<u8>, exchange: &Exchange, times: &Times) {
-        let mut value = Vec::with_capacity(64);
         match self {
             Self::Text(pieces) => {
                 for piece in pieces {
                     match piece {
                         Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
                         Piece::Variable(variable) => {
-                            value.clear();
-                            match variable.write(&mut value, exchange, times) {
-                                true => escape_text(line, &value),
+                            let start = line.len();
+                            match variable.write(line, exchange, times) {
+                                true => escape_from(line, start),
                                 false => line.push(b'-'),
                             }
                         }
@@ -105,6 +104,7 @@ impl Format {
                 }
             }
             Self::Json(fields) => {
+                let mut value = Vec::with_capacity(64);
                 line.push(b'{');
                 for (idx, (key, pieces)) in fields.iter().enumerate() {
                     if idx > 0 {
@@ -155,16 +155,19 @@ fn write_json_string(line: &mut Vec<u8>, value: &[u8]) {
     let _ = serde_json::to_writer(line, &*text);
 }
 
-/// As nginx: what could end a field or a line, and what is not ASCII, becomes `\xHH`.
-fn escape_text(line: &mut Vec<u8>, value: &[u8]) {
-    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..);
-    if value.iter().all(is_plain) {
-        line.extend_from_slice(value);
+/// Escapes what was written from there on, as nginx: what could end a field or a line, and what is not ASCII, becomes `\xHH`.
+fn escape_from(line: &mut Vec<u8>, start: usize) {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    // Without an early end, so that the compiler looks at many bytes at once.
+    if line[start..]
+        .iter()
+        .fold(true, |all, &byte| all & is_plain(byte))
+    {
         return;
     }
-    for byte in value {
+    for byte in line.split_off(start) {
         match is_plain(byte) {
-            true => line.push(*byte),
+            true => line.push(byte),
             // Writing to a Vec cannot fail.
             false => drop(write!(line, "\\x{byte:02X}")),
         }

@@ -33,22 +33,10 @@ pub(super) struct Response {
     pub(super) decoder: BodyDecoder,
     /// The peer allows another request on this connection.
     pub(super) keep_alive: bool,
-    /// The response came before the end of the request's body, which cannot be sent any more.
+    /// It came before the end of the request's body, of which nothing more can be sent.
     pub(super) upload_broken: bool,
     /// Was read for a plugin that wanted all of it, which was too much.
     pub(super) read_ahead: vec::IntoIter<Bytes>,
-}
-
-impl Response {
-    pub(super) fn new(length: BodyLength, keep_alive: bool) -> Self {
-        Self {
-            length,
-            decoder: BodyDecoder::new(length),
-            keep_alive,
-            upload_broken: false,
-            read_ahead: vec::IntoIter::default(),
-        }
-    }
 }
 
 impl Connection {
@@ -69,7 +57,13 @@ impl Connection {
             write_alarm: alarms.alarm(),
             reused: false,
             upload: Upload::DONE,
-            response: Response::new(BodyLength::Empty, false),
+            response: Response {
+                length: BodyLength::Empty,
+                decoder: BodyDecoder::new(BodyLength::Empty),
+                keep_alive: false,
+                upload_broken: false,
+                read_ahead: vec::IntoIter::default(),
+            },
         }))
     }
 }

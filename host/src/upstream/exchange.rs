@@ -16,7 +16,9 @@ use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{self, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse};
+use crate::http1::{
+    self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse,
+};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 use crate::turn;
 
@@ -410,7 +412,10 @@ impl Connection {
             body,
             keep_alive,
         } = parsed;
-        self.response = Response::new(body, keep_alive);
+        self.response.length = body;
+        self.response.decoder = BodyDecoder::new(body);
+        self.response.keep_alive = keep_alive;
+        self.response.upload_broken = false;
         status
     }
 }
@@ -605,8 +610,11 @@ impl Body {
             && !connection.writer.has_pending();
         if reusable {
             connection.reused = true;
-            // A filter may have ended the body before these.
-            connection.response.read_ahead = vec::IntoIter::default();
+            // Nothing of the body stays with an idle connection: what nobody has asked for, or what came after a filter's end.
+            drop(connection.response.decoder.take_trailers());
+            if connection.response.read_ahead.len() > 0 {
+                connection.response.read_ahead = vec::IntoIter::default();
+            }
             upstream
                 .pool
                 .put(connection, came_at.unwrap_or_else(Instant::now));

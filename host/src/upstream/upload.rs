@@ -102,6 +102,7 @@ pub(super) enum UploadError {
 }
 
 impl RequestBody {
+    #[inline]
     pub fn new(
         length: BodyLength,
         max_bytes: u64,
