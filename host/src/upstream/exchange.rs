@@ -18,6 +18,7 @@ use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
+use crate::turn;
 
 /// Largest head of a response.
 const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
@@ -66,7 +67,7 @@ pub async fn exchange(
             started: policy.map_or(ended, |_| Instant::now()),
         };
         let result = one.run(exchange, client).await;
-        ended = Instant::now();
+        ended = turn::now();
         let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
