@@ -13,6 +13,7 @@ use http::{Method, StatusCode, Version};
 
 use crate::address::{ClientAddress, ServerAddress};
 use crate::http1::{HeadRoom, Headers, RequestHead, Target};
+use crate::turn;
 
 pub struct Exchange {
     pub request: RequestHead,
@@ -175,7 +176,7 @@ impl Exchange {
         if !Arc::ptr_eq(&self.listener, listener) {
             self.listener = Arc::clone(listener);
         }
-        self.tally.started = Instant::now();
+        self.tally.started = turn::now();
     }
 
     /// Lets go of the request and its response, and so of what is a slice of a buffer. Returns the room for the next request's

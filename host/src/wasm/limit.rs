@@ -155,7 +155,8 @@ impl LineBudget {
         })
     }
 
-    /// Whether one more line may be written now. Must be called in a `LocalSet`, which tells later what was dropped.
+    /// Whether one more line may be written now. Must be called where tasks can be spawned that stay on their thread: one
+    /// tells later what was dropped.
     pub(super) fn admits(self: &Arc<Self>) -> bool {
         let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = second.admits(Instant::now(), self.lines_a_second);
