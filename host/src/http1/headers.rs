@@ -221,7 +221,7 @@ impl Headers {
             .reserve(text.len() + value.len() + LINE_MARKS_BYTES);
         self.text.extend_from_slice(text);
         if known.is_none() {
-            self.text[name_at..].make_ascii_lowercase();
+            make_lower(&mut self.text[name_at..]);
         }
         // A name is at most that long.
         let name_len = u16::try_from(text.len()).unwrap_or(u16::MAX);

@@ -30,11 +30,30 @@ pub enum Known {
 impl Known {
     /// Of a name in upper or lower case.
     pub fn of(name: &[u8]) -> Option<Self> {
-        let mut room = [0; LONGEST_KNOWN_BYTES];
-        let lower = room.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        Self::of_lower(lower)
+        let first = name.first()?.to_ascii_lowercase();
+        // Length and first letter leave one at most.
+        let known = match (name.len(), first) {
+            (2, b't') => Self::Te,
+            (3, b'v') => Self::Via,
+            (4, b'd') => Self::Date,
+            (4, b'h') => Self::Host,
+            (5, b'a') => Self::Allow,
+            (6, b'e') => Self::Expect,
+            (6, b's') => Self::Server,
+            (7, b't') => Self::Trailer,
+            (7, b'u') => Self::Upgrade,
+            (10, b'c') => Self::Connection,
+            (10, b'k') => Self::KeepAlive,
+            (12, b'c') => Self::ContentType,
+            (14, b'c') => Self::ContentLength,
+            (15, b'x') => Self::XForwardedFor,
+            (16, b'p') => Self::ProxyConnection,
+            (16, b'x') => Self::XForwardedHost,
+            (17, b't') => Self::TransferEncoding,
+            (17, b'x') => Self::XForwardedProto,
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(known.text()).then_some(known)
     }
 
     /// Of a name in lower case.
@@ -92,9 +111,6 @@ impl Known {
         1 << self as u8
     }
 }
-
-/// Of [`Known::text`].
-const LONGEST_KNOWN_BYTES: usize = 17;
 
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
