@@ -65,10 +65,15 @@ fn a_reload_waits_when_too_many_generations_drain() {
     proxy.reload().expect_success();
     let second = stalled_client(&proxy);
     std::thread::scope(|scope| {
+        let before = proxy.master().descriptors();
         let waiting = [(); 3].map(|()| scope.spawn(|| proxy.reload()));
         proxy.until_log_has(
             "reload waits: 1 generations drain (1), and workers.max_draining_generations = 1",
         );
+        // Each holds a connection of the control socket. One that came later would get a generation of its own.
+        until("three who ask", || {
+            proxy.master().descriptors() >= before + 3
+        });
         // The one that serves goes on, and nothing was ended.
         assert_eq!(proxy.get("/").text(), "hi");
         assert_eq!(

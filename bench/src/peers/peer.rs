@@ -121,7 +121,12 @@ impl Peer {
             Software::Nginx | Software::Haproxy => "-v",
             Software::Envoy | Software::Castling | Software::CastlingBeside => "--version",
         };
-        let mut version = said(&program, argument).unwrap_or_default();
+        let said = said(&program, argument).unwrap_or_default();
+        // Envoy begins with where it is.
+        let mut version = match said.strip_prefix(&*program.to_string_lossy()) {
+            Some(rest) => format!("envoy{rest}"),
+            None => said,
+        };
         let package = match self.id {
             "nginx-lua" => Some("libnginx-mod-http-lua"),
             "nginx-njs" => Some("libnginx-mod-http-js"),
