@@ -1,9 +1,9 @@
 //! What a client's request and a sub-request have in common: the phases, the upstream if none of them answers, the filters.
 
 use std::cell::Cell;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use castling_abi::Hook;
 use http::StatusCode;
 
 use crate::error::Error;
@@ -11,11 +11,12 @@ use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::listener::Listener;
 use crate::metrics;
-use crate::phase::{self, Plan, Verdict};
+use crate::phase::{self, Begun, Plan, Verdict};
 use crate::socket::BODY_ROOM_BYTES;
 use crate::supply::{Supplier, Variables};
+use crate::turn;
 use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
-use crate::wasm::PinnedInstances;
+use crate::wasm::{Going, PinnedInstances, Step, Way};
 use crate::worker::Worker;
 
 /// A request on its way. The client's wire, where there is one, is lent to each step.
@@ -61,21 +62,18 @@ impl<'a> Course<'a> {
         let router = &self.listener.router;
         let mut now = self.exchange.tally.started;
         let verdict = match phase::begin(router, &self.plan, self.exchange)? {
-            Some(verdict) => verdict,
-            None => {
-                let mut supplier = Supplier {
-                    source: None,
-                    wire: wire.as_deref_mut(),
-                    body: &mut self.body,
-                    calls: self.calls,
-                    plan: &self.plan,
-                    worker: self.worker,
-                    listener: self.listener,
+            Begun::Verdict(verdict) => verdict,
+            Begun::First(first) => {
+                // Mostly they are through at once, with no future.
+                let way = match Step::go(first.steps, first.hook, self.exchange) {
+                    Going::Now(way) => way,
+                    Going::Later(way) => way.await,
                 };
-                let pinned = &mut self.pinned;
-                let phases = phase::run(router, &self.plan, self.exchange, pinned, &mut supplier);
-                let verdict = phases.await?;
-                now = Instant::now();
+                let verdict = match first.is_all(&way) {
+                    true => phase::verdict(self.plan.get())?,
+                    false => self.run_phases(wire.as_deref_mut(), way).await?,
+                };
+                now = turn::now();
                 verdict
             }
         };
@@ -113,6 +111,31 @@ impl<'a> Course<'a> {
         }
     }
 
+    async fn run_phases(
+        &mut self,
+        wire: Option<&mut Wire<'_>>,
+        first: Way,
+    ) -> Result<Verdict, Error> {
+        let mut supplier = Supplier {
+            source: None,
+            wire,
+            body: &mut self.body,
+            calls: self.calls,
+            plan: &self.plan,
+            worker: self.worker,
+            listener: self.listener,
+        };
+        phase::run(
+            &self.listener.router,
+            &self.plan,
+            self.exchange,
+            &mut self.pinned,
+            &mut supplier,
+            first,
+        )
+        .await
+    }
+
     /// Makes it the response.
     pub fn take(
         &mut self,
@@ -126,20 +149,24 @@ impl<'a> Course<'a> {
         Source::Here(body)
     }
 
-    /// Has the response's head pass without filters, if there are none.
-    pub fn pass_head(&mut self) -> bool {
-        let unfiltered = self.plan.get().response_headers.is_empty();
-        if unfiltered {
-            self.exchange.stage = Stage::Reply;
-        }
-        unfiltered
+    /// Has the response's head go through its filters, as far as they can be run at once. Mostly it is through then, as
+    /// [`Self::is_filtered`] says, and else [`Self::filter_head`] goes on.
+    pub fn begin_filters(&mut self) -> Going<'_> {
+        self.exchange.stage = Stage::Reply;
+        let steps = &self.plan.get().response_headers;
+        Step::go(steps, Hook::ResponseHeaders, self.exchange)
     }
 
-    /// The response's head through its filters, any of which may put another response in its place.
+    pub fn is_filtered(&self, way: &Way) -> bool {
+        way.is_through(&self.plan.get().response_headers)
+    }
+
+    /// The response's head through the rest of its filters, any of which may put another response in its place.
     pub async fn filter_head(
         &mut self,
         wire: Option<&mut Wire<'_>>,
         mut source: Source,
+        way: Way,
     ) -> Result<Source, Error> {
         let mut supplier = Supplier {
             source: Some(&mut source),
@@ -152,6 +179,7 @@ impl<'a> Course<'a> {
         };
         let filtered = filter::head(
             &self.plan.get().response_headers,
+            way,
             self.exchange,
             &mut self.pinned,
             &mut supplier,

@@ -22,6 +22,7 @@ use crate::socket::{self, Reader, Writer};
 use crate::stream::Stream;
 use crate::supply::Variables;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
+use crate::wasm::{Going, Way};
 use crate::worker::Worker;
 
 /// A client's connection, as its requests use it.
@@ -194,8 +195,17 @@ impl Flow<'_> {
             Err(error) => Err(error),
         };
         let mut source = match answered {
-            Ok(source) if self.course.pass_head() => Ok(source),
-            Ok(source) => self.filter_head(source).await,
+            Ok(source) => {
+                // As in `filter_head`, without its future.
+                let way = match self.course.begin_filters() {
+                    Going::Now(way) => way,
+                    Going::Later(way) => way.await,
+                };
+                match self.course.is_filtered(&way) {
+                    true => Ok(source),
+                    false => self.filter_rest(source, way).await,
+                }
+            }
             Err(error) => Err(error),
         };
         loop {
@@ -233,7 +243,13 @@ impl Flow<'_> {
     }
 
     async fn filter_head(&mut self, source: Source) -> Result<Source, Error> {
-        self.course.filter_head(Some(&mut self.wire), source).await
+        let way = self.course.begin_filters().end().await;
+        self.filter_rest(source, way).await
+    }
+
+    async fn filter_rest(&mut self, source: Source, way: Way) -> Result<Source, Error> {
+        let wire = Some(&mut self.wire);
+        self.course.filter_head(wire, source, way).await
     }
 
     /// The reply to an error, through the filters as any other; past them if it is they that fail, or if the plugin

@@ -107,7 +107,8 @@ async fn whole_response(
     limit_bytes: usize,
 ) -> Result<Bytes, Refused> {
     let source = course.answer(None).await?;
-    let source = course.filter_head(None, source).await?;
+    let way = course.begin_filters().end().await;
+    let source = course.filter_head(None, source, way).await?;
     if bodiless || has_no_body(course.exchange.reply.status) {
         if let Source::Upstream(body) = source {
             body.finish();

@@ -14,8 +14,7 @@ use castling_abi::PeerOutcome;
 use http::HeaderValue;
 
 use crate::error::Error;
-use crate::exchange::Exchange;
-use crate::wasm::Plugin;
+use crate::wasm::{HookError, Plugin};
 pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -133,22 +132,23 @@ impl Balancer {
         &self.peers
     }
 
-    /// The peer for the next try; `None` when all were tried. Counts it as active.
-    pub async fn choose(
+    /// The peer for the next try; `None` when all were tried. Counts it as active. `judged`: what the plugin has said, where one
+    /// chooses.
+    pub fn choose(
         self: &Rc<Self>,
-        exchange: &mut Box<Exchange>,
         tried: &Tried,
+        judged: Option<Result<i32, HookError>>,
     ) -> Result<Option<(usize, Active)>, Error> {
-        let chosen = match &self.policy {
-            Policy::RoundRobin | Policy::LeastConn if self.peers.len() == 1 => {
+        let chosen = match (&self.policy, judged) {
+            (Policy::RoundRobin | Policy::LeastConn, _) if self.peers.len() == 1 => {
                 (!tried.contains(0)).then_some(0)
             }
-            Policy::RoundRobin => round_robin::choose(&self.usable(tried)),
-            Policy::LeastConn => least_conn::choose(&self.usable(tried)),
-            Policy::Plugin(policy) => match policy.choose(self, exchange, tried).await? {
+            (Policy::LeastConn, _) => least_conn::choose(&self.usable(tried)),
+            (Policy::Plugin(policy), Some(judged)) => match policy.chosen(self, tried, judged)? {
                 Some(peer_idx) => Some(peer_idx),
                 None => round_robin::choose(&self.usable(tried)),
             },
+            (Policy::RoundRobin | Policy::Plugin(_), _) => round_robin::choose(&self.usable(tried)),
         };
         Ok(chosen.map(|peer_idx| {
             let active = &self.peers[peer_idx].active;

@@ -1,9 +1,10 @@
 //! A plugin as the policy.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome, PeerRecord};
 use tokio::sync::Notify;
@@ -13,7 +14,8 @@ use super::{Balancer, Tried};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Exchange, Stage};
-use crate::wasm::{HookError, Judge, Plugin};
+use crate::turn;
+use crate::wasm::{HookError, Judge, Judged, Plugin};
 
 /// An upstream whose peers a plugin chooses.
 pub struct PluginPolicy {
@@ -29,6 +31,18 @@ pub struct PluginPolicy {
 struct Seated<'a> {
     policy: &'a PluginPolicy,
     judge: Judge,
+}
+
+impl Borrow<Judge> for Seated<'_> {
+    fn borrow(&self) -> &Judge {
+        &self.judge
+    }
+}
+
+impl BorrowMut<Judge> for Seated<'_> {
+    fn borrow_mut(&mut self) -> &mut Judge {
+        &mut self.judge
+    }
 }
 
 impl Drop for Seated<'_> {
@@ -85,32 +99,43 @@ impl PluginPolicy {
         }
     }
 
-    #[inline]
-    async fn judge(
-        &self,
+    fn judge<'a>(
+        &'a self,
         hook: Hook,
-        exchange: &mut Box<Exchange>,
+        exchange: &'a mut Box<Exchange>,
         args: (u32, u32, u32),
-    ) -> Result<i32, HookError> {
-        let mut seated = match self.seat() {
-            Some(seated) => seated,
-            None => self.await_seat().await,
-        };
-        let judged = self.plugin.judge(&mut seated.judge, hook, exchange, args);
-        judged.await
+    ) -> Judged<'a> {
+        match self.seat() {
+            Some(seated) => self.plugin.judge(seated, hook, exchange, args),
+            None => Judged::Later(Box::pin(async move {
+                let seated = self.await_seat().await;
+                let judged = self.plugin.judge(seated, hook, exchange, args);
+                judged.end().await
+            })),
+        }
     }
 
-    /// The plugin's choice; `None` leaves it to round robin.
-    pub(super) async fn choose(
-        &self,
+    /// Asks the plugin for a peer: [`Self::chosen`] knows what it says.
+    pub fn choose<'a>(
+        &'a self,
         balancer: &Balancer,
-        exchange: &mut Box<Exchange>,
+        exchange: &'a mut Box<Exchange>,
         tried: &Tried,
-    ) -> Result<Option<usize>, Error> {
+    ) -> Judged<'a> {
         lend_peers(balancer, exchange, tried);
         let count = u32::try_from(balancer.peers.len()).unwrap_or(u32::MAX);
         let args = (count, u32::try_from(tried.count()).unwrap_or(u32::MAX), 0);
-        match self.judge(Hook::Balance, exchange, args).await {
+        self.judge(Hook::Balance, exchange, args)
+    }
+
+    /// The plugin's choice; `None` leaves it to round robin.
+    pub(super) fn chosen(
+        &self,
+        balancer: &Balancer,
+        tried: &Tried,
+        judged: Result<i32, HookError>,
+    ) -> Result<Option<usize>, Error> {
+        match judged {
             Ok(BALANCE_DECLINED) => Ok(None),
             Ok(raw) => match usize::try_from(raw)
                 .ok()
@@ -132,17 +157,18 @@ impl PluginPolicy {
         }
     }
 
-    /// Tells the plugin how a try went.
-    pub async fn done(
-        &self,
+    /// Tells the plugin how a try went, if it wants to know. What it could not learn is in the log; the request is none the
+    /// worse for it.
+    pub fn done<'a>(
+        &'a self,
         balancer: &Balancer,
-        exchange: &mut Box<Exchange>,
+        exchange: &'a mut Box<Exchange>,
         peer_idx: usize,
         outcome: PeerOutcome,
         latency: Duration,
-    ) {
+    ) -> Judged<'a> {
         if !self.plugin.implements(Hook::PeerDone) {
-            return;
+            return Judged::Now(Ok(BALANCE_DECLINED));
         }
         lend_addresses(balancer, exchange);
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
@@ -151,10 +177,8 @@ impl PluginPolicy {
             outcome as u32,
             micros,
         );
-        let stage = std::mem::replace(&mut exchange.stage, Stage::Balance);
-        // What it could not learn is in the log; the request is none the worse for it.
-        let _ = self.judge(Hook::PeerDone, exchange, args).await;
-        exchange.stage = stage;
+        exchange.stage = Stage::Balance;
+        self.judge(Hook::PeerDone, exchange, args)
     }
 
     fn fallback(&self, what: PluginFault) -> Result<Option<usize>, Error> {
@@ -180,7 +204,7 @@ fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
     exchange.stage = Stage::Balance;
     lend_addresses(balancer, exchange);
     exchange.balancing.peers.clear();
-    let now = Instant::now();
+    let now = turn::now();
     exchange
         .balancing
         .peers

@@ -5,35 +5,37 @@ use castling_abi::Hook;
 
 use crate::error::Error;
 use crate::exchange::{self, Answer, Exchange};
-use crate::wasm::{Chunks, Next, Passed, PinnedInstances, Step, Supplier};
+use crate::wasm::{Chunks, Next, Passed, PinnedInstances, Step, Supplier, Way};
 
-/// Runs the head through its filters. An answer of one of them takes the place of the response, and the next ones see
-/// that; the last such body is returned.
+/// Runs the head through its filters, after [`Step::go`]. An answer of one of them takes the place of the response, and the next
+/// ones see that; the last such body is returned.
 pub async fn head(
-    steps: &[Step],
+    mut steps: &[Step],
+    mut way: Way,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
     supplier: &mut impl Supplier,
 ) -> Result<Option<Bytes>, Error> {
-    exchange.stage = exchange::Stage::Reply;
+    let hook = Hook::ResponseHeaders;
     let mut replaced = None;
-    let mut steps = steps.iter();
-    // An answer of the last one leaves none to run.
-    while steps.len() > 0 {
-        let hook = Hook::ResponseHeaders;
-        match Step::run_all(&mut steps, hook, exchange, pinned, supplier).await? {
-            Next::Step | Next::Skipped | Next::Reroute => {}
-            Next::Answer(Answer {
-                status,
-                headers,
-                body,
-            }) => {
-                exchange.replace_reply(status, headers);
-                replaced = Some(body);
-            }
+    loop {
+        let (run, next) = Step::run_rest(steps, way, hook, exchange, pinned, supplier).await?;
+        if let Next::Answer(Answer {
+            status,
+            headers,
+            body,
+        }) = next
+        {
+            exchange.replace_reply(status, headers);
+            replaced = Some(body);
         }
+        steps = &steps[run..];
+        // An answer of the last one leaves none to run.
+        if steps.is_empty() {
+            return Ok(replaced);
+        }
+        way = Step::go(steps, hook, exchange).end().await;
     }
-    Ok(replaced)
 }
 
 /// The filters of one body.

@@ -13,7 +13,7 @@ pub use route::Router;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{Next, PinnedInstances, Step, Supplier};
+use crate::wasm::{Next, PinnedInstances, Step, Supplier, Way};
 
 /// What the phases have decided.
 pub enum Verdict {
@@ -26,42 +26,72 @@ pub enum Verdict {
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
 const MAX_ROUTINGS: u32 = 10;
 
-/// Finds the route of a request, and the verdict where no plugin is asked for it. `None` leaves it to [`run`]. `plan`
-/// becomes the plan of its route, as soon as it has one.
+/// How the phases of a request begin.
+pub enum Begun<'p> {
+    /// No plugin is asked.
+    Verdict(Verdict),
+    /// These are.
+    First(First<'p>),
+}
+
+/// The first steps of a request.
+pub struct First<'p> {
+    pub hook: Hook,
+    pub steps: &'p [Step],
+    /// There are no others.
+    is_only: bool,
+}
+
+impl First<'_> {
+    /// After [`Step::go`]: the phases are through, and [`run`] has nothing more to do.
+    pub fn is_all(&self, way: &Way) -> bool {
+        self.is_only && way.is_through(self.steps)
+    }
+}
+
+/// Finds the route of a request, and what runs first for it. `plan` becomes the plan of its route, as soon as it has one.
 pub fn begin<'p>(
     router: &'p Router,
     plan: &Cell<&'p Plan>,
     exchange: &mut Exchange,
-) -> Result<Option<Verdict>, Error> {
+) -> Result<Begun<'p>, Error> {
     exchange.computable.clone_from(&plan.get().computable);
     if !router.post_read.is_empty() {
-        return Ok(None);
+        return Ok(Begun::First(First {
+            hook: Hook::PostRead,
+            steps: &router.post_read,
+            is_only: false,
+        }));
     }
     let current = enter_route(router, plan, exchange)?;
-    match current.has_phases() {
-        true => Ok(None),
-        false => verdict(current).map(Some),
+    let mut phases = current.phases();
+    match phases.next() {
+        Some((hook, steps)) => Ok(Begun::First(First {
+            hook,
+            steps,
+            is_only: phases.next().is_none(),
+        })),
+        None => verdict(current).map(Begun::Verdict),
     }
 }
 
-/// Runs a request through its phases, after [`begin`].
+/// Runs a request through its phases, after [`begin`] and [`Step::go`] for the first of them.
 pub async fn run<'p>(
     router: &'p Router,
     plan: &Cell<&'p Plan>,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
     supplier: &mut impl Supplier,
+    first: Way,
 ) -> Result<Verdict, Error> {
+    let mut begun = Some(first);
+    let mut go_on = async |steps, hook, exchange: &mut Box<Exchange>| match begun.take() {
+        Some(way) => Step::run_rest(steps, way, hook, exchange, pinned, supplier).await,
+        None => Step::run_all(steps, hook, exchange, pinned, supplier).await,
+    };
     if !router.post_read.is_empty() {
-        if let Next::Answer(answer) = Step::run_all(
-            &router.post_read,
-            Hook::PostRead,
-            exchange,
-            pinned,
-            supplier,
-        )
-        .await?
-        {
+        let (_, next) = go_on(&router.post_read, Hook::PostRead, exchange).await?;
+        if let Next::Answer(answer) = next {
             return Ok(Verdict::Answer(answer));
         }
         enter_route(router, plan, exchange)?;
@@ -72,7 +102,7 @@ pub async fn run<'p>(
         if current.rewrite.is_empty() {
             break current;
         }
-        match Step::run_all(&current.rewrite, Hook::Rewrite, exchange, pinned, supplier).await? {
+        match go_on(&current.rewrite, Hook::Rewrite, exchange).await?.1 {
             Next::Step | Next::Skipped => break current,
             Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
             Next::Reroute => {}
@@ -83,14 +113,9 @@ pub async fn run<'p>(
         routings += 1;
         enter_route(router, plan, exchange)?;
     };
-    for (hook, list) in [
-        (Hook::Preaccess, &current.preaccess),
-        (Hook::Access, &current.access),
-        (Hook::Content, &current.content),
-    ] {
-        if !list.is_empty()
-            && let Next::Answer(answer) =
-                Step::run_all(list, hook, exchange, pinned, supplier).await?
+    for (hook, steps) in current.phases() {
+        if hook != Hook::Rewrite
+            && let (_, Next::Answer(answer)) = go_on(steps, hook, exchange).await?
         {
             return Ok(Verdict::Answer(answer));
         }
@@ -115,7 +140,8 @@ fn enter_route<'p>(
     Ok(current)
 }
 
-fn verdict(plan: &Plan) -> Result<Verdict, Error> {
+/// When all phases are through.
+pub fn verdict(plan: &Plan) -> Result<Verdict, Error> {
     match plan.upstream {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
         None if plan.metrics => Ok(Verdict::Metrics),

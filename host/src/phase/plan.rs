@@ -94,10 +94,16 @@ impl Plan {
         }
     }
 
-    /// Whether a plugin has a say before the upstream.
-    pub fn has_phases(&self) -> bool {
-        let lists = [&self.rewrite, &self.preaccess, &self.access, &self.content];
-        lists.iter().any(|steps| !steps.is_empty())
+    /// Where plugins have a say before the upstream, in order.
+    pub fn phases(&self) -> impl Iterator<Item = (Hook, &[Step])> {
+        let lists = [
+            (Hook::Rewrite, &self.rewrite),
+            (Hook::Preaccess, &self.preaccess),
+            (Hook::Access, &self.access),
+            (Hook::Content, &self.content),
+        ];
+        let lists = lists.into_iter().map(|(hook, steps)| (hook, &**steps));
+        lists.filter(|(_, steps)| !steps.is_empty())
     }
 
     /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.

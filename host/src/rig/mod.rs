@@ -154,6 +154,7 @@ impl Rig {
                     Hook::Balance | Hook::PeerDone => self
                         .plugin
                         .judge(&mut self.judge, hook, &mut self.exchange, args)
+                        .end()
                         .await
                         .map_err(|e| e.to_string())?,
                     _ => self.call_once(hook, args).await? as i32,

@@ -21,6 +21,7 @@ use crate::http1::{
 };
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 use crate::turn;
+use crate::wasm::Judged;
 
 /// Largest head of a response.
 const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
@@ -54,7 +55,12 @@ pub async fn exchange(
     let mut last_error = None;
     let mut ended = started;
     for _ in 0..upstream.tries {
-        let Some((peer_idx, active)) = upstream.balancer.choose(exchange, &tried).await? else {
+        let judged = match policy.map(|it| it.choose(&upstream.balancer, exchange, &tried)) {
+            Some(Judged::Now(judged)) => Some(judged),
+            Some(Judged::Later(judged)) => Some(judged.await),
+            None => None,
+        };
+        let Some((peer_idx, active)) = upstream.balancer.choose(&tried, judged)? else {
             break;
         };
         tried.insert(peer_idx);
@@ -66,7 +72,7 @@ pub async fn exchange(
             upstream,
             peer_idx,
             // A plugin takes its time to choose; else the clock would show the same.
-            started: policy.map_or(ended, |_| Instant::now()),
+            started: policy.map_or(ended, |_| turn::now()),
         };
         let result = one.run(exchange, client).await;
         ended = turn::now();
@@ -74,9 +80,12 @@ pub async fn exchange(
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
         if let Some(policy) = policy {
-            policy
-                .done(&upstream.balancer, exchange, peer_idx, outcome, took)
-                .await;
+            let stage = exchange.stage;
+            match policy.done(&upstream.balancer, exchange, peer_idx, outcome, took) {
+                Judged::Now(_) => {}
+                Judged::Later(judged) => drop(judged.await),
+            }
+            exchange.stage = stage;
         }
         match result {
             Ok((connection, status)) => {

@@ -157,7 +157,8 @@ impl Instance {
         })
     }
 
-    fn call_on_lane(
+    /// The same within a job on the lane.
+    pub(super) fn call_on_lane(
         &mut self,
         hook: Hook,
         exchange: &mut Box<Exchange>,

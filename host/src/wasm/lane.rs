@@ -32,6 +32,8 @@ pub(super) struct Lane {
     yielder: Rc<Cell<Back>>,
     /// A job has begun and not ended.
     is_taken: Cell<bool>,
+    /// Nobody waits for that job any more.
+    is_given_up: Cell<bool>,
     /// An `Option` of what the job returns, where it is to leave that: with those who let it run now, since those who have begun
     /// it may be gone.
     place: Cell<*mut ()>,
@@ -105,6 +107,7 @@ impl Lane {
             stack: ManuallyDrop::new(RefCell::new(stack)),
             yielder,
             is_taken: Cell::new(false),
+            is_given_up: Cell::new(false),
             place: Cell::new(ptr::null_mut()),
         })
     }
@@ -113,6 +116,12 @@ impl Lane {
     #[inline]
     pub(super) fn is_free(&self) -> bool {
         !self.is_taken.get()
+    }
+
+    /// Nobody waits any more for the job that asks: what it would still do is unwanted.
+    #[inline]
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_given_up.get()
     }
 
     /// Runs the job on the lane until it ends or pauses. A panic of the job's goes on here.
@@ -230,7 +239,9 @@ impl<T> Drop for Paused<'_, T> {
         }
         let mut unwanted: Option<T> = None;
         self.lane.place.set((&raw mut unwanted).cast());
+        self.lane.is_given_up.set(true);
         while let Report::Paused(_) = self.lane.resume(Order::GiveUp) {}
+        self.lane.is_given_up.set(false);
         self.lane.is_taken.set(false);
     }
 }
@@ -283,7 +294,9 @@ mod tests {
         let lane = Lane::new(STACK_BYTES).unwrap();
         let mut said = Vec::new();
         let job = || {
+            assert!(!lane.is_given_up());
             said.push(pause(Box::pin(yield_now())));
+            assert!(lane.is_given_up());
             // Not even one that goes on all the same keeps the lane.
             said.push(pause(Box::pin(yield_now())));
         };
@@ -293,6 +306,7 @@ mod tests {
             assert!(!lane.is_free());
         }
         assert!(lane.is_free());
+        assert!(!lane.is_given_up());
         assert!(matches!(said[..], [Err(_), Err(_)]));
         assert_eq!(lane.run(|| 1).await, 1);
     }

@@ -33,6 +33,6 @@ pub use demand::{
 pub use engine::{Engine, MAX_INSTANCES};
 pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{HookError, Module, Plugin, PluginStatus};
-pub use step::{Next, Step};
+pub use plugin::{HookError, Judged, Module, Plugin, PluginStatus};
+pub use step::{Going, Next, Step, Way};
 pub use taken::{Judge, PinnedInstances};

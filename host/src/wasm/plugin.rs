@@ -1,5 +1,6 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
+use std::borrow::BorrowMut;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::pin::Pin;
@@ -59,12 +60,10 @@ pub enum HookError {
     Cancelled(Box<Error>),
 }
 
-/// A call of a hook that has begun.
-pub(super) enum Called<'a> {
-    /// And ended.
-    Now(Result<Action, HookError>),
-    /// The guest computes for long, and others run meanwhile.
-    Later(Pin<Box<dyn Future<Output = Result<Action, HookError>> + 'a>>),
+/// What a plugin says of an upstream's peers.
+pub enum Judged<'a> {
+    Now(Result<i32, HookError>),
+    Later(Pin<Box<dyn Future<Output = Result<i32, HookError>> + 'a>>),
 }
 
 pub struct Plugin {
@@ -118,6 +117,15 @@ pub struct PluginStatus {
     pub exhausted: u64,
     /// `in` service, `out` because it keeps trapping, or on `trial`.
     pub state: String,
+}
+
+impl Judged<'_> {
+    pub async fn end(self) -> Result<i32, HookError> {
+        match self {
+            Self::Now(judged) => judged,
+            Self::Later(judged) => judged.await,
+        }
+    }
 }
 
 impl Plugin {
@@ -237,40 +245,35 @@ impl Plugin {
         self.blueprint.hooks.contains(&hook)
     }
 
-    /// A free instance for a call of a hook that can begin at once, on the lane, and be kept by no request. What nearly every
-    /// call finds that need not wait; without the state of a future.
+    /// Where its hooks run without further ado, when nobody is there.
     #[inline]
-    pub(super) fn take_for_lane(self: &Rc<Self>) -> Option<Taken> {
-        if !self.is_quick || !self.engine.lane.is_free() {
-            return None;
-        }
-        self.take_idle()
+    pub(super) fn lane_when_quick(&self) -> Option<&Lane> {
+        let lane = &self.engine.lane;
+        (self.is_quick && lane.is_free()).then_some(lane)
     }
 
-    /// Runs a hook of a request on what [`Self::take_for_lane`] has found.
+    /// Runs a hook of a request within a job on the lane. What nearly every call is, without the state of a future. `None`: it
+    /// cannot be run so, for it waits, or no instance is free; or nobody waits for the job any more.
     #[inline]
-    pub(super) fn call_now<'a>(
-        self: &'a Rc<Self>,
-        taken: Taken,
+    pub(super) fn call_on_lane(
+        self: &Rc<Self>,
         hook: Hook,
-        exchange: &'a mut Box<Exchange>,
+        exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
-    ) -> Called<'a> {
-        self.count_call();
-        let lane = &self.engine.lane;
-        match Instance::begin_on_lane(taken, lane, hook, exchange, args) {
-            Begun::Ended((mut taken, result)) => {
-                Called::Now(match self.ended(&mut taken, hook, result) {
-                    Ok(raw) => self.action(hook, raw),
-                    Err(failure) => Err(failure),
-                })
-            }
-            Begun::Paused(paused) => Called::Later(Box::pin(async move {
-                let (mut taken, result) = paused.end().await;
-                let raw = self.ended(&mut taken, hook, result)?;
-                self.action(hook, raw)
-            })),
+    ) -> Option<Result<Action, HookError>> {
+        if !self.is_quick {
+            return None;
         }
+        let mut taken = self.take_idle()?;
+        self.count_call();
+        let result = taken.instance_mut().call_on_lane(hook, exchange, args);
+        if result.is_err() && self.engine.lane.is_given_up() {
+            return None;
+        }
+        Some(match self.ended(&mut taken, hook, result) {
+            Ok(raw) => self.action(hook, raw),
+            Err(failure) => Err(failure),
+        })
     }
 
     /// Runs a hook of a request. An instance with per-request state is kept in `pinned` until
@@ -316,7 +319,57 @@ impl Plugin {
     /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
     /// in one place. It is beyond `limits.instances`: there is one for each upstream. A trap empties the slot; the next
     /// call fills it again.
-    pub async fn judge(
+    #[inline]
+    pub fn judge<'a>(
+        self: &'a Rc<Self>,
+        mut judge: impl BorrowMut<Judge> + 'a,
+        hook: Hook,
+        exchange: &'a mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Judged<'a> {
+        match self.lane_when_quick() {
+            Some(lane) if judge.borrow().is_usable() => {
+                let judged = lane.begin(move || {
+                    let judge = judge.borrow_mut();
+                    self.judge_on_lane(judge, hook, exchange, args)
+                });
+                match judged {
+                    Begun::Ended(judged) => Judged::Now(judged),
+                    Begun::Paused(paused) => Judged::Later(Box::pin(paused.end())),
+                }
+            }
+            _ => Judged::Later(Box::pin(async move {
+                let judge = judge.borrow_mut();
+                self.judge_later(judge, hook, exchange, args).await
+            })),
+        }
+    }
+
+    /// Within a job on the lane.
+    fn judge_on_lane(
+        &self,
+        judge: &mut Judge,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Result<i32, HookError> {
+        let Some(taken) = &mut judge.0 else {
+            return Ok(BALANCE_DECLINED);
+        };
+        self.count_call();
+        let result = taken.instance_mut().call_on_lane(hook, exchange, args);
+        if result.is_err() && self.engine.lane.is_given_up() {
+            // Nobody hears it.
+            return Ok(BALANCE_DECLINED);
+        }
+        let result = self.ended(taken, hook, result);
+        if taken.instance.is_none() {
+            judge.0 = None;
+        }
+        result
+    }
+
+    async fn judge_later(
         self: &Rc<Self>,
         judge: &mut Judge,
         hook: Hook,
@@ -324,8 +377,7 @@ impl Plugin {
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         if !judge.is_usable() {
-            // Boxed: rarely run, and its state would be part of every connection's.
-            Box::pin(self.appoint(judge, hook)).await?;
+            self.appoint(judge, hook).await?;
         }
         let Some(taken) = &mut judge.0 else {
             return Ok(BALANCE_DECLINED);
@@ -343,8 +395,7 @@ impl Plugin {
         let kept = match &mut taken.instance {
             // State of this request is nothing for the next one.
             Some(instance) if self.manifest.state => {
-                let reset = Box::pin(instance.reset_state(self.lane()));
-                reset.await.is_ok()
+                instance.reset_state(self.lane()).await.is_ok()
             }
             Some(_) => true,
             None => false,

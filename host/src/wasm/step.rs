@@ -1,12 +1,15 @@
-//! One plugin's turn in a phase or a filter: its hook is run and `on_error` applied.
+//! A plugin's turn in a phase or a filter: its hook is run and `on_error` applied.
 
+use std::pin::Pin;
 use std::rc::Rc;
+use std::slice;
 
 use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::demand::Supplier;
-use super::plugin::{Called, HookError, Plugin};
+use super::lane::Begun;
+use super::plugin::{HookError, Plugin};
 use super::taken::PinnedInstances;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
@@ -27,6 +30,38 @@ pub enum Next {
     Answer(Answer),
     /// From `rewrite` only.
     Reroute,
+}
+
+/// How far steps have come that were run at once.
+pub struct Way {
+    /// So many have said to go on.
+    passed: usize,
+    /// What the next one has returned; `None`: it was not run, or there is none.
+    returned: Option<Result<Action, HookError>>,
+}
+
+impl Way {
+    /// All of these steps have said to go on.
+    #[inline]
+    pub fn is_through(&self, steps: &[Step]) -> bool {
+        self.passed == steps.len()
+    }
+}
+
+/// Steps on their way.
+pub enum Going<'a> {
+    Now(Way),
+    /// One of them computes for long, and others run meanwhile.
+    Later(Pin<Box<dyn Future<Output = Way> + 'a>>),
+}
+
+impl Going<'_> {
+    pub async fn end(self) -> Way {
+        match self {
+            Self::Now(way) => way,
+            Self::Later(way) => way.await,
+        }
+    }
 }
 
 impl Step {
@@ -51,6 +86,52 @@ impl Step {
         }
     }
 
+    /// Runs the steps one after the other in one visit to the lane, as long as they say to go on and can be run there. The rest is
+    /// for [`Self::run_rest`].
+    #[inline]
+    pub fn go<'a>(steps: &'a [Self], hook: Hook, exchange: &'a mut Box<Exchange>) -> Going<'a> {
+        Self::go_with(steps, hook, exchange, (0, 0, 0))
+    }
+
+    #[inline]
+    fn go_with<'a>(
+        steps: &'a [Self],
+        hook: Hook,
+        exchange: &'a mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Going<'a> {
+        let lane = steps.first().and_then(|step| step.plugin.lane_when_quick());
+        let Some(lane) = lane else {
+            return Going::Now(Way {
+                passed: 0,
+                returned: None,
+            });
+        };
+        match lane.begin(move || Self::go_on_lane(steps, hook, exchange, args)) {
+            Begun::Ended(way) => Going::Now(way),
+            Begun::Paused(paused) => Going::Later(Box::pin(paused.end())),
+        }
+    }
+
+    fn go_on_lane(
+        steps: &[Self],
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Way {
+        let mut passed = 0;
+        for step in steps {
+            match step.plugin.call_on_lane(hook, exchange, args) {
+                Some(Ok(Action::Continue)) => passed += 1,
+                returned => return Way { passed, returned },
+            }
+        }
+        Way {
+            passed,
+            returned: None,
+        }
+    }
+
     pub async fn run(
         &self,
         hook: Hook,
@@ -59,15 +140,19 @@ impl Step {
         supplier: &mut impl Supplier,
         args: (u32, u32, u32),
     ) -> Result<Next, Error> {
-        let plugin = &self.plugin;
-        let called = match plugin.take_for_lane() {
-            Some(taken) => match plugin.call_now(taken, hook, exchange, args) {
-                Called::Now(called) => called,
-                Called::Later(called) => called.await,
-            },
-            None => plugin.call(hook, exchange, pinned, supplier, args).await,
+        let way = match Self::go_with(slice::from_ref(self), hook, exchange, args) {
+            Going::Now(way) => way,
+            Going::Later(way) => way.await,
         };
-        self.next(hook, exchange, called)
+        let returned = match way.returned {
+            Some(returned) => returned,
+            None if way.passed > 0 => return Ok(Next::Step),
+            None => {
+                let plugin = &self.plugin;
+                plugin.call(hook, exchange, pinned, supplier, args).await
+            }
+        };
+        self.next(hook, exchange, returned)
     }
 
     /// What comes after what the hook has returned.
@@ -107,31 +192,45 @@ impl Step {
         }
     }
 
-    /// Runs the steps until one does not say to go on.
+    /// Runs the steps until one does not say to go on. Returns how many were run, too.
     pub async fn run_all(
-        steps: impl IntoIterator<Item = &Self>,
+        steps: &[Self],
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
         supplier: &mut impl Supplier,
-    ) -> Result<Next, Error> {
-        let args = (0, 0, 0);
-        for step in steps {
-            let plugin = &step.plugin;
-            // As in `run`: a future for each step takes a hundred instructions.
-            let called = match plugin.take_for_lane() {
-                Some(taken) => match plugin.call_now(taken, hook, exchange, args) {
-                    Called::Now(Ok(Action::Continue)) => continue,
-                    Called::Now(called) => called,
-                    Called::Later(called) => called.await,
-                },
-                None => plugin.call(hook, exchange, pinned, supplier, args).await,
+    ) -> Result<(usize, Next), Error> {
+        let way = Self::go(steps, hook, exchange).end().await;
+        Self::run_rest(steps, way, hook, exchange, pinned, supplier).await
+    }
+
+    /// The same after [`Self::go`].
+    pub async fn run_rest(
+        steps: &[Self],
+        mut way: Way,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        supplier: &mut impl Supplier,
+    ) -> Result<(usize, Next), Error> {
+        let mut run = way.passed;
+        while let Some(step) = steps.get(run) {
+            let returned = match way.returned.take() {
+                Some(returned) => returned,
+                None => {
+                    let plugin = &step.plugin;
+                    let args = (0, 0, 0);
+                    plugin.call(hook, exchange, pinned, supplier, args).await
+                }
             };
-            match step.next(hook, exchange, called)? {
+            run += 1;
+            match step.next(hook, exchange, returned)? {
                 Next::Step | Next::Skipped => {}
-                next @ (Next::Answer(_) | Next::Reroute) => return Ok(next),
+                next @ (Next::Answer(_) | Next::Reroute) => return Ok((run, next)),
             }
+            way = Self::go(&steps[run..], hook, exchange).end().await;
+            run += way.passed;
         }
-        Ok(Next::Step)
+        Ok((run, Next::Step))
     }
 }
