@@ -333,7 +333,7 @@ impl Flow<'_> {
                 if form != BodyLength::Empty {
                     self.push(body, form);
                 }
-                self.flush().await
+                self.flush_last().await
             }
             Source::Upstream(body) => {
                 let form = self.write_head(match filtered {
@@ -380,7 +380,7 @@ impl Flow<'_> {
             if body.is_end() || body.length() == BodyLength::Empty {
                 body.finish();
             }
-            return self.flush().await;
+            return self.flush_last().await;
         }
         loop {
             let (piece, last) = match body.decode()? {
@@ -414,7 +414,7 @@ impl Flow<'_> {
             http1::write_trailers(end, &self.course.exchange.trailers);
         }
         body.finish();
-        self.flush().await
+        self.flush_last().await
     }
 
     fn push(&mut self, piece: Bytes, form: BodyLength) {
@@ -429,6 +429,15 @@ impl Flow<'_> {
         } else {
             self.wire.writer.push(piece);
         }
+    }
+
+    /// Ends the response. It need not be out yet when the client is to speak next.
+    async fn flush_last(&mut self) -> Result<(), Error> {
+        if self.keep_alive && self.course.body.is_read() && self.wire.writer.post() {
+            self.begun = true;
+            return Ok(());
+        }
+        self.flush().await
     }
 
     async fn flush(&mut self) -> Result<(), Error> {

@@ -24,6 +24,7 @@ mod http1;
 mod listener;
 mod log;
 mod metrics;
+mod outbox;
 mod phase;
 mod process;
 #[doc(hidden)]

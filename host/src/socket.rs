@@ -15,10 +15,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
 use crate::alarm::{Alarm, Elapsed};
+use crate::outbox::Link;
 use crate::stream::Stream;
 
 pub struct Reader {
-    stream: Rc<Stream>,
+    link: Rc<Link>,
     streak: Streak,
     /// The last read has left room: to read again would be in vain before there was a wait.
     drained: bool,
@@ -28,7 +29,7 @@ pub struct Reader {
 
 /// Collects small pieces and hands large ones to the kernel where they lie.
 pub struct Writer {
-    stream: Rc<Stream>,
+    link: Rc<Link>,
     streak: Streak,
     /// Copied pieces, before `body`.
     front: Cursor,
@@ -73,15 +74,15 @@ const COPY_LIMIT_BYTES: usize = 4 * 1024;
 const FULL_BYTES: usize = 32 * 1024;
 
 pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
-    let stream = Rc::new(stream.into());
+    let link = Rc::new(Link::new(stream.into()));
     let reader = Reader {
-        stream: Rc::clone(&stream),
+        link: Rc::clone(&link),
         streak: Streak::default(),
         drained: false,
         buf: BytesMut::new(),
     };
     let writer = Writer {
-        stream,
+        link,
         streak: Streak::default(),
         front: Cursor::default(),
         body: Bytes::new(),
@@ -148,7 +149,7 @@ impl Reader {
         if self.buf.capacity() - self.buf.len() < room_bytes / 2 {
             self.buf.reserve(room_bytes);
         }
-        match self.stream.try_read(&mut self.buf) {
+        match self.link.stream.try_read(&mut self.buf) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             filled => {
                 self.drained = self.buf.len() < self.buf.capacity();
@@ -168,18 +169,18 @@ impl Reader {
                 return Poll::Ready(filled);
             }
             self.streak.end();
-            ready!(self.stream.poll_read_ready(cx))?;
+            ready!(self.link.stream.poll_read_ready(cx))?;
         }
     }
 
     /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_read_ready(cx).map(drop)
+        self.link.stream.poll_read_ready(cx).map(drop)
     }
 
     /// The same for one that has waited: whether the wait is over.
     pub fn is_readable(&self) -> bool {
-        self.stream.is_read_ready()
+        self.link.stream.is_read_ready()
     }
 
     /// Ready when the other side has ended the connection. What it sends before that is kept for later, up to a bound,
@@ -204,7 +205,7 @@ impl Reader {
     /// Costs no system call unless something did.
     pub fn is_quiet(&self) -> bool {
         // Readiness may be stale.
-        self.buf.is_empty() && (!self.stream.is_read_ready() || self.is_quiet_now())
+        self.buf.is_empty() && (!self.link.stream.is_read_ready() || self.is_quiet_now())
     }
 
     /// The same, as the kernel knows it at this moment; one system call.
@@ -212,7 +213,7 @@ impl Reader {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.buf.is_empty()
             && matches!(
-                rustix::net::recv(&*self.stream, &mut [0_u8; 1], flags),
+                rustix::net::recv(&self.link.stream, &mut [0_u8; 1], flags),
                 Err(Errno::AGAIN)
             )
     }
@@ -246,6 +247,28 @@ impl Writer {
         !self.front.is_done() || !self.body.is_empty() || !self.back.is_done()
     }
 
+    /// Has all that was appended written together with what others have to write, as soon as what has come meanwhile is worked
+    /// on: for the last piece before the other side is to speak. False: it is too much, and must be flushed. What cannot be
+    /// written is learnt from the reader.
+    pub fn post(&mut self) -> bool {
+        let is_small = self.body.is_empty() && self.back.is_done() && self.front.written == 0;
+        is_small && self.link.post(&mut self.front.bytes)
+    }
+
+    /// Nothing is left of what was posted.
+    pub fn is_settled(&self) -> bool {
+        self.link.is_settled()
+    }
+
+    /// Waits until nothing is, at most for so long.
+    pub async fn settle(&self, alarm: &Alarm, limit: Duration) -> Result<(), Elapsed> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        let settled = poll_fn(|cx| self.link.poll_settled(cx));
+        alarm.limit(limit, settled).await
+    }
+
     /// Writes all that was appended; `limit` is for each write that has to wait. An elapsed or dropped flush can be
     /// taken up again.
     pub async fn flush(
@@ -253,13 +276,14 @@ impl Writer {
         alarm: &Alarm,
         limit: Duration,
     ) -> Result<io::Result<()>, Elapsed> {
+        self.settle(alarm, limit).await?;
         while self.has_pending() {
             match self.write_now() {
                 Ok(()) if self.streak.goes_on() => {}
                 Ok(()) => tokio::task::yield_now().await,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.streak.end();
-                    let writable = poll_fn(|cx| self.stream.poll_write_ready(cx));
+                    let writable = poll_fn(|cx| self.link.stream.poll_write_ready(cx));
                     if let Err(error) = alarm.limit(limit, writable).await? {
                         return Ok(Err(error));
                     }
@@ -281,11 +305,11 @@ impl Writer {
     fn write_now(&mut self) -> io::Result<()> {
         // One piece goes as a plain write; empty vectors cost the kernel a look each.
         let used = if self.body.is_empty() && self.back.is_done() {
-            self.stream.try_write(self.front.rest())?
+            self.link.stream.try_write(self.front.rest())?
         } else if self.front.is_done() && self.back.is_done() {
-            self.stream.try_write(&self.body)?
+            self.link.stream.try_write(&self.body)?
         } else {
-            self.stream.try_write_vectored(&[
+            self.link.stream.try_write_vectored(&[
                 IoSlice::new(self.front.rest()),
                 IoSlice::new(&self.body),
                 IoSlice::new(self.back.rest()),
@@ -300,7 +324,7 @@ impl Writer {
 
     /// Says that nothing more comes; the other direction stays open.
     pub fn shutdown(&self) -> io::Result<()> {
-        match rustix::net::shutdown(&*self.stream, Shutdown::Write) {
+        match rustix::net::shutdown(&self.link.stream, Shutdown::Write) {
             // It is reset already, which reading tells.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),

@@ -57,6 +57,12 @@ pub async fn serve<C>(
             After::Closed => return,
         }
     }
+    // The last response may not be out yet.
+    let Connection {
+        client, idle_alarm, ..
+    } = &*connection;
+    let settled = client.writer.settle(idle_alarm, listener.send_timeout);
+    let _ = settled.await;
 }
 
 struct Connection {

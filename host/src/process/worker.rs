@@ -15,6 +15,7 @@ use crate::config::Accept;
 use crate::gateway::Gateway;
 use crate::log;
 use crate::metrics::Recorder;
+use crate::outbox;
 use crate::wasm::Module;
 use crate::zone::MetricsZone;
 
@@ -37,6 +38,7 @@ pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
 }
 
 async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
+    tokio::task::spawn_local(outbox::deliver());
     let signals = Signals::listen()?;
     let (source, outbox) = UnixStream::from_std(channel)?.into_split();
     let mut inbox = FrameReader::new(source, WORKER_FRAME_LIMIT_BYTES);

@@ -256,7 +256,9 @@ impl Try<'_> {
                 write_alarm,
                 ..
             } = connection;
-            self.sink(writer, write_alarm).flush().await?;
+            if !writer.post() {
+                self.sink(writer, write_alarm).flush().await?;
+            }
         } else {
             connection
                 .upload
@@ -616,7 +618,9 @@ impl Body {
             && connection.response.decoder.is_end()
             && connection.upload.is_done()
             && connection.reader.buf.is_empty()
-            && !connection.writer.has_pending();
+            && !connection.writer.has_pending()
+            // A peer that has answered before it was asked.
+            && connection.writer.is_settled();
         if reusable {
             connection.reused = true;
             // Nothing of the body stays with an idle connection: what nobody has asked for, or what came after a filter's end.

@@ -1,0 +1,329 @@
+//! Small writes that are put off until all that has come is read and worked on, and are then made in one go.
+//!
+//! An event loop that reads, works and writes for one request after the other has the network stack drive its own code out of
+//! the processor's cache and back, and wakes whoever it writes to for each. Redis writes its replies so, too. What is put off
+//! waits for no more than [`MOST_LETTERS`] others, and for no timer: the task that writes it is next after those that were
+//! woken before it.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::stream::Stream;
+
+/// A socket to which something may be on its way from the outbox.
+pub struct Link {
+    pub stream: Stream,
+    late: RefCell<Late>,
+}
+
+/// What was put off.
+#[derive(Default)]
+enum Late {
+    #[default]
+    Nothing,
+    Queued,
+    /// The kernel has not taken all of it, and a task waits until it does.
+    Unfinished(JoinHandle<()>),
+}
+
+/// What one link has to write.
+struct Letter {
+    link: Rc<Link>,
+    bytes: Vec<u8>,
+}
+
+/// Of this thread.
+#[derive(Default)]
+struct Outbox {
+    letters: RefCell<Vec<Letter>>,
+    /// Rooms for the bytes of letters.
+    spare: RefCell<Vec<Vec<u8>>>,
+    /// Of [`deliver`]; `None` where it does not run, and nothing can be put off.
+    courier: RefCell<Option<Waker>>,
+}
+
+thread_local! {
+    static OUTBOX: Outbox = Outbox::default();
+}
+
+/// So many are written at once at most.
+const MOST_LETTERS: usize = 64;
+
+/// A larger one is written by who has it.
+pub const LETTER_BYTES: usize = 8 * 1024;
+
+/// For the rest of one that the kernel does not take: the other side reads nothing. As long as nginx's `send_timeout`.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Writes what this thread has put off, for as long as it is polled. One task of an event loop does so.
+pub fn deliver() -> impl Future<Output = Infallible> {
+    poll_fn(|cx| {
+        OUTBOX.with(|outbox| {
+            let mut courier = outbox.courier.borrow_mut();
+            if !courier.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+                *courier = Some(cx.waker().clone());
+            }
+            drop(courier);
+            outbox.send_all();
+        });
+        Poll::Pending
+    })
+}
+
+impl Link {
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            late: RefCell::default(),
+        }
+    }
+
+    /// Puts the bytes off, and leaves empty room in their place. False: they must be written now.
+    pub fn post(self: &Rc<Self>, bytes: &mut Vec<u8>) -> bool {
+        OUTBOX.with(|outbox| {
+            let mut late = self.late.borrow_mut();
+            if bytes.len() > LETTER_BYTES || !matches!(*late, Late::Nothing) {
+                return false;
+            }
+            let mut letters = outbox.letters.borrow_mut();
+            if letters.is_empty() {
+                match &*outbox.courier.borrow() {
+                    Some(courier) => courier.wake_by_ref(),
+                    None => return false,
+                }
+            }
+            *late = Late::Queued;
+            let room = outbox.spare.borrow_mut().pop().unwrap_or_default();
+            letters.push(Letter {
+                link: Rc::clone(self),
+                bytes: mem::replace(bytes, room),
+            });
+            let is_full = letters.len() >= MOST_LETTERS;
+            drop((late, letters));
+            if is_full {
+                outbox.send_all();
+            }
+            true
+        })
+    }
+
+    /// Nothing was put off that is not written.
+    pub fn is_settled(&self) -> bool {
+        matches!(*self.late.borrow(), Late::Nothing)
+    }
+
+    /// Ready when that is so. What is still to be written is tried at once.
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if matches!(*self.late.borrow(), Late::Queued) {
+            OUTBOX.with(Outbox::send_all);
+        }
+        let mut late = self.late.borrow_mut();
+        if let Late::Unfinished(task) = &mut *late {
+            // However it has ended.
+            let _ = ready!(Pin::new(task).poll(cx));
+        }
+        *late = Late::Nothing;
+        Poll::Ready(())
+    }
+}
+
+impl Outbox {
+    fn send_all(&self) {
+        let mut letters = mem::take(&mut *self.letters.borrow_mut());
+        for letter in letters.drain(..) {
+            self.send(letter);
+        }
+        // Its room is for the next ones.
+        let mut new = self.letters.borrow_mut();
+        if new.is_empty() {
+            *new = letters;
+        }
+    }
+
+    fn send(&self, letter: Letter) {
+        let Letter { link, mut bytes } = letter;
+        let written = match link.stream.try_write(&bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // Whoever reads from it next is told.
+            Err(_) => bytes.len(),
+        };
+        if written < bytes.len() {
+            bytes.drain(..written);
+            let task = tokio::task::spawn_local(finish(Rc::clone(&link), bytes));
+            *link.late.borrow_mut() = Late::Unfinished(task);
+            return;
+        }
+        *link.late.borrow_mut() = Late::Nothing;
+        bytes.clear();
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < MOST_LETTERS {
+            spare.push(bytes);
+        }
+    }
+}
+
+/// Writes the rest of a letter, or gives up.
+async fn finish(link: Rc<Link>, bytes: Vec<u8>) {
+    let mut rest = &bytes[..];
+    let all = poll_fn(|cx| {
+        while !rest.is_empty() {
+            match link.stream.try_write(rest) {
+                Ok(0) => break,
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if ready!(link.stream.poll_write_ready(cx)).is_err() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    });
+    // As with any write that fails, whoever reads next is told, or its own time-out ends the connection.
+    let _ = tokio::time::timeout(PATIENCE, all).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+    use tokio::runtime::LocalOptions;
+    use tokio::task::{spawn_local, yield_now};
+
+    use super::*;
+    use crate::alarm::Alarms;
+    use crate::socket::{self, Reader, Writer};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    async fn pair() -> (Reader, Writer, UnixStream) {
+        spawn_local(deliver());
+        yield_now().await;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (reader, writer) = socket::split(Stream::Unix(ours));
+        (reader, writer, theirs)
+    }
+
+    fn post(writer: &mut Writer, bytes: &[u8]) -> bool {
+        writer.small().extend_from_slice(bytes);
+        writer.post()
+    }
+
+    async fn flush(writer: &mut Writer, bytes: &[u8]) {
+        writer.small().extend_from_slice(bytes);
+        let flushed = writer.flush(&Alarms::new(Duration::from_millis(10)).alarm(), MINUTE).await;
+        flushed.expect("in time").expect("written");
+    }
+
+    async fn read(peer: &mut UnixStream, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        peer.read_exact(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_is_posted_is_written_when_others_had_their_turn() {
+        run(async {
+            let (_reader, mut writer, mut peer) = pair().await;
+            assert!(post(&mut writer, b"late"));
+            assert!(!writer.is_settled() && !writer.has_pending());
+            assert!(peer.try_read(&mut [0; 4]).is_err());
+            yield_now().await;
+            assert!(writer.is_settled());
+            assert_eq!(read(&mut peer, 4).await, b"late");
+        });
+    }
+
+    #[test]
+    fn what_is_flushed_after_it_is_written_after_it() {
+        run(async {
+            let (_reader, mut writer, mut peer) = pair().await;
+            assert!(post(&mut writer, b"one "));
+            assert!(!post(&mut writer, b"two"), "the first is not out yet");
+            flush(&mut writer, b" three").await;
+            assert_eq!(read(&mut peer, 13).await, b"one two three");
+        });
+    }
+
+    #[test]
+    fn a_full_outbox_is_sent_at_once() {
+        run(async {
+            let mut pairs = Vec::new();
+            for _ in 0..MOST_LETTERS {
+                pairs.push(pair().await);
+            }
+            for (_, writer, _) in &mut pairs {
+                assert!(post(writer, b"x"));
+            }
+            assert!(pairs.iter().all(|(_, writer, _)| writer.is_settled()));
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_is_written_in_order_when_it_does() {
+        run(async {
+            let (_reader, mut writer, mut peer) = pair().await;
+            let mut len = 0;
+            while post(&mut writer, &[b'x'; LETTER_BYTES]) {
+                len += LETTER_BYTES;
+                yield_now().await;
+            }
+            assert!(!writer.is_settled(), "the last one is not all out");
+            // It could not be posted, so it is pending.
+            len += LETTER_BYTES;
+            let ends = flush(&mut writer, b"end");
+            let reads = read(&mut peer, len + 3);
+            let ((), bytes) = tokio::join!(ends, reads);
+            assert!(bytes[..len].iter().all(|byte| *byte == b'x'));
+            assert_eq!(&bytes[len..], b"end");
+            assert!(writer.is_settled());
+        });
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_learnt_from_the_reader() {
+        run(async {
+            let (mut reader, mut writer, peer) = pair().await;
+            drop(peer);
+            assert!(post(&mut writer, b"late"));
+            yield_now().await;
+            assert!(writer.is_settled());
+            assert!(matches!(reader.fill(1024).await, Ok(0) | Err(_)));
+        });
+    }
+
+    #[test]
+    fn nothing_is_posted_where_nobody_delivers_or_when_it_is_large() {
+        std::thread::spawn(|| {
+            run(async {
+                let (ours, _theirs) = UnixStream::pair().unwrap();
+                let (_reader, mut writer) = socket::split(Stream::Unix(ours));
+                assert!(!post(&mut writer, b"now"));
+                spawn_local(deliver());
+                yield_now().await;
+                assert!(!post(&mut writer, &[0; LETTER_BYTES]));
+            });
+        })
+        .join()
+        .unwrap();
+    }
+}
