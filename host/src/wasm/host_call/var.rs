@@ -76,10 +76,10 @@ fn var_set(
     let (memory, guest) = split(&mut caller)?;
     let value = bytes(memory, ptr, len)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    let goes = guest.exchange.vars.get(name);
-    let goes = goes.map(|old| Extent::of(name, old));
-    // One that is there is well formed.
-    if goes.is_none() && !is_name(name) {
+    let vars = &guest.exchange.vars;
+    let goes = vars.get(name).map(|old| Extent::of(name, old));
+    // One that is there, or was, is well formed.
+    if goes.is_none() && !vars.expects(name) && !is_name(name) {
         return refuse(Status::BadArgument);
     }
     if !guest.has_request() {
