@@ -311,20 +311,41 @@ const KEPT_VAR_BYTES: usize = 256;
 
 impl Vars {
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&[u8]> {
-        let name = name.as_ref();
-        let mut vars = self.entries[..self.len].iter();
-        let var = vars.find(|var| var.name() == name)?;
+        let var = &self.entries[self.find(name.as_ref())?];
         Some(&var.text[var.name_len..])
     }
 
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: &[u8]) {
         let name = name.as_ref();
-        let mut vars = self.entries[..self.len].iter_mut();
-        if let Some(var) = vars.find(|var| var.name() == name) {
-            var.text.truncate(var.name_len);
-            var.text.extend_from_slice(value);
-            return;
+        match self.find(name) {
+            Some(idx) => self.replace(idx, value),
+            None => self.add(name, value),
         }
+    }
+
+    /// The index of the variable.
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        let mut vars = self.entries[..self.len].iter();
+        vars.position(|var| var.name() == name)
+    }
+
+    /// Of name and value of the variable with this index.
+    pub fn extent(&self, idx: usize) -> Extent {
+        Extent {
+            count: 1,
+            bytes: self.entries[idx].text.len(),
+        }
+    }
+
+    /// Another value for the variable with this index.
+    pub fn replace(&mut self, idx: usize, value: &[u8]) {
+        let var = &mut self.entries[idx];
+        var.text.truncate(var.name_len);
+        var.text.extend_from_slice(value);
+    }
+
+    /// A variable that [`Self::find`] has not found.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
         let is_expected = self.expects(name);
         if self.len == self.entries.len() {
             self.entries.push(Var::default());
