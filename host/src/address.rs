@@ -114,25 +114,32 @@ impl AddressText {
     }
 
     fn put_ipv4(&mut self, address: Ipv4Addr) {
-        for (idx, octet) in address.octets().into_iter().enumerate() {
-            if idx > 0 {
-                self.put(b'.');
-            }
-            if octet >= 100 {
-                self.put(b'0' + octet / 100);
-            }
-            if octet >= 10 {
-                self.put(b'0' + octet / 10 % 10);
-            }
-            self.put(b'0' + octet % 10);
+        for octet in address.octets() {
+            let part = OCTETS[usize::from(octet)];
+            // The part and, until the next one is there, what is behind its dot.
+            self.text[self.len..self.len + part.len()].copy_from_slice(&part);
+            self.len += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
         }
-    }
-
-    fn put(&mut self, byte: u8) {
-        self.text[self.len] = byte;
-        self.len += 1;
+        self.len -= 1; // no dot behind the last one
     }
 }
+
+/// Each octet as text, and a dot behind it.
+const OCTETS: [[u8; 4]; 256] = {
+    let mut octets = [[0; 4]; 256];
+    let mut octet = 0;
+    while octet < octets.len() {
+        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
+        let [hundreds, tens, ones] = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
+        octets[octet] = match octet {
+            0..10 => [ones, b'.', 0, 0],
+            10..100 => [tens, ones, b'.', 0],
+            _ => [hundreds, tens, ones, b'.'],
+        };
+        octet += 1;
+    }
+    octets
+};
 
 impl ServerAddress {
     /// Where there is no client.

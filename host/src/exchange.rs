@@ -311,30 +311,62 @@ const KEPT_VAR_BYTES: usize = 256;
 
 impl Vars {
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&[u8]> {
-        let name = name.as_ref();
-        let mut vars = self.entries[..self.len].iter();
-        let var = vars.find(|var| var.name() == name)?;
+        let var = &self.entries[self.find(name.as_ref())?];
         Some(&var.text[var.name_len..])
     }
 
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: &[u8]) {
         let name = name.as_ref();
-        let mut vars = self.entries[..self.len].iter_mut();
-        if let Some(var) = vars.find(|var| var.name() == name) {
-            var.text.truncate(var.name_len);
-            var.text.extend_from_slice(value);
-            return;
+        match self.find(name) {
+            Some(idx) => self.replace(idx, value),
+            None => self.add(name, value),
         }
+    }
+
+    /// The index of the variable.
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        let mut vars = self.entries[..self.len].iter();
+        vars.position(|var| var.name() == name)
+    }
+
+    /// Of name and value of the variable with this index.
+    pub fn extent(&self, idx: usize) -> Extent {
+        Extent {
+            count: 1,
+            bytes: self.entries[idx].text.len(),
+        }
+    }
+
+    /// Another value for the variable with this index.
+    pub fn replace(&mut self, idx: usize, value: &[u8]) {
+        let var = &mut self.entries[idx];
+        var.text.truncate(var.name_len);
+        var.text.extend_from_slice(value);
+    }
+
+    /// A variable that [`Self::find`] has not found.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        let is_expected = self.expects(name);
         if self.len == self.entries.len() {
             self.entries.push(Var::default());
         }
         let var = &mut self.entries[self.len];
         self.len += 1;
-        var.name_len = name.len();
-        var.text.clear();
-        var.text.reserve(name.len() + value.len());
-        var.text.extend_from_slice(name);
+        if is_expected {
+            var.text.truncate(var.name_len);
+        } else {
+            var.name_len = name.len();
+            var.text.clear();
+            var.text.extend_from_slice(name);
+        }
         var.text.extend_from_slice(value);
+    }
+
+    /// Whether an earlier request had a variable of that name where the next new one goes: mostly so, as one request sets what
+    /// the other does. Its name need not be checked or copied again.
+    pub fn expects(&self, name: &[u8]) -> bool {
+        let next = self.entries.get(self.len);
+        !name.is_empty() && next.is_some_and(|var| var.name() == name)
     }
 
     pub fn clear(&mut self) {
@@ -357,7 +389,18 @@ impl Var {
 /// What each plugin has added to the exchange, less what it has taken away. Few plugins add anything, so a walk beats a
 /// hash.
 #[derive(Debug, Default)]
-pub struct Additions(Vec<(Arc<str>, [Added; 3])>);
+pub struct Additions(Vec<(PluginKey, [Added; 3])>);
+
+/// A plugin while the request lasts, which its worker outlives with all of its plugins: where its name is. To count references
+/// of the name itself would be two atomic writes a request and plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PluginKey(usize);
+
+impl PluginKey {
+    fn of(plugin: &Arc<str>) -> Self {
+        Self(Arc::as_ptr(plugin).addr())
+    }
+}
 
 /// A part of the exchange that plugins add to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,12 +427,10 @@ pub struct Added {
 impl Additions {
     /// What a plugin has added to this part. The name must be its own: one that only reads the same is another's.
     pub fn of(&mut self, plugin: &Arc<str>, part: Part) -> &mut Added {
-        let known = self
-            .0
-            .iter()
-            .position(|(name, _)| Arc::ptr_eq(name, plugin));
+        let key = PluginKey::of(plugin);
+        let known = self.0.iter().position(|(other, _)| *other == key);
         let idx = known.unwrap_or_else(|| {
-            self.0.push((Arc::clone(plugin), Default::default()));
+            self.0.push((key, Default::default()));
             self.0.len() - 1
         });
         &mut self.0[idx].1[part as usize]
@@ -408,20 +449,17 @@ impl Additions {
 
 /// CPU time that the hooks of each plugin have used for the request, as far as the worker's clock has met them.
 #[derive(Debug, Default)]
-pub struct CpuTime(Vec<(Arc<str>, Duration)>);
+pub struct CpuTime(Vec<(PluginKey, Duration)>);
 
 impl CpuTime {
     /// Returns the plugin's sum.
     pub fn add(&mut self, plugin: &Arc<str>, used: Duration) -> Duration {
-        let known = self
-            .0
-            .iter_mut()
-            .find(|(name, _)| Arc::ptr_eq(name, plugin));
-        if let Some((_, sum)) = known {
+        let key = PluginKey::of(plugin);
+        if let Some((_, sum)) = self.0.iter_mut().find(|(other, _)| *other == key) {
             *sum += used;
             return *sum;
         }
-        self.0.push((Arc::clone(plugin), used));
+        self.0.push((key, used));
         used
     }
 
@@ -496,10 +534,24 @@ mod tests {
         vars.set("long", &[b'x'; KEPT_VAR_BYTES]);
         vars.clear();
         assert_eq!(vars.get("user"), None);
+        assert!(vars.expects(b"user"));
+        assert!(!vars.expects(b"long"));
+        assert!(!vars.expects(b""));
         vars.set("other", b"1");
         assert_eq!(vars.get("other"), Some(&b"1"[..]));
         assert_eq!(vars.get("long"), None);
         assert!(vars.entries[1].text.capacity() <= KEPT_VAR_BYTES);
+    }
+
+    #[test]
+    fn a_variable_of_each_request_has_the_value_of_this_one() {
+        let mut vars = Vars::default();
+        for value in [&b"alice"[..], b"bo", b"", b"carol"] {
+            assert_eq!(vars.get("user"), None);
+            vars.set("user", value);
+            assert_eq!(vars.get("user"), Some(value));
+            vars.clear();
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use castling_abi::Status;
 use smallvec::SmallVec;
 
 /// Bytes that are short nearly always: a header's value, a variable.
-pub(crate) type ShortBytes = SmallVec<[u8; 64]>;
+pub(crate) type ShortBytes = SmallVec<[u8; SHORT_BYTES]>;
+
+const SHORT_BYTES: usize = 64;
 
 /// Bytes in memory that the next [`Buffer`] takes over when this one is dropped.
 #[derive(Debug)]
@@ -66,9 +68,45 @@ impl Drop for Buffer {
     }
 }
 
+/// Where bytes are read that are short nearly always, and stay until they have been looked at.
+pub(crate) struct Room {
+    short: [u8; SHORT_BYTES],
+    long: Vec<u8>,
+}
+
+impl Room {
+    pub(crate) const fn new() -> Self {
+        Self {
+            short: [0; SHORT_BYTES],
+            long: Vec::new(),
+        }
+    }
+
+    pub(crate) fn read(&mut self, mut call: impl FnMut(&mut [u8]) -> i32) -> Result<&[u8], Status> {
+        let Self { short, long } = self;
+        let len = length(call(short))?;
+        match short.get(..len) {
+            Some(bytes) => Ok(bytes),
+            None => {
+                *long = read_long(len, &mut call)?;
+                Ok(long)
+            }
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read_long(
+    expected_bytes: usize,
+    call: &mut dyn FnMut(&mut [u8]) -> i32,
+) -> Result<Vec<u8>, Status> {
+    read_bytes(expected_bytes, call)
+}
+
 /// Reads bytes that are short nearly always.
 pub(crate) fn read_short(mut call: impl FnMut(&mut [u8]) -> i32) -> Result<ShortBytes, Status> {
-    let mut bytes = ShortBytes::from_buf([0; 64]);
+    let mut bytes = ShortBytes::from_buf([0; SHORT_BYTES]);
     loop {
         let len = length(call(&mut bytes))?;
         if len <= bytes.len() {
@@ -135,6 +173,10 @@ mod tests {
                 read_text(|out| hand_out(&text, out)).unwrap().as_bytes(),
                 &text[..]
             );
+            assert_eq!(
+                Room::new().read(|out| hand_out(&text, out)).unwrap(),
+                &text[..]
+            );
             assert_eq!(read_bytes(0, |out| hand_out(&text, out)).unwrap(), text);
             assert_eq!(
                 &*Buffer::read(0, |out| hand_out(&text, out)).unwrap(),
@@ -146,6 +188,7 @@ mod tests {
     #[test]
     fn a_status_is_passed_on() {
         assert_eq!(read_short(|_| -1), Err(Status::NotFound));
+        assert_eq!(Room::new().read(|_| -1), Err(Status::NotFound));
         assert_eq!(read_text(|_| -99), Err(Status::BadArgument));
     }
 

@@ -176,9 +176,10 @@ pub fn balance<P, S: Default>(
     call: impl FnOnce(&mut P, &mut S, &Request, &Peers) -> Result<Option<usize>>,
 ) -> i32 {
     let peers = Peers::read(count, tries);
-    match run(slot, |plugin, state| {
+    let chosen = run(slot, |plugin, state| {
         call(plugin, state, &Request::new(), &peers)
-    }) {
+    });
+    match settle(chosen) {
         Ok(Some(peer)) => match i32::try_from(peer).ok().filter(|_| peer < peers.len()) {
             Some(index) => index,
             None => {
@@ -208,19 +209,25 @@ pub fn peer_done<P, S: Default>(
     }))
 }
 
-/// Runs a hook on the instance's plugin.
+/// Runs a hook on the instance's plugin. What it returns has still to be [`settle`]d.
 #[inline]
 fn run<P, S: Default, T>(
     slot: Key<P, S>,
     hook: impl FnOnce(&mut P, &mut S) -> Result<T>,
 ) -> Result<T> {
-    settle(slot.with(|slot| {
+    slot.with(|slot| {
         let mut loaded = slot.0.borrow_mut();
         match &mut *loaded {
             Some(Loaded { plugin, state }) => hook(plugin, state.get_or_insert_default()),
-            None => Err(Error::msg("a hook was called before configure")),
+            None => Err(not_configured()),
         }
-    }))
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn not_configured() -> Error {
+    Error::msg("a hook was called before configure")
 }
 
 /// A change that the host refused is an error, even where the hook did not return one.
@@ -245,14 +252,14 @@ fn settle_noted<T>(result: Result<T>) -> Result<T> {
 #[inline]
 fn act(hook: Hook, verdict: Result<Verdict>) -> i32 {
     match verdict {
-        Ok(Verdict::Continue) => Action::Continue as i32,
+        Ok(Verdict::Continue) if !error::is_noted() => Action::Continue as i32,
         verdict => act_otherwise(hook, verdict),
     }
 }
 
 #[inline(never)]
 fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
-    let acted = verdict.and_then(|verdict| match verdict {
+    let acted = settle(verdict).and_then(|verdict| match verdict {
         Verdict::Continue => Ok(Action::Continue),
         Verdict::Answer(response) => response.hand_over().map(|()| Action::Answer),
         Verdict::Reroute if hook == Hook::Rewrite => Ok(Action::Reroute),
@@ -267,8 +274,18 @@ fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
     }
 }
 
+#[inline]
 fn done(result: Result<()>) -> i32 {
     match result {
+        Ok(()) if !error::is_noted() => Action::Continue as i32,
+        result => done_otherwise(result),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn done_otherwise(result: Result<()>) -> i32 {
+    match settle(result) {
         Ok(()) => Action::Continue as i32,
         Err(error) => fail(&error, Action::Failed as i32),
     }

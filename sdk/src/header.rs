@@ -292,6 +292,19 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
         .collect()
 }
 
+pub(crate) fn only(map: HeaderMap, name: &str) -> Option<HeaderValue> {
+    // As in `all`.
+    if name.is_empty() {
+        return None;
+    }
+    let list = list(map, name);
+    let mut records = list.records();
+    match (records.next(), records.next()) {
+        (Some((_, value)), None) => Some(HeaderValue(ShortBytes::from_slice(value))),
+        _ => None,
+    }
+}
+
 /// The value of the first cookie of the request with such a name.
 pub(crate) fn cookie(is_meant: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     // RFC 9113 §8.2.3: there may be several fields.

@@ -108,6 +108,21 @@ impl Request {
         header::all(HeaderMap::Request, name.as_ref())
     }
 
+    /// The value of the header when there is exactly one; `None` when there is none, or several. For what a plugin decides
+    /// upon: of several, an upstream might look at another one.
+    ///
+    /// ```
+    /// # use castling_sdk::testing::Exchange;
+    /// let mut exchange = Exchange::get("/").header("x-a", "1").header("x-b", "1").header("X-B", "2");
+    /// let request = exchange.request();
+    /// assert_eq!(request.only_header("x-a").unwrap(), "1");
+    /// assert_eq!(request.only_header("x-b"), None);
+    /// assert_eq!(request.only_header("x-c"), None);
+    /// ```
+    pub fn only_header(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
+        header::only(HeaderMap::Request, name.as_ref())
+    }
+
     /// The value of the first cookie of this name (RFC 6265 §5.4: the name's case matters), as it came; `None` when there
     /// is no such cookie.
     pub fn cookie(&self, name: impl AsRef<str>) -> Option<HeaderValue> {

@@ -28,7 +28,7 @@ use std::str::FromStr;
 use castling_abi::Property;
 use serde::Deserialize;
 
-use crate::buffer::read_short;
+use crate::buffer::Room;
 use crate::error::{Error, Result};
 use crate::header::{self, HeaderName, HeaderValue};
 use crate::request::Request;
@@ -66,33 +66,11 @@ impl Template {
     /// The same, after what is in `value` already. So a plugin that keeps it need not allocate for each request.
     pub fn expand_into(&self, value: &mut Vec<u8>, request: &Request, reply: Option<&Reply>) {
         for part in &self.0 {
-            let start = value.len();
             match part {
-                Part::Text(text) => {
-                    // Checked when it was parsed.
-                    value.extend_from_slice(text.as_bytes());
-                    continue;
-                }
+                // Checked when it was parsed.
+                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
                 Part::Property(property) => extend_with_property(value, *property),
-                Part::Status => {
-                    if let Some(reply) = reply {
-                        value.extend_from_slice(reply.status().to_string().as_bytes());
-                    }
-                }
-                Part::RequestHeader(name) => extend(value, request.header(name)),
-                Part::Cookie(name) => {
-                    let is_meant = |other: &[u8]| other.eq_ignore_ascii_case(name.as_bytes());
-                    extend(value, header::cookie(is_meant));
-                }
-                Part::ResponseHeader(name) => {
-                    extend(value, reply.and_then(|reply| reply.header(name)))
-                }
-                Part::Variable(name) => extend(value, request.var(name)),
-            }
-            for byte in &mut value[start..] {
-                if byte.is_ascii_control() && *byte != b'\t' {
-                    *byte = b' ';
-                }
+                part => extend_with(value, part, request, reply),
             }
         }
     }
@@ -202,19 +180,71 @@ const EXPECTED_BYTES: usize = 64;
 
 /// What is not UTF-8 becomes U+FFFD, as in the methods of [`Request`].
 fn extend_with_property(value: &mut Vec<u8>, property: Property) {
-    let Ok(bytes) = read_short(|out| host::property_get(property, out)) else {
+    let mut room = Room::new();
+    let Ok(bytes) = room.read(|out| host::property_get(property, out)) else {
         return;
     };
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => value.extend_from_slice(text.as_bytes()),
-        Err(_) => value.extend_from_slice(String::from_utf8_lossy(&bytes).as_bytes()),
+    match is_printable(bytes) {
+        true => value.extend_from_slice(bytes),
+        false => extend(value, String::from_utf8_lossy(bytes).as_bytes()),
     }
 }
 
-fn extend(value: &mut Vec<u8>, part: Option<HeaderValue>) {
-    if let Some(part) = part {
-        value.extend_from_slice(part.as_bytes());
+/// The other parts, which are rarer.
+#[inline(never)]
+fn extend_with(value: &mut Vec<u8>, part: &Part, request: &Request, reply: Option<&Reply>) {
+    let bytes = match part {
+        Part::Text(text) => return extend(value, text.as_bytes()),
+        Part::Property(property) => return extend_with_property(value, *property),
+        Part::Status => {
+            return match reply {
+                Some(reply) => extend(value, reply.status().to_string().as_bytes()),
+                None => {}
+            };
+        }
+        Part::RequestHeader(name) => request.header(name),
+        Part::Cookie(name) => header::cookie(|other| other.eq_ignore_ascii_case(name.as_bytes())),
+        Part::ResponseHeader(name) => reply.and_then(|reply| reply.header(name)),
+        Part::Variable(name) => request.var(name),
+    };
+    if let Some(bytes) = bytes {
+        extend(value, bytes.as_bytes());
     }
+}
+
+/// A control character becomes a space.
+fn extend(value: &mut Vec<u8>, bytes: &[u8]) {
+    let start = value.len();
+    value.extend_from_slice(bytes);
+    if is_printable(bytes) {
+        return;
+    }
+    for byte in &mut value[start..] {
+        if byte.is_ascii_control() && *byte != b'\t' {
+            *byte = b' ';
+        }
+    }
+}
+
+/// Whether all is ASCII without control characters. Eight bytes at a time, the last eight with what of them was looked at
+/// before.
+fn is_printable(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
+    };
+    let (eights, _) = bytes.as_chunks();
+    eights.iter().all(|eight| are_printable(*eight)) && are_printable(*last)
+}
+
+const fn are_printable(eight: [u8; 8]) -> bool {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHEST_BITS: u64 = EACH * 0x80;
+    let eight = u64::from_le_bytes(eight);
+    // Sums of seven bits go into the eighth, never into the next byte.
+    let seven_bits = eight & (EACH * 0x7f);
+    let from_space = seven_bits + EACH * (0x80 - b' ' as u64);
+    let is_delete = seven_bits + EACH;
+    from_space & !is_delete & !eight & HIGHEST_BITS == HIGHEST_BITS
 }
 
 #[cfg(test)]
@@ -282,6 +312,21 @@ mod tests {
             .response(200)
             .var("user", "a\r\nset-cookie: b\0");
         assert_eq!(expand("$user", exchange), "a  set-cookie: b ");
+    }
+
+    #[test]
+    fn what_is_printable_is_told_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let expected = (b' '..=b'~').contains(&byte);
+            for len in 1..20 {
+                for at in 0..len {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = byte;
+                    assert_eq!(is_printable(&bytes), expected, "{bytes:?}");
+                }
+            }
+        }
+        assert!(is_printable(b""));
     }
 
     #[test]

@@ -108,10 +108,9 @@ impl Counter {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn take(&self, key: impl AsRef<[u8]>, rate: Rate) -> Result<Taken> {
-        let interval_ns = i64::try_from(rate.interval.as_nanos()).unwrap_or(i64::MAX);
-        let burst = i64::from(rate.burst);
+        let (interval_ns, burst) = (rate.interval_ns, i64::from(rate.burst));
         match host::rate_take(self.zone.as_bytes(), key.as_ref(), interval_ns, burst) {
-            reset_ns @ 0.. => Ok(rate.allowed(Duration::from_nanos(reset_ns.unsigned_abs()))),
+            reset_ns @ 0.. => Ok(rate.allowed(reset_ns.unsigned_abs())),
             refused @ ..=REFUSED_FROM => {
                 let wait_ns = refused.abs_diff(REFUSED_FROM);
                 Ok(rate.refused(Duration::from_nanos(wait_ns)))
@@ -140,6 +139,8 @@ const REFUSED_FROM: i64 = -1_000;
 #[serde(try_from = "String")]
 pub struct Rate {
     interval: Duration,
+    /// The same, or 292 years where it is longer. At least 1.
+    interval_ns: i64,
     burst: u32,
 }
 
@@ -148,7 +149,11 @@ impl Rate {
     /// interval would be below 1 ns.
     pub fn new(count: u32, per: Duration) -> Result<Self> {
         match per.checked_div(count) {
-            Some(interval) if !interval.is_zero() => Ok(Self { interval, burst: 1 }),
+            Some(interval) if !interval.is_zero() => Ok(Self {
+                interval,
+                interval_ns: i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX),
+                burst: 1,
+            }),
             _ => Err(Error::msg(format_args!(
                 "{count} in each {per:?} is no rate"
             ))),
@@ -167,12 +172,12 @@ impl Rate {
         self.interval
     }
 
-    fn allowed(self, reset: Duration) -> Taken {
-        let used = reset.as_nanos().div_ceil(self.interval.as_nanos());
-        let remaining = u128::from(self.burst).saturating_sub(used);
+    fn allowed(self, reset_ns: u64) -> Taken {
+        let used = reset_ns.div_ceil(self.interval_ns.unsigned_abs());
+        let remaining = u64::from(self.burst).saturating_sub(used);
         Taken::Allowed {
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-            reset,
+            reset: Duration::from_nanos(reset_ns),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::eights::make_lower;
 use super::name::{Known, Name};
 
 /// Header fields in the order they came, names in lower case.
@@ -165,14 +166,14 @@ impl Headers {
 
     /// All fields of that name, in any case, in one walk.
     pub fn find(&self, name: &[u8]) -> Option<Found> {
-        let is_named = |field: &Field| self.name(field).eq_ignore_ascii_case(name);
+        let is_named = |field: &Field| self.is_named_any_case(field, name);
         let first = self.fields.iter().position(is_named)?;
         let mut found = Found {
             first,
-            count: 0,
-            value_bytes: 0,
+            count: 1,
+            value_bytes: self.fields[first].value_len,
         };
-        for same in self.fields[first..].iter().filter(|field| is_named(field)) {
+        for same in self.fields[first + 1..].iter().filter(|it| is_named(it)) {
             found.count += 1;
             found.value_bytes += same.value_len;
         }
@@ -181,9 +182,19 @@ impl Headers {
 
     /// The first value of that name, in any case.
     pub fn find_value(&self, name: &[u8]) -> Option<&[u8]> {
-        let is_named = |field: &&Field| self.name(field).eq_ignore_ascii_case(name);
-        let field = self.fields.iter().find(is_named)?;
+        let mut fields = self.fields.iter();
+        let field = fields.find(|field| self.is_named_any_case(field, name))?;
         Some(self.value(field))
+    }
+
+    /// The fields that [`Self::find`] has found, in order. They must not have changed since.
+    pub fn of(&self, found: Found) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        let fields = self.fields[found.first..].iter();
+        let name = self.name(&self.fields[found.first]);
+        let named = fields.filter(move |field| self.name(field) == name);
+        named
+            .take(found.count)
+            .map(move |field| (name, self.value(field)))
     }
 
     /// What the name of the field with this index is known as.
@@ -206,21 +217,29 @@ impl Headers {
                 keep
             });
         }
-        let name_at = self.text.len();
-        let name_end = old.name_at + usize::from(old.name_len);
-        self.text.extend_from_within(old.name_at..name_end);
-        self.fields[found.first] = self.end_line(name_at, old.name_len, old.known, value);
+        self.fields[found.first] = self.line_like(old, value);
+    }
+
+    /// One more value, at the end, of the name that [`Self::find`] has found. The fields must not have changed since.
+    pub fn add_like(&mut self, found: Found, value: &[u8]) {
+        self.compact_when_due();
+        let line = self.line_like(self.fields[found.first], value);
+        self.fields.push(line);
     }
 
     /// One more value, at the end. It must be valid, see [`super::is_valid_value`].
     pub fn add<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
-        let Name { text, known } = name.into();
+        let Name {
+            text,
+            known,
+            is_lower,
+        } = name.into();
         self.compact_when_due();
         let name_at = self.text.len();
         self.text
             .reserve(text.len() + value.len() + LINE_MARKS_BYTES);
         self.text.extend_from_slice(text);
-        if known.is_none() {
+        if !is_lower {
             make_lower(&mut self.text[name_at..]);
         }
         // A name is at most that long.
@@ -274,7 +293,16 @@ impl Headers {
         self.set(name, &list);
     }
 
+    /// A line of the name that another field has.
+    fn line_like(&mut self, other: Field, value: &[u8]) -> Field {
+        let name_at = self.text.len();
+        let name_end = other.name_at + usize::from(other.name_len);
+        self.text.extend_from_within(other.name_at..name_end);
+        self.end_line(name_at, other.name_len, other.known, value)
+    }
+
     /// The rest of a line whose name is at the end of the text.
+    #[inline]
     fn end_line(
         &mut self,
         name_at: usize,
@@ -319,7 +347,7 @@ impl Headers {
     }
 
     /// Names and values.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + Clone {
         let fields = self.fields.iter();
         fields.map(|field| (self.name(field), self.value(field)))
     }
@@ -355,8 +383,14 @@ impl Headers {
     fn is_named(&self, field: &Field, name: Name<'_>) -> bool {
         match name.known {
             Some(_) => field.known == name.known,
-            None => self.name(field).eq_ignore_ascii_case(name.text),
+            None => self.is_named_any_case(field, name.text),
         }
+    }
+
+    /// Looks at the text only where the length is right.
+    #[inline]
+    fn is_named_any_case(&self, field: &Field, name: &[u8]) -> bool {
+        usize::from(field.name_len) == name.len() && self.name(field).eq_ignore_ascii_case(name)
     }
 
     fn name(&self, field: &Field) -> &[u8] {
@@ -411,7 +445,7 @@ impl Headers {
                 .is_some_and(|known| known.bit() & HOP_BY_HOP != 0);
             !is_hop_by_hop && !nominated.iter().any(|name| name == name_in(text, field))
         });
-        let known = nominated.iter().filter_map(|name| Known::of(name));
+        let known = nominated.iter().filter_map(|name| Known::of_lower(name));
         let bits = known.fold(HOP_BY_HOP, |bits, known| bits | known.bit());
         self.known &= !bits;
     }
@@ -453,25 +487,6 @@ impl fmt::Debug for Headers {
         });
         f.debug_map().entries(shown).finish()
     }
-}
-
-/// Eight bytes at a time, as names are short: the library's way looks at each.
-fn make_lower(name: &mut [u8]) {
-    let (eights, rest) = name.as_chunks_mut();
-    for eight in eights {
-        *eight = lower_eight(u64::from_ne_bytes(*eight)).to_ne_bytes();
-    }
-    rest.make_ascii_lowercase();
-}
-
-/// The same for ASCII. Each byte's highest bit says whether it is of `A..=Z`; a byte beyond ASCII stays as it is.
-const fn lower_eight(bytes: u64) -> u64 {
-    const EACH: u64 = u64::from_ne_bytes([1; 8]);
-    let seven_bits = bytes & (EACH * 0x7f);
-    let from_a = seven_bits + EACH * (0x80 - b'A' as u64);
-    let beyond_z = seven_bits + EACH * (0x7f - b'Z' as u64);
-    let is_upper = (from_a & !beyond_z & !bytes) & (EACH * 0x80);
-    bytes | is_upper >> 2
 }
 
 /// Appends a field's line.

@@ -9,6 +9,7 @@
 //! encoder, so nothing that a peer could read in two ways is ever passed on.
 
 mod body;
+mod eights;
 mod encode;
 mod fields;
 mod framing;
@@ -34,7 +35,7 @@ pub use head::{
     HeadError, HeadLimits, HeadProgress, HeadRoom, MAX_HEADERS, ParsedRequest, ParsedResponse,
     RequestHead,
 };
-pub use headers::Headers;
+pub use headers::{Found, Headers};
 pub use name::{Known, Name, is_valid_value};
 pub use request::parse_request;
 pub use response::parse_response;

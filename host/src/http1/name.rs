@@ -2,108 +2,63 @@
 
 use http::HeaderName;
 
-/// Names that the gateway itself asks for: a field of theirs is known by a number, and [`Headers`](super::Headers) knows
-/// without a look whether it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Known {
-    Allow,
-    Connection,
-    ContentLength,
-    ContentType,
-    Date,
-    Expect,
-    Host,
-    KeepAlive,
-    ProxyConnection,
-    Server,
-    Te,
-    Trailer,
-    TransferEncoding,
-    Upgrade,
-    Via,
-    XForwardedFor,
-    XForwardedHost,
-    XForwardedProto,
+use super::eights::{self, make_lower};
+
+macro_rules! known {
+    ($($name:ident = $text:literal,)+) => {
+        /// Names that the gateway itself asks for: a field of theirs is known by a number, and
+        /// [`Headers`](super::Headers) knows without a look whether it has one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Known { $($name,)+ }
+
+        impl Known {
+            /// Of a name in lower case.
+            #[inline]
+            pub(super) fn of_lower(name: &[u8]) -> Option<Self> {
+                Some(match name {
+                    $($text => Self::$name,)+
+                    _ => return None,
+                })
+            }
+
+            /// In lower case.
+            pub const fn text(self) -> &'static [u8] {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+known! {
+    Allow = b"allow",
+    Connection = b"connection",
+    ContentLength = b"content-length",
+    ContentType = b"content-type",
+    Date = b"date",
+    Expect = b"expect",
+    Host = b"host",
+    KeepAlive = b"keep-alive",
+    ProxyConnection = b"proxy-connection",
+    Server = b"server",
+    Te = b"te",
+    Trailer = b"trailer",
+    TransferEncoding = b"transfer-encoding",
+    Upgrade = b"upgrade",
+    Via = b"via",
+    XForwardedFor = b"x-forwarded-for",
+    XForwardedHost = b"x-forwarded-host",
+    XForwardedProto = b"x-forwarded-proto",
 }
 
 impl Known {
     /// Of a name in upper or lower case.
     pub fn of(name: &[u8]) -> Option<Self> {
-        let first = name.first()?.to_ascii_lowercase();
-        // Length and first letter leave one at most.
-        let known = match (name.len(), first) {
-            (2, b't') => Self::Te,
-            (3, b'v') => Self::Via,
-            (4, b'd') => Self::Date,
-            (4, b'h') => Self::Host,
-            (5, b'a') => Self::Allow,
-            (6, b'e') => Self::Expect,
-            (6, b's') => Self::Server,
-            (7, b't') => Self::Trailer,
-            (7, b'u') => Self::Upgrade,
-            (10, b'c') => Self::Connection,
-            (10, b'k') => Self::KeepAlive,
-            (12, b'c') => Self::ContentType,
-            (14, b'c') => Self::ContentLength,
-            (15, b'x') => Self::XForwardedFor,
-            (16, b'p') => Self::ProxyConnection,
-            (16, b'x') => Self::XForwardedHost,
-            (17, b't') => Self::TransferEncoding,
-            (17, b'x') => Self::XForwardedProto,
-            _ => return None,
-        };
-        name.eq_ignore_ascii_case(known.text()).then_some(known)
-    }
-
-    /// Of a name in lower case.
-    #[inline]
-    pub(super) fn of_lower(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"allow" => Self::Allow,
-            b"connection" => Self::Connection,
-            b"content-length" => Self::ContentLength,
-            b"content-type" => Self::ContentType,
-            b"date" => Self::Date,
-            b"expect" => Self::Expect,
-            b"host" => Self::Host,
-            b"keep-alive" => Self::KeepAlive,
-            b"proxy-connection" => Self::ProxyConnection,
-            b"server" => Self::Server,
-            b"te" => Self::Te,
-            b"trailer" => Self::Trailer,
-            b"transfer-encoding" => Self::TransferEncoding,
-            b"upgrade" => Self::Upgrade,
-            b"via" => Self::Via,
-            b"x-forwarded-for" => Self::XForwardedFor,
-            b"x-forwarded-host" => Self::XForwardedHost,
-            b"x-forwarded-proto" => Self::XForwardedProto,
-            _ => return None,
-        })
-    }
-
-    /// In lower case.
-    pub const fn text(self) -> &'static [u8] {
-        match self {
-            Self::Allow => b"allow",
-            Self::Connection => b"connection",
-            Self::ContentLength => b"content-length",
-            Self::ContentType => b"content-type",
-            Self::Date => b"date",
-            Self::Expect => b"expect",
-            Self::Host => b"host",
-            Self::KeepAlive => b"keep-alive",
-            Self::ProxyConnection => b"proxy-connection",
-            Self::Server => b"server",
-            Self::Te => b"te",
-            Self::Trailer => b"trailer",
-            Self::TransferEncoding => b"transfer-encoding",
-            Self::Upgrade => b"upgrade",
-            Self::Via => b"via",
-            Self::XForwardedFor => b"x-forwarded-for",
-            Self::XForwardedHost => b"x-forwarded-host",
-            Self::XForwardedProto => b"x-forwarded-proto",
-        }
+        let mut lower = [0; LONGEST_BYTES];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        make_lower(lower);
+        Self::of_lower(lower)
     }
 
     /// A bit of its own.
@@ -112,24 +67,39 @@ impl Known {
     }
 }
 
+/// The longest name that is known.
+const LONGEST_BYTES: usize = Known::XForwardedProto.text().len();
+
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
     pub(super) text: &'a [u8],
     pub(super) known: Option<Known>,
+    /// Whether that can be told quickly.
+    pub(super) is_lower: bool,
 }
 
 impl<'a> Name<'a> {
     /// `None`: it is no token (RFC 9110 §5.6.2), or longer than 64 KiB.
     pub fn new(text: &'a [u8]) -> Option<Self> {
-        let is_valid =
-            matches!(text.len(), 1..=MAX_NAME_BYTES) && text.iter().all(|&b| TOKEN[usize::from(b)]);
-        is_valid.then(|| {
-            let known = Known::of(text);
-            Self {
-                text: known.map_or(text, |known| known.text()),
+        if !matches!(text.len(), 1..=MAX_NAME_BYTES) {
+            return None;
+        }
+        let is_plain = eights::all(text, eights::are_of_plain_names);
+        if !is_plain && !text.iter().all(|&byte| TOKEN[usize::from(byte)]) {
+            return None;
+        }
+        let known = match is_plain {
+            true => Known::of_lower(text),
+            false => Known::of(text),
+        };
+        Some(match known {
+            Some(known) => known.into(),
+            None => Self {
+                text,
                 known,
-            }
+                is_lower: is_plain,
+            },
         })
     }
 
@@ -143,25 +113,26 @@ impl From<Known> for Name<'_> {
         Self {
             text: known.text(),
             known: Some(known),
+            is_lower: true,
         }
     }
 }
 
 impl<'a> From<&'a HeaderName> for Name<'a> {
     fn from(name: &'a HeaderName) -> Self {
+        // The `http` crate has all names in lower case.
         let text = name.as_str().as_bytes();
         Self {
             text,
-            known: Known::of(text),
+            known: Known::of_lower(text),
+            is_lower: true,
         }
     }
 }
 
 /// Whether a field's value may be this (RFC 9110 §5.5, obs-text included): nothing that would end its line.
 pub fn is_valid_value(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
+    eights::all(value, eights::are_of_values)
 }
 
 /// As the `http` crate has it.
@@ -236,9 +207,12 @@ mod tests {
     proptest! {
         #[test]
         fn names_and_values_are_those_of_the_http_crate(
-            bytes in prop::collection::vec(prop_oneof![3 => 0x20..0x7f_u8, 1 => any::<u8>()], 0..12),
+            bytes in prop::collection::vec(prop_oneof![3 => 0x20..0x7f_u8, 1 => any::<u8>()], 0..24),
         ) {
-            prop_assert_eq!(Name::new(&bytes).is_some(), HeaderName::from_bytes(&bytes).is_ok());
+            let name = Name::new(&bytes);
+            prop_assert_eq!(name.is_some(), HeaderName::from_bytes(&bytes).is_ok());
+            let has_upper = bytes.iter().any(u8::is_ascii_uppercase);
+            prop_assert!(!name.is_some_and(|name| name.is_lower && name.known.is_none() && has_upper));
             prop_assert_eq!(is_valid_value(&bytes), HeaderValue::from_bytes(&bytes).is_ok());
         }
     }

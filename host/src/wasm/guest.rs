@@ -114,6 +114,7 @@ impl MemoryLimit {
 }
 
 /// The guest's memory and the host's data, borrowed for one host call, which it counts.
+#[inline]
 pub(super) fn split<'a>(
     caller: &'a mut Caller<'_, Guest>,
 ) -> Result<(&'a mut [u8], &'a mut Guest)> {

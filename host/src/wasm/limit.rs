@@ -9,7 +9,8 @@ use tracing::warn;
 use wasmtime::{Error, Result};
 
 use super::guest::Guest;
-use crate::exchange::{Extent, Part};
+use crate::config::PluginLimits;
+use crate::exchange::{Added, Extent, Part};
 
 /// A limit that was reached, as errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,33 +75,34 @@ impl Guest {
     /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
     /// is counted, and it must not be added.
     pub(super) fn add(&mut self, part: Part, comes: Extent, goes: Extent) -> Result<(), Status> {
-        let room = self.room(part);
         let added = self.exchange.additions.of(&self.plugin, part);
-        let after = added.after(comes, goes);
-        let is_within =
-            |after: i64, limit: usize| after <= 0 || after.unsigned_abs() <= limit as u64;
-        let count_fits = is_within(after.count, room.count);
-        if count_fits && is_within(after.bytes, room.bytes) {
-            *added = after;
-            return Ok(());
+        match Room::of(&self.limits, part).after(*added, comes, goes) {
+            Ok(after) => {
+                *added = after;
+                Ok(())
+            }
+            Err(reached) => Err(self.limit(reached)),
         }
-        Err(self.no_room(part, count_fits))
     }
 
     /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
     pub(super) fn make(&mut self, part: Part, made: Extent) -> Result<(), Status> {
-        let room = self.room(part);
-        let count_fits = made.count <= room.count;
-        if count_fits && made.bytes <= room.bytes {
-            return Ok(());
-        }
-        Err(self.no_room(part, count_fits))
+        let admitted = Room::of(&self.limits, part).admits(made);
+        admitted.map_err(|reached| self.limit(reached))
     }
+}
 
+/// How much a plugin may add to a part of an exchange.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    part: Part,
+    most: Extent,
+}
+
+impl Room {
     #[inline]
-    fn room(&self, part: Part) -> Extent {
-        let limits = &self.limits;
-        match part {
+    pub(super) fn of(limits: &PluginLimits, part: Part) -> Self {
+        let most = match part {
             Part::RequestHead | Part::ReplyHead => Extent {
                 count: limits.headers,
                 bytes: limits.header_bytes,
@@ -109,18 +111,42 @@ impl Guest {
                 count: limits.variables,
                 bytes: limits.variable_bytes,
             },
+        };
+        Self { part, most }
+    }
+
+    /// Whether there is room for something of this extent alone.
+    #[inline]
+    pub(super) fn admits(self, made: Extent) -> Result<(), Reached> {
+        let count_fits = made.count <= self.most.count;
+        match count_fits && made.bytes <= self.most.bytes {
+            true => Ok(()),
+            false => Err(self.reached(count_fits)),
+        }
+    }
+
+    /// What will have been added once `comes` is there in the place of `goes`.
+    #[inline]
+    pub(super) fn after(self, added: Added, comes: Extent, goes: Extent) -> Result<Added, Reached> {
+        let after = added.after(comes, goes);
+        let is_within =
+            |after: i64, limit: usize| after <= 0 || after.unsigned_abs() <= limit as u64;
+        let count_fits = is_within(after.count, self.most.count);
+        match count_fits && is_within(after.bytes, self.most.bytes) {
+            true => Ok(after),
+            false => Err(self.reached(count_fits)),
         }
     }
 
     #[cold]
-    fn no_room(&mut self, part: Part, count_fits: bool) -> Status {
-        let Extent { count, bytes } = self.room(part);
-        self.limit(match (part, count_fits) {
+    fn reached(self, count_fits: bool) -> Reached {
+        let Extent { count, bytes } = self.most;
+        match (self.part, count_fits) {
             (Part::RequestHead | Part::ReplyHead, false) => Reached::count("headers", count),
             (Part::RequestHead | Part::ReplyHead, true) => Reached::bytes("header_bytes", bytes),
             (Part::Variables, false) => Reached::count("variables", count),
             (Part::Variables, true) => Reached::bytes("variable_bytes", bytes),
-        })
+        }
     }
 }
 

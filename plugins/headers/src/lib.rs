@@ -2,7 +2,7 @@
 //!
 //! README.md has the config.
 
-use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,10 +10,10 @@ use castling_sdk::prelude::*;
 use castling_sdk::serde::de::{self, Deserializer, SeqAccess, Visitor};
 use castling_sdk::template::Template;
 
-/// The plugin and its config.
+/// The plugin's config.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Headers {
+pub struct Config {
     /// On the way to the upstream.
     #[serde(default)]
     request: Changes,
@@ -36,9 +36,23 @@ struct Changes {
 /// In the config: one text or a list of them.
 struct Values(Vec<Template>);
 
+/// The plugin.
+pub struct Headers {
+    request: Vec<Change>,
+    response: Vec<Change>,
+    /// Where values are put together, one after the other.
+    room: Cell<Vec<u8>>,
+}
+
+enum Change {
+    Remove(HeaderName),
+    Set(HeaderName, Template),
+    Add(HeaderName, Template),
+}
+
 #[plugin]
 impl Headers {
-    fn configure(config: Self) -> Result<Self> {
+    fn configure(config: Config) -> Result<Self> {
         config.request.check("config.request")?;
         config.response.check("config.response")?;
         let request = &config.request;
@@ -55,66 +69,100 @@ impl Headers {
                 "config.request: the value of `{name}` speaks of the response, which is not there yet"
             );
         }
-        Ok(config)
+        Ok(Self {
+            request: config.request.in_order(),
+            response: config.response.in_order(),
+            room: Cell::default(),
+        })
     }
 
     fn access(&self, request: &mut Request) {
-        let changes = &self.request;
-        for name in &changes.remove {
-            request.remove_header(name);
-        }
-        for (name, template) in &changes.set {
-            let value = expand(template, request, None);
-            if *name == HOST {
-                // A request always has one (RFC 9112 §3.2): nothing to put in its place leaves it.
-                if !value.is_empty() {
-                    request.set_host(String::from_utf8_lossy(&value));
+        let mut room = self.room.take();
+        for change in &self.request {
+            match change {
+                Change::Remove(name) => {
+                    request.remove_header(name);
                 }
-            } else if value.is_empty() {
-                request.remove_header(name);
-            } else {
-                request.set_header(name, value);
+                Change::Set(name, template) => {
+                    let value = expand(template, &mut room, request, None);
+                    match (*name == HOST, value.is_empty()) {
+                        (false, false) => request.set_header(name, value),
+                        (false, true) => {
+                            request.remove_header(name);
+                        }
+                        (true, false) => request.set_host(String::from_utf8_lossy(value)),
+                        // A request always has one (RFC 9112 §3.2): nothing to put in its place leaves it.
+                        (true, true) => {}
+                    }
+                }
+                Change::Add(name, template) => {
+                    let value = expand(template, &mut room, request, None);
+                    if !value.is_empty() {
+                        request.add_header(name, value);
+                    }
+                }
             }
         }
-        for (name, template) in changes.added() {
-            let value = expand(template, request, None);
-            if !value.is_empty() {
-                request.add_header(name, value);
-            }
-        }
+        self.room.set(room);
     }
 
     fn response_headers(&self, request: &Request, reply: &mut Reply) {
-        let changes = &self.response;
-        for name in &changes.remove {
-            reply.remove_header(name);
-        }
-        for (name, template) in &changes.set {
-            let value = expand(template, request, Some(reply));
-            if value.is_empty() {
-                reply.remove_header(name);
-            } else {
-                reply.set_header(name, value);
+        let mut room = self.room.take();
+        for change in &self.response {
+            match change {
+                Change::Remove(name) => {
+                    reply.remove_header(name);
+                }
+                Change::Set(name, template) => {
+                    let value = expand(template, &mut room, request, Some(reply));
+                    match value.is_empty() {
+                        false => reply.set_header(name, value),
+                        true => {
+                            reply.remove_header(name);
+                        }
+                    }
+                }
+                Change::Add(name, template) => {
+                    let value = expand(template, &mut room, request, Some(reply));
+                    if !value.is_empty() {
+                        reply.add_header(name, value);
+                    }
+                }
             }
         }
-        for (name, template) in changes.added() {
-            let value = expand(template, request, Some(reply));
-            if !value.is_empty() {
-                reply.add_header(name, value);
-            }
-        }
+        self.room.set(room);
     }
 }
 
-/// Without an allocation where it is the same for all.
-fn expand<'a>(template: &'a Template, request: &Request, reply: Option<&Reply>) -> Cow<'a, [u8]> {
+/// A value, which is in `room` unless it is the same for all.
+fn expand<'a>(
+    template: &'a Template,
+    room: &'a mut Vec<u8>,
+    request: &Request,
+    reply: Option<&Reply>,
+) -> &'a [u8] {
     match template.as_text() {
-        Some(text) => Cow::Borrowed(text.as_bytes()),
-        None => Cow::Owned(template.expand(request, reply)),
+        Some(text) => text.as_bytes(),
+        None => {
+            room.clear();
+            template.expand_into(room, request, reply);
+            room
+        }
     }
 }
 
 impl Changes {
+    fn in_order(self) -> Vec<Change> {
+        let remove = self.remove.into_iter().map(Change::Remove);
+        let set = self.set.into_iter();
+        let set = set.map(|(name, template)| Change::Set(name, template));
+        let add = self.add.into_iter().flat_map(|(name, values)| {
+            let values = values.0.into_iter();
+            values.map(move |template| Change::Add(name.clone(), template))
+        });
+        remove.chain(set).chain(add).collect()
+    }
+
     fn added(&self) -> impl Iterator<Item = (&HeaderName, &Template)> {
         self.add
             .iter()

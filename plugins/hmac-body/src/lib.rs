@@ -91,10 +91,7 @@ impl HmacBody {
     /// The signature's bytes; `None` when there is none, or one of another form.
     fn signature(&self, request: &Request) -> Option<Vec<u8>> {
         // Two values are refused: an upstream might look at the other one.
-        let values = request.header_all(&self.header);
-        let [value] = values.as_slice() else {
-            return None;
-        };
+        let value = request.only_header(&self.header)?;
         let text = value.as_bytes().strip_prefix(self.prefix.as_bytes())?;
         let encoding = match self.encoding {
             Encoding::Hex => HEXLOWER_PERMISSIVE,

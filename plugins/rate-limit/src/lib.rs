@@ -3,6 +3,7 @@
 //!
 //! README.md has the config.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 
 use castling_sdk::metrics::{Counter, CounterSeries};
@@ -34,6 +35,8 @@ pub struct Config {
 pub struct RateLimit {
     counter: zones::Counter,
     key: Template,
+    /// Where keys are put together, one request after the other.
+    room: Cell<Vec<u8>>,
     rate: Rate,
     /// The burst, as text.
     limit: String,
@@ -67,6 +70,7 @@ impl RateLimit {
             limited: requests.with(["limited"]),
             counter: zones::counter(config.zone),
             key: config.key,
+            room: Cell::default(),
             rate: config.rate.burst(burst),
             limit: burst.to_string(),
             status: config.status,
@@ -75,25 +79,26 @@ impl RateLimit {
     }
 
     fn preaccess(&self, request: &mut Request) -> Result<Verdict> {
-        let key = self.key.expand(request, None);
+        let mut key = self.room.take();
+        key.clear();
+        self.key.expand_into(&mut key, request, None);
         // As in nginx: what has no key is not limited.
-        if key.is_empty() {
-            return Ok(Verdict::Continue);
-        }
-        match self.counter.take(&key, self.rate)? {
-            Taken::Allowed { remaining, reset } => {
+        let taken = match key.is_empty() {
+            true => None,
+            false => Some(self.counter.take(&key, self.rate)?),
+        };
+        self.room.set(key);
+        match taken {
+            None => Ok(Verdict::Continue),
+            Some(Taken::Allowed { remaining, reset }) => {
                 self.passed.inc();
                 self.note(request, remaining, reset);
                 Ok(Verdict::Continue)
             }
-            Taken::Refused { retry_after, reset } => {
+            Some(Taken::Refused { retry_after, reset }) => {
                 self.limited.inc();
                 self.note(request, 0, reset);
-                Ok(Response::status(self.status)
-                    .header("content-type", "text/plain")
-                    .header("retry-after", whole_seconds(retry_after).to_string())
-                    .body("too many requests\n")
-                    .into())
+                Ok(self.refusal(retry_after))
             }
         }
     }
@@ -125,9 +130,19 @@ impl RateLimit {
         if number(request.var(REMAINING)) <= u64::from(remaining) {
             return;
         }
+        let mut digits = itoa::Buffer::new();
         request.set_var(LIMIT, &self.limit);
-        request.set_var(REMAINING, remaining.to_string());
-        request.set_var(RESET, whole_seconds(reset).to_string());
+        request.set_var(REMAINING, digits.format(remaining));
+        request.set_var(RESET, digits.format(whole_seconds(reset)));
+    }
+
+    #[cold]
+    fn refusal(&self, retry_after: Duration) -> Verdict {
+        Response::status(self.status)
+            .header("content-type", "text/plain")
+            .header("retry-after", whole_seconds(retry_after).to_string())
+            .body("too many requests\n")
+            .into()
     }
 }
 

@@ -103,15 +103,6 @@ fn a_field_that_is_set_over_and_over_takes_no_more_room() {
     );
 }
 
-proptest! {
-    #[test]
-    fn lower_case_is_the_librarys(mut name in prop::collection::vec(any::<u8>(), 0..40)) {
-        let expected = name.to_ascii_lowercase();
-        make_lower(&mut name);
-        prop_assert_eq!(name, expected);
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Change {
     Set(usize, Vec<u8>),

@@ -1,12 +1,13 @@
 //! Headers of the request and of the response.
 
 use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
-use crate::exchange::{Exchange, Extent, Part, Stage};
-use crate::http1::{Headers, Known, Name, is_valid_host, is_valid_value};
-use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::exchange::{Additions, Exchange, Extent, Part, Stage};
+use crate::http1::{Found, Headers, Known, Name, is_valid_host, is_valid_value};
+use crate::wasm::guest::{Guest, bytes, bytes_mut, hand_out, split};
+use crate::wasm::limit::{Reached, Room};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -52,26 +53,45 @@ fn headers_get(
         Ok(headers) => headers,
         Err(status) => return refuse(status),
     };
-    let named = headers
-        .iter()
-        .filter(|(header, _)| name.is_empty() || header.eq_ignore_ascii_case(name));
-    let list = encode(named);
-    hand_out(memory, out, capacity, &list)
+    if name.is_empty() {
+        return hand_out_list(memory, out, capacity, headers.iter());
+    }
+    match headers.find(name) {
+        Some(found) => hand_out_list(memory, out, capacity, headers.of(found)),
+        None => hand_out(memory, out, capacity, &[]),
+    }
 }
 
-/// A header list, as the ABI has it.
-pub(super) fn encode<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
-    let mut list = Vec::with_capacity(512);
-    for (name, value) in fields {
-        // Heads are bounded far below these fields' range.
-        let Some(head) = header_list::record_head(name, value) else {
-            continue;
-        };
-        list.extend_from_slice(&head);
-        list.extend_from_slice(name);
-        list.extend_from_slice(value);
+/// Hands out fields as the ABI's header list: its length, and the list itself where it fits into `capacity`.
+pub(super) fn hand_out_list<'a>(
+    memory: &mut [u8],
+    out: u32,
+    capacity: u32,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<i32> {
+    // None is left out: heads are bounded far below what a record has room for.
+    let records = fields.filter_map(|(name, value)| {
+        let head = header_list::record_head(name, value)?;
+        Some((head, name, value))
+    });
+    let lens = records
+        .clone()
+        .map(|(head, name, value)| head.len() + name.len() + value.len());
+    let len: usize = lens.sum();
+    let Ok(len) = i32::try_from(len) else {
+        bail!("a header list of {len} bytes is too long to hand out")
+    };
+    if len.unsigned_abs() <= capacity {
+        let mut room = bytes_mut(memory, out, len.unsigned_abs())?;
+        for (head, name, value) in records {
+            for part in [&head, name, value] {
+                room.split_off_mut(..part.len())
+                    .expect("the room is as long as all records")
+                    .copy_from_slice(part);
+            }
+        }
     }
-    list
+    Ok(len)
 }
 
 fn header_set(
@@ -128,45 +148,58 @@ fn change_checked(
     value: &[u8],
     how: How,
 ) -> Result<(), Status> {
-    let (headers, part) = writable(&mut guest.exchange, map)?;
+    let Guest {
+        exchange,
+        plugin,
+        limits,
+        reached,
+        ..
+    } = guest;
+    let Writable {
+        headers,
+        additions,
+        part,
+    } = writable(exchange, map)?;
     let there = headers.find(name);
+    let known = there.and_then(|there| headers.known_at(there.first));
+    let goes = match there {
+        // A second Host would make the request ambiguous (RFC 9112 §3.2).
+        Some(there) if how == How::Set || known == Some(Known::Host) => extent_of(there, name),
+        _ => Extent::default(),
+    };
+    // Before it is looked at or copied: it may be all of the guest's memory.
     let comes = Extent::of(name, value);
-    // Before it is copied: it may be all of the guest's memory.
-    guest.make(part, comes)?;
-    let Some(there) = there else {
-        let name = checked(name, value).ok_or(Status::BadArgument)?;
-        guest.add(part, comes, Extent::default())?;
-        writable(&mut guest.exchange, map)?.0.add(name, value);
-        return Ok(());
-    };
-    let (headers, _) = writable(&mut guest.exchange, map)?;
-    let known = headers.known_at(there.first);
-    if !may_be_set(known, value) {
-        return Err(Status::BadArgument);
+    let room = Room::of(limits, part);
+    let added = additions.of(plugin, part);
+    let after = room
+        .admits(comes)
+        .and_then(|()| room.after(*added, comes, goes))
+        .map_err(|limit| refused_by(limit, reached))?;
+    match there {
+        None => {
+            let name = checked(name, value).ok_or(Status::BadArgument)?;
+            headers.add(name, value);
+        }
+        // A name that is there is well formed.
+        Some(_) if !may_be_set(known, value) => return Err(Status::BadArgument),
+        Some(there) if goes.count > 0 => headers.replace(there, value),
+        Some(there) => headers.add_like(there, value),
     }
-    // A second Host would make the request ambiguous (RFC 9112 §3.2).
-    if how == How::Add && known != Some(Known::Host) {
-        guest.add(part, comes, Extent::default())?;
-        // One that is there is well formed.
-        let name = Name::new(name).ok_or(Status::BadArgument)?;
-        writable(&mut guest.exchange, map)?.0.add(name, value);
-        return Ok(());
-    }
-    let goes = Extent {
-        count: there.count,
-        bytes: there.count * name.len() + there.value_bytes,
-    };
-    guest.add(part, comes, goes)?;
-    writable(&mut guest.exchange, map)?.0.replace(there, value);
+    *added = after;
     Ok(())
 }
 
-fn extent_of(headers: &Headers, name: &[u8]) -> Extent {
-    let found = headers.find(name);
-    found.map_or(Extent::default(), |there| Extent {
+#[cold]
+fn refused_by(limit: Reached, reached: &mut Option<Reached>) -> Status {
+    *reached = Some(limit);
+    Status::Limit
+}
+
+fn extent_of(there: Found, name: &[u8]) -> Extent {
+    Extent {
         count: there.count,
         bytes: there.count * name.len() + there.value_bytes,
-    })
+    }
 }
 
 /// The headers of a list, for a head that the plugin makes itself.
@@ -194,24 +227,24 @@ fn header_remove(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    let exchange = &mut *guest.exchange;
-    let (headers, part) = match writable(exchange, map) {
+    let Writable {
+        headers,
+        additions,
+        part,
+    } = match writable(&mut guest.exchange, map) {
         Ok(writable) => writable,
         Err(status) => return refuse(status),
     };
-    match Name::new(name) {
-        Some(name) if name.known() == Some(Known::Host) => refuse(Status::BadArgument),
-        Some(checked) => {
-            let goes = extent_of(headers, name);
-            headers.remove(checked);
-            if goes.count > 0 {
-                let added = exchange.additions.of(&guest.plugin, part);
-                *added = added.after(Extent::default(), goes);
-            }
-            Ok(i32::try_from(goes.count).unwrap_or(i32::MAX))
-        }
-        None => refuse(Status::BadArgument),
-    }
+    let Some(checked) = Name::new(name).filter(|name| name.known() != Some(Known::Host)) else {
+        return refuse(Status::BadArgument);
+    };
+    let Some(there) = headers.find(name) else {
+        return Ok(0);
+    };
+    headers.remove(checked);
+    let added = additions.of(&guest.plugin, part);
+    *added = added.after(Extent::default(), extent_of(there, name));
+    Ok(i32::try_from(there.count).unwrap_or(i32::MAX))
 }
 
 /// The name, where a plugin may set it to this: well formed, and not about framing, which is the host's business.
@@ -248,17 +281,27 @@ fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
     }
 }
 
-fn writable(exchange: &mut Exchange, map: u32) -> Result<(&mut Headers, Part), Status> {
-    match (
-        HeaderMap::from_raw(map).ok_or(Status::BadArgument)?,
-        exchange.stage,
-    ) {
-        (HeaderMap::Request, Stage::Request) => {
-            Ok((&mut exchange.request.headers, Part::RequestHead))
+/// Headers that may be changed, and what is counted of that.
+struct Writable<'a> {
+    headers: &'a mut Headers,
+    additions: &'a mut Additions,
+    part: Part,
+}
+
+fn writable(exchange: &mut Exchange, map: u32) -> Result<Writable<'_>, Status> {
+    let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
+    let (headers, part) = match (map, exchange.stage) {
+        (HeaderMap::Request, Stage::Request) => (&mut exchange.request.headers, Part::RequestHead),
+        (HeaderMap::Response, Stage::Reply) => (&mut exchange.reply.headers, Part::ReplyHead),
+        (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => {
+            return Err(Status::NotNow);
         }
-        (HeaderMap::Response, Stage::Reply) => Ok((&mut exchange.reply.headers, Part::ReplyHead)),
-        (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => Err(Status::NotNow),
-    }
+    };
+    Ok(Writable {
+        headers,
+        additions: &mut exchange.additions,
+        part,
+    })
 }
 
 #[cfg(test)]
@@ -271,6 +314,23 @@ mod tests {
         assert!(checked(b"Transfer-Encoding", b"chunked").is_none());
         assert!(checked(b"connection", b"close").is_none());
         assert!(checked(b"x-ok", b"value").is_some());
+    }
+
+    #[test]
+    fn a_list_is_written_only_where_it_fits() {
+        let fields: [(&[u8], &[u8]); 2] = [(b"a", b"12"), (b"b-c", b"")];
+        let list = b"\x01\0\x02\0\0\0a12\x03\0\0\0\0\0b-c";
+        let mut memory = [0; 19];
+        for (out, capacity) in [(1, 18), (0, 19), (1, 200)] {
+            memory.fill(0);
+            let len = hand_out_list(&mut memory, out, capacity, fields.into_iter()).unwrap();
+            assert_eq!(len, 18);
+            assert_eq!(&memory[out as usize..][..18], list);
+        }
+        memory.fill(0);
+        let len = hand_out_list(&mut memory, 0, 17, fields.into_iter()).unwrap();
+        assert_eq!((len, memory), (18, [0; 19]));
+        assert!(hand_out_list(&mut memory, 2, 18, fields.into_iter()).is_err());
     }
 
     #[test]

@@ -76,10 +76,11 @@ fn var_set(
     let (memory, guest) = split(&mut caller)?;
     let value = bytes(memory, ptr, len)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    let goes = guest.exchange.vars.get(name);
-    let goes = goes.map(|old| Extent::of(name, old));
-    // One that is there is well formed.
-    if goes.is_none() && !is_name(name) {
+    let vars = &guest.exchange.vars;
+    let there = vars.find(name);
+    let goes = there.map(|idx| vars.extent(idx));
+    // One that is there, or was, is well formed.
+    if there.is_none() && !vars.expects(name) && !is_name(name) {
         return refuse(Status::BadArgument);
     }
     if !guest.has_request() {
@@ -89,7 +90,10 @@ fn var_set(
     if let Err(status) = guest.add(Part::Variables, comes, goes.unwrap_or_default()) {
         return refuse(status);
     }
-    guest.exchange.vars.set(name, value);
+    match there {
+        Some(idx) => guest.exchange.vars.replace(idx, value),
+        None => guest.exchange.vars.add(name, value),
+    }
     Ok(DONE)
 }
 

@@ -8,7 +8,7 @@ use castling_abi::{HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, imp
 use http::Method;
 use wasmtime::{AsContextMut, Caller, Linker, Result};
 
-use super::header::decode;
+use super::header::{decode, hand_out_list};
 use super::{DONE, refuse};
 use crate::exchange::Part;
 use crate::http1::{is_valid_path, is_valid_query};
@@ -180,8 +180,7 @@ fn call_headers(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u
     let Some(response) = response(guest, index) else {
         return refuse(Status::NotFound);
     };
-    let list = super::header::encode(response.headers.iter());
-    hand_out(memory, out, capacity, &list)
+    hand_out_list(memory, out, capacity, response.headers.iter())
 }
 
 fn call_body(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
