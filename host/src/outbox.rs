@@ -230,7 +230,9 @@ mod tests {
 
     async fn flush(writer: &mut Writer, bytes: &[u8]) {
         writer.small().extend_from_slice(bytes);
-        let flushed = writer.flush(&Alarms::new(Duration::from_millis(10)).alarm(), MINUTE).await;
+        let flushed = writer
+            .flush(&Alarms::new(Duration::from_millis(10)).alarm(), MINUTE)
+            .await;
         flushed.expect("in time").expect("written");
     }
 

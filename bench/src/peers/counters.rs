@@ -100,26 +100,36 @@ pub(super) fn memory_bytes(root: u32) -> u64 {
     tree(root).into_iter().map(of).sum()
 }
 
-/// CPU time of the whole machine that was not idle since it was started. Nanoseconds.
-pub(super) fn machine_busy_ns() -> u64 {
-    busy_ticks(&read("/proc/stat")) * NS_OF_TICK
+/// Time of the whole machine's cores since it was started. Nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct MachineTime {
+    /// Not idle.
+    pub(super) busy_ns: u64,
+    /// Not given to this machine by the one that it is a guest of, when it had work to do.
+    pub(super) stolen_ns: u64,
 }
 
-/// user nice system idle iowait irq softirq steal; guests are in user.
-fn busy_ticks(stat: &str) -> u64 {
+pub(super) fn machine_time() -> MachineTime {
+    let (busy, stolen) = machine_ticks(&read("/proc/stat"));
+    MachineTime {
+        busy_ns: busy * NS_OF_TICK,
+        stolen_ns: stolen * NS_OF_TICK,
+    }
+}
+
+/// Busy and stolen, of: user nice system idle iowait irq softirq steal. Guests are in user.
+fn machine_ticks(stat: &str) -> (u64, u64) {
     let line = stat.lines().next().unwrap_or_default();
     let numbers: Vec<u64> = line
         .split_ascii_whitespace()
         .skip(1)
-        .take(8)
         .filter_map(|number| number.parse().ok())
         .collect();
-    numbers
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !matches!(at, 3 | 4))
-        .map(|(_, ticks)| ticks)
-        .sum()
+    let of = |places: &[usize]| {
+        let numbers = places.iter().filter_map(|at| numbers.get(*at));
+        numbers.sum()
+    };
+    (of(&[0, 1, 2, 5, 6]), of(&[7]))
 }
 
 fn threads(pid: u32) -> Vec<u32> {
@@ -192,7 +202,9 @@ mod tests {
 
     #[test]
     fn idle_and_waiting_for_disks_is_not_busy() {
-        assert_eq!(busy_ticks("cpu  1 2 4 800 1600 8 16 32 64 128\ncpu0 1"), 63);
+        let stat = "cpu  1 2 4 800 1600 8 16 32 64 128\ncpu0 1";
+        assert_eq!(machine_ticks(stat), (31, 32));
+        assert_eq!(machine_ticks(""), (0, 0));
     }
 
     #[test]

@@ -46,9 +46,9 @@ pub(super) fn today() -> String {
 
 /// How much of the machine others use just now, percent of one core.
 pub(super) fn used_by_others() -> f64 {
-    let before = counters::machine_busy_ns();
+    let before = counters::machine_time().busy_ns;
     thread::sleep(LOOK);
-    let busy_ns = counters::machine_busy_ns().saturating_sub(before);
+    let busy_ns = counters::machine_time().busy_ns.saturating_sub(before);
     busy_ns as f64 / LOOK.as_nanos() as f64 * 100.0
 }
 

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use case::Case;
 use measure::Method;
+use metric::Metric;
 use outcome::Outcome;
 use peer::{Running, Surroundings};
 
@@ -198,10 +199,15 @@ fn measure<'a>(
     method.prepare(&running)?;
     let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
     let mut used_by_others = Vec::new();
+    let most_percent = match case.main_metric() {
+        // One hundredth of the requests is what it is about.
+        Metric::P99 => DISTURBED_PERCENT_OF_LATENCY,
+        _ => DISTURBED_PERCENT,
+    };
     for _ in 0..arguments.rounds {
         outcome.begin_round();
         for at in (0..running.len()).chain((0..running.len()).rev()) {
-            let (turn, others) = undisturbed(|| method.turn(at, &running[at]))?;
+            let (turn, others) = undisturbed(most_percent, || method.turn(at, &running[at]))?;
             outcome.add(at, turn);
             used_by_others.push(others);
         }
@@ -217,23 +223,38 @@ fn measure<'a>(
     Ok(outcome)
 }
 
-/// Takes a turn, and takes it again while others have used much of a core meanwhile: a neighbour on the machine comes and goes
-/// within seconds, so it meets one peer and spares the other. Which turn counts is decided by what others did, never by
-/// what was measured; the last one counts however it was. Says how much of a core others have used in the one that counts, in percent.
-fn undisturbed<T>(turn: impl Fn() -> Result<T, String>) -> Result<(T, f64), String> {
-    let mut tries = 1;
-    loop {
-        let begun = Instant::now();
-        let (busy_before, own_before) = (counters::machine_busy_ns(), own_cpu_ns());
-        let taken = turn()?;
-        let busy_ns = counters::machine_busy_ns().saturating_sub(busy_before);
-        let others_ns = busy_ns.saturating_sub(own_cpu_ns().saturating_sub(own_before));
-        let others = others_ns as f64 / begun.elapsed().as_nanos() as f64 * 100.0;
-        if others <= DISTURBED_PERCENT || tries == MOST_TRIES {
-            return Ok((taken, others));
+/// Takes a turn, and takes it again while others have used much of a core meanwhile, in this machine or in the one that it is a
+/// guest of: a neighbour comes and goes within seconds, so it meets one peer and spares the other. The least disturbed one
+/// counts. What others did decides that, never what was measured. Says how much of a core they have used in it, percent.
+fn undisturbed<T>(
+    most_percent: f64,
+    turn: impl Fn() -> Result<T, String>,
+) -> Result<(T, f64), String> {
+    let mut best = disturbed(&turn)?;
+    for _ in 1..MOST_TRIES {
+        if best.1 <= most_percent {
+            break;
         }
-        tries += 1;
+        let again = disturbed(&turn)?;
+        if again.1 < best.1 {
+            best = again;
+        }
     }
+    Ok(best)
+}
+
+/// A turn, and how much of a core others have used meanwhile, percent.
+fn disturbed<T>(turn: impl Fn() -> Result<T, String>) -> Result<(T, f64), String> {
+    let begun = Instant::now();
+    let (before, own_before) = (counters::machine_time(), own_cpu_ns());
+    let taken = turn()?;
+    let after = counters::machine_time();
+    let own_ns = own_cpu_ns().saturating_sub(own_before);
+    let busy_ns = after.busy_ns.saturating_sub(before.busy_ns);
+    let stolen_ns = after.stolen_ns.saturating_sub(before.stolen_ns);
+    let others_ns = busy_ns.saturating_sub(own_ns) + stolen_ns;
+    let others = others_ns as f64 / begun.elapsed().as_nanos() as f64 * 100.0;
+    Ok((taken, others))
 }
 
 fn mean(numbers: &[f64]) -> f64 {
@@ -267,6 +288,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A turn in which others have used more of a core than this is taken again.
 const DISTURBED_PERCENT: f64 = 15.0;
+
+/// The same for a turn whose slowest requests are looked at.
+const DISTURBED_PERCENT_OF_LATENCY: f64 = 2.0;
 
 /// A turn is taken so often at most.
 const MOST_TRIES: u32 = 5;
