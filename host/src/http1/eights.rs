@@ -27,6 +27,23 @@ fn few(bytes: &[u8]) -> Option<[u8; 8]> {
     Some([first, middle, last, last, last, last, last, last])
 }
 
+/// Whether that is `bytes` in lower case.
+#[inline]
+pub(super) fn is_lower_of(lower_case: &[u8], bytes: &[u8]) -> bool {
+    if lower_case.len() != bytes.len() {
+        return false;
+    }
+    let (Some(end), Some(lower_end)) = (bytes.last_chunk(), lower_case.last_chunk()) else {
+        return few(bytes).map(lower) == few(lower_case);
+    };
+    // From the end: names begin alike (`x-`, `content-`) more often than they end alike.
+    lower(*end) == *lower_end && {
+        let ((eights, _), (lower_eights, _)) = (bytes.as_chunks(), lower_case.as_chunks());
+        let mut pairs = eights.iter().zip(lower_eights);
+        pairs.all(|(eight, lower_eight)| lower(*eight) == *lower_eight)
+    }
+}
+
 pub(super) fn make_lower(bytes: &mut [u8]) {
     // The last eight are taken before those in front change, with which they may share bytes.
     if let Some(end) = bytes.last_chunk() {
@@ -52,7 +69,7 @@ const fn lower(eight: [u8; 8]) -> [u8; 8] {
 
 /// Whether each may stand in a field's value: no control character but a tab (RFC 9110 §5.5, obs-text included).
 pub(super) const fn are_of_values(eight: u64) -> bool {
-    let seven_bits = eight & EACH * 0x7f;
+    let seven_bits = eight & (EACH * 0x7f);
     let is_from_space = seven_bits + EACH * (0x80 - b' ' as u64);
     let is_delete = seven_bits + EACH;
     holds(eight | is_from_space & !is_delete | is(eight, b'\t'))
@@ -69,7 +86,7 @@ const fn holds(eight: u64) -> bool {
 
 /// Which bytes are in this range of ASCII.
 const fn within(eight: u64, first: u8, last: u8) -> u64 {
-    let seven_bits = eight & EACH * 0x7f;
+    let seven_bits = eight & (EACH * 0x7f);
     let is_from_first = seven_bits + EACH * (0x80 - first as u64);
     let is_beyond_last = seven_bits + EACH * (0x7f - last as u64);
     is_from_first & !is_beyond_last & !eight
@@ -77,7 +94,8 @@ const fn within(eight: u64, first: u8, last: u8) -> u64 {
 
 /// Which bytes are this one, which is ASCII.
 const fn is(eight: u64, byte: u8) -> u64 {
-    let is_other = (eight & EACH * 0x7f ^ EACH * byte as u64) + EACH * 0x7f;
+    let seven_bits = eight & (EACH * 0x7f);
+    let is_other = (seven_bits ^ (EACH * byte as u64)) + EACH * 0x7f;
     !is_other & !eight
 }
 
@@ -125,6 +143,21 @@ mod tests {
             let expected = bytes.to_ascii_lowercase();
             make_lower(&mut bytes);
             prop_assert_eq!(bytes, expected);
+        }
+
+        #[test]
+        fn equal_but_for_the_case_is_equal_in_lower_case(bytes in any_bytes(), at in any::<prop::sample::Index>(), other: u8) {
+            let lower_case = bytes.to_ascii_lowercase();
+            prop_assert!(is_lower_of(&lower_case, &bytes));
+            let mut longer = bytes.clone();
+            longer.push(b'a');
+            prop_assert!(!is_lower_of(&lower_case, &longer));
+            if !bytes.is_empty() {
+                let mut changed = bytes.clone();
+                changed[at.index(bytes.len())] = other;
+                let expected = changed.to_ascii_lowercase() == lower_case;
+                prop_assert_eq!(is_lower_of(&lower_case, &changed), expected);
+            }
         }
 
         #[test]

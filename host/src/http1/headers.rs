@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::eights::make_lower;
+use super::eights::{is_lower_of, make_lower};
 use super::name::{Known, Name};
 
 /// Header fields in the order they came, names in lower case.
@@ -390,7 +390,7 @@ impl Headers {
     /// Looks at the text only where the length is right.
     #[inline]
     fn is_named_any_case(&self, field: &Field, name: &[u8]) -> bool {
-        usize::from(field.name_len) == name.len() && self.name(field).eq_ignore_ascii_case(name)
+        usize::from(field.name_len) == name.len() && is_lower_of(self.name(field), name)
     }
 
     fn name(&self, field: &Field) -> &[u8] {

@@ -26,6 +26,13 @@ macro_rules! known {
             pub const fn text(self) -> &'static [u8] {
                 match self { $(Self::$name => $text,)+ }
             }
+
+            /// The longest has so many bytes.
+            const LONGEST: usize = {
+                let mut longest = 0;
+                $(if longest < $text.len() { longest = $text.len(); })+
+                longest
+            };
         }
     };
 }
@@ -54,7 +61,7 @@ known! {
 impl Known {
     /// Of a name in upper or lower case.
     pub fn of(name: &[u8]) -> Option<Self> {
-        let mut lower = [0; LONGEST_BYTES];
+        let mut lower = [0; Self::LONGEST];
         let lower = lower.get_mut(..name.len())?;
         lower.copy_from_slice(name);
         make_lower(lower);
@@ -67,15 +74,12 @@ impl Known {
     }
 }
 
-/// The longest name that is known.
-const LONGEST_BYTES: usize = Known::XForwardedProto.text().len();
-
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
     pub(super) text: &'a [u8],
     pub(super) known: Option<Known>,
-    /// Whether that can be told quickly.
+    /// It is seen to be in lower case already.
     pub(super) is_lower: bool,
 }
 

@@ -69,21 +69,20 @@ pub(super) fn hand_out_list<'a>(
     capacity: u32,
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 ) -> Result<i32> {
-    // None is left out: heads are bounded far below what a record has room for.
-    let records = fields.filter_map(|(name, value)| {
-        let head = header_list::record_head(name, value)?;
-        Some((head, name, value))
-    });
-    let lens = records
-        .clone()
-        .map(|(head, name, value)| head.len() + name.len() + value.len());
-    let len: usize = lens.sum();
+    let mut len = 0;
+    for (name, value) in fields.clone() {
+        len += header_list::record_bytes(name, value);
+    }
     let Ok(len) = i32::try_from(len) else {
         bail!("a header list of {len} bytes is too long to hand out")
     };
     if len.unsigned_abs() <= capacity {
         let mut room = bytes_mut(memory, out, len.unsigned_abs())?;
-        for (head, name, value) in records {
+        for (name, value) in fields {
+            // Heads are bounded far below what a record has room for.
+            let Some(head) = header_list::record_head(name, value) else {
+                bail!("a header is too long to hand out")
+            };
             for part in [&head, name, value] {
                 room.split_off_mut(..part.len())
                     .expect("the room is as long as all records")
