@@ -197,10 +197,10 @@ fn extend_with(value: &mut Vec<u8>, part: &Part, request: &Request, reply: Optio
         Part::Text(text) => return extend(value, text.as_bytes()),
         Part::Property(property) => return extend_with_property(value, *property),
         Part::Status => {
-            return match reply {
-                Some(reply) => extend(value, reply.status().to_string().as_bytes()),
-                None => {}
-            };
+            if let Some(reply) = reply {
+                extend(value, reply.status().to_string().as_bytes());
+            }
+            return;
         }
         Part::RequestHeader(name) => request.header(name),
         Part::Cookie(name) => header::cookie(|other| other.eq_ignore_ascii_case(name.as_bytes())),
