@@ -2,7 +2,7 @@
 //!
 //! The proxy has a core to itself, load and origin share another. A round gives each peer of a case two turns, the second
 //! in reverse order, so that a machine that drifts is the same to all; every ratio is taken within a round. What counts
-//! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it.
+//! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it; the one in the tree is docs/BENCHMARK.md.
 
 pub(crate) mod case;
 pub(crate) mod counters;
@@ -44,10 +44,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     peers: Vec<String>,
     /// Rounds; in each, every peer of a case has two turns
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Seconds of a turn
-    #[arg(long, default_value_t = 3)]
+    /// Seconds of a turn; short ones, so that a machine that drifts is the same to all peers of a round
+    #[arg(long, default_value_t = 1)]
     seconds: u32,
     /// Connections of the load
     #[arg(long, default_value_t = 64)]
