@@ -8,6 +8,7 @@ pub(crate) mod case;
 pub(crate) mod counters;
 mod framing;
 pub(crate) mod idle;
+mod kept;
 mod machine;
 mod measure;
 mod metric;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use case::Case;
+use kept::Kept;
 use measure::Method;
 use metric::Metric;
 use outcome::Outcome;
@@ -61,7 +63,8 @@ pub(crate) struct Arguments {
     /// Measure another build of the gateway beside it, to see what a change has moved
     #[arg(long, value_name = "FILE")]
     beside: Option<PathBuf>,
-    /// Write the report to this file, and its plots into a folder beside it
+    /// Write the report to this file, and its plots into a folder beside it: of the cases of this run, and of those that
+    /// earlier runs have measured with the same build and all peers
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// The core of the proxies; the first that there is when left out
@@ -111,16 +114,43 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
             .to_vec(),
         patience: PATIENCE,
     };
-    let mut outcomes = Vec::new();
+    let kept = Kept::open(places.work.join("kept"), &places.castling)?;
+    // Of a run that is like the one that the report is of.
+    let is_whole = arguments.peers.is_empty() && places.beside.is_none() && !arguments.access_log;
     for case in &cases {
         let outcome = measure(case, arguments, &around)?;
         outcome.print();
-        outcomes.push(outcome);
+        if is_whole && !kept.keep(&outcome)? {
+            println!("    an earlier run was less disturbed: it is kept for the report");
+        }
     }
     match &arguments.report {
-        Some(file) => report::write(file, &outcomes, places, &command()),
+        Some(file) => report(file, &kept, places),
         None => Ok(()),
     }
+}
+
+/// Of all cases that were measured with this build of the gateway, in this run or an earlier one.
+fn report(file: &Path, kept: &Kept, places: &Places) -> Result<(), String> {
+    let cases = all();
+    let mut outcomes = Vec::new();
+    for case in &cases {
+        match kept.get(case)? {
+            Some(outcome) => outcomes.push(outcome),
+            None => println!(
+                "!!! {} is not in the report: it was not measured",
+                case.name
+            ),
+        }
+    }
+    report::write(file, &outcomes, places)
+}
+
+/// The cases of the report, the control first.
+fn all() -> Vec<Case> {
+    let mut cases = case::all();
+    cases.insert(0, case::control());
+    cases
 }
 
 /// As it is to be typed: this program was started by it.
@@ -133,8 +163,7 @@ fn command() -> String {
 /// The cases asked for, with the peers asked for, the control first. A case that is left without Castling's peers, say, is
 /// still a case.
 fn chosen(arguments: &Arguments) -> Result<Vec<Case>, String> {
-    let mut cases = case::all();
-    cases.insert(0, case::control());
+    let mut cases = all();
     if let Some(name) = unknown(&arguments.cases, cases.iter().map(|case| case.name)) {
         return Err(format!(
             "--cases {name}: there is no such case (--list tells them)"
@@ -205,14 +234,16 @@ fn measure<'a>(
         _ => DISTURBED_PERCENT,
     };
     for _ in 0..arguments.rounds {
-        outcome.begin_round();
         for at in (0..running.len()).chain((0..running.len()).rev()) {
             let (turn, others) = undisturbed(most_percent, || method.turn(at, &running[at]))?;
             outcome.add(at, turn);
             used_by_others.push(others);
         }
+        outcome.end_round();
     }
     outcome.used_by_others = mean(&used_by_others);
+    outcome.date = machine::today();
+    outcome.command = command();
     for (at, running) in running.iter().enumerate() {
         match method.syscalls(running) {
             Some(Ok(syscalls)) => outcome.count_syscalls(at, syscalls),

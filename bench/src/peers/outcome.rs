@@ -1,5 +1,10 @@
 //! What came of a case: its rounds, and the figures in them.
 
+use std::collections::BTreeMap;
+use std::mem;
+
+use serde::{Deserialize, Serialize};
+
 use super::case::{Case, Goal, Quantity};
 use super::metric::{Metric, Turn};
 use super::peer::Peer;
@@ -10,14 +15,29 @@ pub(super) struct Outcome<'a> {
     pub(super) peers: Vec<Measured>,
     /// How much of the machine others used meanwhile, percent of one core.
     pub(super) used_by_others: f64,
+    /// As `2026-01-31`.
+    pub(super) date: String,
+    /// What was typed.
+    pub(super) command: String,
 }
 
 /// One peer in a case.
 pub(super) struct Measured {
     pub(super) peer: Peer,
-    pub(super) rounds: Vec<Turn>,
+    pub(super) rounds: Vec<Round>,
     /// System calls a request.
     pub(super) syscalls: Option<f64>,
+    /// Of the round that is not over.
+    turns: Turn,
+}
+
+/// What a peer's turns of a round came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Round {
+    /// By the metric's title.
+    pub(super) figures: BTreeMap<String, f64>,
+    pub(super) failed: u64,
+    pub(super) resent: u64,
 }
 
 /// How a goal was met.
@@ -32,24 +52,26 @@ impl<'a> Outcome<'a> {
             peer,
             rounds: Vec::new(),
             syscalls: None,
+            turns: Turn::default(),
         };
         Self {
             case,
             peers: peers.map(measured).collect(),
             used_by_others: 0.0,
-        }
-    }
-
-    pub(super) fn begin_round(&mut self) {
-        for measured in &mut self.peers {
-            measured.rounds.push(Turn::default());
+            date: String::new(),
+            command: String::new(),
         }
     }
 
     /// A turn of the peer at that place, in the present round.
     pub(super) fn add(&mut self, at: usize, turn: Turn) {
-        if let Some(round) = self.peers[at].rounds.last_mut() {
-            *round += turn;
+        self.peers[at].turns += turn;
+    }
+
+    pub(super) fn end_round(&mut self) {
+        for measured in &mut self.peers {
+            let turns = mem::take(&mut measured.turns);
+            measured.rounds.push(Round::of(&turns));
         }
     }
 
@@ -131,10 +153,32 @@ impl<'a> Outcome<'a> {
     }
 }
 
+impl Round {
+    fn of(turns: &Turn) -> Self {
+        let figure = |metric: Metric| Some((metric.title().to_owned(), metric.of(turns)?));
+        Self {
+            figures: Metric::ALL.into_iter().filter_map(figure).collect(),
+            failed: turns.failed,
+            resent: turns.resent,
+        }
+    }
+}
+
 impl Measured {
+    /// Of rounds that were kept.
+    pub(super) fn again(peer: Peer, rounds: Vec<Round>, syscalls: Option<f64>) -> Self {
+        Self {
+            peer,
+            rounds,
+            syscalls,
+            turns: Turn::default(),
+        }
+    }
+
     /// Round by round.
     pub(super) fn values(&self, metric: Metric) -> Vec<Option<f64>> {
-        self.rounds.iter().map(|turn| metric.of(turn)).collect()
+        let figure = |round: &Round| round.figures.get(metric.title()).copied();
+        self.rounds.iter().map(figure).collect()
     }
 
     pub(super) fn spread(&self, metric: Metric) -> Option<Spread> {
@@ -143,11 +187,11 @@ impl Measured {
     }
 
     pub(super) fn failed(&self) -> u64 {
-        self.rounds.iter().map(|turn| turn.failed).sum()
+        self.rounds.iter().map(|round| round.failed).sum()
     }
 
     pub(super) fn resent(&self) -> u64 {
-        self.rounds.iter().map(|turn| turn.resent).sum()
+        self.rounds.iter().map(|round| round.resent).sum()
     }
 }
 
@@ -225,9 +269,9 @@ mod tests {
         );
         // The machine drifts to twice the time; the ratio stays.
         for (nginx, castling) in [(10, 9), (20, 18), (20, 30)] {
-            outcome.begin_round();
             outcome.add(0, round(nginx));
             outcome.add(1, round(castling));
+            outcome.end_round();
         }
         let verdicts = outcome.verdicts();
         assert_eq!(verdicts.len(), 1, "syscalls were not counted");

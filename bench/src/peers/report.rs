@@ -13,12 +13,7 @@ use super::template;
 use crate::Places;
 
 /// Writes `file`, and the plots into a folder of its name beside it.
-pub(super) fn write(
-    file: &Path,
-    outcomes: &[Outcome<'_>],
-    places: &Places,
-    command: &str,
-) -> Result<(), String> {
+pub(super) fn write(file: &Path, outcomes: &[Outcome<'_>], places: &Places) -> Result<(), String> {
     let stem = file.file_stem().and_then(|stem| stem.to_str());
     let stem = stem.ok_or_else(|| format!("{}: names no file", file.display()))?;
     let folder_name = stem.to_lowercase();
@@ -29,8 +24,11 @@ pub(super) fn write(
         case(&mut cases, outcome, &folder, &folder_name)?;
     }
     let values = vec![
-        ("command", command.to_owned()),
-        ("date", machine::today()),
+        (
+            "command",
+            each(outcomes, |outcome| &outcome.command).join("\n"),
+        ),
+        ("date", each(outcomes, |outcome| &outcome.date).join(", ")),
         ("machine", machine::description()),
         ("versions", versions(outcomes, places)),
         ("quiet", quiet(outcomes)),
@@ -39,6 +37,21 @@ pub(super) fn write(
     ];
     let text = template::render(&places.bench.join("report.md"), None, &values)?;
     fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// Of all cases, each once.
+fn each<'o>(
+    outcomes: &'o [Outcome<'_>],
+    of: impl Fn(&'o Outcome<'_>) -> &'o String,
+) -> Vec<&'o str> {
+    let mut told: Vec<&str> = Vec::new();
+    for outcome in outcomes {
+        let text = of(outcome).as_str();
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    told
 }
 
 fn versions(outcomes: &[Outcome<'_>], places: &Places) -> String {
@@ -134,7 +147,11 @@ fn case(
         );
     }
     table(text, outcome, &metrics);
-    text.push('\n');
+    let others = outcome.used_by_others;
+    line(
+        text,
+        &format!("\nOthers used {others:.0} % of a core meanwhile.\n"),
+    );
     Ok(())
 }
 
