@@ -115,26 +115,30 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         patience: PATIENCE,
     };
     let kept = Kept::open(places.work.join("kept"), &places.castling)?;
-    // Of a run that is like the one that the report is of.
+    // What a report of all cases may have in it.
     let is_whole = arguments.peers.is_empty() && places.beside.is_none() && !arguments.access_log;
+    let mut outcomes = Vec::new();
     for case in &cases {
         let outcome = measure(case, arguments, &around)?;
         outcome.print();
         if is_whole && !kept.keep(&outcome)? {
             println!("    an earlier run was less disturbed: it is kept for the report");
         }
+        outcomes.push(outcome);
     }
-    match &arguments.report {
-        Some(file) => report(file, &kept, places),
-        None => Ok(()),
+    let Some(file) = &arguments.report else {
+        return Ok(());
+    };
+    match is_whole {
+        true => report::write(file, &kept_outcomes(&kept, &all())?, places),
+        false => report::write(file, &outcomes, places),
     }
 }
 
 /// Of all cases that were measured with this build of the gateway, in this run or an earlier one.
-fn report(file: &Path, kept: &Kept, places: &Places) -> Result<(), String> {
-    let cases = all();
+fn kept_outcomes<'a>(kept: &Kept, cases: &'a [Case]) -> Result<Vec<Outcome<'a>>, String> {
     let mut outcomes = Vec::new();
-    for case in &cases {
+    for case in cases {
         match kept.get(case)? {
             Some(outcome) => outcomes.push(outcome),
             None => println!(
@@ -143,7 +147,7 @@ fn report(file: &Path, kept: &Kept, places: &Places) -> Result<(), String> {
             ),
         }
     }
-    report::write(file, &outcomes, places)
+    Ok(outcomes)
 }
 
 /// The cases of the report, the control first.
