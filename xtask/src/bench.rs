@@ -17,7 +17,7 @@ pub(crate) enum Benchmark {
     /// What hooks and host calls cost, part by part (docs/COSTS.md)
     #[command(disable_help_flag = true)]
     Parts(Rest),
-    /// The gateway beside nginx, HAProxy and Envoy, which it installs (docs/BENCHMARK.md)
+    /// The gateway beside nginx, HAProxy and Envoy, which it installs
     #[command(disable_help_flag = true)]
     Peers(Rest),
     /// Instructions and allocations a request, compared with bench/instructions.toml; installs valgrind

@@ -2,7 +2,7 @@
 //!
 //! The proxy has a core to itself, load and origin share another. A round gives each peer of a case two turns, the second
 //! in reverse order, so that a machine that drifts is the same to all; every ratio is taken within a round. What counts
-//! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it; the one in the tree is docs/BENCHMARK.md.
+//! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it.
 
 pub(crate) mod case;
 pub(crate) mod counters;
