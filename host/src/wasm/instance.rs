@@ -1,6 +1,5 @@
 //! One live instance of a plugin: a store, its guest, and the functions that the host calls.
 
-use std::borrow::BorrowMut;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::Engine;
 use super::guest::{Guest, MemoryLimit, Zones};
-use super::lane::{Begun, Lane};
+use super::lane::Lane;
 use super::limit::LineBudget;
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
@@ -140,24 +139,9 @@ impl Instance {
         }
     }
 
-    /// Runs one hook against the exchange on the lane, which must be free and the guest one that waits for nothing. The
-    /// exchange is lent to the guest meanwhile and given back however the call ends. What it has returned is for
-    /// [`Self::end_call`]; a call that is dropped when it has paused leaves the instance suspended.
-    #[inline]
-    pub(super) fn begin_on_lane<'a, I: BorrowMut<Self> + 'a>(
-        mut instance: I,
-        lane: &'a Lane,
-        hook: Hook,
-        exchange: &'a mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Begun<'a, (I, Result<i32, Error>)> {
-        lane.begin(move || {
-            let result = instance.borrow_mut().call_on_lane(hook, exchange, args);
-            (instance, result)
-        })
-    }
-
-    /// The same within a job on the lane.
+    /// Runs one hook against the exchange, within a job on the lane; the guest must be one that waits for nothing. The exchange is
+    /// lent to the guest meanwhile and given back however the call ends. What it has returned is for [`Self::end_call`]; a job
+    /// that is given up when it has paused leaves the instance suspended.
     pub(super) fn call_on_lane(
         &mut self,
         hook: Hook,

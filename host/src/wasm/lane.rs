@@ -45,6 +45,32 @@ pub(super) enum Begun<'a, T> {
     Paused(Paused<'a, T>),
 }
 
+/// What comes at once nearly always, without the state of a future.
+pub enum Soon<'a, T> {
+    Now(T),
+    /// A guest computes for long, and others run meanwhile; or it has to wait first.
+    Later(Pin<Box<dyn Future<Output = T> + 'a>>),
+}
+
+impl<T> Soon<'_, T> {
+    pub async fn end(self) -> T {
+        match self {
+            Self::Now(value) => value,
+            Self::Later(value) => value.await,
+        }
+    }
+}
+
+impl<'a, T: 'a> From<Begun<'a, T>> for Soon<'a, T> {
+    #[inline]
+    fn from(begun: Begun<'a, T>) -> Self {
+        match begun {
+            Begun::Ended(value) => Self::Now(value),
+            Begun::Paused(paused) => Self::Later(Box::pin(paused.end())),
+        }
+    }
+}
+
 /// A job that has left the lane. When this is dropped, [`pause`] returns an error and the job is run to its end.
 pub(super) struct Paused<'a, T> {
     lane: &'a Lane,

@@ -10,7 +10,7 @@ use super::code::Code;
 use super::demand::NoSupplier;
 use super::engine::Engine;
 use super::instance::{Blueprint, Instance};
-use super::lane::{Begun, Lane};
+use super::lane::Lane;
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
 use crate::exchange::Exchange;
@@ -54,10 +54,8 @@ async fn count(
         let result = called.await.expect("nothing is waited for");
         return instance.end_call(result);
     };
-    let (instance, result) = match Instance::begin_on_lane(instance, lane, hook, exchange, args) {
-        Begun::Ended(ended) => ended,
-        Begun::Paused(paused) => paused.end().await,
-    };
+    let result = lane.run(|| instance.call_on_lane(hook, exchange, args));
+    let result = result.await;
     instance.end_call(result)
 }
 

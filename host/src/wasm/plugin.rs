@@ -3,7 +3,6 @@
 use std::borrow::BorrowMut;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::engine::Engine;
 use super::guest::Zones;
 use super::image::Image;
 use super::instance::{Blueprint, Instance};
-use super::lane::{Begun, Lane};
+use super::lane::{Lane, Soon};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::taken::{Judge, PinnedInstances, Taken};
@@ -61,10 +60,7 @@ pub enum HookError {
 }
 
 /// What a plugin says of an upstream's peers.
-pub enum Judged<'a> {
-    Now(Result<i32, HookError>),
-    Later(Pin<Box<dyn Future<Output = Result<i32, HookError>> + 'a>>),
-}
+pub type Judged<'a> = Soon<'a, Result<i32, HookError>>;
 
 pub struct Plugin {
     pub name: Arc<str>,
@@ -117,15 +113,6 @@ pub struct PluginStatus {
     pub exhausted: u64,
     /// `in` service, `out` because it keeps trapping, or on `trial`.
     pub state: String,
-}
-
-impl Judged<'_> {
-    pub async fn end(self) -> Result<i32, HookError> {
-        match self {
-            Self::Now(judged) => judged,
-            Self::Later(judged) => judged.await,
-        }
-    }
 }
 
 impl Plugin {
@@ -333,10 +320,7 @@ impl Plugin {
                     let judge = judge.borrow_mut();
                     self.judge_on_lane(judge, hook, exchange, args)
                 });
-                match judged {
-                    Begun::Ended(judged) => Judged::Now(judged),
-                    Begun::Paused(paused) => Judged::Later(Box::pin(paused.end())),
-                }
+                judged.into()
             }
             _ => Judged::Later(Box::pin(async move {
                 let judge = judge.borrow_mut();
@@ -472,10 +456,9 @@ impl Plugin {
         self.count_call();
         let instance = taken.instance_mut();
         let called = match self.lane() {
-            Some(lane) => match Instance::begin_on_lane(instance, lane, hook, exchange, args) {
-                Begun::Ended((_, result)) => Ok(result),
-                Begun::Paused(paused) => Ok(paused.end().await.1),
-            },
+            Some(lane) => Ok(lane
+                .run(|| instance.call_on_lane(hook, exchange, args))
+                .await),
             None => {
                 let called = instance.call(hook, exchange, pinned, supplier, args);
                 called.await

@@ -1,6 +1,5 @@
 //! A plugin's turn in a phase or a filter: its hook is run and `on_error` applied.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::slice;
 
@@ -8,7 +7,7 @@ use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::demand::Supplier;
-use super::lane::Begun;
+use super::lane::Soon;
 use super::plugin::{HookError, Plugin};
 use super::taken::PinnedInstances;
 use crate::config::OnError;
@@ -49,20 +48,7 @@ impl Way {
 }
 
 /// Steps on their way.
-pub enum Going<'a> {
-    Now(Way),
-    /// One of them computes for long, and others run meanwhile.
-    Later(Pin<Box<dyn Future<Output = Way> + 'a>>),
-}
-
-impl Going<'_> {
-    pub async fn end(self) -> Way {
-        match self {
-            Self::Now(way) => way,
-            Self::Later(way) => way.await,
-        }
-    }
-}
+pub type Going<'a> = Soon<'a, Way>;
 
 impl Step {
     pub fn new(plugin: &Rc<Plugin>, on_error: Option<OnError>) -> Self {
@@ -107,10 +93,8 @@ impl Step {
                 returned: None,
             });
         };
-        match lane.begin(move || Self::go_on_lane(steps, hook, exchange, args)) {
-            Begun::Ended(way) => Going::Now(way),
-            Begun::Paused(paused) => Going::Later(Box::pin(paused.end())),
-        }
+        lane.begin(move || Self::go_on_lane(steps, hook, exchange, args))
+            .into()
     }
 
     fn go_on_lane(

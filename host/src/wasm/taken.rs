@@ -1,6 +1,5 @@
 //! Instances in use: taken out of their plugin's pool for a call, for a request, or for an upstream's peers.
 
-use std::borrow::{Borrow, BorrowMut};
 use std::rc::Rc;
 
 use tracing::error;
@@ -27,20 +26,6 @@ impl Taken {
 
     pub(super) fn discard(&mut self) {
         self.instance = None;
-    }
-}
-
-impl Borrow<Instance> for Taken {
-    fn borrow(&self) -> &Instance {
-        self.instance
-            .as_ref()
-            .expect("an instance is here until `discard`, which ends its use")
-    }
-}
-
-impl BorrowMut<Instance> for Taken {
-    fn borrow_mut(&mut self) -> &mut Instance {
-        self.instance_mut()
     }
 }
 
