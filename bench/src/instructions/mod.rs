@@ -8,7 +8,7 @@ mod baseline;
 mod callgrind;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use baseline::Baseline;
 use callgrind::Profile;
 
 use crate::Places;
+use crate::peers::origin::Origin;
 use crate::peers::peer::{Peer, Running, Surroundings};
 use crate::peers::probe::KEY;
 use crate::peers::{case, counters, idle, origin, probe};
@@ -62,7 +63,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         if !arguments.cases.is_empty() && !arguments.cases.iter().any(|n| n == stream.name) {
             continue;
         }
-        let counted = stream.count(places, origin, arguments.requests)?;
+        let counted = stream.count(places, &origin, arguments.requests)?;
         let before = baseline.of(stream.name);
         print(stream.name, &counted, before);
         if let Some(before) = before
@@ -154,12 +155,12 @@ struct Stream {
 }
 
 impl Stream {
-    fn count(&self, places: &Places, origin: SocketAddr, requests: u32) -> Result<Counted, String> {
+    fn count(&self, places: &Places, origin: &Origin, requests: u32) -> Result<Counted, String> {
         let folder = places.work.join("instructions").join(self.name);
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let mut around = Surroundings {
             places,
-            origin,
+            origin: origin.clone(),
             access_log: false,
             runner: Vec::new(),
             patience: PATIENCE,

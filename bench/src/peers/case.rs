@@ -30,6 +30,26 @@ pub(super) enum Measure {
     Idle,
 }
 
+impl Measure {
+    /// A turn in which others have used more of a core than this is taken again. Percent.
+    pub(super) fn bears(self) -> f64 {
+        match self {
+            // What stops a core for some milliseconds is all that there is to see in the slowest hundredth.
+            Self::HalfLoad | Self::Compute => 0.2,
+            Self::Saturated(_) | Self::Reload | Self::Idle => 15.0,
+        }
+    }
+
+    /// How long a turn is where others are of so many seconds.
+    pub(super) fn seconds(self, seconds: f64) -> f64 {
+        match self {
+            // Short enough that whatever wakes each second is not in all of them.
+            Self::HalfLoad | Self::Compute => seconds / 2.0,
+            Self::Saturated(_) | Self::Reload | Self::Idle => seconds,
+        }
+    }
+}
+
 /// What the load sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sends {

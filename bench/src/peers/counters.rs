@@ -15,19 +15,18 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Of a process, its descendants, and the CPU time of children of it that have ended.
+    /// Of a process, its descendants, and the CPU time of children of theirs that have ended.
     pub(super) fn of_tree(root: u32) -> Self {
-        let mut sum = Self {
-            cpu_ns: reaped_ns(root),
-            ..Self::default()
-        };
+        let mut sum = Self::default();
         for pid in tree(root) {
             sum += Self::of(pid);
+            sum.cpu_ns += reaped_ns(pid);
         }
         sum
     }
 
-    fn of(pid: u32) -> Self {
+    /// Of a process alone.
+    pub(super) fn of(pid: u32) -> Self {
         let stat = read(&format!("/proc/{pid}/stat"));
         let faults = stat_field::<u64>(&stat, 10).unwrap_or(0) + stat_field(&stat, 12).unwrap_or(0);
         let mut counters = Self {
@@ -132,10 +131,23 @@ fn machine_ticks(stat: &str) -> (u64, u64) {
     (of(&[0, 1, 2, 5, 6]), of(&[7]))
 }
 
+/// All that there are.
+pub(super) fn processes() -> Vec<u32> {
+    numbers_in("/proc")
+}
+
+/// A thread of the kernel: a child of the one that starts them (its number is 2).
+pub(super) fn is_of_kernel(pid: u32) -> bool {
+    let stat = read(&format!("/proc/{pid}/stat"));
+    pid == 2 || stat_field(&stat, 4) == Some(2)
+}
+
 fn threads(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten();
+    numbers_in(&format!("/proc/{pid}/task"))
+}
+
+fn numbers_in(folder: &str) -> Vec<u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -187,6 +199,7 @@ mod tests {
     #[test]
     fn fields_of_stat_are_counted_behind_the_name() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 90 11 2 3 5 6 70 80 20 0 1 0";
+        assert_eq!(stat_field::<u64>(stat, 4), Some(1));
         assert_eq!(stat_field::<u64>(stat, 10), Some(90));
         assert_eq!(stat_field::<u64>(stat, 12), Some(2));
         assert_eq!(ticks_ns(stat, 14, 15), 110_000_000);

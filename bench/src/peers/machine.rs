@@ -2,12 +2,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use rustix::thread::CpuSet;
-
-use super::counters;
 
 /// As the report tells it.
 pub(super) fn description() -> String {
@@ -44,14 +40,6 @@ pub(super) fn today() -> String {
         .unwrap_or_default()
 }
 
-/// How much of the machine others use just now, percent of one core.
-pub(super) fn used_by_others() -> f64 {
-    let before = counters::machine_time().busy_ns;
-    thread::sleep(LOOK);
-    let busy_ns = counters::machine_time().busy_ns.saturating_sub(before);
-    busy_ns as f64 / LOOK.as_nanos() as f64 * 100.0
-}
-
 /// Those that this program may run on.
 pub(super) fn cores() -> Vec<usize> {
     let allowed = rustix::thread::sched_getaffinity(None);
@@ -73,9 +61,6 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         .map(|(found, value)| (found.trim(), value.trim()))
         .find_map(|(found, value)| (found == key).then_some(value))
 }
-
-/// `/proc/stat` counts in hundredths of a second.
-const LOOK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -98,7 +98,7 @@ impl Method<'_> {
 
     fn open_loop(&self, running: &Running, plan: &Plan) -> Result<Turn, String> {
         self.counted(running, || {
-            let sent = plan.run()?;
+            let sent = plan.run(&self.around.origin)?;
             Ok(Turn {
                 requests: sent.answered,
                 failed: sent.failed,

@@ -14,6 +14,7 @@ mod measure;
 mod metric;
 mod open_loop;
 pub(crate) mod origin;
+mod others;
 mod outcome;
 pub(crate) mod peer;
 mod plot;
@@ -26,12 +27,11 @@ mod wrk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use case::Case;
 use kept::Kept;
 use measure::Method;
-use metric::Metric;
 use outcome::Outcome;
 use peer::{Running, Surroundings};
 
@@ -48,9 +48,10 @@ pub(crate) struct Arguments {
     /// Rounds; in each, every peer of a case has two turns
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Seconds of a turn; short ones, so that a machine that drifts is the same to all peers of a round
-    #[arg(long, default_value_t = 1)]
-    seconds: u32,
+    /// Seconds of a turn, and half as many where latency is measured; short ones, so that a machine that drifts is the same to all
+    /// peers of a round
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
     /// Connections of the load
     #[arg(long, default_value_t = 64)]
     connections: u32,
@@ -101,7 +102,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
     }
     machine::stay_on(load_core)?;
     idle::raise_descriptor_limit();
-    let busy = machine::used_by_others();
+    let busy = others::used_just_now();
     if busy > BUSY_PERCENT {
         println!("!!! others use {busy:.0} % of a core just now: these figures will say little");
     }
@@ -224,7 +225,7 @@ fn measure<'a>(
         around,
         case,
         folder: &folder,
-        seconds: f64::from(arguments.seconds),
+        seconds: case.measure.seconds(arguments.seconds),
         connections: arguments.connections,
         rate: arguments.rate,
         compute_rounds: Vec::new(),
@@ -232,14 +233,10 @@ fn measure<'a>(
     method.prepare(&running)?;
     let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
     let mut used_by_others = Vec::new();
-    let most_percent = match case.main_metric() {
-        // One hundredth of the requests is what it is about.
-        Metric::P99 => DISTURBED_PERCENT_OF_LATENCY,
-        _ => DISTURBED_PERCENT,
-    };
     for _ in 0..arguments.rounds {
         for at in (0..running.len()).chain((0..running.len()).rev()) {
-            let (turn, others) = undisturbed(most_percent, || method.turn(at, &running[at]))?;
+            let (turn, others) =
+                others::undisturbed(case.measure.bears(), || method.turn(at, &running[at]))?;
             outcome.add(at, turn);
             used_by_others.push(others);
         }
@@ -258,47 +255,8 @@ fn measure<'a>(
     Ok(outcome)
 }
 
-/// Takes a turn, and takes it again while others have used much of a core meanwhile, in this machine or in the one that it is a
-/// guest of: a neighbour comes and goes within seconds, so it meets one peer and spares the other. The least disturbed one
-/// counts. What others did decides that, never what was measured. Says how much of a core they have used in it, percent.
-fn undisturbed<T>(
-    most_percent: f64,
-    turn: impl Fn() -> Result<T, String>,
-) -> Result<(T, f64), String> {
-    let mut best = disturbed(&turn)?;
-    for _ in 1..MOST_TRIES {
-        if best.1 <= most_percent {
-            break;
-        }
-        let again = disturbed(&turn)?;
-        if again.1 < best.1 {
-            best = again;
-        }
-    }
-    Ok(best)
-}
-
-/// A turn, and how much of a core others have used meanwhile, percent.
-fn disturbed<T>(turn: impl Fn() -> Result<T, String>) -> Result<(T, f64), String> {
-    let begun = Instant::now();
-    let (before, own_before) = (counters::machine_time(), own_cpu_ns());
-    let taken = turn()?;
-    let after = counters::machine_time();
-    let own_ns = own_cpu_ns().saturating_sub(own_before);
-    let busy_ns = after.busy_ns.saturating_sub(before.busy_ns);
-    let stolen_ns = after.stolen_ns.saturating_sub(before.stolen_ns);
-    let others_ns = busy_ns.saturating_sub(own_ns) + stolen_ns;
-    let others = others_ns as f64 / begun.elapsed().as_nanos() as f64 * 100.0;
-    Ok((taken, others))
-}
-
 fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / (numbers.len() as f64).max(1.0)
-}
-
-/// Of this program and all that it has started.
-fn own_cpu_ns() -> u64 {
-    counters::Counters::of_tree(std::process::id()).cpu_ns
 }
 
 /// Those that are installed, each checked for what it does. One that is missing is told of and left out; one that does
@@ -320,15 +278,6 @@ fn start(case: &Case, around: &Surroundings<'_>, folder: &Path) -> Result<Vec<Ru
 
 /// For a proxy to start and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A turn in which others have used more of a core than this is taken again.
-const DISTURBED_PERCENT: f64 = 15.0;
-
-/// The same for a turn whose slowest requests are looked at.
-const DISTURBED_PERCENT_OF_LATENCY: f64 = 2.0;
-
-/// A turn is taken so often at most.
-const MOST_TRIES: u32 = 5;
 
 /// More than what a machine at rest does.
 const BUSY_PERCENT: f64 = 10.0;

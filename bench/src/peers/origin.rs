@@ -1,17 +1,28 @@
 //! What stands behind every peer: prebuilt responses, kept connections, one thread. It does as little as it can, since it
-//! shares its core with the load.
+//! shares its core with the load. A load that must not wait for the thread to be given the core runs in it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
+
+/// The thread.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    jobs: UnboundedSender<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs until the program ends. The thread has the caller's CPU affinity.
-pub(crate) fn start() -> Result<SocketAddr, String> {
+pub(crate) fn start() -> Result<Origin, String> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|e| format!("the origin cannot listen: {e}"))?;
@@ -20,26 +31,56 @@ pub(crate) fn start() -> Result<SocketAddr, String> {
         .enable_io()
         .build()
         .map_err(|e| e.to_string())?;
+    let (jobs, todo) = unbounded_channel();
     thread::spawn(move || {
-        let responses = Rc::new(Responses::new());
         LocalSet::new().block_on(&runtime, async move {
-            let Ok(listener) = TcpListener::from_std(listener) else {
-                return;
-            };
-            loop {
-                // An error is one connection's, or want of descriptors, which the load will tell of.
-                let Ok((socket, _)) = listener.accept().await else {
-                    continue;
-                };
-                let responses = Rc::clone(&responses);
-                tokio::task::spawn_local(async move {
-                    let _slower_without = socket.set_nodelay(true);
-                    let _closed = serve(socket, &responses).await;
-                });
+            spawn_local(work(todo));
+            if let Ok(listener) = TcpListener::from_std(listener) {
+                accept(listener).await;
             }
         });
     });
-    Ok(address)
+    Ok(Origin { address, jobs })
+}
+
+impl Origin {
+    /// Runs a task in the origin's thread, and waits for it.
+    pub(super) fn run<T, F>(&self, task: impl FnOnce() -> F + Send + 'static) -> Result<T, String>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (done, result) = mpsc::sync_channel(1);
+        let job = move || {
+            let task = task();
+            // Whoever waits for it may have given up.
+            spawn_local(async move { done.send(task.await) });
+        };
+        let gone = "the origin's thread has ended";
+        self.jobs.send(Box::new(job)).map_err(|_| gone)?;
+        result.recv().map_err(|_| gone.to_owned())
+    }
+}
+
+async fn work(mut todo: UnboundedReceiver<Job>) {
+    while let Some(job) = todo.recv().await {
+        job();
+    }
+}
+
+async fn accept(listener: TcpListener) {
+    let responses = Rc::new(Responses::new());
+    loop {
+        // An error is one connection's, or want of descriptors, which the load will tell of.
+        let Ok((socket, _)) = listener.accept().await else {
+            continue;
+        };
+        let responses = Rc::clone(&responses);
+        spawn_local(async move {
+            let _slower_without = socket.set_nodelay(true);
+            let _closed = serve(socket, &responses).await;
+        });
+    }
 }
 
 /// The bytes of a response's body, by path.

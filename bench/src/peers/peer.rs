@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::counters;
+use super::origin::Origin;
 use super::probe;
 use super::template::{self, Values};
 use crate::Places;
@@ -36,7 +37,7 @@ pub(crate) struct Peer {
 /// What all peers of a run have in common.
 pub(crate) struct Surroundings<'a> {
     pub(crate) places: &'a Places,
-    pub(crate) origin: SocketAddr,
+    pub(crate) origin: Origin,
     pub(crate) access_log: bool,
     /// The command that runs them.
     pub(crate) runner: Vec<String>,
@@ -205,8 +206,8 @@ impl Peer {
             .is_some_and(|first| first == "valgrind");
         let mut values: Values = vec![
             ("port", port.to_string()),
-            ("origin", around.origin.to_string()),
-            ("origin_port", around.origin.port().to_string()),
+            ("origin", around.origin.address.to_string()),
+            ("origin_port", around.origin.address.port().to_string()),
             ("dir", folder.display().to_string()),
             ("templates", templates.display().to_string()),
             ("shipped", around.places.plugins.display().to_string()),
