@@ -40,12 +40,21 @@ impl Measure {
         }
     }
 
-    /// How long a turn is where others are of so many seconds.
+    /// How long a turn is where it may be so many seconds.
     pub(super) fn seconds(self, seconds: f64) -> f64 {
         match self {
-            // Short enough that whatever wakes each second is not in all of them.
-            Self::HalfLoad | Self::Compute => seconds / 2.0,
-            Self::Saturated(_) | Self::Reload | Self::Idle => seconds,
+            // There must be room for the reloads.
+            Self::Reload => seconds.max(1.0),
+            Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Idle => seconds,
+        }
+    }
+
+    /// How many rounds there are where there may be so many.
+    pub(super) fn rounds(self, rounds: usize) -> usize {
+        match self {
+            // Memory does not drift.
+            Self::Idle => rounds.min(5),
+            Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Reload => rounds,
         }
     }
 }

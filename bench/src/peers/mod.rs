@@ -46,11 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     peers: Vec<String>,
     /// Rounds; in each, every peer of a case has two turns
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Seconds of a turn, and half as many where latency is measured; short ones, so that a machine that drifts is the same to all
-    /// peers of a round
-    #[arg(long, default_value_t = 1.0)]
+    /// Seconds of a turn; short ones, so that a machine that drifts is the same to all peers of a round
+    #[arg(long, default_value_t = 0.5)]
     seconds: f64,
     /// Connections of the load
     #[arg(long, default_value_t = 64)]
@@ -233,7 +232,7 @@ fn measure<'a>(
     method.prepare(&running)?;
     let mut outcome = Outcome::new(case, running.iter().map(|running| running.peer));
     let mut used_by_others = Vec::new();
-    for _ in 0..arguments.rounds {
+    for _ in 0..case.measure.rounds(arguments.rounds) {
         for at in (0..running.len()).chain((0..running.len()).rev()) {
             let (turn, others) =
                 others::undisturbed(case.measure.bears(), || method.turn(at, &running[at]))?;

@@ -1,7 +1,11 @@
 //! Closed-loop load: wrk, which sends as fast as it is answered.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::peer::on_path;
 
@@ -25,15 +29,15 @@ pub(super) struct Answered {
 }
 
 impl Saturation<'_> {
-    /// `wrapper` is a command that runs wrk.
+    /// `wrapper` is a command that runs wrk; with one, it runs for whole seconds.
     pub(super) fn run(&self, seconds: f64, wrapper: &[&str]) -> Result<Answered, String> {
         on_path("wrk")?;
         let mut words: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
         words.push("wrk".to_owned());
         words.extend(["-t", "1", "-c"].map(str::to_owned));
         words.push(self.connections.to_string());
-        // wrk takes whole seconds.
-        words.extend(["-d".to_owned(), format!("{}s", seconds.ceil().max(1.0))]);
+        let whole_seconds = seconds.ceil().max(1.0);
+        words.extend(["-d".to_owned(), format!("{whole_seconds}s")]);
         for (name, value) in self.headers {
             words.extend(["-H".to_owned(), format!("{name}: {value}")]);
         }
@@ -41,10 +45,20 @@ impl Saturation<'_> {
             words.extend(["-s".to_owned(), script.display().to_string()]);
         }
         words.push(self.url.clone());
-        let output = Command::new(&words[0])
+        let of_wrapper = |error| format!("{}: {error}", words[0]);
+        let child = Command::new(&words[0])
             .args(&words[1..])
-            .output()
-            .map_err(|e| format!("{}: {e}", words[0]))?;
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(of_wrapper)?;
+        if wrapper.is_empty() && seconds < whole_seconds {
+            // It takes whole seconds only, but tells what was when it is interrupted, too.
+            thread::sleep(Duration::from_secs_f64(seconds));
+            // Where it has ended already, its output says why.
+            let _ended = kill_process(Pid::from_child(&child), Signal::INT);
+        }
+        let output = child.wait_with_output().map_err(of_wrapper)?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             return Err(format!(
