@@ -28,10 +28,12 @@ pub(super) struct Guest {
     pub(super) config: Arc<str>,
     /// The hook that runs, `None` while it is configured.
     pub(super) hook: Option<Hook>,
-    /// What the guest has said of the error it returns.
-    pub(super) failure: Option<String>,
-    /// What its panic hook has said before it trapped.
-    pub(super) panic: Option<String>,
+    /// How many host calls the hook may still make.
+    pub(super) host_calls_left: u32,
+    /// `limits.host_calls`.
+    pub(super) host_calls: u32,
+    pub(super) said: Option<Box<Said>>,
+    pub(super) held: Option<Box<Held>>,
     pub(super) memory_limit: MemoryLimit,
     pub(super) cpu: Cpu,
     /// Where it asks for what it waits for.
@@ -46,21 +48,43 @@ pub(super) struct Guest {
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
     pub(super) calls_limit: usize,
+    pub(super) limits: Arc<PluginLimits>,
+    /// Of all instances of the plugin in this worker.
+    pub(super) log_lines: Arc<LineBudget>,
+    /// Host calls of `configure` that an image makes up for, see [`super::image`].
+    pub(super) repeatable_calls: u32,
+    /// Those it has defined.
+    pub(super) metrics: InstanceMetrics,
+}
+
+/// What is told of a call of a guest beside what it returns. Few calls have that, and it goes when the next one begins.
+#[derive(Default)]
+pub(super) struct Said {
+    /// By the guest, of the error it returns.
+    pub(super) failure: Option<String>,
+    /// By its panic hook before it trapped.
+    pub(super) panic: Option<String>,
+    /// The limit that a host call was refused for last.
+    pub(super) reached: Option<Reached>,
+}
+
+/// What the host holds for a guest until its hook returns. Few hooks have that.
+#[derive(Default)]
+pub(super) struct Held {
     /// Bodies that were read, by [`castling_abi::HeaderMap`].
     pub(super) bodies: [Option<Bytes>; 2],
     /// What came of its last calls out.
     pub(super) calls: Vec<Result<CallResponse, String>>,
-    pub(super) limits: Arc<PluginLimits>,
-    /// Of all instances of the plugin in this worker.
-    pub(super) log_lines: Arc<LineBudget>,
-    /// How many host calls the hook may still make.
-    pub(super) host_calls_left: u32,
-    /// Host calls of `configure` that an image makes up for, see [`super::image`].
-    pub(super) repeatable_calls: u32,
-    /// The limit that a host call was refused for last, in this call of a hook.
-    pub(super) reached: Option<Reached>,
-    /// Those it has defined.
-    pub(super) metrics: InstanceMetrics,
+}
+
+impl Guest {
+    pub(super) fn said_mut(&mut self) -> &mut Said {
+        self.said.get_or_insert_default()
+    }
+
+    pub(super) fn held_mut(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
 }
 
 /// Granted zones by name. A plugin has one or two.

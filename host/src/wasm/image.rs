@@ -112,7 +112,7 @@ impl Guest {
 
     /// `configure`, which has just returned, has made no other host calls.
     fn is_repeatable(&self) -> bool {
-        let made = self.limits.host_calls - self.host_calls_left;
+        let made = self.host_calls - self.host_calls_left;
         self.repeatable_calls == made && self.metrics.is_within_limits()
     }
 }

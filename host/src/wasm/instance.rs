@@ -18,7 +18,7 @@ use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::demand::{Asked, Hatch, Supplier};
 use super::engine::Engine;
-use super::guest::{Guest, MemoryLimit, Zones};
+use super::guest::{Guest, MemoryLimit, Said, Zones};
 use super::lane::Lane;
 use super::limit::LineBudget;
 use super::plugin::HookError;
@@ -243,9 +243,11 @@ impl Instance {
     #[inline(never)]
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
         let guest = self.store.data_mut();
-        let said = guest.failure.take();
-        let said = said.unwrap_or_else(|| format!("it returned {raw} without saying why"));
-        HookError::Failed(match guest.reached.take() {
+        let Said {
+            failure, reached, ..
+        } = guest.said.take().map(|said| *said).unwrap_or_default();
+        let said = failure.unwrap_or_else(|| format!("it returned {raw} without saying why"));
+        HookError::Failed(match reached {
             Some(reached) => format!("{said} ({reached})"),
             None => said,
         })
@@ -333,11 +335,9 @@ impl Instance {
         self.calls += 1;
         let guest = self.store.data_mut();
         guest.hook = hook;
-        guest.failure = None;
-        guest.panic = None;
+        guest.host_calls_left = guest.host_calls;
+        guest.said = None;
         guest.cpu.begin(on_lane);
-        guest.host_calls_left = guest.limits.host_calls;
-        guest.reached = None;
         guest.memory_limit.denied = None;
         self.store.set_epoch_deadline(1);
     }
@@ -358,11 +358,7 @@ impl Instance {
     #[inline]
     pub(super) fn rest(&mut self) {
         self.suspended = false;
-        let guest = self.store.data_mut();
-        if guest.bodies.iter().any(Option::is_some) {
-            guest.bodies = [None, None];
-        }
-        guest.calls.clear();
+        self.store.data_mut().held = None;
     }
 
     /// A call has trapped: the instance must not be used again.
@@ -395,8 +391,10 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             plugin: Arc::clone(&blueprint.plugin),
             config: Arc::clone(&blueprint.config),
             hook: None,
-            failure: None,
-            panic: None,
+            host_calls_left: blueprint.limits.host_calls,
+            host_calls: blueprint.limits.host_calls,
+            said: None,
+            held: None,
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
                 grown_to: 0,
@@ -409,13 +407,9 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             zones: Arc::clone(&blueprint.zones),
             body_limit_bytes: blueprint.body_limit_bytes,
             calls_limit: blueprint.calls_limit,
-            bodies: [None, None],
-            calls: Vec::new(),
             limits: Arc::clone(&blueprint.limits),
             log_lines: Arc::clone(&blueprint.log_lines),
-            host_calls_left: blueprint.limits.host_calls,
             repeatable_calls: 0,
-            reached: None,
             cpu: Cpu::new(
                 Arc::clone(&engine.turns),
                 blueprint.cpu_limit,
@@ -439,6 +433,7 @@ fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
 fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let stack_bytes = store.engine().get_max_wasm_stack();
     let guest = store.data_mut();
+    let panic = guest.said.as_mut().and_then(|said| said.panic.take());
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
         .map(|b| format!("\n{b}"))
@@ -447,15 +442,11 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let what = if let Some(limit) = guest.cpu.reached() {
         limit
     } else if let Some(denied) = guest.memory_limit.denied.take() {
-        let panic = guest
-            .panic
-            .take()
-            .map(|p| format!(" ({p})"))
-            .unwrap_or_default();
+        let panic = panic.map(|p| format!(" ({p})")).unwrap_or_default();
         format!("{denied}{panic}")
     } else if let Some(Trap::StackOverflow) = trap.downcast_ref() {
         format!("workers.plugin_stack of {stack_bytes} bytes reached")
-    } else if let Some(panic) = guest.panic.take() {
+    } else if let Some(panic) = panic {
         panic
     } else {
         format!("{cause}")

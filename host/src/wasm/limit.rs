@@ -68,7 +68,7 @@ impl Guest {
     /// Refuses a host call because of a limit, which the hook's failure will name.
     #[cold]
     pub(super) fn limit(&mut self, reached: Reached) -> Status {
-        self.reached = Some(reached);
+        self.said_mut().reached = Some(reached);
         Status::Limit
     }
 

@@ -6,7 +6,7 @@ use wasmtime::{Caller, Linker, Result, bail};
 use super::{DONE, refuse};
 use crate::exchange::{Additions, Exchange, Extent, Part, Stage};
 use crate::http1::{Found, Headers, Known, Name, is_valid_host, is_valid_value};
-use crate::wasm::guest::{Guest, bytes, bytes_mut, hand_out, split};
+use crate::wasm::guest::{Guest, Said, bytes, bytes_mut, hand_out, split};
 use crate::wasm::limit::{Reached, Room};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -151,7 +151,7 @@ fn change_checked(
         exchange,
         plugin,
         limits,
-        reached,
+        said,
         ..
     } = guest;
     let Writable {
@@ -173,7 +173,7 @@ fn change_checked(
     let after = room
         .admits(comes)
         .and_then(|()| room.after(*added, comes, goes))
-        .map_err(|limit| refused_by(limit, reached))?;
+        .map_err(|limit| refused_by(limit, said))?;
     match there {
         None => {
             let name = checked(name, value).ok_or(Status::BadArgument)?;
@@ -189,8 +189,8 @@ fn change_checked(
 }
 
 #[cold]
-fn refused_by(limit: Reached, reached: &mut Option<Reached>) -> Status {
-    *reached = Some(limit);
+fn refused_by(limit: Reached, said: &mut Option<Box<Said>>) -> Status {
+    said.get_or_insert_default().reached = Some(limit);
     Status::Limit
 }
 

@@ -59,13 +59,13 @@ fn is_written(level: LogLevel) -> bool {
 
 fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    guest.failure = Some(text(memory, ptr, len)?);
+    guest.said_mut().failure = Some(text(memory, ptr, len)?);
     Ok(())
 }
 
 fn panicked(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    guest.panic = Some(text(memory, ptr, len)?);
+    guest.said_mut().panic = Some(text(memory, ptr, len)?);
     Ok(())
 }
 

@@ -57,7 +57,7 @@ async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Resul
     match wait(&mut caller, Demand::Body { of, limit_bytes }).await {
         Some(Supply::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
-            caller.data_mut().bodies[of as usize] = Some(body);
+            caller.data_mut().held_mut().bodies[of as usize] = Some(body);
             Ok(len)
         }
         Some(Supply::Body(Err(BodyRefused::TooLarge))) if asked_bytes <= limit_bytes => {
@@ -80,7 +80,8 @@ fn body_get(mut caller: Caller<'_, Guest>, map: u32, out: u32, capacity: u32) ->
     let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
-    match &guest.bodies[of as usize] {
+    let held = guest.held.as_ref();
+    match held.and_then(|held| held.bodies[of as usize].as_ref()) {
         Some(body) => hand_out(memory, out, capacity, body),
         None => refuse(Status::NotFound),
     }
@@ -102,11 +103,13 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
             Err(status) => return refuse(status),
         }
     }
-    guest.calls.clear();
+    if let Some(held) = &mut guest.held {
+        held.calls.clear();
+    }
     match wait(&mut caller, Demand::Calls(calls)).await {
         Some(Supply::Calls(results)) => {
             let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
-            caller.data_mut().calls = results;
+            caller.data_mut().held_mut().calls = results;
             Ok(count)
         }
         Some(Supply::TooManyCalls) => {
@@ -169,7 +172,7 @@ fn call_status(mut caller: Caller<'_, Guest>, index: u32) -> Result<i32> {
 
 fn call_error(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    match guest.calls.get(index as usize) {
+    match call_result(guest, index) {
         Some(Err(error)) => hand_out(memory, out, capacity, error.as_bytes()),
         Some(Ok(_)) | None => refuse(Status::NotFound),
     }
@@ -192,7 +195,11 @@ fn call_body(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32)
 }
 
 fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
-    guest.calls.get(index as usize)?.as_ref().ok()
+    call_result(guest, index)?.as_ref().ok()
+}
+
+fn call_result(guest: &Guest, index: u32) -> Option<&Result<CallResponse, String>> {
+    guest.held.as_ref()?.calls.get(index as usize)
 }
 
 async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
