@@ -158,8 +158,10 @@ fn a_helper_that_compiles_is_no_root_either() {
     let functions: String = (0..20000)
         .map(|n| format!("(func (export \"f{n}\") (param i32) (result i32) (i32.mul (local.get 0) (i32.const {n})))"))
         .collect();
-    let manifest = castling_tests::module::manifest(1, "[]");
-    let slow = castling_tests::module::plugin(&manifest, &functions);
+    let hook =
+        r#"(func (export "castling_hook_access") (param i32 i32 i32) (result i32) i32.const 0)"#;
+    let manifest = castling_tests::module::manifest(1, r#"["access"]"#);
+    let slow = castling_tests::module::plugin(&manifest, &format!("{hook} {functions}"));
     fs::write(proxy.path("slow.wasm"), slow).unwrap();
     config.push_str("\n    [plugins.slow]\n    wasm = \"{dir}/slow.wasm\"\n");
     proxy.write_config(&config);

@@ -363,7 +363,12 @@ fn a_helper_that_compiles_ends_with_its_master() {
             )
         })
         .collect();
-    let slow = module::plugin(&module::manifest(1, "[]"), &functions);
+    let hook =
+        r#"(func (export "castling_hook_access") (param i32 i32 i32) (result i32) i32.const 0)"#;
+    let slow = module::plugin(
+        &module::manifest(1, r#"["access"]"#),
+        &format!("{hook} {functions}"),
+    );
     fs::write(proxy.path("slow.wasm"), slow).unwrap();
     proxy.write_config(&format!(
         "{WHOLE}\n    [plugins.slow]\n    wasm = \"{{dir}}/slow.wasm\"\n"
