@@ -86,7 +86,7 @@ fn quiet(outcomes: &[Outcome<'_>]) -> String {
         "Others used {:.1} % of a core meanwhile (the median of the cases; at most {most:.1} %).",
         spread.median
     );
-    match most > super::BUSY_PERCENT {
+    match spread.median > super::BUSY_PERCENT {
         true => format!("**A busy machine: these figures say little.** {told}"),
         false => told,
     }
@@ -148,9 +148,13 @@ fn case(
     }
     table(text, outcome, &metrics);
     let others = outcome.used_by_others;
+    let worth = match others > super::BUSY_PERCENT {
+        true => " **These figures say little.**",
+        false => "",
+    };
     line(
         text,
-        &format!("\nOthers used {others:.0} % of a core meanwhile.\n"),
+        &format!("\nOthers used {others:.1} % of a core meanwhile.{worth}\n"),
     );
     Ok(())
 }

@@ -98,6 +98,9 @@ impl Ewma {
 
 const FLOOR_SECONDS: f64 = 0.000_1;
 
+/// In times of `decay`.
+const SMALL_AGE: f64 = 0.001;
+
 impl Latency {
     fn observe(&mut self, seconds: f64, now: Duration, decay: Duration) {
         let weight = self.weight(now, decay);
@@ -114,9 +117,15 @@ impl Latency {
         self.seconds * self.weight(now, decay)
     }
 
+    /// How much of it still counts: e to the power of minus its age in times of `decay`.
     fn weight(&self, now: Duration, decay: Duration) -> f64 {
         let age = now.saturating_sub(self.at);
-        (-age.as_secs_f64() / decay.as_secs_f64()).exp()
+        let age = age.as_secs_f64() / decay.as_secs_f64();
+        match age < SMALL_AGE {
+            // The same to nine digits, at a fraction of the cost: so young are most where requests are many.
+            true => 1.0 - age + age * age / 2.0,
+            false => (-age).exp(),
+        }
     }
 }
 
@@ -177,6 +186,17 @@ mod tests {
             choose(&mut plugin, &[a.active(3).weight(4), b.active(1)]),
             Some(0)
         );
+    }
+
+    #[test]
+    fn a_weight_is_a_power_of_e() {
+        let latency = Latency::default();
+        let decay = Duration::from_secs(10);
+        for age in [0.0, 1e-6, 0.009_999, 0.010_001, 1.0, 50.0] {
+            let weight = latency.weight(Duration::from_secs_f64(age), decay);
+            let expected = (-age / 10.0).exp();
+            assert!((weight - expected).abs() < 1e-9, "{age}: {weight}");
+        }
     }
 
     #[test]
