@@ -62,24 +62,25 @@ impl Turns {
     }
 }
 
-/// Of one instance: the call that runs, and its limits.
+/// Of one instance: the call that runs, and its limits. What every call looks at comes first.
+#[repr(C)]
 pub(super) struct Cpu {
     turns: Arc<Turns>,
-    /// Of one call.
-    hook_limit: Duration,
-    /// Of all calls of the plugin's hooks for one request; `None`: no limit.
-    request_limit: Option<Duration>,
-    /// By this call, as far as it is known.
-    used: Duration,
     /// The call has met a tick since it last began or went on: it is measured.
     computes: Option<ShortTicks>,
     /// When the slice began is known, because the call has waited before it.
     slice_is_known: bool,
     /// The call runs on the worker's lane, not on a fiber.
     on_lane: bool,
+    spent: Option<Spent>,
+    /// By this call, as far as it is known.
+    used: Duration,
     /// It runs on a turn, and is to give it back.
     has_turn: Arc<AtomicBool>,
-    spent: Option<Spent>,
+    /// Of one call.
+    hook_limit: Duration,
+    /// Of all calls of the plugin's hooks for one request; `None`: no limit.
+    request_limit: Option<Duration>,
 }
 
 /// The limit that has ended a call.

@@ -18,14 +18,14 @@ use crate::metrics::InstanceMetrics;
 use crate::zone::Zone;
 
 /// The host's side of one instance.
+///
+/// In this order: what every call and host call looks at comes first, as in [`Plugin`](super::plugin::Plugin).
+#[repr(C)]
 pub(super) struct Guest {
     /// Lent by the flow while a hook runs, an idle one otherwise.
     pub(super) exchange: Box<Exchange>,
     /// Found once, when the instance is made; `None` only before that.
     pub(super) memory: Option<Memory>,
-    pub(super) plugin: Arc<str>,
-    /// The plugin's config as JSON.
-    pub(super) config: Arc<str>,
     /// The hook that runs, `None` while it is configured.
     pub(super) hook: Option<Hook>,
     /// How many host calls the hook may still make.
@@ -34,8 +34,12 @@ pub(super) struct Guest {
     pub(super) host_calls: u32,
     pub(super) said: Option<Box<Said>>,
     pub(super) held: Option<Box<Held>>,
-    pub(super) memory_limit: MemoryLimit,
     pub(super) cpu: Cpu,
+    pub(super) memory_limit: MemoryLimit,
+    pub(super) plugin: Arc<str>,
+    pub(super) limits: Arc<PluginLimits>,
+    /// The plugin's config as JSON.
+    pub(super) config: Arc<str>,
     /// Where it asks for what it waits for.
     pub(super) hatch: Hatch,
     /// Upstreams that it may call.
@@ -48,7 +52,6 @@ pub(super) struct Guest {
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
     pub(super) calls_limit: usize,
-    pub(super) limits: Arc<PluginLimits>,
     /// Of all instances of the plugin in this worker.
     pub(super) log_lines: Arc<LineBudget>,
     /// Host calls of `configure` that an image makes up for, see [`super::image`].
@@ -93,13 +96,14 @@ pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
 /// Keeps an instance within its memory and its table. Growth beyond it fails in the guest as an allocation does, which
 /// Rust answers with an abort; `denied` tells that trap from others.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(super) struct MemoryLimit {
-    pub(super) bytes: usize,
-    /// What the memory has been let grow to.
-    pub(super) grown_to: usize,
-    pub(super) table_elements: usize,
     /// In this call.
     pub(super) denied: Option<Reached>,
+    /// What the memory has been let grow to.
+    pub(super) grown_to: usize,
+    pub(super) bytes: usize,
+    pub(super) table_elements: usize,
 }
 
 impl ResourceLimiter for MemoryLimit {

@@ -30,20 +30,23 @@ use crate::metrics::Recorder;
 use crate::metrics::{InstanceMetrics, PluginMetrics};
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
+///
+/// In this order: what every call looks at comes first, as in [`Plugin`](super::plugin::Plugin).
+#[repr(C)]
 pub(super) struct Instance {
     store: Store<Guest>,
-    wasm: wasmtime::Instance,
-    memory: Memory,
-    code: Rc<Code>,
-    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
-    hooks: HookTable,
-    state_reset: Option<TypedFunc<(), ()>>,
-    /// The guest's; beside the store, so that it can be watched while the store runs.
-    hatch: Hatch,
-    /// A call has begun and not returned. It stays so when the call's future is dropped.
-    suspended: bool,
     /// Calls of its hooks so far.
     calls: u64,
+    /// A call has begun and not returned. It stays so when the call's future is dropped.
+    suspended: bool,
+    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
+    hooks: HookTable,
+    /// The guest's; beside the store, so that it can be watched while the store runs.
+    hatch: Hatch,
+    memory: Memory,
+    wasm: wasmtime::Instance,
+    code: Rc<Code>,
+    state_reset: Option<TypedFunc<(), ()>>,
 }
 
 /// By hook.

@@ -62,22 +62,15 @@ pub enum HookError {
 /// What a plugin says of an upstream's peers.
 pub type Judged<'a> = Soon<'a, Result<i32, HookError>>;
 
+/// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
+/// emptied since the last one.
+#[repr(C)]
 pub struct Plugin {
-    pub name: Arc<str>,
-    pub manifest: Manifest,
-    pub on_error: OnError,
     engine: Rc<Engine>,
-    code: Rc<Code>,
+    /// Its hooks wait for nothing, and no request keeps an instance: they are mostly run without further ado.
+    is_quick: bool,
     /// It uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
-    /// It does not, and no request keeps an instance: its hooks are mostly run without further ado.
-    is_quick: bool,
-    blueprint: Blueprint,
-    /// An instance with so much memory is not used again: three quarters of its limit.
-    grown_bytes: usize,
-    limits: Arc<PluginLimits>,
-    /// For the gateway's lines about its failures.
-    failure_lines: Arc<LineBudget>,
     isolation: Isolation,
     quarantine: Quarantine,
     /// Free instances; the last one used is taken first, its memory is warm.
@@ -86,16 +79,26 @@ pub struct Plugin {
         reason = "an instance is large, and moves at every call"
     )]
     idle: RefCell<Vec<Box<Instance>>>,
-    /// Instances that exist, idle ones included.
-    live: Cell<usize>,
-    freed: Notify,
+    calls: Cell<u64>,
+    metrics: HookMetrics,
     /// Calls that wait for `freed`: mostly none, and then nobody need be told.
     waiting: Cell<usize>,
-    calls: Cell<u64>,
+    /// An instance with so much memory is not used again: three quarters of its limit.
+    grown_bytes: usize,
+    /// Instances that exist, idle ones included.
+    live: Cell<usize>,
+    limits: Arc<PluginLimits>,
+    pub name: Arc<str>,
+    pub manifest: Manifest,
+    pub on_error: OnError,
+    code: Rc<Code>,
+    blueprint: Blueprint,
+    /// For the gateway's lines about its failures.
+    failure_lines: Arc<LineBudget>,
+    freed: Notify,
     failures: Cell<u64>,
     traps: Cell<u64>,
     exhausted: Cell<u64>,
-    metrics: HookMetrics,
 }
 
 /// What `castling status` shows of a plugin in one worker.

@@ -8,9 +8,11 @@ use tracing::{info, warn};
 use crate::config;
 use crate::metrics::Level;
 
+/// The state comes first: every call looks at it.
+#[repr(C)]
 pub(super) struct Quarantine {
-    config: config::Quarantine,
     state: Cell<State>,
+    config: config::Quarantine,
     /// The state, in the metrics.
     level: Level,
     /// Longest at first `config.backoff`, doubled each time in a row.
