@@ -17,6 +17,9 @@ pub(crate) enum Benchmark {
     /// What hooks and host calls cost, part by part (docs/COSTS.md)
     #[command(disable_help_flag = true)]
     Parts(Rest),
+    /// What a request runs through without a plugin: routing, balancers, zones (divan; a name filters)
+    #[command(disable_help_flag = true)]
+    Components(Rest),
     /// The gateway beside nginx, HAProxy and Envoy, which it installs
     #[command(disable_help_flag = true)]
     Peers(Rest),
@@ -35,6 +38,7 @@ pub(crate) struct Rest {
 /// Builds and installs what is measured, then measures.
 pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     let (name, rest) = match benchmark {
+        Benchmark::Components(rest) => return components(workspace, &rest.arguments),
         Benchmark::Parts(rest) => ("parts", rest),
         Benchmark::Peers(rest) => ("peers", rest),
         Benchmark::Instructions(rest) => ("instructions", rest),
@@ -43,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     if !rest.arguments.iter().any(only_asks) {
         build::all(workspace)?;
         match benchmark {
-            Benchmark::Parts(_) => {}
+            Benchmark::Parts(_) | Benchmark::Components(_) => {}
             Benchmark::Peers(_) => {
                 plugins_of_peers(workspace)?;
                 install(&PACKAGES)?;
@@ -61,14 +65,37 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     Ok(())
 }
 
+/// Nothing has to be built but the benchmark itself.
+fn components(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    if !command::succeeds(measure_components(workspace).args(arguments))? {
+        bail!("the benchmark failed");
+    }
+    Ok(())
+}
+
 /// So short that it says nothing of costs, only that it runs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
-    command::succeeds(measure(workspace).args(["parts", "--rounds", "1", "--turn", "1"]))
+    Ok(
+        command::succeeds(measure(workspace).args(["parts", "--rounds", "1", "--turn", "1"]))?
+            && command::succeeds(measure_components(workspace).arg("--test"))?,
+    )
 }
 
 /// What [`smoke`] has built.
 pub(crate) fn program(workspace: &Workspace) -> PathBuf {
     workspace.target.join("release/castling-bench")
+}
+
+fn measure_components(workspace: &Workspace) -> Command {
+    let mut cargo = command::cargo();
+    cargo
+        .args(["bench", "--quiet", "--package", "castling-bench"])
+        .args(["--bench", "components", "--target-dir"])
+        .arg(&workspace.target)
+        .arg("--manifest-path")
+        .arg(workspace.root.join("Cargo.toml"))
+        .arg("--");
+    cargo
 }
 
 fn measure(workspace: &Workspace) -> Command {

@@ -1,6 +1,7 @@
 //! One plugin without a gateway around it: what benchmarks measure and fuzz targets drive. It is loaded, lent exchanges and
 //! called as a worker does it; only what it waits for is invented.
 
+pub mod components;
 mod heads;
 mod supplies;
 

@@ -1,0 +1,113 @@
+//! What a request runs through without a plugin, part by part: `cargo xtask bench components`.
+
+use std::fs;
+use std::path::Path;
+
+use castling::rig::components::{Counters, Head, Peers, Routes, Values};
+use divan::{Bencher, black_box};
+use tempfile::TempDir;
+
+fn main() {
+    // One call takes little more than a look at the clock.
+    divan::Divan::from_args().sample_size(1000).main();
+}
+
+/// Routes of one listener, with a path each below `/api` and every tenth for a host of its own; `/` takes the rest.
+fn routes(count: usize) -> Routes {
+    let mut config = String::from(
+        "[listeners.web]\nbind = \"127.0.0.1:8080\"\n[upstreams.app]\npeers = [\"127.0.0.1:1\"]\n[[routes]]\nupstream = \"app\"\n",
+    );
+    for n in 1..count {
+        config.push_str(&format!(
+            "[[routes]]\npath = \"/api/v{n}\"\nupstream = \"app\"\n"
+        ));
+        if n % 10 == 0 {
+            config.push_str(&format!("hosts = [\"h{n}.example\"]\n"));
+        }
+    }
+    let folder = folder();
+    let file = folder.path().join("castling.toml");
+    fs::write(&file, config).expect("the config can be written");
+    Routes::load(&file).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder can be made")
+}
+
+fn head(host: &str, path: &str) -> Head {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    Head::parse(head.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// One that takes all, and as many as a gateway of many teams has.
+const ROUTES: [usize; 3] = [1, 10, 300];
+
+#[divan::bench(args = ROUTES)]
+fn route_of_the_last_path(bencher: Bencher<'_, '_>, count: usize) {
+    let routes = routes(count);
+    let head = head("www.example", "/api/v1/users?page=2");
+    assert!(routes.find(&head).is_some());
+    bencher.bench_local(|| routes.find(black_box(&head)).is_some());
+}
+
+#[divan::bench(args = ROUTES)]
+fn route_of_the_rest(bencher: Bencher<'_, '_>, count: usize) {
+    let routes = routes(count);
+    let head = head("www.example", "/index.html");
+    assert!(routes.find(&head).is_some());
+    bencher.bench_local(|| routes.find(black_box(&head)).is_some());
+}
+
+#[divan::bench]
+fn route_of_a_host(bencher: Bencher<'_, '_>) {
+    let routes = routes(300);
+    let head = head("h200.example", "/api/v200");
+    assert!(routes.find(&head).is_some());
+    bencher.bench_local(|| routes.find(black_box(&head)).is_some());
+}
+
+/// One, a few, and the pods of a large service.
+const PEERS: [u16; 3] = [1, 8, 100];
+
+#[divan::bench(args = PEERS)]
+fn round_robin(bencher: Bencher<'_, '_>, count: u16) {
+    let peers = Peers::round_robin(count);
+    bencher.bench_local(|| peers.choose());
+}
+
+#[divan::bench(args = PEERS)]
+fn least_conn(bencher: Bencher<'_, '_>, count: u16) {
+    let peers = Peers::least_conn(count);
+    bencher.bench_local(|| peers.choose());
+}
+
+#[divan::bench]
+fn counter_zone_add(bencher: Bencher<'_, '_>) {
+    let zone = Counters::new().unwrap_or_else(|error| panic!("{error}"));
+    bencher.bench_local(|| zone.add(black_box(b"203.0.113.9")));
+}
+
+fn values(folder: &Path) -> Values {
+    let zone = Values::new(&folder.join("zone")).unwrap_or_else(|error| panic!("{error}"));
+    for n in 0..1000 {
+        let put = zone.put(format!("key {n}").as_bytes(), &[b'x'; 100]);
+        assert_eq!(put, Ok(true));
+    }
+    zone
+}
+
+#[divan::bench]
+fn kv_zone_read(bencher: Bencher<'_, '_>) {
+    let folder = folder();
+    let zone = values(folder.path());
+    assert_eq!(zone.read(b"key 500"), Ok(Some(100)));
+    bencher.bench_local(|| zone.read(black_box(b"key 500")));
+}
+
+#[divan::bench]
+fn kv_zone_put(bencher: Bencher<'_, '_>) {
+    let folder = folder();
+    let zone = values(folder.path());
+    bencher.bench_local(|| zone.put(black_box(b"key 500"), &[b'y'; 100]));
+}

@@ -1,0 +1,122 @@
+//! What a request runs through without a plugin: routing, the gateway's own balancing policies, zones. For benchmarks.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::HeaderValue;
+
+use crate::balancer::{Balancer, Tried};
+use crate::config;
+use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom, RequestHead};
+use crate::phase::{Plan, Router};
+use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
+
+/// The routes of a config, without their plugins.
+pub struct Routes(Router);
+
+/// The head of a request.
+pub struct Head(RequestHead);
+
+impl Routes {
+    /// Those of a gateway's config file, as if it had one listener.
+    pub fn load(file: &Path) -> Result<Self, String> {
+        let config = config::load(file).map_err(|e| e.to_string())?;
+        let plan = |name: &str| Rc::new(Plan::new(Some(name.into()), None, &[], |_| false));
+        let routes = config.routes.iter().map(|route| (route, plan(&route.name)));
+        let unrouted = Rc::new(Plan::new(None, None, &[], |_| false));
+        Ok(Self(Router::new(
+            Box::default(),
+            unrouted,
+            routes.collect(),
+        )))
+    }
+
+    /// The name of the route that takes the request.
+    pub fn find(&self, head: &Head) -> Option<&str> {
+        let plan = self.0.route(&head.0).ok()?;
+        plan.route.as_deref()
+    }
+}
+
+impl Head {
+    pub fn parse(head: &[u8]) -> Result<Self, String> {
+        let (mut progress, mut room) = (HeadProgress::default(), HeadRoom::default());
+        let mut buf = BytesMut::from(head);
+        let limits = HeadLimits {
+            max_head_bytes: 64 << 10,
+        };
+        let parsed = http1::parse_request(&mut buf, &mut progress, &limits, &mut room);
+        let parsed = parsed.map_err(|e| e.to_string())?;
+        Ok(Self(parsed.ok_or("the head has no end")?.head))
+    }
+}
+
+/// The peers of an upstream, with a policy of the gateway's own.
+pub struct Peers(Rc<Balancer>);
+
+impl Peers {
+    pub fn round_robin(count: u16) -> Self {
+        Self(Balancer::round_robin(peers(count)))
+    }
+
+    pub fn least_conn(count: u16) -> Self {
+        Self(Balancer::least_conn(peers(count)))
+    }
+
+    /// Chooses one for a request that is over at once.
+    pub fn choose(&self) -> Option<usize> {
+        let chosen = self.0.choose(&Tried::default(), None).ok().flatten();
+        chosen.map(|(idx, _active)| idx)
+    }
+}
+
+fn peers(count: u16) -> Vec<crate::balancer::Peer> {
+    let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));
+    let host = HeaderValue::from_static("peer");
+    let peer = |n| crate::balancer::Peer::new(address(n), host.clone(), 1);
+    (0..count).map(peer).collect()
+}
+
+/// A counter zone.
+pub struct Counters(CounterZone);
+
+impl Counters {
+    pub fn new() -> Result<Self, String> {
+        let zone = CounterZone::create("bench", 1 << 20, now_ns());
+        zone.map(Self).map_err(|e| e.to_string())
+    }
+
+    /// One more in the present minute; returns the sum.
+    pub fn add(&self, key: &[u8]) -> u64 {
+        self.0.add(key, 1, Duration::from_secs(60), now_ns())
+    }
+}
+
+/// A kv zone.
+pub struct Values(KvZone);
+
+impl Values {
+    /// In a folder that is not there yet.
+    pub fn new(folder: &Path) -> Result<Self, String> {
+        let bytes = 16 << 20;
+        prepare_kv(folder, "bench", bytes).map_err(|e| e.to_string())?;
+        let zone = KvZone::open(folder, "bench", bytes);
+        zone.map(Self).map_err(|e| e.to_string())
+    }
+
+    /// The length of a key's value.
+    pub fn read(&self, key: &[u8]) -> Result<Option<usize>, String> {
+        let key = Key::new(key).map_err(|e| e.to_string())?;
+        let read = self.0.read(&key, now_ns(), <[u8]>::len);
+        read.map_err(|e| e.to_string())
+    }
+
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<bool, String> {
+        let key = Key::new(key).map_err(|e| e.to_string())?;
+        let put = self.0.put(&key, value, None, Expected::Anything, now_ns());
+        put.map_err(|e| e.to_string())
+    }
+}
