@@ -20,7 +20,7 @@ pub(crate) enum Benchmark {
     /// What a request runs through without a plugin: routing, balancers, zones (divan; a name filters)
     #[command(disable_help_flag = true)]
     Components(Rest),
-    /// The gateway beside nginx, HAProxy and Envoy, which it installs
+    /// The gateway beside nginx, HAProxy and Envoy, which it installs (docs/BENCHMARK.md)
     #[command(disable_help_flag = true)]
     Peers(Rest),
     /// Instructions and allocations a request, compared with bench/instructions.toml; installs valgrind
