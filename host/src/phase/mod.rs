@@ -1,6 +1,7 @@
 //! The phases before a response: what each route runs, in one flat list made at load.
 
 mod path;
+mod paths;
 mod plan;
 mod route;
 

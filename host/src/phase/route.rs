@@ -8,6 +8,7 @@ use std::rc::Rc;
 use http::{HeaderName, Method};
 
 use super::path::normalized;
+use super::paths::Paths;
 use super::plan::Plan;
 use crate::config::{self, HeaderTest, HostPattern};
 use crate::error::Error;
@@ -28,12 +29,11 @@ pub struct Router {
     any_host: Candidates,
 }
 
-/// Routes of one host, the longest path first.
-type Candidates = Vec<Rc<Candidate>>;
+/// Routes of one host.
+type Candidates = Paths<Candidate>;
 
+/// What a request must have for a route, beside host and path.
 struct Candidate {
-    /// Without a slash at the end; the root is empty.
-    path: String,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, HeaderTest)>,
     plan: Rc<Plan>,
@@ -52,27 +52,20 @@ impl Router {
             plans: routes.iter().map(|(_, plan)| Rc::clone(plan)).collect(),
             exact_hosts: HashMap::new(),
             suffix_hosts: Vec::new(),
-            any_host: Vec::new(),
+            any_host: Candidates::default(),
         };
         for (route, plan) in routes {
+            // As requests are compared: `/%61` in the config means `/a`.
+            let path = normalized(&route.path).unwrap_or_default();
             let candidate = Rc::new(Candidate::new(route, plan));
             if route.hosts.is_empty() {
-                router.any_host.push(Rc::clone(&candidate));
+                router.any_host.add(&path, Rc::clone(&candidate));
             }
             for host in &route.hosts {
-                router.candidates_of(host).push(Rc::clone(&candidate));
+                let candidates = router.candidates_of(host);
+                candidates.add(&path, Rc::clone(&candidate));
             }
         }
-        let by_path = |candidates: &mut Candidates| {
-            // A stable sort keeps the order of the config between equals.
-            candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.path.len()));
-        };
-        router.exact_hosts.values_mut().for_each(by_path);
-        router
-            .suffix_hosts
-            .iter_mut()
-            .for_each(|(_, candidates)| by_path(candidates));
-        by_path(&mut router.any_host);
         router
             .suffix_hosts
             .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
@@ -88,7 +81,8 @@ impl Router {
                     .iter()
                     .position(|(other, _)| other == suffix);
                 let idx = known.unwrap_or_else(|| {
-                    self.suffix_hosts.push((suffix.clone(), Vec::new()));
+                    self.suffix_hosts
+                        .push((suffix.clone(), Candidates::default()));
                     self.suffix_hosts.len() - 1
                 });
                 &mut self.suffix_hosts[idx].1
@@ -113,29 +107,27 @@ impl Router {
     }
 
     fn find(&self, path: &str, request: &RequestHead) -> Option<&Plan> {
-        let find = |candidates| find(candidates, path, request);
+        let candidate = self.find_candidate(path, request)?;
+        Some(&candidate.plan)
+    }
+
+    fn find_candidate(&self, path: &str, request: &RequestHead) -> Option<&Candidate> {
+        let takes = |candidate: &Candidate| candidate.takes(request);
         if self.exact_hosts.is_empty() && self.suffix_hosts.is_empty() {
-            return find(&self.any_host);
+            return self.any_host.find(path, takes);
         }
         let host = host_name(request).unwrap_or_default();
-        let exact = self.exact_hosts.get(&*host).and_then(find);
-        exact
-            .or_else(|| {
-                let suffixes = self
-                    .suffix_hosts
-                    .iter()
-                    .filter(|(suffix, _)| host.ends_with(suffix.as_str()));
-                suffixes.map(|(_, candidates)| candidates).find_map(find)
-            })
-            .or_else(|| find(&self.any_host))
+        if let Some(candidates) = self.exact_hosts.get(&*host)
+            && let Some(found) = candidates.find(path, takes)
+        {
+            return Some(found);
+        }
+        let suffixes = self.suffix_hosts.iter();
+        suffixes
+            .filter(|(suffix, _)| host.ends_with(suffix.as_str()))
+            .find_map(|(_, candidates)| candidates.find(path, takes))
+            .or_else(|| self.any_host.find(path, takes))
     }
-}
-
-fn find<'p>(candidates: &'p Candidates, path: &str, request: &RequestHead) -> Option<&'p Plan> {
-    let found = candidates
-        .iter()
-        .find(|candidate| candidate.matches(path, request))?;
-    Some(&found.plan)
 }
 
 /// In lower case, without port and final dot; an IPv6 address keeps its brackets.
@@ -162,22 +154,15 @@ impl Candidate {
             .collect();
         let header =
             |header: &config::HeaderMatch| Some((header.name.parse().ok()?, header.test.clone()));
-        // As requests are compared: `/%61` in the config means `/a`.
-        let path = normalized(&route.path).unwrap_or_default();
         Self {
-            path: path.trim_end_matches('/').to_owned(),
             methods,
             headers: route.headers.iter().filter_map(header).collect(),
             plan,
         }
     }
 
-    fn matches(&self, path: &str, request: &RequestHead) -> bool {
-        let below = path
-            .strip_prefix(self.path.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        below
-            && (self.methods.is_empty() || self.methods.contains(&request.method))
+    fn takes(&self, request: &RequestHead) -> bool {
+        (self.methods.is_empty() || self.methods.contains(&request.method))
             && self.headers.iter().all(|(name, test)| {
                 let mut values = request.headers.get_all(name);
                 match test {
