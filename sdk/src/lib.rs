@@ -48,7 +48,7 @@
 #![warn(missing_docs)]
 
 #[doc(hidden)]
-#[path = "glue.rs"]
+#[path = "glue/mod.rs"]
 #[allow(missing_docs, reason = "for the code that #[plugin] writes")]
 pub mod __private;
 #[cfg(all(feature = "allocator", target_arch = "wasm32"))]

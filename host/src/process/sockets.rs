@@ -5,31 +5,30 @@
 //! which all workers get. When a reload changes that, no socket closes: from per-worker to shared, all workers get
 //! all of the sockets that there are; the other way round, the shared one becomes the first slot's.
 
+mod bind;
+mod held;
+mod set;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::net::SocketType;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+pub use bind::{address_of, is_in_use};
+pub use set::SocketSet;
 
 use super::socket_options;
 use super::unix_socket::{self, SocketFile};
 use crate::config::{Accept, Bind, Config, Listener};
+use bind::{bind, is_not_ours_to_bind, probe};
+use held::HeldSocket;
+use set::ListenerSockets;
 
 /// The sockets that the master holds, by the address in the config; the index is the worker's slot, where each has one.
 #[derive(Debug, Default)]
 pub struct SocketTable {
     bound: BTreeMap<Bind, Vec<Rc<HeldSocket>>>,
-}
-
-/// A socket that the master holds. The file of a Unix socket is removed when the last generation that has it lets go.
-#[derive(Debug)]
-pub struct HeldSocket {
-    socket: OwnedFd,
-    /// Of a Unix socket, unless another process looks after it.
-    file: Option<SocketFile>,
 }
 
 /// A bound socket that came from another process.
@@ -39,22 +38,6 @@ pub struct Adopted {
     pub socket: OwnedFd,
     /// Of a Unix socket: the file is this master's from now on, to be removed at the end.
     pub owns_file: bool,
-}
-
-/// The sockets of one generation. Those that are new are bound, but take no connection before [`SocketTable::commit`].
-#[derive(Debug)]
-pub struct SocketSet {
-    listeners: Vec<ListenerSockets>,
-    workers: usize,
-}
-
-#[derive(Debug)]
-struct ListenerSockets {
-    name: String,
-    config: Listener,
-    /// As it can be had: sockets from outside that do not share their port, or not with this user, are shared by the workers.
-    accept: Accept,
-    sockets: Vec<Rc<HeldSocket>>,
 }
 
 impl SocketTable {
@@ -218,175 +201,13 @@ impl SocketTable {
     }
 }
 
-impl HeldSocket {
-    pub fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.socket.try_clone()
-    }
-
-    /// Its file is this master's to remove.
-    pub fn owns_file(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// Another process has [adopted](SocketTable::adopt) it: its file is left alone from now on.
-    pub fn disown(&self) {
-        if let Some(file) = &self.file {
-            file.disown();
-        }
-    }
-
-    /// The other process has let go of it: its file is this master's.
-    pub fn own(&self) {
-        if let Some(file) = &self.file {
-            file.own();
-        }
-    }
-
-    /// It cannot be changed once a socket is bound, and a second one beside it would leave connections behind.
-    fn must_be_ipv6_only(&self, address: SocketAddr, wanted: bool) -> io::Result<()> {
-        match address.is_ipv4() || SockRef::from(&self.socket).only_v6()? == wanted {
-            true => Ok(()),
-            false => Err(io::Error::other(format!(
-                "ipv6_only = {wanted}, but the socket that is open has {}: it stays so until the gateway ends",
-                !wanted
-            ))),
-        }
-    }
-
-    /// More sockets can be bound to its address.
-    fn shares_port(&self) -> bool {
-        // Of a socket that cannot say so, it cannot.
-        SockRef::from(&self.socket).reuse_port().unwrap_or(false)
-    }
-}
-
-/// The address that a listening stream socket from another process is bound to. Fails, for a person, when it is none.
-pub fn address_of(socket: BorrowedFd<'_>) -> Result<Bind, String> {
-    use rustix::net::sockopt::{socket_acceptconn, socket_type};
-    let asked = socket_type(socket).and_then(|kind| Ok((kind, socket_acceptconn(socket)?)));
-    match asked {
-        Ok((SocketType::STREAM, true)) => {}
-        Ok((SocketType::STREAM, false)) => return Err("it does not listen".to_owned()),
-        Ok(_) => return Err("it is no stream socket".to_owned()),
-        Err(error) => return Err(error.to_string()),
-    }
-    let local = SockRef::from(&socket).local_addr();
-    let local = local.map_err(|error| error.to_string())?;
-    let tcp = local.as_socket().map(Bind::Tcp);
-    let unix = || local.as_pathname().map(|path| Bind::Unix(path.to_owned()));
-    tcp.or_else(unix)
-        .ok_or_else(|| "its address is neither of TCP nor a path".to_owned())
-}
-
-impl AsFd for HeldSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl SocketSet {
-    /// The sockets of one worker, with their listeners' names.
-    pub fn of_slot(&self, slot: usize) -> impl Iterator<Item = (&str, &Rc<HeldSocket>, Accept)> {
-        self.listeners.iter().flat_map(move |listener| {
-            let (count, accept) = (listener.sockets.len(), listener.accept);
-            slot_sockets(count, self.workers, slot, accept)
-                .map(move |index| (listener.name.as_str(), &listener.sockets[index], accept))
-        })
-    }
-
-    pub fn addresses(&self) -> impl Iterator<Item = (&str, &Bind)> {
-        self.listeners
-            .iter()
-            .map(|listener| (listener.name.as_str(), &listener.config.bind))
-    }
-}
-
-/// Shared sockets go to every worker. Otherwise socket `i` goes to worker `i % workers`: its own slot's, and after a
-/// reload with fewer workers also what the surplus slots have left behind.
-fn slot_sockets(
-    sockets: usize,
-    workers: usize,
-    slot: usize,
-    accept: Accept,
-) -> impl Iterator<Item = usize> {
-    let (first, step) = match accept {
-        Accept::PerWorker => (slot, workers.max(1)),
-        Accept::Shared => (0, 1),
-    };
-    (first..sockets).step_by(step)
-}
-
-/// Somebody listens there, be it one of ours.
-pub fn is_in_use(listener: &Listener) -> bool {
-    match &listener.bind {
-        Bind::Tcp(address) => {
-            let probed = probe(*address, listener.ipv6_only);
-            probed.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-        }
-        Bind::Unix(path) => unix_socket::is_served(path).unwrap_or(false),
-    }
-}
-
-/// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
-/// make this fail with "address in use", as an operator expects.
-fn probe(address: SocketAddr, ipv6_only: bool) -> io::Result<()> {
-    bind(address, ipv6_only, false).map(drop)
-}
-
-/// Beside a socket of another user, from systemd say, although it shares its port (socket(7), SO_REUSEPORT), or on a
-/// privileged port.
-fn is_not_ours_to_bind(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-    )
-}
-
-/// A shared socket shares its port, too, so that it may be one of several after a reload.
-fn bind(address: SocketAddr, ipv6_only: bool, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if matches!(address.ip(), IpAddr::V6(_)) {
-        // Whatever net.ipv6.bindv6only says.
-        socket.set_only_v6(ipv6_only)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use socket2::{Domain, Protocol, Socket, Type};
+
     use super::*;
-
-    fn indices(sockets: usize, workers: usize, slot: usize) -> Vec<usize> {
-        slot_sockets(sockets, workers, slot, Accept::PerWorker).collect()
-    }
-
-    #[test]
-    fn each_worker_has_its_own_socket() {
-        assert_eq!([indices(2, 2, 0), indices(2, 2, 1)], [vec![0], vec![1]]);
-    }
-
-    #[test]
-    fn surplus_sockets_go_to_the_workers_that_remain() {
-        assert_eq!(
-            [indices(5, 2, 0), indices(5, 2, 1)],
-            [vec![0, 2, 4], vec![1, 3]]
-        );
-        assert_eq!(indices(4, 1, 0), [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn shared_sockets_go_to_every_worker() {
-        let of = |slot| slot_sockets(3, 2, slot, Accept::Shared).collect::<Vec<_>>();
-        assert_eq!([of(0), of(1)], [[0, 1, 2], [0, 1, 2]]);
-    }
 
     /// A config of these listeners.
     fn config(listeners: &str) -> Config {
@@ -596,19 +417,6 @@ mod tests {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         socket.bind(&any.into())?;
         Ok(socket)
-    }
-
-    #[test]
-    fn an_address_of_another_socket_is_in_use_though_both_share_ports() {
-        let other = bind("127.0.0.1:0".parse().unwrap(), true, true).unwrap();
-        other.listen(1).unwrap();
-        let address = other.local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(
-            probe(address, true).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
-        drop(other);
-        probe(address, true).unwrap();
     }
 
     #[test]

@@ -1,32 +1,24 @@
-//! One request to an upstream and its response: the tries, and the body that comes back.
+//! One request to an upstream: the tries, until a peer's response has begun.
 
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
-use std::vec;
 
-use bytes::Bytes;
 use castling_abi::PeerOutcome;
-use http::{Method, StatusCode};
+use http::StatusCode;
 
-use super::connection::{Connection, Response};
+use super::connection::Connection;
+use super::response::{Body, read_head};
 use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
 use super::{Host, Upstream, upload_filter};
 use crate::alarm::{Alarm, Elapsed};
-use crate::balancer::{Active, Tried};
+use crate::balancer::Tried;
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{
-    self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, Known, ParsedResponse,
-};
-use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
+use crate::http1::{self, BodyLength, Known, ParsedResponse};
+use crate::socket::Writer;
 use crate::turn;
 use crate::wasm::Judged;
-
-/// Largest head of a response.
-const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
-    max_head_bytes: 64 * 1024,
-};
 
 /// What came of a request that was to go to an upstream.
 pub enum Exchanged {
@@ -94,12 +86,8 @@ pub async fn exchange(
                     false => ended.duration_since(started),
                 });
                 exchange.reply.status = status;
-                return Ok(Exchanged::Response(Body {
-                    connection,
-                    upstream: Rc::clone(upstream),
-                    came_at: Some(ended),
-                    _active: active,
-                }));
+                let body = Body::new(connection, Rc::clone(upstream), active, ended);
+                return Ok(Exchanged::Response(body));
             }
             Err(TryError::Client(error)) => return Err(error.into()),
             Err(TryError::Filter(error)) => return Err(error),
@@ -363,286 +351,6 @@ impl Try<'_> {
 
     fn label(&self) -> String {
         self.upstream.balancer.peers()[self.peer_idx]
-            .label
-            .to_string()
-    }
-}
-
-/// Reads until a final response's head is there. Interim ones are dropped: `100` was answered by us, `103` is only a
-/// hint.
-async fn read_head(
-    reader: &mut Reader,
-    progress: &mut http1::HeadProgress,
-    method: &Method,
-    headers: &mut Headers,
-    peer: &str,
-) -> Result<ParsedResponse, UpstreamError> {
-    loop {
-        let parsed = http1::parse_response(
-            &mut reader.buf,
-            progress,
-            &RESPONSE_HEAD_LIMITS,
-            method,
-            headers,
-        );
-        match parsed.map_err(|cause| UpstreamError::BadHead {
-            peer: peer.to_owned(),
-            cause,
-        })? {
-            Some(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                // It was not asked to: `Upgrade` is not passed on.
-                return Err(UpstreamError::UnexpectedUpgrade {
-                    peer: peer.to_owned(),
-                });
-            }
-            Some(response) if response.status.is_informational() => {}
-            Some(response) => return Ok(response),
-            None => match reader.fill(HEAD_ROOM_BYTES).await {
-                Ok(0) => {
-                    return Err(UpstreamError::Closed {
-                        peer: peer.to_owned(),
-                    });
-                }
-                Ok(_) => {}
-                Err(cause) => {
-                    return Err(UpstreamError::Io {
-                        peer: peer.to_owned(),
-                        cause,
-                    });
-                }
-            },
-        }
-    }
-}
-
-impl Connection {
-    /// Its body comes next.
-    fn begin_response(&mut self, parsed: ParsedResponse) -> StatusCode {
-        let ParsedResponse {
-            status,
-            body,
-            keep_alive,
-        } = parsed;
-        self.response.length = body;
-        self.response.decoder = BodyDecoder::new(body);
-        self.response.keep_alive = keep_alive;
-        self.response.upload_broken = false;
-        status
-    }
-}
-
-/// The body of an upstream's response, read piece by piece. Dropped before its end, it closes the connection.
-pub struct Body {
-    connection: Box<Connection>,
-    upstream: Rc<Upstream>,
-    /// When its head had come, as long as nothing of it was waited for since.
-    came_at: Option<Instant>,
-    _active: Active,
-}
-
-/// What came first.
-enum Read {
-    Response(Result<io::Result<usize>, Elapsed>),
-    /// A piece of the request's body that is to be filtered before it is sent.
-    Unfiltered,
-}
-
-impl Body {
-    pub fn length(&self) -> BodyLength {
-        self.connection.response.length
-    }
-
-    /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
-    /// same.
-    pub async fn read_whole(
-        &mut self,
-        client: &mut ClientSide<'_, '_>,
-        exchange: &mut Box<Exchange>,
-        limit_bytes: usize,
-    ) -> Result<Option<Bytes>, Error> {
-        let read_ahead = &mut self.connection.response.read_ahead;
-        let mut held: Vec<Bytes> = std::mem::take(read_ahead).collect();
-        let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
-        let whole = loop {
-            if held_bytes > limit_bytes {
-                break false;
-            }
-            match self.decode()? {
-                Decoded::Data(piece) => {
-                    held_bytes += piece.len();
-                    held.push(piece);
-                }
-                Decoded::NeedMore => self.fill(client, exchange).await?,
-                Decoded::End => break true,
-            }
-        };
-        if !whole {
-            self.connection.response.read_ahead = held.into_iter();
-            return Ok(None);
-        }
-        Ok(Some(match &held[..] {
-            [] => Bytes::new(),
-            [piece] => piece.clone(),
-            pieces => Bytes::from(pieces.concat()),
-        }))
-    }
-
-    /// What is there of the body, without waiting.
-    pub fn decode(&mut self) -> Result<Decoded, Error> {
-        let Connection {
-            reader, response, ..
-        } = &mut *self.connection;
-        if let Some(piece) = response.read_ahead.next() {
-            return Ok(Decoded::Data(piece));
-        }
-        let decoded = response.decoder.decode(&mut reader.buf);
-        decoded.map_err(|cause| {
-            self.error(UpstreamError::BadBody {
-                peer: self.label(),
-                cause,
-            })
-        })
-    }
-
-    /// The last piece was handed out.
-    pub fn is_end(&self) -> bool {
-        let response = &self.connection.response;
-        response.decoder.is_end() && response.read_ahead.len() == 0
-    }
-
-    /// The fields after a chunked body, once.
-    pub fn take_trailers(&mut self) -> Option<Headers> {
-        self.connection.response.decoder.take_trailers()
-    }
-
-    /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
-    pub async fn fill(
-        &mut self,
-        client: &mut ClientSide<'_, '_>,
-        exchange: &mut Box<Exchange>,
-    ) -> Result<(), Error> {
-        self.came_at = None;
-        loop {
-            match self.read_once(client).await? {
-                Read::Response(read) => return self.filled(read),
-                // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
-                // costs the upload, not the response.
-                Read::Unfiltered => {
-                    if upload_filter::pass(client, exchange).await.is_err() {
-                        self.connection.response.upload_broken = true;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn read_once(&mut self, client: &mut ClientSide<'_, '_>) -> Result<Read, ClientError> {
-        let after = self.upstream.idle_timeout;
-        let Self {
-            connection,
-            upstream,
-            ..
-        } = self;
-        let Connection {
-            reader,
-            writer,
-            read_alarm,
-            write_alarm,
-            peer_idx,
-            upload,
-            response: Response { upload_broken, .. },
-            ..
-        } = &mut **connection;
-        let peer = &upstream.balancer.peers()[*peer_idx].label;
-        let mut reading = std::pin::pin!(read_alarm.limit(after, reader.fill(BODY_ROOM_BYTES)));
-        if !upload.is_done() && !*upload_broken {
-            let to = Sink {
-                writer,
-                alarm: write_alarm,
-                timeout: after,
-                peer,
-            };
-            let sending = upload.run(client, to);
-            tokio::select! {
-                biased;
-                read = &mut reading => return Ok(Read::Response(read)),
-                sent = sending => match sent {
-                    Ok(Paused::Done) => {}
-                    Ok(Paused::Unfiltered) => return Ok(Read::Unfiltered),
-                    Err(UploadError::Client(error)) => return Err(error),
-                    Err(UploadError::Upstream(_)) => *upload_broken = true,
-                },
-            }
-        }
-        let read = client.while_there(reading).await;
-        read.map(Read::Response).ok_or(ClientError::Gone)
-    }
-
-    fn filled(&mut self, read: Result<io::Result<usize>, Elapsed>) -> Result<(), Error> {
-        match read {
-            Ok(Ok(0)) => self
-                .connection
-                .response
-                .decoder
-                .finish_at_eof()
-                .map_err(|cause| {
-                    self.error(UpstreamError::BadBody {
-                        peer: self.label(),
-                        cause,
-                    })
-                }),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(cause)) => Err(self.error(UpstreamError::Io {
-                peer: self.label(),
-                cause,
-            })),
-            Err(Elapsed) => {
-                let after = self.upstream.idle_timeout;
-                Err(self.error(UpstreamError::BodyTimeout {
-                    peer: self.label(),
-                    after,
-                }))
-            }
-        }
-    }
-
-    /// It was read to its end: the connection is kept if both sides are through with it.
-    pub fn finish(self) {
-        let Self {
-            mut connection,
-            upstream,
-            came_at,
-            ..
-        } = self;
-        let reusable = connection.response.keep_alive
-            && connection.response.decoder.is_end()
-            && connection.upload.is_done()
-            && connection.reader.buf.is_empty()
-            && !connection.writer.has_pending()
-            // A peer that has answered before it was asked.
-            && connection.writer.is_settled();
-        if reusable {
-            connection.reused = true;
-            // Nothing of the body stays with an idle connection: what nobody has asked for, or what came after a filter's end.
-            drop(connection.response.decoder.take_trailers());
-            if connection.response.read_ahead.len() > 0 {
-                connection.response.read_ahead = vec::IntoIter::default();
-            }
-            upstream
-                .pool
-                .put(connection, came_at.unwrap_or_else(Instant::now));
-        }
-    }
-
-    fn error(&self, cause: UpstreamError) -> Error {
-        Error::Upstream {
-            upstream: self.upstream.name.to_string(),
-            cause,
-        }
-    }
-
-    fn label(&self) -> String {
-        self.upstream.balancer.peers()[self.connection.peer_idx]
             .label
             .to_string()
     }

@@ -6,6 +6,7 @@ pub mod forwarded;
 mod pieces;
 mod pool;
 mod resolve;
+mod response;
 mod upload;
 mod upload_filter;
 
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub use exchange::{Body, Exchanged, exchange};
+pub use exchange::{Exchanged, exchange};
 pub use resolve::resolve;
+pub use response::Body;
 pub use upload::{ClientSide, RequestBody, Wire};
 
 use crate::alarm::Alarms;

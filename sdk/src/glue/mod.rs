@@ -2,78 +2,28 @@
 //!
 //! Public for that code only; no part of the SDK's interface.
 
-use std::cell::RefCell;
-use std::thread::LocalKey;
+mod action;
+mod returns;
+mod slot;
+
 use std::time::Duration;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, PeerOutcome};
 
+pub use returns::{
+    IntoChoice, IntoPlugin, IntoUnit, IntoValue, IntoVerdict, choice, plugin, unit, value, verdict,
+};
+pub use slot::{Slot, config, configure, no_config, state_reset};
+pub use std::result::Result::Ok;
+
 use crate::balance::Peers;
-use crate::buffer::Buffer;
 use crate::chunk::Chunk;
-use crate::error::{self, Error, Result};
+use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::response::{Reply, Verdict};
-use crate::{config as json, host};
-
-pub use std::result::Result::Ok;
-
-/// The plugin of an instance and its per-request state.
-pub struct Slot<P, S>(RefCell<Option<Loaded<P, S>>>);
-
-struct Loaded<P, S> {
-    plugin: P,
-    /// None until a hook asks for it.
-    state: Option<S>,
-}
-
-impl<P, S> Slot<P, S> {
-    pub const fn new() -> Self {
-        Self(RefCell::new(None))
-    }
-}
-
-impl<P, S> Default for Slot<P, S> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-type Key<P, S> = &'static LocalKey<Slot<P, S>>;
-
-/// `castling_configure`.
-pub fn configure<P, S>(slot: Key<P, S>, build: impl FnOnce(&[u8]) -> Result<P>) -> i32 {
-    #[cfg(target_arch = "wasm32")]
-    report_panics();
-    let built = Buffer::read(0, host::config_get)
-        .map_err(|status| error::refusal(format_args!("config"), status))
-        .and_then(|json| build(&json));
-    match settle(built) {
-        Ok(plugin) => {
-            slot.with(|slot| {
-                slot.0.replace(Some(Loaded {
-                    plugin,
-                    state: None,
-                }))
-            });
-            Action::Continue as i32
-        }
-        Err(error) => fail(&error, Action::Failed as i32),
-    }
-}
-
-/// `castling_state_reset`.
-pub fn state_reset<P, S>(slot: Key<P, S>) {
-    // Taken out first: dropping it runs the plugin's code.
-    let state = slot.with(|slot| {
-        slot.0
-            .borrow_mut()
-            .as_mut()
-            .and_then(|loaded| loaded.state.take())
-    });
-    drop(state);
-}
+use action::{act, done, fail, settle};
+use slot::{Key, run};
 
 /// Writes the function of a hook whose only parameter is the request and whose result is a verdict.
 macro_rules! phase_hooks {
@@ -209,118 +159,6 @@ pub fn peer_done<P, S: Default>(
     }))
 }
 
-/// Runs a hook on the instance's plugin. What it returns has still to be [`settle`]d.
-#[inline]
-fn run<P, S: Default, T>(
-    slot: Key<P, S>,
-    hook: impl FnOnce(&mut P, &mut S) -> Result<T>,
-) -> Result<T> {
-    slot.with(|slot| {
-        let mut loaded = slot.0.borrow_mut();
-        match &mut *loaded {
-            Some(Loaded { plugin, state }) => hook(plugin, state.get_or_insert_default()),
-            None => Err(not_configured()),
-        }
-    })
-}
-
-#[cold]
-#[inline(never)]
-fn not_configured() -> Error {
-    Error::msg("a hook was called before configure")
-}
-
-/// A change that the host refused is an error, even where the hook did not return one.
-#[inline]
-fn settle<T>(result: Result<T>) -> Result<T> {
-    match error::is_noted() {
-        true => settle_noted(result),
-        false => result,
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn settle_noted<T>(result: Result<T>) -> Result<T> {
-    let noted = error::take_noted();
-    match (result, noted) {
-        (Ok(_), Some(refused)) => Err(refused),
-        (result, _) => result,
-    }
-}
-
-#[inline]
-fn act(hook: Hook, verdict: Result<Verdict>) -> i32 {
-    match verdict {
-        Ok(Verdict::Continue) if !error::is_noted() => Action::Continue as i32,
-        verdict => act_otherwise(hook, verdict),
-    }
-}
-
-#[inline(never)]
-fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
-    let acted = settle(verdict).and_then(|verdict| match verdict {
-        Verdict::Continue => Ok(Action::Continue),
-        Verdict::Answer(response) => response.hand_over().map(|()| Action::Answer),
-        Verdict::Reroute if hook == Hook::Rewrite => Ok(Action::Reroute),
-        Verdict::Reroute => Err(Error::msg(format_args!(
-            "{} returned Verdict::Reroute, which is for rewrite",
-            hook.name()
-        ))),
-    });
-    match acted {
-        Ok(action) => action as i32,
-        Err(error) => fail(&error, Action::Failed as i32),
-    }
-}
-
-#[inline]
-fn done(result: Result<()>) -> i32 {
-    match result {
-        Ok(()) if !error::is_noted() => Action::Continue as i32,
-        result => done_otherwise(result),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn done_otherwise(result: Result<()>) -> i32 {
-    match settle(result) {
-        Ok(()) => Action::Continue as i32,
-        Err(error) => fail(&error, Action::Failed as i32),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn fail(error: &Error, code: i32) -> i32 {
-    host::fail(error.to_string().as_bytes());
-    code
-}
-
-/// Sends a panic's message and place to the host before it traps.
-#[cfg(target_arch = "wasm32")]
-fn report_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let message = info.payload_as_str().unwrap_or("no message");
-        let text = match info.location() {
-            Some(place) => format!("{message} at {place}"),
-            None => message.to_owned(),
-        };
-        host::panicked(text.as_bytes());
-    }));
-}
-
-/// The config of a plugin that has a `configure`.
-pub fn config<C: serde::de::DeserializeOwned>(text: &[u8]) -> Result<C> {
-    json::parse(text)
-}
-
-/// The config of a plugin that has none.
-pub fn no_config(text: &[u8]) -> Result<()> {
-    json::parse_none(text)
-}
-
 /// The manifest as a static's bytes.
 pub const fn section<const N: usize>(text: &str) -> [u8; N] {
     let text = text.as_bytes();
@@ -331,137 +169,6 @@ pub const fn section<const N: usize>(text: &str) -> [u8; N] {
         i += 1;
     }
     bytes
-}
-
-/// What a hook that decides may return.
-#[diagnostic::on_unimplemented(
-    message = "a hook that decides cannot return `{Self}`",
-    label = "expected `Verdict`, or `()` for `Verdict::Continue`, or a `Result` of one of them"
-)]
-pub trait IntoVerdict {
-    fn into_verdict(self) -> Result<Verdict>;
-}
-
-impl IntoVerdict for Verdict {
-    fn into_verdict(self) -> Result<Verdict> {
-        Ok(self)
-    }
-}
-
-impl IntoVerdict for () {
-    fn into_verdict(self) -> Result<Verdict> {
-        Ok(Verdict::Continue)
-    }
-}
-
-impl<T: IntoVerdict, E: Into<Error>> IntoVerdict for Result<T, E> {
-    fn into_verdict(self) -> Result<Verdict> {
-        self.map_err(Into::into)?.into_verdict()
-    }
-}
-
-pub fn verdict<T: IntoVerdict>(returned: T) -> Result<Verdict> {
-    returned.into_verdict()
-}
-
-/// What a hook that only sees or changes may return.
-#[diagnostic::on_unimplemented(
-    message = "a hook that decides nothing cannot return `{Self}`",
-    label = "expected nothing, or a `Result` of `()`"
-)]
-pub trait IntoUnit {
-    fn into_unit(self) -> Result<()>;
-}
-
-impl IntoUnit for () {
-    fn into_unit(self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl<E: Into<Error>> IntoUnit for Result<(), E> {
-    fn into_unit(self) -> Result<()> {
-        self.map_err(Into::into)
-    }
-}
-
-pub fn unit<T: IntoUnit>(returned: T) -> Result<()> {
-    returned.into_unit()
-}
-
-/// What `variable` may return.
-#[diagnostic::on_unimplemented(
-    message = "`variable` cannot return `{Self}`",
-    label = "expected `Option<String>` or another optional text or bytes (`None`: it has no value), or a `Result` of it"
-)]
-pub trait IntoValue {
-    fn into_value(self) -> Result<Option<Vec<u8>>>;
-}
-
-impl<T: Into<Vec<u8>>> IntoValue for Option<T> {
-    fn into_value(self) -> Result<Option<Vec<u8>>> {
-        Ok(self.map(Into::into))
-    }
-}
-
-impl<T: Into<Vec<u8>>, E: Into<Error>> IntoValue for Result<Option<T>, E> {
-    fn into_value(self) -> Result<Option<Vec<u8>>> {
-        Ok(self.map_err(Into::into)?.map(Into::into))
-    }
-}
-
-pub fn value<T: IntoValue>(returned: T) -> Result<Option<Vec<u8>>> {
-    returned.into_value()
-}
-
-/// What `balance` may return.
-#[diagnostic::on_unimplemented(
-    message = "`balance` cannot return `{Self}`",
-    label = "expected `Option<usize>` (the peer's index; `None` leaves the choice to the gateway), or a `Result` of it"
-)]
-pub trait IntoChoice {
-    fn into_choice(self) -> Result<Option<usize>>;
-}
-
-impl IntoChoice for Option<usize> {
-    fn into_choice(self) -> Result<Option<usize>> {
-        Ok(self)
-    }
-}
-
-impl<E: Into<Error>> IntoChoice for Result<Option<usize>, E> {
-    fn into_choice(self) -> Result<Option<usize>> {
-        self.map_err(Into::into)
-    }
-}
-
-pub fn choice<T: IntoChoice>(returned: T) -> Result<Option<usize>> {
-    returned.into_choice()
-}
-
-/// What `configure` may return.
-#[diagnostic::on_unimplemented(
-    message = "`configure` cannot return `{Self}`",
-    label = "expected `Result<Self>` or `Self`"
-)]
-pub trait IntoPlugin<P> {
-    fn into_plugin(self) -> Result<P>;
-}
-
-impl<P> IntoPlugin<P> for P {
-    fn into_plugin(self) -> Result<P> {
-        Ok(self)
-    }
-}
-
-impl<P, E: Into<Error>> IntoPlugin<P> for Result<P, E> {
-    fn into_plugin(self) -> Result<P> {
-        self.map_err(Into::into)
-    }
-}
-
-pub fn plugin<P, T: IntoPlugin<P>>(returned: T) -> Result<P> {
-    returned.into_plugin()
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+//! One listening socket that the master holds, and the file of one that is a Unix socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use socket2::SockRef;
+
+use crate::process::unix_socket::SocketFile;
+
+/// A socket that the master holds. The file of a Unix socket is removed when the last generation that has it lets go.
+#[derive(Debug)]
+pub struct HeldSocket {
+    pub(super) socket: OwnedFd,
+    /// Of a Unix socket, unless another process looks after it.
+    pub(super) file: Option<SocketFile>,
+}
+
+impl HeldSocket {
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Its file is this master's to remove.
+    pub fn owns_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Another process has [adopted](super::SocketTable::adopt) it: its file is left alone from now on.
+    pub fn disown(&self) {
+        if let Some(file) = &self.file {
+            file.disown();
+        }
+    }
+
+    /// The other process has let go of it: its file is this master's.
+    pub fn own(&self) {
+        if let Some(file) = &self.file {
+            file.own();
+        }
+    }
+
+    /// It cannot be changed once a socket is bound, and a second one beside it would leave connections behind.
+    pub(super) fn must_be_ipv6_only(&self, address: SocketAddr, wanted: bool) -> io::Result<()> {
+        match address.is_ipv4() || SockRef::from(&self.socket).only_v6()? == wanted {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "ipv6_only = {wanted}, but the socket that is open has {}: it stays so until the gateway ends",
+                !wanted
+            ))),
+        }
+    }
+
+    /// More sockets can be bound to its address.
+    pub(super) fn shares_port(&self) -> bool {
+        // Of a socket that cannot say so, it cannot.
+        SockRef::from(&self.socket).reuse_port().unwrap_or(false)
+    }
+}
+
+impl AsFd for HeldSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
