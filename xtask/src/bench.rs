@@ -59,7 +59,13 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
             }
         }
     }
-    if !command::succeeds(measure(workspace).arg(name).args(&rest.arguments))? {
+    // What is measured in the benchmark's own process is to be what is shipped.
+    let profile = match benchmark {
+        Benchmark::Parts(_) | Benchmark::Components(_) => build::SHIPPED,
+        Benchmark::Peers(_) | Benchmark::Instructions(_) => QUICK,
+    };
+    let mut measure = measure(workspace, profile);
+    if !command::succeeds(measure.arg(name).args(&rest.arguments))? {
         bail!("the benchmark failed");
     }
     Ok(())
@@ -67,7 +73,8 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
 
 /// Nothing has to be built but the benchmark itself.
 fn components(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    if !command::succeeds(measure_components(workspace).args(arguments))? {
+    let mut measure = measure_components(workspace, build::SHIPPED);
+    if !command::succeeds(measure.args(arguments))? {
         bail!("the benchmark failed");
     }
     Ok(())
@@ -75,9 +82,11 @@ fn components(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 
 /// So short that it says nothing of costs, only that it runs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
+    let mut parts = measure(workspace, QUICK);
+    let mut components = measure_components(workspace, QUICK);
     Ok(
-        command::succeeds(measure(workspace).args(["parts", "--rounds", "1", "--turn", "1"]))?
-            && command::succeeds(measure_components(workspace).arg("--test"))?,
+        command::succeeds(parts.args(["parts", "--rounds", "1", "--turn", "1"]))?
+            && command::succeeds(components.arg("--test"))?,
     )
 }
 
@@ -86,10 +95,14 @@ pub(crate) fn program(workspace: &Workspace) -> PathBuf {
     workspace.target.join("release/castling-bench")
 }
 
-fn measure_components(workspace: &Workspace) -> Command {
+/// The profile of what only runs, or drives what is measured: it is compiled sooner.
+const QUICK: &str = "release";
+
+fn measure_components(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = command::cargo();
     cargo
         .args(["bench", "--quiet", "--package", "castling-bench"])
+        .args(["--profile", profile])
         .args(["--bench", "components", "--target-dir"])
         .arg(&workspace.target)
         .arg("--manifest-path")
@@ -98,17 +111,11 @@ fn measure_components(workspace: &Workspace) -> Command {
     cargo
 }
 
-fn measure(workspace: &Workspace) -> Command {
+fn measure(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = command::cargo();
     cargo
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "castling-bench",
-            "--target-dir",
-        ])
+        .args(["run", "--quiet", "--profile", profile])
+        .args(["--package", "castling-bench", "--target-dir"])
         .arg(&workspace.target)
         .arg("--manifest-path")
         .arg(workspace.root.join("Cargo.toml"))

@@ -20,6 +20,7 @@ pub(crate) mod peer;
 mod plot;
 pub(crate) mod probe;
 mod report;
+mod source;
 mod statistics;
 mod syscalls;
 mod template;

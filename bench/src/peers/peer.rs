@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::counters;
 use super::origin::Origin;
 use super::probe;
+use super::source;
 use super::template::{self, Values};
 use crate::Places;
 
@@ -144,6 +145,11 @@ impl Peer {
         });
         if let Some(of_package) = of_package {
             version = format!("{version}, {of_package}");
+        }
+        if let Software::Castling = self.software
+            && let Some(commit) = source::commit(&places.bench)
+        {
+            version = format!("{version}, {commit}");
         }
         version
             .trim_start_matches(|c: char| c.is_whitespace())

@@ -88,6 +88,22 @@ impl Guest {
     pub(super) fn held_mut(&mut self) -> &mut Held {
         self.held.get_or_insert_default()
     }
+
+    /// Of what was told of the last call, which is mostly nothing.
+    #[inline]
+    pub(super) fn forget_said(&mut self) {
+        if self.said.is_some() {
+            self.said = None;
+        }
+    }
+
+    /// Of what is held, which is mostly nothing.
+    #[inline]
+    pub(super) fn let_go(&mut self) {
+        if self.held.is_some() {
+            self.held = None;
+        }
+    }
 }
 
 /// Granted zones by name. A plugin has one or two.

@@ -339,7 +339,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.hook = hook;
         guest.host_calls_left = guest.host_calls;
-        guest.said = None;
+        guest.forget_said();
         guest.cpu.begin(on_lane);
         guest.memory_limit.denied = None;
         self.store.set_epoch_deadline(1);
@@ -361,7 +361,7 @@ impl Instance {
     #[inline]
     pub(super) fn rest(&mut self) {
         self.suspended = false;
-        self.store.data_mut().held = None;
+        self.store.data_mut().let_go();
     }
 
     /// A call has trapped: the instance must not be used again.

@@ -1,27 +1,30 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
-use std::borrow::BorrowMut;
+mod instances;
+mod judge;
+
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
+pub use judge::Judged;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{debug, error};
 use wasmtime::Linker;
 
 use super::code::Code;
-use super::demand::{NoSupplier, Supplier};
+use super::demand::Supplier;
 use super::engine::Engine;
 use super::guest::Zones;
 use super::image::Image;
 use super::instance::{Blueprint, Instance};
-use super::lane::{Lane, Soon};
+use super::lane::Lane;
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
-use super::taken::{Judge, PinnedInstances, Taken};
+use super::taken::{PinnedInstances, Taken};
 use super::{Manifest, host_call, mapped};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
@@ -59,9 +62,6 @@ pub enum HookError {
     Cancelled(Box<Error>),
 }
 
-/// What a plugin says of an upstream's peers.
-pub type Judged<'a> = Soon<'a, Result<i32, HookError>>;
-
 /// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
 /// emptied since the last one.
 #[repr(C)]
@@ -71,20 +71,22 @@ pub struct Plugin {
     is_quick: bool,
     /// It uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
-    isolation: Isolation,
-    quarantine: Quarantine,
     /// Free instances; the last one used is taken first, its memory is warm.
     #[expect(
         clippy::vec_box,
         reason = "an instance is large, and moves at every call"
     )]
     idle: RefCell<Vec<Box<Instance>>>,
-    calls: Cell<u64>,
-    metrics: HookMetrics,
     /// Calls that wait for `freed`: mostly none, and then nobody need be told.
     waiting: Cell<usize>,
+    /// After so many calls an instance is not used again: `limits.instance_calls`, or after the first.
+    most_calls: u64,
     /// An instance with so much memory is not used again: three quarters of its limit.
     grown_bytes: usize,
+    calls: Cell<u64>,
+    metrics: HookMetrics,
+    quarantine: Quarantine,
+    isolation: Isolation,
     /// Instances that exist, idle ones included.
     live: Cell<usize>,
     limits: Arc<PluginLimits>,
@@ -160,6 +162,11 @@ impl Plugin {
             waits,
             is_quick: false,
             failure_lines: LineBudget::new(&name, limits.log_lines),
+            most_calls: match (config.isolation, config.limits.instance_calls) {
+                (Isolation::Request, _) => 0,
+                (Isolation::Call, 0) => u64::MAX,
+                (Isolation::Call, most) => most,
+            },
             grown_bytes: config.limits.memory_bytes.div_ceil(4) * 3,
             blueprint: Blueprint {
                 log_lines: LineBudget::new(&name, limits.log_lines),
@@ -306,111 +313,6 @@ impl Plugin {
         self.action(hook, raw)
     }
 
-    /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
-    /// in one place. It is beyond `limits.instances`: there is one for each upstream. A trap empties the slot; the next
-    /// call fills it again.
-    #[inline]
-    pub fn judge<'a>(
-        self: &'a Rc<Self>,
-        mut judge: impl BorrowMut<Judge> + 'a,
-        hook: Hook,
-        exchange: &'a mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Judged<'a> {
-        match self.lane_when_quick() {
-            Some(lane) if judge.borrow().is_usable() => {
-                let judged = lane.begin(move || {
-                    let judge = judge.borrow_mut();
-                    self.judge_on_lane(judge, hook, exchange, args)
-                });
-                judged.into()
-            }
-            _ => Judged::Later(Box::pin(async move {
-                let judge = judge.borrow_mut();
-                self.judge_later(judge, hook, exchange, args).await
-            })),
-        }
-    }
-
-    /// Within a job on the lane.
-    fn judge_on_lane(
-        &self,
-        judge: &mut Judge,
-        hook: Hook,
-        exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Result<i32, HookError> {
-        let Some(taken) = &mut judge.0 else {
-            return Ok(BALANCE_DECLINED);
-        };
-        self.count_call();
-        let result = taken.instance_mut().call_on_lane(hook, exchange, args);
-        if result.is_err() && self.engine.lane.is_given_up() {
-            // Nobody hears it.
-            return Ok(BALANCE_DECLINED);
-        }
-        let result = self.ended(taken, hook, result);
-        if taken.instance.is_none() {
-            judge.0 = None;
-        }
-        result
-    }
-
-    async fn judge_later(
-        self: &Rc<Self>,
-        judge: &mut Judge,
-        hook: Hook,
-        exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Result<i32, HookError> {
-        if !judge.is_usable() {
-            self.appoint(judge, hook).await?;
-        }
-        let Some(taken) = &mut judge.0 else {
-            return Ok(BALANCE_DECLINED);
-        };
-        let result = self
-            .call_on(
-                taken,
-                hook,
-                exchange,
-                &mut PinnedInstances::default(),
-                &mut NoSupplier,
-                args,
-            )
-            .await;
-        let kept = match &mut taken.instance {
-            // State of this request is nothing for the next one.
-            Some(instance) if self.manifest.state => {
-                instance.reset_state(self.lane()).await.is_ok()
-            }
-            Some(_) => true,
-            None => false,
-        };
-        if !kept {
-            judge.0 = None;
-        }
-        result
-    }
-
-    /// Makes the instance that judges.
-    async fn appoint(self: &Rc<Self>, judge: &mut Judge, hook: Hook) -> Result<(), HookError> {
-        if judge.0.take().is_some() {
-            self.quarantine.abandoned();
-        }
-        if !self.quarantine.admits() {
-            return Err(HookError::Quarantined);
-        }
-        let made = Instance::new(&self.engine, &self.code, &self.blueprint).await;
-        let instance = made.inspect_err(|e| self.count(hook, e))?;
-        judge.0 = Some(Taken {
-            instance: Some(instance),
-            plugin: Rc::clone(self),
-            counted: false,
-        });
-        Ok(())
-    }
-
     pub fn status(&self) -> PluginStatus {
         PluginStatus {
             name: self.name.to_string(),
@@ -430,20 +332,6 @@ impl Plugin {
     pub(super) fn lane(&self) -> Option<&Lane> {
         let lane = &self.engine.lane;
         (!self.waits && lane.is_free()).then_some(lane)
-    }
-
-    /// An instance's use is over: it serves other calls, or makes room for another.
-    #[inline]
-    pub(super) fn give_back(&self, instance: Option<Box<Instance>>) {
-        match instance {
-            Some(instance) if self.takes_back(&instance) => {
-                self.idle.borrow_mut().push(instance);
-            }
-            _ => self.set_live(self.live.get() - 1),
-        }
-        if self.waiting.get() > 0 {
-            self.freed.notify_one();
-        }
     }
 
     /// Runs one hook. After a trap the instance is gone from `taken`.
@@ -491,21 +379,41 @@ impl Plugin {
         result: wasmtime::Result<i32>,
     ) -> Result<i32, HookError> {
         match result {
+            Ok(raw) if !is_failure(hook, raw) => {
+                self.returned(taken.instance_mut());
+                Ok(raw)
+            }
+            result => Err(self.ended_badly(taken, hook, result)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ended_badly(
+        &self,
+        taken: &mut Taken,
+        hook: Hook,
+        result: wasmtime::Result<i32>,
+    ) -> HookError {
+        let instance = taken.instance_mut();
+        let failure = match result {
             Ok(raw) => {
-                let instance = taken.instance_mut();
-                instance.rest();
-                self.quarantine.returned(&self.name);
-                match is_failure(hook, raw) {
-                    false => Ok(raw),
-                    true => Err(self.failed(hook, instance.failed(raw))),
-                }
+                self.returned(instance);
+                instance.failed(raw)
             }
             Err(trap) => {
-                let failure = taken.instance_mut().trapped(&trap);
+                let failure = instance.trapped(&trap);
                 taken.discard();
-                Err(self.failed(hook, failure))
+                failure
             }
-        }
+        };
+        self.failed(hook, failure)
+    }
+
+    #[inline]
+    fn returned(&self, instance: &mut Instance) {
+        instance.rest();
+        self.quarantine.returned(&self.name);
     }
 
     #[cold]
@@ -526,18 +434,6 @@ impl Plugin {
     fn no_action(&self, hook: Hook, raw: i32) -> HookError {
         let what = format!("it returned {raw}, which is no action");
         self.failed(hook, HookError::Failed(what))
-    }
-
-    /// Whether another call may use this instance. One that is suspended was dropped in the middle of a call.
-    fn takes_back(&self, instance: &Instance) -> bool {
-        if instance.is_suspended() {
-            self.quarantine.abandoned();
-            return false;
-        }
-        let most_calls = self.limits.instance_calls;
-        let worn = most_calls != 0 && instance.calls() >= most_calls;
-        let grown = instance.memory_bytes() >= self.grown_bytes;
-        self.isolation == Isolation::Call && !worn && !grown
     }
 
     fn count(&self, hook: Hook, failure: &HookError) {
@@ -570,96 +466,6 @@ impl Plugin {
             error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
         }
     }
-
-    fn set_live(&self, instances: usize) {
-        self.live.set(instances);
-        self.metrics.instances.set(instances as f64);
-    }
-
-    /// A free instance of a plugin in service: what nearly every call finds, without the state of a future.
-    #[inline]
-    fn take_idle(self: &Rc<Self>) -> Option<Taken> {
-        if !self.quarantine.is_in_service() {
-            return None;
-        }
-        let instance = self.idle.borrow_mut().pop()?;
-        Some(Taken {
-            instance: Some(instance),
-            plugin: Rc::clone(self),
-            counted: true,
-        })
-    }
-
-    /// A free instance, or a new one, or the next that becomes free.
-    async fn take_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        if !self.quarantine.admits() {
-            return Err(HookError::Quarantined);
-        }
-        if let Some(instance) = self.idle.borrow_mut().pop() {
-            return Ok(Taken {
-                instance: Some(instance),
-                plugin: Rc::clone(self),
-                counted: true,
-            });
-        }
-        self.make_or_await_instance().await
-    }
-
-    async fn make_or_await_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        if let Some(instance) = self.await_instance().await? {
-            return Ok(Taken {
-                instance: Some(instance),
-                plugin: Rc::clone(self),
-                counted: true,
-            });
-        }
-        self.make_instance().await
-    }
-
-    /// Waits, within its limits, while all instances are busy. `None`: one more may be made.
-    async fn await_instance(&self) -> Result<Option<Box<Instance>>, HookError> {
-        let PluginLimits {
-            instances,
-            instance_queue: queue,
-            instance_wait: wait,
-            ..
-        } = *self.limits;
-        if self.live.get() < instances {
-            return Ok(None);
-        }
-        if self.waiting.get() >= queue {
-            return Err(HookError::Exhausted(format!(
-                "limits.instances of {instances} reached, and limits.instance_queue of {queue} calls wait for one"
-            )));
-        }
-        let freed = async {
-            while self.live.get() >= instances {
-                self.freed.notified().await;
-                if let Some(instance) = self.idle.borrow_mut().pop() {
-                    return Some(instance);
-                }
-            }
-            None
-        };
-        let _waiting = Waiting::begin(&self.waiting);
-        tokio::time::timeout(wait, freed).await.map_err(|_| {
-            HookError::Exhausted(format!(
-                "limits.instances of {instances} reached, and none became free within limits.instance_wait of {wait:?}"
-            ))
-        })
-    }
-
-    async fn make_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        // Counted before it exists, so that no more than the limit are made at once.
-        self.set_live(self.live.get() + 1);
-        let mut taken = Taken {
-            instance: None,
-            plugin: Rc::clone(self),
-            counted: true,
-        };
-        taken.instance = Some(Instance::new(&self.engine, &self.code, &self.blueprint).await?);
-        Ok(taken)
-    }
 }
 
 fn granted_zones(config: &config::Plugin, zones: &zone::Zones) -> Zones {
@@ -673,21 +479,5 @@ fn is_failure(hook: Hook, raw: i32) -> bool {
     match hook {
         Hook::Balance => raw < BALANCE_DECLINED || raw == BALANCE_FAILED,
         _ => raw == Action::Failed as i32,
-    }
-}
-
-/// One call that waits, until this is dropped.
-struct Waiting<'a>(&'a Cell<usize>);
-
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
