@@ -45,7 +45,7 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     };
     let only_asks = |argument: &String| ["--help", "-h", "--list"].contains(&argument.as_str());
     if !rest.arguments.iter().any(only_asks) {
-        build::all(workspace)?;
+        build::all(workspace, build::SHIPPED)?;
         match benchmark {
             Benchmark::Parts(_) | Benchmark::Components(_) => {}
             Benchmark::Peers(_) => {
@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
     // What is measured in the benchmark's own process is to be what is shipped.
     let profile = match benchmark {
         Benchmark::Parts(_) | Benchmark::Components(_) => build::SHIPPED,
-        Benchmark::Peers(_) | Benchmark::Instructions(_) => QUICK,
+        Benchmark::Peers(_) | Benchmark::Instructions(_) => build::QUICK,
     };
     let mut measure = measure(workspace, profile);
     if !command::succeeds(measure.arg(name).args(&rest.arguments))? {
@@ -82,8 +82,8 @@ fn components(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 
 /// So short that it says nothing of costs, only that it runs.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
-    let mut parts = measure(workspace, QUICK);
-    let mut components = measure_components(workspace, QUICK);
+    let mut parts = measure(workspace, build::QUICK);
+    let mut components = measure_components(workspace, build::QUICK);
     Ok(
         command::succeeds(parts.args(["parts", "--rounds", "1", "--turn", "1"]))?
             && command::succeeds(components.arg("--test"))?,
@@ -94,9 +94,6 @@ pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
 pub(crate) fn program(workspace: &Workspace) -> PathBuf {
     workspace.target.join("release/castling-bench")
 }
-
-/// The profile of what only runs, or drives what is measured: it is compiled sooner.
-const QUICK: &str = "release";
 
 fn measure_components(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = command::cargo();

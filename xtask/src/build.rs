@@ -12,8 +12,15 @@ use crate::command::{self, say};
 use crate::guest_toolchain::GuestToolchain;
 use crate::workspace::Workspace;
 
-/// Leaves in `dist/` what a user would install, and in `target/test-guests` the plugins that only tests use.
-pub(crate) fn all(workspace: &Workspace) -> Result<()> {
+/// The profile of what a user would install, and its folder.
+pub(crate) const SHIPPED: &str = "dist";
+
+/// The profile of what is built sooner.
+pub(crate) const QUICK: &str = "release";
+
+/// Leaves in `dist/` what a user would install, with a gateway of this profile, and in `target/test-guests` the plugins that only
+/// tests use.
+pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
     let started = Instant::now();
     let toolchain = GuestToolchain::find(workspace)?;
 
@@ -27,7 +34,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<()> {
         plugin(&toolchain, workspace, &dir, &for_tests)?;
     }
 
-    gateway(workspace)?;
+    gateway(workspace, profile)?;
     say!(
         "built {} in {:.1} s",
         workspace.dist.display(),
@@ -96,17 +103,19 @@ pub(crate) fn plugin(
     Ok(())
 }
 
-fn gateway(workspace: &Workspace) -> Result<()> {
-    let built = workspace.target.join(SHIPPED).join("castling");
-    let patience = if built.exists() {
-        ""
-    } else {
-        " (8 to 12 minutes on two cores, most of it for wasmtime and for linking all as one)"
+fn gateway(workspace: &Workspace, profile: &str) -> Result<()> {
+    let built = workspace.target.join(profile).join("castling");
+    let patience = match (built.exists(), profile) {
+        (false, SHIPPED) => {
+            " (10 minutes on two cores, the last half of them for linking all as one)"
+        }
+        (false, _) => " (3 to 5 minutes on two cores, most of it for wasmtime)",
+        (true, _) => "",
     };
     say!("building the gateway{patience}");
     let mut cargo = command::cargo();
     cargo
-        .args(["build", "--profile", SHIPPED, "--package", "castling"])
+        .args(["build", "--profile", profile, "--package", "castling"])
         .arg("--target-dir")
         .arg(&workspace.target);
     cargo
@@ -118,9 +127,6 @@ fn gateway(workspace: &Workspace) -> Result<()> {
     command::copy_if_changed(&built, &workspace.gateway())?;
     Ok(())
 }
-
-/// The profile of what a user would install, and its folder.
-pub(crate) const SHIPPED: &str = "dist";
 
 /// The last Wasm file among cargo's messages: dependencies come before the crate.
 fn module_of(messages: &str) -> Option<PathBuf> {

@@ -24,7 +24,7 @@ pub(crate) fn run(workspace: &Workspace, port: u16) -> Result<()> {
     let config = config(workspace, port)?;
     // Before the build, which takes minutes when it is the first.
     refuse_taken_addresses(&config, port)?;
-    build::all(workspace)?;
+    build::all(workspace, build::QUICK)?;
 
     let mut gateway = Command::new(workspace.gateway());
     gateway

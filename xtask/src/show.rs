@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 
 /// Builds what is shown, then runs one show. The exit code is 0 when every claim holds.
 pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Result<ExitCode> {
-    build::all(workspace)?;
+    build::all(workspace, build::SHIPPED)?;
     let mut cargo = command::cargo();
     cargo
         .args(["run", "--release", "--quiet", "--package", "castling-tests"])

@@ -19,6 +19,7 @@ pub(crate) fn run(
     workspace: &Workspace,
     filter: Option<&str>,
     skip_lints: bool,
+    profile: &str,
 ) -> Result<ExitCode> {
     // Asked now: the unit tests may replace the file that this program was started from.
     let this_program = env::current_exe().context("this program does not know where it lies")?;
@@ -27,7 +28,7 @@ pub(crate) fn run(
         report.check("format", || passes(&mut format(workspace)));
     }
     // First of the long steps: it compiles what the others use.
-    let built = report.check("build", || build::all(workspace).map(|()| true));
+    let built = report.check("build", || build::all(workspace, profile).map(|()| true));
     if !skip_lints {
         report.check("lints", || passes(&mut lints(workspace)));
         report.check("docs", || passes(&mut docs(workspace)));
