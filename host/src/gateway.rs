@@ -22,7 +22,9 @@ use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
 use crate::timer;
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
-use crate::wasm::{Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step, TimerOn};
+use crate::wasm::{
+    self, Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step, TimerOn,
+};
 use crate::worker::Worker;
 use crate::zone::{self, Zone, ZoneStatus, Zones};
 
@@ -58,7 +60,8 @@ struct Parts {
 impl Gateway {
     /// The engine that [`Self::build`] takes. The error is a line for a person.
     pub fn engine(config: &Config) -> Result<Engine, Vec<String>> {
-        Engine::for_worker(config.workers.plugin_stack_bytes)
+        let instances = wasm::instances(config);
+        Engine::for_worker(config.workers.plugin_stack_bytes, instances)
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])
     }
 

@@ -146,8 +146,7 @@ fn warn_of_few_mappings(config: &Config) {
     let Ok(limit) = text.trim().parse::<usize>() else {
         return;
     };
-    let instances: usize = config.plugins.values().map(|p| p.limits.instances).sum();
-    let instances = instances.min(crate::wasm::MAX_INSTANCES as usize);
+    let instances = crate::wasm::instances(config) as usize;
     let needed = OWN_MAPPINGS + instances * MAPPINGS_OF_INSTANCE;
     if needed > limit {
         tracing::warn!(
@@ -159,10 +158,10 @@ fn warn_of_few_mappings(config: &Config) {
     }
 }
 
-/// A worker's own: each stack of the pool and its guard, and code. Measured: 8240.
-const OWN_MAPPINGS: usize = 2 * crate::wasm::MAX_INSTANCES as usize + 1000;
-/// Memory and table, what is written in them and what is not yet. Measured: 4.
-const MAPPINGS_OF_INSTANCE: usize = 6;
+/// A worker's own, such as code.
+const OWN_MAPPINGS: usize = 1000;
+/// Its place in the pool: a stack and its guard. Memory and table, what is written in them and what is not yet: measured: 4.
+const MAPPINGS_OF_INSTANCE: usize = 8;
 
 #[cfg(test)]
 mod tests {

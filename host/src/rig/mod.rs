@@ -23,7 +23,7 @@ use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
 use crate::metrics::Recorder;
 use crate::process;
 use crate::wasm::compile::compile;
-use crate::wasm::{Engine, HookError, Judge, Module, PinnedInstances, Plugin};
+use crate::wasm::{Engine, HookError, Judge, MAX_INSTANCES, Module, PinnedInstances, Plugin};
 use supplies::Supplies;
 
 pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
@@ -51,7 +51,7 @@ impl Bench {
             .enable_all()
             .build()
             .map_err(|e| e.to_string())?;
-        let engine = Engine::for_worker(512 << 10).map_err(|e| format!("{e:#}"))?;
+        let engine = Engine::for_worker(512 << 10, MAX_INSTANCES).map_err(|e| format!("{e:#}"))?;
         Ok(Rc::new(Self {
             runtime,
             engine: Rc::new(engine),

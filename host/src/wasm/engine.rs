@@ -10,24 +10,38 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::clock::Clock;
 use super::cpu::Turns;
 use super::lane::Lane;
-use crate::config::{MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
+use crate::config::{self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub(super) turns: Arc<Turns>,
     pub(super) lane: Lane,
-    /// Of all plugins together: [`MAX_INSTANCES`], or less where there is no address space for them.
+    /// Of all plugins together; fewer than were asked for where there is no address space for them.
     pub(super) instances: u32,
     /// Of this process; opened here, since one that is not dumpable may not open its own. `None`: it cannot be read.
     pub(super) pagemap: Option<File>,
 }
 
-/// Instances of all plugins together in one worker. Each reserves some 4 GiB of address space (not memory), which
+/// Instances of all plugins together in one worker, at most. Each reserves some 4 GiB of address space (not memory), which
 /// lets wasmtime leave out bounds checks.
 pub const MAX_INSTANCES: u32 = 4096;
 
-/// Where `ulimit -v`, valgrind or the like leaves less room than the 16 TiB of all, half as many are tried, and so on down to
+/// As many as the plugins of a config may have together, and no more: to reserve 4096 takes a worker 15 ms of its core, which the
+/// last generation's requests wait for.
+pub fn instances(config: &config::Config) -> u32 {
+    let plugins = config.plugins.values();
+    let of_plugins: usize = plugins.map(|plugin| plugin.limits.instances).sum();
+    let upstreams = config.upstreams.values();
+    let judges = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
+    // One that an image is made from comes before a plugin's own.
+    let all = of_plugins + judges.count() + 1;
+    u32::try_from(all)
+        .unwrap_or(MAX_INSTANCES)
+        .min(MAX_INSTANCES)
+}
+
+/// Where `ulimit -v`, valgrind or the like leaves less room than all would take, half as many are tried, and so on down to
 /// these.
 const MIN_INSTANCES: u32 = 4;
 
@@ -42,10 +56,10 @@ const KEPT_MEMORY_BYTES: usize = 256 * 1024;
 const KEPT_TABLE_BYTES: usize = 64 * 1024;
 
 impl Engine {
-    /// Reserves the address space of the instance pool and makes the clock. Guests run on the thread that calls this.
+    /// Reserves the address space of a pool of so many instances and makes the clock. Guests run on the thread that calls this.
     /// `plugin_stack_bytes` is how deep a guest's calls may go; compiled code does not depend on it.
-    pub fn for_worker(plugin_stack_bytes: usize) -> wasmtime::Result<Self> {
-        let mut instances = MAX_INSTANCES;
+    pub fn for_worker(plugin_stack_bytes: usize, most_instances: u32) -> wasmtime::Result<Self> {
+        let mut instances = most_instances;
         let wasmtime = loop {
             match wasmtime::Engine::new(&with_pool(instances, plugin_stack_bytes)) {
                 Ok(engine) => break engine,
@@ -53,7 +67,7 @@ impl Engine {
                 Err(_) => instances /= 2,
             }
         };
-        if instances < MAX_INSTANCES {
+        if instances < most_instances {
             warn!(
                 instances,
                 "address space is limited: fewer instances of plugins"
@@ -123,6 +137,34 @@ mod tests {
 
     use super::*;
 
+    /// Of a config with plugins that have these limits, of which the first balances.
+    fn instances_of(limits: &[u32]) -> u32 {
+        let mut text = String::from(
+            "[listeners.web]\nbind = '127.0.0.1:1'\n[[routes]]\nupstream = 'app'\n[upstreams.app]\npeers = ['127.0.0.1:1']\n",
+        );
+        if !limits.is_empty() {
+            text.push_str("balance = { plugin = 'p0' }\n");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // What is in it is not looked at.
+        std::fs::write(folder.path().join("p.wasm"), "").unwrap();
+        for (n, limit) in limits.iter().enumerate() {
+            let plugin =
+                format!("[plugins.p{n}]\nwasm = 'p.wasm'\nlimits = {{ instances = {limit} }}\n");
+            text.push_str(&plugin);
+        }
+        let file = folder.path().join("castling.toml");
+        std::fs::write(&file, text).unwrap();
+        instances(&config::load(&file).unwrap_or_else(|errors| panic!("{errors}")))
+    }
+
+    #[test]
+    fn a_pool_has_room_for_all_that_may_be_at_once() {
+        assert_eq!(instances_of(&[]), 1);
+        assert_eq!(instances_of(&[20, 3]), 20 + 3 + 1 + 1);
+        assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES);
+    }
+
     #[test]
     fn compiled_code_fits_every_pool_and_stack() {
         let fingerprint = |engine: &wasmtime::Engine| {
@@ -132,7 +174,7 @@ mod tests {
         };
         let compiler = wasmtime::Engine::new(&settings()).unwrap();
         for stack_bytes in [64 << 10, 512 << 10, 8 << 20] {
-            let worker = Engine::for_worker(stack_bytes).unwrap();
+            let worker = Engine::for_worker(stack_bytes, MIN_INSTANCES).unwrap();
             assert_eq!(fingerprint(&worker.wasmtime), fingerprint(&compiler));
         }
     }

@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_configure_has_changed_is_there_without_it() {
-        let engine = Engine::for_worker(64 << 10).unwrap();
+        let engine = Engine::for_worker(64 << 10, 8).unwrap();
         let mut configure = Function::new([]);
         let at = |align| MemArg {
             offset: 0,
@@ -324,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_gives_each_instance_something_else_leaves_no_image() {
-        let engine = Engine::for_worker(64 << 10).unwrap();
+        let engine = Engine::for_worker(64 << 10, 8).unwrap();
         for (name, signature) in host_call::SIGNATURES {
             let (params, result) = types_of(signature);
             let mut configure = Function::new([]);

@@ -528,7 +528,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_instance_more_than_a_worker_has_is_no_trap() {
-        let engine = Engine::for_worker(64 << 10).unwrap();
+        let engine = Engine::for_worker(64 << 10, 8).unwrap();
         let module = Module::new(&engine.wasmtime, EMPTY).unwrap();
         let linker = Linker::new(&engine.wasmtime);
         let pre = linker.instantiate_pre(&module).unwrap();

@@ -61,7 +61,7 @@ async fn count(
 
 #[tokio::test]
 async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
-    let engine = Engine::for_worker(64 << 10).unwrap();
+    let engine = Engine::for_worker(64 << 10, 8).unwrap();
     let lane = &engine.lane;
     let minute = Duration::from_secs(60);
     let (mut one, mut two, mut quick) = (
@@ -94,7 +94,7 @@ async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
 
 #[tokio::test]
 async fn a_call_that_is_dropped_gives_lane_and_exchange_back() {
-    let engine = Engine::for_worker(64 << 10).unwrap();
+    let engine = Engine::for_worker(64 << 10, 8).unwrap();
     let mut instance = counting(&engine, Duration::from_secs(60)).await;
     let mut exchange = Exchange::idle();
     exchange.depth = 7;
@@ -112,7 +112,7 @@ async fn a_call_that_is_dropped_gives_lane_and_exchange_back() {
 
 #[tokio::test]
 async fn the_limit_of_cpu_time_holds_on_the_lane() {
-    let engine = Engine::for_worker(64 << 10).unwrap();
+    let engine = Engine::for_worker(64 << 10, 8).unwrap();
     let mut instance = counting(&engine, Duration::from_millis(5)).await;
     let mut exchange = Exchange::idle();
     let counted = count(&mut instance, Some(&engine.lane), &mut exchange, 0);

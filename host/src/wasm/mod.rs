@@ -30,7 +30,7 @@ pub use chunks::{Chunks, Passed};
 pub use demand::{
     BodyRefused, Call, CallResponse, Demand, Destination, NoSupplier, Supplier, Supply,
 };
-pub use engine::{Engine, MAX_INSTANCES};
+pub use engine::{Engine, MAX_INSTANCES, instances};
 pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{HookError, Judged, Module, Plugin, PluginStatus};

@@ -158,7 +158,7 @@ mod tests {
     /// What `waits` is for: wasmtime refuses a plain call into a module that uses what may be suspended.
     #[tokio::test]
     async fn those_that_wait_and_no_others_need_a_fiber() {
-        let engine = engine::Engine::for_worker(512 * 1024).unwrap();
+        let engine = engine::Engine::for_worker(512 * 1024, 8).unwrap();
         let blueprint = Blueprint::of_test();
         for meets_computed in [false, true] {
             let mut linker = Linker::new(&engine.wasmtime);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn signatures_are_those_of_the_linked_functions() {
-        let engine = engine::Engine::for_worker(512 * 1024).unwrap();
+        let engine = engine::Engine::for_worker(512 * 1024, 8).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
         add_to(&mut linker, true).unwrap();
         let blueprint = Blueprint::of_test();
