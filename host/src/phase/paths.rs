@@ -10,9 +10,11 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub(super) struct Paths<T> {
     segment: Box<str>,
+    /// See [`start_of`].
+    start: u64,
     /// Whose path ends here, in the order of the config.
     routes: Vec<Rc<T>>,
-    /// By name.
+    /// By how they start, then by name.
     below: Vec<Self>,
 }
 
@@ -26,6 +28,7 @@ impl<T> Paths<T> {
     fn of(segment: &str) -> Self {
         Self {
             segment: segment.into(),
+            start: start_of(segment),
             routes: Vec::new(),
             below: Vec::new(),
         }
@@ -59,7 +62,9 @@ impl<T> Paths<T> {
             let Some(below) = rest.strip_prefix('/') else {
                 return found;
             };
-            let end = below.find('/').unwrap_or(below.len());
+            // A search of the library's for one character begins with more than most segments take.
+            let end = below.bytes().position(|byte| byte == b'/');
+            let end = end.unwrap_or(below.len());
             let (segment, after) = below.split_at(end);
             let Ok(idx) = node.position(segment) else {
                 return found;
@@ -70,8 +75,21 @@ impl<T> Paths<T> {
 
     /// Where the segment is among those below, or would have to be.
     fn position(&self, segment: &str) -> Result<usize, usize> {
-        self.below
-            .binary_search_by(|node| (*node.segment).cmp(segment))
+        let start = start_of(segment);
+        self.below.binary_search_by(|node| {
+            let by_start = node.start.cmp(&start);
+            by_start.then_with(|| (*node.segment).cmp(segment))
+        })
+    }
+}
+
+/// The first eight bytes, or all, as a number: most segments are told apart by it.
+fn start_of(segment: &str) -> u64 {
+    match segment.as_bytes().first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => segment
+            .bytes()
+            .fold(0, |start, byte| start << 8 | u64::from(byte)),
     }
 }
 
@@ -116,8 +134,8 @@ mod tests {
         /// As to look at each route, those with the longest path first.
         #[test]
         fn it_finds_what_a_walk_over_all_finds(
-            paths in prop::collection::vec("(/[ab]{1,2}){0,3}", 0..12),
-            path in "(/[ab]{1,2}){0,4}/?",
+            paths in prop::collection::vec("(/[ab]{1,2}|/abababa[ab]{1,3}){0,3}", 0..12),
+            path in "(/[ab]{1,2}|/abababa[ab]{1,3}){0,4}/?",
             refused in any::<u16>(),
         ) {
             prop_assume!(path.starts_with('/'));
