@@ -160,7 +160,8 @@ fn warn_of_few_mappings(config: &Config) {
 
 /// A worker's own, such as code.
 const OWN_MAPPINGS: usize = 1000;
-/// Its place in the pool: a stack and its guard. Memory and table, what is written in them and what is not yet: measured: 4.
+/// Its place in the pool: a stack and its guard. Memory and table, what is written in them and what is not yet; of these, 4 were
+/// measured.
 const MAPPINGS_OF_INSTANCE: usize = 8;
 
 #[cfg(test)]
