@@ -107,7 +107,7 @@ fn gateway(workspace: &Workspace, profile: &str) -> Result<()> {
     let built = workspace.target.join(profile).join("castling");
     let patience = match (built.exists(), profile) {
         (false, SHIPPED) => {
-            " (10 minutes on two cores, the last half of them for linking all as one)"
+            " (some 12 minutes on two cores, the last half of them for linking all as one)"
         }
         (false, _) => " (3 to 5 minutes on two cores, most of it for wasmtime)",
         (true, _) => "",

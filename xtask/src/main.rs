@@ -100,7 +100,7 @@ enum Task {
 /// How the gateway is compiled.
 #[derive(Debug, clap::Args)]
 struct Haste {
-    /// Without link-time optimisation: built minutes sooner, a request takes 7 % more instructions
+    /// Without link-time optimisation: built minutes sooner, a request takes a tenth more instructions
     #[arg(long)]
     quick: bool,
 }
