@@ -43,26 +43,28 @@ unsafe impl Sync for PluginAllocator {}
 
 // SAFETY: all is handed on to dlmalloc, whose functions have the same contract. Each exclusive borrow ends before the
 // function that made it returns, and none is made meanwhile: there is one thread, and dlmalloc calls nothing but `Pages`.
+//
+// Never inlined: dlmalloc's functions are long or look at much before they begin, and a hook that rarely allocates is to be short.
 unsafe impl GlobalAlloc for PluginAllocator {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         unsafe { (*self.0.get()).malloc(layout.size(), layout.align()) }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         unsafe { (*self.0.get()).calloc(layout.size(), layout.align()) }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: as above.
         unsafe { (*self.0.get()).free(ptr, layout.size(), layout.align()) }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
         // SAFETY: as above.
         unsafe { (*self.0.get()).realloc(ptr, layout.size(), layout.align(), new_bytes) }

@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use castling_abi::{HeaderMap, header_list};
+use castling_abi::{HeaderMap, Status, header_list};
 use serde::Deserialize;
 
-use crate::buffer::{Buffer, ShortBytes, read_short};
+use crate::buffer::{Buffer, ShortBytes};
 use crate::error::{self, Error, Result};
 use crate::host;
 
@@ -81,8 +82,9 @@ impl PartialEq<&str> for HeaderName {
 
 /// A header's value, or a variable's: bytes. Mostly text, but a client may send anything but control characters.
 ///
-/// Compares with text and bytes without looking whether it is UTF-8. Up to 64 bytes need no allocation.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// Compares with text and bytes without looking whether it is UTF-8. One of up to 256 bytes needs no allocation: it has memory
+/// that the next one takes over. So a plugin that keeps one beyond its hook keeps a clone, which is as long as it is.
+#[derive(Clone)]
 pub struct HeaderValue(ShortBytes);
 
 impl HeaderValue {
@@ -97,7 +99,7 @@ impl HeaderValue {
                 value.escape_ascii()
             )));
         }
-        Ok(Self(ShortBytes::from_slice(value)))
+        Ok(Self(ShortBytes::from(value)))
     }
 
     /// As text; `None` when it is not UTF-8.
@@ -129,6 +131,20 @@ impl AsRef<[u8]> for HeaderValue {
 impl fmt::Debug for HeaderValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl PartialEq for HeaderValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for HeaderValue {}
+
+impl Hash for HeaderValue {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.as_bytes().hash(hasher);
     }
 }
 
@@ -185,7 +201,7 @@ impl Headers {
     pub fn all(&self, name: &str) -> impl Iterator<Item = HeaderValue> {
         self.records()
             .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+            .map(|(_, value)| HeaderValue(ShortBytes::from(value)))
     }
 
     fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -238,7 +254,7 @@ impl HeaderList {
         header_list::records(&self.records)
             .map_while(std::result::Result::ok)
             .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+            .map(|(_, value)| HeaderValue(ShortBytes::from(value)))
     }
 
     /// What a plugin has put together, for the fake host.
@@ -277,7 +293,7 @@ pub(crate) fn is_value(value: &[u8]) -> bool {
 }
 
 pub(crate) fn get(map: HeaderMap, name: &str) -> Option<HeaderValue> {
-    let value = read_short(|out| host::header_get(map, name.as_bytes(), out)).ok()?;
+    let value = ShortBytes::read(|out| host::header_get(map, name.as_bytes(), out)).ok()?;
     Some(HeaderValue(value))
 }
 
@@ -288,7 +304,7 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
     }
     list(map, name)
         .records()
-        .map(|(_, value)| HeaderValue(ShortBytes::from_slice(value)))
+        .map(|(_, value)| HeaderValue(ShortBytes::from(value)))
         .collect()
 }
 
@@ -297,12 +313,13 @@ pub(crate) fn only(map: HeaderMap, name: &str) -> Option<HeaderValue> {
     if name.is_empty() {
         return None;
     }
-    let list = list(map, name);
-    let mut records = list.records();
-    match (records.next(), records.next()) {
-        (Some((_, value)), None) => Some(HeaderValue(ShortBytes::from_slice(value))),
-        _ => None,
-    }
+    let list = ShortBytes::read(|out| host::headers_get(map, name.as_bytes(), out)).ok()?;
+    // Of one field it is all: its value stands at the end.
+    let value_len = match header_list::records(&list).next()? {
+        Ok((name, value)) if header_list::record_bytes(name, value) == list.len() => value.len(),
+        _ => return None,
+    };
+    Some(HeaderValue(list.last(value_len)))
 }
 
 /// The value of the first cookie of the request with such a name.
@@ -315,7 +332,7 @@ pub(crate) fn cookie(is_meant: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
             is_meant(name.trim_ascii())
-                .then(|| HeaderValue(ShortBytes::from_slice(value.trim_ascii())))
+                .then(|| HeaderValue(ShortBytes::from(value.trim_ascii())))
         })
 }
 
@@ -323,45 +340,40 @@ pub(crate) fn list(map: HeaderMap, name: &str) -> Headers {
     Headers::read(|out| host::headers_get(map, name.as_bytes(), out))
 }
 
+#[inline]
 pub(crate) fn set(map: HeaderMap, name: &str, value: &[u8]) {
     let result = host::header_set(map, name.as_bytes(), value);
-    error::note_refusal(result, |why| {
-        error::refusal(
-            format_args!(
-                "set_header(\"{}\", \"{}\")",
-                name.escape_debug(),
-                value.escape_ascii()
-            ),
-            why,
-        )
-    });
+    if result < 0 {
+        refused("set_header", name, Some(value), result);
+    }
 }
 
+#[inline]
 pub(crate) fn add(map: HeaderMap, name: &str, value: &[u8]) {
     let result = host::header_add(map, name.as_bytes(), value);
-    error::note_refusal(result, |why| {
-        error::refusal(
-            format_args!(
-                "add_header(\"{}\", \"{}\")",
-                name.escape_debug(),
-                value.escape_ascii()
-            ),
-            why,
-        )
-    });
+    if result < 0 {
+        refused("add_header", name, Some(value), result);
+    }
 }
 
+#[inline]
 pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
     let result = host::header_remove(map, name.as_bytes());
-    if result != castling_abi::Status::NotFound as i32 {
-        error::note_refusal(result, |why| {
-            error::refusal(
-                format_args!("remove_header(\"{}\")", name.escape_debug()),
-                why,
-            )
-        });
+    if result < 0 && result != Status::NotFound as i32 {
+        refused("remove_header", name, None, result);
     }
     usize::try_from(result).unwrap_or(0)
+}
+
+#[cold]
+#[inline(never)]
+fn refused(call: &str, name: &str, value: Option<&[u8]>, result: i32) {
+    let name = name.escape_debug();
+    let value = value.map(|value| format!(", \"{}\"", value.escape_ascii()));
+    let value = value.unwrap_or_default();
+    error::note_refusal(result, |why| {
+        error::refusal(format_args!("{call}(\"{name}\"{value})"), why)
+    });
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use castling_abi::{HeaderMap, Property, Status};
 
-use crate::buffer::{read_short, read_text};
+use crate::buffer::{ShortBytes, read_text};
 use crate::header::{self, HeaderValue, Headers};
 use crate::{Result, error, host, wait};
 
@@ -211,7 +211,7 @@ impl Request {
     /// meanwhile. In `request_body`, `balance` and `peer_done` only those are there that have been asked for before.
     pub fn var(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
         let name = name.as_ref().as_bytes();
-        let get = || read_short(|out| host::var_get(name, out));
+        let get = || ShortBytes::read(|out| host::var_get(name, out));
         let value = match get() {
             Err(Status::Uncomputed) if host::var_compute(name) == 0 => get(),
             value => value,

@@ -28,7 +28,7 @@ use std::str::FromStr;
 use castling_abi::Property;
 use serde::Deserialize;
 
-use crate::buffer::Room;
+use crate::buffer::ShortBytes;
 use crate::error::{Error, Result};
 use crate::header::{self, HeaderName, HeaderValue};
 use crate::request::Request;
@@ -180,13 +180,12 @@ const EXPECTED_BYTES: usize = 64;
 
 /// What is not UTF-8 becomes U+FFFD, as in the methods of [`Request`].
 fn extend_with_property(value: &mut Vec<u8>, property: Property) {
-    let mut room = Room::new();
-    let Ok(bytes) = room.read(|out| host::property_get(property, out)) else {
+    let Ok(bytes) = ShortBytes::read(|out| host::property_get(property, out)) else {
         return;
     };
-    match is_printable(bytes) {
-        true => value.extend_from_slice(bytes),
-        false => extend(value, String::from_utf8_lossy(bytes).as_bytes()),
+    match is_printable(&bytes) {
+        true => value.extend_from_slice(&bytes),
+        false => extend(value, String::from_utf8_lossy(&bytes).as_bytes()),
     }
 }
 

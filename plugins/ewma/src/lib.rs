@@ -69,15 +69,25 @@ impl Ewma {
             // Says nothing about the peer.
             PeerOutcome::Cancelled => return,
         };
-        if peer >= self.latencies.len() {
-            self.latencies.resize(peer + 1, Latency::default());
+        let now = clock::monotonic();
+        match self.latencies.get_mut(peer) {
+            Some(known) => known.observe(seconds, now, self.config.decay),
+            None => self.learn(peer, Latency { seconds, at: now }),
         }
-        self.latencies[peer].observe(seconds, clock::monotonic(), self.config.decay);
     }
 }
 
 impl Ewma {
+    /// Of a peer that was never heard of.
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, peer: usize, first: Latency) {
+        self.latencies.resize(peer + 1, Latency::default());
+        self.latencies[peer] = first;
+    }
+
     /// Of two that were not tried yet.
+    #[inline(never)]
     fn better_of_two(&self, peers: &Peers) -> Option<usize> {
         let untried = || peers.iter().filter(|peer| !peer.tried);
         let (first, second) = two_of(untried().count());
@@ -124,9 +134,15 @@ impl Latency {
         match age < SMALL_AGE {
             // The same to nine digits, at a fraction of the cost: so young are most where requests are many.
             true => 1.0 - age + age * age / 2.0,
-            false => (-age).exp(),
+            false => old(age),
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn old(age: f64) -> f64 {
+    (-age).exp()
 }
 
 /// Two different numbers below `count`, in random order. It is at least two.

@@ -1,5 +1,6 @@
 //! The plugin of an instance: made from the config, and lent to each of its hooks.
 
+use std::any::TypeId;
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
@@ -75,6 +76,10 @@ pub(super) fn run<P, S: Default, T>(
     slot.with(|slot| {
         let mut loaded = slot.0.borrow_mut();
         match &mut *loaded {
+            // Of most plugins, which have none.
+            Some(Loaded { plugin, .. }) if TypeId::of::<S>() == TypeId::of::<()>() => {
+                hook(plugin, &mut S::default())
+            }
             Some(Loaded { plugin, state }) => hook(plugin, state.get_or_insert_default()),
             None => Err(not_configured()),
         }
