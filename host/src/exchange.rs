@@ -394,10 +394,11 @@ pub struct Additions(Vec<(PluginKey, [Added; 3])>);
 /// A plugin while the request lasts, which its worker outlives with all of its plugins: where its name is. To count references
 /// of the name itself would be two atomic writes a request and plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PluginKey(usize);
+pub struct PluginKey(usize);
 
 impl PluginKey {
-    fn of(plugin: &Arc<str>) -> Self {
+    /// The name must be the plugin's own: one that only reads the same is another's.
+    pub fn of(plugin: &Arc<str>) -> Self {
         Self(Arc::as_ptr(plugin).addr())
     }
 }
@@ -425,15 +426,17 @@ pub struct Added {
 }
 
 impl Additions {
-    /// What a plugin has added to this part. The name must be its own: one that only reads the same is another's.
-    pub fn of(&mut self, plugin: &Arc<str>, part: Part) -> &mut Added {
-        let key = PluginKey::of(plugin);
-        let known = self.0.iter().position(|(other, _)| *other == key);
-        let idx = known.unwrap_or_else(|| {
-            self.0.push((key, Default::default()));
-            self.0.len() - 1
-        });
+    /// What a plugin has added to this part.
+    #[inline]
+    pub fn of(&mut self, plugin: PluginKey, part: Part) -> &mut Added {
+        let known = self.0.iter().position(|(other, _)| *other == plugin);
+        let idx = known.unwrap_or_else(|| self.begin(plugin));
         &mut self.0[idx].1[part as usize]
+    }
+
+    fn begin(&mut self, plugin: PluginKey) -> usize {
+        self.0.push((plugin, Default::default()));
+        self.0.len() - 1
     }
 
     fn forget(&mut self, part: Part) {
@@ -453,13 +456,12 @@ pub struct CpuTime(Vec<(PluginKey, Duration)>);
 
 impl CpuTime {
     /// Returns the plugin's sum.
-    pub fn add(&mut self, plugin: &Arc<str>, used: Duration) -> Duration {
-        let key = PluginKey::of(plugin);
-        if let Some((_, sum)) = self.0.iter_mut().find(|(other, _)| *other == key) {
+    pub fn add(&mut self, plugin: PluginKey, used: Duration) -> Duration {
+        if let Some((_, sum)) = self.0.iter_mut().find(|(other, _)| *other == plugin) {
             *sum += used;
             return *sum;
         }
-        self.0.push((key, used));
+        self.0.push((plugin, used));
         used
     }
 
@@ -556,17 +558,18 @@ mod tests {
 
     #[test]
     fn additions_are_each_plugins_own() {
-        let [one, other]: [Arc<str>; 2] = [Arc::from("p"), Arc::from("p")];
+        let names: [Arc<str>; 2] = [Arc::from("p"), Arc::from("p")];
+        let [one, other] = names.each_ref().map(PluginKey::of);
         let mut additions = Additions::default();
-        let added = additions.of(&one, Part::RequestHead);
+        let added = additions.of(one, Part::RequestHead);
         *added = added.after(Extent::of(b"x-a", b"12"), Extent::default());
         assert_eq!(*added, Added { count: 1, bytes: 5 });
-        assert_eq!(*additions.of(&one, Part::ReplyHead), Added::default());
-        assert_eq!(*additions.of(&other, Part::RequestHead), Added::default());
-        let added = additions.of(&one, Part::RequestHead);
+        assert_eq!(*additions.of(one, Part::ReplyHead), Added::default());
+        assert_eq!(*additions.of(other, Part::RequestHead), Added::default());
+        let added = additions.of(one, Part::RequestHead);
         *added = added.after(Extent::of(b"x-a", b""), Extent::of(b"x-a", b"12"));
         assert_eq!(*added, Added { count: 1, bytes: 3 });
         additions.forget(Part::RequestHead);
-        assert_eq!(*additions.of(&one, Part::RequestHead), Added::default());
+        assert_eq!(*additions.of(one, Part::RequestHead), Added::default());
     }
 }

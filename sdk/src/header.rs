@@ -331,8 +331,7 @@ pub(crate) fn cookie(is_meant: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
         .find_map(|pair| {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
-            is_meant(name.trim_ascii())
-                .then(|| HeaderValue(ShortBytes::from(value.trim_ascii())))
+            is_meant(name.trim_ascii()).then(|| HeaderValue(ShortBytes::from(value.trim_ascii())))
         })
 }
 

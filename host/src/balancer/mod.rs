@@ -14,7 +14,7 @@ use castling_abi::PeerOutcome;
 use http::HeaderValue;
 
 use crate::error::Error;
-use crate::wasm::{HookError, Plugin};
+use crate::wasm::{Opinion, Plugin};
 pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -137,7 +137,7 @@ impl Balancer {
     pub fn choose(
         self: &Rc<Self>,
         tried: &Tried,
-        judged: Option<Result<i32, HookError>>,
+        judged: Option<Opinion>,
     ) -> Result<Option<(usize, Active)>, Error> {
         let chosen = match (&self.policy, judged) {
             (Policy::RoundRobin | Policy::LeastConn, _) if self.peers.len() == 1 => {

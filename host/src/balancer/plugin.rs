@@ -15,7 +15,9 @@ use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Exchange, Stage};
 use crate::turn;
-use crate::wasm::{HookError, Judge, Judged, Plugin};
+use crate::wasm::{HookError, Judge, Judged, Opinion, Plugin};
+
+const DECLINED: i64 = BALANCE_DECLINED as i64;
 
 /// An upstream whose peers a plugin chooses.
 pub struct PluginPolicy {
@@ -133,10 +135,10 @@ impl PluginPolicy {
         &self,
         balancer: &Balancer,
         tried: &Tried,
-        judged: Result<i32, HookError>,
+        judged: Opinion,
     ) -> Result<Option<usize>, Error> {
         match judged {
-            Ok(BALANCE_DECLINED) => Ok(None),
+            Ok(DECLINED) => Ok(None),
             Ok(raw) => match usize::try_from(raw)
                 .ok()
                 .filter(|&idx| idx < balancer.peers.len() && !tried.contains(idx))
@@ -147,13 +149,13 @@ impl PluginPolicy {
                     self.fallback(PluginFault::Failed)
                 }
             },
-            Err(HookError::Exhausted(_) | HookError::Quarantined) => {
-                self.fallback(PluginFault::Exhausted)
-            }
-            // Nothing that a judge does can be cancelled: it may not wait.
-            Err(HookError::Failed(_) | HookError::Trapped(_) | HookError::Cancelled(_)) => {
-                self.fallback(PluginFault::Failed)
-            }
+            Err(error) => self.fallback(match *error {
+                HookError::Exhausted(_) | HookError::Quarantined => PluginFault::Exhausted,
+                // Nothing that a judge does can be cancelled: it may not wait.
+                HookError::Failed(_) | HookError::Trapped(_) | HookError::Cancelled(_) => {
+                    PluginFault::Failed
+                }
+            }),
         }
     }
 
@@ -168,7 +170,7 @@ impl PluginPolicy {
         latency: Duration,
     ) -> Judged<'a> {
         if !self.plugin.implements(Hook::PeerDone) {
-            return Judged::Now(Ok(BALANCE_DECLINED));
+            return Judged::Now(Ok(DECLINED));
         }
         lend_addresses(balancer, exchange);
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);

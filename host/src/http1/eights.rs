@@ -18,13 +18,18 @@ pub(super) fn all(bytes: &[u8], passes: impl Fn(u64) -> bool) -> bool {
 }
 
 /// Up to seven bytes, some of them more than once. `None` of none.
+#[inline]
 fn few(bytes: &[u8]) -> Option<[u8; 8]> {
-    if let Some(([a, b, c, d], [e, f, g, h])) = bytes.first_chunk().zip(bytes.last_chunk()) {
-        return Some([*a, *b, *c, *d, *e, *f, *g, *h]);
-    }
-    let (first, last) = (*bytes.first()?, *bytes.last()?);
-    let middle = bytes[bytes.len() / 2];
-    Some([first, middle, last, last, last, last, last, last])
+    let (first, last) = match bytes.first_chunk().zip(bytes.last_chunk()) {
+        Some((first, last)) => (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last)),
+        None => {
+            let (first, last) = (*bytes.first()?, *bytes.last()?);
+            let middle = bytes[bytes.len() / 2];
+            let three = u32::from_ne_bytes([first, middle, last, last]);
+            (three, three)
+        }
+    };
+    Some((u64::from(first) | u64::from(last) << 32).to_ne_bytes())
 }
 
 /// Whether that is `bytes` in lower case.
@@ -67,21 +72,26 @@ const fn lower(eight: [u8; 8]) -> [u8; 8] {
     (eight | is_upper >> 2).to_ne_bytes()
 }
 
-/// Whether each may stand in a field's value: no control character but a tab (RFC 9110 §5.5, obs-text included).
-pub(super) const fn are_of_values(eight: u64) -> bool {
-    let seven_bits = eight & (EACH * 0x7f);
-    let is_from_space = seven_bits + EACH * (0x80 - b' ' as u64);
-    let is_delete = seven_bits + EACH;
-    holds(eight | is_from_space & !is_delete | is(eight, b'\t'))
+/// Whether each is a space or printable ASCII, as values are made of mostly.
+#[inline]
+pub(super) const fn are_printable(eight: u64) -> bool {
+    let is_from_space = from(eight, b' ');
+    let is_delete = from(eight, 0x7f);
+    (eight | !is_from_space | is_delete) & EIGHT_HIGHEST_BITS == 0
 }
 
 /// Whether each is a lower-case letter, a digit or a hyphen, as names are made of mostly.
+#[inline]
 pub(super) const fn are_of_plain_names(eight: u64) -> bool {
-    holds(within(eight, b'a', b'z') | within(eight, b'0', b'9') | is(eight, b'-'))
+    let is_letter = from(eight, b'a') & !from(eight, b'z' + 1);
+    let is_digit = from(eight, b'0') & !from(eight, b'9' + 1);
+    let is_hyphen = !from(eight ^ (EACH * b'-' as u64), 1);
+    (is_letter | is_digit | is_hyphen) & !eight & EIGHT_HIGHEST_BITS == EIGHT_HIGHEST_BITS
 }
 
-const fn holds(eight: u64) -> bool {
-    eight & EIGHT_HIGHEST_BITS == EIGHT_HIGHEST_BITS
+/// Which bytes are this one or beyond it, where all are ASCII.
+const fn from(eight: u64, first: u8) -> u64 {
+    eight.wrapping_add(EACH * (0x80 - first as u64))
 }
 
 /// Which bytes are in this range of ASCII.
@@ -90,13 +100,6 @@ const fn within(eight: u64, first: u8, last: u8) -> u64 {
     let is_from_first = seven_bits + EACH * (0x80 - first as u64);
     let is_beyond_last = seven_bits + EACH * (0x7f - last as u64);
     is_from_first & !is_beyond_last & !eight
-}
-
-/// Which bytes are this one, which is ASCII.
-const fn is(eight: u64, byte: u8) -> u64 {
-    let seven_bits = eight & (EACH * 0x7f);
-    let is_other = (seven_bits ^ (EACH * byte as u64)) + EACH * 0x7f;
-    !is_other & !eight
 }
 
 /// One in each of eight bytes.
@@ -119,13 +122,13 @@ mod tests {
     #[test]
     fn each_byte_is_told_wherever_it_is() {
         for byte in 0..=u8::MAX {
-            let is_of_values = (byte >= b' ' && byte != 0x7f) || byte == b'\t';
+            let is_printable = matches!(byte, b' '..=b'~');
             let is_of_plain_names = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
             for len in 1..20 {
                 for at in 0..len {
                     let mut bytes = vec![b'a'; len];
                     bytes[at] = byte;
-                    assert_eq!(all(&bytes, are_of_values), is_of_values, "{bytes:?}");
+                    assert_eq!(all(&bytes, are_printable), is_printable, "{bytes:?}");
                     assert_eq!(
                         all(&bytes, are_of_plain_names),
                         is_of_plain_names,
@@ -134,7 +137,7 @@ mod tests {
                 }
             }
         }
-        assert!(all(b"", are_of_values));
+        assert!(all(b"", are_printable));
     }
 
     proptest! {
@@ -162,8 +165,8 @@ mod tests {
 
         #[test]
         fn all_is_each(bytes in any_bytes()) {
-            let is_of_values = |byte: &u8| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t';
-            prop_assert_eq!(all(&bytes, are_of_values), bytes.iter().all(is_of_values));
+            let is_printable = |byte: &u8| matches!(byte, b' '..=b'~');
+            prop_assert_eq!(all(&bytes, are_printable), bytes.iter().all(is_printable));
             let is_of_plain_names = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
             prop_assert_eq!(all(&bytes, are_of_plain_names), bytes.iter().all(is_of_plain_names));
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::eights::{is_lower_of, make_lower};
-use super::name::{Known, Name};
+use super::name::{Kind, Known, Name};
 
 /// Header fields in the order they came, names in lower case.
 ///
@@ -164,20 +164,31 @@ impl Headers {
         }
     }
 
-    /// All fields of that name, in any case, in one walk.
+    /// All fields of that name, in any case.
+    #[inline]
     pub fn find(&self, name: &[u8]) -> Option<Found> {
-        let is_named = |field: &Field| self.is_named_any_case(field, name);
-        let first = self.fields.iter().position(is_named)?;
+        let first = self.first(name)?;
+        Some(self.found_from(first, name))
+    }
+
+    /// The index of the first.
+    fn first(&self, name: &[u8]) -> Option<usize> {
+        let mut fields = self.fields.iter();
+        fields.position(|field| self.is_named_any_case(field, name))
+    }
+
+    fn found_from(&self, first: usize, name: &[u8]) -> Found {
         let mut found = Found {
             first,
             count: 1,
             value_bytes: self.fields[first].value_len,
         };
-        for same in self.fields[first + 1..].iter().filter(|it| is_named(it)) {
+        let others = &self.fields[first + 1..];
+        for same in others.iter().filter(|it| self.is_named_any_case(it, name)) {
             found.count += 1;
             found.value_bytes += same.value_len;
         }
-        Some(found)
+        found
     }
 
     /// The first value of that name, in any case.
@@ -195,6 +206,12 @@ impl Headers {
         named
             .take(found.count)
             .map(move |field| (name, self.value(field)))
+    }
+
+    /// Name and value of the field with this index.
+    pub fn field_at(&self, idx: usize) -> (&[u8], &[u8]) {
+        let field = &self.fields[idx];
+        (self.name(field), self.value(field))
     }
 
     /// What the name of the field with this index is known as.
@@ -228,25 +245,32 @@ impl Headers {
     }
 
     /// One more value, at the end. It must be valid, see [`super::is_valid_value`].
+    #[inline]
     pub fn add<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
-        let Name {
-            text,
-            known,
-            is_lower,
-        } = name.into();
+        let Name { text, kind } = name.into();
+        self.add_line(text, kind, value);
+    }
+
+    fn add_line(&mut self, name: &[u8], kind: Kind, value: &[u8]) {
         self.compact_when_due();
         let name_at = self.text.len();
         self.text
-            .reserve(text.len() + value.len() + LINE_MARKS_BYTES);
-        self.text.extend_from_slice(text);
-        if !is_lower {
-            make_lower(&mut self.text[name_at..]);
+            .reserve(name.len() + value.len() + LINE_MARKS_BYTES);
+        self.text.extend_from_slice(name);
+        if kind == Kind::Other {
+            self.make_lower_from(name_at);
         }
         // A name is at most that long.
-        let name_len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        let known = kind.known();
         let field = self.end_line(name_at, name_len, known, value);
         self.fields.push(field);
         self.known |= known.map_or(0, Known::bit);
+    }
+
+    #[inline(never)]
+    fn make_lower_from(&mut self, at: usize) {
+        make_lower(&mut self.text[at..]);
     }
 
     /// The first value of one name in the place of all of another, if it has one.
@@ -333,7 +357,7 @@ impl Headers {
         let before = self.fields.len();
         let Self { text, fields, .. } = self;
         fields.retain(|field| !name_in(text, field).eq_ignore_ascii_case(name.text));
-        self.known &= !name.known.map_or(0, Known::bit);
+        self.known &= !name.known().map_or(0, Known::bit);
         before - self.fields.len()
     }
 
@@ -377,12 +401,13 @@ impl Headers {
     }
 
     fn may_have(&self, name: Name<'_>) -> bool {
-        name.known.is_none_or(|known| self.known & known.bit() != 0)
+        name.known()
+            .is_none_or(|known| self.known & known.bit() != 0)
     }
 
     fn is_named(&self, field: &Field, name: Name<'_>) -> bool {
-        match name.known {
-            Some(_) => field.known == name.known,
+        match name.known() {
+            Some(known) => field.known == Some(known),
             None => self.is_named_any_case(field, name.text),
         }
     }

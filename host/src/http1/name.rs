@@ -78,37 +78,60 @@ impl Known {
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
     pub(super) text: &'a [u8],
-    pub(super) known: Option<Known>,
-    /// It is seen to be in lower case already.
-    pub(super) is_lower: bool,
+    pub(super) kind: Kind,
+}
+
+/// What there is to know of a valid name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Known(Known),
+    /// It is in lower case.
+    Lower,
+    /// It may be in any case.
+    Other,
 }
 
 impl<'a> Name<'a> {
     /// `None`: it is no token (RFC 9110 §5.6.2), or longer than 64 KiB.
+    #[inline]
     pub fn new(text: &'a [u8]) -> Option<Self> {
-        if !matches!(text.len(), 1..=MAX_NAME_BYTES) {
-            return None;
-        }
-        let is_plain = eights::all(text, eights::are_of_plain_names);
-        if !is_plain && !text.iter().all(|&byte| TOKEN[usize::from(byte)]) {
-            return None;
-        }
-        let known = match is_plain {
-            true => Known::of_lower(text),
-            false => Known::of(text),
-        };
-        Some(match known {
-            Some(known) => known.into(),
-            None => Self {
-                text,
-                known,
-                is_lower: is_plain,
-            },
+        Some(match Kind::of(text)? {
+            Kind::Known(known) => known.into(),
+            kind => Self { text, kind },
         })
     }
 
+    #[inline]
     pub fn known(self) -> Option<Known> {
-        self.known
+        self.kind.known()
+    }
+}
+
+impl Kind {
+    /// `None`: it is no token, or too long.
+    fn of(text: &[u8]) -> Option<Self> {
+        if !matches!(text.len(), 1..=MAX_NAME_BYTES) {
+            return None;
+        }
+        if eights::all(text, eights::are_of_plain_names) {
+            return Some(Known::of_lower(text).map_or(Self::Lower, Self::Known));
+        }
+        Self::of_other(text)
+    }
+
+    /// The same of a name with other characters in it than names are made of mostly.
+    #[inline(never)]
+    fn of_other(text: &[u8]) -> Option<Self> {
+        let is_token = text.iter().all(|&byte| TOKEN[usize::from(byte)]);
+        is_token.then(|| Known::of(text).map_or(Self::Other, Self::Known))
+    }
+
+    #[inline]
+    pub(super) fn known(self) -> Option<Known> {
+        match self {
+            Self::Known(known) => Some(known),
+            Self::Lower | Self::Other => None,
+        }
     }
 }
 
@@ -116,8 +139,7 @@ impl From<Known> for Name<'_> {
     fn from(known: Known) -> Self {
         Self {
             text: known.text(),
-            known: Some(known),
-            is_lower: true,
+            kind: Kind::Known(known),
         }
     }
 }
@@ -128,15 +150,18 @@ impl<'a> From<&'a HeaderName> for Name<'a> {
         let text = name.as_str().as_bytes();
         Self {
             text,
-            known: Known::of_lower(text),
-            is_lower: true,
+            kind: Known::of_lower(text).map_or(Kind::Lower, Kind::Known),
         }
     }
 }
 
 /// Whether a field's value may be this (RFC 9110 §5.5, obs-text included): nothing that would end its line.
 pub fn is_valid_value(value: &[u8]) -> bool {
-    eights::all(value, eights::are_of_values)
+    eights::all(value, eights::are_printable) || value.iter().all(|&byte| is_of_values(byte))
+}
+
+const fn is_of_values(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7f || byte == b'\t'
 }
 
 /// As the `http` crate has it.
@@ -216,7 +241,7 @@ mod tests {
             let name = Name::new(&bytes);
             prop_assert_eq!(name.is_some(), HeaderName::from_bytes(&bytes).is_ok());
             let has_upper = bytes.iter().any(u8::is_ascii_uppercase);
-            prop_assert!(!name.is_some_and(|name| name.is_lower && name.known.is_none() && has_upper));
+            prop_assert!(!name.is_some_and(|name| name.kind == Kind::Lower && has_upper));
             prop_assert_eq!(is_valid_value(&bytes), HeaderValue::from_bytes(&bytes).is_ok());
         }
     }

@@ -157,6 +157,7 @@ impl Rig {
                         .judge(&mut self.judge, hook, &mut self.exchange, args)
                         .end()
                         .await
+                        .map(|raw| raw as i32)
                         .map_err(|e| e.to_string())?,
                     _ => self.call_once(hook, args).await? as i32,
                 };

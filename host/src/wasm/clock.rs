@@ -24,6 +24,10 @@ pub(super) struct Clock {
     handler: SigId,
 }
 
+/// Tells the clock when a guest runs. What does so at each call has one of its own, which is nearer than the clock.
+#[derive(Clone)]
+pub(super) struct Hand(Arc<State>);
+
 /// How long a guest runs before it meets the clock, at most.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -57,7 +61,7 @@ const RAN: u8 = 1;
 const NONE: u8 = 0;
 
 impl Clock {
-    /// Makes the timer, which is armed by the first [`Self::guest_runs`]. Fails where the process may have no more
+    /// Makes the timer, which is armed by the first [`Hand::guest_runs`]. Fails where the process may have no more
     /// timers (`RLIMIT_SIGPENDING`).
     pub(super) fn new(engine: wasmtime::Engine) -> io::Result<Self> {
         let state = Arc::new(State {
@@ -83,21 +87,8 @@ impl Clock {
         Ok(Self { state, handler })
     }
 
-    /// Before a guest runs, at its first step or a later one.
-    #[inline]
-    pub(super) fn guest_runs(&self) {
-        self.state.guests.store(RUNNING, Ordering::Relaxed);
-        // The handler interrupts this thread and no other: only the compiler could let it see the one without the other.
-        compiler_fence(Ordering::SeqCst);
-        if !self.state.ticks.load(Ordering::Relaxed) {
-            self.state.start();
-        }
-    }
-
-    /// After it: it has returned, trapped, or been suspended.
-    #[inline]
-    pub(super) fn guest_rests(&self) {
-        self.state.guests.store(RAN, Ordering::Relaxed);
+    pub(super) fn hand(&self) -> Hand {
+        Hand(Arc::clone(&self.state))
     }
 
     /// A guest has been at work for several ticks: they stay short for a while after it. Not for one that met a single
@@ -121,6 +112,25 @@ impl Clock {
     /// The tick now.
     pub(super) fn tick(&self) -> Duration {
         self.state.period()
+    }
+}
+
+impl Hand {
+    /// Before a guest runs, at its first step or a later one.
+    #[inline]
+    pub(super) fn guest_runs(&self) {
+        self.0.guests.store(RUNNING, Ordering::Relaxed);
+        // The handler interrupts this thread and no other: only the compiler could let it see the one without the other.
+        compiler_fence(Ordering::SeqCst);
+        if !self.0.ticks.load(Ordering::Relaxed) {
+            self.0.start();
+        }
+    }
+
+    /// After it: it has returned, trapped, or been suspended.
+    #[inline]
+    pub(super) fn guest_rests(&self) {
+        self.0.guests.store(RAN, Ordering::Relaxed);
     }
 }
 
@@ -269,7 +279,7 @@ mod tests {
     #[test]
     fn it_ticks_under_a_guest_and_stands_still_without() {
         let clock = Clock::new(wasmtime::Engine::default()).unwrap();
-        clock.guest_runs();
+        clock.hand().guest_runs();
         let busy_until = |is_so: &dyn Fn() -> bool| {
             let start = Instant::now();
             while !is_so() {
@@ -289,9 +299,9 @@ mod tests {
         assert_eq!(clock.tick(), SHORT_TICK);
         busy_until(&|| clock.tick() == TICK);
         assert!(clock.state.ticks.load(Ordering::Relaxed));
-        clock.guest_rests();
+        clock.hand().guest_rests();
         busy_until(&|| !clock.state.ticks.load(Ordering::Relaxed));
-        clock.guest_runs();
+        clock.hand().guest_runs();
         assert!(clock.state.ticks.load(Ordering::Relaxed));
     }
 }

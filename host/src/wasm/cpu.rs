@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 use wasmtime::{Result, UpdateDeadline, bail};
 
-use super::clock::{Clock, ShortTicks};
+use super::clock::{Clock, Hand, ShortTicks};
 use super::guest::Guest;
 use super::lane;
 
@@ -45,7 +45,7 @@ impl Turns {
             turn.forget();
             has_turn.store(true, Ordering::Relaxed);
         }
-        self.clock.guest_runs();
+        self.clock.hand().guest_runs();
         self.begin_slice();
     }
 
@@ -65,13 +65,16 @@ impl Turns {
 /// Of one instance: the call that runs, and its limits. What every call looks at comes first.
 #[repr(C)]
 pub(super) struct Cpu {
+    clock: Hand,
+    /// The call runs on the worker's lane, not on a fiber.
+    on_lane: bool,
+    /// The last call was measured: what is kept of it is to be forgotten. Few are.
+    is_measured: bool,
     turns: Arc<Turns>,
     /// The call has met a tick since it last began or went on: it is measured.
     computes: Option<ShortTicks>,
     /// When the slice began is known, because the call has waited before it.
     slice_is_known: bool,
-    /// The call runs on the worker's lane, not on a fiber.
-    on_lane: bool,
     spent: Option<Spent>,
     /// By this call, as far as it is known.
     used: Duration,
@@ -97,10 +100,12 @@ impl Cpu {
         request_limit: Option<Duration>,
     ) -> Self {
         Self {
+            clock: turns.clock.hand(),
             turns,
             hook_limit,
             request_limit,
             used: Duration::ZERO,
+            is_measured: false,
             computes: None,
             slice_is_known: false,
             on_lane: false,
@@ -110,31 +115,45 @@ impl Cpu {
     }
 
     /// A call begins. The last one may have been dropped in its middle.
+    #[inline]
     pub(super) fn begin(&mut self, on_lane: bool) {
         self.on_lane = on_lane;
+        if self.is_measured {
+            self.forget();
+        }
+        self.go_on();
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        self.is_measured = false;
         self.computes = None;
         self.slice_is_known = false;
         self.used = Duration::ZERO;
         self.spent = None;
-        self.go_on();
     }
 
     /// The guest runs, from its beginning or from what it has waited for.
+    #[inline]
     pub(super) fn go_on(&self) {
-        self.turns.clock.guest_runs();
+        self.clock.guest_runs();
     }
 
     /// The guest runs again after what it has waited for. Read here, where a wait has cost more: what wakes a call up often
     /// comes with a tick, so that the share of a tick would not fall to it by chance.
     pub(super) fn go_on_after_wait(&mut self) {
         self.go_on();
+        self.is_measured = true;
         self.slice_is_known = true;
         self.turns.begin_slice();
     }
 
     /// Nobody waits for the call any more, which does not go on.
+    #[inline]
     pub(super) fn give_up(&mut self) {
-        self.computes = None;
+        if self.is_measured {
+            self.computes = None;
+        }
     }
 
     /// The limit that has ended the call, for people.
@@ -166,6 +185,7 @@ impl Drop for Cpu {
 /// The guest has met a tick.
 pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
     let measured = guest.cpu.computes.is_some();
+    guest.cpu.is_measured = true;
     let used = if measured || guest.cpu.slice_is_known {
         guest.cpu.turns.cut_slice()
     } else {
@@ -189,7 +209,7 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
         return Ok(UpdateDeadline::Continue(1));
     }
     cpu.turns.clock.keep_ticks_short();
-    cpu.turns.clock.guest_rests();
+    cpu.clock.guest_rests();
     let turn = Box::pin(Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn)));
     if cpu.on_lane {
         lane::pause(turn)?;
@@ -199,22 +219,30 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
 }
 
 /// The guest has returned or trapped, or begins to wait.
+#[inline]
 pub(super) fn stop(guest: &mut Guest) {
-    let measured = guest.cpu.computes.take().is_some();
+    if guest.cpu.is_measured {
+        stop_measured(guest);
+    }
+    guest.cpu.clock.guest_rests();
+}
+
+#[cold]
+fn stop_measured(guest: &mut Guest) {
+    let computed = guest.cpu.computes.take().is_some();
     let slice_is_known = std::mem::take(&mut guest.cpu.slice_is_known);
-    if measured || slice_is_known {
+    if computed || slice_is_known {
         let used = guest.cpu.turns.cut_slice();
         charge(guest, used);
         guest.cpu.give_turn_back();
     }
-    guest.cpu.turns.clock.guest_rests();
 }
 
 /// Returns what the plugin has used for the request.
 fn charge(guest: &mut Guest, used: Duration) -> Duration {
     guest.cpu.used += used;
     match guest.hook {
-        Some(_) => guest.exchange.cpu_time.add(&guest.plugin, used),
+        Some(_) => guest.exchange.cpu_time.add(guest.key, used),
         // It is configured or reset, for no request.
         None => Duration::ZERO,
     }

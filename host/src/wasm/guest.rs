@@ -13,14 +13,14 @@ use super::cpu::Cpu;
 use super::demand::{CallResponse, Hatch};
 use super::limit::{LineBudget, Reached};
 use crate::config::PluginLimits;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Extent, PluginKey};
 use crate::metrics::InstanceMetrics;
 use crate::zone::Zone;
 
 /// The host's side of one instance.
 ///
 /// In this order: what every call and host call looks at comes first, as in [`Plugin`](super::plugin::Plugin).
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Guest {
     /// Lent by the flow while a hook runs, an idle one otherwise.
     pub(super) exchange: Box<Exchange>,
@@ -28,12 +28,18 @@ pub(super) struct Guest {
     pub(super) memory: Option<Memory>,
     /// The hook that runs, `None` while it is configured.
     pub(super) hook: Option<Hook>,
+    /// Its memory has grown to three quarters of its limit.
+    pub(super) is_grown: bool,
     /// How many host calls the hook may still make.
     pub(super) host_calls_left: u32,
     /// `limits.host_calls`.
     pub(super) host_calls: u32,
     pub(super) said: Option<Box<Said>>,
     pub(super) held: Option<Box<Held>>,
+    /// The plugin, in the exchange's accounts.
+    pub(super) key: PluginKey,
+    /// Fields that it may add to a head: `limits.headers` and `limits.header_bytes`.
+    pub(super) most_of_head: Extent,
     pub(super) cpu: Cpu,
     pub(super) memory_limit: MemoryLimit,
     pub(super) plugin: Arc<str>,
@@ -69,6 +75,8 @@ pub(super) struct Said {
     pub(super) panic: Option<String>,
     /// The limit that a host call was refused for last.
     pub(super) reached: Option<Reached>,
+    /// The limit that its memory or table was not let grow for.
+    pub(super) denied: Option<Reached>,
 }
 
 /// What the host holds for a guest until its hook returns. Few hooks have that.
@@ -109,30 +117,29 @@ impl Guest {
 /// Granted zones by name. A plugin has one or two.
 pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
 
-/// Keeps an instance within its memory and its table. Growth beyond it fails in the guest as an allocation does, which
-/// Rust answers with an abort; `denied` tells that trap from others.
+/// What an instance's memory and table are kept within.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
 pub(super) struct MemoryLimit {
-    /// In this call.
-    pub(super) denied: Option<Reached>,
     /// What the memory has been let grow to.
     pub(super) grown_to: usize,
     pub(super) bytes: usize,
     pub(super) table_elements: usize,
 }
 
-impl ResourceLimiter for MemoryLimit {
+/// Growth beyond the limit fails in the guest as an allocation does, which Rust answers with an abort; `denied` tells that trap
+/// from others.
+impl ResourceLimiter for Guest {
     fn memory_growing(
         &mut self,
         _current: usize,
         desired: usize,
         maximum: Option<usize>,
     ) -> Result<bool> {
-        let admitted = self.admits(desired, Reached::bytes("memory", self.bytes));
+        let admitted = self.admits(desired, Reached::bytes("memory", self.memory_limit.bytes));
         // Beyond the module's own maximum it does not grow, whatever is said here.
         if admitted && maximum.is_none_or(|maximum| desired <= maximum) {
-            self.grown_to = desired;
+            self.memory_limit.grown_to = desired;
+            self.is_grown = desired >= self.memory_limit.bytes.div_ceil(4) * 3;
         }
         Ok(admitted)
     }
@@ -143,15 +150,16 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool> {
-        Ok(self.admits(desired, Reached::count("table", self.table_elements)))
+        let limit = Reached::count("table", self.memory_limit.table_elements);
+        Ok(self.admits(desired, limit))
     }
 }
 
-impl MemoryLimit {
+impl Guest {
     fn admits(&mut self, desired: usize, limit: Reached) -> bool {
         let admitted = desired as u64 <= limit.value;
         if !admitted {
-            self.denied = Some(limit);
+            self.said_mut().denied = Some(limit);
         }
         admitted
     }

@@ -20,11 +20,11 @@ use super::demand::{Asked, Hatch, Supplier};
 use super::engine::Engine;
 use super::guest::{Guest, MemoryLimit, Said, Zones};
 use super::lane::Lane;
-use super::limit::LineBudget;
+use super::limit::{LineBudget, most_of_head};
 use super::plugin::HookError;
 use super::taken::PinnedInstances;
 use crate::config::PluginLimits;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, PluginKey};
 #[cfg(test)]
 use crate::metrics::Recorder;
 use crate::metrics::{InstanceMetrics, PluginMetrics};
@@ -32,25 +32,29 @@ use crate::metrics::{InstanceMetrics, PluginMetrics};
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 ///
 /// In this order: what every call looks at comes first, as in [`Plugin`](super::plugin::Plugin).
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Instance {
     store: Store<Guest>,
     /// Calls of its hooks so far.
     calls: u64,
     /// A call has begun and not returned. It stays so when the call's future is dropped.
     suspended: bool,
-    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
-    hooks: HookTable,
     /// The guest's; beside the store, so that it can be watched while the store runs.
     hatch: Hatch,
     memory: Memory,
+    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
+    hooks: HookTable,
     wasm: wasmtime::Instance,
     code: Rc<Code>,
     state_reset: Option<TypedFunc<(), ()>>,
 }
 
 /// By hook.
-type HookTable = [Option<TypedFunc<(u32, u32, u32), i32>>; Hook::ALL.len()];
+type HookTable = [Entry; Hook::ALL.len()];
+
+/// A line of the processor's cache to itself.
+#[repr(align(64))]
+struct Entry(Option<TypedFunc<(u32, u32, u32), i32>>);
 
 /// What every instance of a plugin has alike.
 pub(super) struct Blueprint {
@@ -122,7 +126,7 @@ impl Instance {
             wasm,
             memory,
             code: Rc::clone(code),
-            hooks: [const { None }; Hook::ALL.len()],
+            hooks: [const { Entry(None) }; Hook::ALL.len()],
             state_reset: None,
             suspended: false,
             calls: 0,
@@ -145,21 +149,33 @@ impl Instance {
     /// Runs one hook against the exchange, within a job on the lane; the guest must be one that waits for nothing. The exchange is
     /// lent to the guest meanwhile and given back however the call ends. What it has returned is for [`Self::end_call`]; a job
     /// that is given up when it has paused leaves the instance suspended.
+    #[inline]
     pub(super) fn call_on_lane(
         &mut self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, Error> {
+        // As wide as an error, so that either comes in a register.
+        let returned = self.run_on_lane(hook, exchange, args)?;
+        Ok(returned as i32)
+    }
+
+    fn run_on_lane(
+        &mut self,
+        hook: Hook,
+        exchange: &mut Box<Exchange>,
+        args: (u32, u32, u32),
+    ) -> Result<i64, Error> {
         self.begin_call(Some(hook), true);
         self.find(hook)?;
         // Borrowed, not cloned: a clone is a handful of atomic operations, a tenth of an empty call.
-        let Some(function) = &self.hooks[hook as usize] else {
+        let Some(function) = &self.hooks[hook as usize].0 else {
             cpu::stop(self.store.data_mut());
-            return Ok(Action::Continue as i32);
+            return Ok(Action::Continue as i64);
         };
         let lent = Lent::new(&mut self.store, exchange);
-        let result = function.call(&mut *lent.store, args);
+        let result = function.call(&mut *lent.store, args).map(i64::from);
         // What it has used is the exchange's, too.
         cpu::stop(lent.store.data_mut());
         result
@@ -180,7 +196,7 @@ impl Instance {
         if let Err(error) = self.find(hook) {
             return Ok(Err(error));
         }
-        let Some(function) = &self.hooks[hook as usize] else {
+        let Some(function) = &self.hooks[hook as usize].0 else {
             cpu::stop(self.store.data_mut());
             return Ok(Ok(Action::Continue as i32));
         };
@@ -257,12 +273,15 @@ impl Instance {
     }
 
     /// A call was dropped in its middle: the guest's stack is unwound, its memory is as it was then.
+    #[inline]
     pub(super) fn is_suspended(&self) -> bool {
         self.suspended
     }
 
-    pub(super) fn calls(&self) -> u64 {
-        self.calls
+    /// It has had so many calls, or its memory has grown to three quarters of its limit: it is not used again.
+    #[inline]
+    pub(super) fn is_worn(&self, most_calls: u64) -> bool {
+        self.calls >= most_calls || self.store.data().is_grown
     }
 
     /// Linear memory now.
@@ -311,7 +330,7 @@ impl Instance {
     /// Sees to it that the hook, if there is one, is in the table.
     #[inline]
     fn find(&mut self, hook: Hook) -> Result<(), Error> {
-        if self.hooks[hook as usize].is_some() {
+        if self.hooks[hook as usize].0.is_some() {
             return Ok(());
         }
         self.look_up(hook)
@@ -320,7 +339,7 @@ impl Instance {
     #[cold]
     fn look_up(&mut self, hook: Hook) -> Result<(), Error> {
         if let Some(export) = self.code.hooks[hook as usize] {
-            self.hooks[hook as usize] = Some(self.function(&export)?);
+            self.hooks[hook as usize].0 = Some(self.function(&export)?);
         }
         Ok(())
     }
@@ -333,6 +352,7 @@ impl Instance {
         function.typed(&self.store)
     }
 
+    #[inline]
     fn begin_call(&mut self, hook: Option<Hook>, on_lane: bool) {
         self.suspended = true;
         self.calls += 1;
@@ -341,7 +361,6 @@ impl Instance {
         guest.host_calls_left = guest.host_calls;
         guest.forget_said();
         guest.cpu.begin(on_lane);
-        guest.memory_limit.denied = None;
         self.store.set_epoch_deadline(1);
     }
 
@@ -394,15 +413,17 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             plugin: Arc::clone(&blueprint.plugin),
             config: Arc::clone(&blueprint.config),
             hook: None,
+            is_grown: false,
             host_calls_left: blueprint.limits.host_calls,
             host_calls: blueprint.limits.host_calls,
             said: None,
             held: None,
+            key: PluginKey::of(&blueprint.plugin),
+            most_of_head: most_of_head(&blueprint.limits),
             memory_limit: MemoryLimit {
                 bytes: blueprint.memory_limit_bytes,
                 grown_to: 0,
                 table_elements: blueprint.limits.table_elements,
-                denied: None,
             },
             hatch: Hatch::default(),
             upstreams: Arc::clone(&blueprint.upstreams),
@@ -421,7 +442,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             metrics: InstanceMetrics::new(&blueprint.metrics),
         },
     );
-    store.limiter(|guest| &mut guest.memory_limit);
+    store.limiter(|guest| guest);
     store.epoch_deadline_callback(|mut store| cpu::tick(store.data_mut()));
     store.set_epoch_deadline(1);
     store
@@ -436,7 +457,7 @@ fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
 fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let stack_bytes = store.engine().get_max_wasm_stack();
     let guest = store.data_mut();
-    let panic = guest.said.as_mut().and_then(|said| said.panic.take());
+    let Said { panic, denied, .. } = guest.said.take().map(|said| *said).unwrap_or_default();
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
         .map(|b| format!("\n{b}"))
@@ -444,7 +465,7 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let cause = trap.root_cause();
     let what = if let Some(limit) = guest.cpu.reached() {
         limit
-    } else if let Some(denied) = guest.memory_limit.denied.take() {
+    } else if let Some(denied) = denied {
         let panic = panic.map(|p| format!(" ({p})")).unwrap_or_default();
         format!("{denied}{panic}")
     } else if let Some(Trap::StackOverflow) = trap.downcast_ref() {

@@ -28,8 +28,7 @@ use wasmtime::{Result, bail};
 pub(super) struct Lane {
     /// Suspended in its own loop, or in a job that has called [`pause`].
     stack: ManuallyDrop<RefCell<Coroutine<Order, Report, ()>>>,
-    /// The stack's way back; valid for as long as the stack's loop runs, which [`Lane::drop`] ends.
-    yielder: Rc<Cell<Back>>,
+    shared: Rc<Shared>,
     /// A job has begun and not ended.
     is_taken: Cell<bool>,
     /// Nobody waits for that job any more.
@@ -83,47 +82,67 @@ pub(super) struct Paused<'a, T> {
 /// What a job waits for before it goes on.
 pub(super) type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-type Back = *const Yielder<Order, Report>;
+/// What goes to the stack and comes from it. Orders and reports are a byte: what is larger than a register would be written here
+/// in parts and read there as a whole, which the processor waits for.
+struct Shared {
+    /// The stack's way back; valid for as long as the stack's loop runs, which [`Lane::drop`] ends.
+    yielder: Cell<*const Yielder<Order, Report>>,
+    /// Of [`Order::Run`]: the function, which takes the job out of what the pointer points to before it does anything else.
+    job: Cell<Job>,
+    /// Of [`Report::Paused`].
+    turn: Cell<Option<Turn>>,
+    /// Of [`Report::Panicked`].
+    panic: Cell<Option<Box<dyn Any + Send>>>,
+}
 
+type Job = (unsafe fn(*mut ()), *mut ());
+
+#[derive(Clone, Copy)]
 enum Order {
-    /// The function, which takes the job out of what the pointer points to before it does anything else.
-    Run(unsafe fn(*mut ()), *mut ()),
+    /// What is in [`Shared::job`].
+    Run,
     GoOn,
     /// The job is to end: nobody waits for it any more.
     GiveUp,
     End,
 }
 
+#[derive(Clone, Copy)]
 enum Report {
-    Paused(Turn),
-    /// Or its panic.
-    Ended(Result<(), Box<dyn Any + Send>>),
+    Paused,
+    Ended,
+    Panicked,
 }
 
 thread_local! {
     /// Of the lane that runs now, null outside of it.
-    static RUNNING: Cell<Back> = const { Cell::new(ptr::null()) };
+    static RUNNING: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
+
+/// Of no job.
+fn nothing(_: *mut ()) {}
 
 impl Lane {
     /// Reserves the stack. Its pages are taken from the system as they are touched.
     pub(super) fn new(stack_bytes: usize) -> io::Result<Self> {
-        let yielder = Rc::new(Cell::new(ptr::null()));
-        let back = Rc::clone(&yielder);
+        let shared = Rc::new(Shared {
+            yielder: Cell::new(ptr::null()),
+            job: Cell::new((nothing, ptr::null_mut())),
+            turn: Cell::default(),
+            panic: Cell::default(),
+        });
+        let of_stack = Rc::clone(&shared);
         let mut stack = Coroutine::with_stack(
             DefaultStack::new(stack_bytes)?,
             move |yielder: &Yielder<Order, Report>, mut order| {
-                back.set(ptr::from_ref(yielder));
+                of_stack.yielder.set(ptr::from_ref(yielder));
                 loop {
-                    let ended = match order {
-                        Order::Run(run, job) => catch_unwind(AssertUnwindSafe(|| {
-                            // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends.
-                            unsafe { run(job) }
-                        })),
-                        Order::GoOn | Order::GiveUp => Ok(()),
+                    let report = match order {
+                        Order::Run => of_stack.run(),
+                        Order::GoOn | Order::GiveUp => Report::Ended,
                         Order::End => return,
                     };
-                    order = yielder.suspend(Report::Ended(ended));
+                    order = yielder.suspend(report);
                 }
             },
         );
@@ -131,7 +150,7 @@ impl Lane {
         stack.resume(Order::GoOn);
         Ok(Self {
             stack: ManuallyDrop::new(RefCell::new(stack)),
-            yielder,
+            shared,
             is_taken: Cell::new(false),
             is_given_up: Cell::new(false),
             place: Cell::new(ptr::null_mut()),
@@ -165,7 +184,9 @@ impl Lane {
         let mut job = ManuallyDrop::new((job, &raw const self.place));
         // What the job borrows outlives `'a`, and so the `Paused` that ends it. One that is forgotten instead leaves the lane
         // taken, and nobody resumes it.
-        self.resume_job(Order::Run(run_job::<T, F>, (&raw mut job).cast()))
+        let job = (&raw mut job).cast();
+        self.shared.job.set((run_job::<T, F>, job));
+        self.resume_job(Order::Run)
     }
 
     /// Runs the job on the lane to its end, with all that it waits for in between.
@@ -185,32 +206,55 @@ impl Lane {
         let mut result: Option<T> = None;
         self.place.set((&raw mut result).cast());
         match self.resume(order) {
-            Report::Paused(turn) => Begun::Paused(Paused {
-                lane: self,
-                turn: Some(turn),
-                _job: PhantomData,
-            }),
-            Report::Ended(ended) => {
+            Report::Ended => {
                 self.is_taken.set(false);
-                if let Err(panic) = ended {
-                    resume_unwind(panic);
-                }
                 Begun::Ended(
                     result.expect("a job that has ended without a panic has left its result"),
                 )
             }
+            Report::Paused => Begun::Paused(Paused {
+                lane: self,
+                turn: self.shared.turn.take(),
+                _job: PhantomData,
+            }),
+            Report::Panicked => {
+                self.is_taken.set(false);
+                self.go_on_panicking()
+            }
         }
+    }
+
+    #[cold]
+    fn go_on_panicking(&self) -> ! {
+        let panic = self.shared.panic.take();
+        resume_unwind(panic.expect("what a job has panicked with is kept"))
     }
 
     #[inline]
     fn resume(&self, order: Order) -> Report {
-        let outer = RUNNING.replace(self.yielder.get());
+        let outer = RUNNING.replace(Rc::as_ptr(&self.shared));
         let report = self.stack.borrow_mut().resume(order);
         RUNNING.set(outer);
         match report {
             CoroutineResult::Yield(report) => report,
             // Only after `Order::End`.
-            CoroutineResult::Return(()) => Report::Ended(Ok(())),
+            CoroutineResult::Return(()) => Report::Ended,
+        }
+    }
+}
+
+impl Shared {
+    /// Runs the job, on the stack.
+    #[inline]
+    fn run(&self) -> Report {
+        let (run, job) = self.job.get();
+        // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends.
+        match catch_unwind(AssertUnwindSafe(|| unsafe { run(job) })) {
+            Ok(()) => Report::Ended,
+            Err(panic) => {
+                self.panic.set(Some(panic));
+                Report::Panicked
+            }
         }
     }
 }
@@ -266,7 +310,11 @@ impl<T> Drop for Paused<'_, T> {
         let mut unwanted: Option<T> = None;
         self.lane.place.set((&raw mut unwanted).cast());
         self.lane.is_given_up.set(true);
-        while let Report::Paused(_) = self.lane.resume(Order::GiveUp) {}
+        while let Report::Paused = self.lane.resume(Order::GiveUp) {
+            self.lane.shared.turn.take();
+        }
+        // Nobody hears of a panic, either.
+        self.lane.shared.panic.take();
         self.lane.is_given_up.set(false);
         self.lane.is_taken.set(false);
     }
@@ -275,13 +323,16 @@ impl<T> Drop for Paused<'_, T> {
 /// Leaves the thread to others until `turn` is ready. For what runs on a lane of this thread. Fails when nobody waits for
 /// the job any more: it must end.
 pub(super) fn pause(turn: Turn) -> Result<()> {
-    // SAFETY: while it is not null, this runs on the lane's stack, in whose loop the yielder lives.
-    let Some(yielder) = (unsafe { RUNNING.get().as_ref() }) else {
+    // SAFETY: while it is not null, this runs on the lane's stack, and the lane is where it was.
+    let Some(shared) = (unsafe { RUNNING.get().as_ref() }) else {
         bail!("a guest that is not on the lane cannot leave it")
     };
-    match yielder.suspend(Report::Paused(turn)) {
+    shared.turn.set(Some(turn));
+    // SAFETY: as above; the yielder lives in the loop of that stack.
+    let yielder = unsafe { &*shared.yielder.get() };
+    match yielder.suspend(Report::Paused) {
         Order::GoOn => Ok(()),
-        Order::Run(..) | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
+        Order::Run | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
     }
 }
 

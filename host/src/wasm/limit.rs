@@ -75,20 +75,27 @@ impl Guest {
     /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
     /// is counted, and it must not be added.
     pub(super) fn add(&mut self, part: Part, comes: Extent, goes: Extent) -> Result<(), Status> {
-        let added = self.exchange.additions.of(&self.plugin, part);
-        match Room::of(&self.limits, part).after(*added, comes, goes) {
-            Ok(after) => {
+        let room = Room::of(&self.limits, part);
+        let added = self.exchange.additions.of(self.key, part);
+        match room.after(*added, comes, goes) {
+            Some(after) => {
                 *added = after;
                 Ok(())
             }
-            Err(reached) => Err(self.limit(reached)),
+            None => {
+                let after = added.after(comes, goes);
+                Err(self.limit(room.reached(after)))
+            }
         }
     }
 
     /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
     pub(super) fn make(&mut self, part: Part, made: Extent) -> Result<(), Status> {
-        let admitted = Room::of(&self.limits, part).admits(made);
-        admitted.map_err(|reached| self.limit(reached))
+        let room = Room::of(&self.limits, part);
+        match room.admits(made) {
+            true => Ok(()),
+            false => Err(self.limit(room.reached(Added::default().after(made, Extent::default())))),
+        }
     }
 }
 
@@ -100,13 +107,9 @@ pub(super) struct Room {
 }
 
 impl Room {
-    #[inline]
     pub(super) fn of(limits: &PluginLimits, part: Part) -> Self {
         let most = match part {
-            Part::RequestHead | Part::ReplyHead => Extent {
-                count: limits.headers,
-                bytes: limits.header_bytes,
-            },
+            Part::RequestHead | Part::ReplyHead => most_of_head(limits),
             Part::Variables => Extent {
                 count: limits.variables,
                 bytes: limits.variable_bytes,
@@ -115,38 +118,53 @@ impl Room {
         Self { part, most }
     }
 
+    /// In a head.
+    #[inline]
+    pub(super) fn of_head(part: Part, most: Extent) -> Self {
+        Self { part, most }
+    }
+
     /// Whether there is room for something of this extent alone.
     #[inline]
-    pub(super) fn admits(self, made: Extent) -> Result<(), Reached> {
-        let count_fits = made.count <= self.most.count;
-        match count_fits && made.bytes <= self.most.bytes {
-            true => Ok(()),
-            false => Err(self.reached(count_fits)),
-        }
+    pub(super) fn admits(self, made: Extent) -> bool {
+        made.count <= self.most.count && made.bytes <= self.most.bytes
     }
 
-    /// What will have been added once `comes` is there in the place of `goes`.
+    /// What will have been added once `comes` is there in the place of `goes`; `None`: more than there is room for.
     #[inline]
-    pub(super) fn after(self, added: Added, comes: Extent, goes: Extent) -> Result<Added, Reached> {
+    pub(super) fn after(self, added: Added, comes: Extent, goes: Extent) -> Option<Added> {
         let after = added.after(comes, goes);
-        let is_within =
-            |after: i64, limit: usize| after <= 0 || after.unsigned_abs() <= limit as u64;
-        let count_fits = is_within(after.count, self.most.count);
-        match count_fits && is_within(after.bytes, self.most.bytes) {
-            true => Ok(after),
-            false => Err(self.reached(count_fits)),
-        }
+        self.has_room_for(after).then_some(after)
     }
 
+    #[inline]
+    fn has_room_for(self, added: Added) -> bool {
+        is_within(added.count, self.most.count) && is_within(added.bytes, self.most.bytes)
+    }
+
+    /// The limit that so much is beyond.
     #[cold]
-    fn reached(self, count_fits: bool) -> Reached {
+    pub(super) fn reached(self, added: Added) -> Reached {
         let Extent { count, bytes } = self.most;
-        match (self.part, count_fits) {
+        match (self.part, is_within(added.count, count)) {
             (Part::RequestHead | Part::ReplyHead, false) => Reached::count("headers", count),
             (Part::RequestHead | Part::ReplyHead, true) => Reached::bytes("header_bytes", bytes),
             (Part::Variables, false) => Reached::count("variables", count),
             (Part::Variables, true) => Reached::bytes("variable_bytes", bytes),
         }
+    }
+}
+
+#[inline]
+fn is_within(added: i64, limit: usize) -> bool {
+    added <= 0 || added.unsigned_abs() <= limit as u64
+}
+
+/// What a plugin may add to a head.
+pub(super) fn most_of_head(limits: &PluginLimits) -> Extent {
+    Extent {
+        count: limits.headers,
+        bytes: limits.header_bytes,
     }
 }
 

@@ -33,6 +33,6 @@ pub use demand::{
 pub use engine::{Engine, MAX_INSTANCES, instances};
 pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{HookError, Judged, Module, Plugin, PluginStatus};
+pub use plugin::{HookError, Judged, Module, Opinion, Plugin, PluginStatus};
 pub use step::{Going, Next, Step, Way};
 pub use taken::{Judge, PinnedInstances};

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
-pub use judge::Judged;
+pub use judge::{Judged, Opinion};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{debug, error};
@@ -64,7 +64,7 @@ pub enum HookError {
 
 /// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
 /// emptied since the last one.
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Plugin {
     engine: Rc<Engine>,
     /// Its hooks wait for nothing, and no request keeps an instance: they are mostly run without further ado.
@@ -81,8 +81,6 @@ pub struct Plugin {
     waiting: Cell<usize>,
     /// After so many calls an instance is not used again: `limits.instance_calls`, or after the first.
     most_calls: u64,
-    /// An instance with so much memory is not used again: three quarters of its limit.
-    grown_bytes: usize,
     calls: Cell<u64>,
     metrics: HookMetrics,
     quarantine: Quarantine,
@@ -167,7 +165,6 @@ impl Plugin {
                 (Isolation::Call, 0) => u64::MAX,
                 (Isolation::Call, most) => most,
             },
-            grown_bytes: config.limits.memory_bytes.div_ceil(4) * 3,
             blueprint: Blueprint {
                 log_lines: LineBudget::new(&name, limits.log_lines),
                 limits: Arc::clone(&limits),
@@ -253,7 +250,7 @@ impl Plugin {
     /// cannot be run so, for it waits, or no instance is free; or nobody waits for the job any more.
     #[inline]
     pub(super) fn call_on_lane(
-        self: &Rc<Self>,
+        &self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
@@ -261,16 +258,23 @@ impl Plugin {
         if !self.is_quick {
             return None;
         }
-        let mut taken = self.take_idle()?;
+        let mut lease = self.lease()?;
         self.count_call();
-        let result = taken.instance_mut().call_on_lane(hook, exchange, args);
-        if result.is_err() && self.engine.lane.is_given_up() {
-            return None;
+        let instance = lease.instance.as_mut()?;
+        let result = instance.call_on_lane(hook, exchange, args);
+        match result {
+            Ok(raw) if !is_failure(hook, raw) => {
+                self.returned(instance);
+                Some(self.action(hook, raw))
+            }
+            Err(_) if self.engine.lane.is_given_up() => None,
+            result => {
+                let mut instance = lease.instance.take();
+                let failure = self.ended_badly(&mut instance, hook, result);
+                lease.instance = instance;
+                Some(Err(failure))
+            }
         }
-        Some(match self.ended(&mut taken, hook, result) {
-            Ok(raw) => self.action(hook, raw),
-            Err(failure) => Err(failure),
-        })
     }
 
     /// Runs a hook of a request. An instance with per-request state is kept in `pinned` until
@@ -356,7 +360,7 @@ impl Plugin {
             }
         };
         match called {
-            Ok(result) => self.ended(taken, hook, result),
+            Ok(result) => self.ended(&mut taken.instance, hook, result),
             Err(cancelled) => {
                 taken.discard();
                 Err(self.failed(hook, HookError::Cancelled(Box::new(cancelled))))
@@ -370,20 +374,20 @@ impl Plugin {
         self.metrics.calls.inc();
     }
 
-    /// What a hook has returned, as far as it has not failed. After a trap the instance is gone from `taken`.
+    /// What a hook has returned, as far as it has not failed. After a trap the instance is gone.
     #[inline]
     fn ended(
         &self,
-        taken: &mut Taken,
+        used: &mut Option<Box<Instance>>,
         hook: Hook,
         result: wasmtime::Result<i32>,
     ) -> Result<i32, HookError> {
-        match result {
-            Ok(raw) if !is_failure(hook, raw) => {
-                self.returned(taken.instance_mut());
+        match (result, used.as_mut()) {
+            (Ok(raw), Some(instance)) if !is_failure(hook, raw) => {
+                self.returned(instance);
                 Ok(raw)
             }
-            result => Err(self.ended_badly(taken, hook, result)),
+            (result, _) => Err(self.ended_badly(used, hook, result)),
         }
     }
 
@@ -391,11 +395,11 @@ impl Plugin {
     #[inline(never)]
     fn ended_badly(
         &self,
-        taken: &mut Taken,
+        used: &mut Option<Box<Instance>>,
         hook: Hook,
         result: wasmtime::Result<i32>,
     ) -> HookError {
-        let instance = taken.instance_mut();
+        let instance = used.as_mut().expect("a call has an instance");
         let failure = match result {
             Ok(raw) => {
                 self.returned(instance);
@@ -403,7 +407,7 @@ impl Plugin {
             }
             Err(trap) => {
                 let failure = instance.trapped(&trap);
-                taken.discard();
+                *used = None;
                 failure
             }
         };

@@ -35,8 +35,8 @@ pub enum Next {
 pub struct Way {
     /// So many have said to go on.
     passed: usize,
-    /// What the next one has returned; `None`: it was not run, or there is none.
-    returned: Option<Result<Action, HookError>>,
+    /// What the next one has returned; `None`: it was not run, or there is none. In a box, so that a way fits into registers.
+    returned: Option<Box<Result<Action, HookError>>>,
 }
 
 impl Way {
@@ -107,7 +107,10 @@ impl Step {
         for step in steps {
             match step.plugin.call_on_lane(hook, exchange, args) {
                 Some(Ok(Action::Continue)) => passed += 1,
-                returned => return Way { passed, returned },
+                returned => {
+                    let returned = returned.map(Box::new);
+                    return Way { passed, returned };
+                }
             }
         }
         Way {
@@ -129,7 +132,7 @@ impl Step {
             Going::Later(way) => way.await,
         };
         let returned = match way.returned {
-            Some(returned) => returned,
+            Some(returned) => *returned,
             None if way.passed > 0 => return Ok(Next::Step),
             None => {
                 let plugin = &self.plugin;
@@ -200,7 +203,7 @@ impl Step {
         let mut run = way.passed;
         while let Some(step) = steps.get(run) {
             let returned = match way.returned.take() {
-                Some(returned) => returned,
+                Some(returned) => *returned,
                 None => {
                     let plugin = &step.plugin;
                     let args = (0, 0, 0);

@@ -1,10 +1,12 @@
 //! Headers of the request and of the response.
 
+use std::iter;
+
 use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
-use crate::exchange::{Additions, Exchange, Extent, Part, Stage};
+use crate::exchange::{Added, Additions, Exchange, Extent, Part, Stage};
 use crate::http1::{Found, Headers, Known, Name, is_valid_host, is_valid_value};
 use crate::wasm::guest::{Guest, Said, bytes, bytes_mut, hand_out, split};
 use crate::wasm::limit::{Reached, Room};
@@ -57,6 +59,12 @@ fn headers_get(
         return hand_out_list(memory, out, capacity, headers.iter());
     }
     match headers.find(name) {
+        Some(Found {
+            count: 1, first, ..
+        }) => {
+            let field = headers.field_at(first);
+            hand_out_list(memory, out, capacity, iter::once(field))
+        }
         Some(found) => hand_out_list(memory, out, capacity, headers.of(found)),
         None => hand_out(memory, out, capacity, &[]),
     }
@@ -149,8 +157,8 @@ fn change_checked(
 ) -> Result<(), Status> {
     let Guest {
         exchange,
-        plugin,
-        limits,
+        key,
+        most_of_head,
         said,
         ..
     } = guest;
@@ -168,12 +176,16 @@ fn change_checked(
     };
     // Before it is looked at or copied: it may be all of the guest's memory.
     let comes = Extent::of(name, value);
-    let room = Room::of(limits, part);
-    let added = additions.of(plugin, part);
-    let after = room
-        .admits(comes)
-        .and_then(|()| room.after(*added, comes, goes))
-        .map_err(|limit| refused_by(limit, said))?;
+    let room = Room::of_head(part, *most_of_head);
+    let added = additions.of(*key, part);
+    if !room.admits(comes) {
+        let alone = Added::default().after(comes, Extent::default());
+        return Err(refused_by(room.reached(alone), said));
+    }
+    let Some(after) = room.after(*added, comes, goes) else {
+        let after = added.after(comes, goes);
+        return Err(refused_by(room.reached(after), said));
+    };
     match there {
         None => {
             let name = checked(name, value).ok_or(Status::BadArgument)?;
@@ -241,7 +253,7 @@ fn header_remove(
         return Ok(0);
     };
     headers.remove(checked);
-    let added = additions.of(&guest.plugin, part);
+    let added = additions.of(guest.key, part);
     *added = added.after(Extent::default(), extent_of(there, name));
     Ok(i32::try_from(there.count).unwrap_or(i32::MAX))
 }

@@ -11,13 +11,26 @@ use crate::config::PluginLimits;
 impl Plugin {
     /// A free instance of a plugin in service: what nearly every call finds, without the state of a future.
     #[inline]
-    pub(super) fn take_idle(self: &Rc<Self>) -> Option<Taken> {
-        if !self.quarantine.is_in_service() {
-            return None;
+    fn idle_instance(&self) -> Option<Box<Instance>> {
+        match self.quarantine.is_in_service() {
+            true => self.idle.borrow_mut().pop(),
+            false => None,
         }
-        let instance = self.idle.borrow_mut().pop()?;
+    }
+
+    /// For a call on the lane.
+    #[inline]
+    pub(super) fn lease(&self) -> Option<Lease<'_>> {
+        let instance = Some(self.idle_instance()?);
+        let plugin = self;
+        Some(Lease { plugin, instance })
+    }
+
+    #[inline]
+    pub(super) fn take_idle(self: &Rc<Self>) -> Option<Taken> {
+        let instance = Some(self.idle_instance()?);
         Some(Taken {
-            instance: Some(instance),
+            instance,
             plugin: Rc::clone(self),
             counted: true,
         })
@@ -98,28 +111,42 @@ impl Plugin {
     #[inline]
     pub(in crate::wasm) fn give_back(&self, instance: Option<Box<Instance>>) {
         match instance {
-            Some(instance) if self.takes_back(&instance) => {
+            Some(instance) if !instance.is_suspended() && !instance.is_worn(self.most_calls) => {
                 self.idle.borrow_mut().push(instance);
             }
-            _ => self.set_live(self.live.get() - 1),
+            instance => self.retire(instance),
         }
         if self.waiting.get() > 0 {
             self.freed.notify_one();
         }
     }
 
-    /// Whether another call may use this instance. One that is suspended was dropped in the middle of a call.
-    fn takes_back(&self, instance: &Instance) -> bool {
-        if instance.is_suspended() {
+    /// One that is suspended was dropped in the middle of a call.
+    #[cold]
+    #[inline(never)]
+    fn retire(&self, instance: Option<Box<Instance>>) {
+        if instance.is_some_and(|instance| instance.is_suspended()) {
             self.quarantine.abandoned();
-            return false;
         }
-        instance.calls() < self.most_calls && instance.memory_bytes() < self.grown_bytes
+        self.set_live(self.live.get() - 1);
     }
 
     fn set_live(&self, instances: usize) {
         self.live.set(instances);
         self.metrics.instances.set(instances as f64);
+    }
+}
+
+/// An instance for one call on the lane, as [`Taken`] is for others. Goes back when dropped.
+pub(super) struct Lease<'a> {
+    plugin: &'a Plugin,
+    pub(super) instance: Option<Box<Instance>>,
+}
+
+impl Drop for Lease<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.plugin.give_back(self.instance.take());
     }
 }
 

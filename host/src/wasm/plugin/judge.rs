@@ -13,7 +13,11 @@ use super::{HookError, Plugin};
 use crate::exchange::Exchange;
 
 /// What a plugin says of an upstream's peers.
-pub type Judged<'a> = Soon<'a, Result<i32, HookError>>;
+pub type Judged<'a> = Soon<'a, Opinion>;
+
+/// What the hook has returned: an `i32`, but as wide as what there is else, so that it goes from function to function in
+/// registers.
+pub type Opinion = Result<i64, Box<HookError>>;
 
 impl Plugin {
     /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
@@ -31,18 +35,21 @@ impl Plugin {
             Some(lane) if judge.borrow().is_usable() => {
                 let judged = lane.begin(move || {
                     let judge = judge.borrow_mut();
-                    self.judge_on_lane(judge, hook, exchange, args)
+                    let judged = self.judge_on_lane(judge, hook, exchange, args);
+                    opinion(judged)
                 });
                 judged.into()
             }
             _ => Judged::Later(Box::pin(async move {
                 let judge = judge.borrow_mut();
-                self.judge_later(judge, hook, exchange, args).await
+                let judged = self.judge_later(judge, hook, exchange, args).await;
+                opinion(judged)
             })),
         }
     }
 
     /// Within a job on the lane.
+    #[inline]
     fn judge_on_lane(
         &self,
         judge: &mut Judge,
@@ -59,7 +66,7 @@ impl Plugin {
             // Nobody hears it.
             return Ok(BALANCE_DECLINED);
         }
-        let result = self.ended(taken, hook, result);
+        let result = self.ended(&mut taken.instance, hook, result);
         if taken.instance.is_none() {
             judge.0 = None;
         }
@@ -120,4 +127,9 @@ impl Plugin {
         });
         Ok(())
     }
+}
+
+#[inline]
+fn opinion(judged: Result<i32, HookError>) -> Opinion {
+    judged.map(i64::from).map_err(Box::new)
 }
