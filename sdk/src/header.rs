@@ -83,7 +83,7 @@ impl PartialEq<&str> for HeaderName {
 /// A header's value, or a variable's: bytes. Mostly text, but a client may send anything but control characters.
 ///
 /// Compares with text and bytes without looking whether it is UTF-8. One of up to 256 bytes needs no allocation: it has 256
-/// bytes that the next one takes over. A plugin that keeps one beyond its hook keeps a clone, which takes what it needs.
+/// bytes that the next one takes over. A plugin that keeps one beyond its hook does better to keep a clone, which takes what it needs.
 #[derive(Clone)]
 pub struct HeaderValue(ShortBytes);
 
