@@ -177,6 +177,7 @@ impl Headers {
         fields.position(|field| self.is_named_any_case(field, name))
     }
 
+    /// Apart from [`Self::first`], which mostly finds none where a plugin sets a field.
     fn found_from(&self, first: usize, name: &[u8]) -> Found {
         let mut found = Found {
             first,
@@ -268,6 +269,7 @@ impl Headers {
         self.known |= known.map_or(0, Known::bit);
     }
 
+    /// Not inlined: few names are in another case, and this is long.
     #[inline(never)]
     fn make_lower_from(&mut self, at: usize) {
         make_lower(&mut self.text[at..]);

@@ -36,9 +36,9 @@ pub(super) struct Guest {
     pub(super) host_calls: u32,
     pub(super) said: Option<Box<Said>>,
     pub(super) held: Option<Box<Held>>,
-    /// The plugin, in the exchange's accounts.
+    /// Of `plugin`, in the exchange's accounts.
     pub(super) key: PluginKey,
-    /// Fields that it may add to a head: `limits.headers` and `limits.header_bytes`.
+    /// Fields that it may add to a head: `headers` and `header_bytes` of `limits`, which is farther away.
     pub(super) most_of_head: Extent,
     pub(super) cpu: Cpu,
     pub(super) memory_limit: MemoryLimit,
