@@ -65,7 +65,8 @@ impl Peers {
 /// One peer, as it was when the hook was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What `balance` returns to choose it.
+    /// What `balance` returns to choose it. The host chooses another in the place of a peer that is not eligible: one that
+    /// was tried, or that is cooling while others are not.
     pub index: usize,
     /// From the config, 1 to 65535.
     pub weight: u32,
@@ -73,7 +74,7 @@ pub struct Peer {
     pub active: u32,
     /// Whether it was tried for this request, and failed.
     pub tried: bool,
-    /// Whether it failed lately, so that it is to be passed over while others are there.
+    /// Whether it failed lately. The host passes it over while a peer is there that has not, whatever `balance` returns.
     pub cooling: bool,
 }
 

@@ -183,6 +183,21 @@ impl Balancer {
         }
     }
 
+    /// Whether a policy may choose this peer. Every policy is held to it, a plugin's too.
+    fn is_eligible(&self, peer_idx: usize, tried: &Tried) -> bool {
+        !tried.contains(peer_idx)
+            && (self.peers[peer_idx].cooling_until.get().is_none()
+                || self.is_eligible_though_failed(peer_idx, tried))
+    }
+
+    /// A peer that has failed once is looked at beside the others, by the clock.
+    #[cold]
+    #[inline(never)]
+    fn is_eligible_though_failed(&self, peer_idx: usize, tried: &Tried) -> bool {
+        let usable = self.usable(tried);
+        usable.iter().any(|(idx, _)| idx == peer_idx)
+    }
+
     /// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
     fn usable<'a>(&'a self, tried: &'a Tried) -> Usable<'a> {
         let peers = &*self.peers;
@@ -281,6 +296,35 @@ mod tests {
         assert_eq!(usable(&balancer, &[]), [0, 1]);
         assert_eq!(usable(&balancer, &[0]), [1]);
         assert_eq!(usable(&balancer, &[0, 1]), [0; 0]);
+    }
+
+    #[test]
+    fn a_peer_is_eligible_as_the_native_policies_see_it() {
+        let balancer = Balancer::round_robin(peers(&[1, 1, 1]));
+        fail(&balancer, 1);
+        let eligible = |idxs: &[usize]| -> Vec<usize> {
+            let tried = tried(idxs);
+            let all = 0..balancer.peers.len();
+            all.filter(|&idx| balancer.is_eligible(idx, &tried))
+                .collect()
+        };
+        assert_eq!(eligible(&[]), [0, 2]);
+        assert_eq!(eligible(&[0]), [2]);
+        assert_eq!(eligible(&[0, 2]), [1]);
+        assert_eq!(eligible(&[0, 1, 2]), [0; 0]);
+    }
+
+    #[test]
+    fn a_peer_is_eligible_again_when_it_has_answered_or_cooled() {
+        let balancer = Balancer::round_robin(peers(&[1, 1]));
+        let now = Instant::now();
+        balancer.note(0, PeerOutcome::Broken, now);
+        assert!(!balancer.is_eligible(0, &Tried::default()));
+        balancer.note(0, PeerOutcome::Responded, now);
+        assert!(balancer.is_eligible(0, &Tried::default()));
+        // Its time has passed.
+        balancer.peers[0].cooling_until.set(Some(now));
+        assert!(balancer.is_eligible(0, &Tried::default()));
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl PluginPolicy {
         self.judge(Hook::Balance, exchange, args)
     }
 
-    /// The plugin's choice; `None` leaves it to round robin.
+    /// The plugin's choice; `None`, also for a peer that is not eligible, leaves it to round robin.
     pub(super) fn chosen(
         &self,
         balancer: &Balancer,
@@ -141,11 +141,13 @@ impl PluginPolicy {
             Ok(DECLINED) => Ok(None),
             Ok(raw) => match usize::try_from(raw)
                 .ok()
-                .filter(|&idx| idx < balancer.peers.len() && !tried.contains(idx))
+                .filter(|&idx| idx < balancer.peers.len())
             {
-                Some(peer_idx) => Ok(Some(peer_idx)),
+                // A peer that is not eligible is no fault of the plugin: the host passes failed peers over by itself, and
+                // chooses another.
+                Some(peer_idx) => Ok(balancer.is_eligible(peer_idx, tried).then_some(peer_idx)),
                 None => {
-                    error!(plugin = %self.plugin.name, hook = "balance", "chose peer {raw}, which is not there or was tried");
+                    error!(plugin = %self.plugin.name, hook = "balance", "chose peer {raw}, which is not there");
                     self.fallback(PluginFault::Failed)
                 }
             },

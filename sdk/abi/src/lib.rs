@@ -323,8 +323,8 @@ pub const PEER_RECORD_BYTES: usize = 16;
 /// The peer was tried for this request and failed.
 pub const PEER_TRIED: u32 = 1;
 
-/// The peer failed lately, with this request or another, and the gateway's own policies pass it over while others are
-/// there.
+/// The peer failed lately, with this request or another. The gateway passes it over while others are there that have
+/// not: it replaces such a choice, also a plugin's.
 pub const PEER_COOLING: u32 = 2;
 
 impl PeerRecord {
