@@ -44,7 +44,7 @@ impl ClientAddress {
 
     /// The port stays: who asks for it asks for the connection's.
     pub fn set_ip(&mut self, ip: IpAddr) {
-        self.ip = Some(ip);
+        self.ip = Some(ip.to_canonical());
     }
 
     /// The IP address alone, or `unix:`.
@@ -53,10 +53,12 @@ impl ClientAddress {
     }
 }
 
+/// An IPv4 client of a socket that takes both families is `::ffff:192.0.2.1` to the kernel (RFC 4291 §2.5.5.2); logs,
+/// plugins and peers are told the IPv4 address, whichever listener it came through.
 impl From<SocketAddr> for ClientAddress {
     fn from(address: SocketAddr) -> Self {
         Self {
-            ip: Some(address.ip()),
+            ip: Some(address.ip().to_canonical()),
             port: Some(address.port()),
         }
     }
@@ -141,6 +143,17 @@ const OCTETS: [[u8; 4]; 256] = {
     octets
 };
 
+impl From<SocketAddr> for ServerAddress {
+    /// An IPv4 address is told as one, as a client's is.
+    fn from(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => Self::Tcp((ip, address.port()).into()),
+            // With its scope.
+            IpAddr::V6(_) => Self::Tcp(address),
+        }
+    }
+}
+
 impl ServerAddress {
     /// Where there is no client.
     pub const NOBODY: Self = Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
@@ -169,6 +182,19 @@ mod tests {
         let client = ClientAddress::from(SocketAddr::from(([192, 0, 2, 1], 5000)));
         assert_eq!(client.host().bytes(), b"192.0.2.1");
         assert_eq!(client.to_string(), "192.0.2.1:5000");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_told_as_one_whatever_the_socket() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:5000".parse().unwrap();
+        let plain: SocketAddr = "192.0.2.1:5000".parse().unwrap();
+        let mut client = ClientAddress::from(mapped);
+        assert_eq!(client, ClientAddress::from(plain));
+        client.set_ip("::ffff:198.51.100.7".parse().unwrap());
+        assert_eq!(client.host().bytes(), b"198.51.100.7");
+        assert_eq!(ServerAddress::from(mapped), ServerAddress::Tcp(plain));
+        let ipv6: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(ServerAddress::from(ipv6), ServerAddress::Tcp(ipv6));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -80,6 +81,25 @@ fn a_unix_socket_is_served_and_its_clients_have_no_address() {
     proxy.command("stop", &[]);
     proxy.until_ended();
     assert!(!socket.exists());
+}
+
+#[test]
+fn an_ipv4_client_of_a_dual_stack_listener_has_its_ipv4_address() {
+    let free = TcpListener::bind("[::]:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let listener = format!("bind = \"[::]:{port}\"\nipv6_only = false");
+    let proxy = config(&listener).start();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(request).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let told = "127.0.0.1, forwarded for 127.0.0.1";
+    assert!(answer.ends_with(told), "{answer}");
+    let line = proxy.until_access_lines(1).remove(0);
+    assert!(line.starts_with("127.0.0.1 "), "{line}");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Listener {
         Rc::new(Self {
             name: Arc::from(name),
             bind: match &config.bind {
-                Bind::Tcp(address) => ServerAddress::Tcp(*address),
+                Bind::Tcp(address) => ServerAddress::from(*address),
                 Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
             },
             router,
@@ -85,7 +85,7 @@ impl Listener {
         match (&self.bind, stream) {
             (ServerAddress::Tcp(bind), Stream::Tcp(stream)) if bind.ip().is_unspecified() => {
                 // One that is gone already has none; reading tells soon enough.
-                ServerAddress::Tcp(stream.local_addr().unwrap_or(*bind))
+                ServerAddress::from(stream.local_addr().unwrap_or(*bind))
             }
             (bind, _) => bind.clone(),
         }
