@@ -16,7 +16,11 @@ use crate::config::Identity;
 /// but root can put something into the folder: that user could have a link to `/etc/passwd` in the file's place.
 pub(super) fn open(path: &Path, user: Option<&Identity>) -> io::Result<File> {
     let Some(user) = user.filter(|_| geteuid().is_root() && !is_roots_alone(path)) else {
-        return OpenOptions::new().append(true).create(true).open(path);
+        return OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(NEW_LOG)
+            .open(path);
     };
     let file = open_unfollowed(path)?;
     let found = file.metadata()?;
@@ -34,6 +38,7 @@ pub fn open_unfollowed(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
+        .mode(NEW_LOG)
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
         .open(path)
 }
@@ -63,6 +68,10 @@ fn is_roots_alone(path: &Path) -> bool {
     })
 }
 
+/// Mode of a log file that is made: its user writes, its group (log shippers, say) reads, and nobody else, since paths,
+/// queries and addresses of clients are in it. A file that is there keeps its mode.
+const NEW_LOG: u32 = 0o640;
+
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
 #[cfg(test)]
@@ -70,6 +79,19 @@ mod tests {
     use std::os::unix::fs::{chown, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_new_log_is_not_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.log");
+        assert_eq!(
+            open(&path, None).unwrap().metadata().unwrap().mode() & 0o137,
+            0
+        );
+        let path = folder.path().join("other.log");
+        let made = open_unfollowed(&path).unwrap();
+        assert_eq!(made.metadata().unwrap().mode() & 0o137, 0);
+    }
 
     #[test]
     fn root_follows_no_link_that_the_workers_user_could_have_made() {
