@@ -89,6 +89,7 @@ pub async fn run(
         expect_continue,
     } = request;
     head.headers.remove_hop_by_hop();
+    forwarded::remove_claims(&mut head.headers);
     forwarded::note_client_side(&mut head.headers);
     let Client {
         reader,
@@ -121,6 +122,7 @@ pub async fn run(
         method: exchange.request.method.clone(),
         version: exchange.request.version,
         keep_alive,
+        until_close: false,
         course: Course::new(exchange, body, &calls, listener, worker),
     };
     let fate = flow.serve().await;
@@ -186,6 +188,8 @@ struct Flow<'a> {
     method: Method,
     version: Version,
     keep_alive: bool,
+    /// The response's body ends with the connection, which is reset unless the body is whole.
+    until_close: bool,
 }
 
 impl Flow<'_> {
@@ -214,7 +218,12 @@ impl Flow<'_> {
                 Err(error) => Err(error),
             };
             let error = match sent {
-                Ok(()) => return self.fate().await,
+                Ok(()) => {
+                    if self.until_close {
+                        self.wire.writer.set_reset_on_close(false);
+                    }
+                    return self.fate().await;
+                }
                 Err(error) => error,
             };
             self.note(&error);
@@ -366,6 +375,12 @@ impl Flow<'_> {
             &to,
         );
         self.keep_alive = framing.keep_alive;
+        self.until_close = framing.body == BodyLength::UntilClose;
+        if self.until_close {
+            // RFC 9112 §8: the close would tell the client that a cut body is whole. Set now, it holds for all that may
+            // end the connection early: a peer that breaks off, a drain's time-out, a worker that dies.
+            self.wire.writer.set_reset_on_close(true);
+        }
         framing.body
     }
 

@@ -322,6 +322,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether closing the connection resets it, which tells the other side that something is missing, or ends it in
+    /// order. A Unix socket knows no reset and ends in order.
+    pub fn set_reset_on_close(&self, resets: bool) {
+        let linger = resets.then_some(Duration::ZERO);
+        // A connection on which it cannot be set is gone already.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.link.stream, linger);
+    }
+
     /// Says that nothing more comes; the other direction stays open.
     pub fn shutdown(&self) -> io::Result<()> {
         match rustix::net::shutdown(&self.link.stream, Shutdown::Write) {

@@ -143,6 +143,20 @@ impl RawClient {
         }
     }
 
+    /// Waits until the other side resets the connection, whatever it sends before; panics when it closes it in order.
+    #[track_caller]
+    pub fn expect_reset(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => panic!("closed in order"),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("not reset: {error}"),
+            }
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish(&mut self) -> &mut Self {
         let _closed_by_the_other_side = self.socket.shutdown(Shutdown::Write);

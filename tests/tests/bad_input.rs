@@ -53,6 +53,19 @@ fn a_request_that_could_be_read_in_two_ways_is_400_and_close() {
         ("a NUL", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n\r\n"),
         ("no Host", "GET / HTTP/1.1\r\nX-A: b\r\n\r\n"),
         ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        ("a Host of a dot", "GET / HTTP/1.1\r\nHost: .\r\n\r\n"),
+        (
+            "an empty label in Host",
+            "GET / HTTP/1.1\r\nHost: a..b\r\n\r\n",
+        ),
+        (
+            "two Authorizations",
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: b\r\nAuthorization: c\r\n\r\n",
+        ),
+        (
+            "two Content-Types",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Type: b\r\ncontent-type: b\r\n\r\n",
+        ),
         (
             "chunked, but not last",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",

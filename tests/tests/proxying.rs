@@ -6,6 +6,7 @@ use std::time::Duration;
 use castling_tests::body::{self, Stuff};
 use castling_tests::{Proxy, block_on, client, origin, raw_origin, until, within};
 use http::{Method, Request, Response, StatusCode, Version};
+use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
 
@@ -358,6 +359,45 @@ fn an_http_1_0_client_gets_the_body_until_the_close() {
         (None, None)
     );
     client.expect_close();
+}
+
+#[test]
+fn a_cut_body_that_would_end_with_the_close_ends_with_a_reset() {
+    const CUT: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    // The peer breaks off.
+    let proxy = Proxy::before(raw_origin::closing(CUT));
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    client.expect_reset();
+    // The worker dies.
+    let proxy = Proxy::before(raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        connection.send(CUT);
+        connection.read_to_end().map(drop)
+    }));
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    client.read_head().unwrap();
+    assert_eq!(client.read_exact(3).unwrap(), b"abc");
+    proxy.workers()[0].signal(Signal::KILL);
+    client.expect_reset();
+}
+
+#[test]
+fn a_peer_is_told_neither_what_the_gateway_answers_nor_what_a_client_claims() {
+    let proxy = Proxy::before(origin::text("ok"));
+    let mut client = proxy.raw();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\
+         Forwarded: for=10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Port: 443\r\n\r\nhi",
+    );
+    let interim = client.read_head().unwrap();
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    assert_eq!(client.read_reply().status, 200);
+    let seen = proxy.origin("app").last();
+    for name in ["expect", "forwarded", "x-real-ip", "x-forwarded-port"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub struct ResponseFraming {
 /// Appends a request's head, as HTTP/1.1.
 ///
 /// `host` is as [`is_valid_host`](super::is_valid_host) has it. It is written in the place of any `Host`
-/// among the headers. A body of `UntilClose`, which requests cannot have, is announced as chunked.
+/// among the headers; `Expect` is left out. A body of `UntilClose`, which requests cannot have, is announced as chunked.
 pub fn write_request_head(
     out: &mut Vec<u8>,
     method: &Method,
@@ -57,7 +57,8 @@ pub fn write_request_head(
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\n");
-    headers.write_lines(out, FRAMING | Known::Host.bit());
+    // RFC 9110 §10.1.1: the gateway has answered the expectation itself, and a peer must not answer it again.
+    headers.write_lines(out, FRAMING | Known::Host.bit() | Known::Expect.bit());
     // RFC 9110 §8.6: methods that usually have a body say so when there is none; some servers answer 411 otherwise.
     let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     match body {

@@ -201,6 +201,8 @@ pub enum HeadError {
     HostMissing,
     #[error("more than one Host")]
     HostRepeated,
+    #[error("a field that is no list comes twice")]
+    FieldRepeated,
     #[error("invalid host")]
     HostInvalid,
     #[error("both Content-Length and Transfer-Encoding")]
@@ -228,6 +230,7 @@ impl HeadError {
             | Self::Target
             | Self::HostMissing
             | Self::HostRepeated
+            | Self::FieldRepeated
             | Self::HostInvalid
             | Self::LengthAndEncoding
             | Self::LengthInvalid

@@ -145,6 +145,12 @@ impl Headers {
         self.get(name).is_some()
     }
 
+    /// The bits of the known names, one for each of their fields, in the fields' order.
+    pub(super) fn known_bits(&self) -> impl Iterator<Item = u32> {
+        let known = self.fields.iter().filter_map(|field| field.known);
+        known.map(Known::bit)
+    }
+
     /// Whether any of those is there.
     pub(super) fn contains_any(&self, bits: u32) -> bool {
         self.known & bits != 0

@@ -39,12 +39,18 @@ macro_rules! known {
 
 known! {
     Allow = b"allow",
+    Authorization = b"authorization",
     Connection = b"connection",
     ContentLength = b"content-length",
+    ContentRange = b"content-range",
     ContentType = b"content-type",
     Date = b"date",
     Expect = b"expect",
+    Forwarded = b"forwarded",
     Host = b"host",
+    IfModifiedSince = b"if-modified-since",
+    IfRange = b"if-range",
+    IfUnmodifiedSince = b"if-unmodified-since",
     KeepAlive = b"keep-alive",
     ProxyConnection = b"proxy-connection",
     Server = b"server",
@@ -55,7 +61,9 @@ known! {
     Via = b"via",
     XForwardedFor = b"x-forwarded-for",
     XForwardedHost = b"x-forwarded-host",
+    XForwardedPort = b"x-forwarded-port",
     XForwardedProto = b"x-forwarded-proto",
+    XRealIp = b"x-real-ip",
 }
 
 impl Known {
@@ -198,6 +206,14 @@ mod tests {
         let mut bits = 0;
         for name in [
             "Allow",
+            "Authorization",
+            "Content-Range",
+            "Forwarded",
+            "If-Modified-Since",
+            "If-Range",
+            "If-Unmodified-Since",
+            "X-Forwarded-Port",
+            "X-Real-IP",
             "CONNECTION",
             "content-Length",
             "Content-type",

@@ -58,6 +58,9 @@ pub fn parse_request(
         // RFC 9112 §3.2.2: what `Host` said is ignored.
         headers.set(Known::Host, authority.as_bytes());
     }
+    if headers.contains_any(SINGLE) {
+        check_single(&headers)?;
+    }
     let body = framing::request_body(&mut headers, version)?;
     let parsed = ParsedRequest {
         keep_alive: framing::keeps_alive(&headers, version),
@@ -100,6 +103,26 @@ fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
         (None, _) if version == Version::HTTP_10 => Ok(()),
         (None, _) => Err(HeadError::HostMissing),
     }
+}
+
+/// Fields that one request has at most once. Whoever reads the first of two and whoever reads the last would decide by
+/// different values (RFC 9110 §5.3: a field that is no list must not be repeated).
+const SINGLE: u32 = Known::Authorization.bit()
+    | Known::ContentRange.bit()
+    | Known::ContentType.bit()
+    | Known::IfModifiedSince.bit()
+    | Known::IfRange.bit()
+    | Known::IfUnmodifiedSince.bit();
+
+fn check_single(headers: &Headers) -> Result<(), HeadError> {
+    let mut seen = 0;
+    for bit in headers.known_bits().filter(|bit| bit & SINGLE != 0) {
+        if seen & bit != 0 {
+            return Err(HeadError::FieldRepeated);
+        }
+        seen |= bit;
+    }
+    Ok(())
 }
 
 /// RFC 9110 §10.1.1: not from HTTP/1.0, and not when there is nothing to wait for.
@@ -237,6 +260,25 @@ mod tests {
             refused("GET http://b/ HTTP/1.1\r\n\r\n"),
             HeadError::HostMissing
         );
+    }
+
+    #[test]
+    fn a_field_that_is_no_list_comes_once() {
+        for name in [
+            "Authorization",
+            "content-range",
+            "Content-Type",
+            "If-Modified-Since",
+            "If-Range",
+            "If-Unmodified-Since",
+        ] {
+            let twice = with(&format!("{name}: a\r\nX: y\r\n{name}: a"));
+            assert_eq!(refused(twice), HeadError::FieldRepeated, "{name}");
+            valid(&with(&format!("{name}: a")));
+        }
+        valid(&with(
+            "Accept: a\r\nAccept: b\r\nIf-Match: a\r\nIf-Match: b",
+        ));
     }
 
     #[test]

@@ -154,10 +154,23 @@ pub fn is_valid_host(host: &[u8]) -> bool {
         }
         None => {
             let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            (!name.is_empty() && name.bytes().all(is_unreserved), port)
+            (is_host_name(name), port)
         }
     };
     is_name_valid && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+/// Labels of unreserved characters with a dot between them, and perhaps one behind the last. No label is empty: a resolver
+/// has no such name, and `a..b` is `a.b` to some who compare.
+fn is_host_name(name: &str) -> bool {
+    let mut before = b'.';
+    for byte in name.bytes() {
+        if !is_unreserved(byte) || byte == b'.' && before == b'.' {
+            return false;
+        }
+        before = byte;
+    }
+    !name.is_empty()
 }
 
 fn is_port(port: &str) -> bool {
@@ -287,6 +300,11 @@ mod tests {
             "[fe80::1%25eth0]",
             "%61",
             "::1",
+            ".",
+            ".a",
+            "a..b",
+            "a..",
+            "..:80",
             "\u{e4}",
             "a?b",
             "a#b",

@@ -1,4 +1,5 @@
-//! What a peer is told about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`.
+//! What a peer is told about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`; claims that nobody here answers for
+//! are removed.
 
 use std::net::IpAddr;
 
@@ -18,6 +19,18 @@ pub fn note_client_side(headers: &mut Headers) {
         headers.remove(Known::XForwardedHost);
     }
 }
+
+/// Removes what a client claims and nobody here answers for. Before the first plugin; what a plugin sets goes on, also in
+/// its sub-requests.
+pub fn remove_claims(headers: &mut Headers) {
+    for claim in CLAIMS {
+        headers.remove(claim);
+    }
+}
+
+/// Fields in which a client could tell a peer who it is, and which the gateway does not write itself: a peer that trusts
+/// the gateway would believe them (RFC 7239 §8.1).
+const CLAIMS: [Known; 3] = [Known::Forwarded, Known::XForwardedPort, Known::XRealIp];
 
 /// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and to `Via`. After the last
 /// plugin, which may have found out the real client. One without an address (of a Unix socket) is not appended: nginx's
@@ -66,6 +79,18 @@ mod tests {
         headers.add(Known::XForwardedFor, b"10.0.0.1");
         add_to_request(&mut headers, None);
         assert_eq!(value(&headers, Known::XForwardedFor), "10.0.0.1");
+    }
+
+    #[test]
+    fn claims_that_nobody_answers_for_are_removed() {
+        let mut headers = Headers::new();
+        for claim in CLAIMS {
+            headers.add(claim, b"10.0.0.1");
+        }
+        headers.add(Known::Server, b"other");
+        remove_claims(&mut headers);
+        assert!(CLAIMS.iter().all(|claim| !headers.contains(*claim)));
+        assert!(headers.contains(Known::Server));
     }
 
     #[test]
