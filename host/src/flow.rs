@@ -237,6 +237,10 @@ impl Flow<'_> {
                 return Fate::Close;
             }
             self.wire.writer.clear();
+            if std::mem::take(&mut self.until_close) {
+                // No head that ends with the close is out: the reply in its place has a length and ends in order.
+                self.wire.writer.set_reset_on_close(false);
+            }
             self.course.exchange.tally.body_bytes_sent = 0;
             source = self.explain(error).await;
         }

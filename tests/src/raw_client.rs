@@ -143,6 +143,16 @@ impl RawClient {
         }
     }
 
+    /// Waits until the other side closes the connection in order; panics when it resets it or sends a byte more.
+    #[track_caller]
+    pub fn expect_closed_in_order(&mut self) {
+        match self.socket.read(&mut [0]) {
+            Ok(0) => {}
+            Ok(_) => panic!("more before the end"),
+            Err(error) => panic!("not closed in order: {error}"),
+        }
+    }
+
     /// Waits until the other side resets the connection, whatever it sends before; panics when it closes it in order.
     #[track_caller]
     pub fn expect_reset(&mut self) {

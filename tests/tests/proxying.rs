@@ -384,6 +384,16 @@ fn a_cut_body_that_would_end_with_the_close_ends_with_a_reset() {
 }
 
 #[test]
+fn a_reply_in_the_place_of_a_body_until_the_close_ends_in_order() {
+    let bad_chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    let proxy = Proxy::before(raw_origin::closing(bad_chunk));
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.read_reply().status, 502);
+    client.expect_closed_in_order();
+}
+
+#[test]
 fn a_peer_is_told_neither_what_the_gateway_answers_nor_what_a_client_claims() {
     let proxy = Proxy::before(origin::text("ok"));
     let mut client = proxy.raw();
