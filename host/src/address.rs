@@ -148,7 +148,7 @@ impl From<SocketAddr> for ServerAddress {
     fn from(address: SocketAddr) -> Self {
         match address.ip().to_canonical() {
             IpAddr::V4(ip) => Self::Tcp((ip, address.port()).into()),
-            // With its scope.
+            // The scope is kept.
             IpAddr::V6(_) => Self::Tcp(address),
         }
     }

@@ -65,7 +65,7 @@ impl Peers {
 /// One peer, as it was when the hook was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What `balance` returns to choose it. The host chooses another in the place of a peer that is not eligible: one that
+    /// Index that `balance` returns to choose this peer. The host chooses another in the place of a peer that is not eligible: one that
     /// was tried, or that is cooling while others are not.
     pub index: usize,
     /// From the config, 1 to 65535.

@@ -190,7 +190,7 @@ impl Balancer {
                 || self.is_eligible_though_failed(peer_idx, tried))
     }
 
-    /// A peer that has failed once is looked at beside the others, by the clock.
+    /// Eligibility of a peer that has failed: reads the clock and looks at the other peers.
     #[cold]
     #[inline(never)]
     fn is_eligible_though_failed(&self, peer_idx: usize, tried: &Tried) -> bool {
@@ -322,7 +322,7 @@ mod tests {
         assert!(!balancer.is_eligible(0, &Tried::default()));
         balancer.note(0, PeerOutcome::Responded, now);
         assert!(balancer.is_eligible(0, &Tried::default()));
-        // Its time has passed.
+        // The cooling time has passed.
         balancer.peers[0].cooling_until.set(Some(now));
         assert!(balancer.is_eligible(0, &Tried::default()));
     }

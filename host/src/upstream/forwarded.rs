@@ -1,5 +1,5 @@
-//! What a peer is told about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`; claims that nobody here answers for
-//! are removed.
+//! Fields that tell a peer about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`. Claims of the client that the
+//! gateway does not answer for are removed.
 
 use std::net::IpAddr;
 
@@ -20,8 +20,8 @@ pub fn note_client_side(headers: &mut Headers) {
     }
 }
 
-/// Removes what a client claims and nobody here answers for. Before the first plugin; what a plugin sets goes on, also in
-/// its sub-requests.
+/// Removes [`CLAIMS`] of a client. Called before the first plugin, and not for sub-requests: fields that a plugin sets go on
+/// to the peer.
 pub fn remove_claims(headers: &mut Headers) {
     for claim in CLAIMS {
         headers.remove(claim);
