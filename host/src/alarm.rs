@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -29,6 +29,10 @@ struct Slot {
     /// `None`: not armed.
     deadline: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
+    /// When the wait was begun.
+    since: Cell<Instant>,
+    /// Whose wait may be ended early: see [`Alarms::end_longest`].
+    group: Cell<usize>,
     /// Where it stands in the book.
     position: Cell<usize>,
 }
@@ -50,6 +54,9 @@ pub const FINE: Duration = Duration::from_millis(10);
 /// For those of idle connections. There may be very many, and each look passes over all of them.
 pub const COARSE: Duration = Duration::from_millis(100);
 
+/// Of alarms whose waits are not ended early.
+pub const NO_GROUP: usize = 0;
+
 /// The alarms of one worker. Clones share them.
 #[derive(Clone)]
 pub struct Alarms(Rc<Book>);
@@ -70,6 +77,8 @@ impl Alarms {
         let slot = Rc::new(Slot {
             deadline: Cell::new(None),
             waker: RefCell::new(None),
+            since: Cell::new(Instant::now()),
+            group: Cell::new(NO_GROUP),
             position: Cell::new(slots.len()),
         });
         slots.push(Rc::clone(&slot));
@@ -86,6 +95,23 @@ impl Alarms {
                 slot.wake();
             }
         }
+    }
+
+    /// Ends the longest waits of a group, at most so many, as if their time were over. Returns how many there were.
+    pub fn end_longest(&self, group: usize, most: usize) -> usize {
+        let slots = self.0.slots.borrow();
+        let waits = |slot: &&Rc<Slot>| slot.group.get() == group && slot.deadline.get().is_some();
+        let mut waiting: Vec<&Rc<Slot>> = slots.iter().filter(waits).collect();
+        if waiting.len() > most {
+            waiting.select_nth_unstable_by_key(most, |slot| slot.since.get());
+            waiting.truncate(most);
+        }
+        let now = Instant::now();
+        for slot in &waiting {
+            slot.deadline.set(Some(now));
+            slot.wake();
+        }
+        waiting.len()
     }
 
     /// Rings the alarms that are due, for ever. Run by one task of the worker.
@@ -151,21 +177,49 @@ impl Alarm {
                 Some(deadline) if deadline <= turn::now() => return Poll::Ready(Err(Elapsed)),
                 Some(_) => {}
             }
-            let mut waker = self.slot.waker.borrow_mut();
-            if !waker
-                .as_ref()
-                .is_some_and(|known| known.will_wake(cx.waker()))
-            {
-                *waker = Some(cx.waker().clone());
-            }
+            self.wake_later(cx);
             Poll::Pending
         })
         .await
     }
 
+    /// Lets [`Alarms::end_longest`] end its waits, or with [`NO_GROUP`] no more.
+    pub fn join(&self, group: usize) {
+        self.slot.group.set(group);
+    }
+
+    /// Ready when so much time has passed since the first call. What is returned by [`Self::disarmed`] must outlive the
+    /// calls.
+    pub fn poll_elapsed(&self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        match self.slot.deadline.get() {
+            None => self.start(limit),
+            Some(deadline) if deadline <= turn::now() => return Poll::Ready(()),
+            Some(_) => {}
+        }
+        self.wake_later(cx);
+        Poll::Pending
+    }
+
+    /// Disarms the alarm when it is dropped.
+    pub fn disarmed(&self) -> Disarm<'_> {
+        Disarm(&self.slot)
+    }
+
+    fn wake_later(&self, cx: &mut Context<'_>) {
+        let mut waker = self.slot.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
     /// The next wait that this alarm limits has begun already, with this limit.
     pub fn start(&self, limit: Duration) {
-        let deadline = turn::now() + limit;
+        let now = turn::now();
+        let deadline = now + limit;
+        self.slot.since.set(now);
         self.slot.deadline.set(Some(deadline));
         if self.book.next_look.get().is_none_or(|next| deadline < next) {
             self.book.earlier.notify_one();
@@ -185,7 +239,7 @@ impl Drop for Alarm {
 }
 
 /// Disarms the alarm when the wait ends, however it ends. The waker stays: the next wait is mostly the same task's.
-struct Disarm<'a>(&'a Slot);
+pub struct Disarm<'a>(&'a Slot);
 
 impl Drop for Disarm<'_> {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ use crate::phase::{self, Begun, Plan, Verdict};
 use crate::socket::BODY_ROOM_BYTES;
 use crate::supply::{Supplier, Variables};
 use crate::turn;
-use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire, forwarded};
+use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire};
 use crate::wasm::{Going, PinnedInstances, Step, Way};
 use crate::worker::Worker;
 
@@ -89,7 +89,9 @@ impl<'a> Course<'a> {
                 let client = self.exchange.client.ip();
                 self.exchange.stage = Stage::Balance;
                 self.exchange.upstream.set(&upstream.name);
-                forwarded::add_to_request(&mut self.exchange.request.headers, client);
+                let request = &mut self.exchange.request;
+                let (headers, version) = (&mut request.headers, request.version);
+                self.listener.marks.add_to_request(headers, client, version);
                 let filters = &self.plan.get().request_body;
                 if !filters.is_empty() {
                     self.body.filter_with(filters);
@@ -104,8 +106,9 @@ impl<'a> Course<'a> {
                     Exchanged::Response(body) => body,
                     Exchanged::Answer(answer) => return Ok(self.take(answer)),
                 };
-                self.exchange.reply.headers.remove_hop_by_hop();
-                forwarded::add_to_response(&mut self.exchange.reply.headers);
+                let headers = &mut self.exchange.reply.headers;
+                headers.remove_hop_by_hop_of_response();
+                self.listener.marks.add_to_response(headers);
                 Ok(Source::Upstream(body))
             }
         }
@@ -141,10 +144,11 @@ impl<'a> Course<'a> {
         &mut self,
         Answer {
             status,
-            headers,
+            mut headers,
             body,
         }: Answer,
     ) -> Source {
+        self.listener.marks.set_server(&mut headers);
         self.exchange.replace_reply(status, headers);
         Source::Here(body)
     }

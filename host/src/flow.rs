@@ -11,9 +11,10 @@ use tracing::{debug, warn};
 
 use crate::address::{ClientAddress, ServerAddress};
 use crate::alarm::{Alarm, Alarms, Elapsed};
+use crate::config::Rate;
 use crate::course::{Course, Source, has_no_body};
 use crate::error::{ClientError, Error, PluginFault, reply};
-use crate::exchange::{Answer, Exchange, Stage};
+use crate::exchange::{Answer, Exchange, ReplyHead, Stage};
 use crate::filter;
 use crate::http1::{self, BodyLength, Decoded, HeadError, Known, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
@@ -87,7 +88,11 @@ pub async fn run(
         body,
         keep_alive,
         expect_continue,
+        dropped_fields,
     } = request;
+    if dropped_fields > 0 {
+        listener.metrics.dropped_fields.add(dropped_fields as f64);
+    }
     head.headers.remove_hop_by_hop();
     forwarded::remove_claims(&mut head.headers);
     forwarded::note_client_side(&mut head.headers);
@@ -108,6 +113,7 @@ pub async fn run(
         body,
         listener.max_body_bytes,
         listener.body_timeout,
+        listener.body_rate,
         expect_continue,
     );
     let mut flow = Flow {
@@ -116,12 +122,16 @@ pub async fn run(
             writer,
             read_alarm,
             write_alarm,
+            version: exchange.request.version,
+            listener,
+            half_closed: false,
         },
         begun: false,
         past_filters: false,
         method: exchange.request.method.clone(),
         version: exchange.request.version,
         keep_alive,
+        is_event_stream: false,
         until_close: false,
         course: Course::new(exchange, body, &calls, listener, worker),
     };
@@ -142,9 +152,10 @@ pub async fn refuse(
     exchange.begin_unread(client.address, client.server.clone(), &listener.name);
     let Answer {
         status,
-        headers,
+        mut headers,
         body,
     } = reply::plain(error.status());
+    listener.marks.set_server(&mut headers);
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     let to = ReplyTo {
         method: &Method::GET,
@@ -188,6 +199,8 @@ struct Flow<'a> {
     method: Method,
     version: Version,
     keep_alive: bool,
+    /// The client need not take the response at any rate: events come when there are some.
+    is_event_stream: bool,
     /// The response's body ends with the connection, which is reset unless the body is whole.
     until_close: bool,
 }
@@ -252,6 +265,13 @@ impl Flow<'_> {
             // It would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
+        let (marks, headers) = (
+            &self.course.listener.marks,
+            &self.course.exchange.request.headers,
+        );
+        if marks.is_loop(headers) {
+            return Err(Error::Loop);
+        }
         Ok(self.course.body.check_announced()?)
     }
 
@@ -302,7 +322,7 @@ impl Flow<'_> {
                     status, "response cut after {sent} bytes of its body: {error}"
                 );
             }
-            Error::Upstream { .. } | Error::Shortage { .. } => warn!(path, "{error}"),
+            Error::Upstream { .. } | Error::Shortage { .. } | Error::Loop => warn!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
             Error::TooManyReroutes(_) => {
@@ -371,6 +391,7 @@ impl Flow<'_> {
             date: &date,
         };
         let reply = &self.course.exchange.reply;
+        self.is_event_stream = !matches!(length, BodyLength::Sized(_)) && is_event_stream(reply);
         let framing = http1::write_response_head(
             self.wire.writer.small(),
             reply.status,
@@ -461,13 +482,17 @@ impl Flow<'_> {
 
     async fn flush(&mut self) -> Result<(), Error> {
         let limit: Duration = self.course.listener.send_timeout;
+        let rate = match self.is_event_stream {
+            true => Rate::NONE,
+            false => self.course.listener.send_rate,
+        };
         self.begun = true;
         let Wire {
             writer,
             write_alarm,
             ..
         } = &mut self.wire;
-        let flushed = writer.flush(write_alarm, limit).await;
+        let flushed = writer.flush_at(write_alarm, limit, rate).await;
         flushed
             .map_err(|Elapsed| ClientError::SendTimeout(limit))?
             .map_err(ClientError::Io)?;
@@ -525,6 +550,14 @@ impl Flow<'_> {
         count(self.course.exchange, plan, self.course.listener);
         self.course.worker.add_to_access_log(self.course.exchange);
     }
+}
+
+/// Whether it is `text/event-stream` (the HTML standard, section 9.2).
+fn is_event_stream(reply: &ReplyHead) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let content_type = reply.headers.get(Known::ContentType);
+    let begins = content_type.and_then(|value| value.get(..EVENT_STREAM.len()));
+    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// A request is over.

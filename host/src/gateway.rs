@@ -66,13 +66,14 @@ impl Gateway {
     }
 
     /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run where
-    /// local tasks can be spawned, which then serve. The error is every line that a person should read, with places.
+    /// local tasks can be spawned, which then serve. `gateway_id` is the same in all workers, and no other gateway's. The error is every line that a person should read, with places.
     pub async fn build(
         config: Rc<Config>,
         engine: Engine,
         modules: Vec<Module>,
         zones: Zones,
         metrics: Recorder,
+        gateway_id: u64,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
@@ -99,7 +100,8 @@ impl Gateway {
         }
         let listeners = routers.into_iter().map(|(name, router)| {
             let counted = metrics.listener(&name);
-            let listener = Listener::new(&name, &config.listeners[&name], router, counted);
+            let config = &config.listeners[&name];
+            let listener = Listener::new(&name, config, router, counted, gateway_id);
             (name, listener)
         });
         let upstreams = parts.upstreams.into_values().collect();

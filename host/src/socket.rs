@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
 use crate::alarm::{Alarm, Elapsed};
+use crate::config::Rate;
 use crate::outbox::Link;
 use crate::stream::Stream;
 
@@ -52,6 +53,14 @@ pub struct Spare {
 struct Cursor {
     bytes: Vec<u8>,
     written: usize,
+}
+
+/// How the other side has ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its direction of it, or all of it: that cannot be told apart (RFC 9112 §9.6).
+    InOrder,
+    Reset,
 }
 
 /// Reads or writes in a row that did not have to wait. tokio counts only those that ask it to watch.
@@ -183,9 +192,10 @@ impl Reader {
         self.link.stream.is_read_ready()
     }
 
-    /// Ready when the other side has ended the connection. What it sends before that is kept for later, up to a bound,
+    /// Ready when the other side has ended the connection, in order or by a reset. Must not be called again then: the event
+    /// loop tells an end in order again and again. What it sends before that is kept for later, up to a bound,
     /// beyond which nothing is read and so no end is seen.
-    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             if self.buf.len() >= BODY_ROOM_BYTES {
                 return Poll::Pending;
@@ -195,7 +205,8 @@ impl Reader {
                 ready!(self.poll_readable(cx));
             }
             match ready!(self.poll_fill(cx, HEAD_ROOM_BYTES)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(0) => return Poll::Ready(Ended::InOrder),
+                Err(_) => return Poll::Ready(Ended::Reset),
                 Ok(_) => {}
             }
         }
@@ -276,6 +287,17 @@ impl Writer {
         alarm: &Alarm,
         limit: Duration,
     ) -> Result<io::Result<()>, Elapsed> {
+        self.flush_at(alarm, limit, Rate::NONE).await
+    }
+
+    /// The same at a rate: what is taken of the bytes that wait, by the other side and not by the kernel, is looked at each
+    /// `rate.after`.
+    pub async fn flush_at(
+        &mut self,
+        alarm: &Alarm,
+        limit: Duration,
+        rate: Rate,
+    ) -> Result<io::Result<()>, Elapsed> {
         self.settle(alarm, limit).await?;
         while self.has_pending() {
             match self.write_now() {
@@ -283,8 +305,7 @@ impl Writer {
                 Ok(()) => tokio::task::yield_now().await,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.streak.end();
-                    let writable = poll_fn(|cx| self.link.stream.poll_write_ready(cx));
-                    if let Err(error) = alarm.limit(limit, writable).await? {
+                    if let Err(error) = self.writable(alarm, limit, rate).await? {
                         return Ok(Err(error));
                     }
                 }
@@ -292,6 +313,34 @@ impl Writer {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Waits until the kernel takes more.
+    async fn writable(
+        &self,
+        alarm: &Alarm,
+        limit: Duration,
+        rate: Rate,
+    ) -> Result<io::Result<()>, Elapsed> {
+        let writable = || poll_fn(|cx| self.link.stream.poll_write_ready(cx));
+        if rate.min == 0 || limit <= rate.after {
+            return alarm.limit(limit, writable()).await;
+        }
+        let least = rate.after.as_millis() * u128::from(rate.min) / 1000;
+        let mut waited = Duration::ZERO;
+        let mut queued = self.link.stream.queued_bytes();
+        loop {
+            let look = rate.after.min(limit - waited);
+            if let Ok(writable) = alarm.limit(look, writable()).await {
+                return Ok(writable);
+            }
+            waited += look;
+            let left = self.link.stream.queued_bytes();
+            if waited >= limit || (queued.saturating_sub(left) as u128) < least {
+                return Err(Elapsed);
+            }
+            queued = left;
+        }
     }
 
     /// Forgets what was appended and not written.

@@ -4,6 +4,8 @@
 //! do, a read that leaves room and a write that leaves bytes count as the last for now, which saves the call that
 //! would only say so.
 
+mod queued;
+
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
@@ -73,6 +75,11 @@ impl Stream {
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
         }
         .is_ok()
+    }
+
+    /// Bytes that the kernel has taken and the other side has not (tcp(7), unix(7): SIOCOUTQ). 0 where it does not tell.
+    pub fn queued_bytes(&self) -> u64 {
+        queued::bytes(self).unwrap_or(0)
     }
 
     fn wrote(&self, written: usize, of: usize) {

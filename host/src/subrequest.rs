@@ -12,7 +12,7 @@ use crate::course::{Course, Source, has_no_body};
 use crate::error::{Error, reply};
 use crate::exchange::Exchange;
 use crate::filter;
-use crate::http1::{Decoded, Known};
+use crate::http1::{Decoded, Headers, Known};
 use crate::listener::Listener;
 use crate::supply;
 use crate::upstream::{RequestBody, forwarded};
@@ -24,6 +24,8 @@ pub struct Parent<'a> {
     client: ClientAddress,
     server: ServerAddress,
     host: Option<Box<[u8]>>,
+    /// What `CDN-Loop` of the request says, for its calls.
+    loops: Option<Vec<u8>>,
     depth: u8,
     listener: &'a Listener,
     calls: &'a Cell<usize>,
@@ -35,9 +37,33 @@ impl<'a> Parent<'a> {
             client: exchange.client,
             server: exchange.server.clone(),
             host: exchange.request.headers.get(Known::Host).map(Box::from),
+            loops: exchange
+                .request
+                .headers
+                .contains(Known::CdnLoop)
+                .then(|| joined(&exchange.request.headers)),
             depth: exchange.depth,
             listener,
             calls,
+        }
+    }
+}
+
+fn joined(headers: &Headers) -> Vec<u8> {
+    let values: Vec<&[u8]> = headers.get_all(Known::CdnLoop).collect();
+    values.join(&b", "[..])
+}
+
+impl Parent<'_> {
+    /// Adds to the head of a call what tells a loop.
+    pub fn mark_call(&self, headers: &mut Headers) {
+        self.carry_loops(headers);
+        self.listener.marks.add_to_call(headers);
+    }
+
+    fn carry_loops(&self, headers: &mut Headers) {
+        if let Some(loops) = &self.loops {
+            headers.set(Known::CdnLoop, loops);
         }
     }
 }
@@ -56,6 +82,7 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
         head.headers.set(Known::Host, host);
     }
     forwarded::note_client_side(&mut head.headers);
+    parent.carry_loops(&mut head.headers);
     let bodiless = head.method == Method::HEAD;
     let mut exchange = Exchange::idle();
     let listener = parent.listener;

@@ -249,7 +249,7 @@ async fn call_out(
     let timeout = call.timeout;
     let sent = async {
         match (&call.to, parent) {
-            (Destination::Upstream(_), _) => send(worker, call).await,
+            (Destination::Upstream(_), _) => send(worker, parent, call).await,
             (Destination::OwnRoutes, Some(parent)) => subrequest::run(worker, parent, call).await,
             (Destination::OwnRoutes, None) => {
                 Err("a timer has no listener whose routes it could ask".to_owned())
@@ -264,7 +264,11 @@ async fn call_out(
     }
 }
 
-async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
+async fn send(
+    worker: &Worker,
+    parent: Option<&subrequest::Parent<'_>>,
+    call: Call,
+) -> Result<CallResponse, String> {
     let Destination::Upstream(name) = &call.to else {
         return Err("it is to none".to_owned());
     };
@@ -274,7 +278,11 @@ async fn send(worker: &Worker, call: Call) -> Result<CallResponse, String> {
     let mut exchange = Exchange::idle();
     // It is nobody's request; its balancing sees this client.
     let (client, server) = (ClientAddress::NOBODY, ServerAddress::NOBODY);
-    exchange.begin(head(&call)?, client, server, &exchange.listener.clone());
+    let mut head = head(&call)?;
+    if let Some(parent) = parent {
+        parent.mark_call(&mut head.headers);
+    }
+    exchange.begin(head, client, server, &exchange.listener.clone());
     exchange.stage = Stage::Balance;
     let mut body = RequestBody::held(call.body);
     let mut client = ClientSide {

@@ -126,6 +126,7 @@ fn a_head_that_is_too_large_is_431() {
         [listeners.web]
         bind = "{listen}"
         max_head = "4KiB"
+        max_fields = 500
 
         [upstreams.app]
         peers = ["{app}"]

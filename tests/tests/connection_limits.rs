@@ -81,16 +81,44 @@ fn an_address_has_so_many_connections_and_no_more() {
 fn connections_beyond_all_that_may_be_wait_for_room() {
     let proxy = start("max_connections = 1");
     let mut first = proxy.raw();
-    assert!(is_served(&mut first));
+    first.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh");
+    until("a request under way", || {
+        proxy.status()["workers"][0]["requests_active"] == 1
+    });
     let mut waits = proxy.raw();
     waits.send(GET);
-    assert!(is_served(&mut first));
-    drop(first);
+    // Its request goes before the one that waits, and after that it is idle.
+    first.send("i");
+    assert_eq!(first.read_reply().status, 200);
     assert_eq!(waits.read_reply().status, 200);
+    first.expect_close();
     assert_eq!(
         (refused(&proxy, "address"), refused(&proxy, "descriptors")),
         (0, 0)
     );
+}
+
+#[test]
+fn the_longest_idle_connection_makes_room_for_a_new_one() {
+    let proxy = start("max_connections = 3");
+    let mut idle: Vec<RawClient> = (0..3).map(|_| proxy.raw()).collect();
+    for client in &mut idle {
+        assert!(is_served(client));
+    }
+    // The first has been served last, so that the second is the longest idle.
+    assert!(is_served(&mut idle[0]));
+    let mut new = proxy.raw();
+    assert!(is_served(&mut new));
+    idle[1].expect_close();
+    assert!(is_served(&mut idle[0]) && is_served(&mut idle[2]));
+    // Clients that say nothing at all keep nobody out either.
+    let _silent: Vec<RawClient> = (0..6).map(|_| proxy.raw()).collect();
+    assert!(is_served(&mut proxy.raw()));
+    let metrics = proxy.command("metrics", &[]).stdout;
+    let ended = metrics
+        .lines()
+        .find(|line| line.starts_with("castling_connections_idle_ended_total{"));
+    assert!(ended.is_some_and(|line| !line.ends_with(" 0")), "{ended:?}");
 }
 
 /// Lets a process open so many descriptors more than it has.

@@ -54,5 +54,5 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
     let zones = process::private_zones(&config)?;
     let metrics = Recorder::alone(config.metrics.max_series).map_err(control::lines)?;
     let engine = Gateway::engine(&config)?;
-    Gateway::build(Rc::new(config), engine, opened, zones, metrics).await
+    Gateway::build(Rc::new(config), engine, opened, zones, metrics, 0).await
 }

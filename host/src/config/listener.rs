@@ -12,7 +12,9 @@ use super::plugin;
 use super::resolve::{Sections, TIMEOUT, resolved};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{Accept, Bind, Listener, TcpKeepalive};
+use super::{
+    Accept, Bind, FieldNames, Linger, Listener, NonAsciiTarget, Rate, ServerField, TcpKeepalive,
+};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
@@ -51,6 +53,11 @@ fn listener<'a>(
         true => Accept::Shared,
         false => Accept::PerWorker,
     };
+    let max_connections = table.or("max_connections", 16384, |value| {
+        value.integer(1..=1_000_000)
+    });
+    let most_of_address = u32::try_from(max_connections / 2).unwrap_or(u32::MAX);
+    let most_of_address = NonZeroU32::MIN.saturating_add(most_of_address.max(64) - 1);
     let listener = Listener {
         accept: table.or("accept", usual_accept, |value| accept(value, is_unix)),
         mode: table.or("mode", 0o666, |value| {
@@ -72,15 +79,24 @@ fn listener<'a>(
         }),
         plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
         max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
+        max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
+        field_names: table.or("field_names", FieldNames::Strict, |value| {
+            value.choice(&FIELD_NAMES)
+        }),
+        non_ascii_target: table.or("non_ascii_target", NonAsciiTarget::Encode, |value| {
+            value.choice(&NON_ASCII_TARGETS)
+        }),
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
-        max_connections: table.or("max_connections", 16384, |value| {
-            value.integer(1..=1_000_000)
-        }),
-        max_connections_per_address: table.optional("max_connections_per_address", |value| {
-            value.only_where(!is_unix, "TCP", |value| {
-                value.integer(1..=1_000_000).and_then(NonZeroU32::new)
-            })
-        }),
+        max_connections,
+        max_connections_per_address: table.or(
+            "max_connections_per_address",
+            most_of_address,
+            |value| {
+                value.only_where(!is_unix, "TCP", |value| {
+                    value.integer(1..=1_000_000).and_then(NonZeroU32::new)
+                })
+            },
+        ),
         head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
             value.duration(TIMEOUT)
         }),
@@ -93,10 +109,51 @@ fn listener<'a>(
         idle_timeout: table.or("idle_timeout", Duration::from_secs(75), |value| {
             value.duration(TIMEOUT)
         }),
+        half_close: table.or("half_close", Duration::from_secs(10), |value| {
+            value.duration(Duration::ZERO..=Duration::from_secs(3600))
+        }),
+        body_rate: table.or("body_rate", BODY_RATE, |value| rate(value, BODY_RATE)),
+        send_rate: table.or("send_rate", SEND_RATE, |value| rate(value, SEND_RATE)),
+        linger: table.or("linger", LINGER, linger),
+        via: table.or("via", true, Value::boolean),
+        server: table.or("server", ServerField::Keep, server),
         bind,
     };
     table.finish();
     listener
+}
+
+fn rate(value: Value<'_>, usual: Rate) -> Option<Rate> {
+    let mut table = value.table()?;
+    let rate = Rate {
+        min: table.or("min", usual.min, |value| value.size(0..=1 << 30)),
+        after: table.or("after", usual.after, |value| {
+            value.duration(Duration::from_secs(1)..=Duration::from_secs(3600))
+        }),
+    };
+    table.finish();
+    Some(rate)
+}
+
+fn linger(value: Value<'_>) -> Option<Linger> {
+    let mut table = value.table()?;
+    let linger = Linger {
+        bytes: table.or("bytes", LINGER.bytes, |value| value.size(0..=1 << 30)),
+        time: table.or("time", LINGER.time, |value| {
+            value.duration(Duration::ZERO..=Duration::from_secs(3600))
+        }),
+    };
+    table.finish();
+    Some(linger)
+}
+
+fn server(value: Value<'_>) -> Option<ServerField> {
+    match value.plain_text(SERVER_RULE)? {
+        "keep" => Some(ServerField::Keep),
+        "remove" => Some(ServerField::Remove),
+        text if text.is_ascii() => Some(ServerField::Fixed(text.to_owned())),
+        _ => value.expected(SERVER_RULE),
+    }
 }
 
 /// An address that no other listener has: the kernel would share the connections out between the two.
@@ -195,6 +252,31 @@ fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
 
 const BIND_RULE: &str =
     "ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"";
+
+const FIELD_NAMES: [(&str, FieldNames); 2] =
+    [("strict", FieldNames::Strict), ("any", FieldNames::Any)];
+
+const NON_ASCII_TARGETS: [(&str, NonAsciiTarget); 2] = [
+    ("encode", NonAsciiTarget::Encode),
+    ("refuse", NonAsciiTarget::Refuse),
+];
+
+const BODY_RATE: Rate = Rate {
+    min: 500,
+    after: Duration::from_secs(20),
+};
+
+const SEND_RATE: Rate = Rate {
+    min: 240,
+    after: Duration::from_secs(5),
+};
+
+const LINGER: Linger = Linger {
+    bytes: 1 << 20,
+    time: Duration::from_secs(5),
+};
+
+const SERVER_RULE: &str = "\"keep\", \"remove\" or a text in ASCII";
 
 const MODE_RULE: &str = "permissions in octal such as \"0660\"";
 

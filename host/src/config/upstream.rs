@@ -32,6 +32,8 @@ pub(super) fn resolve(mut table: Table<'_>, plugins: &Named<'_>) -> Upstream {
         tries: table.or("tries", 3, |value| value.integer(1..=100)),
         keepalive_connections: keepalive.connections,
         keepalive_timeout: keepalive.timeout,
+        max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
+        max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),
         place: table.place_text(),
     };

@@ -13,7 +13,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::address::ClientAddress;
-use crate::alarm::{Alarm, Elapsed};
+use crate::alarm::{Alarm, Elapsed, NO_GROUP};
+use crate::config::Linger;
 use crate::flow::{self, Client, Fate, Tools};
 use crate::http1::{HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request};
 use crate::listener::Listener;
@@ -26,11 +27,6 @@ pub use desk::Desks;
 /// While the worker drains, an idle connection may bring one more request for this long. Closed at once, it could
 /// cross a request that is already on its way, which would be lost.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
-
-/// After the last response, so much of what still comes is read and thrown away, and for so long (nginx
-/// `lingering_time`, shorter).
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end, and then drops what counts it.
 pub async fn serve<C>(
@@ -47,6 +43,7 @@ pub async fn serve<C>(
         listener: Rc::clone(&listener),
         worker,
     });
+    connection.idle_alarm.join(listener.idle_group());
     let mut wait = listener.head_timeout;
     while connection.readable(wait).await {
         let after;
@@ -61,6 +58,7 @@ pub async fn serve<C>(
     let Connection {
         client, idle_alarm, ..
     } = &*connection;
+    idle_alarm.join(NO_GROUP);
     let settled = client.writer.settle(idle_alarm, listener.send_timeout);
     let _ = settled.await;
 }
@@ -117,15 +115,13 @@ impl Connection {
         let (listener, worker) = (&*self.listener, &*self.worker);
         let _at_a_desk = worker.ebb.at_a_desk();
         let client = &mut self.client;
-        let limits = HeadLimits {
-            max_head_bytes: listener.max_head_bytes,
-        };
+        let limits = &listener.head_limits;
         let mut progress = HeadProgress::new();
         loop {
             let reader = &mut client.reader;
-            let request = match parse_request(&mut reader.buf, &mut progress, &limits, room) {
+            let request = match parse_request(&mut reader.buf, &mut progress, limits, room) {
                 Ok(None) => {
-                    more_of_head(client, tools, &mut progress, &limits, room, listener).await
+                    more_of_head(client, tools, &mut progress, limits, room, listener).await
                 }
                 request => request,
             };
@@ -152,7 +148,7 @@ impl Connection {
                 Fate::KeepAlive => {}
                 Fate::Close => return After::Closed,
                 Fate::Linger => {
-                    linger(client, &tools.read_alarm).await;
+                    linger(client, &tools.read_alarm, listener.linger).await;
                     return After::Closed;
                 }
             }
@@ -190,8 +186,8 @@ async fn more_of_head(
     }
 }
 
-async fn linger(client: &mut Client, alarm: &Alarm) {
-    let linger = socket::linger(&mut client.reader, &mut client.writer, LINGER_BYTES);
+async fn linger(client: &mut Client, alarm: &Alarm, limits: Linger) {
+    let linger = socket::linger(&mut client.reader, &mut client.writer, limits.bytes);
     // Either way the connection ends here.
-    let _ = alarm.limit(LINGER_TIME, linger).await;
+    let _ = alarm.limit(limits.time, linger).await;
 }

@@ -31,6 +31,8 @@ pub enum Error {
     Trace,
     #[error("the path leaves the root")]
     BadPath,
+    #[error("the request has come back to the listener that it went through before")]
+    Loop,
     #[error("rewritten and routed again {0} times")]
     TooManyReroutes(u32),
 }
@@ -50,6 +52,8 @@ pub enum ClientError {
     BodyTooLarge(u64),
     #[error("sent nothing of its body for {0:?}")]
     BodyTimeout(Duration),
+    #[error("sent its body slower than body_rate of {0} bytes a second")]
+    BodyTooSlow(u32),
     #[error("took nothing of the response for {0:?}")]
     SendTimeout(Duration),
 }
@@ -82,6 +86,8 @@ pub enum UpstreamError {
     SendTimeout { peer: String, after: Duration },
     #[error("{peer} sent a bad response: {cause}")]
     BadHead { peer: String, cause: HeadError },
+    #[error("{peer} sent more than {most} interim responses")]
+    TooManyInterims { peer: String, most: usize },
     #[error("{peer} switched protocols without having been asked to")]
     UnexpectedUpgrade { peer: String },
     #[error("{peer} sent a bad body: {cause}")]
@@ -115,7 +121,9 @@ impl Error {
             Self::Client(_) | Self::BadPath | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",
-            Self::NoRoute | Self::TooManyReroutes(_) | Self::Shortage { .. } => "gateway",
+            Self::NoRoute | Self::Loop | Self::TooManyReroutes(_) | Self::Shortage { .. } => {
+                "gateway"
+            }
         }
     }
 

@@ -24,6 +24,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::Shortage { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoRoute => StatusCode::NOT_FOUND,
         Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
+        Error::Loop => StatusCode::LOOP_DETECTED,
         Error::BadPath => StatusCode::BAD_REQUEST,
         Error::TooManyReroutes(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -37,7 +38,7 @@ fn client_status(error: &ClientError) -> StatusCode {
         ClientError::Head(error) => error.status(),
         ClientError::Body(_) => StatusCode::BAD_REQUEST,
         ClientError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        ClientError::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+        ClientError::BodyTimeout(_) | ClientError::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
     }
 }
 

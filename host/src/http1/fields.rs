@@ -1,20 +1,58 @@
 //! The field lines of a head.
 
+use std::mem::MaybeUninit;
+
 use super::name::Known;
-use super::{HeadError, Headers, MAX_HEADERS};
+use super::{HeadError, Headers};
 
-/// Room for what the grammar finds; not initialised, as it mostly stays empty.
-pub(super) type Lines<'a> = [std::mem::MaybeUninit<httparse::Header<'a>>; MAX_HEADERS];
+/// Room for the lines that the grammar finds; not initialised, as it mostly stays empty.
+pub(super) trait LineRoom {
+    type Lines<'a>: AsMut<[MaybeUninit<httparse::Header<'a>>]>;
 
-/// Takes the lines over, which were parsed from `head`.
+    /// Room for so many lines at least.
+    fn lines<'a>(fields: usize) -> Self::Lines<'a>;
+}
+
+/// Room on the stack for [`FEW_FIELDS`].
+pub(super) struct Few;
+
+/// Room on the heap for as many as a head may have.
+pub(super) struct Many;
+
+/// Fields that nearly all heads have at most.
+pub(super) const FEW_FIELDS: usize = 128;
+
+impl LineRoom for Few {
+    type Lines<'a> = [MaybeUninit<httparse::Header<'a>>; FEW_FIELDS];
+
+    #[inline]
+    fn lines<'a>(_fields: usize) -> Self::Lines<'a> {
+        [const { MaybeUninit::uninit() }; FEW_FIELDS]
+    }
+}
+
+impl LineRoom for Many {
+    type Lines<'a> = Vec<MaybeUninit<httparse::Header<'a>>>;
+
+    fn lines<'a>(fields: usize) -> Self::Lines<'a> {
+        let mut lines = Vec::new();
+        lines.resize_with(fields, MaybeUninit::uninit);
+        lines
+    }
+}
+
+/// Takes the lines over, which were parsed from `head`. Returns how many were left out, as `any_names` has it
+/// ([`HeadLimits::any_names`](super::HeadLimits::any_names)).
 pub(super) fn take_over(
     head: &[u8],
     lines: &[httparse::Header<'_>],
+    any_names: bool,
     headers: &mut Headers,
-) -> Result<(), HeadError> {
+) -> Result<usize, HeadError> {
+    let mut dropped = 0;
     let Some(first) = lines.first() else {
         headers.clear();
-        return Ok(());
+        return Ok(dropped);
     };
     let text_at = offset(head, first.name.as_bytes());
     headers.take_over(&head[text_at..], lines.len());
@@ -29,11 +67,14 @@ pub(super) fn take_over(
             offset(head, line.value) - text_at,
             line.value.len(),
         );
-        if matches!(known, Some(Known::ContentLength | Known::TransferEncoding)) {
-            refuse_tabs(head, line)?;
+        match known {
+            Some(Known::ContentLength | Known::TransferEncoding) => refuse_tabs(head, line)?,
+            Some(_) => {}
+            None if any_names => {}
+            None => dropped += headers.drop_unless_plain(),
         }
     }
-    Ok(())
+    Ok(dropped)
 }
 
 /// Where a part of `raw` begins in it.

@@ -6,9 +6,6 @@ use http::{Method, StatusCode, Version};
 use super::name::Known;
 use super::{BodyLength, Headers, Target};
 
-/// Fields in one head. More: 431.
-pub const MAX_HEADERS: usize = 128;
-
 /// A request's line and fields.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
@@ -37,6 +34,8 @@ pub struct ParsedRequest {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends its body (RFC 9110 §10.1.1).
     pub expect_continue: bool,
+    /// Fields that were left out for their names ([`HeadLimits::any_names`]).
+    pub dropped_fields: usize,
 }
 
 /// What [`parse_response`](super::parse_response) finds beside the fields.
@@ -49,12 +48,21 @@ pub struct ParsedResponse {
     pub keep_alive: bool,
 }
 
-/// What a head may take.
+/// What a head may take, and what is done with what is doubtful in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes from the first of the start line to the end of the blank line. Beyond it 431, or 414 when the start line
     /// alone is longer.
     pub max_head_bytes: usize,
+    /// Fields. Beyond it 431.
+    pub max_fields: usize,
+    /// Whether a request keeps fields whose names have other than letters, digits and hyphens. Else they are left out:
+    /// CGI (RFC 3875 §4.1.18) and what follows it give `X_User` and `X-User` one name, so that a client could set what
+    /// a proxy answers for.
+    pub any_names: bool,
+    /// Whether a request's target may have bytes beyond ASCII. They are percent-encoded (RFC 3987 §3.1 for UTF-8). Else
+    /// 400, as RFC 3986 has none.
+    pub non_ascii_target: bool,
 }
 
 /// How far the head at the front of a buffer was looked at. One for each connection and direction; after an error
@@ -122,6 +130,11 @@ impl HeadProgress {
         self.wait_for_more(buf, limits)
     }
 
+    /// The bytes of the head have changed: they are looked at anew.
+    pub(super) fn rescan(&mut self) {
+        self.scanned = 0;
+    }
+
     /// The head was cut off: the next one begins afresh.
     pub(super) fn complete(&mut self) {
         *self = Self::default();
@@ -158,6 +171,16 @@ impl HeadProgress {
 }
 
 impl HeadLimits {
+    /// The defaults of a listener, but for the size.
+    pub const fn of(max_head_bytes: usize) -> Self {
+        Self {
+            max_head_bytes,
+            max_fields: 1000,
+            any_names: false,
+            non_ascii_target: true,
+        }
+    }
+
     /// The part of the buffer that a head may lie in.
     pub(super) fn window<'a>(&self, buf: &'a BytesMut) -> &'a [u8] {
         &buf[..buf.len().min(self.max_head_bytes)]
@@ -195,7 +218,7 @@ pub enum HeadError {
     TooLarge,
     #[error("start line longer than the limit for the whole head")]
     StartLineTooLong,
-    #[error("more than {MAX_HEADERS} header fields")]
+    #[error("more header fields than the limit")]
     TooManyFields,
     #[error("HTTP/1.1 without Host")]
     HostMissing,
@@ -268,9 +291,7 @@ mod tests {
     #[test]
     fn a_head_that_trickles_in_is_read_only_once_more() {
         let mut progress = HeadProgress::new();
-        let limits = HeadLimits {
-            max_head_bytes: 100,
-        };
+        let limits = HeadLimits::of(100);
         let mut buf = BytesMut::from("GET");
         assert_eq!(progress.ready(&mut buf, &limits), Ok(true));
         assert_eq!(progress.incomplete(&buf, &limits), Ok(()));

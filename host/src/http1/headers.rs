@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::eights::{is_lower_of, make_lower};
+use tracing::debug;
+
+use super::eights::{self, is_lower_of, make_lower};
 use super::name::{Kind, Known, Name};
 
 /// Header fields in the order they came, names in lower case.
@@ -115,6 +117,29 @@ impl Headers {
             is_line,
         });
         known
+    }
+
+    /// Drops the last field where its name has other than letters, digits and hyphens. Returns how many were dropped.
+    #[inline]
+    pub(super) fn drop_unless_plain(&mut self) -> usize {
+        let last = self.fields.last().map(|last| self.name(last));
+        if last.is_none_or(|name| eights::all(name, eights::are_of_plain_names)) {
+            return 0;
+        }
+        self.drop_last();
+        1
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn drop_last(&mut self) {
+        if let Some(last) = self.fields.pop() {
+            let name = self.name(&last);
+            let shown = name[..name.len().min(SHOWN_NAME_BYTES)].escape_ascii();
+            debug!(
+                "field \"{shown}\" dropped: its name has other than letters, digits and hyphens"
+            );
+        }
     }
 
     /// The first value of that name.
@@ -460,14 +485,24 @@ impl Headers {
     }
 
     /// Removes what is meant for this connection only (RFC 9110 §7.6.1): `Connection` and the fields it names,
-    /// `Keep-Alive`, `Proxy-Connection`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`.
+    /// `Keep-Alive`, `Proxy-Connection`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`. The trailers of a request are not
+    /// passed on, and so it does not announce them.
     ///
     /// Call it on a request before the first hook runs. A sender names fields in `Connection` as it likes; later, it
     /// could so remove what a plugin has set (the user that `access` has found, say). Fields that are meant for the whole
     /// way are kept even if named, as are all that begin with `x-forwarded-`; after 64 options the rest is
     /// ignored.
     pub fn remove_hop_by_hop(&mut self) {
-        if !self.contains_any(HOP_BY_HOP) {
+        self.remove_of_connection(HOP_BY_HOP | Known::Trailer.bit());
+    }
+
+    /// The same of a response. Its `Trailer` stays (RFC 9110 §6.6.2), as its trailers are passed on.
+    pub fn remove_hop_by_hop_of_response(&mut self) {
+        self.remove_of_connection(HOP_BY_HOP);
+    }
+
+    fn remove_of_connection(&mut self, hop_by_hop: u32) {
+        if !self.contains_any(hop_by_hop) {
             return;
         }
         let nominated = self.nominated();
@@ -475,11 +510,11 @@ impl Headers {
         fields.retain(|field| {
             let is_hop_by_hop = field
                 .known
-                .is_some_and(|known| known.bit() & HOP_BY_HOP != 0);
+                .is_some_and(|known| known.bit() & hop_by_hop != 0);
             !is_hop_by_hop && !nominated.iter().any(|name| name == name_in(text, field))
         });
         let known = nominated.iter().filter_map(|name| Known::of_lower(name));
-        let bits = known.fold(HOP_BY_HOP, |bits, known| bits | known.bit());
+        let bits = known.fold(hop_by_hop, |bits, known| bits | known.bit());
         self.known &= !bits;
     }
 
@@ -543,7 +578,6 @@ const HOP_BY_HOP: u32 = Known::Connection.bit()
     | Known::KeepAlive.bit()
     | Known::ProxyConnection.bit()
     | Known::Te.bit()
-    | Known::Trailer.bit()
     | Known::TransferEncoding.bit()
     | Known::Upgrade.bit();
 
@@ -554,6 +588,7 @@ fn is_end_to_end(name: &[u8]) -> bool {
         name,
         b"authorization"
             | b"cache-control"
+            | b"cdn-loop"
             | b"content-encoding"
             | b"content-length"
             | b"content-range"
@@ -571,6 +606,9 @@ fn is_end_to_end(name: &[u8]) -> bool {
             | b"x-real-ip"
     ) || name.starts_with(b"x-forwarded-")
 }
+
+/// So much of a name is shown.
+const SHOWN_NAME_BYTES: usize = 64;
 
 /// `: ` and CR LF.
 const LINE_MARKS_BYTES: usize = 4;

@@ -32,8 +32,7 @@ pub use encode::{
 };
 pub use framing::BodyLength;
 pub use head::{
-    HeadError, HeadLimits, HeadProgress, HeadRoom, MAX_HEADERS, ParsedRequest, ParsedResponse,
-    RequestHead,
+    HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, ParsedResponse, RequestHead,
 };
 pub use headers::{Found, Headers};
 pub use name::{Known, Name, is_valid_value};

@@ -40,6 +40,7 @@ macro_rules! known {
 known! {
     Allow = b"allow",
     Authorization = b"authorization",
+    CdnLoop = b"cdn-loop",
     Connection = b"connection",
     ContentLength = b"content-length",
     ContentRange = b"content-range",
@@ -207,6 +208,7 @@ mod tests {
         for name in [
             "Allow",
             "Authorization",
+            "CDN-Loop",
             "Content-Range",
             "Forwarded",
             "If-Modified-Since",

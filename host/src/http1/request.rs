@@ -4,12 +4,12 @@ use bytes::{Buf as _, BytesMut};
 use http::{Method, Version};
 use httparse::Status;
 
-use super::fields::{Lines, refuse_bare_line_feeds, take_over};
+use super::fields::{Few, LineRoom, Many, refuse_bare_line_feeds, take_over};
 use super::name::Known;
 use super::target::Parts;
 use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, Headers, MAX_HEADERS, ParsedRequest,
-    RequestHead, framing, is_valid_host,
+    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, Headers, ParsedRequest, RequestHead,
+    framing, is_valid_host, target,
 };
 
 /// Cuts a request's head off the front of `buf`, and a few empty lines before it (RFC 9112 §2.2). `None`: more bytes are
@@ -24,13 +24,51 @@ pub fn parse_request(
     limits: &HeadLimits,
     room: &mut HeadRoom,
 ) -> Result<Option<ParsedRequest>, HeadError> {
+    match parse::<Few>(buf, progress, limits, room) {
+        Err(error) => parse_again(error, buf, progress, limits, room),
+        parsed => parsed,
+    }
+}
+
+/// Parses what few heads need more for: more fields than there was room for, or a target with bytes beyond ASCII.
+#[cold]
+#[inline(never)]
+fn parse_again(
+    error: HeadError,
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    room: &mut HeadRoom,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    match error {
+        HeadError::TooManyFields => {}
+        // The grammar takes UTF-8 in a target, and no other byte beyond ASCII.
+        HeadError::Target | HeadError::Malformed(httparse::Error::Token)
+            if limits.non_ascii_target && target::encode_non_ascii(buf, limits) =>
+        {
+            progress.rescan();
+        }
+        error => return Err(error),
+    }
+    parse::<Many>(buf, progress, limits, room)
+}
+
+#[inline(always)]
+fn parse<R: LineRoom>(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    room: &mut HeadRoom,
+) -> Result<Option<ParsedRequest>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
     }
     let raw = limits.window(buf);
-    let mut lines: Lines<'_> = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut storage = R::lines(limits.max_fields);
+    let lines = storage.as_mut();
+    let most = lines.len().min(limits.max_fields);
     let mut line = httparse::Request::new(&mut []);
-    let status = line.parse_with_uninit_headers(raw, &mut lines);
+    let status = line.parse_with_uninit_headers(raw, &mut lines[..most]);
     let head_bytes = match status.map_err(|error| refusal(error, raw))? {
         Status::Complete(bytes) => bytes,
         Status::Partial => return progress.incomplete(buf, limits).map(|()| None),
@@ -50,7 +88,12 @@ pub fn parse_request(
         mut headers,
         target: mut whole,
     } = std::mem::take(room);
-    take_over(&raw[..head_bytes], line.headers, &mut headers)?;
+    let dropped_fields = take_over(
+        &raw[..head_bytes],
+        line.headers,
+        limits.any_names,
+        &mut headers,
+    )?;
     let parts = read_target(target, &method)?;
     whole.replace(parts.path, parts.query);
     check_host(&headers, version)?;
@@ -66,6 +109,7 @@ pub fn parse_request(
         keep_alive: framing::keeps_alive(&headers, version),
         expect_continue: expects_continue(&headers, version, body),
         body,
+        dropped_fields,
         head: RequestHead {
             method,
             target: whole,
@@ -73,6 +117,7 @@ pub fn parse_request(
             headers,
         },
     };
+    drop(storage);
     progress.complete();
     buf.advance(head_bytes);
     Ok(Some(parsed))
@@ -153,12 +198,11 @@ fn refusal(error: httparse::Error, raw: &[u8]) -> HeadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::fields::FEW_FIELDS;
     use http::StatusCode;
     use proptest::prelude::*;
 
-    const LIMITS: HeadLimits = HeadLimits {
-        max_head_bytes: 2000,
-    };
+    const LIMITS: HeadLimits = HeadLimits::of(2000);
 
     fn parse(input: &[u8]) -> Result<Option<ParsedRequest>, HeadError> {
         parse_request(
@@ -298,7 +342,7 @@ mod tests {
 
     #[test]
     fn targets_are_visible_ascii_without_fragment() {
-        for bad in ["/#a", "/\u{e4}", "a", "*", "ftp://a/"] {
+        for bad in ["/#a", "a", "*", "ftp://a/"] {
             let head = format!("GET {bad} HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(refused(head), HeadError::Target, "{bad}");
         }
@@ -306,8 +350,6 @@ mod tests {
             let head = format!("GET {bad} HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(refused(head).status(), StatusCode::BAD_REQUEST, "{bad:?}");
         }
-        let not_utf8 = b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(refused(not_utf8).status(), StatusCode::BAD_REQUEST);
         assert_eq!(
             valid("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
                 .head
@@ -438,18 +480,88 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_at_most_128_fields() {
+    fn a_head_has_as_many_fields_as_the_limit_says() {
         let fields = |count| "GET / HTTP/1.0\r\n".to_owned() + &"a: b\r\n".repeat(count) + "\r\n";
-        assert_eq!(valid(&fields(MAX_HEADERS)).head.headers.len(), MAX_HEADERS);
-        let error = refused(fields(MAX_HEADERS + 1));
-        assert_eq!(error.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        for most in [16, FEW_FIELDS, FEW_FIELDS + 1, 1000] {
+            let limits = HeadLimits {
+                max_fields: most,
+                ..HeadLimits::of(1 << 20)
+            };
+            let parse = |count| {
+                let (mut progress, mut room) = (HeadProgress::new(), HeadRoom::default());
+                let mut buf = BytesMut::from(fields(count).as_str());
+                parse_request(&mut buf, &mut progress, &limits, &mut room)
+            };
+            let parsed = parse(most).expect("valid").expect("whole");
+            assert_eq!(parsed.head.headers.len(), most);
+            let error = parse(most + 1).expect_err("refused");
+            assert_eq!(error.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+    }
+
+    #[test]
+    fn names_that_a_back_end_takes_for_others_are_left_out() {
+        let lines = "X_User: a\r\nX.User: b\r\nX-User: c\r\nContent_Length: 5\r\n!: d\r\nETag: e";
+        let parsed = valid(&with(lines));
+        assert_eq!(parsed.dropped_fields, 4);
+        let names: Vec<_> = parsed.head.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"host"[..], b"x-user", b"etag"]);
+        assert_eq!(parsed.body, BodyLength::Empty);
+        let limits = HeadLimits {
+            any_names: true,
+            ..LIMITS
+        };
+        let (mut progress, mut room) = (HeadProgress::new(), HeadRoom::default());
+        let mut buf = BytesMut::from(with(lines).as_str());
+        let parsed = parse_request(&mut buf, &mut progress, &limits, &mut room);
+        let parsed = parsed.expect("valid").expect("whole");
+        assert_eq!((parsed.dropped_fields, parsed.head.headers.len()), (0, 7));
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_in_a_target_are_encoded() {
+        let head = |target: &[u8]| [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\nrest"].concat();
+        let parse = |input: &[u8], limits: &HeadLimits| {
+            let (mut progress, mut room) = (HeadProgress::new(), HeadRoom::default());
+            let mut buf = BytesMut::from(input);
+            let parsed = parse_request(&mut buf, &mut progress, limits, &mut room);
+            parsed.map(|parsed| (parsed.expect("whole").head.target.as_str().to_owned(), buf))
+        };
+        for (target, encoded) in [
+            ("/gr\u{fc}n?a=\u{e4}".as_bytes(), "/gr%C3%BCn?a=%C3%A4"),
+            (b"/latin\xfc", "/latin%FC"),
+            (b"http://a/\xff", "/%FF"),
+        ] {
+            let parsed = parse(&head(target), &LIMITS);
+            assert_eq!(parsed, Ok((encoded.to_owned(), BytesMut::from("rest"))));
+        }
+        let refusing = HeadLimits {
+            non_ascii_target: false,
+            ..LIMITS
+        };
+        let refused = |target: &[u8], limits| parse(&head(target), limits).expect_err("refused");
+        assert_eq!(refused("/\u{e4}".as_bytes(), &refusing), HeadError::Target);
+        assert_eq!(refused(b"http://\xe4/", &LIMITS), HeadError::HostInvalid);
+        assert_eq!(
+            refused(b"/\xe4\x01", &LIMITS).status(),
+            StatusCode::BAD_REQUEST
+        );
+        // A head that comes byte by byte is the same.
+        let input = head("/\u{e4}".as_bytes());
+        let (mut progress, mut room) = (HeadProgress::new(), HeadRoom::default());
+        let mut buf = BytesMut::new();
+        let mut parsed = None;
+        for byte in &input[..input.len() - 4] {
+            assert!(parsed.is_none());
+            buf.extend_from_slice(&[*byte]);
+            parsed = parse_request(&mut buf, &mut progress, &LIMITS, &mut room).expect("valid");
+        }
+        assert_eq!(parsed.expect("whole").head.target.as_str(), "/%C3%A4");
     }
 
     #[test]
     fn a_name_longer_than_http_allows_is_no_panic() {
-        let limits = HeadLimits {
-            max_head_bytes: 1 << 20,
-        };
+        let limits = HeadLimits::of(1 << 20);
         let head = format!("GET / HTTP/1.0\r\n{}: b\r\n\r\n", "a".repeat(100_000));
         let mut room = HeadRoom::default();
         let parsed = parse_request(

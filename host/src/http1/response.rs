@@ -4,10 +4,8 @@ use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 use httparse::Status;
 
-use super::fields::{Lines, take_over};
-use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, Headers, MAX_HEADERS, ParsedResponse, framing,
-};
+use super::fields::{Few, LineRoom, Many, take_over};
+use super::{BodyLength, HeadError, HeadLimits, HeadProgress, Headers, ParsedResponse, framing};
 
 /// Cuts a response's head off the front of `buf`; its fields replace what `headers` holds. `None`: more bytes are needed. An
 /// interim response (1xx) is a head like others: the next one follows it.
@@ -22,15 +20,46 @@ pub fn parse_response(
     request_method: &Method,
     headers: &mut Headers,
 ) -> Result<Option<ParsedResponse>, HeadError> {
+    match parse::<Few>(buf, progress, limits, request_method, headers) {
+        Err(HeadError::TooManyFields) => parse_many(buf, progress, limits, request_method, headers),
+        parsed => parsed,
+    }
+}
+
+/// Parses a head of more fields than there was room for.
+#[cold]
+#[inline(never)]
+fn parse_many(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    request_method: &Method,
+    headers: &mut Headers,
+) -> Result<Option<ParsedResponse>, HeadError> {
+    parse::<Many>(buf, progress, limits, request_method, headers)
+}
+
+#[inline(always)]
+fn parse<R: LineRoom>(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    request_method: &Method,
+    headers: &mut Headers,
+) -> Result<Option<ParsedResponse>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
     }
     let raw = limits.window(buf);
-    let mut lines: Lines<'_> = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut storage = R::lines(limits.max_fields);
+    let lines = storage.as_mut();
+    let most = lines.len().min(limits.max_fields);
     let mut line = httparse::Response::new(&mut []);
-    let head_bytes = match httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut line, raw, &mut lines)?
-    {
+    let head_bytes = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut line,
+        raw,
+        &mut lines[..most],
+    )? {
         Status::Complete(bytes) => bytes,
         Status::Partial => return progress.incomplete(buf, limits).map(|()| None),
     };
@@ -43,9 +72,10 @@ pub fn parse_response(
     } else {
         Version::HTTP_11
     };
-    take_over(&raw[..head_bytes], line.headers, headers)?;
+    take_over(&raw[..head_bytes], line.headers, limits.any_names, headers)?;
     let body = framing::response_body(headers, version, status, request_method)?;
     let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(headers, version);
+    drop(storage);
     progress.complete();
     buf.advance(head_bytes);
     Ok(Some(ParsedResponse {
@@ -61,9 +91,7 @@ mod tests {
     use crate::http1::name::Known;
     use proptest::prelude::*;
 
-    const LIMITS: HeadLimits = HeadLimits {
-        max_head_bytes: 1000,
-    };
+    const LIMITS: HeadLimits = HeadLimits::of(1000);
 
     fn parse(method: &Method, input: &[u8]) -> Result<Option<ParsedResponse>, HeadError> {
         parse_response(

@@ -11,7 +11,8 @@ use super::{
 };
 
 const LIMITS: HeadLimits = HeadLimits {
-    max_head_bytes: 64 * 1024,
+    any_names: true,
+    ..HeadLimits::of(64 * 1024)
 };
 
 fn headers(fields: &[(String, String)]) -> Headers {

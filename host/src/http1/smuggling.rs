@@ -9,9 +9,7 @@ use super::{
 };
 
 fn parse(input: &str) -> Result<ParsedRequest, HeadError> {
-    let limits = HeadLimits {
-        max_head_bytes: 4096,
-    };
+    let limits = HeadLimits::of(4096);
     let mut room = HeadRoom::default();
     parse_request(
         &mut input.into(),
@@ -256,9 +254,7 @@ fn what_follows_a_head_stays_in_the_buffer() {
     let mut buf = BytesMut::from(
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
     );
-    let limits = HeadLimits {
-        max_head_bytes: 4096,
-    };
+    let limits = HeadLimits::of(4096);
     let parsed = parse_request(
         &mut buf,
         &mut HeadProgress::new(),

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use bytes::BytesMut;
 use http::Method;
 
-use super::HeadError;
+use super::{HeadError, HeadLimits};
 
 /// Path and query of a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -187,6 +188,41 @@ fn is_unreserved(b: u8) -> bool {
 /// `|`, `"` and the like as they are.
 fn is_target_byte(b: u8) -> bool {
     b.is_ascii_graphic() && b != b'#'
+}
+
+/// Percent-encodes the bytes beyond ASCII in the target of the request line at the front of `buf`. False, and nothing is
+/// changed, where there are none or the line has no end yet.
+pub(super) fn encode_non_ascii(buf: &mut BytesMut, limits: &HeadLimits) -> bool {
+    let window = limits.window(buf);
+    let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
+        return false;
+    };
+    let line = &window[..end];
+    let Some(first) = line.iter().position(|&byte| byte == b' ') else {
+        return false;
+    };
+    let target = first + 1
+        ..line
+            .iter()
+            .rposition(|&b| b == b' ')
+            .unwrap_or(first)
+            .max(first + 1);
+    if buf[target.clone()].is_ascii() {
+        return false;
+    }
+    let mut encoded = BytesMut::with_capacity(buf.len() + 2 * target.len());
+    encoded.extend_from_slice(&buf[..target.start]);
+    for &byte in &buf[target.clone()] {
+        if byte.is_ascii() {
+            encoded.extend_from_slice(&[byte]);
+        } else {
+            let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+            encoded.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    encoded.extend_from_slice(&buf[target.end..]);
+    *buf = encoded;
+    true
 }
 
 /// What follows `http://` or `https://`.

@@ -1,6 +1,7 @@
 //! Takes connections from a listening socket for as long as the worker may have more.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// connection; where that one cannot take it, since it has just become full on another socket of the listener or has no
 /// descriptor, nobody else is told. As long as nginx's `accept_mutex_delay` by default.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a full worker looks whether a connection waits for room. Others have so long to take one from a shared socket.
+const LOOK_FULL: Duration = Duration::from_millis(50);
 
 /// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
 /// generation.
@@ -83,12 +87,7 @@ pub fn last_turn(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Take
 async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) -> io::Result<()> {
     let worker = &taker.worker;
     if !listener.has_room() {
-        socket.leave();
-        tokio::select! {
-            () = listener.room.notified() => {}
-            () = worker.drain_begins() => return Ok(()),
-        }
-        return socket.join();
+        return make_room(socket, listener, worker).await;
     }
     let turn = tokio::select! {
         biased;
@@ -105,6 +104,28 @@ async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) 
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// Waits until there may be room for one more, and has idle connections end where one waits for it.
+async fn make_room(
+    socket: &ListeningSocket,
+    listener: &Rc<Listener>,
+    worker: &Rc<Worker>,
+) -> io::Result<()> {
+    // A connection on a shared socket is for a worker that has room, if one has.
+    socket.leave();
+    let mut room = pin!(listener.room.notified());
+    loop {
+        tokio::select! {
+            () = &mut room => break,
+            () = worker.drain_begins() => return Ok(()),
+            () = tokio::time::sleep(LOOK_FULL) => {}
+        }
+        if socket.has_queued() {
+            listener.end_idle(worker);
+        }
+    }
+    socket.join()
 }
 
 /// Takes a batch of connections. Whether none was left.

@@ -21,11 +21,13 @@ pub use socket::ListeningSocket;
 use addresses::{Addresses, Network};
 
 use crate::address::{ClientAddress, ServerAddress};
-use crate::config::{self, Bind};
+use crate::config::{self, Bind, FieldNames, Linger, NonAsciiTarget, Rate};
 use crate::connection;
+use crate::http1::HeadLimits;
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
 use crate::stream::Stream;
+use crate::upstream::forwarded::Marks;
 use crate::worker::Worker;
 
 pub struct Listener {
@@ -33,16 +35,21 @@ pub struct Listener {
     /// As in the config; an IP address may be unspecified.
     bind: ServerAddress,
     pub router: Router,
-    pub max_head_bytes: usize,
+    pub head_limits: HeadLimits,
     /// 0: no limit.
     pub max_body_bytes: u64,
     pub head_timeout: Duration,
     pub body_timeout: Duration,
     pub send_timeout: Duration,
     pub idle_timeout: Duration,
+    pub linger: Linger,
+    pub half_close: Duration,
+    pub body_rate: Rate,
+    pub send_rate: Rate,
+    pub marks: Marks,
     max_connections: usize,
     connections: Cell<usize>,
-    max_connections_per_address: Option<NonZeroU32>,
+    max_connections_per_address: NonZeroU32,
     addresses: Addresses,
     pub metrics: ListenerMetrics,
     pub desks: connection::Desks,
@@ -56,6 +63,7 @@ impl Listener {
         config: &config::Listener,
         router: Router,
         metrics: ListenerMetrics,
+        gateway_id: u64,
     ) -> Rc<Self> {
         Rc::new(Self {
             name: Arc::from(name),
@@ -64,12 +72,22 @@ impl Listener {
                 Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
             },
             router,
-            max_head_bytes: config.max_head_bytes,
+            head_limits: HeadLimits {
+                max_head_bytes: config.max_head_bytes,
+                max_fields: config.max_fields,
+                any_names: config.field_names == FieldNames::Any,
+                non_ascii_target: config.non_ascii_target == NonAsciiTarget::Encode,
+            },
             max_body_bytes: config.max_body_bytes,
             head_timeout: config.head_timeout,
             body_timeout: config.body_timeout,
             send_timeout: config.send_timeout,
             idle_timeout: config.idle_timeout,
+            linger: config.linger,
+            half_close: config.half_close,
+            body_rate: config.body_rate,
+            send_rate: config.send_rate,
+            marks: Marks::new(name, config.via, config.server.clone(), gateway_id),
             max_connections: config.max_connections,
             connections: Cell::new(0),
             max_connections_per_address: config.max_connections_per_address,
@@ -89,6 +107,20 @@ impl Listener {
             }
             (bind, _) => bind.clone(),
         }
+    }
+
+    /// Of its connections that wait for a request: see [`crate::alarm::Alarms::end_longest`].
+    pub fn idle_group(self: &Rc<Self>) -> usize {
+        Rc::as_ptr(self).addr()
+    }
+
+    /// Has the connections end that have been idle longest, a few at a time, as nginx has it
+    /// (`ngx_drain_connections`). False: none is idle.
+    fn end_idle(self: &Rc<Self>, worker: &Worker) -> bool {
+        let most = (self.max_connections / 8).clamp(1, 32);
+        let ended = worker.idle_alarms().end_longest(self.idle_group(), most);
+        self.metrics.ended_idle.add(ended as f64);
+        ended > 0
     }
 
     fn has_room(&self) -> bool {
@@ -113,8 +145,8 @@ impl Counted {
     /// `None`: the client has as many connections as it may.
     fn new(client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) -> Option<Self> {
         let limit = listener.max_connections_per_address;
-        let network = limit.and(client.ip()).map(Network::of);
-        if let (Some(network), Some(limit)) = (network, limit)
+        let network = client.ip().map(Network::of);
+        if let Some(network) = network
             && !listener.addresses.enter(network, limit)
         {
             listener.metrics.refused_address.inc();

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, getsockname};
 use tokio::io::unix::AsyncFdReadyGuard;
@@ -70,6 +71,12 @@ impl ListeningSocket {
             Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether a connection waits to be taken.
+    pub fn has_queued(&self) -> bool {
+        let mut look = [PollFd::new(self.watch.socket(), PollFlags::IN)];
+        poll(&mut look, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Other workers wait on it, too: a connection wakes one of those that wait, so who cannot take it must not wait.

@@ -50,6 +50,16 @@ const REFUSED: Own = own(
     "castling_connections_refused_total",
     "Client connections closed at once, by reason: the address has as many as it may, or no descriptor is left.",
 );
+const ENDED_IDLE: Own = own(
+    MetricKind::Counter,
+    "castling_connections_idle_ended_total",
+    "Idle client connections ended to make room for new ones.",
+);
+const DROPPED_FIELDS: Own = own(
+    MetricKind::Counter,
+    "castling_request_fields_dropped_total",
+    "Fields of requests that were dropped for their names (`field_names` of a listener).",
+);
 const RECEIVED: Own = own(
     MetricKind::Counter,
     "castling_request_body_bytes_total",
@@ -170,6 +180,8 @@ impl Recorder {
             refused_descriptors: refused("descriptors"),
             accepted: self.own_counter(&ACCEPTED, &labels),
             connections: self.own_gauge(&CONNECTIONS, &labels),
+            ended_idle: self.own_counter(&ENDED_IDLE, &labels),
+            dropped_fields: self.own_counter(&DROPPED_FIELDS, &labels),
             received_bytes: self.own_counter(&RECEIVED, &labels),
             sent_bytes: self.own_counter(&SENT, &labels),
         }
@@ -226,6 +238,10 @@ const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 pub struct ListenerMetrics {
     pub accepted: Count,
     pub refused_address: Count,
+    /// Idle connections that were ended for new ones.
+    pub ended_idle: Count,
+    /// Fields of requests, dropped for their names.
+    pub dropped_fields: Count,
     pub refused_descriptors: Count,
     pub connections: Level,
     pub received_bytes: Count,

@@ -375,6 +375,7 @@ impl Generation {
         let spec = WorkerSpec {
             generation: self.number,
             slot,
+            gateway_id: super::gateway_id(),
             config,
             listeners,
             modules,

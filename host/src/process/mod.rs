@@ -33,8 +33,10 @@ mod zone_store;
 mod zones;
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
@@ -42,6 +44,12 @@ pub use master::{run as run_master, take_over};
 pub use report::MasterStatus;
 pub use worker::run as run_worker;
 pub use zones::private_zones;
+
+/// A number that no other gateway has: chosen by chance when a master needs it first.
+fn gateway_id() -> u64 {
+    static ID: OnceLock<u64> = OnceLock::new();
+    *ID.get_or_init(|| RandomState::new().hash_one(std::process::id()))
+}
 
 /// What a worker and a helper are started from: this binary, also when its file was replaced since.
 ///

@@ -162,11 +162,13 @@ fn width(argument: u8, value: u64) -> SeccompCmpArgLen {
     }
 }
 
-/// What one may ask of a descriptor: whether it is a terminal, how much there is to read, non-blocking, close-on-exec, and which
+/// What one may ask of a descriptor: whether it is a terminal, how much there is to read, how much of what was written waits,
+/// non-blocking, close-on-exec, and which
 /// pages a guest has written to (PAGEMAP_SCAN, wasmtime).
 const IOCTLS: &[u64] = &[
     libc::TCGETS,
     libc::FIONREAD,
+    libc::TIOCOUTQ,
     libc::FIONBIO,
     libc::FIOCLEX,
     0xc060_6610,

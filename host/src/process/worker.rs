@@ -84,6 +84,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let WorkerSpec {
         generation,
         slot,
+        gateway_id,
         config,
         listeners,
         modules,
@@ -116,7 +117,8 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let engine = Gateway::engine(&config)?;
     // From here on it meets what others have written: plugins, names' addresses, clients.
     confine::seal_worker(&config.workers).map_err(said)?;
-    let gateway = Gateway::build(Rc::new(config), engine, opened, zones, recorder).await?;
+    let gateway =
+        Gateway::build(Rc::new(config), engine, opened, zones, recorder, gateway_id).await?;
     Ok((gateway, sockets))
 }
 

@@ -45,9 +45,7 @@ impl Head {
     pub fn parse(head: &[u8]) -> Result<Self, String> {
         let (mut progress, mut room) = (HeadProgress::default(), HeadRoom::default());
         let mut buf = BytesMut::from(head);
-        let limits = HeadLimits {
-            max_head_bytes: 64 << 10,
-        };
+        let limits = HeadLimits::of(64 << 10);
         let parsed = http1::parse_request(&mut buf, &mut progress, &limits, &mut room);
         let parsed = parsed.map_err(|e| e.to_string())?;
         Ok(Self(parsed.ok_or("the head has no end")?.head))

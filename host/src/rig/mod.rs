@@ -97,7 +97,8 @@ impl Rig {
     /// head that is not valid is an error.
     pub fn begin(&mut self, head: &[u8], peers: usize) -> Result<(), String> {
         let limits = HeadLimits {
-            max_head_bytes: 1 << 20,
+            any_names: true,
+            ..HeadLimits::of(1 << 20)
         };
         let mut buf = BytesMut::from(head);
         let (mut progress, mut room) = (HeadProgress::default(), HeadRoom::default());

@@ -140,6 +140,9 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
     }
 }
 
+/// Interim responses of a peer that one request passes on.
+const MAX_INTERIMS: usize = 32;
+
 /// One peer's turn.
 struct Try<'a> {
     upstream: &'a Rc<Upstream>,
@@ -257,6 +260,24 @@ impl Try<'_> {
                 return Ok(connection.begin_response(response));
             }
         }
+        let mut interims = 0;
+        loop {
+            let head = self.response_head(connection, exchange, client).await?;
+            if !head.status.is_informational() {
+                return Ok(connection.begin_response(head));
+            }
+            self.pass_interim(&mut interims, head.status, exchange, client)
+                .await?;
+        }
+    }
+
+    /// Waits for the head of a response, interim ones included.
+    async fn response_head(
+        &self,
+        connection: &mut Connection,
+        exchange: &mut Box<Exchange>,
+        client: &mut ClientSide<'_, '_>,
+    ) -> Result<ParsedResponse, TryError> {
         let Connection {
             reader,
             progress,
@@ -266,8 +287,12 @@ impl Try<'_> {
         let after = self.upstream.response_timeout;
         let Exchange { request, reply, .. } = &mut **exchange;
         let (method, headers) = (&request.method, &mut reply.headers);
+        let limits = &self.upstream.head_limits;
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let head = read_alarm.limit(after, read_head(reader, progress, method, headers, peer));
+        let head = read_alarm.limit(
+            after,
+            read_head(reader, progress, limits, method, headers, peer),
+        );
         let Some(head) = client.while_there(head).await else {
             return Err(TryError::Client(ClientError::Gone));
         };
@@ -275,7 +300,29 @@ impl Try<'_> {
             peer: self.label(),
             after,
         })?;
-        Ok(connection.begin_response(head?))
+        Ok(head?)
+    }
+
+    /// Passes an interim response on to the client, at most [`MAX_INTERIMS`].
+    #[cold]
+    #[inline(never)]
+    async fn pass_interim(
+        &self,
+        passed: &mut usize,
+        status: StatusCode,
+        exchange: &mut Box<Exchange>,
+        client: &mut ClientSide<'_, '_>,
+    ) -> Result<(), TryError> {
+        *passed += 1;
+        if *passed > MAX_INTERIMS {
+            return Err(TryError::from(UpstreamError::TooManyInterims {
+                peer: self.label(),
+                most: MAX_INTERIMS,
+            }));
+        }
+        let headers = &mut exchange.reply.headers;
+        let sent = client.pass_interim(status, headers, self.upstream.idle_timeout);
+        sent.await.map_err(TryError::Client)
     }
 
     /// Sends the body while it looks for the response, which may come before the body's end.
@@ -294,9 +341,11 @@ impl Try<'_> {
             upload,
             ..
         } = connection;
+        let mut interims = 0;
         loop {
             let Exchange { request, reply, .. } = &mut **exchange;
             let (method, headers) = (&request.method, &mut reply.headers);
+            let limits = &self.upstream.head_limits;
             let sending = upload.run(client, self.sink(writer, write_alarm));
             let paused = tokio::select! {
                 biased;
@@ -306,7 +355,15 @@ impl Try<'_> {
                     Err(UploadError::Upstream(UpstreamError::Io { .. })) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 },
-                head = read_head(reader, progress, method, headers, peer) => return Ok(Some(head?)),
+                head = read_head(reader, progress, limits, method, headers, peer) => {
+                    let head = head?;
+                    if !head.status.is_informational() {
+                        return Ok(Some(head));
+                    }
+                    self.pass_interim(&mut interims, head.status, exchange, client)
+                        .await?;
+                    continue;
+                }
             };
             match paused {
                 Paused::Done => return Ok(None),

@@ -1,13 +1,20 @@
-//! Fields that tell a peer about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Via`. Claims of the client that the
-//! gateway does not answer for are removed.
+//! Fields that tell a peer about the client and the way: `X-Forwarded-For`, `-Proto`, `-Host`, `CDN-Loop` and `Via`. Claims
+//! of the client that the gateway does not answer for are removed.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
+use http::Version;
+
 use crate::address::AddressText;
+use crate::config::ServerField;
 use crate::http1::{Headers, Known};
 
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
+
+/// The same of what has come by HTTP/1.0.
+const VIA_10: &[u8] = b"1.0 castling";
 
 /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
 /// better.
@@ -32,19 +39,94 @@ pub fn remove_claims(headers: &mut Headers) {
 /// the gateway would believe them (RFC 7239 §8.1).
 const CLAIMS: [Known; 3] = [Known::Forwarded, Known::XForwardedPort, Known::XRealIp];
 
-/// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and to `Via`. After the last
-/// plugin, which may have found out the real client. One without an address (of a Unix socket) is not appended: nginx's
-/// `unix:` is no address, and peers that read a list of them would stumble.
-pub fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
-    if let Some(client) = client {
-        headers.append_to_list(Known::XForwardedFor, AddressText::new(client).bytes());
-    }
-    headers.append_to_list(Known::Via, VIA);
+/// What a listener adds to the heads that pass it.
+pub struct Marks {
+    /// Whether `Via` is added.
+    via: bool,
+    server: ServerField,
+    /// The listener of this gateway in `CDN-Loop` (RFC 8586 §2): a pseudonym.
+    loop_id: String,
+    /// The same for calls of plugins.
+    call_loop_id: String,
 }
 
-/// Appends to `Via`.
-pub fn add_to_response(headers: &mut Headers) {
-    headers.append_to_list(Known::Via, VIA);
+/// Calls that plugins may have made on the way of a request, one for the other, back to the listener where they began. A
+/// request that was proxied there is a loop at once.
+const MAX_NESTED_CALLS: usize = 4;
+
+impl Marks {
+    /// `gateway_id` is the same for all workers of a gateway, and no other gateway's.
+    pub fn new(listener: &str, via: bool, server: ServerField, gateway_id: u64) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (gateway_id, listener).hash(&mut hasher);
+        let loop_id = format!("castling-{:016x}", hasher.finish());
+        Self {
+            via,
+            server,
+            call_loop_id: format!("{loop_id};by=call"),
+            loop_id,
+        }
+    }
+
+    /// Whether the request has been at this listener before, and has come back to it.
+    #[inline]
+    pub fn is_loop(&self, headers: &Headers) -> bool {
+        headers.contains(Known::CdnLoop) && self.has_come_back(headers)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has_come_back(&self, headers: &Headers) -> bool {
+        let values = headers.get_all(Known::CdnLoop);
+        let members = values.flat_map(|value| value.split(|&byte| byte == b','));
+        let passes = members.map(|member| match member.trim_ascii() {
+            member if member == self.loop_id.as_bytes() => MAX_NESTED_CALLS,
+            member if member == self.call_loop_id.as_bytes() => 1,
+            _ => 0,
+        });
+        passes.sum::<usize>() >= MAX_NESTED_CALLS
+    }
+
+    /// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and the gateway to `CDN-Loop` and
+    /// `Via`. After the last plugin, which may have found out the real client. One without an address (of a Unix socket)
+    /// is not appended: nginx's `unix:` is no address, and peers that read a list of them would stumble.
+    pub fn add_to_request(&self, headers: &mut Headers, client: Option<IpAddr>, version: Version) {
+        if let Some(client) = client {
+            headers.append_to_list(Known::XForwardedFor, AddressText::new(client).bytes());
+        }
+        headers.append_to_list(Known::CdnLoop, self.loop_id.as_bytes());
+        if self.via {
+            headers.append_to_list(
+                Known::Via,
+                match version {
+                    Version::HTTP_10 => VIA_10,
+                    _ => VIA,
+                },
+            );
+        }
+    }
+
+    /// Appends the gateway to the `CDN-Loop` of a call that a plugin makes.
+    pub fn add_to_call(&self, headers: &mut Headers) {
+        headers.append_to_list(Known::CdnLoop, self.call_loop_id.as_bytes());
+    }
+
+    /// Appends to `Via`, and has `Server` as the listener's config does.
+    pub fn add_to_response(&self, headers: &mut Headers) {
+        self.set_server(headers);
+        if self.via {
+            headers.append_to_list(Known::Via, VIA);
+        }
+    }
+
+    /// Has `Server` as the listener's config does.
+    pub fn set_server(&self, headers: &mut Headers) {
+        match &self.server {
+            ServerField::Keep => {}
+            ServerField::Remove => drop(headers.remove(Known::Server)),
+            ServerField::Fixed(text) => headers.set(Known::Server, text.as_bytes()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +139,11 @@ mod tests {
             .filter_map(|value| str::from_utf8(value).ok())
             .collect();
         all.join(" | ")
+    }
+
+    fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
+        let marks = Marks::new("web", true, ServerField::Keep, 1);
+        marks.add_to_request(headers, client, Version::HTTP_11);
     }
 
     #[test]
@@ -104,5 +191,41 @@ mod tests {
         assert_eq!(value(&headers, Known::XForwardedProto), "http");
         assert_eq!(value(&headers, Known::XForwardedHost), "example.com");
         assert_eq!(value(&headers, Known::Via), "1.1 castling");
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_a_loop() {
+        let marks = |listener, gateway| Marks::new(listener, false, ServerField::Keep, gateway);
+        let (web, admin, second) = (marks("web", 1), marks("admin", 1), marks("web", 2));
+        let mut headers = Headers::new();
+        headers.add(Known::CdnLoop, b"cdn.example;a=b");
+        assert!(!web.is_loop(&headers));
+        web.add_to_request(&mut headers, None, Version::HTTP_11);
+        assert!(!headers.contains(Known::Via));
+        assert!(web.is_loop(&headers));
+        assert!(!admin.is_loop(&headers) && !second.is_loop(&headers));
+        second.add_to_request(&mut headers, None, Version::HTTP_11);
+        assert!(second.is_loop(&headers) && web.is_loop(&headers));
+        let mut headers = Headers::new();
+        for _ in 0..MAX_NESTED_CALLS {
+            assert!(!web.is_loop(&headers));
+            web.add_to_call(&mut headers);
+        }
+        assert!(web.is_loop(&headers));
+    }
+
+    #[test]
+    fn server_is_as_the_config_has_it() {
+        for (server, expected) in [
+            (ServerField::Keep, "origin"),
+            (ServerField::Remove, ""),
+            (ServerField::Fixed("mine".to_owned()), "mine"),
+        ] {
+            let mut headers = Headers::new();
+            headers.add(Known::Server, b"origin");
+            Marks::new("web", true, server, 1).add_to_response(&mut headers);
+            assert_eq!(value(&headers, Known::Server), expected);
+            assert_eq!(value(&headers, Known::Via), "1.1 castling");
+        }
     }
 }

@@ -24,6 +24,7 @@ pub use upload::{ClientSide, RequestBody, Wire};
 use crate::alarm::Alarms;
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};
+use crate::http1::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use pool::Pool;
 
@@ -37,6 +38,7 @@ pub struct Upstream {
     response_timeout: Duration,
     idle_timeout: Duration,
     tries: u32,
+    head_limits: HeadLimits,
     metrics: UpstreamMetrics,
 }
 
@@ -77,6 +79,12 @@ impl Upstream {
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
             tries: config.tries,
+            head_limits: HeadLimits {
+                max_fields: config.max_fields,
+                // The operator has chosen the peers.
+                any_names: true,
+                ..HeadLimits::of(config.max_head_bytes)
+            },
             metrics,
         })
     }

@@ -250,23 +250,18 @@ impl Body {
     }
 }
 
-/// Reads until a final response's head is there. Interim ones are dropped: `100` was answered by us, `103` is only a
-/// hint.
+/// Reads until a response's head is there, which may be an interim one's. `100` is dropped: the gateway has answered the
+/// client's expectation, and asks for none itself.
 pub(super) async fn read_head(
     reader: &mut Reader,
     progress: &mut http1::HeadProgress,
+    limits: &HeadLimits,
     method: &Method,
     headers: &mut Headers,
     peer: &str,
 ) -> Result<ParsedResponse, UpstreamError> {
     loop {
-        let parsed = http1::parse_response(
-            &mut reader.buf,
-            progress,
-            &RESPONSE_HEAD_LIMITS,
-            method,
-            headers,
-        );
+        let parsed = http1::parse_response(&mut reader.buf, progress, limits, method, headers);
         match parsed.map_err(|cause| UpstreamError::BadHead {
             peer: peer.to_owned(),
             cause,
@@ -277,7 +272,7 @@ pub(super) async fn read_head(
                     peer: peer.to_owned(),
                 });
             }
-            Some(response) if response.status.is_informational() => {}
+            Some(response) if response.status == StatusCode::CONTINUE => {}
             Some(response) => return Ok(response),
             None => match reader.fill(HEAD_ROOM_BYTES).await {
                 Ok(0) => {
@@ -312,8 +307,3 @@ impl Connection {
         status
     }
 }
-
-/// Largest head of a response.
-const RESPONSE_HEAD_LIMITS: HeadLimits = HeadLimits {
-    max_head_bytes: 64 * 1024,
-};

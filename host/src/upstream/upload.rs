@@ -4,17 +4,21 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Method, StatusCode, Version};
 
 use super::pieces::Pieces;
 use super::upload_filter::UploadFilter;
 use crate::alarm::Alarm;
+use crate::config::Rate;
 use crate::error::{ClientError, UpstreamError};
-use crate::http1::{self, BodyDecoder, BodyLength, Decoded, Headers};
-use crate::socket::{BODY_ROOM_BYTES, Reader, Writer};
+use crate::http1::{self, BodyDecoder, BodyLength, Decoded, Headers, ReplyTo};
+use crate::listener::Listener;
+use crate::socket::{BODY_ROOM_BYTES, Ended, Reader, Writer};
+use crate::turn;
 use crate::wasm::{PinnedInstances, Step};
 
 /// Who an exchange is for, and the body that it sends.
@@ -32,12 +36,33 @@ pub struct Wire<'a> {
     pub writer: &'a mut Writer,
     pub read_alarm: &'a Alarm,
     pub write_alarm: &'a Alarm,
+    pub version: Version,
+    pub listener: &'a Listener,
+    /// The client has ended its direction of the connection.
+    pub half_closed: bool,
+}
+
+impl Wire<'_> {
+    /// Ready when the client has left: at once where it has reset the connection, and after the listener's `half_close`
+    /// where it has ended its direction. Limited by the read alarm, which nothing else uses once the request is read.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.listener.half_close;
+        if !self.half_closed {
+            match ready!(self.reader.poll_ended(cx)) {
+                Ended::Reset => return Poll::Ready(()),
+                Ended::InOrder if limit.is_zero() => return Poll::Ready(()),
+                Ended::InOrder => self.half_closed = true,
+            }
+        }
+        self.read_alarm.poll_elapsed(limit, cx)
+    }
 }
 
 impl ClientSide<'_, '_> {
     /// Does `work` while the client is there; `None` when it leaves. One that still sends its body is: reading that tells.
     pub async fn while_there<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
+        let _disarmed = self.wire.as_ref().map(|wire| wire.read_alarm.disarmed());
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => self.poll_left(cx).map(|()| None),
@@ -47,9 +72,37 @@ impl ClientSide<'_, '_> {
 
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.wire {
-            Some(wire) if self.body.is_read() => wire.reader.poll_ended(cx),
+            Some(wire) if self.body.is_read() => wire.poll_left(cx),
             _ => Poll::Pending,
         }
+    }
+
+    /// Passes an interim response on to the client (RFC 9110 §15.2). HTTP/1.0 knows none, and a plugin's call has no client.
+    pub(super) async fn pass_interim(
+        &mut self,
+        status: StatusCode,
+        headers: &mut Headers,
+        send_timeout: Duration,
+    ) -> Result<(), ClientError> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        if wire.version == Version::HTTP_10 {
+            return Ok(());
+        }
+        headers.remove_hop_by_hop_of_response();
+        wire.listener.marks.add_to_response(headers);
+        let to = ReplyTo {
+            method: &Method::GET,
+            version: wire.version,
+            keep_alive: true,
+            date: &[0; 29],
+        };
+        let out = wire.writer.small();
+        http1::write_response_head(out, status, headers, BodyLength::Empty, &to);
+        let flushed = wire.writer.flush(wire.write_alarm, send_timeout).await;
+        flushed.map_err(|_| ClientError::SendTimeout(send_timeout))??;
+        Ok(())
     }
 }
 
@@ -60,6 +113,9 @@ pub struct RequestBody {
     /// 0: no limit.
     max_bytes: u64,
     read_timeout: Duration,
+    rate: Rate,
+    /// How long the client was waited for in all.
+    waited: Duration,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
     pub received_bytes: u64,
@@ -107,6 +163,7 @@ impl RequestBody {
         length: BodyLength,
         max_bytes: u64,
         read_timeout: Duration,
+        rate: Rate,
         expects_continue: bool,
     ) -> Self {
         Self {
@@ -114,6 +171,8 @@ impl RequestBody {
             decoder: BodyDecoder::new(length),
             max_bytes,
             read_timeout,
+            rate,
+            waited: Duration::ZERO,
             expects_continue,
             received_bytes: 0,
             ahead: Pieces::default(),
@@ -129,7 +188,7 @@ impl RequestBody {
             0 => BodyLength::Empty,
             len => BodyLength::Sized(len as u64),
         };
-        let mut body = Self::new(BodyLength::Empty, 0, Duration::ZERO, false);
+        let mut body = Self::new(BodyLength::Empty, 0, Duration::ZERO, Rate::NONE, false);
         body.length = length;
         body.hold(bytes);
         body
@@ -320,8 +379,17 @@ impl RequestBody {
     async fn fill(&mut self, wire: &mut Option<&mut Wire<'_>>) -> Result<(), ClientError> {
         let Some(wire) = wire else { return Ok(()) };
         let fill = wire.reader.fill(BODY_ROOM_BYTES);
-        let read = wire.read_alarm.limit(self.read_timeout, fill).await;
-        match read.map_err(|_| ClientError::BodyTimeout(self.read_timeout))?? {
+        let limit = self.rate.time_for(self.received_bytes);
+        let limit = limit.map(|limit| limit.saturating_sub(self.waited));
+        let limit = limit.map_or(self.read_timeout, |limit| limit.min(self.read_timeout));
+        let began = turn::now();
+        let read = wire.read_alarm.limit(limit, fill).await;
+        self.waited += turn::now() - began;
+        let late = |_| match limit < self.read_timeout {
+            true => ClientError::BodyTooSlow(self.rate.min),
+            false => ClientError::BodyTimeout(self.read_timeout),
+        };
+        match read.map_err(late)?? {
             0 => Err(ClientError::Gone),
             _ => Ok(()),
         }

@@ -4,14 +4,16 @@
 //! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30 days.
 //! Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
+mod listener;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{AddrParseError, SocketAddr};
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use listener::*;
 
 /// Everything one load of the config says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -291,108 +293,6 @@ pub struct PluginLimits {
     pub metric_series: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Listener {
-    /// No other listener has the same; a port is not 0.
-    pub bind: Bind,
-    /// Default `per_worker`, for a Unix socket `shared`, which it cannot but be.
-    pub accept: Accept,
-    /// Permissions of a Unix socket's file, 0 to 0o777. Default 0o666, as nginx has it.
-    pub mode: u32,
-    /// Connections the kernel queues for each socket. 1 to 65535. Default 4096 (capped by net.core.somaxconn).
-    pub backlog: u32,
-    /// Whether an IPv6 listener leaves IPv4 clients alone (IPV6_V6ONLY; nginx `ipv6only`). Default true. False for
-    /// `[::]` takes both. A socket keeps it for its life.
-    pub ipv6_only: bool,
-    /// Small pieces are sent at once (TCP_NODELAY; nginx `tcp_nodelay`). Default true.
-    pub nodelay: bool,
-    /// Default none: the kernel does not ask whether a silent client is still there (nginx `so_keepalive`).
-    pub tcp_keepalive: Option<TcpKeepalive>,
-    /// The kernel hands a connection over when its first bytes are there, or after about so long (TCP_DEFER_ACCEPT;
-    /// nginx `deferred`). 0 to 300 whole seconds, 0 is off. Default 0.
-    pub defer_accept_seconds: u32,
-    /// Run for every route of the listener, before the route's own.
-    pub plugins: Vec<PluginUse>,
-    /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
-    /// `large_client_header_buffers`).
-    pub max_head_bytes: usize,
-    /// Largest request body, bytes; beyond it 413. Up to 1 PiB, 0 means no limit. Default 0, unlike nginx's 1 MiB.
-    pub max_body_bytes: u64,
-    /// Open client connections in one worker; beyond it new ones wait in the kernel's queue. 1 to 1000000.
-    /// Default 16384.
-    pub max_connections: usize,
-    /// Of these, connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
-    /// 1 to 1000000. Default none: no limit.
-    pub max_connections_per_address: Option<NonZeroU32>,
-    /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
-    /// connection is closed. Default 60 s (nginx `client_header_timeout`).
-    pub head_timeout: Duration,
-    /// Between two reads of a request's body; then 408. Default 60 s (nginx `client_body_timeout`).
-    pub body_timeout: Duration,
-    /// Between two writes to the client. Default 60 s (nginx `send_timeout`).
-    pub send_timeout: Duration,
-    /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
-    pub idle_timeout: Duration,
-}
-
-/// Where a listener listens. Read and written as in the config.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Bind {
-    /// `127.0.0.1:8080`, `[::1]:8080`.
-    Tcp(SocketAddr),
-    /// `unix:/run/app.sock` (nginx `listen unix:`); absolute once the config is read.
-    Unix(PathBuf),
-}
-
-/// After `idle` without a byte the kernel probes a connection, each `interval`, and ends it when `count` probes stay
-/// unanswered (tcp(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TcpKeepalive {
-    /// 1 to 32767. Default 7200, as Linux has it.
-    pub idle_seconds: u32,
-    /// 1 to 32767. Default 75, as Linux has it.
-    pub interval_seconds: u32,
-    /// 1 to 127. Default 9, as Linux has it.
-    pub count: u32,
-}
-
-/// How workers share out the connections of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Accept {
-    /// Each worker has a socket of its own; the kernel chooses one by a hash of the addresses (nginx `reuseport`).
-    PerWorker,
-    /// All wait on one socket; a worker that is free takes the next connection.
-    Shared,
-}
-
-impl fmt::Display for Bind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl From<Bind> for String {
-    fn from(bind: Bind) -> Self {
-        bind.to_string()
-    }
-}
-
-impl TryFrom<String> for Bind {
-    type Error = AddrParseError;
-
-    fn try_from(text: String) -> Result<Self, AddrParseError> {
-        match text.strip_prefix("unix:") {
-            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
-            None => Ok(Self::Tcp(text.parse()?)),
-        }
-    }
-}
-
 /// Memory that all workers share. It keeps its contents over a reload that leaves name, kind and size as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
@@ -436,6 +336,10 @@ pub struct Upstream {
     pub keepalive_connections: usize,
     /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
     pub keepalive_timeout: Duration,
+    /// Largest head of a response, bytes; beyond it 502. 1 KiB to 1 MiB. Default 64 KiB (nginx `proxy_buffer_size`).
+    pub max_head_bytes: usize,
+    /// Fields in it; beyond it 502. 16 to 10000. Default 1000.
+    pub max_fields: usize,
     /// Which `Host` the peer sees. Default `client`.
     pub host: UpstreamHost,
     /// `FILE:LINE:COLUMN` of the upstream's table.
