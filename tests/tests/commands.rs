@@ -1,7 +1,7 @@
 //! The command line, as an operator meets it.
 
 use castling_tests::command::{castling, run};
-use castling_tests::{Proxy, castling_bin, origin, plugin, workspace_root};
+use castling_tests::{Proxy, castling_bin, module, origin, plugin, workspace_root};
 
 const TWO_ROUTES: &str = r#"
     [plugins.auth]
@@ -208,4 +208,78 @@ fn the_configs_that_ship_are_right() {
     for config in ["examples/first-plugin/castling.toml", "conf/demo.toml"] {
         castling("check", &workspace_root().join(config), &[]).expect_success();
     }
+}
+
+/// The text as JSON in a module's text format, and in a name there: what would be a line of its own, red.
+const FORGED_JSON: &str = "x\\\\n2026 ERROR forged\\\\u001b[31m";
+const FORGED_NAME: &str = "x\\0a2026 ERROR forged\\1b[31m";
+
+#[test]
+fn what_a_module_says_begins_no_line_and_commands_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("forged.wasm");
+    let manifest = format!(
+        r#"{{"abi":1,"name":"{FORGED_JSON}","version":"{FORGED_JSON}","sdk":"{FORGED_JSON}","hooks":["access"]}}"#
+    );
+    let hook = |more: &str| {
+        format!(
+            r#"{more} (func (@name "{FORGED_NAME}") (export "castling_access") (param i32 i32 i32) (result i32) unreachable)"#
+        )
+    };
+    let long = "n".repeat(10_000);
+    let exports =
+        format!(r#"(global (export "{FORGED_NAME}") (export "{long}") i32 (i32.const 0))"#);
+    std::fs::write(&file, module::plugin(&manifest, &hook(&exports))).unwrap();
+    let inspect = || {
+        let mut inspect = std::process::Command::new(castling_bin());
+        inspect.args(["plugin", "inspect"]).arg(&file);
+        run(inspect, castling_tests::DEADLINE)
+    };
+    let said = inspect().expect_success().stdout;
+    assert!(said.contains(r"x\n2026 ERROR forged\u{1b}[31m"), "{said}");
+    assert!(
+        !said.contains("\n2026") && !said.contains('\u{1b}'),
+        "{said:?}"
+    );
+    assert!(said.len() < 2000, "{said}");
+
+    let config = r#"
+        [workers]
+        count = 1
+        [plugins.forged]
+        wasm = "WASM"
+        [listeners.web]
+        bind = "{listen}"
+        [upstreams.app]
+        peers = ["{app}"]
+        [[routes]]
+        plugins = ["forged"]
+        upstream = "app"
+    "#
+    .replace("WASM", file.to_str().unwrap());
+    let proxy = Proxy::with_config(&config)
+        .origin("app", origin::text("hello"))
+        .start();
+    assert_eq!(proxy.get("/").status, 500);
+    let told = proxy.until_log_has("failed in access");
+    proxy.until_log_has("ERROR forged");
+    assert!(!told.contains("\n2026 ERROR forged"), "{told:?}");
+    assert!(
+        !proxy.log().contains("\n2026 ERROR forged"),
+        "{}",
+        proxy.log()
+    );
+
+    // A module that is refused says why without the name's own lines.
+    let import = format!(r#"(import "castling" "{FORGED_NAME}" (func))"#);
+    std::fs::write(&file, module::plugin(&manifest, &hook(&import))).unwrap();
+    let said = inspect().expect_refusal().stderr;
+    assert!(
+        said.contains(r"castling.x\n2026 ERROR forged\u{1b}"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("\n2026") && !said.contains('\u{1b}'),
+        "{said:?}"
+    );
 }

@@ -19,8 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::config::{Config, Plugin, Workers};
-use crate::wasm::Manifest;
 use crate::wasm::compile::{compile, engine_fingerprint};
+use crate::wasm::{Manifest, said};
 
 use super::module_store::{ModuleKey, ModuleStore, StoredModule};
 use super::{confine, notify, sys};
@@ -260,9 +260,15 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
         return Err(explain(status, &String::from_utf8_lossy(&complaint)));
     }
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Compiled(manifest)) => Ok((manifest, artefact)),
-        Ok(Answer::Refused(reason)) => Err(reason),
-        Err(error) => Err(format!("the compiler gave no answer: {error}")),
+        Ok(Answer::Compiled(manifest)) => match manifest.check() {
+            Ok(()) => Ok((manifest, artefact)),
+            Err(error) => Err(said::text(&error.to_string())),
+        },
+        Ok(Answer::Refused(reason)) => Err(said::text(&reason)),
+        Err(error) => {
+            let error = said::text(&error.to_string());
+            Err(format!("the compiler gave no answer: {error}"))
+        }
     }
 }
 
@@ -297,7 +303,10 @@ fn explain(status: ExitStatus, complaint: &str) -> String {
         .collect();
     match complaint.is_empty() {
         true => format!("the compiler crashed: {status}"),
-        false => format!("the compiler crashed: {status}: {}", complaint.join(" ")),
+        false => format!(
+            "the compiler crashed: {status}: {}",
+            said::text(&complaint.join(" "))
+        ),
     }
 }
 

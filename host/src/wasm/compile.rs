@@ -13,11 +13,11 @@ pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
     let mut manifest = inspect(wasm)?;
     let exposed = state::exposed(wasm);
     manifest.state_is_exposed = exposed.is_some();
-    let engine =
-        wasmtime::Engine::new(&settings()).map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
+    let engine = wasmtime::Engine::new(&settings())
+        .map_err(|e| ModuleError::Compile(format!("{e:#}")).told())?;
     let artefact = engine
         .precompile_module(exposed.as_deref().unwrap_or(wasm))
-        .map_err(|e| ModuleError::Compile(format!("{e:#}")))?;
+        .map_err(|e| ModuleError::Compile(format!("{e:#}")).told())?;
     Ok((manifest, artefact))
 }
 

@@ -12,6 +12,7 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 use super::cpu::Cpu;
 use super::demand::{CallResponse, Hatch};
 use super::limit::{LineBudget, Reached};
+use super::said;
 use crate::config::PluginLimits;
 use crate::exchange::{Exchange, Extent, PluginKey};
 use crate::metrics::InstanceMetrics;
@@ -207,31 +208,10 @@ pub(super) fn hand_out(memory: &mut [u8], out: u32, capacity: u32, value: &[u8])
     Ok(len)
 }
 
-/// Text for a log line or an error, as far as it is UTF-8 and at most [`MAX_TEXT_BYTES`].
+/// Text for a log line or an error, as far as it is UTF-8 and cut and escaped ([`said`]).
 pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
-    Ok(cut_text(bytes(memory, ptr, len)?))
+    Ok(said::bytes(bytes(memory, ptr, len)?))
 }
-
-/// The same of bytes that were checked.
-pub(super) fn cut_text(bytes: &[u8]) -> String {
-    let cut = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
-    let mut text = String::from_utf8_lossy(cut).into_owned();
-    // What a client sent and a plugin logs must not look like another line.
-    if text.chars().any(char::is_control) {
-        let escaped = text.chars().map(|c| match c.is_control() {
-            true => c.escape_default().to_string(),
-            false => c.to_string(),
-        });
-        text = escaped.collect();
-    }
-    if cut.len() < bytes.len() {
-        text.push_str(" [cut]");
-    }
-    text
-}
-
-/// Longest text that a guest's log line, error or panic message brings into the log.
-const MAX_TEXT_BYTES: usize = 4096;
 
 /// As `usize`, where no sum of two `u32` overflows.
 fn range(ptr: u32, len: u32) -> std::ops::Range<usize> {
@@ -279,9 +259,9 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        let memory = vec![b'x'; MAX_TEXT_BYTES + 1];
+        let memory = vec![b'x'; said::MAX_TEXT_BYTES + 1];
         assert!(
-            text(&memory, 0, MAX_TEXT_BYTES as u32 + 1)
+            text(&memory, 0, said::MAX_TEXT_BYTES as u32 + 1)
                 .unwrap()
                 .ends_with("x [cut]")
         );

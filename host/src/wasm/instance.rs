@@ -22,6 +22,7 @@ use super::guest::{Guest, MemoryLimit, Said, Zones};
 use super::lane::Lane;
 use super::limit::{LineBudget, most_of_head};
 use super::plugin::HookError;
+use super::said;
 use super::taken::PinnedInstances;
 use crate::config::PluginLimits;
 use crate::exchange::{Exchange, PluginKey};
@@ -460,7 +461,7 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let Said { panic, denied, .. } = guest.said.take().map(|said| *said).unwrap_or_default();
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
-        .map(|b| format!("\n{b}"))
+        .map(|b| format!("\n{}", said::backtrace(b)))
         .unwrap_or_default();
     let cause = trap.root_cause();
     let what = if let Some(limit) = guest.cpu.reached() {
@@ -473,7 +474,7 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     } else if let Some(panic) = panic {
         panic
     } else {
-        format!("{cause}")
+        said::text(&cause.to_string())
     };
     format!("{what}{backtrace}")
 }

@@ -9,23 +9,27 @@ use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType, Validator,
 };
 
-use super::host_call;
+use super::{host_call, said};
 
 /// The manifest of a plugin, from the custom section that `#[plugin]` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub abi: u32,
+    #[serde(deserialize_with = "said::of_manifest")]
     pub name: String,
+    #[serde(deserialize_with = "said::of_manifest")]
     pub version: String,
     /// Version of the SDK that it was built with.
+    #[serde(deserialize_with = "said::of_manifest")]
     pub sdk: String,
-    /// By name, in the order of a request's life.
+    /// By name, in the order of a request's life; each once.
+    #[serde(deserialize_with = "said::of_manifest_list")]
     pub hooks: Vec<String>,
     /// It keeps state for each request, so an instance stays with its request.
     #[serde(default)]
     pub state: bool,
     /// Names that its `variable` hook computes; a hook call names one by its index.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "said::of_manifest_list")]
     pub variables: Vec<String>,
     /// When its `timer` hook runs.
     #[serde(default)]
@@ -86,7 +90,7 @@ pub enum ModuleError {
     )]
     OtherAbi(u64),
     #[error(
-        "its manifest names variable {0:?}; expected `a-z`, `0-9` and `_`, 1 to 64 bytes, each name once"
+        "its manifest names variable \"{0}\"; expected `a-z`, `0-9` and `_`, 1 to 64 bytes, each name once"
     )]
     BadVariable(String),
     #[error("its manifest has no `{field}`, which its `{hook}` hook needs")]
@@ -120,6 +124,35 @@ pub enum ModuleError {
     Compile(String),
 }
 
+impl ModuleError {
+    /// The same error, with what is the module's own in it escaped and cut.
+    pub(super) fn told(mut self) -> Self {
+        match &mut self {
+            Self::NotWasm(text) | Self::BadManifest(text) | Self::Compile(text) => {
+                *text = said::text(text);
+            }
+            Self::BadVariable(name) | Self::UnknownHook(name) | Self::MissingExport(name) => {
+                *name = said::name(name);
+            }
+            Self::UnknownImport { module, name } => {
+                *module = said::name(module);
+                *name = said::name(name);
+            }
+            Self::ImportType { name, found, .. } | Self::ExportType { name, found, .. } => {
+                *name = said::name(name);
+                *found = said::name(found);
+            }
+            Self::Component
+            | Self::NoManifest
+            | Self::OtherAbi(_)
+            | Self::MissingField { .. }
+            | Self::BadTimer(_)
+            | Self::NoHooks => {}
+        }
+        self
+    }
+}
+
 fn hook_names() -> String {
     let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
     names.join(", ")
@@ -127,6 +160,10 @@ fn hook_names() -> String {
 
 /// Checks that these bytes are a plugin which this gateway can run.
 pub fn inspect(wasm: &[u8]) -> Result<Manifest, ModuleError> {
+    checked(wasm).map_err(ModuleError::told)
+}
+
+fn checked(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     if Parser::is_component(wasm) {
         return Err(ModuleError::Component);
     }
@@ -169,18 +206,29 @@ fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
     }
     let manifest: Manifest =
         serde_json::from_value(json).map_err(|e| ModuleError::BadManifest(e.to_string()))?;
-    if let Some(unknown) = manifest
-        .hooks
-        .iter()
-        .find(|name| Hook::from_name(name).is_none())
-    {
-        return Err(ModuleError::UnknownHook(unknown.clone()));
-    }
-    if manifest.hooks.is_empty() {
-        return Err(ModuleError::NoHooks);
-    }
-    check_fields(&manifest)?;
+    manifest.check()?;
     Ok(manifest)
+}
+
+impl Manifest {
+    /// Checks what can be told from the manifest alone. The compile helper has done so, too; its answer is checked again, since
+    /// bytes that nobody trusts have met the compiler there.
+    pub fn check(&self) -> Result<(), ModuleError> {
+        for (idx, name) in self.hooks.iter().enumerate() {
+            if Hook::from_name(name).is_none() {
+                return Err(ModuleError::UnknownHook(name.clone()));
+            }
+            if self.hooks[..idx].contains(name) {
+                return Err(ModuleError::BadManifest(format!(
+                    "it names hook `{name}` twice"
+                )));
+            }
+        }
+        if self.hooks.is_empty() {
+            return Err(ModuleError::NoHooks);
+        }
+        check_fields(self)
+    }
 }
 
 /// Periods of a timer, in milliseconds: from 10 ms to a day.

@@ -22,6 +22,7 @@ mod manifest;
 mod mapped;
 mod plugin;
 mod quarantine;
+pub mod said;
 mod state;
 mod step;
 mod taken;

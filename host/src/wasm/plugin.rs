@@ -25,7 +25,7 @@ use super::lane::Lane;
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::taken::{PinnedInstances, Taken};
-use super::{Manifest, host_call, mapped};
+use super::{Manifest, host_call, mapped, said};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
 use crate::exchange::Exchange;
@@ -130,7 +130,8 @@ impl Plugin {
         recorder: Recorder,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
-            HookError::Trapped(format!("its compiled code cannot be used: {e:#}"))
+            let e = said::text(&format!("{e:#}"));
+            HookError::Trapped(format!("its compiled code cannot be used: {e}"))
         };
         let mapped = mapped::module(engine, module.artefact).map_err(refused)?;
         mapped.initialize_copy_on_write_image().map_err(refused)?;

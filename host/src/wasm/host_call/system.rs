@@ -8,7 +8,8 @@ use castling_abi::{IMPORT_MODULE, LogLevel, imports};
 use tracing::{Level, debug, enabled, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
 
-use crate::wasm::guest::{Guest, bytes, bytes_mut, cut_text, hand_out, split, text};
+use crate::wasm::guest::{Guest, bytes, bytes_mut, hand_out, split, text};
+use crate::wasm::said;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -36,7 +37,7 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     if !guest.log_lines.admits() {
         return Ok(());
     }
-    let (plugin, text) = (&*guest.plugin, cut_text(line));
+    let (plugin, text) = (&*guest.plugin, said::bytes(line));
     match level {
         LogLevel::Error => error!(plugin, "{text}"),
         LogLevel::Warn => warn!(plugin, "{text}"),
