@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// The client's end. A client of a Unix socket has no address; it is told as `unix:`, as nginx does.
@@ -70,6 +70,23 @@ impl fmt::Display for ClientAddress {
         match (self.ip, self.port) {
             (Some(ip), Some(port)) => SocketAddr::new(ip, port).fmt(f),
             _ => f.write_str(str::from_utf8(self.host().bytes()).unwrap_or_default()),
+        }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which one client mostly has to
+/// itself (RFC 6177 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
+
+impl Network {
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(ipv6) => {
+                let [a, b, c, d, ..] = ipv6.segments();
+                Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            }
+            ipv4 @ IpAddr::V4(_) => Self(ipv4),
         }
     }
 }

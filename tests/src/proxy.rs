@@ -1,7 +1,7 @@
 //! One running gateway and what stands around it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -134,6 +134,12 @@ impl Proxy {
     #[track_caller]
     pub fn raw(&self) -> RawClient {
         RawClient::connect(self.address())
+    }
+
+    /// The same of a client with this address, such as `127.0.0.9`.
+    #[track_caller]
+    pub fn raw_from(&self, client: Ipv4Addr) -> RawClient {
+        RawClient::connect_from(client, self.address())
     }
 
     /// GETs `target` `n` times and counts the answers by their text.

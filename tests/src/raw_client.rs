@@ -1,7 +1,9 @@
 //! A client that sends bytes as they are and shows what came back, byte for byte.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::DEADLINE;
 
@@ -55,6 +57,18 @@ impl RawClient {
         let socket = TcpStream::connect_timeout(&address, DEADLINE)
             .unwrap_or_else(|error| panic!("{address}: {error}"));
         Self::over(socket)
+    }
+
+    /// Connects from this address of the machine's, such as `127.0.0.9`.
+    #[track_caller]
+    pub fn connect_from(client: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+            socket.bind(&SocketAddr::from((client, 0)).into())?;
+            socket.connect_timeout(&address.into(), DEADLINE)?;
+            Ok(socket)
+        });
+        let socket = socket.unwrap_or_else(|error| panic!("{client} to {address}: {error}"));
+        Self::over(socket.into())
     }
 
     /// Over a socket that is connected already.

@@ -223,7 +223,7 @@ fn what_a_module_says_begins_no_line_and_commands_no_terminal() {
     );
     let hook = |more: &str| {
         format!(
-            r#"{more} (func (@name "{FORGED_NAME}") (export "castling_access") (param i32 i32 i32) (result i32) unreachable)"#
+            r#"{more} (func (@name "{FORGED_NAME}") (export "castling_hook_access") (param i32 i32 i32) (result i32) unreachable)"#
         )
     };
     let long = "n".repeat(10_000);

@@ -319,15 +319,23 @@ fn help_and_label_values_stay_in_their_place() {
     assert!(text.contains(&help), "{text}");
 }
 
+fn two_clients_panic(proxy: &Proxy) {
+    for n in 1..=2 {
+        let mut client = proxy.raw_from([127, 0, 0, n].into());
+        client.send(format!(
+            "GET /{n} HTTP/1.1\r\nHost: a\r\nX-Do: panic\r\n\r\n"
+        ));
+        assert_eq!(client.read_reply().status, 500);
+    }
+}
+
 #[test]
 fn a_plugin_in_quarantine_is_seen() {
     let proxy = setup(&CONFIG.replace("count = 2", "count = 1")).start();
     let of_meter = [("plugin", "meter")];
     let state = |told: &Exposition| told.get("castling_quarantine_state", &of_meter);
     assert_eq!(state(&told(&proxy)), Some(0.0));
-    for _ in 0..2 {
-        assert_eq!(proxy.get_with("/", &[("x-do", "panic")]).status, 500);
-    }
+    two_clients_panic(&proxy);
     assert_eq!(proxy.get("/").status, 503);
     let told = until_told(&proxy, "it is out", |told| state(told) == Some(2.0));
     let trapped = [("plugin", "meter"), ("cause", "trap")];
@@ -345,9 +353,7 @@ fn a_plugin_on_trial_that_does_well_is_in_again() {
         .replace("count = 2", "count = 1")
         .replace("backoff = \"1m\"", "backoff = \"10ms\"");
     let proxy = setup(&config).start();
-    for _ in 0..2 {
-        proxy.get_with("/", &[("x-do", "panic")]);
-    }
+    two_clients_panic(&proxy);
     until("it is let in again", || proxy.get("/").status == 200);
     let state = |told: &Exposition| told.get("castling_quarantine_state", &[("plugin", "meter")]);
     until_told(&proxy, "it is in", |told| state(told) == Some(0.0));

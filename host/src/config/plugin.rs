@@ -156,6 +156,9 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         cpu: table.or("cpu", DEFAULT_LIMITS.cpu, |value| {
             value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
         }),
+        configure_cpu: table.or("configure_cpu", DEFAULT_LIMITS.configure_cpu, |value| {
+            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
+        }),
         request_cpu: table.or("request_cpu", DEFAULT_LIMITS.request_cpu, |value| {
             let limit = value.duration(Duration::ZERO..=Duration::from_secs(3600))?;
             Some((!limit.is_zero()).then_some(limit))
@@ -163,6 +166,11 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         instances: table.or("instances", DEFAULT_LIMITS.instances, |value| {
             value.integer(1..=1000)
         }),
+        instance_reserve: table.or(
+            "instance_reserve",
+            DEFAULT_LIMITS.instance_reserve,
+            |value| value.integer(0..=100),
+        ),
         body_bytes: table.or("body", DEFAULT_LIMITS.body_bytes, |value| {
             value.size(1 << 10..=64 << 20)
         }),
@@ -286,8 +294,10 @@ impl Default for PluginLimits {
 const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     memory_bytes: 16 << 20,
     cpu: Duration::from_millis(50),
+    configure_cpu: Duration::from_secs(5),
     request_cpu: Some(Duration::from_secs(10)),
     instances: 256,
+    instance_reserve: 4,
     body_bytes: 1 << 20,
     calls: 32,
     instance_calls: 1_000_000,

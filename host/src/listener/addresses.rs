@@ -3,29 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which one client mostly has to
-/// itself (RFC 6177 §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network(IpAddr);
+use crate::address::Network;
 
 /// Only addresses that have a connection open take room.
 #[derive(Debug, Default)]
 pub struct Addresses(RefCell<HashMap<Network, NonZeroU32>>);
-
-impl Network {
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(ipv6) => {
-                let [a, b, c, d, ..] = ipv6.segments();
-                Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
-            }
-            ipv4 @ IpAddr::V4(_) => Self(ipv4),
-        }
-    }
-}
 
 impl Addresses {
     /// Counts one more connection; false, and nothing counted, where there are `limit` already.

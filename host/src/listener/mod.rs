@@ -18,9 +18,9 @@ pub use accept::{Taker, accept, last_turn};
 pub use shed::Shedder;
 pub use socket::ListeningSocket;
 
-use addresses::{Addresses, Network};
+use addresses::Addresses;
 
-use crate::address::{ClientAddress, ServerAddress};
+use crate::address::{ClientAddress, Network, ServerAddress};
 use crate::config::{self, Bind, FieldNames, Linger, NonAsciiTarget, Rate};
 use crate::connection;
 use crate::http1::HeadLimits;

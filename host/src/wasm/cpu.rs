@@ -80,8 +80,10 @@ pub(super) struct Cpu {
     used: Duration,
     /// It runs on a turn, and is to give it back.
     has_turn: Arc<AtomicBool>,
-    /// Of one call.
-    hook_limit: Duration,
+    /// Of one call; which one says `is_configured`.
+    call_limit: Duration,
+    /// `limits.cpu` holds, and not `limits.configure_cpu` any more.
+    is_configured: bool,
     /// Of all calls of the plugin's hooks for one request; `None`: no limit.
     request_limit: Option<Duration>,
 }
@@ -89,20 +91,21 @@ pub(super) struct Cpu {
 /// The limit that has ended a call.
 #[derive(Clone, Copy)]
 enum Spent {
-    Hook,
+    Call,
     Request,
 }
 
 impl Cpu {
     pub(super) fn new(
         turns: Arc<Turns>,
-        hook_limit: Duration,
+        configure_limit: Duration,
         request_limit: Option<Duration>,
     ) -> Self {
         Self {
             clock: turns.clock.hand(),
             turns,
-            hook_limit,
+            call_limit: configure_limit,
+            is_configured: false,
             request_limit,
             used: Duration::ZERO,
             is_measured: false,
@@ -112,6 +115,12 @@ impl Cpu {
             has_turn: Arc::default(),
             spent: None,
         }
+    }
+
+    /// The instance is configured: from now on this is the limit of each call.
+    pub(super) fn limit_hooks(&mut self, limit: Duration) {
+        self.call_limit = limit;
+        self.is_configured = true;
     }
 
     /// A call begins. The last one may have been dropped in its middle.
@@ -159,7 +168,8 @@ impl Cpu {
     /// The limit that has ended the call, for people.
     pub(super) fn reached(&self) -> Option<String> {
         let (key, limit) = match self.spent? {
-            Spent::Hook => ("cpu", self.hook_limit),
+            Spent::Call if self.is_configured => ("cpu", self.call_limit),
+            Spent::Call => ("configure_cpu", self.call_limit),
             Spent::Request => ("request_cpu", self.request_limit?),
         };
         Some(format!(
@@ -194,8 +204,8 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
     let in_request = charge(guest, used);
     let cpu = &mut guest.cpu;
     cpu.give_turn_back();
-    if cpu.used > cpu.hook_limit {
-        cpu.spent = Some(Spent::Hook);
+    if cpu.used > cpu.call_limit {
+        cpu.spent = Some(Spent::Call);
         bail!("limits.cpu reached");
     }
     if cpu.request_limit.is_some_and(|limit| in_request > limit) {

@@ -10,7 +10,10 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::clock::Clock;
 use super::cpu::Turns;
 use super::lane::Lane;
-use crate::config::{self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
+use super::plugin::Share;
+use crate::config::{
+    self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, PluginLimits,
+};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
@@ -31,7 +34,7 @@ pub const MAX_INSTANCES: u32 = 4096;
 /// last generation's requests wait for.
 pub fn instances(config: &config::Config) -> u32 {
     let plugins = config.plugins.values();
-    let of_plugins: usize = plugins.map(|plugin| plugin.limits.instances).sum();
+    let of_plugins: usize = plugins.map(|plugin| most_instances(&plugin.limits)).sum();
     let upstreams = config.upstreams.values();
     let judges = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
     // One that an image is made from comes before a plugin's own.
@@ -39,6 +42,15 @@ pub fn instances(config: &config::Config) -> u32 {
     u32::try_from(all)
         .unwrap_or(MAX_INSTANCES)
         .min(MAX_INSTANCES)
+}
+
+/// As many as one plugin may have in a worker, beside those that judge peers.
+fn most_instances(limits: &PluginLimits) -> usize {
+    Share::ALL
+        .map(|share| share.instances(limits))
+        .into_iter()
+        .max()
+        .unwrap_or_default()
 }
 
 /// Where `ulimit -v`, valgrind or the like leaves less room than all would take, half as many are tried, and so on down to
@@ -161,7 +173,8 @@ mod tests {
     #[test]
     fn a_pool_has_room_for_all_that_may_be_at_once() {
         assert_eq!(instances_of(&[]), 1);
-        assert_eq!(instances_of(&[20, 3]), 20 + 3 + 1 + 1);
+        // Three shares of four beyond a plugin's own, one judge, and one for the image.
+        assert_eq!(instances_of(&[20, 3]), (20 + 12) + (3 + 12) + 1 + 1);
         assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES);
     }
 

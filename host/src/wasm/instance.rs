@@ -64,6 +64,8 @@ pub(super) struct Blueprint {
     pub(super) config: Arc<str>,
     pub(super) memory_limit_bytes: usize,
     pub(super) cpu_limit: Duration,
+    /// CPU time of `configure` and of what runs before it.
+    pub(super) configure_cpu_limit: Duration,
     /// CPU time of all its hooks for one request; `None`: no limit.
     pub(super) request_cpu_limit: Option<Duration>,
     /// Largest body that it may have read or be answered.
@@ -95,6 +97,8 @@ impl Instance {
                 .map_err(|error| not_instantiated(&mut instance.store, &error))?,
             None => instance.configure().await?,
         }
+        let cpu = &mut instance.store.data_mut().cpu;
+        cpu.limit_hooks(blueprint.cpu_limit);
         // A call, as far as its wear goes.
         instance.calls = 1;
         Ok(instance)
@@ -437,7 +441,7 @@ pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> 
             repeatable_calls: 0,
             cpu: Cpu::new(
                 Arc::clone(&engine.turns),
-                blueprint.cpu_limit,
+                blueprint.configure_cpu_limit,
                 blueprint.request_cpu_limit,
             ),
             metrics: InstanceMetrics::new(&blueprint.metrics),
@@ -517,6 +521,7 @@ impl Blueprint {
             config: Arc::from("{}"),
             memory_limit_bytes: limits.memory_bytes,
             cpu_limit: limits.cpu,
+            configure_cpu_limit: limits.configure_cpu,
             request_cpu_limit: limits.request_cpu,
             body_limit_bytes: limits.body_bytes,
             calls_limit: limits.calls as usize,

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
+use instances::Queue;
+pub(super) use instances::Share;
 pub use judge::{Judged, Opinion};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tracing::{debug, error};
 use wasmtime::Linker;
 
@@ -77,8 +78,8 @@ pub struct Plugin {
         reason = "an instance is large, and moves at every call"
     )]
     idle: RefCell<Vec<Box<Instance>>>,
-    /// Calls that wait for `freed`: mostly none, and then nobody need be told.
-    waiting: Cell<usize>,
+    /// Calls that wait for an instance: mostly none, and then nobody need be told.
+    all_waiting: Cell<usize>,
     /// After so many calls an instance is not used again: `limits.instance_calls`, or after the first.
     most_calls: u64,
     calls: Cell<u64>,
@@ -95,7 +96,8 @@ pub struct Plugin {
     blueprint: Blueprint,
     /// For the gateway's lines about its failures.
     failure_lines: Arc<LineBudget>,
-    freed: Notify,
+    /// By [`Share`].
+    waiting: [Queue; Share::ALL.len()],
     failures: Cell<u64>,
     traps: Cell<u64>,
     exhausted: Cell<u64>,
@@ -173,6 +175,7 @@ impl Plugin {
                 config: Arc::from(config.config.as_str()),
                 memory_limit_bytes: config.limits.memory_bytes,
                 cpu_limit: config.limits.cpu,
+                configure_cpu_limit: config.limits.configure_cpu,
                 request_cpu_limit: config.limits.request_cpu,
                 body_limit_bytes: config.limits.body_bytes,
                 zones: granted_zones(config, zones),
@@ -194,8 +197,8 @@ impl Plugin {
             quarantine: Quarantine::new(config.quarantine.clone(), metrics.quarantine),
             idle: RefCell::default(),
             live: Cell::new(0),
-            freed: Notify::new(),
-            waiting: Cell::new(0),
+            waiting: Default::default(),
+            all_waiting: Cell::new(0),
             calls: Cell::new(0),
             failures: Cell::new(0),
             traps: Cell::new(0),
@@ -204,7 +207,7 @@ impl Plugin {
         };
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
         let plugin = Rc::new(plugin);
-        let mut first = plugin.take_instance().await?;
+        let mut first = plugin.take_instance(None).await?;
         plugin.keep_image(first.instance_mut()).await;
         Ok(plugin)
     }
@@ -266,12 +269,12 @@ impl Plugin {
         match result {
             Ok(raw) if !is_failure(hook, raw) => {
                 self.returned(instance);
-                Some(self.action(hook, raw))
+                Some(self.action(hook, exchange, raw))
             }
             Err(_) if self.engine.lane.is_given_up() => None,
             result => {
                 let mut instance = lease.instance.take();
-                let failure = self.ended_badly(&mut instance, hook, result);
+                let failure = self.ended_badly(&mut instance, hook, exchange, result);
                 lease.instance = instance;
                 Some(Err(failure))
             }
@@ -292,9 +295,9 @@ impl Plugin {
             let mut taken = match pinned.position(self) {
                 Some(idx) => pinned.0.remove(idx),
                 None => self
-                    .take_instance()
+                    .take_instance(Some((hook, exchange)))
                     .await
-                    .inspect_err(|e| self.count(hook, e))?,
+                    .inspect_err(|e| self.count(hook, None, e))?,
             };
             let raw = self
                 .call_on(&mut taken, hook, exchange, pinned, supplier, args)
@@ -305,17 +308,17 @@ impl Plugin {
             }
             raw?
         } else {
-            let mut taken = match self.take_idle() {
+            let mut taken = match self.take_idle(hook, exchange) {
                 Some(taken) => taken,
                 None => self
-                    .take_instance()
+                    .take_instance(Some((hook, exchange)))
                     .await
-                    .inspect_err(|e| self.count(hook, e))?,
+                    .inspect_err(|e| self.count(hook, None, e))?,
             };
             self.call_on(&mut taken, hook, exchange, pinned, supplier, args)
                 .await?
         };
-        self.action(hook, raw)
+        self.action(hook, exchange, raw)
     }
 
     pub fn status(&self) -> PluginStatus {
@@ -361,10 +364,11 @@ impl Plugin {
             }
         };
         match called {
-            Ok(result) => self.ended(&mut taken.instance, hook, result),
+            Ok(result) => self.ended(&mut taken.instance, hook, exchange, result),
             Err(cancelled) => {
                 taken.discard();
-                Err(self.failed(hook, HookError::Cancelled(Box::new(cancelled))))
+                let cancelled = HookError::Cancelled(Box::new(cancelled));
+                Err(self.failed(hook, exchange, cancelled))
             }
         }
     }
@@ -381,6 +385,7 @@ impl Plugin {
         &self,
         used: &mut Option<Box<Instance>>,
         hook: Hook,
+        exchange: &Exchange,
         result: wasmtime::Result<i32>,
     ) -> Result<i32, HookError> {
         match (result, used.as_mut()) {
@@ -388,7 +393,7 @@ impl Plugin {
                 self.returned(instance);
                 Ok(raw)
             }
-            (result, _) => Err(self.ended_badly(used, hook, result)),
+            (result, _) => Err(self.ended_badly(used, hook, exchange, result)),
         }
     }
 
@@ -398,6 +403,7 @@ impl Plugin {
         &self,
         used: &mut Option<Box<Instance>>,
         hook: Hook,
+        exchange: &Exchange,
         result: wasmtime::Result<i32>,
     ) -> HookError {
         let instance = used.as_mut().expect("a call has an instance");
@@ -412,7 +418,7 @@ impl Plugin {
                 failure
             }
         };
-        self.failed(hook, failure)
+        self.failed(hook, exchange, failure)
     }
 
     #[inline]
@@ -423,25 +429,28 @@ impl Plugin {
 
     #[cold]
     #[inline(never)]
-    fn failed(&self, hook: Hook, failure: HookError) -> HookError {
-        self.count(hook, &failure);
+    fn failed(&self, hook: Hook, exchange: &Exchange, failure: HookError) -> HookError {
+        // A timer runs for no client.
+        let whose = (hook != Hook::Timer).then_some(exchange);
+        self.count(hook, whose, &failure);
         failure
     }
 
     /// What is no action is a guest that breaks the ABI; what it wanted cannot be known.
     #[inline]
-    fn action(&self, hook: Hook, raw: i32) -> Result<Action, HookError> {
-        Action::from_raw(raw).ok_or_else(|| self.no_action(hook, raw))
+    fn action(&self, hook: Hook, exchange: &Exchange, raw: i32) -> Result<Action, HookError> {
+        Action::from_raw(raw).ok_or_else(|| self.no_action(hook, exchange, raw))
     }
 
     #[cold]
     #[inline(never)]
-    fn no_action(&self, hook: Hook, raw: i32) -> HookError {
+    fn no_action(&self, hook: Hook, exchange: &Exchange, raw: i32) -> HookError {
         let what = format!("it returned {raw}, which is no action");
-        self.failed(hook, HookError::Failed(what))
+        self.failed(hook, exchange, HookError::Failed(what))
     }
 
-    fn count(&self, hook: Hook, failure: &HookError) {
+    /// `whose`: the request that the failure is of; `None`: another one would have met it as well.
+    fn count(&self, hook: Hook, whose: Option<&Exchange>, failure: &HookError) {
         let (counter, cause) = match failure {
             HookError::Failed(_) => {
                 // One of `configure`: a hook's has told that it returned.
@@ -449,7 +458,7 @@ impl Plugin {
                 (&self.failures, self.metrics.errors)
             }
             HookError::Trapped(_) => {
-                self.quarantine.trapped(&self.name);
+                self.quarantine.trapped(&self.name, whose);
                 (&self.traps, self.metrics.traps)
             }
             HookError::Exhausted(_) => {

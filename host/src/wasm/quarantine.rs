@@ -1,11 +1,19 @@
 //! Takes a plugin out of service for a while when it keeps trapping, and lets it back in by one trial call.
+//!
+//! Traps are weighed by what they have in common: those of one client, or of one path, count for a small share of what takes
+//! a plugin out, so that one client or one bad input ends its own requests and nobody else's. All but the look at the state is
+//! cold: it runs when a call has trapped, or while the plugin is out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::address::{ClientAddress, Network};
 use crate::config;
+use crate::exchange::Exchange;
 use crate::metrics::Level;
 
 /// The state comes first: every call looks at it.
@@ -17,13 +25,13 @@ pub(super) struct Quarantine {
     level: Level,
     /// Longest at first `config.backoff`, doubled each time in a row.
     backoff: Cell<Duration>,
+    ledger: Box<RefCell<Ledger>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Traps in the window that began then.
+    /// In service. Traps are counted in the window that began then.
     In {
-        traps: u32,
         since: Instant,
     },
     Out {
@@ -46,6 +54,33 @@ const LONGEST_TRIAL: Duration = Duration::from_secs(10);
 /// The backoff grows no longer than this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// Traps of the window, by what they have in common, and the trial call that is under way.
+#[derive(Default)]
+struct Ledger {
+    /// Keys the hashes, so that nobody can choose a path that takes the place of another.
+    hasher: RandomState,
+    /// Counted traps of each client and of each path, by their hashes.
+    counted: HashMap<u64, u32>,
+    traps: u32,
+    trial: Option<Origin>,
+    /// The client of the trial has trapped before.
+    trial_is_of_suspect: bool,
+}
+
+/// Whose call it was, as hashes. A call that belongs to no request (of a timer, of `configure`) has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    client: u64,
+    path: u64,
+}
+
+/// Clients and paths that are remembered at most.
+const MOST_ORIGINS: usize = 50_000;
+
+/// Of the traps that take a plugin out, one client's count for a tenth at most, one path's for a quarter; at least one does.
+const CLIENTS: u32 = 10;
+const PATHS: u32 = 4;
+
 impl Quarantine {
     pub(super) fn new(config: config::Quarantine, level: Level) -> Self {
         let backoff = Cell::new(config.backoff);
@@ -54,10 +89,10 @@ impl Quarantine {
             config,
             level,
             state: Cell::new(State::In {
-                traps: 0,
                 since: Instant::now(),
             }),
             backoff,
+            ledger: Box::default(),
         }
     }
 
@@ -67,20 +102,44 @@ impl Quarantine {
         matches!(self.state.get(), State::In { .. })
     }
 
-    /// Whether a call may go on. After the time out it may once, as the trial.
+    /// Whether a call for this request may go on. After the time out it may once, as the trial.
     #[inline]
-    pub(super) fn admits(&self) -> bool {
-        match self.state.get() {
-            State::In { .. } => true,
-            State::Trial { until } | State::Out { until } if Instant::now() < until => false,
-            State::Trial { .. } | State::Out { .. } => {
-                self.level.set(ON_TRIAL);
-                self.state.set(State::Trial {
-                    until: Instant::now() + LONGEST_TRIAL,
-                });
-                true
+    pub(super) fn admits(&self, exchange: Option<&Exchange>) -> bool {
+        self.is_in_service() || self.admits_trial(exchange)
+    }
+
+    /// A client or a path that has trapped has its turn later than others: by half of the time out for the path, by the whole of
+    /// it for the client. So those who have done no harm decide, where there are any.
+    #[cold]
+    #[inline(never)]
+    fn admits_trial(&self, exchange: Option<&Exchange>) -> bool {
+        let now = Instant::now();
+        let ledger = &mut *self.ledger.borrow_mut();
+        let until = match self.state.get() {
+            State::In { .. } => return true,
+            State::Trial { until } | State::Out { until } if now < until => return false,
+            State::Trial { until } => {
+                // A client that keeps the trial waiting is not asked again before others.
+                if let Some(origin) = ledger.trial.take() {
+                    ledger.suspect(origin);
+                }
+                until
             }
+            State::Out { until } => until,
+        };
+        let origin = exchange.map(|exchange| ledger.origin(exchange));
+        let (client, path) = origin.map_or((false, false), |origin| ledger.suspects(origin));
+        let halves = u32::from(client) * 2 + u32::from(path);
+        if now < until + self.config.backoff * halves / 2 {
+            return false;
         }
+        ledger.trial = origin;
+        ledger.trial_is_of_suspect = client;
+        self.level.set(ON_TRIAL);
+        self.state.set(State::Trial {
+            until: now + LONGEST_TRIAL,
+        });
+        true
     }
 
     /// A call has returned.
@@ -99,8 +158,8 @@ impl Quarantine {
         );
         self.backoff.set(self.config.backoff);
         self.level.set(IN);
+        self.ledger.borrow_mut().clear();
         self.state.set(State::In {
-            traps: 0,
             since: Instant::now(),
         });
     }
@@ -115,26 +174,32 @@ impl Quarantine {
         }
     }
 
-    pub(super) fn trapped(&self, plugin: &str) {
+    /// A call for this request has trapped; `None`: it was for no request, and counts in any case.
+    pub(super) fn trapped(&self, plugin: &str, exchange: Option<&Exchange>) {
         let now = Instant::now();
+        let ledger = &mut *self.ledger.borrow_mut();
+        let origin = exchange.map(|exchange| ledger.origin(exchange));
         match self.state.get() {
             State::Out { .. } => {}
-            State::Trial { .. } => self.take_out(plugin, now),
-            State::In { .. } if self.config.traps == 0 => {}
-            State::In { traps, since } if now - since <= self.config.within => {
-                match traps + 1 >= self.config.traps {
-                    true => self.take_out(plugin, now),
-                    false => self.state.set(State::In {
-                        traps: traps + 1,
-                        since,
-                    }),
+            State::Trial { .. } => {
+                // A call that began before the plugin was taken out does not decide.
+                if ledger.is_of_trial(origin) {
+                    if let Some(origin) = origin {
+                        ledger.suspect(origin);
+                    }
+                    self.take_out(plugin, now, ledger);
                 }
             }
-            State::In { .. } if self.config.traps == 1 => self.take_out(plugin, now),
-            State::In { .. } => self.state.set(State::In {
-                traps: 1,
-                since: now,
-            }),
+            State::In { .. } if self.config.traps == 0 => {}
+            State::In { since } => {
+                if ledger.traps == 0 || now - since > self.config.within {
+                    ledger.clear();
+                    self.state.set(State::In { since: now });
+                }
+                if ledger.count(origin, self.config.traps) {
+                    self.take_out(plugin, now, ledger);
+                }
+            }
         }
     }
 
@@ -147,7 +212,7 @@ impl Quarantine {
         }
     }
 
-    fn take_out(&self, plugin: &str, now: Instant) {
+    fn take_out(&self, plugin: &str, now: Instant, ledger: &mut Ledger) {
         let backoff = self.backoff.get();
         warn!(
             plugin,
@@ -158,16 +223,85 @@ impl Quarantine {
         self.state.set(State::Out {
             until: now + backoff,
         });
-        self.backoff.set((backoff * 2).min(LONGEST_BACKOFF));
+        // A trial of a client that had trapped before says nothing new of the plugin.
+        if !std::mem::take(&mut ledger.trial_is_of_suspect) {
+            self.backoff.set((backoff * 2).min(LONGEST_BACKOFF));
+        }
+        ledger.trial = None;
+    }
+}
+
+impl Ledger {
+    fn origin(&self, exchange: &Exchange) -> Origin {
+        self.origin_of(exchange.client, exchange.request.target.path())
+    }
+
+    fn origin_of(&self, client: ClientAddress, path: &str) -> Origin {
+        // All clients of Unix sockets are one.
+        let client = client.ip().map(Network::of);
+        Origin {
+            client: self.hasher.hash_one((CLIENTS, client)),
+            path: self.hasher.hash_one((PATHS, path)),
+        }
+    }
+
+    /// Counts a trap as far as its client and its path have not used up their shares of `limit`. Returns whether that is reached.
+    fn count(&mut self, origin: Option<Origin>, limit: u32) -> bool {
+        if let Some(Origin { client, path }) = origin {
+            let is_within = |key: u64, share: u32| {
+                let counted = self.counted.get(&key).copied().unwrap_or_default();
+                counted < (limit / share).max(1)
+            };
+            if !is_within(client, CLIENTS) || !is_within(path, PATHS) {
+                return false;
+            }
+            for key in [client, path] {
+                *self.counted.entry(key).or_default() += 1;
+            }
+        }
+        self.traps += 1;
+        self.traps >= limit
+    }
+
+    /// Remembers that this client and this path have trapped.
+    fn suspect(&mut self, origin: Origin) {
+        if self.counted.len() < MOST_ORIGINS {
+            self.counted.entry(origin.client).or_insert(1);
+            self.counted.entry(origin.path).or_insert(1);
+        }
+    }
+
+    /// Whether the client and the path have trapped.
+    fn suspects(&self, origin: Origin) -> (bool, bool) {
+        let has_trapped = |key| self.counted.contains_key(key);
+        (has_trapped(&origin.client), has_trapped(&origin.path))
+    }
+
+    /// The path is not compared: a hook may have changed it.
+    fn is_of_trial(&self, trapped: Option<Origin>) -> bool {
+        match (trapped, self.trial) {
+            (Some(trapped), Some(trial)) => trapped.client == trial.client,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.counted.clear();
+        self.traps = 0;
+        self.trial = None;
+        self.trial_is_of_suspect = false;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::SocketAddr;
 
-    fn quarantine(traps: u32) -> Quarantine {
-        let (within, backoff) = (Duration::from_secs(60), Duration::ZERO);
+    use super::*;
+    use crate::http1::Target;
+
+    fn quarantine(traps: u32, backoff: Duration) -> Quarantine {
+        let within = Duration::from_secs(60);
         let config = config::Quarantine {
             traps,
             within,
@@ -176,47 +310,112 @@ mod tests {
         Quarantine::new(config, Level::default())
     }
 
+    /// A request of the client with this number.
+    fn request(client: u8, path: &str) -> Box<Exchange> {
+        let mut exchange = Exchange::idle();
+        exchange.client = SocketAddr::from(([192, 0, 2, client], 1000)).into();
+        exchange.request.target = Target::new(path, None);
+        exchange
+    }
+
+    /// Of clients and paths that differ.
+    fn trap(quarantine: &Quarantine, traps: u8) {
+        for n in 0..traps {
+            quarantine.trapped("p", Some(&request(n, &format!("/{n}"))));
+        }
+    }
+
     #[test]
     fn the_nth_trap_takes_it_out() {
-        let quarantine = Quarantine {
-            backoff: Cell::new(LONGEST_BACKOFF),
-            ..quarantine(3)
-        };
-        quarantine.trapped("p");
-        quarantine.trapped("p");
-        assert!(quarantine.admits());
-        quarantine.trapped("p");
-        assert!(!quarantine.admits());
+        let quarantine = quarantine(3, LONGEST_BACKOFF);
+        trap(&quarantine, 2);
+        assert!(quarantine.admits(None));
+        quarantine.trapped("p", None);
+        assert!(!quarantine.admits(None));
+        assert_eq!(quarantine.state(), "out");
+    }
+
+    #[test]
+    fn one_client_or_one_path_does_not_take_it_out() {
+        let quarantine = quarantine(20, LONGEST_BACKOFF);
+        for n in 0..1000 {
+            quarantine.trapped("p", Some(&request(1, &format!("/{n}"))));
+            quarantine.trapped("p", Some(&request((n % 200) as u8, "/bad")));
+        }
+        assert!(quarantine.is_in_service());
+        // Two of the client, and five of the path.
+        assert_eq!(quarantine.ledger.borrow().traps, 7);
+        trap(&quarantine, 30);
+        assert!(!quarantine.is_in_service());
+    }
+
+    #[test]
+    fn traps_of_no_request_count_in_full() {
+        let quarantine = quarantine(20, LONGEST_BACKOFF);
+        (0..20).for_each(|_| quarantine.trapped("p", None));
         assert_eq!(quarantine.state(), "out");
     }
 
     #[test]
     fn one_trial_decides() {
-        let quarantine = quarantine(1);
-        quarantine.trapped("p");
-        assert!(quarantine.admits(), "the trial");
-        assert!(!quarantine.admits(), "no second one beside it");
-        quarantine.trapped("p");
+        let quarantine = quarantine(1, Duration::ZERO);
+        quarantine.trapped("p", None);
+        assert!(quarantine.admits(None), "the trial");
+        assert!(!quarantine.admits(None), "no second one beside it");
+        quarantine.trapped("p", None);
         assert_eq!(quarantine.state(), "out");
-        assert!(quarantine.admits());
+        assert!(quarantine.admits(None));
         quarantine.returned("p");
         assert_eq!(quarantine.state(), "in");
-        assert!(quarantine.admits() && quarantine.admits());
+        assert!(quarantine.admits(None) && quarantine.admits(None));
+    }
+
+    #[test]
+    fn those_who_have_trapped_are_tried_after_others() {
+        let quarantine = quarantine(1, LONGEST_BACKOFF);
+        let (hostile, other) = (request(1, "/"), request(2, "/other"));
+        quarantine.trapped("p", Some(&hostile));
+        let back_in_time = |seconds: u64| {
+            let until = Instant::now().checked_sub(Duration::from_secs(seconds));
+            let until = until.expect("the machine has run for longer");
+            quarantine.state.set(State::Out { until });
+        };
+        back_in_time(1);
+        assert!(!quarantine.admits(Some(&hostile)));
+        assert!(!quarantine.admits(Some(&request(2, "/"))), "its path");
+        assert!(quarantine.admits(Some(&other)));
+        // A call of the hostile client's that began earlier spoils nothing.
+        quarantine.trapped("p", Some(&hostile));
+        assert_eq!(quarantine.state(), "trial");
+        quarantine.trapped("p", Some(&other));
+        assert_eq!(quarantine.state(), "out");
+
+        // With nobody else there, it is tried all the same.
+        back_in_time(31);
+        assert!(!quarantine.admits(Some(&hostile)));
+        assert!(quarantine.admits(Some(&request(3, "/"))));
+        quarantine.abandoned();
+        back_in_time(91);
+        assert!(quarantine.admits(Some(&hostile)));
+        let backoff = quarantine.backoff.get();
+        quarantine.trapped("p", Some(&hostile));
+        assert_eq!(quarantine.state(), "out");
+        assert_eq!(quarantine.backoff.get(), backoff, "it says nothing new");
     }
 
     #[test]
     fn a_trial_that_was_abandoned_is_tried_again() {
-        let quarantine = quarantine(1);
-        quarantine.trapped("p");
-        assert!(quarantine.admits());
+        let quarantine = quarantine(1, Duration::ZERO);
+        quarantine.trapped("p", None);
+        assert!(quarantine.admits(None));
         quarantine.abandoned();
-        assert!(quarantine.admits());
+        assert!(quarantine.admits(None));
     }
 
     #[test]
     fn zero_never_takes_it_out() {
-        let quarantine = quarantine(0);
-        (0..1000).for_each(|_| quarantine.trapped("p"));
-        assert!(quarantine.admits());
+        let quarantine = quarantine(0, Duration::ZERO);
+        (0..1000).for_each(|_| quarantine.trapped("p", None));
+        assert!(quarantine.admits(None));
     }
 }

@@ -206,7 +206,8 @@ pub enum Isolation {
 /// When a plugin that keeps trapping is taken out for a while, as an unhealthy peer would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// So many traps in a worker within `within` take it out there. 0 to 10000, 0 never. Default 20.
+    /// So many traps in a worker within `within` take it out there; those of one client count for a tenth of them at most, those for
+    /// one path for a quarter. 0 to 10000, 0 never. Default 20.
     pub traps: u32,
     /// 100 ms to 1 h. Default 10 s.
     pub within: Duration,
@@ -253,12 +254,17 @@ pub struct PluginLimits {
     pub memory_bytes: usize,
     /// CPU time of one hook call. 1 ms to 60 s. Default 50 ms.
     pub cpu: Duration,
+    /// CPU time of `configure`, which runs when an instance is made. 1 ms to 60 s. Default 5 s.
+    pub configure_cpu: Duration,
     /// CPU time of all hook calls of the plugin for one request. Up to 1 h, 0 means no limit (`None`). Default 10 s, which is
     /// far above what hooks on heads may take, for a filter works on every chunk of a long body.
     pub request_cpu: Option<Duration>,
     /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long as its
     /// request takes, the response's way to a slow client included.
     pub instances: usize,
+    /// Instances in one worker beyond `instances` that only later hooks get: so many for hooks of sub-requests and for variables, so
+    /// many more for hooks on responses, and so many more for `log`. 0 to 100. Default 4.
+    pub instance_reserve: usize,
     /// A body that `read_body`, a call out, an answer of its own or a chunk in the place of another may hold at once,
     /// bytes. 1 KiB to 64 MiB. Default 1 MiB.
     pub body_bytes: usize,

@@ -12,6 +12,8 @@ fn every_limit_is_read() {
         memory = '1MiB'
         cpu = '20ms'
         instances = 7
+        instance_reserve = 2
+        configure_cpu = '4s'
         instance_calls = 8
         instance_queue = 0
         instance_wait = '2s'
@@ -33,6 +35,8 @@ fn every_limit_is_read() {
         cpu: Duration::from_millis(20),
         request_cpu: Some(Duration::from_secs(3)),
         instances: 7,
+        instance_reserve: 2,
+        configure_cpu: Duration::from_secs(4),
         instance_calls: 8,
         instance_queue: 0,
         instance_wait: Duration::from_secs(2),
@@ -56,6 +60,14 @@ fn a_limit_beyond_its_range_is_refused() {
         (
             "host_calls = 10",
             "host_calls 10: expected 100 to 1000000000",
+        ),
+        (
+            "instance_reserve = 101",
+            "instance_reserve 101: expected 0 to 100",
+        ),
+        (
+            "configure_cpu = '0s'",
+            "configure_cpu '0s': expected 1ms to 1m",
         ),
         ("log_lines = 0", "log_lines 0: expected 1 to 1000000"),
         ("headers = 0", "headers 0: expected 1 to 10000"),

@@ -3,10 +3,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use castling_abi::Hook;
+use tokio::sync::Notify;
+
 use super::super::instance::Instance;
 use super::super::taken::Taken;
 use super::{HookError, Plugin};
 use crate::config::PluginLimits;
+use crate::exchange::Exchange;
 
 impl Plugin {
     /// A free instance of a plugin in service: what nearly every call finds, without the state of a future.
@@ -26,9 +30,13 @@ impl Plugin {
         Some(Lease { plugin, instance })
     }
 
+    /// A free instance for a call that may wait, and keep it meanwhile.
     #[inline]
-    pub(super) fn take_idle(self: &Rc<Self>) -> Option<Taken> {
-        let instance = Some(self.idle_instance()?);
+    pub(super) fn take_idle(self: &Rc<Self>, hook: Hook, exchange: &Exchange) -> Option<Taken> {
+        if !self.quarantine.is_in_service() || !self.has_room(Share::of(hook, exchange)) {
+            return None;
+        }
+        let instance = Some(self.idle.borrow_mut().pop()?);
         Some(Taken {
             instance,
             plugin: Rc::clone(self),
@@ -36,61 +44,59 @@ impl Plugin {
         })
     }
 
-    /// A free instance, or a new one, or the next that becomes free.
-    pub(super) async fn take_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        if !self.quarantine.admits() {
+    /// A free instance, or a new one, or the next that becomes free. `None`: for no call, when the plugin is loaded.
+    pub(super) async fn take_instance(
+        self: &Rc<Self>,
+        call: Option<(Hook, &Exchange)>,
+    ) -> Result<Taken, HookError> {
+        if !self.quarantine.admits(call.map(|(_, exchange)| exchange)) {
             return Err(HookError::Quarantined);
         }
-        if let Some(instance) = self.idle.borrow_mut().pop() {
-            return Ok(Taken {
+        let share = call.map_or(Share::Request, |(hook, exchange)| Share::of(hook, exchange));
+        if !self.has_room(share) {
+            self.await_room(share).await?;
+        }
+        // Nothing is awaited in between: the room is still there.
+        match self.idle.borrow_mut().pop() {
+            Some(instance) => Ok(Taken {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
                 counted: true,
-            });
+            }),
+            None => self.make_instance().await,
         }
-        self.make_or_await_instance().await
     }
 
-    async fn make_or_await_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
-        if let Some(instance) = self.await_instance().await? {
-            return Ok(Taken {
-                instance: Some(instance),
-                plugin: Rc::clone(self),
-                counted: true,
-            });
-        }
-        self.make_instance().await
+    /// Fewer instances are in use than calls of this share may have.
+    #[inline]
+    fn has_room(&self, share: Share) -> bool {
+        let in_use = self.live.get() - self.idle.borrow().len();
+        in_use < share.instances(&self.limits)
     }
 
-    /// Waits, within its limits, while all instances are busy. `None`: one more may be made.
-    async fn await_instance(&self) -> Result<Option<Box<Instance>>, HookError> {
+    /// Waits, within its limits, while all instances that calls of this share may have are busy.
+    async fn await_room(&self, share: Share) -> Result<(), HookError> {
         let PluginLimits {
-            instances,
             instance_queue: queue,
             instance_wait: wait,
             ..
         } = *self.limits;
-        if self.live.get() < instances {
-            return Ok(None);
-        }
-        if self.waiting.get() >= queue {
+        let reached = share.reached(&self.limits);
+        let waiting = &self.waiting[share as usize];
+        if waiting.calls.get() >= queue {
             return Err(HookError::Exhausted(format!(
-                "limits.instances of {instances} reached, and limits.instance_queue of {queue} calls wait for one"
+                "{reached}, and limits.instance_queue of {queue} calls wait for one"
             )));
         }
         let freed = async {
-            while self.live.get() >= instances {
-                self.freed.notified().await;
-                if let Some(instance) = self.idle.borrow_mut().pop() {
-                    return Some(instance);
-                }
+            while !self.has_room(share) {
+                waiting.freed.notified().await;
             }
-            None
         };
-        let _waiting = Waiting::begin(&self.waiting);
+        let _waiting = Waiting::begin(self, share);
         tokio::time::timeout(wait, freed).await.map_err(|_| {
             HookError::Exhausted(format!(
-                "limits.instances of {instances} reached, and none became free within limits.instance_wait of {wait:?}"
+                "{reached}, and none became free within limits.instance_wait of {wait:?}"
             ))
         })
     }
@@ -116,8 +122,19 @@ impl Plugin {
             }
             instance => self.retire(instance),
         }
-        if self.waiting.get() > 0 {
-            self.freed.notify_one();
+        if self.all_waiting.get() > 0 {
+            self.wake();
+        }
+    }
+
+    /// Calls that come late in a request's life are served first: others may wait for what they do.
+    #[cold]
+    fn wake(&self) {
+        let mut shares = Share::ALL.into_iter().rev();
+        let next = shares
+            .find(|share| self.waiting[*share as usize].calls.get() > 0 && self.has_room(*share));
+        if let Some(share) = next {
+            self.waiting[share as usize].freed.notify_one();
         }
     }
 
@@ -150,18 +167,96 @@ impl Drop for Lease<'_> {
     }
 }
 
+/// Calls of a share that wait for an instance.
+#[derive(Default)]
+pub(super) struct Queue {
+    calls: Cell<usize>,
+    freed: Notify,
+}
+
 /// One call that waits, until this is dropped.
-struct Waiting<'a>(&'a Cell<usize>);
+struct Waiting<'a> {
+    plugin: &'a Plugin,
+    share: Share,
+}
 
 impl<'a> Waiting<'a> {
-    fn begin(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
+    fn begin(plugin: &'a Plugin, share: Share) -> Self {
+        let it = Self { plugin, share };
+        it.add(1);
+        it
+    }
+
+    fn add(&self, calls: isize) {
+        for count in [
+            &self.plugin.all_waiting,
+            &self.plugin.waiting[self.share as usize].calls,
+        ] {
+            count.set(count.get().saturating_add_signed(calls));
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.add(-1);
+    }
+}
+
+/// Which part of a plugin's instances a call may use. A call that waits keeps its instance, and mostly waits for what comes later
+/// in its own or another request's life: so each share has `limits.instance_reserve` instances more than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wasm) enum Share {
+    /// Hooks up to the response's head.
+    Request,
+    /// The same hooks of a sub-request, which a hook of its parent waits for with an instance of its own; and variables, which a
+    /// hook asks for.
+    Nested,
+    /// Hooks on the response.
+    Response,
+    Log,
+}
+
+impl Share {
+    pub(in crate::wasm) const ALL: [Self; 4] =
+        [Self::Request, Self::Nested, Self::Response, Self::Log];
+
+    fn of(hook: Hook, exchange: &Exchange) -> Self {
+        match hook {
+            Hook::PostRead
+            | Hook::Rewrite
+            | Hook::Preaccess
+            | Hook::Access
+            | Hook::Content
+            | Hook::RequestBody
+            | Hook::Balance
+            | Hook::PeerDone
+            | Hook::Timer => match exchange.depth {
+                0 => Self::Request,
+                _ => Self::Nested,
+            },
+            Hook::Variable => Self::Nested,
+            Hook::ResponseHeaders | Hook::ResponseBody => Self::Response,
+            Hook::Log => Self::Log,
+        }
+    }
+
+    pub(in crate::wasm) fn instances(self, limits: &PluginLimits) -> usize {
+        limits.instances + limits.instance_reserve * self as usize
+    }
+
+    /// The limits that calls of this share have reached.
+    fn reached(self, limits: &PluginLimits) -> String {
+        let PluginLimits {
+            instances,
+            instance_reserve: reserve,
+            ..
+        } = limits;
+        match self {
+            Self::Request => format!("limits.instances of {instances} reached"),
+            Self::Nested | Self::Response | Self::Log => format!(
+                "limits.instances of {instances} and limits.instance_reserve of {reserve} reached"
+            ),
+        }
     }
 }

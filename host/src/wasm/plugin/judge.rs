@@ -66,7 +66,7 @@ impl Plugin {
             // Nobody hears it.
             return Ok(BALANCE_DECLINED);
         }
-        let result = self.ended(&mut taken.instance, hook, result);
+        let result = self.ended(&mut taken.instance, hook, exchange, result);
         if taken.instance.is_none() {
             judge.0 = None;
         }
@@ -81,7 +81,7 @@ impl Plugin {
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         if !judge.is_usable() {
-            self.appoint(judge, hook).await?;
+            self.appoint(judge, hook, exchange).await?;
         }
         let Some(taken) = &mut judge.0 else {
             return Ok(BALANCE_DECLINED);
@@ -111,15 +111,20 @@ impl Plugin {
     }
 
     /// Makes the instance that judges.
-    async fn appoint(self: &Rc<Self>, judge: &mut Judge, hook: Hook) -> Result<(), HookError> {
+    async fn appoint(
+        self: &Rc<Self>,
+        judge: &mut Judge,
+        hook: Hook,
+        exchange: &Exchange,
+    ) -> Result<(), HookError> {
         if judge.0.take().is_some() {
             self.quarantine.abandoned();
         }
-        if !self.quarantine.admits() {
+        if !self.quarantine.admits(Some(exchange)) {
             return Err(HookError::Quarantined);
         }
         let made = Instance::new(&self.engine, &self.code, &self.blueprint).await;
-        let instance = made.inspect_err(|e| self.count(hook, e))?;
+        let instance = made.inspect_err(|e| self.count(hook, None, e))?;
         judge.0 = Some(Taken {
             instance: Some(instance),
             plugin: Rc::clone(self),

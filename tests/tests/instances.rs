@@ -1,0 +1,99 @@
+//! Instances of plugins that wait: what comes later in a request's life has a share of its own, and `configure` a limit.
+
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+
+use castling_tests::hostile::hostile_before;
+use castling_tests::{Proxy, module, origin, raw_origin, until};
+
+#[test]
+fn requests_that_wait_in_earlier_hooks_leave_instances_to_responses() {
+    let (go_on, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let app = raw_origin::scripted(move |connection, _| {
+        loop {
+            let head = connection.read_head()?;
+            if head.starts_with("GET /gated") {
+                let gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+                gate.recv().map_err(|error| error.to_string())?;
+            }
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        }
+    });
+    let limits = "limits = { instances = 4, instance_queue = 100, instance_wait = \"1m\" }";
+    let proxy = hostile_before(app, limits);
+    let calls = || proxy.status()["plugins"][0]["calls"].as_u64().unwrap_or(0);
+
+    // One request is through with its early hooks and waits for its response.
+    let mut gated = proxy.raw();
+    gated.send("GET /gated HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("it has come to the peer", || {
+        proxy.origin("app").requests() > 0 || proxy.origin("app").connections() > 0
+    });
+    // Six more wait in an early hook, of which four have all instances.
+    let before = calls();
+    let mut waiting: Vec<_> = (0..6).map(|_| proxy.raw()).collect();
+    for client in &mut waiting {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Do: read-body\r\nContent-Length: 4\r\n\r\nab");
+    }
+    until("four hooks wait", || {
+        let workers = &proxy.status()["workers"];
+        calls() >= before + 4 && workers[0]["requests_active"] == 7
+    });
+    // The response's hooks run all the same, and so does `log`.
+    go_on.send(()).expect("the peer waits for it");
+    assert_eq!(gated.read_reply().text(), "hello");
+    for client in &mut waiting {
+        client.send("cd");
+    }
+    for client in &mut waiting {
+        assert_eq!(client.read_reply().text(), "hello");
+    }
+    let plugin = &proxy.status()["plugins"][0];
+    assert_eq!(plugin["exhausted"], 0);
+    assert_eq!(plugin["failures"], 0, "{}", proxy.log());
+}
+
+/// A plugin whose `configure` counts to this number.
+fn counting(to: u32) -> Vec<u8> {
+    let manifest = module::manifest(1, r#"["access"]"#).replace('"', "\\\"");
+    module::assemble(&format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "castling_configure") (result i32) (local i32)
+                (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const {to}))))
+                (i32.const 0))
+            (func (export "castling_hook_access") (param i32 i32 i32) (result i32) (i32.const 0))
+            (@custom "castling.manifest" "{manifest}"))"#
+    ))
+}
+
+#[test]
+fn configure_has_a_limit_of_its_own() {
+    let setup = |limits: &str| {
+        let config = r#"
+            [plugins.slow]
+            wasm = "slow.wasm"
+            limits = { LIMITS }
+
+            [listeners.web]
+            bind = "{listen}"
+
+            [upstreams.app]
+            peers = ["{app}"]
+
+            [[routes]]
+            plugins = ["slow"]
+            upstream = "app"
+        "#;
+        // A tenth of a second and more of computing: beyond what a hook may take.
+        Proxy::with_config(&config.replace("LIMITS", limits))
+            .file("slow.wasm", counting(500_000_000))
+            .origin("app", origin::text("hello"))
+    };
+    setup("configure_cpu = \"10ms\"")
+        .check()
+        .expect_error("limits.configure_cpu of 10 ms reached");
+    let proxy = setup("cpu = \"1ms\", configure_cpu = \"60s\"").start();
+    assert_eq!(proxy.get("/").text(), "hello");
+}
