@@ -395,10 +395,13 @@ impl Parts {
     fn check_route(&mut self, route: &config::Route, of_route: &[Step], plan: &Plan) {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
-        let unanswered = route.upstream.is_none() && !route.metrics && plan.content.is_empty();
+        // A plugin may answer whatever comes already in `rewrite`, or send it to another route.
+        let may_answer = !plan.content.is_empty() || !plan.rewrite.is_empty();
+        let unanswered = route.upstream.is_none() && !route.metrics && !may_answer;
         if unanswered && all_loaded {
             self.errors.push(format!(
-                "{place}: route {name}: expected `upstream` or a plugin with a `content` hook"
+                "{place}: route {name}: expected `upstream` or a plugin with a `content` or \
+                 `rewrite` hook"
             ));
         }
         for Step { plugin, .. } in of_route

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 
-use castling_abi::Status;
+use castling_abi::{Grant, Status};
 
 use crate::buffer::status;
+use crate::host;
 
 /// Why a hook failed: a text for the gateway's log. What becomes of the request, the plugin's `on_error` says.
 ///
@@ -121,11 +122,50 @@ pub(crate) fn take_noted() -> Option<Error> {
     PENDING.take()
 }
 
+/// The same with what is right there, for an argument that is not.
+#[cold]
+pub(crate) fn bad_argument(call: fmt::Arguments<'_>, status: Status, expected: &str) -> Error {
+    match status {
+        Status::BadArgument => Error {
+            message: format!("{call}: {}: expected {expected}", status.name()),
+            status: Some(status),
+        },
+        Status::NotFound
+        | Status::NotNow
+        | Status::Limit
+        | Status::NotGranted
+        | Status::Full
+        | Status::WrongKind
+        | Status::HostFailed
+        | Status::Uncomputed => refusal(call, status),
+    }
+}
+
 #[cold]
 pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
     Error {
         message: format!("{call}: {}", status.name()),
         status: Some(status),
+    }
+}
+
+/// Fails where the config does not grant the thing of this name, for `configure`. Without the name, which the config has at the
+/// place that the error points to.
+pub(crate) fn must_be_granted(grant: Grant, name: &str) -> Result<()> {
+    match host::grant_check(grant, name.as_bytes()) {
+        0 => Ok(()),
+        refused => Err(Error {
+            message: format!(
+                "{}; expected {} of the config that `grants` names",
+                status(refused).name(),
+                match grant {
+                    Grant::Upstream => "an upstream",
+                    Grant::CounterZone => "a counter zone",
+                    Grant::KvZone => "a kv zone",
+                }
+            ),
+            status: Some(status(refused)),
+        }),
     }
 }
 

@@ -222,8 +222,8 @@ impl Headers {
 pub(crate) struct HeaderList {
     /// A [`header_list`].
     records: Vec<u8>,
-    /// The first header that is not one; said when the list is to be sent.
-    refused: Option<String>,
+    /// The first header that is not one, and what was expected; said when the list is to be sent.
+    refused: Option<(String, &'static str)>,
 }
 
 impl HeaderList {
@@ -244,7 +244,9 @@ impl HeaderList {
             }
             None => {
                 self.refused.get_or_insert_with(|| {
-                    format!("\"{}\", \"{}\"", name.escape_debug(), value.escape_ascii())
+                    let header =
+                        format!("\"{}\", \"{}\"", name.escape_debug(), value.escape_ascii());
+                    (header, expected(name, Some(value)))
                 });
             }
         }
@@ -269,9 +271,11 @@ impl HeaderList {
     /// The list as the host takes it. Fails with the first header that is not one.
     pub(crate) fn records(&self, type_name: &str) -> Result<&[u8]> {
         match &self.refused {
-            Some(header) => Err(Error::msg(format_args!(
-                "{type_name}::header({header}): bad argument"
-            ))),
+            Some((header, expected)) => Err(error::bad_argument(
+                format_args!("{type_name}::header({header})"),
+                Status::BadArgument,
+                expected,
+            )),
             None => Ok(&self.records),
         }
     }
@@ -364,14 +368,49 @@ pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
     usize::try_from(result).unwrap_or(0)
 }
 
+/// What is right in the place of a header that is not: of its name and its value, whichever is wrong.
+#[cold]
+fn expected(name: &str, value: Option<&[u8]>) -> &'static str {
+    if !is_name(name.as_bytes()) {
+        "a header's name of letters, digits and -"
+    } else if is_of_framing(name) {
+        "another header: this one frames the message, which is the gateway's business"
+    } else if value.is_some_and(|value| !is_value(value)) {
+        "a value without control characters"
+    } else if name.eq_ignore_ascii_case("host") {
+        "a host, which a request always has one of"
+    } else {
+        "a shorter name or value"
+    }
+}
+
+/// Fields that the gateway writes itself (RFC 9110 §7.6.1, RFC 9112 §6).
+pub(crate) fn is_of_framing(name: &str) -> bool {
+    FRAMING
+        .iter()
+        .any(|framing| framing.eq_ignore_ascii_case(name))
+}
+
+const FRAMING: [&str; 8] = [
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+    "proxy-connection",
+];
+
 #[cold]
 #[inline(never)]
 fn refused(call: &str, name: &str, value: Option<&[u8]>, result: i32) {
+    let expected = expected(name, value);
     let name = name.escape_debug();
     let value = value.map(|value| format!(", \"{}\"", value.escape_ascii()));
     let value = value.unwrap_or_default();
     error::note_refusal(result, |why| {
-        error::refusal(format_args!("{call}(\"{name}\"{value})"), why)
+        error::bad_argument(format_args!("{call}(\"{name}\"{value})"), why, expected)
     });
 }
 

@@ -37,11 +37,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use castling_abi::{Status, call};
+use castling_abi::{Grant, Status, call};
 
 use crate::buffer::{read_bytes, read_text, status};
 use crate::error::{self, Error, Result};
-use crate::header::{HeaderList, HeaderValue, Headers};
+use crate::header::{HeaderList, HeaderValue, Headers, is_name};
 use crate::host;
 use crate::wait::milliseconds;
 
@@ -50,10 +50,20 @@ use crate::wait::milliseconds;
 /// Fails when the upstream is not granted, the request cannot be sent as it is, no peer has answered in time, or
 /// the response's body is longer than the plugin's `limits.body`.
 pub fn send(upstream: impl AsRef<str>, request: Request) -> Result<Response> {
-    let results = send_all([(upstream, request)]);
+    send_one("http::send", upstream.as_ref(), request)
+}
+
+fn send_one(name: &'static str, upstream: &str, request: Request) -> Result<Response> {
+    let results = send_named(name, vec![(upstream, request)]);
     // One call, one result.
-    let none = || Error::msg("http::send: the host has no result");
+    let none = || Error::msg(format_args!("{name}: the host has no result"));
     results.into_iter().next().ok_or_else(none)?
+}
+
+/// Fails when the config has no upstream of this name or does not grant it to the plugin. In `configure`, so that `castling
+/// check` and a reload refuse a config that names one which is not there.
+pub fn must_be_granted(upstream: impl AsRef<str>) -> Result<()> {
+    error::must_be_granted(Grant::Upstream, upstream.as_ref())
 }
 
 /// Sends several requests at once, at most 16, and waits until all have ended. The results are in the order of the
@@ -76,11 +86,23 @@ pub fn send(upstream: impl AsRef<str>, request: Request) -> Result<Response> {
 pub fn send_all<U: AsRef<str>>(
     calls: impl IntoIterator<Item = (U, Request)>,
 ) -> Vec<Result<Response>> {
-    let calls: Vec<_> = calls.into_iter().collect();
+    send_named("http::send_all", calls.into_iter().collect())
+}
+
+/// `name` is the function that the plugin has called, for errors.
+fn send_named<U: AsRef<str>>(
+    name: &'static str,
+    calls: Vec<(U, Request)>,
+) -> Vec<Result<Response>> {
     let mut records = Vec::new();
     for (upstream, request) in &calls {
-        if let Err(error) = request.write(upstream.as_ref(), &mut records) {
-            let text = format_args!("http::send: {error}");
+        let call = Call {
+            name,
+            upstream: upstream.as_ref(),
+            request,
+        };
+        if let Err(error) = call.write(&mut records) {
+            let text = format_args!("{name}: {error}");
             return calls.iter().map(|_| Err(Error::msg(text))).collect();
         }
     }
@@ -88,12 +110,16 @@ pub fn send_all<U: AsRef<str>>(
     calls
         .iter()
         .zip(0..)
-        .map(|((upstream, request), index)| match sent {
-            0.. => result(index, upstream.as_ref(), request),
-            refused => Err(error::refusal(
-                format_args!("{}", Call(upstream.as_ref(), request)),
-                status(refused),
-            )),
+        .map(|((upstream, request), index)| {
+            let call = Call {
+                name,
+                upstream: upstream.as_ref(),
+                request,
+            };
+            match sent {
+                0.. => result(index, &call),
+                refused => Err(call.refusal(status(refused))),
+            }
         })
         .collect()
 }
@@ -138,7 +164,7 @@ pub const OWN_ROUTES: &str = "";
 /// assert_eq!(Page.content(exchange.request()).unwrap(), page.into());
 /// ```
 pub fn subrequest(request: Request) -> Result<Response> {
-    send(OWN_ROUTES, request)
+    send_one("http::subrequest", OWN_ROUTES, request)
 }
 
 /// A request that a plugin sends. (The client's is [`crate::Request`].)
@@ -234,29 +260,6 @@ impl Request {
             timeout: (!timeout.is_zero()).then_some(timeout),
         })
     }
-
-    /// As the host takes it: [`castling_abi::call`].
-    fn write(&self, upstream: &str, records: &mut Vec<u8>) -> Result<()> {
-        let texts = [
-            upstream.as_bytes(),
-            self.method.as_bytes(),
-            self.target.as_bytes(),
-            self.headers.records("http::Request")?,
-            &self.body,
-        ];
-        // No time at all is the shortest there is; 0 would mean none of its own.
-        let timeout_ms = self
-            .timeout
-            .map_or(0, |timeout| milliseconds(timeout).max(1));
-        let head = call::record_head(timeout_ms, texts.map(<[u8]>::len)).ok_or_else(|| {
-            error::refusal(format_args!("{}", Call(upstream, self)), Status::Limit)
-        })?;
-        records.extend_from_slice(&head);
-        for text in texts {
-            records.extend_from_slice(text);
-        }
-        Ok(())
-    }
 }
 
 /// The response to a plugin's request. (The one that a plugin makes is [`crate::Response`].)
@@ -294,41 +297,86 @@ impl Response {
     }
 }
 
-/// For error texts: `http::send("auth", GET /check)`. Without the query, which may hold a secret.
-struct Call<'a>(&'a str, &'a Request);
+/// A call under way. Shown in errors: `http::send("auth", GET /check)`, without the query, which may hold a secret.
+struct Call<'a> {
+    /// The function that the plugin has called.
+    name: &'static str,
+    upstream: &'a str,
+    request: &'a Request,
+}
 
-impl fmt::Display for Call<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(upstream, Request { method, target, .. }) = self;
-        let path = target.split('?').next().unwrap_or_default();
-        if upstream.is_empty() {
-            let method = method.escape_debug();
-            return write!(f, "http::subrequest({method} {})", path.escape_debug());
+impl Call<'_> {
+    #[cold]
+    fn refusal(&self, status: Status) -> Error {
+        let Request { method, target, .. } = self.request;
+        let expected = if !is_name(method.as_bytes()) || method == "CONNECT" {
+            "a method, and another than CONNECT"
+        } else if !target.starts_with('/') {
+            "a target that begins with /"
+        } else if !target
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        {
+            "a target without #, space or other character that is to be encoded"
+        } else {
+            "requests without headers that frame the message: that is the gateway's business"
+        };
+        error::bad_argument(format_args!("{self}"), status, expected)
+    }
+
+    /// As the host takes it: [`castling_abi::call`].
+    fn write(&self, records: &mut Vec<u8>) -> Result<()> {
+        let request = self.request;
+        let texts = [
+            self.upstream.as_bytes(),
+            request.method.as_bytes(),
+            request.target.as_bytes(),
+            request.headers.records("http::Request")?,
+            &request.body,
+        ];
+        // No time at all is the shortest there is; 0 would mean none of its own.
+        let timeout_ms = request
+            .timeout
+            .map_or(0, |timeout| milliseconds(timeout).max(1));
+        let head = call::record_head(timeout_ms, texts.map(<[u8]>::len))
+            .ok_or_else(|| self.refusal(Status::Limit))?;
+        records.extend_from_slice(&head);
+        for text in texts {
+            records.extend_from_slice(text);
         }
-        write!(
-            f,
-            "http::send(\"{}\", {} {})",
-            upstream.escape_debug(),
-            method.escape_debug(),
-            path.escape_debug()
-        )
+        Ok(())
     }
 }
 
-fn result(index: u32, upstream: &str, request: &Request) -> Result<Response> {
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { method, target, .. } = self.request;
+        let path = target.split('?').next().unwrap_or_default();
+        let (method, path) = (method.escape_debug(), path.escape_debug());
+        match self.upstream {
+            OWN_ROUTES if self.name == "http::subrequest" => {
+                write!(f, "{}({method} {path})", self.name)
+            }
+            OWN_ROUTES => write!(f, "{}(OWN_ROUTES, {method} {path})", self.name),
+            upstream => {
+                let upstream = upstream.escape_debug();
+                write!(f, "{}(\"{upstream}\", {method} {path})", self.name)
+            }
+        }
+    }
+}
+
+fn result(index: u32, call: &Call<'_>) -> Result<Response> {
     let Ok(status) = u16::try_from(host::call_status(index)) else {
         let reason = read_text(|out| host::call_error(index, out))
             .unwrap_or_else(|status| status.name().to_owned());
-        return Err(Error::msg(format_args!(
-            "{}: {reason}",
-            Call(upstream, request)
-        )));
+        return Err(Error::msg(format_args!("{call}: {reason}")));
     };
     let headers = Headers::read(|out| host::call_headers(index, out));
     // Room for most answers to a plugin's question; a longer body costs a second call.
     const USUAL_BODY_BYTES: usize = 1024;
     let body = read_bytes(USUAL_BODY_BYTES, |out| host::call_body(index, out))
-        .map_err(|status| error::refusal(format_args!("{}", Call(upstream, request)), status))?;
+        .map_err(|status| error::refusal(format_args!("{call}"), status))?;
     Ok(Response {
         status,
         headers,
@@ -375,7 +423,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "http::send(\"down\", GET /a): no peer could be connected to"
+            "http::send_all(\"down\", GET /a): no peer could be connected to"
         );
         assert_eq!(response.body(), b"/b");
     }
@@ -393,17 +441,34 @@ mod tests {
             (
                 "up",
                 Request::get("no-slash"),
-                "http::send(\"up\", GET no-slash): bad argument",
+                "http::send(\"up\", GET no-slash): bad argument: expected a target that begins with /",
             ),
             (
                 "up",
                 Request::get("/").header("a", "b\r\nc"),
-                r#"http::send: http::Request::header("a", "b\r\nc"): bad argument"#,
+                r#"http::send: http::Request::header("a", "b\r\nc"): bad argument: expected a value without control characters"#,
             ),
         ] {
             let error = send(upstream, request).unwrap_err();
             assert_eq!(error.to_string(), text);
         }
+        let error = send_all([("up", Request::get("/").header("a", "\n"))])
+            .remove(0)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"http::send_all: http::Request::header("a", "\n"): bad argument: expected a value without control characters"#
+        );
+        let error = subrequest(Request::get("/part")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "http::subrequest(GET /part): not granted"
+        );
+        let error = send_all([(OWN_ROUTES, Request::get("/part"))]).remove(0);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "http::send_all(OWN_ROUTES, GET /part): not granted"
+        );
         let many = send_all((0..17).map(|_| ("up", Request::get("/"))));
         assert_eq!(many.len(), 17);
         assert!(

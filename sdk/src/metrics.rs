@@ -251,9 +251,13 @@ impl<const N: usize> Metric<N> {
             definition.extend_from_slice(&bound.to_le_bytes());
         }
         let number = host::metric_define(&definition);
-        u32::try_from(number)
-            .map(Self)
-            .map_err(|_| error::refusal(format_args!("metric \"{name}\""), status(number)))
+        u32::try_from(number).map(Self).map_err(|_| {
+            error::bad_argument(
+                format_args!("metric \"{name}\""),
+                status(number),
+                "names of a-z, A-Z, 0-9 and _, bounds in order, and one definition for each name",
+            )
+        })
     }
 
     fn series(self, values: [&str; N]) -> Series {
@@ -352,6 +356,6 @@ mod tests {
         Counter::new("same", "", ["l"]).unwrap();
         Counter::new("same", "", ["l"]).unwrap();
         let other = Gauge::new("same", "", ["l"]).map(|_| ());
-        assert_eq!(error(other), "metric \"same\": bad argument");
+        assert!(error(other).starts_with("metric \"same\": bad argument: expected names of"));
     }
 }

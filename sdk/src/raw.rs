@@ -5,7 +5,7 @@
     reason = "imports are foreign functions; this is the only file that calls them"
 )]
 
-use castling_abi::{HeaderMap, KvExpected, LogLevel, Number, Property};
+use castling_abi::{Grant, HeaderMap, KvExpected, LogLevel, Number, Property};
 
 /// `castling_abi::imports` with the types of C.
 mod import {
@@ -104,6 +104,7 @@ mod import {
             interval_ns: i64,
             burst: i64,
         ) -> i64;
+        pub(super) fn grant_check(grant: u32, name: *const u8, name_len: usize) -> i32;
         pub(super) fn peers_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn peer_address(index: u32, out: *mut u8, cap: usize) -> i32;
         pub(super) fn kv_get(
@@ -361,6 +362,11 @@ pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) 
             window_ms,
         )
     }
+}
+
+pub(crate) fn grant_check(grant: Grant, name: &[u8]) -> i32 {
+    // SAFETY: `name` as in `log`.
+    unsafe { import::grant_check(grant as u32, name.as_ptr(), name.len()) }
 }
 
 pub(crate) fn counter_get(zone: &[u8], key: &[u8]) -> i64 {

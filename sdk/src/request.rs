@@ -224,13 +224,14 @@ impl Request {
     pub fn set_var(&self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
         let (name, value) = (name.as_ref(), value.as_ref());
         error::note_refusal(host::var_set(name.as_bytes(), value), |why| {
-            error::refusal(
+            error::bad_argument(
                 format_args!(
                     "set_var(\"{}\", \"{}\")",
                     name.escape_debug(),
                     value.escape_ascii()
                 ),
                 why,
+                "a name of a-z, 0-9 and _, of 1 to 64 bytes",
             )
         });
     }
@@ -242,9 +243,32 @@ pub(crate) fn property(property: Property) -> Option<String> {
 
 fn set(property: Property, value: &str) {
     error::note_refusal(host::property_set(property, value.as_bytes()), |why| {
-        error::refusal(
+        error::bad_argument(
             format_args!("set_{}(\"{}\")", property.name(), value.escape_debug()),
             why,
+            expected(property),
         )
     });
+}
+
+#[cold]
+fn expected(property: Property) -> &'static str {
+    match property {
+        Property::Method => "a method, and another than CONNECT",
+        Property::Path => {
+            "a path that begins with / and has no ?, #, space or other character that is to be encoded"
+        }
+        Property::Query => "a query without #, space or other character that is to be encoded",
+        Property::Host => "a host, and maybe a port",
+        Property::ClientAddress => "an IP address",
+        Property::ClientPort
+        | Property::Scheme
+        | Property::Protocol
+        | Property::Listener
+        | Property::Route
+        | Property::Upstream
+        | Property::Peer
+        | Property::ServerAddress
+        | Property::ServerPort => "one that can be set",
+    }
 }

@@ -1,8 +1,8 @@
 //! What the hooks decide: [`Verdict`], the [`Response`] that one may hold, and the [`Reply`] that passes by.
 
-use castling_abi::HeaderMap;
+use castling_abi::{HeaderMap, Status};
 
-use crate::error::{self, Result};
+use crate::error::{self, Error, Result};
 use crate::header::{self, HeaderList, HeaderValue, Headers};
 use crate::{host, wait};
 
@@ -89,19 +89,40 @@ impl Response {
         Ok((self.status, headers, self.body))
     }
 
+    #[cold]
+    fn refusal(&self, status: Status) -> Error {
+        let expected = match self.status {
+            200..=599 => "headers that do not frame the message: that is the gateway's business",
+            _ => "a status of 200 to 599",
+        };
+        error::bad_argument(
+            format_args!(
+                "answer with status {} and {} bytes",
+                self.status,
+                self.body.len()
+            ),
+            status,
+            expected,
+        )
+    }
+
+    /// Why the host would not send it, as the fake host sees it.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn check(&self) -> Result<()> {
+        let refused =
+            host::check_answer(self.status, self.headers.records("Response")?, &self.body);
+        match refused {
+            None => Ok(()),
+            Some(status) => Err(self.refusal(status)),
+        }
+    }
+
     /// Hands it to the host, which sends it when the hook has returned.
     pub(crate) fn hand_over(&self) -> Result<()> {
         let headers = self.headers.records("Response")?;
         match host::answer(self.status, headers, &self.body) {
             0.. => Ok(()),
-            refused => Err(error::refusal(
-                format_args!(
-                    "answer with status {} and {} bytes",
-                    self.status,
-                    self.body.len()
-                ),
-                crate::buffer::status(refused),
-            )),
+            refused => Err(self.refusal(crate::buffer::status(refused))),
         }
     }
 }
@@ -129,7 +150,7 @@ impl Reply {
     /// Sets the status code, 200 to 599.
     pub fn set_status(&mut self, status: u16) {
         error::note_refusal(host::status_set(status), |why| {
-            error::refusal(format_args!("set_status({status})"), why)
+            error::bad_argument(format_args!("set_status({status})"), why, "200 to 599")
         });
     }
 

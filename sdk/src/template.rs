@@ -64,15 +64,31 @@ impl Template {
     }
 
     /// The same, after what is in `value` already. So a plugin that keeps it need not allocate for each request.
-    pub fn expand_into(&self, value: &mut Vec<u8>, request: &Request, reply: Option<&Reply>) {
+    ///
+    /// False when every variable in it was empty: what is left of `"$upstream/$peer"` then is a slash, which means nothing. A
+    /// text without variables is true.
+    pub fn expand_into(
+        &self,
+        value: &mut Vec<u8>,
+        request: &Request,
+        reply: Option<&Reply>,
+    ) -> bool {
+        // Of a text alone there is nothing that could be empty.
+        let mut says_something = matches!(self.0.as_slice(), [] | [Part::Text(_)]);
         for part in &self.0 {
+            let before = value.len();
             match part {
                 // Checked when it was parsed.
-                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
+                Part::Text(text) => {
+                    value.extend_from_slice(text.as_bytes());
+                    continue;
+                }
                 Part::Property(property) => extend_with_property(value, *property),
                 part => extend_with(value, part, request, reply),
             }
+            says_something |= value.len() > before;
         }
+        says_something
     }
 
     /// What it is for every exchange; `None` where there is a variable in it.

@@ -43,9 +43,10 @@ use crate::host;
 pub fn delay(duration: Duration) -> Result<()> {
     match host::delay(milliseconds(duration)) {
         0.. => Ok(()),
-        refused => Err(error::refusal(
+        refused => Err(error::bad_argument(
             format_args!("delay({duration:?})"),
             crate::buffer::status(refused),
+            "at most 60 s",
         )),
     }
 }
@@ -112,6 +113,9 @@ mod tests {
         delay(Duration::from_micros(1_500)).unwrap();
         assert_eq!(crate::clock::monotonic() - before, Duration::from_millis(2));
         let error = delay(Duration::from_secs(61)).unwrap_err();
-        assert_eq!(error.to_string(), "delay(61s): bad argument");
+        assert_eq!(
+            error.to_string(),
+            "delay(61s): bad argument: expected at most 60 s"
+        );
     }
 }

@@ -50,6 +50,7 @@ mod kv;
 use std::str::FromStr;
 use std::time::Duration;
 
+use castling_abi::Grant;
 use serde::Deserialize;
 
 use crate::buffer::status;
@@ -58,7 +59,8 @@ use crate::host;
 
 pub use kv::{Kv, kv};
 
-/// The counter zone of this name. Whether it is there and granted is found out when it is used.
+/// The counter zone of this name. Whether it is there and granted is found out when it is used, or asked by
+/// [`Counter::must_be_granted`].
 pub fn counter(name: impl Into<String>) -> Counter {
     Counter { zone: name.into() }
 }
@@ -70,6 +72,23 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// Fails when the config has no such counter zone or does not grant it to the plugin. In `configure`, so that `castling
+    /// check` and a reload refuse a config that names one which is not there.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::testing::{self, ZoneFault};
+    /// let limits = zones::counter("limits");
+    /// limits.must_be_granted().map_err(|error| error.context("config.zone"))?;
+    ///
+    /// testing::set_zone_fault("limits", Some(ZoneFault::NotGranted));
+    /// assert!(limits.must_be_granted().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn must_be_granted(&self) -> Result<()> {
+        error::must_be_granted(Grant::CounterZone, &self.zone)
+    }
+
     /// Adds to the key's count and returns it. The count belongs to a window of time, which begins with the first
     /// addition after the one before has ended; at its end the count is gone. `window` is in whole milliseconds,
     /// rounded up.
@@ -125,7 +144,11 @@ impl Counter {
 
     fn failure(&self, result: i64, call: &str) -> Error {
         let status = status(i32::try_from(result).unwrap_or(i32::MIN));
-        error::refusal(format_args!("zone \"{}\": {call}", self.zone), status)
+        error::bad_argument(
+            format_args!("zone \"{}\": {call}", self.zone),
+            status,
+            "a key of up to 4096 bytes and a window of 1 ms or more",
+        )
     }
 }
 
@@ -318,6 +341,9 @@ mod tests {
     #[test]
     fn what_a_zone_refuses_is_an_error_that_names_it() {
         let error = counter("limits").add("a", 1, Duration::ZERO).unwrap_err();
-        assert_eq!(error.to_string(), "zone \"limits\": add: bad argument");
+        assert_eq!(
+            error.to_string(),
+            "zone \"limits\": add: bad argument: expected a key of up to 4096 bytes and a window of 1 ms or more"
+        );
     }
 }

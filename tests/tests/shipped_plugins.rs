@@ -185,6 +185,28 @@ fn service() -> Origin {
     })
 }
 
+#[test]
+fn external_auth_refuses_an_upstream_that_is_not_granted() {
+    let config = r#"
+        [plugins.external-auth]
+        wasm = "{plugins}/external_auth.wasm"
+        config = { upstream = "gone", path = "/verify" }
+        grants = { upstreams = ["app"] }
+
+        [listeners.web]
+        bind = "127.0.0.1:1"
+
+        [upstreams]
+        app.peers = ["127.0.0.1:2"]
+
+        [[routes]]
+        plugins = ["external-auth"]
+        upstream = "app"
+    "#;
+    let error = "{dir}/castling.toml:3:23: plugin external-auth: config.upstream: not granted; expected an upstream";
+    Proxy::with_config(config).check().expect_error(error);
+}
+
 #[track_caller]
 fn external_auth(service: Origin, more: &str) -> Proxy {
     let config = r#"

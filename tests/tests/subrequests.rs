@@ -102,7 +102,7 @@ fn a_page_is_put_together_from_routes_with_their_plugins() {
             "401:token required\n",
             "502:502 Bad Gateway\n",
             // No route of this host: the asking plugin itself, without a path to ask for.
-            "200:failed: http::subrequest(POST ): bad argument",
+            "200:failed: http::send_all(OWN_ROUTES, POST ): bad argument: expected a target that begins with /",
         ]
     );
     // One request of a client's, one line.
@@ -117,7 +117,7 @@ fn they_may_be_nested_five_deep_and_count_as_calls() {
     assert_eq!(
         told,
         format!(
-            "{nested}failed: http::subrequest(POST /again): sub-requests are nested more than 5 deep"
+            "{nested}failed: http::send_all(OWN_ROUTES, POST /again): sub-requests are nested more than 5 deep"
         )
     );
     // Twelve in all, whoever makes them.
@@ -154,6 +154,6 @@ fn what_the_config_does_not_grant_is_refused_at_load() {
             .start();
     assert_eq!(
         ask(&proxy, "/parts"),
-        "failed: http::subrequest(POST /parts): not granted"
+        "failed: http::send_all(OWN_ROUTES, POST /parts): not granted"
     );
 }

@@ -105,6 +105,30 @@ fn a_zone_that_nothing_grants_is_refused_at_load() {
 }
 
 #[test]
+fn a_config_that_names_a_zone_which_is_not_there_is_refused_at_load() {
+    let told = |config: &str| {
+        let setup = Proxy::with_config(config).origin("app", origin::text("hello"));
+        setup.check().outcome.expect_refusal().stderr
+    };
+    let told_of_gone = told(&CONFIG.replace("zone = \"limits\"", "zone = \"gone\""));
+    let error =
+        "castling.toml:10:19: plugin limit: config.zone: not granted; expected a counter zone";
+    assert!(told_of_gone.contains(error), "{told_of_gone}");
+    let with_kv = CONFIG
+        .replace(
+            "[plugins.limit]",
+            "[zones.kept]\n    kind = \"kv\"\n    size = \"1MiB\"\n    [plugins.limit]",
+        )
+        .replace("zone = \"limits\"", "zone = \"kept\"")
+        .replace("zones = [\"limits\"]", "zones = [\"limits\", \"kept\"]");
+    let told_of_kind = told(&with_kv);
+    assert!(
+        told_of_kind.contains("config.zone: a zone of another kind; expected a counter zone"),
+        "{told_of_kind}"
+    );
+}
+
+#[test]
 fn counts_survive_workers_that_were_drained_away() {
     let proxy = limited();
     assert_eq!(passed(&proxy, "a", 30), 6);

@@ -46,6 +46,8 @@ impl ExternalAuth {
         if config.upstream.is_empty() {
             bail!("config.upstream: empty");
         }
+        http::must_be_granted(&config.upstream)
+            .map_err(|error| error.context("config.upstream"))?;
         if !config.path.starts_with('/') {
             bail!("config.path: `{}` does not begin with `/`", config.path);
         }

@@ -145,7 +145,10 @@ fn expand<'a>(
         Some(text) => text.as_bytes(),
         None => {
             room.clear();
-            template.expand_into(room, request, reply);
+            if !template.expand_into(room, request, reply) {
+                // The text around variables that are all empty means nothing.
+                room.clear();
+            }
             room
         }
     }
@@ -356,5 +359,23 @@ mod tests {
             let error = refusal(json);
             assert!(error.starts_with(text), "{error}");
         }
+    }
+
+    #[test]
+    fn a_value_whose_variables_are_all_empty_is_none() {
+        let json = r#"{"response": {"set": {"x-served-by": "$upstream/$peer"}, "add": {"x-user": "u=$user"}}}"#;
+        let plugin = plugin(json);
+        let mut exchange = Exchange::get("/").response(404);
+        let (request, reply) = exchange.request_and_reply();
+        plugin.response_headers(request, reply);
+        assert_eq!(
+            (reply.header("x-served-by"), reply.header("x-user")),
+            (None, None)
+        );
+
+        let mut exchange = Exchange::get("/").upstream("app", "").response(200);
+        let (request, reply) = exchange.request_and_reply();
+        plugin.response_headers(request, reply);
+        assert_eq!(reply.header("x-served-by").unwrap(), "app/");
     }
 }

@@ -117,6 +117,11 @@ impl Jwks {
                 bail!("config.jwks.{key}: empty");
             }
         }
+        http::must_be_granted(&config.upstream)
+            .map_err(|error| error.context("config.jwks.upstream"))?;
+        let zone = zones::kv(&config.zone);
+        zone.must_be_granted()
+            .map_err(|error| error.context("config.jwks.zone"))?;
         if !config.path.starts_with('/') || config.path.len() > 256 {
             bail!(
                 "config.jwks.path: `{}`: expected `/...`, up to 256 bytes",
@@ -132,7 +137,7 @@ impl Jwks {
         }
         let source = config.source();
         let mut jwks = Self {
-            zone: zones::kv(&config.zone),
+            zone,
             document_key: format!("jwks document {source}"),
             gate_key: format!("jwks gate {source}"),
             document: None,

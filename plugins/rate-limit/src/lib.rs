@@ -52,6 +52,10 @@ impl RateLimit {
         if config.zone.is_empty() {
             bail!("config.zone: empty");
         }
+        let counter = zones::counter(config.zone);
+        counter
+            .must_be_granted()
+            .map_err(|error| error.context("config.zone"))?;
         if config.key.needs_response() {
             bail!("config.key: it speaks of the response, which is not there yet");
         }
@@ -68,7 +72,7 @@ impl RateLimit {
         Ok(Self {
             passed: requests.with(["passed"]),
             limited: requests.with(["limited"]),
-            counter: zones::counter(config.zone),
+            counter,
             key: config.key,
             room: Cell::default(),
             rate: config.rate.burst(burst),

@@ -83,6 +83,9 @@ pub const COUNTER_GET: &str = "counter_get";
 /// until the bucket is empty again. Negative and not a status (below -1000): refused, `-(n + 1000)` where n is
 /// the nanoseconds until one more would be taken.
 pub const RATE_TAKE: &str = "rate_take";
+/// `grant_check(grant, name_ptr, name_len)`: whether the plugin is granted the thing of this name, a [`crate::Grant`]: 0,
+/// [`crate::Status::NotGranted`] or [`crate::Status::WrongKind`]. In every hook and in `castling_configure`.
+pub const GRANT_CHECK: &str = "grant_check";
 /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
 pub const PEERS_GET: &str = "peers_get";
 /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.

@@ -180,6 +180,18 @@ ids! {
 }
 
 ids! {
+    /// What a config grants to a plugin by name.
+    Grant: u32 {
+        /// An upstream, for calls out.
+        Upstream = 0, "upstream";
+        /// A counter zone.
+        CounterZone = 1, "counter zone";
+        /// A kv zone.
+        KvZone = 2, "kv zone";
+    }
+}
+
+ids! {
     /// What must be there for a change of a kv zone's key.
     KvExpected: u32 {
         /// Anything or nothing.

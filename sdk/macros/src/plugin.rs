@@ -4,7 +4,7 @@ use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, MANI
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Result, ReturnType, Type};
+use syn::{Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Result, ReturnType, Type, parse_quote};
 
 use crate::arguments::Arguments;
 use crate::hooks::{self, Signature};
@@ -21,10 +21,49 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         }
     };
     match generate(arguments, &block) {
-        Ok(exports) => quote!(#block #exports),
+        Ok(exports) => {
+            let block = watched(block);
+            quote!(#block #exports)
+        }
         // The block stays, so that the plugin's other code does not fail for want of it.
         Err(error) => both(item, &error),
     }
+}
+
+/// The block, in which each hook tells the fake host of `castling_sdk::testing` that it runs and what it returns, where that is
+/// compiled: not in a module.
+fn watched(mut block: ItemImpl) -> ItemImpl {
+    let items = std::mem::take(&mut block.items);
+    for item in items {
+        let signature = match &item {
+            ImplItem::Fn(function) => hooks::find(&function.sig.ident.to_string()),
+            _ => None,
+        };
+        let (ImplItem::Fn(function), Some(signature)) = (&item, signature) else {
+            block.items.push(item);
+            continue;
+        };
+        let mut as_written = function.clone();
+        as_written
+            .attrs
+            .push(parse_quote!(#[cfg(target_arch = "wasm32")]));
+        let mut watched = function.clone();
+        watched
+            .attrs
+            .push(parse_quote!(#[cfg(not(target_arch = "wasm32"))]));
+        let name = signature.hook.name();
+        let body = &function.block;
+        let (run, returned) = match (signature.returns, &function.sig.output) {
+            ("verdict", ReturnType::Type(_, ty)) => (quote!(decided), quote!(-> #ty)),
+            (_, ReturnType::Type(_, ty)) => (quote!(ran), quote!(-> #ty)),
+            (_, ReturnType::Default) => (quote!(ran), quote!()),
+        };
+        watched.block = parse_quote!({
+            ::castling_sdk::__private::#run(#name, move || #returned #body)
+        });
+        block.items.extend([as_written, watched].map(ImplItem::Fn));
+    }
+    block
 }
 
 fn both(item: TokenStream, error: &Error) -> TokenStream {

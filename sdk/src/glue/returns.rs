@@ -1,7 +1,12 @@
 //! What the functions of a plugin may return: for each kind of them a trait, and a function that takes any of its types.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::any::Any;
+
 use crate::error::{Error, Result};
 use crate::response::Verdict;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::testing::hook::Running;
 
 /// What a hook that decides may return.
 #[diagnostic::on_unimplemented(
@@ -32,6 +37,28 @@ impl<T: IntoVerdict, E: Into<Error>> IntoVerdict for Result<T, E> {
 
 pub fn verdict<T: IntoVerdict>(returned: T) -> Result<Verdict> {
     returned.into_verdict()
+}
+
+/// Runs a hook that decides in a test, and looks at what it returns. Without a bound on that: what a hook may return is told where
+/// it is exported, once.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn decided<T: Any>(hook: &str, run: impl FnOnce() -> T) -> T {
+    let running = Running::begin(hook);
+    let returned = run();
+    let any: &dyn Any = &returned;
+    let of_result = || any.downcast_ref::<Result<Verdict>>()?.as_ref().ok();
+    let verdict = any.downcast_ref::<Verdict>().or_else(of_result);
+    if let (Some(running), Some(verdict)) = (&running, verdict) {
+        running.returns(verdict);
+    }
+    returned
+}
+
+/// Runs any other hook in a test.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn ran<T>(hook: &str, run: impl FnOnce() -> T) -> T {
+    let _running = Running::begin(hook);
+    run()
 }
 
 /// What a hook that only sees or changes may return.

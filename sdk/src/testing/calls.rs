@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use castling_abi::{Status, call};
 
+use super::hook::may_wait;
 use super::host::{hand_out, is_target};
 use super::world::with_facts;
 use crate::header::is_name;
@@ -28,6 +29,9 @@ type CallResult = Result<(u16, Vec<u8>, Vec<u8>), String>;
 pub(super) type Answer = Result<Response, String>;
 
 pub(crate) fn calls_send(records: &[u8]) -> i32 {
+    if !may_wait() {
+        return Status::NotNow as i32;
+    }
     let mut calls = Vec::new();
     for record in call::records(records) {
         if calls.len() == call::MAX_CALLS {

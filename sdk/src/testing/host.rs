@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use castling_abi::{
-    HeaderMap, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING, PEER_TRIED, PeerRecord, Property,
-    Status, header_list,
+    HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING, PEER_TRIED, PeerRecord,
+    Property, Status, header_list,
 };
 
+use super::hook::{may_change_request, may_change_response, may_wait, running};
 use super::world::{Facts, Section, with_facts, with_world};
-use crate::header::{is_name, is_value};
+use crate::header::{is_name, is_of_framing, is_value};
 
 pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
+pub(crate) use super::hook::check_answer;
 pub(crate) use super::kv::{kv_delete, kv_get, kv_list, kv_put};
 pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
-pub(crate) use super::zones::{counter_add, counter_get, rate_take};
+pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {
     let line = String::from_utf8_lossy(text).into_owned();
@@ -79,7 +81,9 @@ pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
         if !valid {
             return Status::BadArgument as i32;
         }
-        if facts.response.is_some() {
+        let too_late = property == Property::ClientAddress
+            && !matches!(running(), None | Some(Hook::PostRead));
+        if facts.response.is_some() || too_late || !may_change_request() {
             return Status::NotNow as i32;
         }
         let removed = property == Property::Query && value.is_empty();
@@ -132,6 +136,9 @@ pub(crate) fn header_add(map: HeaderMap, name: &[u8], value: &[u8]) -> i32 {
 }
 
 pub(crate) fn header_remove(map: HeaderMap, name: &[u8]) -> i32 {
+    if !may_change(map) {
+        return Status::NotNow as i32;
+    }
     in_section(map, |section| {
         let before = section.len();
         section.retain(|(candidate, _)| !same(candidate, name));
@@ -151,6 +158,7 @@ pub(crate) fn status_get() -> i32 {
 pub(crate) fn status_set(code: u16) -> i32 {
     with_facts(|facts| match &mut facts.response {
         None => Status::NotNow as i32,
+        Some(_) if !may_change_response() => Status::NotNow as i32,
         Some(_) if !(200..600).contains(&code) => Status::BadArgument as i32,
         Some(response) => {
             response.0 = code;
@@ -184,8 +192,8 @@ pub(crate) fn var_compute(_name: &[u8]) -> i32 {
 }
 
 pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {
-    if !(200..600).contains(&status) {
-        return Status::BadArgument as i32;
+    if let Some(refused) = check_answer(status, headers, body) {
+        return refused as i32;
     }
     with_facts(|facts| facts.answer = Some((status, headers.to_vec(), body.to_vec())));
     0
@@ -206,6 +214,10 @@ pub(crate) fn chunk_end() -> i32 {
 }
 
 pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
+    if !may_wait() {
+        return Status::NotNow as i32;
+    }
+    let limit = limit.min(with_world(|world| world.body_limit_bytes));
     with_facts(|facts| {
         let has_response = facts.response.is_some();
         let bodies = &mut facts.bodies;
@@ -242,6 +254,9 @@ pub(crate) fn body_get(map: HeaderMap, out: &mut [u8]) -> i32 {
 }
 
 pub(crate) fn delay(milliseconds: u32) -> i32 {
+    if !may_wait() {
+        return Status::NotNow as i32;
+    }
     if milliseconds > LONGEST_DELAY_MS {
         return Status::BadArgument as i32;
     }
@@ -286,6 +301,14 @@ pub(super) fn hand_out(bytes: &[u8], out: &mut [u8]) -> i32 {
     i32::try_from(bytes.len()).unwrap_or(Status::Limit as i32)
 }
 
+fn may_change(map: HeaderMap) -> bool {
+    match map {
+        HeaderMap::Request => may_change_request(),
+        HeaderMap::Response => may_change_response(),
+        HeaderMap::Trailers => false,
+    }
+}
+
 fn in_section(map: HeaderMap, read: impl FnOnce(&mut Section) -> i32) -> i32 {
     with_facts(|facts| match section(facts, map) {
         Some(section) => read(section),
@@ -305,10 +328,10 @@ fn change_section(
     else {
         return Status::BadArgument as i32;
     };
-    if !is_value(value) {
+    if !is_value(value) || is_of_framing(name) {
         return Status::BadArgument as i32;
     }
-    if map == HeaderMap::Trailers {
+    if !may_change(map) {
         return Status::NotNow as i32;
     }
     in_section(map, |section| {

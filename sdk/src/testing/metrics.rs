@@ -3,6 +3,8 @@
 use castling_abi::metric::{definition, text_head, texts};
 use castling_abi::{MetricKind, Status};
 
+use super::hook::running;
+
 use super::world::with_world;
 
 /// What was defined and counted.
@@ -83,6 +85,9 @@ pub fn observations<const N: usize>(name: &str, values: [&str; N]) -> Vec<f64> {
 }
 
 pub(crate) fn metric_define(bytes: &[u8]) -> i32 {
+    if running().is_some() {
+        return Status::NotNow as i32;
+    }
     with_world(|world| {
         let defined = &mut world.metrics.defined;
         let parts = definition(bytes);

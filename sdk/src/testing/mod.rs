@@ -34,10 +34,16 @@
 //! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too. What a plugin has counted, [`metric`]
 //! and [`observations`] tell.
 //!
+//! What the gateway refuses, the fake host refuses, too: a call in a hook that may not make it, a header that frames the message, a
+//! metric that is defined outside of `configure`. A hook that returns what it may not (a response with status 101 or a body beyond
+//! [`set_body_limit`], `Verdict::Reroute` from another hook than `rewrite`) has a [refusal](Exchange::refusal), which fails the
+//! test unless that looks at it.
+//!
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
+pub(crate) mod hook;
 pub(crate) mod host;
 mod kv;
 mod metrics;
@@ -154,14 +160,18 @@ impl Exchange {
         self
     }
 
-    /// Gives it a response with this status, without headers.
+    /// Gives it a response with this status. Its headers are those of [`Self::response_header`], called before or after.
     #[must_use]
     pub fn response(self, status: u16) -> Self {
-        self.facts.borrow_mut().response = Some((status, Vec::new()));
+        self.facts
+            .borrow_mut()
+            .response
+            .get_or_insert((200, Vec::new()))
+            .0 = status;
         self
     }
 
-    /// Adds a header to the response, which is one with status 200 unless said before.
+    /// Adds a header to the response, which is one with status 200 unless [`Self::response`] says otherwise.
     #[must_use]
     pub fn response_header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let header = (name.to_ascii_lowercase(), value.as_ref().to_vec());
@@ -442,6 +452,11 @@ pub fn set_zone_fault(zone: &str, fault: Option<ZoneFault>) {
         Some(fault) => world.zone_faults.insert(zone, fault),
         None => world.zone_faults.remove(&zone),
     });
+}
+
+/// Sets how long a body may be that a plugin answers or reads: `limits.body`, 1 MiB unless said.
+pub fn set_body_limit(bytes: usize) {
+    with_world(|world| world.body_limit_bytes = bytes);
 }
 
 /// Sets the wall clock of this thread: time since 1970-01-01 UTC.

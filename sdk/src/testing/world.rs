@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use castling_abi::{LogLevel, Number, Property};
+use castling_abi::{Hook, LogLevel, Number, Property};
 
 use super::calls::Calls;
 use super::kv::KvZone;
@@ -28,6 +28,10 @@ pub(crate) struct World {
     /// By zone.
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     pub(super) metrics: Metrics,
+    /// The hook that runs; `None` in the test's own code and in `configure`.
+    pub(super) hook: Option<Hook>,
+    /// `limits.body`.
+    pub(super) body_limit_bytes: usize,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -80,6 +84,8 @@ impl World {
             kv: BTreeMap::new(),
             zone_faults: BTreeMap::new(),
             metrics: Metrics::new(),
+            hook: None,
+            body_limit_bytes: 1 << 20,
             current: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use castling_abi::Status;
+use castling_abi::{Grant, Status};
 
 use super::ZoneFault;
 use super::world::{World, with_world};
@@ -52,6 +52,16 @@ pub(crate) fn counter_add(zone: &[u8], key: &[u8], amount: i64, window_ms: i64) 
         count.count = count.count.saturating_add(amount).max(0);
         count.count
     })
+}
+
+/// Zones are all there and of every kind, and so are upstreams, before an exchange says which it has.
+pub(crate) fn grant_check(grant: Grant, name: &[u8]) -> i32 {
+    let is_zone = grant != Grant::Upstream;
+    let fault = with_world(|world| world.zone_faults.get(name).copied());
+    match fault {
+        Some(ZoneFault::NotGranted) if is_zone => Status::NotGranted as i32,
+        Some(ZoneFault::NotGranted | ZoneFault::Full) | None => 0,
+    }
 }
 
 pub(crate) fn counter_get(zone: &[u8], key: &[u8]) -> i64 {

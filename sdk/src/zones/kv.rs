@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use castling_abi::KvExpected;
 use castling_abi::kv::{MAX_LIST_KEYS, Records, records};
+use castling_abi::{Grant, KvExpected};
 
 use crate::buffer::{Buffer, status};
 use crate::error::{self, Error, Result};
 use crate::host;
 
-/// The kv zone of this name. Whether it is there and granted is found out when it is used.
+/// The kv zone of this name. Whether it is there and granted is found out when it is used, or asked by
+/// [`Kv::must_be_granted`].
 ///
 /// Keys and values that all workers share, in the order of the keys' bytes, each with a time to live if one wants: sessions,
 /// fetched documents, locks. A zone is made in the config (`[zones.sessions] kind = "kv"`, `size = "32MiB"`) and granted
@@ -85,6 +86,12 @@ const ANYTHING: Expected<'static> = (KvExpected::Any, &[]);
 const NOTHING: Expected<'static> = (KvExpected::Absent, &[]);
 
 impl Kv {
+    /// Fails when the config has no such kv zone or does not grant it to the plugin: for `configure`, as
+    /// [`Counter::must_be_granted`](super::Counter::must_be_granted).
+    pub fn must_be_granted(&self) -> Result<()> {
+        error::must_be_granted(Grant::KvZone, &self.zone)
+    }
+
     /// The key's value, if it has one that has not expired.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let (zone, key) = (self.zone.as_bytes(), key.as_ref());
@@ -260,7 +267,11 @@ impl Kv {
     }
 
     fn refusal(&self, doing: std::fmt::Arguments<'_>, status: castling_abi::Status) -> Error {
-        error::refusal(format_args!("zone \"{}\": {doing}", self.zone), status)
+        error::bad_argument(
+            format_args!("zone \"{}\": {doing}", self.zone),
+            status,
+            "keys of 1 to 510 bytes",
+        )
     }
 }
 
@@ -333,7 +344,10 @@ mod tests {
     fn what_a_zone_refuses_is_an_error_that_names_it() {
         let zone = kv("sessions");
         let error = zone.get("").unwrap_err();
-        assert_eq!(error.to_string(), "zone \"sessions\": get: bad argument");
+        assert_eq!(
+            error.to_string(),
+            "zone \"sessions\": get: bad argument: expected keys of 1 to 510 bytes"
+        );
         assert!(zone.put(vec![b'k'; 511], "", None).is_err());
         let error = zone.put("k", vec![0; (1 << 20) + 1], None).unwrap_err();
         assert!(error.is_limit() && !error.is_full());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use castling_abi::{IMPORT_MODULE, Number, Property, Status, imports};
+use castling_abi::{Hook, IMPORT_MODULE, Number, Property, Status, imports};
 use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
@@ -87,7 +87,9 @@ fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32
     let Some(property) = Property::from_raw(property) else {
         return refuse(Status::BadArgument);
     };
-    if guest.exchange.stage != Stage::Request {
+    // Later, plugins and limits have taken the address for what it was.
+    let too_late = property == Property::ClientAddress && guest.hook != Some(Hook::PostRead);
+    if guest.exchange.stage != Stage::Request || too_late {
         return refuse(Status::NotNow);
     }
     let limit_bytes = guest.limits.header_bytes;

@@ -6,6 +6,7 @@
 mod balance;
 mod counter;
 mod exchange;
+mod grant;
 mod header;
 mod kv;
 mod metric;
@@ -29,6 +30,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     reply::add_to(linker)?;
     wait::add_to(linker)?;
     counter::add_to(linker)?;
+    grant::add_to(linker)?;
     balance::add_to(linker)?;
     kv::add_to(linker)?;
     metric::add_to(linker)
@@ -87,6 +89,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (COUNTER_ADD, "(i32, i32, i32, i32, i64, i64) -> i64"),
         (COUNTER_GET, "(i32, i32, i32, i32) -> i64"),
         (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
+        (GRANT_CHECK, "(i32, i32, i32) -> i32"),
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
         (KV_GET, "(i32, i32, i32, i32, i32, i32) -> i32"),

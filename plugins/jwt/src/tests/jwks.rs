@@ -326,7 +326,10 @@ fn a_zone_that_cannot_be_used_is_an_error() {
     let json = r#"{"jwks": {"upstream": "idp", "path": "/keys", "zone": "keys"}}"#;
     let error = Jwt::configure(testing::config(json).unwrap()).err();
     let error = error.unwrap().to_string();
-    assert_eq!(error, "config.jwks.zone: zone \"keys\": get: not granted");
+    assert_eq!(
+        error,
+        "config.jwks.zone: not granted; expected a kv zone of the config that `grants` names"
+    );
     set_zone_fault("keys", None);
     let provider = Provider::with(&[("a", ES256_D)]);
     let mut one = instance();

@@ -1,0 +1,39 @@
+//! What the config grants to the plugin.
+
+use castling_abi::{Grant, IMPORT_MODULE, Status, imports};
+use wasmtime::{Caller, Linker, Result};
+
+use super::{DONE, counter, refuse};
+use crate::wasm::guest::{Guest, bytes, split};
+use crate::zone::Zone;
+
+pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
+    linker.func_wrap(IMPORT_MODULE, imports::GRANT_CHECK, grant_check)?;
+    Ok(())
+}
+
+fn grant_check(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    // Grants are the config's, the same for all instances of a generation.
+    guest.note_repeatable();
+    let name = bytes(memory, ptr, len)?;
+    let Some(grant) = Grant::from_raw(grant) else {
+        return refuse(Status::BadArgument);
+    };
+    let is_of_kind: fn(&Zone) -> bool = match grant {
+        Grant::Upstream => {
+            let granted = guest.upstreams.iter().any(|one| one.as_bytes() == name);
+            return match granted {
+                true => Ok(DONE),
+                false => refuse(Status::NotGranted),
+            };
+        }
+        Grant::CounterZone => |zone| matches!(zone, Zone::Counter(_)),
+        Grant::KvZone => |zone| matches!(zone, Zone::Kv(_)),
+    };
+    match counter::zone(guest, name) {
+        Ok(zone) if is_of_kind(zone) => Ok(DONE),
+        Ok(_) => refuse(Status::WrongKind),
+        Err(status) => refuse(status),
+    }
+}

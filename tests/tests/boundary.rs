@@ -1,0 +1,76 @@
+//! What hooks may do and when, told by modules that ask for just that.
+
+use castling_tests::{Proxy, module, origin};
+
+/// Sets the client's address in the hook `post_read` to 10.9.9.9, which must go, and in `access` to 10.8.8.8, which must not.
+const ADDRESS_SETTER: &str = r#"
+    (import "castling" "property_set" (func $set (param i32 i32 i32) (result i32)))
+    (data (i32.const 1024) "10.9.9.9")
+    (data (i32.const 1032) "10.8.8.8")
+    (func (export "castling_hook_post_read") (param i32 i32 i32) (result i32)
+        (if (i32.ne (call $set (i32.const 4) (i32.const 1024) (i32.const 8)) (i32.const 0)) (then unreachable))
+        (i32.const 0))
+    (func (export "castling_hook_access") (param i32 i32 i32) (result i32)
+        (if (i32.ne (call $set (i32.const 4) (i32.const 1032) (i32.const 8)) (i32.const -3)) (then unreachable))
+        (i32.const 0))
+"#;
+
+#[test]
+fn a_clients_address_is_set_in_post_read_alone() {
+    let manifest = module::manifest(1, r#"["post_read", "access"]"#);
+    let config = r#"
+        [plugins.setter]
+        wasm = "{dir}/setter.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+        plugins = ["setter"]
+
+        [access_log]
+        file = "{dir}/access.log"
+        flush = "0s"
+        format = "$status $client_address"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        upstream = "app"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .file("setter.wasm", module::plugin(&manifest, ADDRESS_SETTER))
+        .origin("app", origin::text("hello"))
+        .start();
+    assert_eq!(proxy.get("/").text(), "hello");
+    assert_eq!(proxy.until_access_lines(1), ["200 10.9.9.9"]);
+}
+
+/// Answers 204 to the path `/a`, and lets pass what has a longer one.
+const ANSWERER: &str = r#"
+    (import "castling" "answer" (func $answer (param i32 i32 i32 i32 i32) (result i32)))
+    (import "castling" "property_get" (func $get (param i32 i32 i32) (result i32)))
+    (func (export "castling_hook_rewrite") (param i32 i32 i32) (result i32)
+        (if (i32.ne (call $get (i32.const 1) (i32.const 1024) (i32.const 64)) (i32.const 2)) (then (return (i32.const 0))))
+        (drop (call $answer (i32.const 204) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+        (i32.const 1))
+"#;
+
+#[test]
+fn a_plugin_that_answers_in_rewrite_needs_no_upstream() {
+    let manifest = module::manifest(1, r#"["rewrite"]"#);
+    let config = r#"
+        [plugins.answerer]
+        wasm = "{dir}/answerer.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        plugins = ["answerer"]
+    "#;
+    let proxy = Proxy::with_config(config)
+        .file("answerer.wasm", module::plugin(&manifest, ANSWERER))
+        .start();
+    assert_eq!(proxy.get("/a").status, 204);
+    assert_eq!(proxy.get("/other").status, 404);
+}
