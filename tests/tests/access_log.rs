@@ -33,6 +33,39 @@ fn combined_is_the_default() {
 }
 
 #[test]
+fn a_full_disk_is_told_once_in_a_while() {
+    let start = |log: &str| {
+        let config = config("")
+            .replace("{dir}/access.log", "/dev/full")
+            .replace("10ms", "0s");
+        Proxy::with_config(&format!("{config}\n[log]\n{log}\n"))
+            .origin("app", origin::text("hello"))
+            .start()
+    };
+    let proxy = start("level = \"info\"");
+    for _ in 0..500 {
+        assert_eq!(proxy.get("/").status, StatusCode::OK);
+    }
+    proxy.until_log_has("access log lines are lost");
+    let log = proxy.log();
+    // Each of two workers once in ten seconds, and the machine may be slow.
+    let told = log.matches("access log lines are lost").count();
+    assert!(told <= 50, "{told} times");
+
+    // The log itself fails, too.
+    let proxy = start("level = \"debug\"\nfile = \"/dev/full\"");
+    for _ in 0..500 {
+        assert_eq!(proxy.get("/").status, StatusCode::OK);
+    }
+    let said = proxy.log();
+    assert!(
+        said.contains("log.file: /dev/full: lines are lost"),
+        "{said}"
+    );
+    assert!(said.lines().count() <= 50, "{said}");
+}
+
+#[test]
 fn json_is_an_object_a_line() {
     let proxy = start("format = \"json\"");
     proxy.get_with("/a%20b?q=%22", &[("user-agent", "quote \" and \\ back")]);

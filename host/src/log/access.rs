@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tracing::error;
+use tracing::{error, info};
 
 use super::format::{Format, Times};
+use super::seldom::Losses;
 use super::{file, not_opened};
 use crate::config::{self, AccessLogTarget};
 use crate::exchange::Exchange;
@@ -25,6 +26,7 @@ pub struct AccessLog {
     flush_after: Duration,
     flush_planned: Cell<bool>,
     clock: RefCell<Clock>,
+    losses: RefCell<Losses>,
     this: Weak<Self>,
 }
 
@@ -42,15 +44,17 @@ const FULL_BYTES: usize = 64 * 1024;
 impl AccessLog {
     /// `None` when it is off. The error is a line for a person.
     pub fn open(config: &config::AccessLog) -> Result<Option<Rc<Self>>, String> {
-        let format = Format::parse(&config.format).map_err(super::format_error)?;
+        // Names of variables were checked with the config.
+        let format =
+            Format::parse(&config.format).map_err(|error| format!("access_log.format: {error}"))?;
         let target = match &config.target {
             AccessLogTarget::Off => return Ok(None),
             AccessLogTarget::Stdout => Target::Stdout,
             AccessLogTarget::File(path) => {
-                let file = file::open(path, None)
-                    .map_err(|e| format!("access_log.file: {}", not_opened(path, &e)))?;
+                let file =
+                    file::open(path, None).map_err(|e| not_opened("access_log.file", path, &e))?;
                 Target::File {
-                    path: path.clone(),
+                    path: path.path.clone(),
                     file,
                 }
             }
@@ -62,6 +66,7 @@ impl AccessLog {
             flush_after: config.flush,
             flush_planned: Cell::new(false),
             clock: RefCell::default(),
+            losses: RefCell::default(),
             this: this.clone(),
         })))
     }
@@ -101,8 +106,8 @@ impl AccessLog {
         });
     }
 
-    /// Writes what was collected. What cannot be written is dropped, with an error line: neither a full disk nor a pipe
-    /// that nobody reads may stop the traffic.
+    /// Writes what was collected. What cannot be written is dropped, with an error line once in a while: neither a full disk
+    /// nor a pipe that nobody reads may stop the traffic, or fill the other log.
     pub fn flush(&self) {
         let mut lines = self.lines.borrow_mut();
         if lines.is_empty() {
@@ -112,20 +117,28 @@ impl AccessLog {
             Target::Stdout => write_to_stdout(&mut lines),
             Target::File { file, .. } => {
                 let written = file.write_all(&lines);
-                lines.clear();
+                if written.is_ok() {
+                    lines.clear();
+                }
                 written
             }
         };
         if let Err(error) = written {
-            error!("access log lines are lost: {error}");
-            lines.clear();
+            self.lose(&mut lines, &error);
+        } else if lines.len() > MOST_WAITING_BYTES {
+            self.lose(&mut lines, &"nobody reads standard output");
+        } else if let Some(lines) = self.losses.borrow_mut().written(Instant::now) {
+            info!(lines, "access log is written again; so many more were lost");
         }
-        if lines.len() > MOST_WAITING_BYTES {
-            error!(
-                bytes = lines.len(),
-                "access log lines are lost: nobody reads standard output"
-            );
-            lines.clear();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lose(&self, lines: &mut Vec<u8>, reason: &dyn std::fmt::Display) {
+        let lost = lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        lines.clear();
+        if let Some(lines) = self.losses.borrow_mut().lost(lost, Instant::now()) {
+            error!(lines, "access log lines are lost: {reason}");
         }
     }
 

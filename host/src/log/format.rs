@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::AccessLogFormat;
+use crate::config::{self, AccessLogFormat};
 use crate::exchange::{Exchange, Stage};
 use crate::http1::Known;
 
@@ -193,41 +193,16 @@ fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
 }
 
 fn parse(text: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
-    let mut literal = String::new();
-    let mut rest = text;
-    while let Some(dollar) = rest.find('$') {
-        literal.push_str(&rest[..dollar]);
-        rest = &rest[dollar + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            literal.push('$');
-            rest = after;
-            continue;
-        }
-        let (name, after) = match rest.strip_prefix('{') {
-            Some(braced) => braced
-                .split_once('}')
-                .ok_or_else(|| format!("`${{` without `}}` in {text:?}"))?,
-            None => {
-                let end = rest
-                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .unwrap_or(rest.len());
-                rest.split_at(end)
+    let piece = |piece| {
+        Ok(match piece {
+            config::Piece::Literal(text) => Piece::Literal(text.to_owned()),
+            config::Piece::Variable(name) => {
+                let variable = Variable::parse(name);
+                Piece::Variable(variable.ok_or_else(|| format!("`${name}` is no variable's name"))?)
             }
-        };
-        let variable = Variable::parse(name)
-            .ok_or_else(|| format!("`${name}` in {text:?} is no variable's name"))?;
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-        }
-        pieces.push(Piece::Variable(variable));
-        rest = after;
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal));
-    }
-    Ok(pieces)
+        })
+    };
+    config::pieces(text)?.into_iter().map(piece).collect()
 }
 
 impl Variable {

@@ -3,11 +3,14 @@
 mod access;
 mod file;
 mod format;
+mod seldom;
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -15,11 +18,12 @@ use tracing_subscriber::fmt::MakeWriter;
 pub use access::AccessLog;
 pub use file::{must_be_safe, open_unfollowed};
 
-use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel};
-use format::Format;
+use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel, PlacedPath};
+use seldom::Losses;
 
 /// Starts the log of this process. A second call changes nothing. `user`: as whom workers run, if not as this process's.
-pub fn init(config: &Log, user: Option<&Identity>) -> io::Result<()> {
+/// The error is a line for a person.
+pub fn init(config: &Log, user: Option<&Identity>) -> Result<(), String> {
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -29,10 +33,8 @@ pub fn init(config: &Log, user: Option<&Identity>) -> io::Result<()> {
     };
     let target = match &config.file {
         Some(path) => Target::File {
-            path: path.clone(),
-            file: Mutex::new(
-                file::open(path, user).map_err(|e| io::Error::other(not_opened(path, &e)))?,
-            ),
+            path: path.path.clone(),
+            file: Mutex::new(file::open(path, user).map_err(|e| not_opened("log.file", path, &e))?),
         },
         None => Target::Stderr,
     };
@@ -41,6 +43,8 @@ pub fn init(config: &Log, user: Option<&Identity>) -> io::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
+        // A line that is lost is told by the target, once in a while.
+        .log_internal_errors(false)
         .with_writer(target);
     // Err: there is a log already.
     let _ = match config.format {
@@ -58,7 +62,6 @@ pub fn init(config: &Log, user: Option<&Identity>) -> io::Result<()> {
 /// What would keep the logs from being written, as far as it can be told without opening a file.
 pub fn check(log: &Log, access_log: &config::AccessLog) -> Vec<String> {
     let mut errors = Vec::new();
-    errors.extend(Format::parse(&access_log.format).err().map(format_error));
     let access_file = match &access_log.target {
         AccessLogTarget::File(path) => Some(("access_log.file", path)),
         AccessLogTarget::Off | AccessLogTarget::Stdout => None,
@@ -70,20 +73,13 @@ pub fn check(log: &Log, access_log: &config::AccessLog) -> Vec<String> {
     for (key, path) in files.into_iter().flatten() {
         let folder = path.parent().unwrap_or(path);
         if path.is_dir() {
-            errors.push(format!("{key}: {}: it is a folder", path.display()));
+            errors.push(about(key, path, "it is a folder"));
         } else if !folder.is_dir() {
-            errors.push(format!(
-                "{key}: {}: there is no folder {}",
-                path.display(),
-                folder.display()
-            ));
+            let missing = format_args!("there is no folder {}", folder.display());
+            errors.push(about(key, path, missing));
         }
     }
     errors
-}
-
-fn format_error(error: String) -> String {
-    format!("access_log.format: {error}")
 }
 
 /// Opens the log's file anew, after it was renamed (nginx: USR1). A file that cannot be opened leaves the old one.
@@ -96,11 +92,7 @@ pub fn reopen(user: Option<&Identity>) {
         return;
     };
     match file::open(path, user) {
-        Ok(new) => {
-            *current
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = new
-        }
+        Ok(new) => *current.lock().unwrap_or_else(PoisonError::into_inner) = new,
         Err(error) => {
             tracing::error!(path = %path.display(), "log cannot be opened again: {error}")
         }
@@ -113,6 +105,9 @@ enum Target {
     Stderr,
     File { path: PathBuf, file: Mutex<File> },
 }
+
+/// Of the log's file. Of standard error nothing is told: where?
+static LOSSES: Mutex<Losses> = Mutex::new(Losses::new());
 
 impl<'a> MakeWriter<'a> for &'static Target {
     type Writer = TargetWriter;
@@ -127,12 +122,32 @@ pub struct TargetWriter(&'static Target);
 
 impl Write for TargetWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {
-            Target::Stderr => io::stderr().write(bytes),
-            Target::File { file, .. } => file
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .write(bytes),
+        let (path, file) = match self.0 {
+            Target::Stderr => return io::stderr().write(bytes),
+            Target::File { path, file } => (path, file),
+        };
+        let written = file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(bytes);
+        let mut losses = LOSSES.lock().unwrap_or_else(PoisonError::into_inner);
+        match written {
+            Ok(len) => {
+                // The next line of the log tells it well enough.
+                losses.written(Instant::now);
+                Ok(len)
+            }
+            Err(error) => {
+                if let Some(lines) = losses.lost(1, Instant::now()) {
+                    // A standard error that is gone as well leaves nobody to tell.
+                    let _ = writeln!(
+                        io::stderr(),
+                        "castling: log.file: {}: lines are lost ({lines}): {error}",
+                        path.display()
+                    );
+                }
+                Ok(bytes.len())
+            }
         }
     }
 
@@ -142,12 +157,17 @@ impl Write for TargetWriter {
 }
 
 /// What is told of a log file that cannot be opened. Who may not is often a worker that runs as another user.
-fn not_opened(path: &Path, error: &io::Error) -> String {
+fn not_opened(key: &str, path: &PlacedPath, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "; expected a file and folders that the user who runs workers may open"
         }
         _ => "",
     };
-    format!("{}: {error}{hint}", path.display())
+    about(key, path, format_args!("{error}{hint}"))
+}
+
+/// `FILE:LINE:COLUMN: KEY: PATH: what is wrong`.
+fn about(key: &str, path: &PlacedPath, what: impl Display) -> String {
+    format!("{}: {key}: {}: {what}", path.place, path.display())
 }
