@@ -266,19 +266,25 @@ fn counting_is_a_host_call() {
 #[test]
 fn names_that_are_not_valid_are_refused_at_load() {
     for (config, expected) in [
-        (r#"{ counter = "a b" }"#, "metric \"a b\": expected a name"),
+        (
+            r#"{ counter = "a b" }"#,
+            "metric a string of 3 bytes: expected a name",
+        ),
         (r#"{ counter = "x{y=\"1\"} 2\n" }"#, "expected a name"),
         (r#"{ counter = "" }"#, "metric \"\": expected a name"),
         (
             r#"{ label = "plugin" }"#,
-            "label \"plugin\" is no name, or taken",
+            "label a string of 6 bytes is no name, or taken",
         ),
         (r#"{ label = "a\"b" }"#, "is no name, or taken"),
         (
             r#"{ counter = "size_sum" }"#,
-            "metric \"size\": bad argument",
+            "bad argument: expected names of",
         ),
-        (r#"{ counter = "held" }"#, "metric \"held\": bad argument"),
+        (
+            r#"{ counter = "held" }"#,
+            "metric a string of 4 bytes: bad argument",
+        ),
     ] {
         let meter = "wasm = \"{guests}/meter.wasm\"";
         let config = CONFIG.replace(meter, &format!("{meter}\nconfig = {config}"));

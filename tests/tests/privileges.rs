@@ -73,6 +73,22 @@ fn owner(path: impl AsRef<Path>) -> u32 {
 }
 
 #[test]
+fn workers_have_the_time_zone_and_nothing_else_of_the_masters_environment() {
+    let proxy = setup("core_dumps = true")
+        .environment("UPSTREAM_PASSWORD", "s3cret")
+        .environment("TZ", "Europe/Oslo")
+        .start();
+    let environment = |process: Process| {
+        let bytes = fs::read(format!("/proc/{}/environ", process.0)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert!(environment(proxy.master()).contains("UPSTREAM_PASSWORD=s3cret"));
+    for worker in proxy.workers() {
+        assert_eq!(environment(worker), "TZ=Europe/Oslo\0");
+    }
+}
+
+#[test]
 fn workers_of_another_user_do_all_that_workers_do() {
     root_or_skip!();
     let mut proxy = setup("user = \"nobody\"").open_to_others().start();

@@ -27,6 +27,17 @@ pub fn run_as(command: &mut Command, identity: Option<&Identity>) {
     }
 }
 
+/// Gives the process that this starts the time zone, and nothing else of the master's environment, where secrets for
+/// `from_env` are. (`RUST_BACKTRACE` would change nothing: a panic is a line of the log.)
+pub fn empty_environment(command: &mut Command) {
+    command.env_clear();
+    if let Some(zone) = std::env::var_os(TIME_ZONE) {
+        command.env(TIME_ZONE, zone);
+    }
+}
+
+const TIME_ZONE: &str = "TZ";
+
 /// At a worker's begin: its core, its limit of open files, and that nothing it could execute makes it more than it is.
 /// The error is a line for a person.
 pub fn settle_worker(workers: &Workers, slot: usize) -> Result<(), String> {

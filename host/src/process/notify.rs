@@ -4,27 +4,10 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::process::Command;
 
-/// Variables that are meant for one process: a new master has other means, and workers none.
+/// Variables that are meant for one process: a new master has other means (and workers get none at all).
 pub const ONE_PROCESS_ONLY: [&str; 4] =
     ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
-
-const MASTERS_ONLY: [&str; 6] = [
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "NOTIFY_SOCKET",
-];
-
-/// Takes from a worker's or a helper's environment what is the master's.
-pub fn keep_from(command: &mut Command) {
-    for name in MASTERS_ONLY {
-        command.env_remove(name);
-    }
-}
 
 /// The gateway serves; also after a reload, whether that was refused or not.
 pub fn ready(status: &str) {

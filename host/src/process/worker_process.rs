@@ -21,7 +21,7 @@ use super::channel::{
     FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
 use super::metrics::RowLease;
-use super::{confine, notify, sys};
+use super::{confine, sys};
 
 /// A started worker. Dropping the last handle of one that runs ends it at once.
 pub struct WorkerProcess {
@@ -102,7 +102,7 @@ impl WorkerProcess {
             .process_group(0)
             .kill_on_drop(true)
             .preserved_fds(inherited);
-        notify::keep_from(&mut command);
+        confine::empty_environment(&mut command);
         confine::run_as(&mut command, spec.config.workers.user.as_ref());
         let child = command.spawn()?;
         // Closes our copy of the worker's end: when the worker dies, the channel ends.

@@ -145,10 +145,12 @@ impl Instance {
             .map_err(|error| not_instantiated(&mut self.store, &error))?;
         self.begin_call(None, false);
         let result = configure.call_async(&mut self.store, ()).await;
-        match self.end_call(result)? {
-            raw if raw == Action::Continue as i32 => Ok(()),
-            raw => Err(self.failed(raw)),
-        }
+        let error = match self.end_call(result) {
+            Ok(raw) if raw == Action::Continue as i32 => return Ok(()),
+            Ok(raw) => self.failed(raw),
+            Err(error) => error,
+        };
+        Err(error.without_values(&self.store.data().config))
     }
 
     /// Runs one hook against the exchange, within a job on the lane; the guest must be one that waits for nothing. The exchange is

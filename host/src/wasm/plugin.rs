@@ -63,6 +63,18 @@ pub enum HookError {
     Cancelled(Box<Error>),
 }
 
+impl HookError {
+    /// The same about a config, without its values.
+    pub(super) fn without_values(self, config: &str) -> Self {
+        let hide = |said: String| config::without_values(config, &said);
+        match self {
+            Self::Failed(said) => Self::Failed(hide(said)),
+            Self::Trapped(said) => Self::Trapped(hide(said)),
+            Self::Exhausted(_) | Self::Quarantined | Self::Cancelled(_) => self,
+        }
+    }
+}
+
 /// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
 /// emptied since the last one.
 #[repr(C, align(64))]
