@@ -1,5 +1,8 @@
 //! The command line, as an operator meets it.
 
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
 use castling_tests::command::{castling, run};
 use castling_tests::{Proxy, castling_bin, module, origin, plugin, workspace_root};
 
@@ -282,4 +285,22 @@ fn what_a_module_says_begins_no_line_and_commands_no_terminal() {
         !said.contains("\n2026") && !said.contains('\u{1b}'),
         "{said:?}"
     );
+}
+
+#[test]
+fn clients_of_the_control_socket_that_say_nothing_keep_nobody_out() {
+    let proxy = Proxy::before(origin::text("hello"));
+    let silent: Vec<_> = (0..100)
+        .map(|_| UnixStream::connect(proxy.path("castling.sock")).unwrap())
+        .collect();
+    let begun = Instant::now();
+    let status = proxy.status();
+    assert!(!status["workers"].as_array().unwrap().is_empty());
+    // A round of waiting for thirty of them would take five seconds, and there were three.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(silent);
 }

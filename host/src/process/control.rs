@@ -3,14 +3,15 @@
 //! One request and one reply a connection, in the frames of `channel.rs`. The socket's mode lets only the master's user
 //! (and root) in.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -60,19 +61,24 @@ const REQUEST_LIMIT_BYTES: usize = 64 * 1024;
 /// The metrics of 262144 series.
 const REPLY_LIMIT_BYTES: usize = 128 * 1024 * 1024;
 
-/// Connections at a time; further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
+/// Connections that have not sent their request yet, at a time. A further one takes the place of the oldest, so that nobody who
+/// says nothing keeps out others.
+const SILENT: usize = 32;
 
-/// A peer that has not sent its request, or not taken its reply, by then is dropped.
+/// Requests under way at a time; a further one is refused.
+const REQUESTS: usize = 128;
+
+/// A peer that has not sent its request by then is dropped. Commands send it at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The same for one that has not taken its reply.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers requests until the master ends.
 pub async fn serve(listener: UnixListener, master: Rc<Master>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let silent = Rc::new(RefCell::new(Silent::default()));
+    let room = Rc::new(Semaphore::new(REQUESTS));
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let peer = stream.peer_cred().map_err(|error| error.to_string());
@@ -80,13 +86,15 @@ pub async fn serve(listener: UnixListener, master: Rc<Master>) {
                     tracing::warn!(%error, "a control connection is refused");
                     continue;
                 }
-                let master = Rc::clone(&master);
-                tokio::task::spawn_local(async move {
-                    if let Err(error) = converse(stream, &master).await {
-                        tracing::debug!(%error, "control connection failed");
-                    }
-                    drop(place);
-                });
+                let task = attend(
+                    stream,
+                    Rc::clone(&master),
+                    Rc::clone(&silent),
+                    Rc::clone(&room),
+                );
+                tokio::task::spawn_local(task);
+                // What has sent its request is heard before the next one may take its place.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(%error, "control socket does not accept");
@@ -96,11 +104,67 @@ pub async fn serve(listener: UnixListener, master: Rc<Master>) {
     }
 }
 
-async fn converse(stream: UnixStream, master: &Rc<Master>) -> io::Result<()> {
-    let (source, mut sink) = stream.into_split();
+/// The connections that have not sent their request yet, the oldest first.
+#[derive(Default)]
+struct Silent {
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    last_number: u64,
+}
+
+impl Silent {
+    /// Adds one and drops the oldest where there are too many. What is returned comes when it is this one's turn to be dropped.
+    fn add(&mut self) -> (u64, oneshot::Receiver<()>) {
+        if self.waiting.len() >= SILENT {
+            self.waiting.pop_front();
+        }
+        self.last_number += 1;
+        let (kept, dropped) = oneshot::channel();
+        self.waiting.push_back((self.last_number, kept));
+        (self.last_number, dropped)
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != number);
+    }
+}
+
+async fn attend(
+    stream: UnixStream,
+    master: Rc<Master>,
+    silent: Rc<RefCell<Silent>>,
+    room: Rc<Semaphore>,
+) {
+    let (source, sink) = stream.into_split();
     let mut requests = FrameReader::<_, Request>::new(source, REQUEST_LIMIT_BYTES);
-    let Some(request) = in_time(requests.next()).await? else {
-        return Ok(());
+    let (number, dropped) = silent.borrow_mut().add();
+    let request = tokio::select! {
+        // First: a request that is there is answered.
+        biased;
+        request = requests.next() => request,
+        _ = dropped => Ok(None),
+        () = tokio::time::sleep(REQUEST_TIMEOUT) => Ok(None),
+    };
+    silent.borrow_mut().remove(number);
+    let conversed = match request {
+        Ok(Some(request)) => converse(request, requests, sink, &master, &room).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = conversed {
+        tracing::debug!(%error, "control connection failed");
+    }
+}
+
+async fn converse(
+    request: Request,
+    mut requests: FrameReader<OwnedReadHalf, Request>,
+    mut sink: OwnedWriteHalf,
+    master: &Rc<Master>,
+    room: &Semaphore,
+) -> io::Result<()> {
+    let Ok(_place) = room.try_acquire() else {
+        let refused = Reply::Refused(vec![format!("{REQUESTS} commands are under way already")]);
+        return in_time(write_frame(&mut sink, &refused, REPLY_LIMIT_BYTES)).await;
     };
     let errand = master.errand();
     let reply = tokio::select! {
