@@ -150,7 +150,8 @@ fn a_worker_that_cannot_start_again_is_tried_ever_less_often() {
     });
     let status = proxy.status();
     let how = status["deaths"][0]["last"].as_str().unwrap();
-    assert!(how.starts_with("access_log.file: "), "{how}");
+    let placed = "castling.toml:2:8: access_log.file: ";
+    assert!(how.contains(placed), "{how}");
     let told = proxy.until_log_has("wait=200ms");
     assert!(told.contains("worker died: replaced"), "{told}");
     fs::rename(&away, &logs).unwrap();
@@ -249,7 +250,6 @@ fn a_new_master_serves_while_the_workers_of_a_killed_one_finish() {
     let mut proxy = whole();
     let workers = proxy.until_workers(2);
     let store = zone_store(workers[0]);
-    assert!(store.starts_with("/dev/shm"), "{}", store.display());
     let mut client = proxy.raw();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     until("the origin has it", || proxy.origin("slow").requests() == 1);

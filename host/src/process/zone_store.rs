@@ -50,7 +50,8 @@ impl ZoneStore {
                 .mode(0o700)
                 .create(folder)
                 .map_err(about)?;
-            check_owner(&fs::symlink_metadata(folder).map_err(about)?).map_err(about)?;
+            let found = fs::symlink_metadata(folder).map_err(about)?;
+            check_owner(&found).map_err(|reason| about(io::Error::other(reason)))?;
             let lock = match File::open(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(about)?,
@@ -221,15 +222,33 @@ fn remove(path: &Path) {
     }
 }
 
-/// Others may not write: workers map what lies in it.
-fn check_owner(found: &fs::Metadata) -> io::Result<()> {
-    let trusted = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if trusted {
+/// Others may not write: workers map what lies in it. The error says whose it is and what to do.
+fn check_owner(found: &fs::Metadata) -> Result<(), String> {
+    let own = geteuid().as_raw();
+    let (mode, owner) = (found.mode() & 0o7777, found.uid());
+    let wrong = if !found.is_dir() {
+        format!("it is no folder, and belongs to {}", user(owner))
+    } else if owner != own {
+        format!("it belongs to {}", user(owner))
+    } else if mode & 0o022 != 0 {
+        format!("others may write to it (mode {mode:o})")
+    } else {
         return Ok(());
-    }
-    Err(io::Error::other(
-        "expected a folder that belongs to this user and that no other may write to",
+    };
+    Err(format!(
+        "{wrong}; expected a folder that belongs to {} and that no other may write to: remove it, or name another place by \
+         `zone_store` in [master]",
+        user(own)
     ))
+}
+
+/// `user mallory (1001)`.
+fn user(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => format!("user {} ({uid})", user.name),
+        // Who has no name is told by number.
+        Ok(None) | Err(_) => format!("user {uid}"),
+    }
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
@@ -354,7 +373,20 @@ mod tests {
         assert!(folder.exists());
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(&folder, &link).unwrap();
-        assert!(refused(&link).contains("expected a folder"));
+        assert!(refused(&link).contains("it is no folder, and belongs to user "));
+        if geteuid().is_root() {
+            let taken = parent.path().join("taken");
+            fs::create_dir(&taken).unwrap();
+            std::os::unix::fs::chown(&taken, Some(12345), None).unwrap();
+            let told = refused(&taken);
+            assert!(
+                told.contains(
+                    "it belongs to user 12345; expected a folder that belongs to user root (0)"
+                ),
+                "{told}"
+            );
+            assert!(told.contains("`zone_store` in [master]"), "{told}");
+        }
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(refused(&file.join("zones")).contains("Not a directory"));
