@@ -159,6 +159,68 @@ fn all_errors_are_told_at_once() {
     );
 }
 
+/// What is only found wrong when it is used.
+#[test]
+fn a_path_or_format_that_cannot_be_used_is_told_once_with_its_place() {
+    const REST: &str = r#"
+        [listeners.web]
+        bind = "{listen}"
+        [zones.z]
+        kind = "kv"
+        size = "1MiB"
+        [[routes]]
+        metrics = true
+    "#;
+    let with = |section: &str| Proxy::with_config(&format!("{section}\n{REST}"));
+    let format = "[access_log]\nfile = \"off\"\nformat = 'a ${b'";
+    let said = with(format).check().outcome.expect_refusal().stderr;
+    assert_eq!(said.matches("access_log.format").count(), 1, "{said}");
+    with(format)
+        .check()
+        .expect_error("{dir}/castling.toml:3:10: access_log.format: `${` without `}`");
+    let field = "[access_log]\nfile = \"off\"\nformat = { json = { a = '$b', c = '$D' } }";
+    with(field)
+        .check()
+        .expect_error("{dir}/castling.toml:3:35: access_log.format: `$D` is no variable's name");
+
+    let none = "[log]\nfile = \"{dir}/none/a.log\"";
+    let error = "{dir}/castling.toml:2:8: log.file: {dir}/none/a.log: ";
+    with(none).check().expect_error(error);
+    with(none).run().expect_error(error);
+
+    // A file lies where the folder should be.
+    let file = "{dir}/castling.toml";
+    for (key, value, error) in [
+        (
+            "control",
+            "/a.sock",
+            ":2:11: control socket {dir}/castling.toml/a.sock: ",
+        ),
+        (
+            "module_store",
+            "/m",
+            ":2:16: module store {dir}/castling.toml/m: ",
+        ),
+        (
+            "zone_store",
+            "/z",
+            ":2:14: zone store {dir}/castling.toml/z: ",
+        ),
+        (
+            "pid_file",
+            "/pid",
+            ":2:12: pid file {dir}/castling.toml/pid: ",
+        ),
+    ] {
+        let control = match key {
+            "control" => "",
+            _ => "control = \"{dir}/c.sock\"",
+        };
+        let section = format!("[master]\n{key} = \"{file}{value}\"\n{control}");
+        with(&section).run().expect_error(&format!("{file}{error}"));
+    }
+}
+
 #[test]
 fn a_reload_with_a_bad_config_tells_the_place_and_changes_nothing() {
     let mut proxy = Proxy::before(origin::text("as before"));
@@ -200,7 +262,10 @@ fn an_address_in_use_is_named() {
         .outcome
         .expect_refusal()
         .stderr;
-    assert!(said.contains("web") && said.contains(&address), "{said}");
+    assert!(
+        said.contains("castling.toml:2:8: listener \"web\"") && said.contains(&address),
+        "{said}"
+    );
 }
 
 // Modules: refused by `check`, and by `reload`, which leaves everything as it was.
@@ -333,6 +398,33 @@ fn a_plugin_that_refuses_its_config_names_the_key_and_its_place() {
     "#;
     refused(config, "tokens[1]");
     refused(config, "castling.toml:6:50: ");
+}
+
+#[test]
+fn what_a_plugins_config_holds_is_told_to_nobody() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+
+        [plugins.auth]
+        wasm = "{plugins}/token_auth.wasm"
+        config = { header = "x-token", tokens = { from_env = "TOKENS", default = "s3cret-s3cret" } }
+
+        [upstreams.app]
+        peers = ["127.0.0.1:2"]
+
+        [[routes]]
+        plugins = ["auth"]
+        upstream = "app"
+    "#;
+    let error = "castling.toml:6:41: plugin auth: config.tokens: invalid type: a string of 13 bytes, expected a sequence";
+    for outcome in [
+        Proxy::with_config(config).check().outcome,
+        Proxy::with_config(config).run().outcome,
+    ] {
+        let said = outcome.expect_refusal().stderr;
+        assert!(said.contains(error) && !said.contains("s3cret"), "{said}");
+    }
 }
 
 /// An access hook that does nothing.

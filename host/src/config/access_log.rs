@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::table::{Table, Value};
 use super::tree::NodeKind;
+use super::variables::pieces;
 use super::{AccessLog, AccessLogFormat, AccessLogTarget};
 
 pub(super) fn resolve(table: Option<Table<'_>>) -> AccessLog {
@@ -29,7 +30,7 @@ fn target(value: Value<'_>) -> Option<AccessLogTarget> {
     match value.plain_text("\"stdout\", \"off\" or a path")? {
         "stdout" => Some(AccessLogTarget::Stdout),
         "off" => Some(AccessLogTarget::Off),
-        _ => value.path().map(AccessLogTarget::File),
+        _ => value.placed_path().map(AccessLogTarget::File),
     }
 }
 
@@ -49,7 +50,15 @@ fn format(value: Value<'_>) -> Option<AccessLogFormat> {
         "json" => Some(json()),
         // A line that is always the same is a misspelt name.
         text if !text.contains('$') => value.expected(FORMAT_RULE),
-        text => Some(AccessLogFormat::Text(text.to_owned())),
+        text => variables_known(value, text).map(AccessLogFormat::Text),
+    }
+}
+
+/// The text, when every `$name` in it can be a variable's.
+fn variables_known(value: Value<'_>, text: &str) -> Option<String> {
+    match pieces(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(reason) => value.refuse(format_args!("access_log.format: {reason}")),
     }
 }
 
@@ -57,9 +66,14 @@ fn json_fields(value: Value<'_>) -> Option<Vec<(String, String)>> {
     let fields: Vec<_> = value
         .table()?
         .values()
-        .filter_map(|field| Some((field.key().to_owned(), field.text()?.to_owned())))
+        .filter_map(|field| {
+            Some((
+                field.key().to_owned(),
+                variables_known(field, field.text()?)?,
+            ))
+        })
         .collect();
-    if fields.is_empty() {
+    if value.node().entries().is_empty() {
         value.expected("at least one key")
     } else {
         Some(fields)

@@ -46,7 +46,11 @@ fn listener<'a>(
     plugins: &Named<'_>,
     bound: &mut BTreeMap<Bind, Value<'a>>,
 ) -> Listener {
-    let bind = table.required("bind", BIND_RULE, |value| bind_address(value, bound));
+    let mut place = String::new();
+    let bind = table.required("bind", BIND_RULE, |value| {
+        place = value.place_text();
+        bind_address(value, bound)
+    });
     let bind = bind.unwrap_or(NOWHERE);
     let is_unix = matches!(bind, Bind::Unix(_));
     let usual_accept = match is_unix {
@@ -118,6 +122,7 @@ fn listener<'a>(
         via: table.or("via", true, Value::boolean),
         server: table.or("server", ServerField::Keep, server),
         bind,
+        place,
     };
     table.finish();
     listener

@@ -6,11 +6,13 @@
 
 mod access_log;
 mod error;
+mod file;
 mod listener;
 mod model;
 mod names;
 mod plugin;
 mod privileges;
+mod redaction;
 mod resolve;
 mod route;
 mod source;
@@ -20,11 +22,16 @@ mod tests;
 mod tree;
 mod units;
 mod upstream;
+mod variables;
+mod zone_store;
 
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigErrors;
+pub use file::read_regular;
 pub use model::*;
+pub use redaction::without_values;
+pub use variables::{Piece, pieces};
 
 use source::Sources;
 use tree::Environment;

@@ -69,7 +69,11 @@ impl<'a> Named<'a> {
         }
         let what = self.what;
         let names = || self.values.keys().copied();
-        let hint = match nearest(name, names()) {
+        // Comparing with many, for each of many, would take minutes.
+        let similar = (self.values.len() <= MAX_COMPARED)
+            .then(|| nearest(name, names()))
+            .flatten();
+        let hint = match similar {
             Some(near) => format!("did you mean {near:?}?"),
             None if self.is_empty() => format!("no {what} is defined"),
             None if self.values.len() <= MAX_LISTED => format!(
@@ -106,6 +110,9 @@ pub(super) const NAME_RULE: &str = "1 to 64 of A-Z a-z 0-9 _ . -";
 
 /// As many names are listed in a message.
 const MAX_LISTED: usize = 8;
+
+/// Among more names none is looked for that somebody may have meant.
+const MAX_COMPARED: usize = 1000;
 
 /// Comparing costs the product of the lengths.
 const MAX_COMPARED_BYTES: usize = 128;

@@ -1,12 +1,12 @@
 //! `[plugins.NAME]`.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::file::open_regular;
 use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Node, NodeKind};
@@ -48,9 +48,10 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named
 /// The list of a listener or a route. A plugin that is listed twice is refused.
 pub(super) fn uses(list: Value<'_>, plugins: &Named<'_>) -> Option<Vec<PluginUse>> {
     let items = list.list(|item| Some((item, plugin_use(item, plugins)?)))?;
+    let mut names = HashSet::with_capacity(items.len());
     let mut uses: Vec<PluginUse> = Vec::with_capacity(items.len());
     for (item, one) in items {
-        match uses.iter().any(|earlier| earlier.name == one.name) {
+        match !names.insert(one.name.clone()) {
             true => drop(item.refuse::<()>(format_args!(
                 "plugin \"{}\" is already in the list",
                 one.name
@@ -106,12 +107,7 @@ pub(super) fn config_place<'a>(plugin: &'a Plugin, key_path: &str) -> &'a str {
 /// A file that can be read; what is in it, is seen when it is compiled.
 fn module(value: Value<'_>) -> Option<PathBuf> {
     let path = value.path()?;
-    // Asked before it is opened: opening a pipe waits for its writer.
-    let is_pipe_or_folder = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
-    if is_pipe_or_folder {
-        return value.refuse(format_args!("module {} is not a file", path.display()));
-    }
-    match File::open(&path) {
+    match open_regular(&path) {
         Ok(_) => Some(path),
         Err(error) => value.refuse(format_args!(
             "module {} cannot be read: {error}",
@@ -242,11 +238,21 @@ fn json(
                     .and_then(|integer| u64::try_from(integer).ok())
                     .map(Json::from)
             });
-            number.or_else(|| value.expected("an integer of at most 64 bits"))
+            number.or_else(|| {
+                value.refuse(format_args!(
+                    "{}: expected an integer of at most 64 bits",
+                    value.key()
+                ))
+            })
         }
         NodeKind::Float(float) => {
             let number = float.and_then(serde_json::Number::from_f64).map(Json::from);
-            number.or_else(|| value.expected("a finite number, plugins get their config as JSON"))
+            number.or_else(|| {
+                value.refuse(format_args!(
+                    "{}: expected a finite number, plugins get their config as JSON",
+                    value.key()
+                ))
+            })
         }
         NodeKind::Boolean(boolean) => Some(Json::from(*boolean)),
         NodeKind::Datetime(datetime) => Some(Json::from(datetime.as_str())),

@@ -3,21 +3,18 @@
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use rustix::process::geteuid;
-use sha2::{Digest, Sha256};
 
 use super::names::Named;
 use super::source::{Place, Sources};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, WhenDrainingFull,
-    Workers, Zone, ZoneKind,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath,
+    WhenDrainingFull, Workers, Zone, ZoneKind,
 };
-use super::{access_log, listener, plugin, privileges, route, upstream};
+use super::{access_log, listener, plugin, privileges, route, upstream, zone_store};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
@@ -35,7 +32,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
             upstream::resolve(table, &sections.plugins)
         }),
         zones: resolved(&sections.zones, zone),
-        metrics: metrics(sections.metrics.take()),
+        metrics: metrics(sources, sections.metrics.take()),
         routes: route::resolve(&sections),
     }
 }
@@ -142,36 +139,27 @@ pub(super) fn resolved<'a, T>(
 }
 
 fn master(sources: &Sources, table: Option<Table<'_>>) -> Master {
-    let mut master = Master {
-        control: sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL),
-        module_store: sources.resolve_path(MAIN_FILE, "run/modules"),
-        pid_file: None,
-        zone_store: PathBuf::new(),
+    let by_default = |path| PlacedPath {
+        path,
+        place: sources.place(MAIN_FILE),
     };
+    let mut control = by_default(sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL));
+    let mut module_store = by_default(sources.resolve_path(MAIN_FILE, "run/modules"));
+    let mut pid_file = None;
     let mut zone_store = None;
     if let Some(mut table) = table {
-        zone_store = table.optional("zone_store", Value::path);
-        master = Master {
-            control: table.or("control", master.control, Value::path),
-            module_store: table.or("module_store", master.module_store, Value::path),
-            pid_file: table.optional("pid_file", Value::path),
-            ..master
-        };
+        zone_store = table.optional("zone_store", Value::placed_path);
+        control = table.or("control", control, Value::placed_path);
+        module_store = table.or("module_store", module_store, Value::placed_path);
+        pid_file = table.optional("pid_file", Value::placed_path);
         table.finish();
     }
-    let zone_store = zone_store.unwrap_or_else(|| default_zone_store(&master.control));
     Master {
-        zone_store,
-        ..master
+        zone_store: zone_store.unwrap_or_else(|| by_default(zone_store::default(&control))),
+        control,
+        module_store,
+        pid_file,
     }
-}
-
-/// In memory, and the same for each load of this gateway's config: there is one gateway for a control socket.
-fn default_zone_store(control: &Path) -> PathBuf {
-    let user = geteuid().as_raw();
-    let hash = Sha256::digest(control.as_os_str().as_encoded_bytes());
-    let hash: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    PathBuf::from(format!("/dev/shm/castling-{user}-{hash}"))
 }
 
 fn workers(table: Option<Table<'_>>) -> Workers {
@@ -275,7 +263,7 @@ fn log(table: Option<Table<'_>>) -> Log {
         log = Log {
             level: table.or("level", log.level, |value| value.choice(&LOG_LEVELS)),
             format: table.or("format", log.format, |value| value.choice(&LOG_FORMATS)),
-            file: table.optional("file", Value::path),
+            file: table.optional("file", Value::placed_path),
         };
         table.finish();
     }
@@ -296,15 +284,20 @@ fn zone(mut table: Table<'_>) -> Zone {
     let zone = Zone {
         kind,
         size_bytes: size.unwrap_or_default(),
+        place: table.place_text(),
     };
     table.finish();
     zone
 }
 
-fn metrics(table: Option<Table<'_>>) -> Metrics {
-    let mut metrics = Metrics { max_series: 8192 };
+fn metrics(sources: &Sources, table: Option<Table<'_>>) -> Metrics {
+    let mut metrics = Metrics {
+        max_series: 8192,
+        place: sources.place(MAIN_FILE),
+    };
     if let Some(mut table) = table {
         metrics.max_series = table.or("max_series", metrics.max_series, |value| {
+            metrics.place = value.place_text();
             value.integer(256..=u64::from(MAX_METRIC_SERIES))
         });
         table.finish();

@@ -1,5 +1,6 @@
 //! `[[routes]]`.
 
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -14,7 +15,7 @@ use super::upstream::is_host_name;
 use super::{HeaderMatch, HeaderTest, HostPattern, Route};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
-    let mut names = Vec::new();
+    let mut names = HashMap::new();
     sections
         .routes
         .iter()
@@ -22,7 +23,11 @@ pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
         .collect()
 }
 
-fn route(mut table: Table<'_>, sections: &Sections<'_>, names: &mut Vec<(String, Place)>) -> Route {
+fn route(
+    mut table: Table<'_>,
+    sections: &Sections<'_>,
+    names: &mut HashMap<String, Place>,
+) -> Route {
     let name = table.optional("name", |value| route_name(value, names));
     let listeners = table.or("listeners", Vec::new(), |value| {
         value.set(|name| sections.listeners.reference(name))
@@ -54,18 +59,18 @@ fn route(mut table: Table<'_>, sections: &Sections<'_>, names: &mut Vec<(String,
 }
 
 /// A name that no other route has.
-fn route_name(value: Value<'_>, names: &mut Vec<(String, Place)>) -> Option<String> {
+fn route_name(value: Value<'_>, names: &mut HashMap<String, Place>) -> Option<String> {
     let name = value.text()?;
     if !is_name(name) {
         return value.expected(NAME_RULE);
     }
-    if let Some((_, first)) = names.iter().find(|(taken, _)| taken == name) {
+    if let Some(first) = names.get(name) {
         return value.refuse(format_args!(
             "route \"{name}\" is already defined at {}",
             value.sources().place(*first)
         ));
     }
-    names.push((name.to_owned(), value.place()));
+    names.insert(name.to_owned(), value.place());
     Some(name.to_owned())
 }
 
@@ -152,11 +157,9 @@ fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
         .values()
         .filter_map(|value| Some((value, header(value)?)))
         .collect();
-    for (idx, (value, test)) in tests.iter().enumerate() {
-        if tests[..idx]
-            .iter()
-            .any(|(_, earlier)| earlier.name == test.name)
-        {
+    let mut names = HashSet::with_capacity(tests.len());
+    for (value, test) in &tests {
+        if !names.insert(test.name.as_str()) {
             value.sources().refuse(
                 value.key_place(),
                 format_args!("header \"{}\" is already in the table", test.name),

@@ -1,17 +1,23 @@
 //! The files of a config: reading, includes, and places in them.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors};
+use super::file::read_regular;
 use super::table::{Table, Value};
 use super::tree::{Environment, Node};
 
 /// All files of one load, a file before those that it includes, and what was found wrong in them so far.
 pub(super) struct Sources {
     files: Vec<SourceFile>,
+    /// By their paths without links, to know a file that is met twice.
+    by_path: BTreeMap<PathBuf, usize>,
+    bytes_left: u64,
     errors: RefCell<Vec<(Place, String)>>,
     complete: bool,
 }
@@ -26,13 +32,13 @@ pub(super) struct Place {
 struct SourceFile {
     /// As messages name it: as the operator, or the `include` that led here, wrote it.
     name: PathBuf,
-    /// Without links, to know a file that is met twice.
-    canonical: PathBuf,
     /// Absolute; what relative paths in the file start from.
     folder: PathBuf,
     text: String,
     /// Where each line begins.
     line_offsets: Vec<usize>,
+    /// Characters before each multiple of [`STRIDE_BYTES`]: in a long line, places would take its length to tell, each.
+    chars_before: Vec<usize>,
     root: Node,
     included_at: Option<Place>,
 }
@@ -43,6 +49,8 @@ impl Sources {
     pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Result<Self, ConfigErrors> {
         let mut sources = Self {
             files: Vec::new(),
+            by_path: BTreeMap::new(),
+            bytes_left: MAX_BYTES,
             errors: RefCell::default(),
             complete: true,
         };
@@ -117,12 +125,21 @@ impl Sources {
         included_at: Option<Place>,
         environment: &Environment<'_>,
     ) -> Result<(), String> {
-        let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+        let unreadable = |error: io::Error| format!("cannot be read: {error}");
         let canonical = fs::canonicalize(path).map_err(unreadable)?;
         if let Some(message) = self.refused_include(&canonical, included_at) {
             return Err(message);
         }
-        let bytes = fs::read(path).map_err(unreadable)?;
+        let limit_bytes = self.bytes_left.min(MAX_FILE_BYTES);
+        let bytes = read_regular(path, limit_bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => format!(
+                "is too large: expected at most {} MiB in one file and {} MiB in all",
+                MAX_FILE_BYTES >> 20,
+                MAX_BYTES >> 20
+            ),
+            _ => unreadable(error),
+        })?;
+        self.bytes_left -= bytes.len() as u64;
         let folder = std::path::absolute(path)
             .map_err(unreadable)?
             .parent()
@@ -149,10 +166,11 @@ impl Sources {
         let line_offsets = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(idx, _)| idx + 1))
             .collect();
+        self.by_path.insert(canonical, file_idx);
         self.files.push(SourceFile {
             name: path.to_owned(),
-            canonical,
             folder,
+            chars_before: chars_before(&text),
             text,
             line_offsets,
             root,
@@ -180,11 +198,7 @@ impl Sources {
     fn refused_include(&self, canonical: &Path, included_at: Option<Place>) -> Option<String> {
         let above: Vec<_> =
             std::iter::successors(included_at, |at| self.files[at.file_idx].included_at).collect();
-        let first = self
-            .files
-            .iter()
-            .position(|file| file.canonical == canonical);
-        match first {
+        match self.by_path.get(canonical).copied() {
             Some(first) if above.iter().any(|at| at.file_idx == first) => {
                 Some("includes itself".to_owned())
             }
@@ -287,11 +301,16 @@ impl SourceFile {
     /// From 1, columns in characters.
     fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let line = self.line_offsets.partition_point(|&start| start <= offset);
-        let before = self
-            .text
-            .get(self.line_offsets[line - 1]..offset)
-            .unwrap_or_default();
-        (line, before.chars().count() + 1)
+        let chars = self.chars_to(offset) - self.chars_to(self.line_offsets[line - 1]);
+        (line, chars + 1)
+    }
+
+    /// Characters before the offset.
+    fn chars_to(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        let stride = offset / STRIDE_BYTES;
+        let rest = &self.text.as_bytes()[stride * STRIDE_BYTES..offset];
+        self.chars_before.get(stride).copied().unwrap_or_default() + count_chars(rest)
     }
 
     /// Where the key that is repeated at `offset` stands first. The parser tells only the second place.
@@ -337,6 +356,29 @@ impl SourceFile {
         self.line_offsets[line_idx] + (line.len() - line.trim_start().len())
     }
 }
+
+/// See [`SourceFile::chars_before`].
+fn chars_before(text: &str) -> Vec<usize> {
+    let mut before = vec![0];
+    for stride in text.as_bytes().chunks(STRIDE_BYTES) {
+        let so_far = before.last().copied().unwrap_or_default();
+        before.push(so_far + count_chars(stride));
+    }
+    before
+}
+
+/// Every byte but those that go on with a character (RFC 3629 §3).
+fn count_chars(utf8: &[u8]) -> usize {
+    utf8.iter().filter(|&&byte| byte & 0xc0 != 0x80).count()
+}
+
+const STRIDE_BYTES: usize = 1024;
+
+/// Of one file: a peer takes some 30 bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Of all files of a config.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Includes within one another; nginx sets no bound.
 const MAX_INCLUDE_DEPTH: usize = 8;

@@ -1,11 +1,14 @@
 //! Reads tables and values of the config: a wrong one is recorded with its place, and reading goes on, so that one run
 //! reports everything.
 
+use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::PlacedPath;
 use super::names::nearest;
 use super::source::{Place, Sources};
 use super::tree::{Entry, Node, NodeKind};
@@ -200,6 +203,14 @@ impl<'a> Value<'a> {
         Some(self.sources.resolve_path(self.place(), path))
     }
 
+    /// The same, for what is wrong with it and only found when it is used.
+    pub(super) fn placed_path(self) -> Option<PlacedPath> {
+        Some(PlacedPath {
+            path: self.path()?,
+            place: self.place_text(),
+        })
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let text = if let NodeKind::Text(text) = &self.node.kind {
@@ -228,11 +239,15 @@ impl<'a> Value<'a> {
     }
 
     /// As [`Self::list`]; an item that equals an earlier one is refused.
-    pub(super) fn set<T: PartialEq>(self, read: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn set<T: Clone + Eq + Hash>(
+        self,
+        read: impl Fn(Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let items = self.list(|item| Some((item, read(item)?)))?;
+        let mut known = HashSet::with_capacity(items.len());
         let mut set: Vec<T> = Vec::with_capacity(items.len());
         for (value, item) in items {
-            if set.contains(&item) {
+            if !known.insert(item.clone()) {
                 value.refuse::<()>(format_args!(
                     "{} {} is already in the list",
                     self.key,

@@ -1,5 +1,6 @@
 //! `[upstreams.NAME]`.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::time::Duration;
@@ -43,11 +44,9 @@ pub(super) fn resolve(mut table: Table<'_>, plugins: &Named<'_>) -> Upstream {
 
 fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
     let peers = value.list(|item| Some((item, peer(item)?)))?;
-    for (idx, (item, peer)) in peers.iter().enumerate() {
-        let repeated = peers[..idx]
-            .iter()
-            .any(|(_, earlier)| earlier.address == peer.address);
-        if repeated {
+    let mut addresses = HashSet::with_capacity(peers.len());
+    for (item, peer) in &peers {
+        if !addresses.insert(peer.address.as_str()) {
             item.refuse::<()>(format_args!(
                 "peer \"{}\" is already in the list: expected one with a weight",
                 peer.address

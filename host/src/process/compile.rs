@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::config::{Config, Plugin, Workers};
+use crate::config::{self, Config, PlacedPath, Plugin, Workers};
 use crate::wasm::compile::{compile, engine_fingerprint};
 use crate::wasm::{Manifest, said};
 
 use super::module_store::{ModuleKey, ModuleStore, StoredModule};
-use super::{confine, notify, sys};
+use super::{confine, sys};
 
 /// Largest module file, bytes.
 pub const WASM_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -59,12 +59,14 @@ pub async fn modules_for_check(
         .prefix("castling-check-")
         .tempdir()
         .map_err(|e| vec![format!("a temporary folder cannot be made: {e}")])?;
-    let store = ModuleStore::open(own.path()).map_err(|e| store_error(own.path(), &e))?;
+    let store = ModuleStore::open(own.path())
+        .map_err(|e| vec![format!("{}: {e}", own.path().display())])?;
     obtain_all(config, known.as_ref(), &store).await
 }
 
-fn store_error(folder: &Path, error: &std::io::Error) -> Vec<String> {
-    vec![format!("module store {}: {error}", folder.display())]
+fn store_error(folder: &PlacedPath, error: &std::io::Error) -> Vec<String> {
+    let (place, folder) = (&folder.place, folder.display());
+    vec![format!("{place}: module store {folder}: {error}")]
 }
 
 /// From `known` or `store`; what neither holds is compiled into `store`.
@@ -73,7 +75,11 @@ async fn obtain_all(
     known: Option<&ModuleStore>,
     store: &ModuleStore,
 ) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
-    let (jobs, mut errors) = jobs(&config.plugins);
+    let (jobs, unread) = read_aside(&config.plugins).await?;
+    let mut errors: Vec<_> = unread
+        .iter()
+        .map(|(name, reason)| about(name, &config.plugins[name], reason))
+        .collect();
     let results: Vec<_> = futures_util::stream::iter(jobs)
         .map(|(key, job)| async move {
             let known = known.and_then(|known| known.find(&key));
@@ -90,8 +96,8 @@ async fn obtain_all(
     for (plugins, result) in results {
         for name in plugins {
             match &result {
-                Ok(module) => drop(modules.insert(name.to_owned(), module.clone())),
-                Err(reason) => errors.push(about(name, &config.plugins[name], reason)),
+                Err(reason) => errors.push(about(&name, &config.plugins[&name], reason)),
+                Ok(module) => drop(modules.insert(name, module.clone())),
             }
         }
     }
@@ -132,29 +138,42 @@ enum Answer {
 }
 
 /// One module and the plugins that are made of it.
-struct Job<'a> {
+struct Job {
     wasm: Vec<u8>,
-    plugins: Vec<&'a str>,
+    plugins: Vec<String>,
 }
 
-fn jobs(plugins: &BTreeMap<String, Plugin>) -> (BTreeMap<ModuleKey, Job<'_>>, Vec<String>) {
-    let mut jobs: BTreeMap<ModuleKey, Job<'_>> = BTreeMap::new();
-    let mut errors = Vec::new();
+/// The modules of plugins, each read once; and why others cannot be read, by plugin.
+type Jobs = (BTreeMap<ModuleKey, Job>, Vec<(String, String)>);
+
+/// In a thread of its own: reading may take as long as disk and network please, and the master answers meanwhile.
+async fn read_aside(plugins: &BTreeMap<String, Plugin>) -> Result<Jobs, Vec<String>> {
     if plugins.is_empty() {
-        return (jobs, errors);
+        return Ok(Jobs::default());
     }
+    let files: Vec<_> = plugins
+        .iter()
+        .map(|(name, plugin)| (name.clone(), plugin.wasm.clone()))
+        .collect();
+    tokio::task::spawn_blocking(|| jobs(files))
+        .await
+        .map_err(|error| vec![format!("modules cannot be read: {error}")])
+}
+
+fn jobs(files: Vec<(String, PathBuf)>) -> Jobs {
+    let (mut jobs, mut errors) = Jobs::default();
     let engine_fingerprint = engine_fingerprint();
-    for (name, plugin) in plugins {
-        match read_module(&plugin.wasm) {
+    for (plugin, path) in files {
+        match read_module(&path) {
             Ok(wasm) => {
                 let key = ModuleKey::new(&wasm, engine_fingerprint);
                 let job = jobs.entry(key).or_insert_with(|| Job {
                     wasm,
                     plugins: Vec::new(),
                 });
-                job.plugins.push(name);
+                job.plugins.push(plugin);
             }
-            Err(reason) => errors.push(about(name, plugin, &reason)),
+            Err(reason) => errors.push((plugin, reason)),
         }
     }
     (jobs, errors)
@@ -162,18 +181,12 @@ fn jobs(plugins: &BTreeMap<String, Plugin>) -> (BTreeMap<ModuleKey, Job<'_>>, Ve
 
 /// Reads a module's file; one that is larger than [`WASM_LIMIT_BYTES`] is refused.
 pub fn read_module(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut wasm = Vec::new();
-    file.take(WASM_LIMIT_BYTES + 1)
-        .read_to_end(&mut wasm)
-        .map_err(|e| e.to_string())?;
-    match wasm.len() as u64 {
-        0..=WASM_LIMIT_BYTES => Ok(wasm),
-        _ => Err(format!(
-            "larger than {} MiB",
-            WASM_LIMIT_BYTES / 1024 / 1024
-        )),
-    }
+    config::read_regular(path, WASM_LIMIT_BYTES).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            format!("larger than {} MiB", WASM_LIMIT_BYTES / 1024 / 1024)
+        }
+        _ => error.to_string(),
+    })
 }
 
 fn about(name: &str, plugin: &Plugin, reason: &str) -> String {
@@ -216,7 +229,7 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
         .map_err(|error| room(error.into()))?;
     let theirs = OwnedFd::from(artefact.try_clone().map_err(room)?);
     let mut command = Command::new(super::executable());
-    notify::keep_from(&mut command);
+    confine::empty_environment(&mut command);
     command
         .arg0("castling: compile")
         .arg("compile")

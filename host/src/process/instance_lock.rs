@@ -14,6 +14,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::umask;
 
+use crate::config::PlacedPath;
+
 /// Held for the master's life; the system lets go of it when the process ends, however it ends. What lies at the
 /// control socket's path while nobody holds the lock is a dead master's.
 ///
@@ -22,8 +24,8 @@ pub struct InstanceLock {
     /// Locked.
     file: File,
     path: PathBuf,
-    control: PathBuf,
-    pid_file: Option<PathBuf>,
+    control: PlacedPath,
+    pid_file: Option<PlacedPath>,
     /// The files are this master's to remove.
     owns_files: bool,
     killed_before: Option<String>,
@@ -35,8 +37,8 @@ pub struct InstanceLock {
 
 impl InstanceLock {
     /// Creates the folder of the control socket where it is missing. Fails when another gateway holds the lock.
-    pub fn take(control: &Path, pid_file: Option<&Path>) -> Result<Self, String> {
-        let about = |error: io::Error| format!("control socket {}: {error}", control.display());
+    pub fn take(control: &PlacedPath, pid_file: Option<&PlacedPath>) -> Result<Self, String> {
+        let about = |error: io::Error| about_control(control, &error);
         if let Some(folder) = control.parent() {
             fs::create_dir_all(folder).map_err(about)?;
         }
@@ -67,8 +69,8 @@ impl InstanceLock {
             return Ok(Self {
                 file,
                 path,
-                control: control.to_owned(),
-                pid_file: pid_file.map(Path::to_owned),
+                control: control.clone(),
+                pid_file: pid_file.cloned(),
                 owns_files: true,
                 killed_before: is_pid.then_some(before),
                 own_control: Cell::default(),
@@ -83,8 +85,12 @@ impl InstanceLock {
     }
 
     /// The lock of a master that hands it over and still owns the files. Fails when the descriptor is not the lock's.
-    pub fn inherit(file: File, control: &Path, pid_file: Option<&Path>) -> Result<Self, String> {
-        let path = lock_path(control);
+    pub fn inherit(
+        file: File,
+        control: PlacedPath,
+        pid_file: Option<PlacedPath>,
+    ) -> Result<Self, String> {
+        let path = lock_path(&control);
         if !is_at(&file, &path) {
             return Err(format!(
                 "what was handed over as the lock is not {}",
@@ -94,8 +100,8 @@ impl InstanceLock {
         Ok(Self {
             file,
             path,
-            control: control.to_owned(),
-            pid_file: pid_file.map(Path::to_owned),
+            control,
+            pid_file,
             owns_files: false,
             killed_before: None,
             own_control: Cell::default(),
@@ -128,7 +134,7 @@ impl InstanceLock {
         let bound = self
             .write_pid_into_lock()
             .and_then(|()| self.bind_control());
-        bound.map_err(|error| format!("control socket {}: {error}", self.control.display()))
+        bound.map_err(|error| about_control(&self.control, &error))
     }
 
     /// The pid file alone, where there is to be one.
@@ -136,7 +142,8 @@ impl InstanceLock {
         match &self.pid_file {
             Some(path) => {
                 let made = write_pid_file(path);
-                let made = made.map_err(|e| format!("pid file {}: {e}", path.display()))?;
+                let made =
+                    made.map_err(|e| format!("{}: pid file {}: {e}", path.place, path.display()))?;
                 self.own_pid_file.set(Some(made));
                 Ok(())
             }
@@ -157,7 +164,7 @@ impl InstanceLock {
     }
 
     fn bind_control(&self) -> io::Result<UnixListener> {
-        match fs::symlink_metadata(&self.control) {
+        match fs::symlink_metadata(&*self.control) {
             Ok(found) if found.file_type().is_socket() => {}
             Ok(_) => {
                 return Err(io::Error::other("a file that is no socket is in its place"));
@@ -176,7 +183,7 @@ impl InstanceLock {
         let listener = listener?;
         listener.set_nonblocking(true)?;
         let made = fs::symlink_metadata(&draft)?;
-        fs::rename(&draft, &self.control)?;
+        fs::rename(&draft, &*self.control)?;
         self.own_control.set(Some((made.dev(), made.ino())));
         Ok(listener)
     }
@@ -195,17 +202,22 @@ impl Drop for InstanceLock {
                 .own_pid_file
                 .get()
                 .is_some_and(|own| identity(pid_file) == Some(own))
-            && fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == own_pid)
+            && fs::read_to_string(&**pid_file).is_ok_and(|pid| pid.trim() == own_pid)
         {
-            let _ = fs::remove_file(pid_file);
+            let _ = fs::remove_file(&**pid_file);
         }
         if self.has_control() {
-            let _ = fs::remove_file(&self.control);
+            let _ = fs::remove_file(&*self.control);
         }
         if is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn about_control(control: &PlacedPath, error: &io::Error) -> String {
+    let (place, control) = (&control.place, control.display());
+    format!("{place}: control socket {control}: {error}")
 }
 
 /// Device and inode of what lies there, a link's own.
@@ -293,10 +305,17 @@ mod tests {
 
     use super::*;
 
+    fn placed(path: impl Into<PathBuf>) -> PlacedPath {
+        PlacedPath {
+            path: path.into(),
+            place: "site.toml:2:11".to_owned(),
+        }
+    }
+
     #[test]
     fn a_second_gateway_is_refused_until_the_first_has_ended() {
         let folder = tempfile::tempdir().unwrap();
-        let control = folder.path().join("run/control.sock");
+        let control = placed(folder.path().join("run/control.sock"));
         let first = InstanceLock::take(&control, None).unwrap();
         let _listener = first.put_up_files().unwrap();
         let refused = InstanceLock::take(&control, None).err().unwrap();
@@ -321,11 +340,12 @@ mod tests {
     #[test]
     fn a_dead_masters_socket_is_replaced_and_all_files_go_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let control = folder.path().join("control.sock");
-        drop(UnixListener::bind(&control).unwrap());
-        let lock = InstanceLock::take(&control, Some(&folder.path().join("run/pid"))).unwrap();
+        let control = placed(folder.path().join("control.sock"));
+        drop(UnixListener::bind(&*control).unwrap());
+        let lock =
+            InstanceLock::take(&control, Some(&placed(folder.path().join("run/pid")))).unwrap();
         let _listener = lock.put_up_files().unwrap();
-        let mode = fs::metadata(&control).unwrap().permissions().mode();
+        let mode = fs::metadata(&*control).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let pid = fs::read_to_string(folder.path().join("run/pid")).unwrap();
         assert_eq!(pid, format!("{}\n", std::process::id()));
@@ -337,11 +357,11 @@ mod tests {
     #[test]
     fn a_lock_that_was_handed_over_is_held_by_both_and_its_files_are_the_owners() {
         let folder = tempfile::tempdir().unwrap();
-        let control = folder.path().join("control.sock");
+        let control = placed(folder.path().join("control.sock"));
         let mut old = InstanceLock::take(&control, None).unwrap();
         let _old_listener = old.put_up_files().unwrap();
         let file = File::from(old.descriptor().try_clone_to_owned().unwrap());
-        let mut new = InstanceLock::inherit(file, &control, None).unwrap();
+        let mut new = InstanceLock::inherit(file, control.clone(), None).unwrap();
         assert!(old.has_control() && !new.has_control());
         let listener = new.put_up_files().unwrap();
         assert!(new.has_control() && !old.has_control());
@@ -349,13 +369,13 @@ mod tests {
         new.set_owner(true);
         drop(old);
         assert!(InstanceLock::take(&control, None).is_err());
-        let _client = std::os::unix::net::UnixStream::connect(&control).unwrap();
+        let _client = std::os::unix::net::UnixStream::connect(&*control).unwrap();
         listener.accept().unwrap();
         drop(new);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
         let other = tempfile::tempfile().unwrap();
-        let refused = InstanceLock::inherit(other, &control, None).err().unwrap();
+        let refused = InstanceLock::inherit(other, control, None).err().unwrap();
         assert!(refused.contains("is not"), "{refused}");
     }
 
@@ -363,14 +383,14 @@ mod tests {
     fn what_others_have_put_in_the_place_of_its_files_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let control = path("control.sock");
-        let lock = InstanceLock::take(&control, Some(&path("pid"))).unwrap();
+        let control = placed(path("control.sock"));
+        let lock = InstanceLock::take(&control, Some(&placed(path("pid")))).unwrap();
         let _listener = lock.put_up_files().unwrap();
         let names = ["control.sock", "control.sock.lock", "pid"];
         for name in names {
             fs::rename(path(name), path(&format!("old.{name}"))).unwrap();
         }
-        let _others = UnixListener::bind(&control).unwrap();
+        let _others = UnixListener::bind(&*control).unwrap();
         fs::write(path("control.sock.lock"), "").unwrap();
         fs::write(path("pid"), std::process::id().to_string()).unwrap();
         drop(lock);
@@ -384,7 +404,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("precious"), "x").unwrap();
-        let control = path("control.sock");
+        let control = placed(path("control.sock"));
         let link_at =
             |name: &str| std::os::unix::fs::symlink(path("precious"), path(name)).unwrap();
 
@@ -400,7 +420,7 @@ mod tests {
         fs::remove_file(path("control.sock.lock")).unwrap();
 
         link_at("pid.new");
-        let lock = InstanceLock::take(&control, Some(&path("pid"))).unwrap();
+        let lock = InstanceLock::take(&control, Some(&placed(path("pid")))).unwrap();
         let _listener = lock.put_up_files().unwrap();
         let pid = fs::read_to_string(path("pid")).unwrap();
         assert_eq!(pid, format!("{}\n", std::process::id()));
@@ -410,10 +430,14 @@ mod tests {
     #[test]
     fn a_file_that_is_no_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let control = folder.path().join("precious.txt");
-        fs::write(&control, "x").unwrap();
+        let control = placed(folder.path().join("precious.txt"));
+        fs::write(&*control, "x").unwrap();
         let lock = InstanceLock::take(&control, None).unwrap();
-        assert!(lock.put_up_files().is_err());
+        let refused = lock.put_up_files().unwrap_err();
+        assert!(
+            refused.starts_with("site.toml:2:11: control socket "),
+            "{refused}"
+        );
         // Nor is it removed at the end.
         drop(lock);
         assert!(control.exists());

@@ -284,7 +284,7 @@ impl Master {
             }
             // Who has asked while it waited has the config in mind as it is now.
             self.reloads.borrow_mut().take_in();
-            match load(&self.config_path) {
+            match load_aside(&self.config_path).await {
                 Ok(config) if self.has_room(&config) => break self.swap(config).await,
                 Ok(_) => {}
                 Err(errors) => break Err(errors),
@@ -347,13 +347,14 @@ impl Master {
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
         let opened = OnceCell::new();
-        let store = || self.zone_store(&opened);
+        let store = || self.zone_store(&opened, &config);
         let zones = match &*self.serving.borrow() {
             Some(old) => old.with_zones(|old| zones(&config, store, Some(old))),
             None => zones(&config, store, self.parked_zones.borrow().as_ref()),
         }?;
         let max_series = config.metrics.max_series;
-        let metrics = Ledger::of(max_series, self.metrics.borrow().as_ref(), self.started_at)?;
+        let metrics = Ledger::of(max_series, self.metrics.borrow().as_ref(), self.started_at)
+            .map_err(|error| vec![format!("{}: {error}", config.metrics.place)])?;
         let number = self.last_generation.get() + 1;
         let started =
             Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
@@ -412,13 +413,19 @@ impl Master {
 
     /// Kv zones lie where they lay first, as long as this gateway lives. `opened` by the first that asks: of a config
     /// that is refused nothing stays.
-    fn zone_store(&self, opened: &OnceCell<Rc<ZoneStore>>) -> Result<Rc<ZoneStore>, String> {
+    fn zone_store(
+        &self,
+        opened: &OnceCell<Rc<ZoneStore>>,
+        config: &Config,
+    ) -> Result<Rc<ZoneStore>, String> {
         if let Some(store) = &*self.zone_store.borrow() {
             return Ok(Rc::clone(store));
         }
         if opened.get().is_none() {
             // Empty, so it takes it.
-            let _ = opened.set(ZoneStore::open(&self.places.zone_store)?);
+            let folder = start::placed(&self.places.zone_store, Some(&config.master.zone_store));
+            let store = ZoneStore::open(&folder);
+            let _ = opened.set(store.map_err(|error| format!("{}: {error}", folder.place))?);
         }
         opened
             .get()
@@ -432,7 +439,11 @@ impl Master {
         if !self.places.zone_store.exists() {
             return;
         }
-        match self.zone_store(&OnceCell::new()) {
+        let store = match &*self.zone_store.borrow() {
+            Some(store) => Ok(Rc::clone(store)),
+            None => ZoneStore::open(&self.places.zone_store),
+        };
+        match store {
             Ok(store) => store.remove_left(STORE_FILES_AT_MOST),
             Err(error) => tracing::warn!("{error}"),
         }
@@ -441,7 +452,11 @@ impl Master {
     /// Some things are the master's own and stay as they were at its start.
     fn warn_of_fixed(&self, old: &Config, new: &Config) {
         self.places.warn_of_others(new);
-        if old.log != new.log {
+        let of_master = |log: &config::Log| {
+            let file = log.file.as_ref().map(|file| file.path.clone());
+            (log.level, log.format, file)
+        };
+        if of_master(&old.log) != of_master(&new.log) {
             tracing::warn!(
                 "[log] takes effect with the next start in the master; workers follow it now"
             );
@@ -530,6 +545,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(60);
 fn load(config_path: &Path) -> Result<Config, Vec<String>> {
     config::load(config_path)
         .map_err(|errors| errors.to_string().lines().map(str::to_owned).collect())
+}
+
+/// The same in a thread of its own: reading may take as long as disk and network please, and the master answers meanwhile.
+async fn load_aside(config_path: &Path) -> Result<Config, Vec<String>> {
+    let config_path = config_path.to_owned();
+    let loaded = tokio::task::spawn_blocking(move || load(&config_path));
+    loaded
+        .await
+        .unwrap_or_else(|error| Err(vec![format!("the config could not be read: {error}")]))
 }
 
 /// Files of the store that one start looks at.

@@ -54,7 +54,7 @@ impl Ledger {
         max_series: u32,
         old: Option<&Rc<Self>>,
         started: SystemTime,
-    ) -> Result<Rc<Self>, Vec<String>> {
+    ) -> Result<Rc<Self>, String> {
         let workers = old.map(|old| Rc::clone(&old.workers)).unwrap_or_default();
         if let Some(old) = old.filter(|old| old.max_series == max_series) {
             let refused = old.metrics.zone().refused();
@@ -67,7 +67,7 @@ impl Ledger {
                 "metrics.max_series is too small: series had no room; all metrics begin anew"
             );
         }
-        let metrics = MasterMetrics::new(max_series, started).map_err(|e| vec![e.to_string()])?;
+        let metrics = MasterMetrics::new(max_series, started).map_err(|e| e.to_string())?;
         Ok(Rc::new(Self {
             metrics,
             max_series,

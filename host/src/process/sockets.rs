@@ -96,8 +96,8 @@ impl SocketTable {
                     sockets,
                 }),
                 Err(error) => errors.push(format!(
-                    "listener \"{name}\" cannot be bound to {}: {error}",
-                    listener.bind
+                    "{}: listener \"{name}\" cannot be bound to {}: {error}",
+                    listener.place, listener.bind
                 )),
             }
         }
@@ -125,7 +125,8 @@ impl SocketTable {
                 };
                 let listens = mode.and_then(|()| socket_options::listen(&held.socket, config));
                 listens.map_err(|error| {
-                    vec![format!("listener \"{name}\": {}: {error}", config.bind)]
+                    let (place, bind) = (&config.place, &config.bind);
+                    vec![format!("{place}: listener \"{name}\": {bind}: {error}")]
                 })?;
             }
         }

@@ -112,7 +112,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let zone = MetricsZone::open(inherited(metrics.fd)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
     let recorder = Recorder::new(zone, metrics.row, generation);
-    log::init(&config.log, None).map_err(|e| vec![format!("log: {e}")])?;
+    log::init(&config.log, None).map_err(said)?;
     tracing::debug!(generation, slot, "worker starts");
     let engine = Gateway::engine(&config)?;
     // From here on it meets what others have written: plugins, names' addresses, clients.

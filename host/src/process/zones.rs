@@ -70,6 +70,7 @@ pub fn zones(
         Ok(zone)
     };
     let make = |name: &str, wanted: &config::Zone| {
+        let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
         let kept = old.and_then(|old| match old.get(name)? {
             SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
             SharedZone::Counter(_) | SharedZone::Kv(_) => None,
@@ -78,10 +79,14 @@ pub fn zones(
             (ZoneKind::Counter, Some(kept)) => Ok(SharedZone::Counter(Rc::clone(kept))),
             (ZoneKind::Counter, None) => CounterZone::create(name, wanted.size_bytes, now_ns())
                 .map(|zone| SharedZone::Counter(Rc::new(zone)))
-                .map_err(|error| error.to_string()),
+                .map_err(|error| at_zone(&error)),
             (ZoneKind::Kv, _) => store()?
                 .zone(name, wanted.size_bytes)
-                .map_err(|error| format!("{error}; `zone_store` of [master] says where it lies"))
+                .map_err(|error| {
+                    at_zone(&format_args!(
+                        "{error}; `zone_store` of [master] says where it lies"
+                    ))
+                })
                 .and_then(|folder| lent(SharedZone::Kv(folder))),
         }
     };
@@ -136,7 +141,8 @@ pub fn open(
     };
     let mut zones = zone::Zones::new();
     for (name, handle) in handles {
-        let zone = open(&name, handle).map_err(|error| vec![error])?;
+        let place = config.zones.get(&name).map_or("", |zone| &zone.place);
+        let zone = open(&name, handle).map_err(|error| vec![format!("{place}: {error}")])?;
         zones.insert(name, Arc::new(zone));
     }
     Ok(zones)
@@ -166,7 +172,7 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
                 folder.and_then(|folder| KvZone::open(&folder.path, name, size_bytes).map(Zone::Kv))
             }
         };
-        made.map_err(|error| error.to_string())
+        made.map_err(|error| format!("{}: {error}", zone.place))
     };
     let mut zones = zone::Zones::new();
     for (name, zone) in &config.zones {

@@ -71,6 +71,8 @@ pub struct Listener {
     pub via: bool,
     /// Default `keep`.
     pub server: ServerField,
+    /// `FILE:LINE:COLUMN` of `bind`.
+    pub place: String,
 }
 
 /// Which names of request fields go on. In the file `"strict"` or `"any"`.

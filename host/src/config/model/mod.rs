@@ -8,7 +8,8 @@ mod listener;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,19 +32,36 @@ pub struct Config {
     pub routes: Vec<Route>,
 }
 
+/// An absolute path, with where it stands in the config: what is wrong with it is found when it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedPath {
+    pub path: PathBuf,
+    /// `FILE:LINE:COLUMN`; for a default, the start of the config file.
+    pub place: String,
+}
+
+impl Deref for PlacedPath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Master {
     /// The control socket. Default `run/castling.sock` beside the config file.
-    pub control: PathBuf,
+    pub control: PlacedPath,
     /// Where compiled plugins are kept. What lies there is trusted native code: only the master's user may write to
     /// it. Default `run/modules` beside the config file.
-    pub module_store: PathBuf,
+    pub module_store: PlacedPath,
     /// Written at start, removed at the end. Default none (nginx `pid`).
-    pub pid_file: Option<PathBuf>,
+    pub pid_file: Option<PlacedPath>,
     /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing,
-    /// removed at the end. Default `/dev/shm/castling-USER-HASH`, by user id
-    /// and a hash of `control`.
-    pub zone_store: PathBuf,
+    /// removed at the end. Default, by a hash of `control`: `castling-zones-HASH` in the first of these that there is and
+    /// that is in memory: the service's runtime folder (systemd's `RUNTIME_DIRECTORY`), `/run` for root, `XDG_RUNTIME_DIR` for
+    /// others; else `/dev/shm/castling-USER-HASH`, by user id.
+    pub zone_store: PlacedPath,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,7 +140,7 @@ pub struct Log {
     /// Default `text`.
     pub format: LogFormat,
     /// Default none: standard error.
-    pub file: Option<PathBuf>,
+    pub file: Option<PlacedPath>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,13 +176,13 @@ pub struct AccessLog {
 pub enum AccessLogTarget {
     Off,
     Stdout,
-    File(PathBuf),
+    File(PlacedPath),
 }
 
 /// In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key = "$variable ..." } }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogFormat {
-    /// A line of text; `combined` is resolved to one. Variables are checked where the log is built.
+    /// A line of text; `combined` is resolved to one.
     Text(String),
     /// An object a line, keys in this order; `json` is resolved to one.
     Json(Vec<(String, String)>),
@@ -305,6 +323,8 @@ pub struct Zone {
     pub kind: ZoneKind,
     /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB.
     pub size_bytes: u64,
+    /// `FILE:LINE:COLUMN` of the zone's table.
+    pub place: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,6 +342,8 @@ pub struct Metrics {
     /// 208 to 224 bytes for each, and 8 more in each worker. What was counted so far is kept over a reload that leaves it as it
     /// is.
     pub max_series: u32,
+    /// `FILE:LINE:COLUMN` of `max_series`; for the default, the start of the config file.
+    pub place: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -396,7 +418,7 @@ pub struct Route {
     pub headers: Vec<HeaderMatch>,
     /// In the order of the config; their response hooks run in the reverse order.
     pub plugins: Vec<PluginUse>,
-    /// None: a plugin's `content` hook answers.
+    /// None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
     pub upstream: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
@@ -406,7 +428,7 @@ pub struct Route {
 
 /// In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address in
 /// brackets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostPattern {
     Exact(String),
     /// With its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never `example.com`.

@@ -196,7 +196,7 @@ fn missing_files() {
     let site = Site::new(&format!("[plugins.a]\nwasm = 'folder'{REST}")).file("folder/x", "");
     assert_eq!(
         site.errors(),
-        ["site.toml:2:8: module folder is not a file"]
+        ["site.toml:2:8: module folder cannot be read: it is not a regular file"]
     );
     refused(
         "[plugins.a]\n",
@@ -408,11 +408,11 @@ fn plugin_configs_that_json_cannot_hold() {
         |config: &str| format!("[plugins.a]\nwasm = 'p.wasm'\nconfig = {{ x = [{config}] }}");
     refused(
         &plugin("nan"),
-        "site.toml:3:17: config nan: expected a finite number, plugins get their config as JSON",
+        "site.toml:3:17: config: expected a finite number, plugins get their config as JSON",
     );
     refused(
         &plugin("18446744073709551616"),
-        "site.toml:3:17: config 18446744073709551616: expected an integer of at most 64 bits",
+        "site.toml:3:17: config: expected an integer of at most 64 bits",
     );
     assert_eq!(
         good(&plugin("18446744073709551615, 0x10")).plugins["a"].config,

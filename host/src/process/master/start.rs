@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::config::Config;
+use crate::config::{Config, PlacedPath};
 use crate::log;
 use crate::process::activation::{self, Activated};
 use crate::process::control;
@@ -31,7 +31,7 @@ pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
     // Before this process opens anything of its own.
     let activated = activation::descriptors().map_err(|error| vec![error])?;
     let config = load(config_path)?;
-    log::init(&config.log, config.workers.user.as_ref()).map_err(log_error)?;
+    log::init(&config.log, config.workers.user.as_ref()).map_err(|error| vec![error])?;
     raise_open_files();
     in_event_loop(start(config_path, config, activated))
 }
@@ -59,11 +59,15 @@ async fn start(
 ) -> Result<(), Vec<String>> {
     let mut signals = Signals::listen().map_err(signal_error)?;
     let places = Places {
-        control: config.master.control.clone(),
-        pid_file: config.master.pid_file.clone(),
-        zone_store: config.master.zone_store.clone(),
+        control: config.master.control.path.clone(),
+        pid_file: config
+            .master
+            .pid_file
+            .as_ref()
+            .map(|pid_file| pid_file.path.clone()),
+        zone_store: config.master.zone_store.path.clone(),
     };
-    let lock = InstanceLock::take(&places.control, places.pid_file.as_deref());
+    let lock = InstanceLock::take(&config.master.control, config.master.pid_file.as_ref());
     let lock = lock.map_err(|error| vec![error])?;
     let listener = lock.put_up_files().map_err(|error| vec![error])?;
     clean_module_store(&config);
@@ -98,7 +102,7 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     let (mut link, estate) = TakeOver::begin(channel).await.map_err(|_| Vec::new())?;
     let version = estate.version.clone();
     let prepared = load(config_path).and_then(|config| {
-        log::init(&config.log, config.workers.user.as_ref()).map_err(log_error)?;
+        log::init(&config.log, config.workers.user.as_ref()).map_err(|error| vec![error])?;
         let master = Master::in_place_of(estate, config_path, &config)?;
         let left_files = master.sockets.borrow().leave_files();
         Ok((master, config, left_files))
@@ -199,8 +203,11 @@ impl Master {
         places.warn_of_others(config);
         let lock = InstanceLock::inherit(
             estate.instance_lock,
-            &places.control,
-            places.pid_file.as_deref(),
+            placed(&places.control, Some(&config.master.control)),
+            places
+                .pid_file
+                .as_ref()
+                .map(|path| placed(path, config.master.pid_file.as_ref())),
         );
         let lock = lock.map_err(|error| vec![error])?;
         let sockets = SocketTable::adopt(estate.sockets);
@@ -288,13 +295,25 @@ impl Master {
     }
 }
 
+/// A path that the gateway has had from its start on, with where the config has it now. One that is no longer in the config
+/// has itself as its place.
+pub(super) fn placed(path: &Path, now: Option<&PlacedPath>) -> PlacedPath {
+    match now {
+        Some(now) if **now == *path => now.clone(),
+        Some(_) | None => PlacedPath {
+            path: path.to_owned(),
+            place: "as at the start".to_owned(),
+        },
+    }
+}
+
 impl Places {
     /// They are the gateway's from its start on.
     pub(super) fn warn_of_others(&self, config: &Config) {
         let wanted = &config.master;
-        if wanted.control != self.control
-            || wanted.pid_file != self.pid_file
-            || wanted.zone_store != self.zone_store
+        if wanted.control.path != self.control
+            || wanted.pid_file.as_deref() != self.pid_file.as_deref()
+            || wanted.zone_store.path != self.zone_store
         {
             tracing::warn!(
                 "master.control, master.pid_file and master.zone_store take effect with the next start"
@@ -320,10 +339,6 @@ fn raise_open_files() {
     if let Err(error) = sys::limit_open_files(None) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-}
-
-fn log_error(error: std::io::Error) -> Vec<String> {
-    vec![format!("log: {error}")]
 }
 
 fn signal_error(error: std::io::Error) -> Vec<String> {
