@@ -10,13 +10,17 @@
 //! assert_eq!(testing::take_log(), [(log::Level::Warn, line.to_owned())]);
 //! ```
 //!
-//! Fields stand before the text, `key = value` with a semicolon after the last, and are written after it; a value that
-//! is not one plain word is quoted and escaped.
+//! Fields stand before the text, `key = value` with a semicolon after the last. Where the gateway's log is JSON, each is a field of
+//! the line, with a text as its value (`"user":"Ada L."`; one that has the name of the gateway's own, `level` say, is
+//! `plugin.level`). In a log of text they are written after the line's text; a value that is not one plain word is quoted and
+//! escaped.
 //!
 //! What the gateway's `[log] level` leaves out is not written. Beyond the plugin's `limits.log_lines` a second, lines are
 //! dropped and counted; one that is longer than 4096 bytes is cut.
 
 use std::fmt;
+
+use castling_abi::header_list;
 
 use crate::host;
 
@@ -36,24 +40,19 @@ pub fn write(level: Level, line: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes a line with fields after it: `slow answer user=ada agent="a b"`.
+/// Writes a line with fields: `slow answer user=ada agent="a b"`.
 pub fn write_fields(level: Level, line: fmt::Arguments<'_>, fields: &[(&str, &dyn fmt::Display)]) {
-    use fmt::Write;
-
-    let mut text = line.to_string();
+    let mut records = Vec::new();
     for (key, value) in fields {
         let value = value.to_string();
-        let is_plain = !value.is_empty()
-            && value
-                .chars()
-                .all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\'));
-        // Writing to a String cannot fail.
-        let _ = match is_plain {
-            true => write!(text, " {key}={value}"),
-            false => write!(text, " {key}={value:?}"),
-        };
+        // What is too long even for that is left out, as the host would.
+        if let Some(head) = header_list::record_head(key.as_bytes(), value.as_bytes()) {
+            records.extend_from_slice(&head);
+            records.extend_from_slice(key.as_bytes());
+            records.extend_from_slice(value.as_bytes());
+        }
     }
-    host::log(level, text.as_bytes());
+    host::log_fields(level, line.to_string().as_bytes(), &records);
 }
 
 /// A line of the level, with or without fields.

@@ -12,6 +12,13 @@ mod import {
     #[link(wasm_import_module = "castling")]
     unsafe extern "C" {
         pub(super) fn log(level: u32, ptr: *const u8, len: usize);
+        pub(super) fn log_fields(
+            level: u32,
+            ptr: *const u8,
+            len: usize,
+            fields: *const u8,
+            fields_len: usize,
+        );
         pub(super) fn fail(ptr: *const u8, len: usize);
         pub(super) fn panicked(ptr: *const u8, len: usize);
         pub(super) fn config_get(out: *mut u8, cap: usize) -> i32;
@@ -161,6 +168,19 @@ mod import {
 pub(crate) fn log(level: LogLevel, text: &[u8]) {
     // SAFETY: pointer and length are those of one live slice, which the host only reads, and only during the call.
     unsafe { import::log(level as u32, text.as_ptr(), text.len()) }
+}
+
+pub(crate) fn log_fields(level: LogLevel, text: &[u8], fields: &[u8]) {
+    // SAFETY: `text` and `fields` as in `log`.
+    unsafe {
+        import::log_fields(
+            level as u32,
+            text.as_ptr(),
+            text.len(),
+            fields.as_ptr(),
+            fields.len(),
+        );
+    }
 }
 
 pub(crate) fn fail(text: &[u8]) {

@@ -1,6 +1,6 @@
 //! What hooks may do and when, told by modules that ask for just that.
 
-use castling_tests::{Proxy, module, origin};
+use castling_tests::{Proxy, module, origin, until};
 
 /// Sets the client's address in the hook `post_read` to 10.9.9.9, which must go, and in `access` to 10.8.8.8, which must not.
 const ADDRESS_SETTER: &str = r#"
@@ -73,4 +73,61 @@ fn a_plugin_that_answers_in_rewrite_needs_no_upstream() {
         .start();
     assert_eq!(proxy.get("/a").status, 204);
     assert_eq!(proxy.get("/other").status, 404);
+}
+
+/// Writes a warning with the fields `user` and `level`.
+const SPEAKER: &str = r#"
+    (import "castling" "log_fields" (func $log (param i32 i32 i32 i32 i32)))
+    (data (i32.const 1024) "slow answer")
+    (data (i32.const 1040) "\04\00\06\00\00\00userAda L.\05\00\04\00\00\00levelhigh")
+    (func (export "castling_hook_access") (param i32 i32 i32) (result i32)
+        (call $log (i32.const 1) (i32.const 1024) (i32.const 11) (i32.const 1040) (i32.const 31))
+        (i32.const 0))
+"#;
+
+#[test]
+fn a_plugins_fields_are_fields_of_the_line() {
+    let said = |format: &str| {
+        let config = r#"
+            [log]
+            format = "FORMAT"
+
+            [plugins.speaker]
+            wasm = "{dir}/speaker.wasm"
+
+            [listeners.web]
+            bind = "{listen}"
+
+            [upstreams.app]
+            peers = ["{app}"]
+
+            [[routes]]
+            plugins = ["speaker"]
+            upstream = "app"
+        "#;
+        let manifest = module::manifest(1, r#"["access"]"#);
+        let proxy = Proxy::with_config(&config.replace("FORMAT", format))
+            .file("speaker.wasm", module::plugin(&manifest, SPEAKER))
+            .origin("app", origin::text("hello"))
+            .start();
+        assert_eq!(proxy.get("/").text(), "hello");
+        until("the line is there", || proxy.log().contains("slow answer"));
+        let log = proxy.log();
+        let line = log.lines().find(|line| line.contains("slow answer"));
+        line.unwrap().to_owned()
+    };
+    let line: serde_json::Value = serde_json::from_str(&said("json")).unwrap();
+    for (key, value) in [
+        ("level", "WARN"),
+        ("message", "slow answer"),
+        ("plugin", "speaker"),
+        ("user", "Ada L."),
+        ("plugin.level", "high"),
+    ] {
+        assert_eq!(line[key], value, "{line}");
+    }
+    assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+    let line = said("text");
+    let expected = r#"slow answer plugin="speaker" level=high user="Ada L.""#;
+    assert!(line.contains("WARN") && line.contains(expected), "{line}");
 }

@@ -17,10 +17,10 @@ pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         let (before, after) = (&rest[..dollar], &rest[dollar + 1..]);
-        if after.starts_with('$') {
+        if let Some(after) = after.strip_prefix('$') {
             // With the first of the two.
             pieces.push(Piece::Literal(&rest[..=dollar]));
-            rest = &after[1..];
+            rest = after;
             continue;
         }
         if !before.is_empty() {

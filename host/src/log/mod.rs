@@ -3,6 +3,7 @@
 mod access;
 mod file;
 mod format;
+mod line;
 mod seldom;
 
 use std::fmt::Display;
@@ -49,10 +50,11 @@ pub fn init(config: &Log, user: Option<&Identity>) -> Result<(), String> {
     // Err: there is a log already.
     let _ = match config.format {
         LogFormat::Text => {
-            tracing::subscriber::set_global_default(builder.with_ansi(ansi).finish())
+            let builder = builder.with_ansi(ansi).fmt_fields(line::TextFields);
+            tracing::subscriber::set_global_default(builder.finish())
         }
         LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+            tracing::subscriber::set_global_default(builder.event_format(line::JsonLine).finish())
         }
     };
     std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));

@@ -32,6 +32,7 @@ pub use demand::{
     BodyRefused, Call, CallResponse, Demand, Destination, NoSupplier, Supplier, Supply,
 };
 pub use engine::{Engine, MAX_INSTANCES, instances};
+pub use host_call::PLUGIN_FIELDS;
 pub use host_call::SIGNATURES;
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{HookError, Judged, Module, Opinion, Plugin, PluginStatus};

@@ -4,6 +4,10 @@
 
 /// `log(level, ptr, len)`: a line of the plugin in the gateway's log. [`crate::LogLevel`]. Returns nothing.
 pub const LOG: &str = "log";
+/// `log_fields(level, ptr, len, fields_ptr, fields_len)`: the same with fields, a [`crate::header_list`] of names and values, which
+/// are fields of the line where the log is JSON. Names are `[A-Za-z0-9_.-]`, 1 to 64 bytes; beyond 4096 bytes of all fields the
+/// rest is left out. Returns nothing.
+pub const LOG_FIELDS: &str = "log_fields";
 /// `fail(ptr, len)`: the text of the error that the hook is about to return. Returns nothing.
 pub const FAIL: &str = "fail";
 /// `panicked(ptr, len)`: message and place of the panic that is about to trap. Returns nothing.

@@ -24,6 +24,23 @@ pub(crate) fn log(level: LogLevel, text: &[u8]) {
     with_world(|world| world.log_lines.push((level, line)));
 }
 
+/// As a log of text has it.
+pub(crate) fn log_fields(level: LogLevel, text: &[u8], fields: &[u8]) {
+    let mut line = String::from_utf8_lossy(text).into_owned();
+    for (key, value) in header_list::records(fields).map_while(Result::ok) {
+        let [key, value] = [key, value].map(String::from_utf8_lossy);
+        let is_plain = !value.is_empty()
+            && value
+                .chars()
+                .all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\'));
+        line += &match is_plain {
+            true => format!(" {key}={value}"),
+            false => format!(" {key}={value:?}"),
+        };
+    }
+    log(level, line.as_bytes());
+}
+
 pub(crate) fn fail(text: &[u8]) {
     let text = String::from_utf8_lossy(text).into_owned();
     with_world(|world| world.failure = Some(text));

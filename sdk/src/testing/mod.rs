@@ -423,7 +423,7 @@ impl FakePeer {
     }
 }
 
-/// A config as `configure` gets it, from JSON. The error is the one that the gateway shows.
+/// A config as `configure` gets it, from JSON. The error is the one that the gateway shows, which hides the values in it.
 pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
     crate::config::parse(json.as_bytes())
 }

@@ -15,6 +15,8 @@ mod system;
 mod var;
 mod wait;
 
+pub use system::PLUGIN_FIELDS;
+
 use castling_abi::{Hook, Status};
 use wasmtime::{Linker, Result};
 
@@ -57,6 +59,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
     use castling_abi::imports::*;
     &[
         (LOG, "(i32, i32, i32)"),
+        (LOG_FIELDS, "(i32, i32, i32, i32, i32)"),
         (FAIL, "(i32, i32)"),
         (PANICKED, "(i32, i32)"),
         (CONFIG_GET, "(i32, i32) -> i32"),

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use castling_abi::{IMPORT_MODULE, LogLevel, imports};
+use castling_abi::{IMPORT_MODULE, LogLevel, header_list, imports};
+use serde_json::Value as Json;
 use tracing::{Level, debug, enabled, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
 
@@ -14,6 +15,7 @@ use crate::wasm::said;
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::LOG, log)?
+        .func_wrap(IMPORT_MODULE, imports::LOG_FIELDS, log_fields)?
         .func_wrap(IMPORT_MODULE, imports::FAIL, fail)?
         .func_wrap(IMPORT_MODULE, imports::PANICKED, panicked)?
         .func_wrap(IMPORT_MODULE, imports::CONFIG_GET, config_get)?
@@ -47,6 +49,64 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     }
     Ok(())
 }
+
+fn log_fields(
+    mut caller: Caller<'_, Guest>,
+    level: u32,
+    ptr: u32,
+    len: u32,
+    fields_ptr: u32,
+    fields_len: u32,
+) -> Result<()> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(level) = LogLevel::from_raw(level) else {
+        bail!("the plugin logged at level {level}, which there is not")
+    };
+    let line = bytes(memory, ptr, len)?;
+    let fields = bytes(memory, fields_ptr, fields_len)?;
+    if !is_written(level) {
+        guest.note_repeatable();
+        return Ok(());
+    }
+    if !guest.log_lines.admits() {
+        return Ok(());
+    }
+    let (plugin, text, plugin_fields) = (&*guest.plugin, said::bytes(line), json(fields));
+    match level {
+        LogLevel::Error => error!(plugin, %plugin_fields, "{text}"),
+        LogLevel::Warn => warn!(plugin, %plugin_fields, "{text}"),
+        LogLevel::Info => info!(plugin, %plugin_fields, "{text}"),
+        LogLevel::Debug => debug!(plugin, %plugin_fields, "{text}"),
+        LogLevel::Trace => trace!(plugin, %plugin_fields, "{text}"),
+    }
+    Ok(())
+}
+
+/// The name of the field of an event that has a plugin's own fields, as a JSON object.
+pub const PLUGIN_FIELDS: &str = "plugin_fields";
+
+/// Fields of a plugin's line, escaped and cut as its text is. What is no field's name is left out, and so is what comes after
+/// [`MAX_FIELDS_BYTES`].
+fn json(records: &[u8]) -> Json {
+    let records = &records[..records.len().min(MAX_FIELDS_BYTES)];
+    let fields = header_list::records(records)
+        .map_while(std::result::Result::ok)
+        .filter_map(|(name, value)| {
+            let name = str::from_utf8(name)
+                .ok()
+                .filter(|name| is_field_name(name))?;
+            Some((name.to_owned(), Json::from(said::bytes(value))))
+        });
+    Json::Object(fields.collect())
+}
+
+fn is_field_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// As long as a line's text may be.
+const MAX_FIELDS_BYTES: usize = 4096;
 
 fn is_written(level: LogLevel) -> bool {
     match level {
