@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::engine::settings;
 pub use super::manifest::inspect;
 use super::manifest::{Manifest, ModuleError};
-use super::state;
+use super::{bulk, state};
 
 /// Native code for a module that [`inspect`] has accepted.
 pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
@@ -15,15 +15,17 @@ pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
     manifest.state_is_exposed = exposed.is_some();
     let engine = wasmtime::Engine::new(&settings())
         .map_err(|e| ModuleError::Compile(format!("{e:#}")).told())?;
+    let wasm = exposed.as_deref().unwrap_or(wasm);
+    let in_pieces = bulk::in_pieces(wasm);
     let artefact = engine
-        .precompile_module(exposed.as_deref().unwrap_or(wasm))
+        .precompile_module(in_pieces.as_deref().unwrap_or(wasm))
         .map_err(|e| ModuleError::Compile(format!("{e:#}")).told())?;
     Ok((manifest, artefact))
 }
 
 /// What [`compile`] makes of a module, beyond what wasmtime does: to be raised with every change of it, or of what it finds
 /// out and keeps beside the code.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Changes whenever compiled code of another build of the gateway would not fit: wasmtime's version, its settings, the
 /// CPU's features, what else is done to a module.

@@ -3,6 +3,7 @@
 //! This part knows no step of a request. It is lent an [`Exchange`](crate::exchange::Exchange), runs one hook of one
 //! plugin against it and says what the hook asked for; what that means is the flow's business.
 
+mod bulk;
 mod chunks;
 mod clock;
 mod code;

@@ -63,11 +63,11 @@ struct Ledger {
     counted: HashMap<u64, u32>,
     traps: u32,
     trial: Option<Origin>,
-    /// The client of the trial has trapped before.
+    /// Whether the trial's client has trapped before.
     trial_is_of_suspect: bool,
 }
 
-/// Whose call it was, as hashes. A call that belongs to no request (of a timer, of `configure`) has none.
+/// Client and path of a call, as hashes. A call that belongs to no request (of a timer, of `configure`) has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Origin {
     client: u64,
