@@ -57,7 +57,8 @@ impl Plugin {
             self.await_room(share).await?;
         }
         // Nothing is awaited in between: the room is still there.
-        match self.idle.borrow_mut().pop() {
+        let idle = self.idle.borrow_mut().pop();
+        match idle {
             Some(instance) => Ok(Taken {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
