@@ -5,8 +5,10 @@
 //! of round take turns, so that what else the machine does meets all of them alike. `docs/FAIRNESS.md` has figures.
 //!
 //! ```sh
-//! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [ROUNDS [PAUSE_MS]]
+//! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [fill] [ROUNDS [PAUSE_MS]]
 //! ```
+//!
+//! With `fill` the plugin of `/busy` does not compute: it fills 16 MiB of its memory 32 times.
 //!
 //! With a pause all busy clients rest at once for so long after their 200 ms. For machines that do other things: there the
 //! measurement may run with real-time priority (`chrt -f 10`), and the pause keeps the kernel from taking the CPU away.
@@ -17,15 +19,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use castling_tests::{Proxy, RawClient, origin};
+use castling_tests::{Proxy, RawClient, module, origin};
 
 const CONFIG: &str = r#"
     [workers]
     count = 1
 
     [plugins.busy]
-    wasm = "{guests}/hostile.wasm"
-    limits = { cpu = "1s" }
+    wasm = "MODULE"
+    limits = { cpu = "2s", memory = "32MiB" }
 
     [listeners.web]
     bind = "{listen}"
@@ -60,14 +62,35 @@ const DEFAULT_ROUNDS: u32 = 7;
 const QUICK: &str = "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n";
 const BUSY: &str = "GET /busy HTTP/1.1\r\nHost: a\r\nX-Do: compute\r\nX-Ms: 200\r\n\r\n";
 
+/// A plugin that fills 16 MiB of its memory 32 times.
+fn filling() -> Vec<u8> {
+    let access = r#"
+        (func (export "castling_hook_access") (param i32 i32 i32) (result i32) (local $left i32)
+            (drop (memory.grow (i32.const 256)))
+            (local.set $left (i32.const 32))
+            (loop
+                (memory.fill (i32.const 65536) (local.get $left) (i32.mul (i32.const 256) (i32.const 65536)))
+                (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+            (i32.const 0))"#;
+    module::plugin(&module::manifest(1, r#"["access"]"#), access)
+}
+
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|argument| {
+    let fills = std::env::args().any(|argument| argument == "fill");
+    let arguments = std::env::args().skip(1 + usize::from(fills));
+    let mut arguments = arguments.map(|argument| {
         let number: u32 = argument.parse().expect("a number");
         number
     });
     let rounds = arguments.next().unwrap_or(DEFAULT_ROUNDS);
     let pause = Duration::from_millis(arguments.next().unwrap_or(0).into());
-    let proxy = Proxy::with_config(CONFIG)
+    let module = if fills {
+        "filling.wasm"
+    } else {
+        "{guests}/hostile.wasm"
+    };
+    let proxy = Proxy::with_config(&CONFIG.replace("MODULE", module))
+        .file("filling.wasm", filling())
         .origin("app", origin::text("hello"))
         .start();
     let gateway = proxy.address();

@@ -54,12 +54,14 @@ fn requests_that_wait_in_earlier_hooks_leave_instances_to_responses() {
     assert_eq!(plugin["failures"], 0, "{}", proxy.log());
 }
 
-/// A plugin whose `configure` counts to this number.
+/// A plugin whose `configure` counts to this number; for each instance, since it has a start function, of which no image is made.
 fn counting(to: u32) -> Vec<u8> {
     let manifest = module::manifest(1, r#"["access"]"#).replace('"', "\\\"");
     module::assemble(&format!(
         r#"(module
             (memory (export "memory") 1)
+            (start $nothing)
+            (func $nothing)
             (func (export "castling_configure") (result i32) (local i32)
                 (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const {to}))))
                 (i32.const 0))
@@ -96,4 +98,39 @@ fn configure_has_a_limit_of_its_own() {
         .expect_error("limits.configure_cpu of 10 ms reached");
     let proxy = setup("cpu = \"1ms\", configure_cpu = \"60s\"").start();
     assert_eq!(proxy.get("/").text(), "hello");
+}
+
+#[test]
+fn instances_that_take_long_to_make_are_made_beside_one_another() {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [plugins.slow]
+        wasm = "slow.wasm"
+        isolation = "request"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["slow"]
+        upstream = "app"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .file("slow.wasm", counting(50_000_000))
+        .origin("app", origin::text("hello"))
+        .start();
+    let worker = proxy.workers();
+    let mut clients: Vec<_> = (0..6).map(|_| proxy.raw()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_reply().text(), "hello");
+    }
+    assert_eq!(proxy.workers(), worker, "the worker lives");
 }

@@ -238,11 +238,13 @@ fn a_client_that_leaves_its_plugins_trial_does_not_keep_the_plugin_out() {
     let trap = Request::get("/").header("x-trap", "1");
     let trapped = proxy.send(trap.body(body::empty()).expect("a valid request"));
     assert_eq!(trapped.status, StatusCode::INTERNAL_SERVER_ERROR);
-    // The trial call waits, and its client hangs up.
+    // The trial call waits, and its client leaves with a reset; a FIN alone would be a half-close.
     until("a trial is let in", || {
         let mut client = proxy.raw();
         client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Delay: 30000\r\n\r\n");
-        proxy.status()["plugins"][0]["state"] == "trial"
+        let is_on_trial = proxy.status()["plugins"][0]["state"] == "trial";
+        client.reset();
+        is_on_trial
     });
     until("it is back", || proxy.get("/").status == StatusCode::OK);
 }

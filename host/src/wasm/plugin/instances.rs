@@ -199,8 +199,12 @@ impl<'a> Waiting<'a> {
 }
 
 impl Drop for Waiting<'_> {
+    /// One that has waited too long may have been told of an instance: then another takes that.
     fn drop(&mut self) {
         self.add(-1);
+        if self.plugin.all_waiting.get() > 0 {
+            self.plugin.wake();
+        }
     }
 }
 
