@@ -8,7 +8,7 @@
 //! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [fill] [ROUNDS [PAUSE_MS]]
 //! ```
 //!
-//! With `fill` the plugin of `/busy` does not compute: it fills 16 MiB of its memory 32 times.
+//! With `fill` the plugin of `/busy` fills 16 MiB of its memory again and again in the place of computing.
 //!
 //! With a pause all busy clients rest at once for so long after their 200 ms. For machines that do other things: there the
 //! measurement may run with real-time priority (`chrt -f 10`), and the pause keeps the kernel from taking the CPU away.
@@ -62,15 +62,16 @@ const DEFAULT_ROUNDS: u32 = 7;
 const QUICK: &str = "GET /quick HTTP/1.1\r\nHost: a\r\n\r\n";
 const BUSY: &str = "GET /busy HTTP/1.1\r\nHost: a\r\nX-Do: compute\r\nX-Ms: 200\r\n\r\n";
 
-/// A plugin that fills 16 MiB of its memory 32 times.
+/// A plugin that fills 16 MiB of its memory again and again for 200 ms by its own clock.
 fn filling() -> Vec<u8> {
     let access = r#"
-        (func (export "castling_hook_access") (param i32 i32 i32) (result i32) (local $left i32)
+        (import "castling" "clock_monotonic" (func $now (result i64)))
+        (func (export "castling_hook_access") (param i32 i32 i32) (result i32) (local $end i64)
             (drop (memory.grow (i32.const 256)))
-            (local.set $left (i32.const 32))
+            (local.set $end (i64.add (call $now) (i64.const 200000000)))
             (loop
-                (memory.fill (i32.const 65536) (local.get $left) (i32.mul (i32.const 256) (i32.const 65536)))
-                (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+                (memory.fill (i32.const 65536) (i32.const 1) (i32.mul (i32.const 256) (i32.const 65536)))
+                (br_if 0 (i64.lt_s (call $now) (local.get $end))))
             (i32.const 0))"#;
     module::plugin(&module::manifest(1, r#"["access"]"#), access)
 }
