@@ -108,6 +108,8 @@ pub struct Tally {
     pub started: Instant,
     /// From the choice of the first peer to the response's head.
     pub upstream: Option<Duration>,
+    /// Of the last peer's response, as the peer has sent it.
+    pub upstream_status: Option<StatusCode>,
     pub tries: u32,
     pub body_bytes_sent: u64,
     pub body_bytes_received: u64,
@@ -146,6 +148,7 @@ impl Exchange {
             tally: Tally {
                 started: Instant::now(),
                 upstream: None,
+                upstream_status: None,
                 tries: 0,
                 body_bytes_sent: 0,
                 body_bytes_received: 0,
@@ -205,6 +208,7 @@ impl Exchange {
         self.depth = 0;
         self.tally = Tally {
             upstream: None,
+            upstream_status: None,
             tries: 0,
             body_bytes_sent: 0,
             body_bytes_received: 0,

@@ -332,7 +332,7 @@ impl Flow<'_> {
                     "{error}"
                 )
             }
-            Error::Client(_) | Error::NoRoute | Error::BadPath | Error::Trace => {
+            Error::Client(_) | Error::NoRoute | Error::BadPath(_) | Error::Trace => {
                 debug!(path, "{error}");
             }
         }

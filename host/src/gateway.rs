@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm::{self, Alarms};
 use crate::balancer::Balancer;
-use crate::config::{self, Accept, Balance, Config};
+use crate::config::{self, Accept, Balance, Config, PathPolicy};
 use crate::listener::{self, Listener, ListeningSocket, Shedder, Taker};
 use crate::log::{self, AccessLog};
 use crate::metrics::Recorder;
@@ -240,6 +240,9 @@ impl Gateway {
                 }
             }
         }
+        for warning in self.path_warnings() {
+            let _ = writeln!(text, "warning: {warning}");
+        }
         for (name, plugin) in &self.plugins {
             let manifest = &plugin.manifest;
             let hooks = manifest.hooks.join(", ");
@@ -259,6 +262,34 @@ impl Gateway {
             let _ = writeln!(text, "upstream {}: {}", upstream.name, peers.join(", "));
         }
         text
+    }
+}
+
+impl Gateway {
+    /// Routes whose plugins a client could get around, where a peer reads a path otherwise than the gateway.
+    fn path_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (listener, of_listener) in &self.listeners {
+            let plans = of_listener.router.plans();
+            for (idx, plan) in plans.iter().enumerate() {
+                let other = plans[..idx].iter().find(|other| {
+                    let is_as_sent = [plan, other]
+                        .iter()
+                        .any(|plan| plan.paths == PathPolicy::AsSent);
+                    let is_same = plan.upstream.is_some() && plan.upstream == other.upstream;
+                    is_as_sent && is_same && plan.describe() != other.describe()
+                });
+                let Some(other) = other else { continue };
+                let name = |plan: &Plan| plan.route.as_deref().unwrap_or_default().to_owned();
+                warnings.push(format!(
+                    "listener {listener}: routes {} and {} differ in plugins and share an upstream, and with paths = \
+                     \"as_sent\" a client may reach one by a path of the other",
+                    name(other),
+                    name(plan)
+                ));
+            }
+        }
+        warnings
     }
 }
 
@@ -369,6 +400,7 @@ impl Parts {
                     .and_then(|name| self.upstream_idx(name));
                 let plan = Plan {
                     metrics: route.metrics,
+                    paths: route.paths.unwrap_or(listener.paths),
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),
@@ -382,10 +414,9 @@ impl Parts {
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
-            routers.insert(
-                name.clone(),
-                Router::new(post_read, Rc::new(unrouted), plans),
-            );
+            let compared = (listener.paths, listener.case);
+            let router = Router::new(post_read, Rc::new(unrouted), compared, plans);
+            routers.insert(name.clone(), router);
         }
         // A route of several listeners has its faults once.
         self.errors.dedup();

@@ -25,6 +25,7 @@ mod listener;
 mod log;
 mod metrics;
 mod outbox;
+mod path;
 mod phase;
 mod process;
 #[doc(hidden)]

@@ -228,6 +228,13 @@ impl Reader {
                 Err(Errno::AGAIN)
             )
     }
+
+    /// Whether bytes have come, and not just an end.
+    pub fn has_bytes(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = || rustix::net::recv(&self.link.stream, &mut [0_u8; 1], flags);
+        !self.buf.is_empty() || peeked().is_ok_and(|(_, bytes)| bytes > 0)
+    }
 }
 
 impl Writer {

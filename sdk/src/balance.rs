@@ -96,6 +96,14 @@ impl Peer {
     }
 }
 
+/// Status of the peer's response, in `peer_done` of a try that has [`Responded`](PeerOutcome::Responded), and after it;
+/// `None` before, where no response came, and from gateways that do not tell it (0.1.0).
+///
+/// A peer that answers 503 at once is quick, and no good choice.
+pub fn peer_status() -> Option<u16> {
+    u16::try_from(host::number_get(castling_abi::Number::UpstreamStatus)).ok()
+}
+
 /// Address and port of the peer with this index, in `balance` and `peer_done`; `None` elsewhere.
 pub fn peer_address(index: usize) -> Option<String> {
     let index = u32::try_from(index).ok()?;

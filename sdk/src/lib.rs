@@ -82,7 +82,7 @@ use raw as host;
 #[cfg(not(target_arch = "wasm32"))]
 use testing::host;
 
-pub use balance::{Peer, PeerOutcome, Peers, peer_address};
+pub use balance::{Peer, PeerOutcome, Peers, peer_address, peer_status};
 pub use chunk::Chunk;
 pub use error::{Error, Result};
 pub use header::{HeaderName, HeaderValue, Headers};

@@ -33,9 +33,17 @@ impl Request {
         property(Property::Method).unwrap_or_default()
     }
 
-    /// The path as it came (not decoded), without the query.
+    /// The path as it is sent to a peer, not decoded, without the query. From routing on, and so in all hooks but `post_read`
+    /// and before a `Reroute`, it has no dot segments, no empty ones and no backslash, unless the config says
+    /// `paths = "as_sent"`. To decide by a path, compare [`Self::routed_path`].
     pub fn path(&self) -> String {
         property(Property::Path).unwrap_or_default()
+    }
+
+    /// The path as routes compare it: decoded once but for `%2F`, `%5C` and `%25`, which are data, and without dot and empty
+    /// segments. Hexadecimal digits are in upper case. Prefixes that decide who may do what are compared with this.
+    pub fn routed_path(&self) -> String {
+        property(Property::RoutedPath).unwrap_or_else(|| self.path())
     }
 
     /// The query without its `?`; `None` when there is none.

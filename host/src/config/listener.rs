@@ -13,7 +13,8 @@ use super::resolve::{Sections, TIMEOUT, resolved};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Accept, Bind, FieldNames, Linger, Listener, NonAsciiTarget, Rate, ServerField, TcpKeepalive,
+    Accept, Bind, FieldNames, Linger, Listener, NonAsciiTarget, PathCase, PathPolicy, Rate,
+    ServerField, TcpKeepalive,
 };
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
@@ -90,6 +91,8 @@ fn listener<'a>(
         non_ascii_target: table.or("non_ascii_target", NonAsciiTarget::Encode, |value| {
             value.choice(&NON_ASCII_TARGETS)
         }),
+        paths: table.or("paths", PathPolicy::Normal, path_policy),
+        case: table.or("case", PathCase::Sensitive, |value| value.choice(&CASES)),
         max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
         max_connections,
         max_connections_per_address: table.or(
@@ -126,6 +129,11 @@ fn listener<'a>(
     };
     table.finish();
     listener
+}
+
+/// Of listeners and routes.
+pub(super) fn path_policy(value: Value<'_>) -> Option<PathPolicy> {
+    value.choice(&PATH_POLICIES)
 }
 
 fn rate(value: Value<'_>, usual: Rate) -> Option<Rate> {
@@ -257,6 +265,17 @@ fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
 
 const BIND_RULE: &str =
     "ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"";
+
+const PATH_POLICIES: [(&str, PathPolicy); 3] = [
+    ("normal", PathPolicy::Normal),
+    ("strict", PathPolicy::Strict),
+    ("as_sent", PathPolicy::AsSent),
+];
+
+const CASES: [(&str, PathCase); 2] = [
+    ("sensitive", PathCase::Sensitive),
+    ("insensitive", PathCase::Insensitive),
+];
 
 const FIELD_NAMES: [(&str, FieldNames); 2] =
     [("strict", FieldNames::Strict), ("any", FieldNames::Any)];

@@ -5,6 +5,9 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::path;
+
+use super::listener;
 use super::names::{NAME_RULE, is_name};
 use super::plugin;
 use super::resolve::Sections;
@@ -33,7 +36,7 @@ fn route(
         value.set(|name| sections.listeners.reference(name))
     });
     let hosts = table.or("hosts", Vec::new(), |value| value.set(host_pattern));
-    let path = table.or("path", String::new(), path);
+    let path = table.or("path", String::new(), route_path);
     let route = Route {
         name: name.unwrap_or_else(|| default_name(&hosts, &path)),
         listeners,
@@ -45,6 +48,7 @@ fn route(
             plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
+        paths: table.optional("paths", listener::path_policy),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
@@ -107,7 +111,7 @@ fn host_pattern(value: Value<'_>) -> Option<HostPattern> {
 }
 
 /// Without the slash at its end.
-fn path(value: Value<'_>) -> Option<String> {
+fn route_path(value: Value<'_>) -> Option<String> {
     let text = value.text()?;
     let inner = text.strip_suffix('/').unwrap_or(text);
     let visible = text
@@ -127,7 +131,12 @@ fn path(value: Value<'_>) -> Option<String> {
         ));
     }
     if text.starts_with('/') && visible && normal {
-        return Some(inner.to_owned());
+        return match path::read(text) {
+            Ok(_) => Some(inner.to_owned()),
+            Err(error) => value.refuse(format_args!(
+                "path {text:?}: {error}, which no request can have"
+            )),
+        };
     }
     value.expected(
         "a path that begins with /, without ?, #, spaces and empty, \".\" or \"..\" segments",

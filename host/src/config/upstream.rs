@@ -175,7 +175,7 @@ fn is_host(text: &str) -> bool {
 }
 
 const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
-    connections: 64,
+    connections: 16384,
     timeout: Duration::from_secs(60),
 };
 

@@ -9,6 +9,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 
 use crate::http1::{BodyError, HeadError};
+use crate::path::PathError;
 
 /// Why an exchange did not come to the response that it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +30,8 @@ pub enum Error {
     NoRoute,
     #[error("TRACE is not served")]
     Trace,
-    #[error("the path leaves the root")]
-    BadPath,
+    #[error("the path is refused: {0}")]
+    BadPath(PathError),
     #[error("the request has come back to the listener that it went through before")]
     Loop,
     #[error("rewritten and routed again {0} times")]
@@ -118,7 +119,7 @@ impl Error {
     /// Who is to blame, for the access log: `client`, `upstream`, `plugin` or `gateway`.
     pub fn culprit(&self) -> &'static str {
         match self {
-            Self::Client(_) | Self::BadPath | Self::Trace => "client",
+            Self::Client(_) | Self::BadPath(_) | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",
             Self::NoRoute | Self::Loop | Self::TooManyReroutes(_) | Self::Shortage { .. } => {

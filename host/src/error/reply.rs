@@ -25,7 +25,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::NoRoute => StatusCode::NOT_FOUND,
         Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
         Error::Loop => StatusCode::LOOP_DETECTED,
-        Error::BadPath => StatusCode::BAD_REQUEST,
+        Error::BadPath(_) => StatusCode::BAD_REQUEST,
         Error::TooManyReroutes(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -75,6 +75,11 @@ const TRIES: Own = own(
     "castling_upstream_tries_total",
     "Tries of peers, by how they ended.",
 );
+const UNASKED: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_unasked_bytes_total",
+    "Times that a peer has sent bytes that nobody had asked for, which costs it keep-alive for 10 minutes.",
+);
 const UPSTREAM_SECONDS: Own = own(
     MetricKind::Histogram,
     "castling_upstream_response_seconds",
@@ -197,6 +202,7 @@ impl Recorder {
         let labels = Labels::new([("upstream", name)]);
         UpstreamMetrics {
             tries: OUTCOMES.map(tries),
+            unasked: self.own_counter(&UNASKED, &[("upstream", name)]),
             response: self.histogram(response.name, &labels, &Arc::from(SECONDS)),
         }
     }
@@ -251,6 +257,8 @@ pub struct ListenerMetrics {
 #[derive(Clone, Default)]
 pub struct UpstreamMetrics {
     tries: [Count; OUTCOMES.len()],
+    /// Times that a peer has sent bytes that nobody had asked for.
+    pub unasked: Count,
     response: Distribution,
 }
 

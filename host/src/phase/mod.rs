@@ -1,6 +1,5 @@
 //! The phases before a response: what each route runs, in one flat list made at load.
 
-mod path;
 mod paths;
 mod plan;
 mod route;
@@ -129,7 +128,7 @@ fn enter_route<'p>(
     plan: &Cell<&'p Plan>,
     exchange: &mut Exchange,
 ) -> Result<&'p Plan, Error> {
-    let current = router.route(&exchange.request)?;
+    let current = router.route(exchange)?;
     plan.set(current);
     match &current.route {
         Some(route) => exchange.route.set(route),

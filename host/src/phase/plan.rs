@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
+use crate::config::PathPolicy;
 use crate::metrics::RequestCounts;
 use crate::wasm::Step;
 
@@ -15,6 +16,8 @@ pub struct Plan {
     pub upstream: Option<UpstreamIdx>,
     /// In the place of an upstream, the gateway's metrics.
     pub metrics: bool,
+    /// What its paths may be, and how they are sent on.
+    pub paths: PathPolicy,
     /// Its requests, by status.
     pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
@@ -80,6 +83,7 @@ impl Plan {
             route,
             upstream,
             metrics: false,
+            paths: PathPolicy::Normal,
             requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),

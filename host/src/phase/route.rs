@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use http::{HeaderName, Method};
 
-use super::path::normalized;
 use super::paths::Paths;
 use super::plan::Plan;
-use crate::config::{self, HeaderTest, HostPattern};
+use crate::config::{self, HeaderTest, HostPattern, PathCase, PathPolicy};
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::http1::RequestHead;
+use crate::path::{self, PathError};
 use crate::wasm::Step;
 
 /// The routes of one listener.
@@ -21,6 +22,9 @@ pub struct Router {
     pub post_read: Box<[Step]>,
     /// What a request without a route runs: the listener's plugins.
     pub unrouted: Rc<Plan>,
+    /// How paths are compared where a route does not say otherwise.
+    paths: PathPolicy,
+    ignores_case: bool,
     /// Each route's, in the order of the config.
     plans: Vec<Rc<Plan>>,
     exact_hosts: HashMap<String, Candidates>,
@@ -44,9 +48,12 @@ impl Router {
     pub fn new(
         post_read: Box<[Step]>,
         unrouted: Rc<Plan>,
+        (paths, case): (PathPolicy, PathCase),
         routes: Vec<(&config::Route, Rc<Plan>)>,
     ) -> Self {
         let mut router = Self {
+            paths,
+            ignores_case: case == PathCase::Insensitive,
             post_read,
             unrouted,
             plans: routes.iter().map(|(_, plan)| Rc::clone(plan)).collect(),
@@ -56,7 +63,7 @@ impl Router {
         };
         for (route, plan) in routes {
             // As requests are compared: `/%61` in the config means `/a`.
-            let path = normalized(&route.path).unwrap_or_default();
+            let path = router.key(&route.path).unwrap_or_default();
             let candidate = Rc::new(Candidate::new(route, plan));
             if route.hosts.is_empty() {
                 router.any_host.add(&path, Rc::clone(&candidate));
@@ -94,16 +101,65 @@ impl Router {
         &self.plans
     }
 
-    pub fn route(&self, request: &RequestHead) -> Result<&Plan, Error> {
-        let Some(path) = normalized(request.target.path()) else {
-            return Err(Error::BadPath);
-        };
+    /// The plan of the request's route. The request's path is from now on what was compared, unless the route has paths sent
+    /// as they came.
+    pub fn route(&self, exchange: &mut Exchange) -> Result<&Plan, Error> {
+        let request = &exchange.request;
+        let path = request.target.path();
+        if self.ignores_case || !path::is_plain(path.as_bytes()) {
+            return self.route_read(exchange);
+        }
         // `*` is the target of a request about the server as a whole (RFC 9112 §3.2.4): routes of the root take it.
-        let path = if &*path == "*" { "/" } else { &*path };
+        let path = if path == "*" { "/" } else { path };
         match self.find(path, request) {
             Some(plan) => Ok(plan),
             None => Err(Error::NoRoute),
         }
+    }
+
+    /// The same of a path that has to be read first.
+    #[cold]
+    #[inline(never)]
+    fn route_read(&self, exchange: &mut Exchange) -> Result<&Plan, Error> {
+        let path = exchange.request.target.path().to_owned();
+        let Some(key) = self.key(&path) else {
+            return Err(Error::BadPath(PathError::AboveRoot));
+        };
+        let read = path::read(&path);
+        let key = if key == "*" { "/" } else { &*key };
+        let plan = match (self.find(key, &exchange.request), &read) {
+            (Some(plan), _) => plan,
+            (None, Err(error)) if self.paths != PathPolicy::AsSent => {
+                return Err(Error::BadPath(*error));
+            }
+            (None, _) => return Err(Error::NoRoute),
+        };
+        match plan.paths {
+            PathPolicy::AsSent => return Ok(plan),
+            PathPolicy::Strict if !path::is_strict(&path) => {
+                return Err(Error::BadPath(PathError::NotStrict));
+            }
+            PathPolicy::Strict | PathPolicy::Normal => {}
+        }
+        let text = read.map_err(Error::BadPath)?.text;
+        if *text != path {
+            exchange.keep_original();
+            exchange.request.target.set_path(&text);
+        }
+        Ok(plan)
+    }
+
+    /// By what a path is compared. Where it cannot be read, and is for a route that has paths sent as they came, it is
+    /// compared by all that it could be to a peer. `None`: it leaves the root.
+    fn key<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
+        let key = match path::read(path) {
+            Ok(read) if self.paths != PathPolicy::AsSent => read.key,
+            Ok(_) | Err(_) => path::key_as_sent(path)?,
+        };
+        Some(match self.ignores_case {
+            true => Cow::Owned(key.to_ascii_lowercase()),
+            false => key,
+        })
     }
 
     fn find(&self, path: &str, request: &RequestHead) -> Option<&Plan> {
@@ -198,21 +254,109 @@ mod tests {
             plugins: Vec::new(),
             upstream: None,
             metrics: false,
+            paths: None,
             place: String::new(),
         }
     }
 
     fn router(routes: &[config::Route]) -> Router {
+        router_with(PathPolicy::Normal, PathCase::Sensitive, routes)
+    }
+
+    fn router_with(paths: PathPolicy, case: PathCase, routes: &[config::Route]) -> Router {
         let plans = routes.iter().map(|route| {
             (
                 route,
                 Rc::new(Plan {
                     route: Some(route.name.as_str().into()),
+                    paths: route.paths.unwrap_or(paths),
                     ..Plan::default()
                 }),
             )
         });
-        Router::new(Box::default(), Rc::default(), plans.collect())
+        let plans = plans.collect();
+        Router::new(Box::default(), Rc::default(), (paths, case), plans)
+    }
+
+    /// The route and the path that is sent on, or why it is refused.
+    fn routed(router: &Router, path: &str) -> Result<(String, String), String> {
+        let mut exchange = Exchange::idle();
+        exchange.request.target = Target::new(path, None);
+        let plan = router
+            .route(&mut exchange)
+            .map_err(|error| error.to_string())?;
+        let name = plan.route.as_deref().unwrap_or_default().to_owned();
+        Ok((name, exchange.request.target.path().to_owned()))
+    }
+
+    #[test]
+    fn what_is_decided_by_is_what_is_sent() {
+        let routes = [route("admin", &[], "/admin"), route("open", &[], "")];
+        let normal = router(&routes);
+        for (path, name, sent) in [
+            ("/admin/..", "open", "/"),
+            ("/x/../admin", "admin", "/admin"),
+            ("//x/admin/x", "open", "/x/admin/x"),
+            ("/%61dmin/x", "admin", "/%61dmin/x"),
+            ("/admin\\x", "open", "/admin%5Cx"),
+            ("/admin%2fx", "open", "/admin%2fx"),
+            ("/ADMIN/x", "open", "/ADMIN/x"),
+        ] {
+            let expected = Ok((name.to_owned(), sent.to_owned()));
+            assert_eq!(routed(&normal, path), expected, "{path}");
+        }
+        for path in [
+            "/admin/..%2fpublic",
+            "/%zz",
+            "/%00",
+            "/..",
+            "/%2e%2e/secret",
+        ] {
+            assert!(routed(&normal, path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_may_be_strict_or_sent_as_they_came() {
+        let mut odd = route("odd", &[], "/odd");
+        odd.paths = Some(PathPolicy::AsSent);
+        let routes = [route("admin", &[], "/admin"), odd, route("open", &[], "")];
+        let strict = router_with(PathPolicy::Strict, PathCase::Sensitive, &routes);
+        for path in ["/a//b", "/a/../b", "/a%2fb", "/a\\b", "/a%5cb", "/%zz"] {
+            assert!(routed(&strict, path).is_err(), "{path}");
+            let odd = format!("/odd{path}");
+            assert_eq!(routed(&strict, &odd), Ok(("odd".to_owned(), odd.clone())));
+        }
+        assert!(routed(&strict, "/a%20b/").is_ok());
+        let as_sent = router_with(PathPolicy::AsSent, PathCase::Sensitive, &routes);
+        for (path, name) in [
+            ("/admin%2fx", "admin"),
+            ("/x/%2e%2e/admin", "admin"),
+            ("/%zz", "open"),
+            ("/admin/..", "open"),
+        ] {
+            let expected = Ok((name.to_owned(), path.to_owned()));
+            assert_eq!(routed(&as_sent, path), expected, "{path}");
+        }
+        let insensitive = router_with(PathPolicy::Normal, PathCase::Insensitive, &routes);
+        for path in ["/ADMIN/x", "/Admin", "/%41dmin"] {
+            let expected = Ok(("admin".to_owned(), path.to_owned()));
+            assert_eq!(routed(&insensitive, path), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_in_the_config_is_read_as_those_of_requests() {
+        let routes = [
+            route("space", &[], "/a%20b"),
+            route("scope", &[], "/@s%2fp"),
+        ];
+        let router = router(&routes);
+        let name = |path| routed(&router, path).ok().map(|(name, _)| name);
+        assert_eq!(name("/a%20b").as_deref(), Some("space"));
+        assert_eq!(name("/a%2520b"), None);
+        assert_eq!(name("/@s%2Fp/x").as_deref(), Some("scope"));
+        assert_eq!(name("/@s/p"), None);
     }
 
     fn find(router: &Router, host: &str, path: &str) -> Option<String> {
@@ -224,8 +368,10 @@ mod tests {
             version: Version::HTTP_11,
             headers,
         };
+        let mut exchange = Exchange::idle();
+        exchange.request = request;
         router
-            .route(&request)
+            .route(&mut exchange)
             .ok()?
             .route
             .as_deref()

@@ -118,17 +118,11 @@ fn open_files(config: &Config) -> Result<(), String> {
         limit = wanted.count;
     }
     let clients: usize = config.listeners.values().map(|l| l.max_connections).sum();
-    let kept: usize = config
-        .upstreams
-        .values()
-        .map(|u| u.keepalive_connections)
-        .sum();
-    let needed = (clients + kept) as u64 + OWN_FILES;
+    let needed = clients as u64 + OWN_FILES;
     if needed > limit {
         tracing::warn!(
             max_open_files = limit,
             max_connections = clients,
-            keepalive_connections = kept,
             "a worker may have more connections than open files; a request that is passed on takes two"
         );
     }

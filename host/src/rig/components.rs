@@ -1,5 +1,6 @@
 //! What a request runs through without a plugin: routing, the gateway's own balancing policies, zones. For benchmarks.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
@@ -9,8 +10,9 @@ use bytes::BytesMut;
 use http::HeaderValue;
 
 use crate::balancer::{Balancer, Tried};
-use crate::config;
-use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom, RequestHead};
+use crate::config::{self, PathCase, PathPolicy};
+use crate::exchange::Exchange;
+use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
 use crate::phase::{Plan, Router};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
@@ -18,7 +20,7 @@ use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 pub struct Routes(Router);
 
 /// The head of a request.
-pub struct Head(RequestHead);
+pub struct Head(RefCell<Box<Exchange>>);
 
 impl Routes {
     /// Those of a gateway's config file, as if it had one listener.
@@ -30,13 +32,14 @@ impl Routes {
         Ok(Self(Router::new(
             Box::default(),
             unrouted,
+            (PathPolicy::Normal, PathCase::Sensitive),
             routes.collect(),
         )))
     }
 
     /// The name of the route that takes the request.
     pub fn find(&self, head: &Head) -> Option<&str> {
-        let plan = self.0.route(&head.0).ok()?;
+        let plan = self.0.route(&mut head.0.borrow_mut()).ok()?;
         plan.route.as_deref()
     }
 }
@@ -48,7 +51,9 @@ impl Head {
         let limits = HeadLimits::of(64 << 10);
         let parsed = http1::parse_request(&mut buf, &mut progress, &limits, &mut room);
         let parsed = parsed.map_err(|e| e.to_string())?;
-        Ok(Self(parsed.ok_or("the head has no end")?.head))
+        let mut exchange = Exchange::idle();
+        exchange.request = parsed.ok_or("the head has no end")?.head;
+        Ok(Self(RefCell::new(exchange)))
     }
 }
 

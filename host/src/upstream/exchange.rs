@@ -69,6 +69,7 @@ pub async fn exchange(
         let result = one.run(exchange, client).await;
         ended = turn::now();
         let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
+        exchange.tally.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
         if let Some(policy) = policy {

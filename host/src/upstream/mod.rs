@@ -65,13 +65,16 @@ impl Upstream {
                 HeaderValue::from_str(text).map_or(Host::Client, Host::Fixed)
             }
         };
+        let name = Arc::from(name);
         Rc::new(Self {
-            name: Arc::from(name),
             pool: Pool::new(
-                balancer.peers().len(),
+                &name,
+                &balancer,
                 config.keepalive_connections,
                 config.keepalive_timeout,
+                metrics.unasked,
             ),
+            name,
             balancer,
             alarms: alarms.clone(),
             host,

@@ -1,16 +1,36 @@
 //! Idle connections to the peers of an upstream, newest first.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::connection::Connection;
+use crate::balancer::Balancer;
+use crate::metrics::Count;
 
 pub(super) struct Pool {
-    /// By peer; the newest last.
-    idle: Box<[RefCell<Vec<Idle>>]>,
+    /// By peer.
+    kept: Box<[Kept]>,
     count: Cell<usize>,
     max_idle: usize,
     idle_timeout: Duration,
+    upstream: Arc<str>,
+    balancer: Rc<Balancer>,
+    /// Times that a peer has sent bytes that nobody had asked for.
+    unasked: Count,
+}
+
+/// What is kept of one peer.
+#[derive(Default)]
+struct Kept {
+    /// The newest last.
+    idle: RefCell<VecDeque<Idle>>,
+    /// Until then nothing is kept: the peer has sent bytes that nobody had asked for.
+    banned_until: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -22,13 +42,26 @@ struct Idle {
 /// How often kept connections are looked at.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// For so long no connection is kept of a peer that has sent bytes that nobody had asked for: they could be taken for the
+/// next response.
+const BAN: Duration = Duration::from_secs(600);
+
 impl Pool {
-    pub(super) fn new(peers: usize, max_idle: usize, idle_timeout: Duration) -> Self {
+    pub(super) fn new(
+        upstream: &Arc<str>,
+        balancer: &Rc<Balancer>,
+        max_idle: usize,
+        idle_timeout: Duration,
+        unasked: Count,
+    ) -> Self {
         Self {
-            idle: (0..peers).map(|_| RefCell::default()).collect(),
+            kept: balancer.peers().iter().map(|_| Kept::default()).collect(),
             count: Cell::new(0),
             max_idle,
             idle_timeout,
+            upstream: Arc::clone(upstream),
+            balancer: Rc::clone(balancer),
+            unasked,
         }
     }
 
@@ -41,8 +74,8 @@ impl Pool {
         surely: bool,
         now: Instant,
     ) -> Option<Box<Connection>> {
-        let mut idle = self.idle[peer_idx].borrow_mut();
-        while let Some(kept) = idle.pop() {
+        loop {
+            let kept = self.kept[peer_idx].idle.borrow_mut().pop_back()?;
             self.count.set(self.count.get() - 1);
             let reader = &kept.connection.reader;
             let good = if surely {
@@ -53,23 +86,28 @@ impl Pool {
             if good && kept.is_fresh(now) {
                 return Some(kept.connection);
             }
+            if !good && reader.has_bytes() {
+                self.ban(peer_idx);
+            }
         }
-        None
     }
 
     /// Keeps a connection, idle since then, for the next request. At the bound the peer's oldest goes, or this one if it
     /// has none.
     pub(super) fn put(&self, connection: Box<Connection>, since: Instant) {
-        let mut idle = self.idle[connection.peer_idx].borrow_mut();
+        let kept = &self.kept[connection.peer_idx];
+        if kept.banned_until.get().is_some() && kept.is_banned() {
+            return;
+        }
+        let mut idle = kept.idle.borrow_mut();
         if self.count.get() >= self.max_idle {
-            if idle.is_empty() {
+            if idle.pop_front().is_none() {
                 return;
             }
-            idle.remove(0);
             self.count.set(self.count.get() - 1);
         }
         self.count.set(self.count.get() + 1);
-        idle.push(Idle {
+        idle.push_back(Idle {
             connection,
             until: since.checked_add(self.idle_timeout),
         });
@@ -80,12 +118,54 @@ impl Pool {
             return;
         }
         let now = Instant::now();
-        for idle in &self.idle {
-            let mut idle = idle.borrow_mut();
+        for (peer_idx, kept) in self.kept.iter().enumerate() {
+            let mut unasked = false;
+            let mut idle = kept.idle.borrow_mut();
             let before = idle.len();
-            idle.retain(|kept| kept.is_fresh(now) && kept.connection.reader.is_quiet());
+            idle.retain(|kept| {
+                let reader = &kept.connection.reader;
+                let is_quiet = reader.is_quiet();
+                unasked |= !is_quiet && reader.has_bytes();
+                is_quiet && kept.is_fresh(now)
+            });
             self.count.set(self.count.get() - (before - idle.len()));
+            drop(idle);
+            if unasked {
+                self.ban(peer_idx);
+            }
         }
+    }
+
+    /// Keeps nothing of a peer for a while that has sent bytes that nobody had asked for: after the end of a response, or
+    /// after one that has no body.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ban(&self, peer_idx: usize) {
+        let kept = &self.kept[peer_idx];
+        self.unasked.inc();
+        kept.banned_until.set(Some(Instant::now() + BAN));
+        let dropped = std::mem::take(&mut *kept.idle.borrow_mut());
+        self.count.set(self.count.get() - dropped.len());
+        warn!(
+            upstream = &*self.upstream,
+            peer = &*self.balancer.peers()[peer_idx].label,
+            "sent bytes that nobody had asked for: its connections are not used again for {BAN:?}"
+        );
+    }
+}
+
+impl Kept {
+    #[cold]
+    #[inline(never)]
+    fn is_banned(&self) -> bool {
+        let is_banned = self
+            .banned_until
+            .get()
+            .is_some_and(|until| Instant::now() < until);
+        if !is_banned {
+            self.banned_until.set(None);
+        }
+        is_banned
     }
 }
 

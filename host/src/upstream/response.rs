@@ -219,11 +219,13 @@ impl Body {
         let reusable = connection.response.keep_alive
             && connection.response.decoder.is_end()
             && connection.upload.is_done()
-            && connection.reader.buf.is_empty()
-            && !connection.writer.has_pending()
-            // A peer that has answered before it was asked.
-            && connection.writer.is_settled();
-        if reusable {
+            && !connection.writer.has_pending();
+        // A peer that has answered more than it was asked, or before it was.
+        let is_in_step = connection.reader.buf.is_empty() && connection.writer.is_settled();
+        if reusable && !is_in_step {
+            upstream.pool.ban(connection.peer_idx);
+        }
+        if reusable && is_in_step {
             connection.reused = true;
             // Nothing of the body stays with an idle connection: what nobody has asked for, or what came after a filter's end.
             drop(connection.response.decoder.take_trailers());

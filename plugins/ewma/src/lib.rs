@@ -4,7 +4,7 @@
 //! README.md has the config. Each worker learns for itself.
 
 use castling_sdk::prelude::*;
-use castling_sdk::units;
+use castling_sdk::{peer_status, units};
 
 /// The plugin's config.
 #[derive(Deserialize)]
@@ -13,7 +13,7 @@ pub struct Config {
     /// Time constant: a latency that is this old counts 37 %. More than zero. Default 10 s.
     #[serde(deserialize_with = "units::duration_above_zero")]
     decay: Duration,
-    /// Latency that a failed try counts as, at least. More than zero. Default 1 s.
+    /// Latency that a failed try and a response of 500 or more count as, at least. More than zero. Default 1 s.
     #[serde(deserialize_with = "units::duration_above_zero")]
     penalty: Duration,
 }
@@ -62,10 +62,11 @@ impl Ewma {
 
     fn peer_done(&mut self, peer: usize, outcome: PeerOutcome, latency: Duration) {
         let seconds = match outcome {
-            PeerOutcome::Responded => latency.as_secs_f64(),
-            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                latency.max(self.config.penalty).as_secs_f64()
-            }
+            PeerOutcome::Responded if !has_failed() => latency.as_secs_f64(),
+            PeerOutcome::Responded
+            | PeerOutcome::ConnectFailed
+            | PeerOutcome::Broken
+            | PeerOutcome::TimedOut => latency.max(self.config.penalty).as_secs_f64(),
             // Says nothing about the peer.
             PeerOutcome::Cancelled => return,
         };
@@ -104,6 +105,11 @@ impl Ewma {
         let seconds = latency.decayed(now, self.config.decay).max(FLOOR_SECONDS);
         seconds * (f64::from(peer.active) + 1.0) / f64::from(peer.weight.max(1))
     }
+}
+
+/// Whether the peer has answered that it cannot serve: however quick that is, it is no success.
+fn has_failed() -> bool {
+    peer_status().is_some_and(|status| status >= 500)
 }
 
 const FLOOR_SECONDS: f64 = 0.000_1;
@@ -240,6 +246,18 @@ mod tests {
             plugin.peer_done(1, PeerOutcome::Responded, 100 * MILLISECOND);
         }
         assert_eq!(choose(&mut plugin, &peers()), Some(0));
+    }
+
+    #[test]
+    fn an_answer_that_is_a_failure_is_not_quick() {
+        let mut plugin = plugin();
+        let mut failing = Exchange::get("/").peer_status(503);
+        failing.request();
+        plugin.peer_done(0, PeerOutcome::Responded, MILLISECOND);
+        let mut serving = Exchange::get("/").peer_status(404);
+        serving.request();
+        plugin.peer_done(1, PeerOutcome::Responded, 100 * MILLISECOND);
+        assert_eq!(choose(&mut plugin, &peers()), Some(1));
     }
 
     #[test]

@@ -222,7 +222,7 @@ ids! {
     Property: u32 {
         /// The request's method. Settable.
         Method = 0, "method";
-        /// The path, as it came (not decoded), without the query. Settable: must begin with `/`.
+        /// The path, without the query: as it is sent on, not decoded. Settable: must begin with `/`.
         Path = 1, "path";
         /// The query without its `?`; not found when there is none. Settable: empty removes it.
         Query = 2, "query";
@@ -248,6 +248,8 @@ ids! {
         ServerAddress = 12, "server_address";
         /// The gateway's port that the client connected to, in decimal digits; not found for a Unix socket.
         ServerPort = 13, "server_port";
+        /// The path as routes compare it: decoded once but for `%2F`, `%5C` and `%25`, without dot and empty segments.
+        RoutedPath = 14, "routed_path";
     }
 }
 
@@ -264,6 +266,9 @@ ids! {
         UpstreamMicros = 3, "upstream_micros";
         /// How many peers were tried.
         Tries = 4, "tries";
+        /// Status of the last peer's response, as the peer has sent it: in `peer_done` of the try that has ended; not found
+        /// where none came.
+        UpstreamStatus = 5, "upstream_status";
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
             | Property::Upstream
             | Property::Peer
             | Property::ServerAddress
-            | Property::ServerPort => false,
+            | Property::ServerPort
+            | Property::RoutedPath => false,
         };
         if !valid {
             return Status::BadArgument as i32;

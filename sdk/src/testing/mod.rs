@@ -355,6 +355,11 @@ impl Exchange {
         self
     }
 
+    /// The status that a peer has answered with, for `peer_done`.
+    pub fn peer_status(self, status: u16) -> Self {
+        self.number(Number::UpstreamStatus, status.into())
+    }
+
     fn number(self, number: Number, value: u64) -> Self {
         self.facts.borrow_mut().numbers[number as usize] = i64::try_from(value).ok();
         self

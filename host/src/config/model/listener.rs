@@ -41,6 +41,10 @@ pub struct Listener {
     pub field_names: FieldNames,
     /// Default `encode`.
     pub non_ascii_target: NonAsciiTarget,
+    /// Default `normal`. Of the routes that do not say otherwise.
+    pub paths: PathPolicy,
+    /// Whether paths of routes are compared with regard to case. Default `sensitive`.
+    pub case: PathCase,
     /// Largest request body, bytes; beyond it 413. Up to 1 PiB, 0 means no limit. Default 0, unlike nginx's 1 MiB.
     pub max_body_bytes: u64,
     /// Open client connections in one worker. For one more the longest idle is closed; where none is idle, it waits in
@@ -84,6 +88,31 @@ pub enum FieldNames {
     Strict,
     /// All that RFC 9110 §5.1 allows.
     Any,
+}
+
+/// What paths of requests may be, and how they are sent on. In the file `"normal"`, `"strict"` or `"as_sent"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathPolicy {
+    /// What was compared is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
+    /// `%5C` are data. 400 where a peer could read another path (see [`crate::path::PathError`]).
+    #[default]
+    Normal,
+    /// 400 for a backslash, `%2F`, `%5C`, empty segments and dot segments, too.
+    Strict,
+    /// As the client has sent it, compared by all that it could be to a peer. A peer may read another path than the one that
+    /// routes and plugins have decided by.
+    AsSent,
+}
+
+/// In the file `"sensitive"` or `"insensitive"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathCase {
+    /// `/a` and `/A` are two paths.
+    Sensitive,
+    /// They are one, as they are to peers on file systems that are so. ASCII only.
+    Insensitive,
 }
 
 /// What is done with bytes beyond ASCII in a request's target. In the file `"encode"` or `"refuse"`.

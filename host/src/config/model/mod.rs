@@ -360,7 +360,9 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx `proxy_next_upstream_tries`).
     pub tries: u32,
-    /// Idle connections that each worker keeps. 0 to 65535, 0 turns keep-alive off. Default 64 (nginx `keepalive`).
+    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made only
+    /// when none is idle and the newest are used first, so that as many are kept as were in use at once within the last
+    /// `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
     pub keepalive_connections: usize,
     /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
     pub keepalive_timeout: Duration,
@@ -410,7 +412,8 @@ pub struct Route {
     /// Empty: any host.
     pub hosts: Vec<HostPattern>,
     /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
-    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments.
+    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments, and is
+    /// one that [`crate::path::read`] reads.
     pub path: String,
     /// Empty: any method.
     pub methods: Vec<String>,
@@ -422,6 +425,8 @@ pub struct Route {
     pub upstream: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
+    /// In the place of its listeners'.
+    pub paths: Option<PathPolicy>,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
 }

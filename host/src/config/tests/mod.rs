@@ -161,7 +161,7 @@ fn defaults_are_filled_in() {
             app.keepalive_connections,
             app.connect_timeout.as_secs()
         ),
-        (3, 64, 5)
+        (3, 16384, 5)
     );
     assert_eq!(
         (&app.balance, &app.host),

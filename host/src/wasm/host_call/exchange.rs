@@ -10,6 +10,7 @@ use super::{DONE, refuse};
 use crate::address::{AddressText, ServerAddress};
 use crate::exchange::{Exchange, Stage};
 use crate::http1::{Known, RequestHead, is_valid_host, is_valid_path, is_valid_query};
+use crate::path;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -38,6 +39,7 @@ fn property_get(
     let request = &exchange.request;
     let address;
     let mut digits;
+    let routed;
     let value: Option<&[u8]> = match property {
         Property::Method => Some(request.method.as_str().as_bytes()),
         Property::Path => Some(request.target.path().as_bytes()),
@@ -74,6 +76,14 @@ fn property_get(
             }
             ServerAddress::Unix(_) => None,
         },
+        Property::RoutedPath => {
+            let path = request.target.path();
+            routed = match path::read(path) {
+                Ok(read) => Some(read.key),
+                Err(_) => path::key_as_sent(path),
+            };
+            routed.as_deref().map(str::as_bytes)
+        }
     };
     match value {
         Some(value) => hand_out(memory, out, capacity, value),
@@ -150,7 +160,8 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
         | Property::Upstream
         | Property::Peer
         | Property::ServerAddress
-        | Property::ServerPort => return None,
+        | Property::ServerPort
+        | Property::RoutedPath => return None,
     }
     Some(())
 }
@@ -178,6 +189,10 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
         Number::DurationMicros => micros(tally.started.elapsed()),
         Number::UpstreamMicros => tally.upstream.map_or(status(Status::NotFound), micros),
         Number::Tries => i64::from(tally.tries),
+        Number::UpstreamStatus => match tally.upstream_status {
+            Some(peers) => i64::from(peers.as_u16()),
+            None => status(Status::NotFound),
+        },
     })
 }
 

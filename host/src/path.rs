@@ -1,0 +1,309 @@
+//! Paths as routes, peers and plugins see them.
+//!
+//! A path is read once, by [`read`], for the config, for requests and for plugins: dot segments are resolved, empty segments
+//! taken out, and each segment is decoded once (RFC 3986 §2.4, §6.2.2). `%2F` and `%5C` stay data: they separate nothing.
+//! What would be another path to a peer that decodes more than that is refused.
+
+use std::borrow::Cow;
+
+/// A path that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPath<'a> {
+    /// As it is sent on: its segments as they came, a backslash percent-encoded.
+    pub text: Cow<'a, str>,
+    /// By what it is compared: all that is visible ASCII decoded, but for `%`, `/` and `\`. Hexadecimal digits are in upper
+    /// case.
+    pub key: Cow<'a, str>,
+}
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("a % without two hexadecimal digits")]
+    Encoding,
+    #[error("an encoded NUL")]
+    Nul,
+    /// To a peer that decodes before it splits, or for which a backslash separates or a semicolon ends a segment.
+    #[error("a segment that decodes to \".\" or \"..\"")]
+    HiddenDots,
+    #[error("it leaves the root")]
+    AboveRoot,
+    /// See [`is_strict`].
+    #[error(
+        "a dot segment, an empty segment, a backslash or an encoded separator, with paths = \"strict\""
+    )]
+    NotStrict,
+}
+
+/// Reads a path that begins with `/`, or `*`.
+pub fn read(path: &str) -> Result<ReadPath<'_>, PathError> {
+    if is_plain(path.as_bytes()) {
+        return Ok(ReadPath {
+            text: Cow::Borrowed(path),
+            key: Cow::Borrowed(path),
+        });
+    }
+    let segments = resolved(path, check)?;
+    let key: Vec<String> = segments.iter().map(|segment| key_of(segment)).collect();
+    let text: Vec<String> = segments
+        .iter()
+        .map(|segment| segment.replace('\\', "%5C"))
+        .collect();
+    Ok(ReadPath {
+        text: Cow::Owned(joined(&text, path)),
+        key: Cow::Owned(joined(&key, path)),
+    })
+}
+
+/// By what a path is compared that peers are sent as it came: as [`read`] has it, but with all decoded that a peer could
+/// decode, `%2F` to a separator and dots included. `None`: it leaves the root.
+pub fn key_as_sent(path: &str) -> Option<Cow<'_, str>> {
+    if is_plain(path.as_bytes()) {
+        return Some(Cow::Borrowed(path));
+    }
+    let decoded = decoded(path, |byte| byte.is_ascii_graphic() && byte != b'%');
+    let segments = resolved(&decoded, |_| Ok(())).ok()?;
+    Some(Cow::Owned(joined(&segments, &decoded)))
+}
+
+/// Whether nobody could read it otherwise: it has no dot segment, no empty segment but the last, no backslash and no encoded
+/// separator.
+pub fn is_strict(path: &str) -> bool {
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    let mut segments = inner.split('/').skip(1);
+    let has_detour = segments.any(|segment| matches!(segment, "" | "." | ".."));
+    let upper = path.to_ascii_uppercase();
+    let has_separator = ["\\", "%2F", "%5C"].iter().any(|it| upper.contains(it));
+    !has_detour && !has_separator && read(path).is_ok()
+}
+
+/// Neither encoded nor with detours. Without early ends, so that the compiler looks at many bytes at once.
+#[inline]
+pub fn is_plain(path: &[u8]) -> bool {
+    let encoded = path
+        .iter()
+        .fold(false, |found, &b| found | (b == b'%') | (b == b'\\'));
+    let after = path.get(1..).unwrap_or_default();
+    let detour = path.iter().zip(after).fold(false, |found, (&b, &next)| {
+        found | ((b == b'/') & ((next == b'/') | (next == b'.')))
+    });
+    !encoded & !detour
+}
+
+/// Its segments, dots resolved and empty ones taken out.
+fn resolved(
+    path: &str,
+    check: impl Fn(&str) -> Result<(), PathError>,
+) -> Result<Vec<&str>, PathError> {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop().ok_or(PathError::AboveRoot)?),
+            segment => {
+                check(segment)?;
+                segments.push(segment);
+            }
+        }
+    }
+    Ok(segments)
+}
+
+/// The segments with a slash before each, and one at the end where the path that they are of is a folder.
+fn joined<S: AsRef<str>>(segments: &[S], of: &str) -> String {
+    let mut path = String::with_capacity(of.len());
+    for segment in segments {
+        path.push('/');
+        path.push_str(segment.as_ref());
+    }
+    // `/a/.` and `/a/b/..` are folders.
+    let is_folder = matches!(of.rsplit('/').next(), Some("" | "." | ".."));
+    if is_folder || path.is_empty() {
+        path.push('/');
+    }
+    path
+}
+
+/// Refuses what is another segment, or more than one with dots among them, to who decodes or splits it otherwise.
+fn check(segment: &str) -> Result<(), PathError> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(PathError::Encoding);
+        };
+        match u8::try_from(high << 4 | low) {
+            Ok(0) | Err(_) => return Err(PathError::Nul),
+            Ok(byte) => decoded.push(byte),
+        }
+    }
+    let is_dots = |part: &[u8]| {
+        let name = part.split(|&byte| byte == b';').next();
+        matches!(name, Some(b"." | b".."))
+    };
+    match decoded
+        .split(|byte| matches!(byte, b'/' | b'\\'))
+        .any(is_dots)
+    {
+        true => Err(PathError::HiddenDots),
+        false => Ok(()),
+    }
+}
+
+fn key_of(segment: &str) -> String {
+    let key = decoded(segment, |byte| {
+        byte.is_ascii_graphic() && !matches!(byte, b'%' | b'/' | b'\\')
+    });
+    key.replace('\\', "%5C")
+}
+
+/// Percent-decodes the bytes that `is_decoded` says, once. Others stay encoded, with digits in upper case, as does a `%`
+/// without two digits.
+fn decoded(text: &str, is_decoded: impl Fn(u8) -> bool) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(percent) = rest.find('%') {
+        decoded.push_str(&rest[..percent]);
+        rest = &rest[percent..];
+        // A target is ASCII, so every index is a character's.
+        let digits = rest
+            .get(1..3)
+            .filter(|it| it.bytes().all(|b| b.is_ascii_hexdigit()));
+        let Some((digits, byte)) =
+            digits.and_then(|digits| Some((digits, u8::from_str_radix(digits, 16).ok()?)))
+        else {
+            decoded.push('%');
+            rest = &rest[1..];
+            continue;
+        };
+        match is_decoded(byte) {
+            true => decoded.push(char::from(byte)),
+            false => {
+                decoded.push('%');
+                decoded.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        rest = &rest[3..];
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn both(path: &str) -> Result<(String, String), PathError> {
+        read(path).map(|read| (read.text.into_owned(), read.key.into_owned()))
+    }
+
+    #[test]
+    fn detours_are_taken_out_and_segments_decoded_once() {
+        for (path, text, key) in [
+            ("/", "/", "/"),
+            ("*", "*", "*"),
+            ("/a/b", "/a/b", "/a/b"),
+            ("/a/", "/a/", "/a/"),
+            ("//a///b", "/a/b", "/a/b"),
+            ("/a/./b", "/a/b", "/a/b"),
+            ("/a/../b", "/b", "/b"),
+            ("/a/..", "/", "/"),
+            ("/a/b/..", "/a/", "/a/"),
+            ("/%61dmin", "/%61dmin", "/admin"),
+            ("/@scope%2fpkg", "/@scope%2fpkg", "/@scope%2Fpkg"),
+            ("/a%5cb", "/a%5cb", "/a%5Cb"),
+            ("/a\\b", "/a%5Cb", "/a%5Cb"),
+            ("/a%20b", "/a%20b", "/a%20b"),
+            ("/a%2520b", "/a%2520b", "/a%2520b"),
+            ("/%c3%a4", "/%c3%a4", "/%C3%A4"),
+            ("/.hidden", "/.hidden", "/.hidden"),
+            ("/...", "/...", "/..."),
+            ("/a;b", "/a;b", "/a;b"),
+            ("/a%3Fb%23", "/a%3Fb%23", "/a?b#"),
+        ] {
+            assert_eq!(both(path), Ok((text.to_owned(), key.to_owned())), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_another_path_is_refused() {
+        for (path, error) in [
+            ("/..", PathError::AboveRoot),
+            ("/../a", PathError::AboveRoot),
+            ("/a/../../b", PathError::AboveRoot),
+            ("/%2e%2e/secret", PathError::HiddenDots),
+            ("/a/%2e", PathError::HiddenDots),
+            ("/admin/..%2fpublic", PathError::HiddenDots),
+            ("/app/%2E%2e%5cb", PathError::HiddenDots),
+            ("/a/..\\b", PathError::HiddenDots),
+            ("/a\\..\\b", PathError::HiddenDots),
+            ("/a/..;/b", PathError::HiddenDots),
+            ("/a/.;x=y/b", PathError::HiddenDots),
+            ("/%zz", PathError::Encoding),
+            ("/x%", PathError::Encoding),
+            ("/x%4", PathError::Encoding),
+            ("/x%+1", PathError::Encoding),
+            ("/%00", PathError::Nul),
+        ] {
+            assert_eq!(both(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_as_it_came_is_compared_by_all_that_it_could_be() {
+        for (path, key) in [
+            ("/a%2fb", Some("/a/b")),
+            ("/a/%2e%2e/b", Some("/b")),
+            ("/%zz%4", Some("/%zz%4")),
+            ("/%00%20", Some("/%00%20")),
+            ("/a%2520b", Some("/a%2520b")),
+            ("/%2e%2e/a", None),
+            ("/../a", None),
+        ] {
+            assert_eq!(key_as_sent(path).as_deref(), key, "{path}");
+        }
+    }
+
+    #[test]
+    fn strict_is_what_nobody_reads_otherwise() {
+        for path in ["/", "/a", "/a/", "/a/b.c", "/a%20b", "*"] {
+            assert!(is_strict(path), "{path}");
+        }
+        for path in [
+            "//", "/a//", "//a", "/a/.", "/./a", "/a/..", "/a\\b", "/a%2fb", "/a%5Cb", "/%2e",
+            "/%zz", "/a/../",
+        ] {
+            assert!(!is_strict(path), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_path_has_none_of_these(path in "/[a-c./%\\\\]{0,40}") {
+            let has_one = ["%", "\\", "//", "/."].iter().any(|it| path.contains(it));
+            prop_assert_eq!(is_plain(path.as_bytes()), !has_one);
+        }
+
+        /// What is sent on is read as the same, and a peer that decodes it finds nothing new.
+        #[test]
+        fn a_path_that_was_read_is_read_the_same_again(path in "/[ab./%\\\\;2ef5c]{0,24}") {
+            if let Ok(first) = read(&path) {
+                prop_assert!(!first.text.contains("//") && !first.text.contains('\\'));
+                let again = read(&first.text).expect("it was read before");
+                prop_assert_eq!(&again, &first);
+                let segments = first.key.split('/');
+                prop_assert!(segments.clone().all(|it| it != "." && it != ".."));
+                let as_sent = key_as_sent(&first.text).expect("within the root");
+                let of_decoded = as_sent.replace('\\', "/");
+                prop_assert!(!of_decoded.split('/').any(|it| it == ".."));
+            }
+        }
+    }
+}
