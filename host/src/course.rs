@@ -157,6 +157,7 @@ impl<'a> Course<'a> {
     /// [`Self::is_filtered`] says, and else [`Self::filter_head`] goes on.
     pub fn begin_filters(&mut self) -> Going<'_> {
         self.exchange.stage = Stage::Reply;
+        self.exchange.body_skips.clear();
         let steps = &self.plan.get().response_headers;
         Step::go(steps, Hook::ResponseHeaders, self.exchange)
     }

@@ -42,6 +42,8 @@ pub struct Exchange {
     pub chunk: Bytes,
     /// The hook has said that the body ends with it.
     pub body_ends: bool,
+    /// Whose `response_body` hooks do not see the body of this response.
+    pub body_skips: Vec<PluginKey>,
     /// The trailers of that body, with its last chunk.
     pub trailers: Headers,
     /// 0 for a client's request, one more for each sub-request around it.
@@ -142,6 +144,7 @@ impl Exchange {
             answer: None,
             chunk: Bytes::new(),
             body_ends: false,
+            body_skips: Vec::new(),
             trailers: Headers::new(),
             depth: 0,
             balancing: Balancing::default(),
@@ -204,6 +207,7 @@ impl Exchange {
         self.answer = None;
         self.chunk = Bytes::new();
         self.body_ends = false;
+        self.body_skips.clear();
         self.trailers.clear();
         self.depth = 0;
         self.tally = Tally {
@@ -427,6 +431,8 @@ pub struct Extent {
 pub struct Added {
     pub count: i64,
     pub bytes: i64,
+    /// The plugin has changed something there.
+    pub changed: bool,
 }
 
 impl Additions {
@@ -436,6 +442,12 @@ impl Additions {
         let known = self.0.iter().position(|(other, _)| *other == plugin);
         let idx = known.unwrap_or_else(|| self.begin(plugin));
         &mut self.0[idx].1[part as usize]
+    }
+
+    /// Whether the plugin has changed anything in this part.
+    pub fn has_changed(&self, plugin: PluginKey, part: Part) -> bool {
+        let mut all = self.0.iter();
+        all.any(|(other, added)| *other == plugin && added[part as usize].changed)
     }
 
     fn begin(&mut self, plugin: PluginKey) -> usize {
@@ -501,6 +513,7 @@ impl Added {
         Self {
             count: self.count + comes.count as i64 - goes.count as i64,
             bytes: self.bytes + comes.bytes as i64 - goes.bytes as i64,
+            changed: true,
         }
     }
 }
@@ -567,12 +580,14 @@ mod tests {
         let mut additions = Additions::default();
         let added = additions.of(one, Part::RequestHead);
         *added = added.after(Extent::of(b"x-a", b"12"), Extent::default());
-        assert_eq!(*added, Added { count: 1, bytes: 5 });
+        assert_eq!((added.count, added.bytes), (1, 5));
         assert_eq!(*additions.of(one, Part::ReplyHead), Added::default());
         assert_eq!(*additions.of(other, Part::RequestHead), Added::default());
         let added = additions.of(one, Part::RequestHead);
         *added = added.after(Extent::of(b"x-a", b""), Extent::of(b"x-a", b"12"));
-        assert_eq!(*added, Added { count: 1, bytes: 3 });
+        assert_eq!((added.count, added.bytes), (1, 3));
+        assert!(additions.has_changed(one, Part::RequestHead));
+        assert!(!additions.has_changed(other, Part::RequestHead));
         additions.forget(Part::RequestHead);
         assert_eq!(*additions.of(one, Part::RequestHead), Added::default());
     }

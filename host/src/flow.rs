@@ -22,6 +22,7 @@ use crate::phase::Plan;
 use crate::socket::{self, Reader, Writer};
 use crate::stream::Stream;
 use crate::supply::Variables;
+use crate::turn;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
 use crate::wasm::{Going, Way};
 use crate::worker::Worker;
@@ -342,23 +343,21 @@ impl Flow<'_> {
         let bodiless =
             self.method == Method::HEAD || has_no_body(self.course.exchange.reply.status);
         let steps = &self.course.plan.get().response_body;
-        let filtered = !bodiless && !self.past_filters && !steps.is_empty();
-        if bodiless && !steps.is_empty() {
-            // The length that the filtered body would have is not known.
-            self.course
-                .exchange
-                .reply
-                .headers
-                .remove(Known::ContentLength);
+        let is_filtered = !steps.is_empty()
+            && !self.past_filters
+            && filter::is_active(steps, self.course.exchange);
+        if is_filtered {
+            filter::settle_head(self.course.exchange);
         }
-        let mut filters = filtered.then(|| filter::Body::new(steps));
+        let filtered = is_filtered && !bodiless;
+        let mut filters = filtered.then(|| filter::Body::new(steps, self.course.exchange));
         match source {
             Source::Here(body) => {
                 let body = match &mut filters {
                     Some(filters) => self.course.filter_whole(body, filters).await?,
                     None => body,
                 };
-                let length = match bodiless && !steps.is_empty() {
+                let length = match bodiless && is_filtered {
                     true => BodyLength::Empty,
                     false => BodyLength::Sized(body.len() as u64),
                 };
@@ -422,7 +421,9 @@ impl Flow<'_> {
             }
             return self.flush_last().await;
         }
+        let mut pieces = turn::Pieces::default();
         loop {
+            pieces.next().await;
             let (piece, last) = match body.decode()? {
                 Decoded::Data(piece) => (piece, body.is_end()),
                 Decoded::End => (Bytes::new(), true),

@@ -63,12 +63,16 @@ pub enum Ended {
     Reset,
 }
 
-/// Reads or writes in a row that did not have to wait. tokio counts only those that ask it to watch.
+/// What was read or written in a row without a wait. tokio counts only calls that ask it to watch.
 #[derive(Default)]
-struct Streak(u8);
+struct Streak(usize);
 
-/// Half as many as tokio lets a task do, since one that relays reads and writes.
-const STREAK_AT_MOST: u8 = 64;
+/// Bytes that one connection reads, or writes, before others have their turn: with hundreds of them that never have to wait,
+/// a request of another waits some milliseconds.
+const TURN_BYTES: usize = 64 * 1024;
+
+/// A call counts as so many bytes at least.
+const CALL_BYTES: usize = 1024;
 
 /// Room for one read of a head. Heads are mostly far smaller; a larger one grows the buffer.
 pub const HEAD_ROOM_BYTES: usize = 8 * 1024;
@@ -175,6 +179,7 @@ impl Reader {
             if !mem::take(&mut self.drained)
                 && let Some(filled) = self.fill_now(room_bytes)
             {
+                self.streak.add(*filled.as_ref().unwrap_or(&0));
                 return Poll::Ready(filled);
             }
             self.streak.end();
@@ -308,8 +313,12 @@ impl Writer {
         self.settle(alarm, limit).await?;
         while self.has_pending() {
             match self.write_now() {
-                Ok(()) if self.streak.goes_on() => {}
-                Ok(()) => tokio::task::yield_now().await,
+                Ok(used) => {
+                    self.streak.add(used);
+                    if self.has_pending() && !self.streak.goes_on() {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.streak.end();
                     if let Err(error) = self.writable(alarm, limit, rate).await? {
@@ -357,8 +366,8 @@ impl Writer {
         self.back = Cursor::default();
     }
 
-    /// Writes once.
-    fn write_now(&mut self) -> io::Result<()> {
+    /// Writes once; returns how many bytes were taken.
+    fn write_now(&mut self) -> io::Result<usize> {
         // One piece goes as a plain write; empty vectors cost the kernel a look each.
         let used = if self.body.is_empty() && self.back.is_done() {
             self.link.stream.try_write(self.front.rest())?
@@ -375,7 +384,7 @@ impl Writer {
             return Err(ErrorKind::WriteZero.into());
         }
         self.cross_off(used);
-        Ok(())
+        Ok(used)
     }
 
     /// Whether closing the connection resets it, which tells the other side that something is missing, or ends it in
@@ -408,13 +417,18 @@ impl Writer {
 }
 
 impl Streak {
-    /// Counts one more. False, once, at the bound: other tasks must have their turn first.
+    /// False, once, at the bound: other tasks must have their turn first.
     fn goes_on(&mut self) -> bool {
-        self.0 = match self.0 {
-            STREAK_AT_MOST => 0,
-            count => count + 1,
-        };
-        self.0 > 0
+        let goes_on = self.0 < TURN_BYTES;
+        if !goes_on {
+            self.0 = 0;
+        }
+        goes_on
+    }
+
+    /// So many bytes were read or written by a call.
+    fn add(&mut self, bytes: usize) {
+        self.0 += bytes.max(CALL_BYTES);
     }
 
     /// There was a wait.
@@ -520,7 +534,7 @@ mod tests {
                 reads += 1;
             }
             assert!(
-                turns.get() >= reads / (usize::from(STREAK_AT_MOST) + 1),
+                turns.get() >= reads / (TURN_BYTES / CALL_BYTES + 1),
                 "{reads} reads"
             );
         });

@@ -15,6 +15,7 @@ use crate::filter;
 use crate::http1::{Decoded, Headers, Known};
 use crate::listener::Listener;
 use crate::supply;
+use crate::turn;
 use crate::upstream::{RequestBody, forwarded};
 use crate::wasm::{Call, CallResponse};
 use crate::worker::Worker;
@@ -143,7 +144,10 @@ async fn whole_response(
         return Ok(Bytes::new());
     }
     let plan = course.plan.get();
-    let mut filters = filter::Body::new(&plan.response_body);
+    if filter::is_active(&plan.response_body, course.exchange) {
+        filter::settle_head(course.exchange);
+    }
+    let mut filters = filter::Body::new(&plan.response_body, course.exchange);
     let mut whole = BytesMut::new();
     let mut streamed = match source {
         Source::Here(body) => {
@@ -155,7 +159,9 @@ async fn whole_response(
         }
         Source::Upstream(streamed) => streamed,
     };
+    let mut pieces = turn::Pieces::default();
     loop {
+        pieces.next().await;
         let (piece, last) = match streamed.decode()? {
             Decoded::Data(piece) => (piece, streamed.is_end()),
             Decoded::End => (Bytes::new(), true),

@@ -78,6 +78,8 @@ mod import {
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes nothing and touches no memory.
         pub(super) safe fn chunk_end() -> i32;
+        // SAFETY: takes nothing and touches no memory.
+        pub(super) safe fn body_skip() -> i32;
         // SAFETY: takes numbers and touches no memory.
         pub(super) safe fn body_read(map: u32, limit: usize) -> i32;
         pub(super) fn body_get(map: u32, out: *mut u8, cap: usize) -> i32;
@@ -331,6 +333,10 @@ pub(crate) fn chunk_set(data: &[u8]) -> i32 {
 
 pub(crate) fn chunk_end() -> i32 {
     import::chunk_end()
+}
+
+pub(crate) fn body_skip() -> i32 {
+    import::body_skip()
 }
 
 pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {

@@ -184,6 +184,16 @@ impl Reply {
         header::remove(HeaderMap::Response, name.as_ref())
     }
 
+    /// Leaves this response's body alone: the plugin's `response_body` hook does not see it, and it goes on with the length,
+    /// the validators and the ranges that it has. In `response_headers` only. A plugin with a `response_body` hook calls this
+    /// for every response that is not its business; for one that it does not skip, the gateway has the head say what is true
+    /// of a body that may change.
+    pub fn skip_body(&mut self) {
+        error::note_refusal(host::body_skip(), |why| {
+            error::refusal(format_args!("skip_body()"), why)
+        });
+    }
+
     /// Waits for the whole body and returns it; the client gets it all the same, after the hook. The gateway serves
     /// other requests meanwhile.
     ///

@@ -7,7 +7,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use castling_tests::show::{Progress, Report, chaos, idle, reload_storm, reload_time, upgrades};
+use castling_tests::show::{
+    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades,
+};
 
 const USAGE: &str = "\
 usage: show NAME [OPTIONS]
@@ -16,6 +18,7 @@ usage: show NAME [OPTIONS]
   upgrades       binary upgrades under the same load                  [--upgrades 10]
   chaos          a worker killed every second, traps and resets       [--seconds 60]
   idle           idle connections on one worker: memory, reload       [--connections 50000]
+  greedy         how long others wait beside clients that read nothing  [--clients 300]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
 ";
 
@@ -77,6 +80,16 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
                 ..default
             };
             idle::run(&options, &mut progress)
+        }
+        "greedy" => {
+            arguments.know(&["--clients"])?;
+            let default = greedy::Options::default();
+            let clients = arguments.number("--clients", default.clients as u64)?;
+            let options = greedy::Options {
+                clients: usize::try_from(clients).unwrap_or(usize::MAX),
+                ..default
+            };
+            greedy::run(&options, &mut progress)
         }
         "reload-time" => {
             arguments.know(&["--reloads"])?;

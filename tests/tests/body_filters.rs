@@ -243,3 +243,118 @@ fn a_filter_may_end_a_body() {
     }
     assert_eq!(proxy.error_lines(), [""; 0]);
 }
+
+/// What a peer says of twelve bytes, and of parts and nothing of them.
+fn validated(status: &str, more: &str, body: &str) -> origin::Origin {
+    raw_origin::repeating(format!(
+        "HTTP/1.1 {status}\r\nETag: \"v1\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nAccept-Ranges: bytes\r\n\
+         Content-Type: text/html\r\n{more}\r\n{body}"
+    ))
+}
+
+#[test]
+fn a_head_says_what_is_true_of_a_body_that_may_change() {
+    let get = |proxy: &Proxy, method: &str, down: &str, more: &str| {
+        let mut client = proxy.raw();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nX-Down: {down}\r\n{more}\r\n"
+        ));
+        let reply = match method {
+            "HEAD" => client.read_reply_to_head(),
+            _ => client.read_reply(),
+        };
+        ["etag", "last-modified", "accept-ranges", "content-length"]
+            .map(|name| reply.header(name).map(str::to_owned))
+    };
+    let whole = || validated("200 OK", "Content-Length: 12\r\n", "twelve bytes");
+    let head = || validated("200 OK", "Content-Length: 12\r\n", "");
+    let none = || validated("304 Not Modified", "", "");
+    let weak = [Some("W/\"v1\"".to_owned()), None, None, None];
+    let date = Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+    let (strong, bytes) = (Some("\"v1\"".to_owned()), Some("bytes".to_owned()));
+    for (method, app) in [("GET", whole()), ("HEAD", head())] {
+        let proxy = passing_before(app, "");
+        assert_eq!(get(&proxy, method, "end", ""), weak, "{method}");
+        let untouched = [
+            strong.clone(),
+            date.clone(),
+            bytes.clone(),
+            Some("12".to_owned()),
+        ];
+        assert_eq!(get(&proxy, method, "skip", ""), untouched, "{method}");
+    }
+    let proxy = passing_before(none(), "");
+    assert_eq!(get(&proxy, "GET", "", "If-None-Match: W/\"v1\"\r\n"), weak);
+    // A client that has the body as the peer has sent it is told that it is still so.
+    let untouched = [strong, date, bytes, None];
+    let more = "If-None-Match: \"v0\", \"v1\"\r\n";
+    assert_eq!(get(&proxy, "GET", "", more), untouched);
+}
+
+#[test]
+fn substitute_costs_only_what_it_changes() {
+    let config = r#"
+        [plugins.substitute]
+        wasm = "{plugins}/substitute.wasm"
+        config = { replace = [{ from = "a", to = "bb" }], types = ["text/html"] }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        plugins = ["substitute"]
+        upstream = "app"
+    "#;
+    for (status, kind, length) in [
+        ("200 OK", "application/octet-stream", Some("4")),
+        ("206 Partial Content", "text/html", Some("4")),
+        ("200 OK", "text/html", None),
+    ] {
+        let app = raw_origin::repeating(format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: 4\r\n\r\naaaa"
+        ));
+        let proxy = Proxy::with_config(config).origin("app", app).start();
+        let reply = proxy.get("/");
+        assert_eq!(reply.header("content-length"), length, "{status} {kind}");
+        assert_eq!(reply.text().len(), if length.is_some() { 4 } else { 8 });
+    }
+}
+
+#[test]
+fn a_filter_that_fails_after_it_has_changed_the_head_is_not_passed_over() {
+    let gzip = || {
+        raw_origin::repeating(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\ngzip",
+        )
+    };
+    let proxy = passing_before(gzip(), "on_error = \"skip\"");
+    let reply = proxy.get_with("/", &[("x-down", "strip-fail")]);
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
+    // One that has changed nothing yet is passed over.
+    let reply = proxy.get_with("/", &[("x-down", "fail")]);
+    assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "gzip"));
+    // What is out already is cut.
+    let pieces = raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+        // The first piece is out when the next comes.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        connection.send("3\r\ntwo\r\n0\r\n\r\n");
+        connection.read_to_end().map(drop)
+    });
+    let proxy = passing_before(pieces, "on_error = \"skip\"");
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Down: fail-later\r\n\r\n");
+    assert!(client.read_head().unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(client.read_to_end().unwrap(), b"3\r\none\r\n");
+}
+
+#[test]
+fn a_plugin_sees_the_path_that_routes_compare() {
+    let proxy = passing("");
+    let reply = proxy.get_with("/x/../%61%2fb/%20//", &[("x-down", "paths")]);
+    assert_eq!(reply.header("x-paths"), Some("/%61%2fb/%20/ /a%2Fb/%20/"));
+}

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use castling_tests::show::{Progress, Report, chaos, idle, reload_storm, reload_time, upgrades};
+use castling_tests::show::{
+    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades,
+};
 
 #[track_caller]
 fn passes(report: &Report) {
@@ -64,6 +66,16 @@ fn idle_connections_cost_little_and_are_closed_cleanly_by_a_reload() {
         claims_latency: false,
     };
     passes(&idle::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn clients_that_read_nothing_fail_no_request_of_others() {
+    let options = greedy::Options {
+        clients: 30,
+        body_bytes: 10_000_000,
+        watch: Duration::from_millis(500),
+    };
+    passes(&greedy::run(&options, &mut Progress::silent()));
 }
 
 #[test]

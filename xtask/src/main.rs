@@ -88,10 +88,11 @@ enum Task {
     ///
     /// The exit code is 0 when every claim holds.
     Show {
-        /// reload-storm, upgrades, chaos, idle or reload-time
+        /// reload-storm, upgrades, chaos, idle, greedy or reload-time
         name: String,
         /// Each show has its own: --seconds 60 (reload-storm, chaos), --requests 1000000 (reload-storm),
-        /// --upgrades 10, --connections 50000 (idle), --reloads 20 (reload-time)
+        /// --upgrades 10, --connections 50000 (idle), --clients 300 (greedy),
+        /// --reloads 20 (reload-time)
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },

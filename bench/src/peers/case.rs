@@ -67,6 +67,8 @@ pub(super) struct Sends {
     pub(super) body: bool,
     /// A connection for each request.
     pub(super) closes: bool,
+    /// In the place of those that the command says.
+    pub(super) clients: Option<u32>,
 }
 
 /// A ratio, or a figure, that is not to be passed.
@@ -119,7 +121,7 @@ impl Case {
 /// All of them, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
     let plain = [NGINX, HAPROXY, ENVOY, CASTLING];
-    vec![
+    let mut cases = vec![
         Case {
             peers: vec![NGINX, FORWARDED, HAPROXY, ENVOY, CASTLING],
             goals: vec![cpu("nginx", 1.0, 0.8), SYSCALLS],
@@ -258,8 +260,32 @@ pub(super) fn all() -> Vec<Case> {
             peers: plain.to_vec(),
             ..saturated("idle", "Memory of idle connections", "/34")
         },
-    ]
+    ];
+    cases.extend(CLIENTS.map(by_clients));
+    cases
 }
+
+/// Plain proxying for so many clients at once: where connections to the origin are closed for want of room and made again, a
+/// request costs more.
+fn by_clients((clients, name, title): (u32, &'static str, &'static str)) -> Case {
+    Case {
+        note: "34-byte responses. nginx keeps 64 idle connections to the origin in the other cases, as many as there are clients \
+               there, and here once with room for all; Castling keeps as many as there are.",
+        peers: vec![NGINX, NGINX_ROOM, CASTLING],
+        measure: Measure::Saturated(Sends {
+            clients: Some(clients),
+            ..sends("/34")
+        }),
+        ..saturated(name, title, "/34")
+    }
+}
+
+const CLIENTS: [(u32, &str, &str); 4] = [
+    (1, "clients-1", "1 client"),
+    (16, "clients-16", "16 clients"),
+    (256, "clients-256", "256 clients"),
+    (1000, "clients-1000", "1,000 clients"),
+];
 
 /// nginx beside itself: what the method cannot tell apart.
 pub(super) fn control() -> Case {
@@ -290,6 +316,7 @@ const fn sends(path: &'static str) -> Sends {
         path,
         body: false,
         closes: false,
+        clients: None,
     }
 }
 
@@ -334,6 +361,7 @@ const fn with(peer: Peer, logic: &'static str) -> Peer {
 }
 
 const NGINX: Peer = peer("nginx", Software::Nginx);
+const NGINX_ROOM: Peer = peer("nginx-room", Software::Nginx);
 const FORWARDED: Peer = with(peer("nginx-forwarded", Software::Nginx), "forwarded");
 const NGINX_LUA: Peer = peer("nginx-lua", Software::Nginx);
 const NGINX_NJS: Peer = peer("nginx-njs", Software::Nginx);

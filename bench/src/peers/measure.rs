@@ -203,7 +203,7 @@ impl Method<'_> {
         let script = self.around.places.bench.join("peers/request-body.lua");
         Load {
             url: format!("http://{}{}", running.address, sends.path),
-            connections: self.connections,
+            connections: sends.clients.unwrap_or(self.connections),
             headers,
             script: sends.body.then_some(script),
         }
@@ -266,6 +266,7 @@ const OPEN_LOOP: Sends = Sends {
     path: "/34",
     body: false,
     closes: false,
+    clients: None,
 };
 
 /// In a turn.

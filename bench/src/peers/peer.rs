@@ -63,6 +63,7 @@ impl Peer {
             "nginx" => "nginx",
             "nginx-again" => "nginx, once more",
             "nginx-forwarded" => "nginx that sets X-Forwarded-* and Via",
+            "nginx-room" => "nginx with keepalive 2048",
             "nginx-lua" => "nginx + Lua",
             "nginx-njs" => "nginx + njs",
             "haproxy" => "HAProxy",
@@ -226,6 +227,11 @@ impl Peer {
         ];
         if self.software == Software::Nginx {
             let modules = nginx_modules(software)?;
+            let kept = match self.id {
+                "nginx-room" => "2048",
+                _ => "64",
+            };
+            values.push(("kept", kept.to_owned()));
             values.push(("modules", modules.display().to_string()));
             values.push(("user", format!("{} {}", id("-un")?, id("-gn")?)));
         }

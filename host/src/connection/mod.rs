@@ -145,7 +145,8 @@ impl Connection {
                     }
                     return After::Idle;
                 }
-                Fate::KeepAlive => {}
+                // Each of those that come at once has a turn of its own.
+                Fate::KeepAlive => tokio::task::yield_now().await,
                 Fate::Close => return After::Closed,
                 Fate::Linger => {
                     linger(client, &tools.read_alarm, listener.linger).await;

@@ -18,6 +18,10 @@ pub fn status(error: &Error) -> StatusCode {
             ..
         } => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Plugin {
+            what: PluginFault::HalfDone,
+            ..
+        } => StatusCode::BAD_GATEWAY,
+        Error::Plugin {
             what: PluginFault::Exhausted,
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,

@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use castling_abi::Hook;
+use http::StatusCode;
 
 use crate::error::Error;
-use crate::exchange::{self, Answer, Exchange};
+use crate::exchange::{self, Answer, Exchange, PluginKey};
+use crate::http1::{Headers, Name};
 use crate::wasm::{Chunks, Next, Passed, PinnedInstances, Step, Supplier, Way};
 
 /// Runs the head through its filters, after [`Step::go`]. An answer of one of them takes the place of the response, and the next
@@ -44,11 +46,69 @@ pub struct Body<'a> {
     chunks: Chunks,
 }
 
+/// Whether any of these steps sees the body of this response.
+pub fn is_active(steps: &[Step], exchange: &Exchange) -> bool {
+    let skips = &exchange.body_skips;
+    let sees = |step: &Step| !skips.contains(&PluginKey::of(&step.plugin.name));
+    match skips.is_empty() {
+        true => !steps.is_empty(),
+        false => steps.iter().any(sees),
+    }
+}
+
+/// Has the head of a response say what is true of a body that filters may change, and the same for GET, HEAD, a part and
+/// 304 (RFC 9110 §15.4.5): no length, no digests, no ranges and no date that parts could be asked for by (nginx
+/// `sub_filter_last_modified off`), and a weak validator (RFC 9110 §8.8.1).
+pub fn settle_head(exchange: &mut Exchange) {
+    let Exchange { request, reply, .. } = exchange;
+    let (asked, headers) = (&request.headers, &mut reply.headers);
+    let tag = headers.find_value(b"etag").map(<[u8]>::to_vec);
+    if reply.status == StatusCode::NOT_MODIFIED
+        && tag.as_ref().is_some_and(|tag| has_asked_for(asked, tag))
+    {
+        // What the client has is not what the filters have made.
+        return;
+    }
+    for name in UNTRUE_OF_CHANGED {
+        if let Some(name) = Name::new(name) {
+            headers.remove(name);
+        }
+    }
+    if let (Some(name), Some(tag)) = (Name::new(b"etag"), tag)
+        && !tag.starts_with(b"W/")
+    {
+        headers.set(name, &[b"W/", &tag[..]].concat());
+    }
+}
+
+/// Whether `If-None-Match` has the tag as it is, strong if it is strong.
+fn has_asked_for(asked: &Headers, tag: &[u8]) -> bool {
+    let Some(name) = Name::new(b"if-none-match") else {
+        return false;
+    };
+    let mut tags = asked
+        .get_all(name)
+        .flat_map(|list| list.split(|b| *b == b','));
+    tags.any(|asked| asked.trim_ascii() == tag)
+}
+
+/// Fields that say something of the bytes as the peer has them.
+const UNTRUE_OF_CHANGED: [&[u8]; 7] = [
+    b"content-length",
+    b"accept-ranges",
+    b"last-modified",
+    b"content-md5",
+    b"content-digest",
+    b"repr-digest",
+    b"digest",
+];
+
 impl<'a> Body<'a> {
-    pub fn new(steps: &'a [Step]) -> Self {
+    /// Those of a response whose head has passed its filters.
+    pub fn new(steps: &'a [Step], exchange: &Exchange) -> Self {
         Self {
             steps,
-            chunks: Chunks::new(Hook::ResponseBody, steps),
+            chunks: Chunks::without(Hook::ResponseBody, steps, &exchange.body_skips),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, ParsedResponse};
 use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
+use crate::turn;
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it closes the connection.
 pub struct Body {
@@ -65,7 +66,9 @@ impl Body {
         let read_ahead = &mut self.connection.response.read_ahead;
         let mut held: Vec<Bytes> = std::mem::take(read_ahead).collect();
         let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
+        let mut pieces = turn::Pieces::default();
         let whole = loop {
+            pieces.next().await;
             if held_bytes > limit_bytes {
                 break false;
             }

@@ -213,7 +213,9 @@ impl RequestBody {
         if let Some(wire) = &mut wire {
             self.invite(wire, send_timeout).await?;
         }
+        let mut pieces = turn::Pieces::default();
         loop {
+            pieces.next().await;
             if self.ahead.bytes() > limit_bytes {
                 return Ok(None);
             }
@@ -307,7 +309,9 @@ impl RequestBody {
     /// Reads and throws away what is left of it, up to a bound. True: the next request can follow.
     pub async fn discard(&mut self, wire: &mut Wire<'_>) -> bool {
         let mut left = DISCARD_LIMIT_BYTES;
+        let mut pieces = turn::Pieces::default();
         loop {
+            pieces.next().await;
             match self.decoder.decode(&mut wire.reader.buf) {
                 Ok(Decoded::End) => return true,
                 Ok(Decoded::Data(data)) if data.len() <= left => left -= data.len(),
@@ -487,7 +491,9 @@ impl Upload {
         mut to: Sink<'_>,
     ) -> Result<Paused, UploadError> {
         let ClientSide { wire, body, .. } = client;
+        let mut pieces = turn::Pieces::default();
         while self.stage == Stage::Sending {
+            pieces.next().await;
             if to.writer.is_full() {
                 to.flush().await.map_err(UploadError::Upstream)?;
             }

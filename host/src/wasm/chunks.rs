@@ -7,7 +7,7 @@ use super::demand::Supplier;
 use super::step::{Next, Step};
 use super::taken::PinnedInstances;
 use crate::error::{Error, PluginFault};
-use crate::exchange::{Answer, Exchange};
+use crate::exchange::{Answer, Exchange, PluginKey};
 
 /// What the filters of one body have had of it.
 pub struct Chunks {
@@ -21,7 +21,7 @@ enum Stage {
     Nothing,
     /// It may hold back bytes that it has taken.
     Some,
-    /// It failed on its first chunk and its `on_error` is `skip`: it sees no more of this body.
+    /// It sees no more of this body: it does not want to, or it failed on its first chunk and its `on_error` is `skip`.
     Off,
 }
 
@@ -37,9 +37,18 @@ pub enum Passed {
 impl Chunks {
     /// For a body that these many steps filter with `hook`: `request_body` or `response_body`.
     pub fn new(hook: Hook, steps: &[Step]) -> Self {
+        Self::without(hook, steps, &[])
+    }
+
+    /// The same, but those plugins see nothing of it.
+    pub fn without(hook: Hook, steps: &[Step], skips: &[PluginKey]) -> Self {
+        let stage = |step: &Step| match skips.contains(&PluginKey::of(&step.plugin.name)) {
+            true => Stage::Off,
+            false => Stage::Nothing,
+        };
         Self {
             hook,
-            stages: vec![Stage::Nothing; steps.len()],
+            stages: steps.iter().map(stage).collect(),
         }
     }
 
@@ -77,7 +86,7 @@ impl Chunks {
                     let plugin = step.plugin.name.to_string();
                     return Err(Error::Plugin {
                         plugin,
-                        what: PluginFault::Failed,
+                        what: PluginFault::HalfDone,
                     });
                 }
                 Next::Skipped => {

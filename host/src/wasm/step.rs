@@ -12,7 +12,7 @@ use super::plugin::{HookError, Plugin};
 use super::taken::PinnedInstances;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
-use crate::exchange::{Answer, Exchange};
+use crate::exchange::{Answer, Exchange, Part, PluginKey};
 
 #[derive(Clone)]
 pub struct Step {
@@ -170,7 +170,18 @@ impl Step {
             Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
         };
         exchange.answer = None;
+        let key = PluginKey::of(&plugin.name);
+        let is_of_response = matches!(hook, Hook::ResponseHeaders | Hook::ResponseBody);
         match self.on_error {
+            // The head may say something of the body that is not so: that a coding is none any more, say.
+            OnError::Skip
+                if is_of_response && exchange.additions.has_changed(key, Part::ReplyHead) =>
+            {
+                Err(Error::Plugin {
+                    plugin: plugin.name.to_string(),
+                    what: PluginFault::HalfDone,
+                })
+            }
             OnError::Skip => Ok(Next::Skipped),
             OnError::Deny => Err(Error::Plugin {
                 plugin: plugin.name.to_string(),

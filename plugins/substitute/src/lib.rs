@@ -81,25 +81,9 @@ impl Substitute {
 
     fn response_headers(&self, body: &mut Body, _request: &Request, reply: &mut Reply) {
         *body = Body(self.is_wanted(reply).then(Stream::default));
-        if body.0.is_none() {
-            return;
-        }
-        // What these say is true of the upstream's bytes, not of those that the client gets.
-        for name in [
-            "accept-ranges",
-            "content-md5",
-            "content-digest",
-            "repr-digest",
-            "digest",
-        ] {
-            reply.remove_header(name);
-        }
-        // RFC 9110 §8.8.1: equivalent, not the same byte for byte.
-        if let Some(tag) = reply
-            .header("etag")
-            .filter(|tag| !tag.as_bytes().starts_with(b"W/"))
-        {
-            reply.set_header("etag", [b"W/", tag.as_bytes()].concat());
+        // What a 304 is about is not known: it may be a text that was changed.
+        if body.0.is_none() && reply.status() != 304 {
+            reply.skip_body();
         }
     }
 
@@ -187,19 +171,13 @@ mod tests {
     const WORLD: &str = r#"{"replace": [{"from": "world", "to": "moon"}]}"#;
 
     #[test]
-    fn text_is_replaced_and_its_validators_are_weakened() {
+    fn text_is_replaced() {
         let mut plugin = plugin(WORLD);
         let mut exchange = Exchange::get("/")
             .response_header("content-type", "Text/HTML; charset=utf-8")
-            .response_header("content-encoding", "identity")
-            .response_header("etag", "\"1\"")
-            .response_header("accept-ranges", "bytes")
-            .response_header("content-md5", "x");
+            .response_header("content-encoding", "identity");
         assert_eq!(pass(&mut plugin, &mut exchange), "hello moon");
-        let reply = exchange.reply();
-        assert_eq!(reply.header("etag").unwrap(), "W/\"1\"");
-        assert_eq!(reply.header("accept-ranges"), None);
-        assert_eq!(reply.header("content-md5"), None);
+        assert!(!exchange.body_skipped());
     }
 
     #[test]
@@ -214,9 +192,9 @@ mod tests {
                 .response(206)
                 .response_header("content-type", "text/html"),
         ] {
-            let mut exchange = exchange.response_header("etag", "\"1\"");
+            let mut exchange = exchange;
             assert_eq!(pass(&mut plugin, &mut exchange), "hello world");
-            assert_eq!(exchange.reply().header("etag").unwrap(), "\"1\"");
+            assert!(exchange.body_skipped());
         }
     }
 

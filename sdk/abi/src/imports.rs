@@ -58,6 +58,9 @@ pub const CHUNK_GET: &str = "chunk_get";
 pub const CHUNK_SET: &str = "chunk_set";
 /// `chunk_end()`: the body ends with this chunk; what would still come of it is not waited for. 0 or a status.
 pub const CHUNK_END: &str = "chunk_end";
+/// `body_skip()`: from `response_headers`, the plugin's `response_body` hook does not see this response's body, which goes on
+/// with the length that it has. 0 or a status.
+pub const BODY_SKIP: &str = "body_skip";
 /// `body_read(map, limit)`: waits until the whole body is there; its length. [`crate::Status::Limit`] when it is
 /// longer than `limit` bytes, which may be up to the plugin's `limits.body`; it then passes on all the same.
 pub const BODY_READ: &str = "body_read";

@@ -226,6 +226,11 @@ pub(crate) fn chunk_set(data: &[u8]) -> i32 {
     0
 }
 
+pub(crate) fn body_skip() -> i32 {
+    with_facts(|facts| facts.body_skipped = true);
+    0
+}
+
 pub(crate) fn chunk_end() -> i32 {
     with_facts(|facts| facts.body_ended = true);
     0

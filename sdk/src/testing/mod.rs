@@ -296,6 +296,11 @@ impl Exchange {
         std::mem::take(&mut facts.chunk)
     }
 
+    /// Whether a plugin does not want to see the body: `Reply::skip_body`.
+    pub fn body_skipped(&self) -> bool {
+        self.facts.borrow().body_skipped
+    }
+
     /// Whether a chunk has ended its body: `Chunk::end`.
     pub fn body_ended(&self) -> bool {
         self.facts.borrow().body_ended

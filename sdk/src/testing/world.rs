@@ -53,6 +53,7 @@ pub(super) struct Facts {
     pub(super) chunk: Vec<u8>,
     /// A chunk has ended its body.
     pub(super) body_ended: bool,
+    pub(super) body_skipped: bool,
     pub(super) bodies: Bodies,
     pub(super) calls: Calls,
     pub(super) peers: Vec<FakePeer>,

@@ -8,9 +8,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use super::watched::Watched;
 use super::{Progress, Report, marks, origin};
 use crate::process::Process;
-use crate::{DEADLINE, Proxy, RawClient, control};
+use crate::{DEADLINE, Proxy, control};
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +57,8 @@ drain_timeout = \"60s\"
     let gateway = proxy.address();
     let worker = proxy.workers()[0];
     // Once around everything, so that what is made once is there.
-    watch(gateway, Duration::from_millis(500));
-    let quiet = watch(gateway, options.watch);
+    Watched::watch(gateway, REQUEST, BODY_END, Duration::from_millis(500));
+    let quiet = Watched::watch(gateway, REQUEST, BODY_END, options.watch);
 
     let start_kib = worker.anonymous_kib();
     let half = connections / 2;
@@ -68,13 +69,13 @@ drain_timeout = \"60s\"
     open(gateway, connections - half, true, &mut idle, progress);
     until_connections(&proxy, connections);
     let all_kib = worker.anonymous_kib();
-    let beside = watch(gateway, options.watch);
+    let beside = Watched::watch(gateway, REQUEST, BODY_END, options.watch);
 
     progress.step("reload");
     let asked = Instant::now();
     let watcher = std::thread::spawn({
         let lasts = options.watch;
-        move || watch(gateway, lasts)
+        move || Watched::watch(gateway, REQUEST, BODY_END, lasts)
     });
     let reloaded = control::reload(&proxy.path("castling.sock"));
     let reload_took = asked.elapsed();
@@ -277,65 +278,6 @@ fn ends(worker: Process) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     !worker.is_alive()
-}
-
-/// How the requests of somebody else went.
-struct Watched {
-    /// Ascending, ms.
-    latencies: Vec<f64>,
-    failures: Vec<String>,
-}
-
-impl Watched {
-    fn percentile(&self, percent: usize) -> f64 {
-        let idx =
-            (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
-        self.latencies.get(idx).copied().unwrap_or(f64::INFINITY)
-    }
-
-    fn told(&self) -> String {
-        format!(
-            "p50 {:.2} ms, p99 {:.2} ms, the longest {:.2} ms of {}",
-            self.percentile(50),
-            self.percentile(99),
-            self.percentile(100),
-            self.latencies.len()
-        )
-    }
-}
-
-/// A request every 2 ms. One that is late because the last answer was, counts from when it should have been sent.
-fn watch(gateway: SocketAddr, lasts: Duration) -> Watched {
-    let mut watched = Watched {
-        latencies: Vec::new(),
-        failures: Vec::new(),
-    };
-    let mut client = RawClient::connect(gateway);
-    let mut due = Instant::now();
-    let end = due + lasts;
-    while due < end {
-        let wait = due.saturating_duration_since(Instant::now());
-        std::thread::sleep(wait);
-        let start = if wait.is_zero() { due } else { Instant::now() };
-        match client.send(REQUEST).try_read_reply() {
-            Ok(reply) if reply.text() == BODY_END => {
-                watched.latencies.push(start.elapsed().as_secs_f64() * 1e3);
-                if reply.header("connection") == Some("close") {
-                    client = RawClient::connect(gateway);
-                }
-            }
-            Ok(reply) => watched
-                .failures
-                .push(format!("{} {:?}", reply.status, reply.text())),
-            Err(error) => {
-                watched.failures.push(error);
-                client = RawClient::connect(gateway);
-            }
-        }
-        due += Duration::from_millis(2);
-    }
-    watched.latencies.sort_by(f64::total_cmp);
-    watched
 }
 
 /// What else is open in the worker and in this process.

@@ -2,6 +2,7 @@
 //! `tests/tests/shows.rs` all of them small, `docs/SHOWS.md` says what each does.
 
 pub mod chaos;
+pub mod greedy;
 pub mod idle;
 mod load;
 mod marks;
@@ -10,5 +11,6 @@ pub mod reload_storm;
 pub mod reload_time;
 mod report;
 pub mod upgrades;
+mod watched;
 
 pub use report::{Progress, Report};

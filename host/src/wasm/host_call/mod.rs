@@ -112,6 +112,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (METRIC_OBSERVE, "(i32, f64) -> i32"),
         (VAR_COMPUTE, "(i32, i32) -> i32"),
         (CHUNK_END, "() -> i32"),
+        (BODY_SKIP, "() -> i32"),
     ]
 };
 

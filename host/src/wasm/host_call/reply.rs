@@ -17,7 +17,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         .func_wrap(IMPORT_MODULE, imports::STATUS_SET, status_set)?
         .func_wrap(IMPORT_MODULE, imports::CHUNK_GET, chunk_get)?
         .func_wrap(IMPORT_MODULE, imports::CHUNK_SET, chunk_set)?
-        .func_wrap(IMPORT_MODULE, imports::CHUNK_END, chunk_end)?;
+        .func_wrap(IMPORT_MODULE, imports::CHUNK_END, chunk_end)?
+        .func_wrap(IMPORT_MODULE, imports::BODY_SKIP, body_skip)?;
     Ok(())
 }
 
@@ -99,6 +100,18 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
         return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
     }
     guest.exchange.chunk = Bytes::copy_from_slice(chunk);
+    Ok(DONE)
+}
+
+fn body_skip(mut caller: Caller<'_, Guest>) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    if guest.exchange.stage != Stage::Reply {
+        return refuse(Status::NotNow);
+    }
+    let key = guest.key;
+    if !guest.exchange.body_skips.contains(&key) {
+        guest.exchange.body_skips.push(key);
+    }
     Ok(DONE)
 }
 

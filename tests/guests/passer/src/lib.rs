@@ -9,6 +9,7 @@ struct Passer;
 struct Held {
     up: Vec<u8>,
     pieces: usize,
+    down: usize,
 }
 
 #[plugin(state = Held)]
@@ -46,7 +47,23 @@ impl Passer {
         Ok(Verdict::Continue)
     }
 
-    fn response_body(&self, request: &Request, chunk: &mut Chunk) {
+    fn response_headers(&self, request: &Request, reply: &mut Reply) -> Verdict {
+        match text(request, "x-down").as_str() {
+            "skip" => reply.skip_body(),
+            "strip-fail" => drop(reply.remove_header("content-encoding")),
+            "paths" => reply.set_header("x-paths", format!("{} {}", request.path(), request.routed_path())),
+            _ => {}
+        }
+        Verdict::Continue
+    }
+
+    fn response_body(&self, held: &mut Held, request: &Request, chunk: &mut Chunk) -> Result<()> {
+        held.down += 1;
+        match text(request, "x-down").as_str() {
+            "fail" | "strip-fail" => bail!("it was asked to"),
+            "fail-later" if held.down > 1 => bail!("it was asked to, later"),
+            _ => {}
+        }
         if text(request, "x-down") == "trailers" && chunk.is_last() {
             chunk.replace([chunk.data(), &told(chunk)].concat());
         }
@@ -54,6 +71,7 @@ impl Passer {
             chunk.replace([chunk.data(), b"."].concat());
             chunk.end();
         }
+        Ok(())
     }
 
     fn log(&self, held: &mut Held, request: &Request, _: &Outcome) {
