@@ -277,6 +277,7 @@ fn expected(property: Property) -> &'static str {
         | Property::Upstream
         | Property::Peer
         | Property::ServerAddress
-        | Property::ServerPort => "one that can be set",
+        | Property::ServerPort
+        | Property::RoutedPath => "one that can be set",
     }
 }

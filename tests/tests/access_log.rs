@@ -195,7 +195,7 @@ fn a_client_that_leaves_is_499() {
     until("the origin has it", || {
         proxy.origin("app").connections() == 1
     });
-    drop(client);
+    client.reset();
     assert_eq!(proxy.until_access_lines(1), ["499 /left"]);
 }
 

@@ -111,7 +111,7 @@ fn a_reload_that_waits_takes_the_config_as_it_is_then() {
     proxy.until_log_has("reload waits");
     // One that is wrong is refused before it would wait, though a right one waits.
     proxy.write_config(&config(keys).replace("[upstreams.app]", "[upstreams.other]"));
-    drop(first);
+    first.reset();
     proxy.until_log_has("reload refused");
     assert_eq!(proxy.get("/").text(), "hi");
     proxy.reload_with(&config(keys)).expect_success();

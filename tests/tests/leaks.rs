@@ -17,6 +17,7 @@ fn aborted_requests_leave_nothing_behind() {
 
         [listeners.web]
         bind = "{listen}"
+        half_close = "0s"
 
         [upstreams]
         endless.peers = ["{endless}"]
@@ -82,7 +83,7 @@ fn a_client_that_leaves_frees_its_upstream_connection() {
         proxy.origin("app").connections() == 20
     });
     assert!(proxy.worker_descriptors() >= base + 40);
-    drop(clients);
+    clients.into_iter().for_each(RawClient::reset);
     until("descriptors are back", || {
         proxy.worker_descriptors() <= base
     });

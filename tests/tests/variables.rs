@@ -113,8 +113,8 @@ fn a_variable_may_ask_for_another_but_not_for_itself() {
 
 #[test]
 fn one_that_fails_has_no_value_and_is_told_once() {
-    let proxy = asking("$broken-$nothing-$broken", "$broken");
-    assert_eq!(value(&proxy), "--");
+    let proxy = asking("$broken-$nothing-$broken-$method", "$broken");
+    assert_eq!(value(&proxy), "---GET");
     assert_eq!(proxy.until_access_lines(1), ["-"]);
     let told: Vec<String> = proxy.error_lines();
     assert_eq!(told.len(), 1, "{told:?}");

@@ -162,7 +162,7 @@ fn a_client_that_leaves_cancels_what_its_plugin_waits_for() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Calls: /a\r\nX-Call-Timeout: 60000\r\n\r\n");
     let active = || proxy.status()["workers"][0]["requests_active"].as_u64();
     until("the request is under way", || active() == Some(1));
-    drop(client);
+    client.reset();
     until("the request is given up", || active() == Some(0));
     assert_eq!(proxy.get("/").text(), "hello");
     assert_eq!(proxy.error_lines(), [""; 0]);

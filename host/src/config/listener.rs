@@ -175,7 +175,10 @@ fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> 
     let bind = match text.strip_prefix("unix:") {
         Some(path) => Bind::Unix(socket_path(value, path)?),
         None => match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() != 0 => Bind::Tcp(address),
+            // An IPv4 address is one however it is written.
+            Ok(address) if address.port() != 0 => {
+                Bind::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+            }
             Ok(_) | Err(_) => return value.expected(BIND_RULE),
         },
     };

@@ -84,10 +84,11 @@ impl Chunks {
             {
                 Next::Skipped if *stage == Stage::Some => {
                     let plugin = step.plugin.name.to_string();
-                    return Err(Error::Plugin {
-                        plugin,
-                        what: PluginFault::HalfDone,
-                    });
+                    let what = match self.hook {
+                        Hook::ResponseBody => PluginFault::HalfDone,
+                        _ => PluginFault::Failed,
+                    };
+                    return Err(Error::Plugin { plugin, what });
                 }
                 Next::Skipped => {
                     // The chunk goes on as it came, whatever the hook had done to it before it failed.

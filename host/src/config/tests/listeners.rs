@@ -17,6 +17,10 @@ fn listeners_have_an_address_of_their_own() {
         "site.toml:4:8: bind \"127.0.0.1:8080\" is already bound at site.toml:2:8",
     );
     refused(
+        "[listeners.a]\nbind = '[::ffff:127.0.0.1]:8080'",
+        "site.toml:4:8: bind \"127.0.0.1:8080\" is already bound at site.toml:2:8",
+    );
+    refused(
         "[listeners.a]\nbind = '127.0.0.1:1'\naccept = 'mine'",
         "site.toml:3:10: accept 'mine': expected \"per_worker\" or \"shared\"",
     );
