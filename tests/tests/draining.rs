@@ -84,7 +84,7 @@ fn a_reload_waits_when_too_many_generations_drain() {
         let said = proxy.command("status", &[]).expect_success().stdout;
         assert!(said.contains("draining, ends within "), "{said}");
         // Its last client leaves, so the oldest ends.
-        drop(first);
+        first.reset();
         let done = waiting.map(|reload| reload.join().unwrap().expect_success());
         for done in done {
             assert!(done.stdout.contains("generation 3 serves"), "{done:?}");

@@ -44,13 +44,13 @@ impl<W> Merge<W> {
         }
     }
 
-    /// Who waits for the running reload.
+    /// Who waits for the running reload, or for the next one.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
-        let waiters = match &self.state {
-            State::Idle => &[][..],
-            State::Running { now, .. } => now,
+        let (now, next) = match &self.state {
+            State::Idle => (&[][..], &[][..]),
+            State::Running { now, next } => (&now[..], &next[..]),
         };
-        waiters.iter()
+        now.iter().chain(next)
     }
 
     /// The running reload has ended: who is to be told, and whether the next has to start now.
