@@ -102,8 +102,12 @@ pub struct MetricsFd {
     pub row: Option<u32>,
 }
 
-/// Largest frame between master and worker, bytes: a config of some hundred thousand routes.
+/// Largest frame from a worker to its master, bytes.
 pub const WORKER_FRAME_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Largest frame from a master to its worker, bytes: the largest config that is read, with a place for each value of plugins'
+/// configs.
+pub const ORDER_LIMIT_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Reads frames of one message type.
 pub struct FrameReader<R, M> {

@@ -20,7 +20,8 @@ use crate::wasm::Module;
 use crate::zone::MetricsZone;
 
 use super::channel::{
-    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
+    FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
+    write_frame,
 };
 use super::{confine, sys, zones};
 
@@ -41,7 +42,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
     tokio::task::spawn_local(outbox::deliver());
     let signals = Signals::listen()?;
     let (source, outbox) = UnixStream::from_std(channel)?.into_split();
-    let mut inbox = FrameReader::new(source, WORKER_FRAME_LIMIT_BYTES);
+    let mut inbox = FrameReader::new(source, ORDER_LIMIT_BYTES);
     let spec = match tokio::time::timeout(SPEC_TIMEOUT, inbox.next()).await?? {
         Some(ToWorker::Start(spec)) => *spec,
         Some(_) => anyhow::bail!("the master's first message is not what to run"),

@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::gateway::GatewayStatus;
 
 use super::channel::{
-    FrameReader, FromWorker, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
+    FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
+    write_frame,
 };
 use super::metrics::RowLease;
 use super::{confine, sys};
@@ -355,8 +356,12 @@ async fn next_message(
 /// In a task of its own, so that a worker that does not read holds up nobody.
 async fn write_orders(mut sink: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<ToWorker>) {
     while let Some(order) = orders.recv().await {
-        if let Err(error) = write_frame(&mut sink, &order, WORKER_FRAME_LIMIT_BYTES).await {
-            tracing::debug!(%error, "a worker did not take an order");
+        if let Err(error) = write_frame(&mut sink, &order, ORDER_LIMIT_BYTES).await {
+            let is_too_large = error.kind() == io::ErrorKind::InvalidData;
+            match is_too_large {
+                true => tracing::error!(%error, "a worker cannot be told: the config is too large"),
+                false => tracing::debug!(%error, "a worker did not take an order"),
+            }
             return;
         }
     }
