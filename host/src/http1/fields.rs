@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::headers::Dropped;
 use super::name::Known;
 use super::{HeadError, Headers};
 
@@ -61,17 +62,12 @@ pub(super) fn take_over(
         let name_len = u16::try_from(name.len())
             .ok()
             .ok_or(HeadError::Malformed(httparse::Error::HeaderName))?;
-        let known = headers.found(
-            offset(head, name) - text_at,
-            name_len,
-            offset(head, line.value) - text_at,
-            line.value.len(),
-        );
-        match known {
-            Some(Known::ContentLength | Known::TransferEncoding) => refuse_tabs(head, line)?,
-            Some(_) => {}
-            None if any_names => {}
-            None => dropped += headers.drop_unless_plain(),
+        let name = (offset(head, name) - text_at, name_len);
+        let value = (offset(head, line.value) - text_at, line.value.len());
+        match headers.found(name, value, any_names) {
+            Ok(Some(Known::ContentLength | Known::TransferEncoding)) => refuse_tabs(head, line)?,
+            Ok(_) => {}
+            Err(Dropped) => dropped += 1,
         }
     }
     Ok(dropped)

@@ -34,6 +34,10 @@ pub(super) struct Field {
     pub(super) is_line: bool,
 }
 
+/// A field was left out for its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dropped;
+
 /// Where the fields of one name are, and what they hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -91,18 +95,23 @@ impl Headers {
         self.compact_at_bytes = text.len() * 2 + COMPACT_AT_LEAST_BYTES;
     }
 
-    /// A field that is in the text. Its name is put in lower case there.
+    /// A field that is in the text. Its name is put in lower case there. With other than letters, digits and hyphens in its
+    /// name it is dropped, unless there may be `any_names`.
     pub(super) fn found(
         &mut self,
-        name_at: usize,
-        name_len: u16,
-        value_at: usize,
-        value_len: usize,
-    ) -> Option<Known> {
+        (name_at, name_len): (usize, u16),
+        (value_at, value_len): (usize, usize),
+        any_names: bool,
+    ) -> Result<Option<Known>, Dropped> {
         let name_end = name_at + usize::from(name_len);
         let name = &mut self.text[name_at..name_end];
         make_lower(name);
         let known = Known::of_lower(name);
+        // Names that are known have no others.
+        if known.is_none() && !any_names && !eights::all(name, eights::are_of_plain_names) {
+            self.note_dropped(name_at, name_len);
+            return Err(Dropped);
+        }
         self.known |= known.map_or(0, Known::bit);
         // The name is followed by a colon, the value by spaces, or the end of its line.
         let is_line = value_at == name_end + 2
@@ -116,30 +125,15 @@ impl Headers {
             known,
             is_line,
         });
-        known
-    }
-
-    /// Drops the last field where its name has other than letters, digits and hyphens. Returns how many were dropped.
-    #[inline]
-    pub(super) fn drop_unless_plain(&mut self) -> usize {
-        let last = self.fields.last().map(|last| self.name(last));
-        if last.is_none_or(|name| eights::all(name, eights::are_of_plain_names)) {
-            return 0;
-        }
-        self.drop_last();
-        1
+        Ok(known)
     }
 
     #[cold]
     #[inline(never)]
-    fn drop_last(&mut self) {
-        if let Some(last) = self.fields.pop() {
-            let name = self.name(&last);
-            let shown = name[..name.len().min(SHOWN_NAME_BYTES)].escape_ascii();
-            debug!(
-                "field \"{shown}\" dropped: its name has other than letters, digits and hyphens"
-            );
-        }
+    fn note_dropped(&self, name_at: usize, name_len: u16) {
+        let name = &self.text[name_at..name_at + usize::from(name_len)];
+        let shown = name[..name.len().min(SHOWN_NAME_BYTES)].escape_ascii();
+        debug!("field \"{shown}\" dropped: its name has other than letters, digits and hyphens");
     }
 
     /// The first value of that name.
@@ -174,6 +168,12 @@ impl Headers {
     pub(super) fn known_bits(&self) -> impl Iterator<Item = u32> {
         let known = self.fields.iter().filter_map(|field| field.known);
         known.map(Known::bit)
+    }
+
+    /// Whether any of these is there.
+    #[inline]
+    pub fn contains_any_of(&self, names: &[Known]) -> bool {
+        self.contains_any(names.iter().fold(0, |bits, name| bits | name.bit()))
     }
 
     /// Whether any of those is there.
@@ -304,6 +304,19 @@ impl Headers {
     #[inline(never)]
     fn make_lower_from(&mut self, at: usize) {
         make_lower(&mut self.text[at..]);
+    }
+
+    /// All fields of another head, at the end: with one copy, where they are made at load.
+    pub fn add_all(&mut self, other: &Self) {
+        self.compact_when_due();
+        let at = self.text.len();
+        self.text.extend_from_slice(&other.text);
+        self.fields.extend(other.fields.iter().map(|field| Field {
+            name_at: field.name_at + at,
+            value_at: field.value_at + at,
+            ..*field
+        }));
+        self.known |= other.known;
     }
 
     /// The first value of one name in the place of all of another, if it has one.

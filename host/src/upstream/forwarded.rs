@@ -30,8 +30,10 @@ pub fn note_client_side(headers: &mut Headers) {
 /// Removes [`CLAIMS`] of a client. Called before the first plugin, and not for sub-requests: fields that a plugin sets go on
 /// to the peer.
 pub fn remove_claims(headers: &mut Headers) {
-    for claim in CLAIMS {
-        headers.remove(claim);
+    if headers.contains_any_of(&CLAIMS) {
+        for claim in CLAIMS {
+            headers.remove(claim);
+        }
     }
 }
 
@@ -48,6 +50,8 @@ pub struct Marks {
     loop_id: String,
     /// The same for calls of plugins.
     call_loop_id: String,
+    /// What is added to a request that has neither `CDN-Loop` nor `Via`.
+    of_request: Headers,
 }
 
 /// Calls that plugins may have made on the way of a request, one for the other, back to the listener where they began. A
@@ -60,11 +64,17 @@ impl Marks {
         let mut hasher = DefaultHasher::new();
         (gateway_id, listener).hash(&mut hasher);
         let loop_id = format!("castling-{:016x}", hasher.finish());
+        let mut of_request = Headers::new();
+        of_request.add(Known::CdnLoop, loop_id.as_bytes());
+        if via {
+            of_request.add(Known::Via, VIA);
+        }
         Self {
             via,
             server,
             call_loop_id: format!("{loop_id};by=call"),
             loop_id,
+            of_request,
         }
     }
 
@@ -94,15 +104,23 @@ impl Marks {
         if let Some(client) = client {
             headers.append_to_list(Known::XForwardedFor, AddressText::new(client).bytes());
         }
+        let has_some = headers.contains(Known::CdnLoop) || headers.contains(Known::Via);
+        if has_some || version == Version::HTTP_10 {
+            return self.append_to_request(headers, version);
+        }
+        headers.add_all(&self.of_request);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_to_request(&self, headers: &mut Headers, version: Version) {
         headers.append_to_list(Known::CdnLoop, self.loop_id.as_bytes());
         if self.via {
-            headers.append_to_list(
-                Known::Via,
-                match version {
-                    Version::HTTP_10 => VIA_10,
-                    _ => VIA,
-                },
-            );
+            let via = match version {
+                Version::HTTP_10 => VIA_10,
+                _ => VIA,
+            };
+            headers.append_to_list(Known::Via, via);
         }
     }
 
