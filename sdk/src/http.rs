@@ -247,7 +247,7 @@ impl Request {
         self.timeout
     }
 
-    /// The reverse of [`Self::write`], for the fake host; `None` where it is not text.
+    /// What was written for the host, read again for the fake host; `None` where it is not text.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn read(record: &call::Record<'_>) -> Option<Self> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
