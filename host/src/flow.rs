@@ -554,6 +554,7 @@ impl Flow<'_> {
 }
 
 /// Whether it is `text/event-stream` (the HTML standard, section 9.2).
+#[inline(never)]
 fn is_event_stream(reply: &ReplyHead) -> bool {
     const EVENT_STREAM: &[u8] = b"text/event-stream";
     let content_type = reply.headers.get(Known::ContentType);

@@ -7,39 +7,43 @@ use super::name::Known;
 use super::{HeadError, Headers};
 
 /// Room for the lines that the grammar finds; not initialised, as it mostly stays empty.
-pub(super) trait LineRoom {
-    type Lines<'a>: AsMut<[MaybeUninit<httparse::Header<'a>>]>;
-
-    /// Room for so many lines at least.
-    fn lines<'a>(fields: usize) -> Self::Lines<'a>;
+pub(super) struct Lines<'a> {
+    few: [MaybeUninit<httparse::Header<'a>>; FEW_FIELDS],
+    /// Empty unless there is to be room for more.
+    many: Vec<MaybeUninit<httparse::Header<'a>>>,
 }
-
-/// Room on the stack for [`FEW_FIELDS`].
-pub(super) struct Few;
-
-/// Room on the heap for as many as a head may have.
-pub(super) struct Many;
 
 /// Fields that nearly all heads have at most.
 pub(super) const FEW_FIELDS: usize = 128;
 
-impl LineRoom for Few {
-    type Lines<'a> = [MaybeUninit<httparse::Header<'a>>; FEW_FIELDS];
+impl<'a> Lines<'a> {
+    /// Room for [`FEW_FIELDS`], or on the heap for as many as there may be.
+    #[inline(always)]
+    pub(super) fn new(most: usize, has_many: bool) -> Self {
+        Self {
+            few: [const { MaybeUninit::uninit() }; FEW_FIELDS],
+            many: match has_many {
+                true => many(most),
+                false => Vec::new(),
+            },
+        }
+    }
 
-    #[inline]
-    fn lines<'a>(_fields: usize) -> Self::Lines<'a> {
-        [const { MaybeUninit::uninit() }; FEW_FIELDS]
+    #[inline(always)]
+    pub(super) fn room(&mut self, most: usize) -> &mut [MaybeUninit<httparse::Header<'a>>] {
+        match self.many.is_empty() {
+            true => &mut self.few[..most.min(FEW_FIELDS)],
+            false => &mut self.many,
+        }
     }
 }
 
-impl LineRoom for Many {
-    type Lines<'a> = Vec<MaybeUninit<httparse::Header<'a>>>;
-
-    fn lines<'a>(fields: usize) -> Self::Lines<'a> {
-        let mut lines = Vec::new();
-        lines.resize_with(fields, MaybeUninit::uninit);
-        lines
-    }
+#[cold]
+#[inline(never)]
+fn many<'a>(most: usize) -> Vec<MaybeUninit<httparse::Header<'a>>> {
+    let mut lines = Vec::new();
+    lines.resize_with(most, MaybeUninit::uninit);
+    lines
 }
 
 /// Takes the lines over, which were parsed from `head`. Returns how many were left out, as `any_names` has it

@@ -4,7 +4,7 @@ use bytes::{Buf as _, BytesMut};
 use http::{Method, Version};
 use httparse::Status;
 
-use super::fields::{Few, LineRoom, Many, refuse_bare_line_feeds, take_over};
+use super::fields::{FEW_FIELDS, Lines, refuse_bare_line_feeds, take_over};
 use super::name::Known;
 use super::target::Parts;
 use super::{
@@ -24,10 +24,7 @@ pub fn parse_request(
     limits: &HeadLimits,
     room: &mut HeadRoom,
 ) -> Result<Option<ParsedRequest>, HeadError> {
-    match parse::<Few>(buf, progress, limits, room) {
-        Err(error) => parse_again(error, buf, progress, limits, room),
-        parsed => parsed,
-    }
+    parse(buf, progress, limits, room, false)
 }
 
 /// Parses what few heads need more for: more fields than there was room for, or a target with bytes beyond ASCII.
@@ -41,7 +38,7 @@ fn parse_again(
     room: &mut HeadRoom,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     match error {
-        HeadError::TooManyFields => {}
+        HeadError::TooManyFields if limits.max_fields > FEW_FIELDS => {}
         // The grammar takes UTF-8 in a target, and no other byte beyond ASCII.
         HeadError::Target | HeadError::Malformed(httparse::Error::Token)
             if limits.non_ascii_target && target::encode_non_ascii(buf, limits) =>
@@ -50,28 +47,34 @@ fn parse_again(
         }
         error => return Err(error),
     }
-    parse::<Many>(buf, progress, limits, room)
+    parse(buf, progress, limits, room, true)
 }
 
-#[inline(always)]
-fn parse<R: LineRoom>(
+fn parse(
     buf: &mut BytesMut,
     progress: &mut HeadProgress,
     limits: &HeadLimits,
     room: &mut HeadRoom,
+    again: bool,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
     }
     let raw = limits.window(buf);
-    let mut storage = R::lines(limits.max_fields);
-    let lines = storage.as_mut();
-    let most = lines.len().min(limits.max_fields);
+    let mut lines = Lines::new(limits.max_fields, again);
     let mut line = httparse::Request::new(&mut []);
-    let status = line.parse_with_uninit_headers(raw, &mut lines[..most]);
-    let head_bytes = match status.map_err(|error| refusal(error, raw))? {
-        Status::Complete(bytes) => bytes,
-        Status::Partial => return progress.incomplete(buf, limits).map(|()| None),
+    let status = line.parse_with_uninit_headers(raw, lines.room(limits.max_fields));
+    let head_bytes = match status {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) => return progress.incomplete(buf, limits).map(|()| None),
+        Err(error) => {
+            let error = refusal(error, raw);
+            drop(lines);
+            return match again {
+                false => parse_again(error, buf, progress, limits, room),
+                true => Err(error),
+            };
+        }
     };
     refuse_bare_line_feeds(&raw[..head_bytes], line.headers)?;
     let (Some(method), Some(target), Some(minor)) = (line.method, line.path, line.version) else {
@@ -94,7 +97,16 @@ fn parse<R: LineRoom>(
         limits.any_names,
         &mut headers,
     )?;
-    let parts = read_target(target, &method)?;
+    let parts = match read_target(target, &method) {
+        Ok(parts) => parts,
+        Err(error) => {
+            drop(lines);
+            return match again {
+                false => parse_again(error, buf, progress, limits, room),
+                true => Err(error),
+            };
+        }
+    };
     whole.replace(parts.path, parts.query);
     check_host(&headers, version)?;
     if let Some(authority) = parts.authority {
@@ -117,7 +129,7 @@ fn parse<R: LineRoom>(
             headers,
         },
     };
-    drop(storage);
+    drop(lines);
     progress.complete();
     buf.advance(head_bytes);
     Ok(Some(parsed))
@@ -198,7 +210,6 @@ fn refusal(error: httparse::Error, raw: &[u8]) -> HeadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::fields::FEW_FIELDS;
     use http::StatusCode;
     use proptest::prelude::*;
 

@@ -4,7 +4,7 @@ use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 use httparse::Status;
 
-use super::fields::{Few, LineRoom, Many, take_over};
+use super::fields::{FEW_FIELDS, Lines, take_over};
 use super::{BodyLength, HeadError, HeadLimits, HeadProgress, Headers, ParsedResponse, framing};
 
 /// Cuts a response's head off the front of `buf`; its fields replace what `headers` holds. `None`: more bytes are needed. An
@@ -20,10 +20,7 @@ pub fn parse_response(
     request_method: &Method,
     headers: &mut Headers,
 ) -> Result<Option<ParsedResponse>, HeadError> {
-    match parse::<Few>(buf, progress, limits, request_method, headers) {
-        Err(HeadError::TooManyFields) => parse_many(buf, progress, limits, request_method, headers),
-        parsed => parsed,
-    }
+    parse(buf, progress, limits, request_method, headers, false)
 }
 
 /// Parses a head of more fields than there was room for.
@@ -36,32 +33,36 @@ fn parse_many(
     request_method: &Method,
     headers: &mut Headers,
 ) -> Result<Option<ParsedResponse>, HeadError> {
-    parse::<Many>(buf, progress, limits, request_method, headers)
+    parse(buf, progress, limits, request_method, headers, true)
 }
 
-#[inline(always)]
-fn parse<R: LineRoom>(
+fn parse(
     buf: &mut BytesMut,
     progress: &mut HeadProgress,
     limits: &HeadLimits,
     request_method: &Method,
     headers: &mut Headers,
+    has_many: bool,
 ) -> Result<Option<ParsedResponse>, HeadError> {
     if !progress.ready(buf, limits)? {
         return Ok(None);
     }
     let raw = limits.window(buf);
-    let mut storage = R::lines(limits.max_fields);
-    let lines = storage.as_mut();
-    let most = lines.len().min(limits.max_fields);
+    let mut lines = Lines::new(limits.max_fields, has_many);
     let mut line = httparse::Response::new(&mut []);
-    let head_bytes = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut line,
         raw,
-        &mut lines[..most],
-    )? {
-        Status::Complete(bytes) => bytes,
-        Status::Partial => return progress.incomplete(buf, limits).map(|()| None),
+        lines.room(limits.max_fields),
+    );
+    let head_bytes = match parsed {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) => return progress.incomplete(buf, limits).map(|()| None),
+        Err(httparse::Error::TooManyHeaders) if !has_many && limits.max_fields > FEW_FIELDS => {
+            drop(lines);
+            return parse_many(buf, progress, limits, request_method, headers);
+        }
+        Err(error) => return Err(error.into()),
     };
     let (Some(code), Some(minor)) = (line.code, line.version) else {
         return Err(HeadError::Malformed(httparse::Error::Status));
@@ -75,7 +76,7 @@ fn parse<R: LineRoom>(
     take_over(&raw[..head_bytes], line.headers, limits.any_names, headers)?;
     let body = framing::response_body(headers, version, status, request_method)?;
     let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(headers, version);
-    drop(storage);
+    drop(lines);
     progress.complete();
     buf.advance(head_bytes);
     Ok(Some(ParsedResponse {

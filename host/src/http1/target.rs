@@ -165,23 +165,29 @@ pub fn is_valid_host(host: &[u8]) -> bool {
 /// has no such name, and `a..b` is `a.b` to some who compare.
 fn is_host_name(name: &str) -> bool {
     let mut before = b'.';
-    for byte in name.bytes() {
-        if !is_unreserved(byte) || byte == b'.' && before == b'.' {
-            return false;
-        }
+    let is_valid = name.bytes().fold(true, |is_valid, byte| {
+        let is_empty_label = (byte == b'.') & (before == b'.');
         before = byte;
-    }
-    !name.is_empty()
+        is_valid & UNRESERVED[usize::from(byte)] & !is_empty_label
+    });
+    is_valid && !name.is_empty()
 }
+
+/// RFC 3986 §2.3.
+const UNRESERVED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 fn is_port(port: &str) -> bool {
     // `parse` alone would take a sign.
     port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
-}
-
-/// RFC 3986 §2.3.
-fn is_unreserved(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Visible ASCII without `#`: a fragment is not for servers (RFC 9110 §4.2.5). More than RFC 3986 has, as browsers send

@@ -261,47 +261,35 @@ impl Try<'_> {
                 return Ok(connection.begin_response(response));
             }
         }
-        let mut interims = 0;
-        loop {
-            let head = self.response_head(connection, exchange, client).await?;
-            if !head.status.is_informational() {
-                return Ok(connection.begin_response(head));
-            }
-            self.pass_interim(&mut interims, head.status, exchange, client)
-                .await?;
-        }
-    }
-
-    /// Waits for the head of a response, interim ones included.
-    async fn response_head(
-        &self,
-        connection: &mut Connection,
-        exchange: &mut Box<Exchange>,
-        client: &mut ClientSide<'_, '_>,
-    ) -> Result<ParsedResponse, TryError> {
         let Connection {
             reader,
             progress,
             read_alarm,
             ..
-        } = connection;
+        } = &mut *connection;
         let after = self.upstream.response_timeout;
-        let Exchange { request, reply, .. } = &mut **exchange;
-        let (method, headers) = (&request.method, &mut reply.headers);
-        let limits = &self.upstream.head_limits;
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
-        let head = read_alarm.limit(
-            after,
-            read_head(reader, progress, limits, method, headers, peer),
-        );
-        let Some(head) = client.while_there(head).await else {
-            return Err(TryError::Client(ClientError::Gone));
+        let limits = &self.upstream.head_limits;
+        let mut interims = 0;
+        let head = loop {
+            let Exchange { request, reply, .. } = &mut **exchange;
+            let (method, headers) = (&request.method, &mut reply.headers);
+            let head = read_head(reader, progress, limits, method, headers, peer);
+            let head = read_alarm.limit(after, head);
+            let Some(head) = client.while_there(head).await else {
+                return Err(TryError::Client(ClientError::Gone));
+            };
+            let head = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
+                peer: self.label(),
+                after,
+            })?;
+            let head = head?;
+            if !head.status.is_informational() {
+                break head;
+            }
+            Box::pin(self.pass_interim(&mut interims, head.status, exchange, client)).await?;
         };
-        let head = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
-            peer: self.label(),
-            after,
-        })?;
-        Ok(head?)
+        Ok(connection.begin_response(head))
     }
 
     /// Passes an interim response on to the client, at most [`MAX_INTERIMS`].
@@ -361,8 +349,8 @@ impl Try<'_> {
                     if !head.status.is_informational() {
                         return Ok(Some(head));
                     }
-                    self.pass_interim(&mut interims, head.status, exchange, client)
-                        .await?;
+                    let passed = self.pass_interim(&mut interims, head.status, exchange, client);
+                    Box::pin(passed).await?;
                     continue;
                 }
             };
