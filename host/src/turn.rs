@@ -11,8 +11,8 @@ use std::time::Instant;
 #[derive(Default)]
 pub struct Pieces(u32);
 
-/// Some 30 µs of work on pieces of a byte.
-const PIECES: u32 = 256;
+/// Some 7 µs of work on pieces of a byte.
+const PIECES: u32 = 64;
 
 impl Pieces {
     /// Before the next one.
