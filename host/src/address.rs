@@ -74,7 +74,7 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which one client mostly has to
+/// Client for limits: an IPv4 address, or the /64 network of an IPv6 address, which one client mostly has to
 /// itself (RFC 6177 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);

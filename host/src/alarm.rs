@@ -29,9 +29,9 @@ struct Slot {
     /// `None`: not armed.
     deadline: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
-    /// When the wait was begun.
+    /// Begin of the wait.
     since: Cell<Instant>,
-    /// Whose wait may be ended early: see [`Alarms::end_longest`].
+    /// Group whose waits may be ended early: see [`Alarms::end_longest`].
     group: Cell<usize>,
     /// Where it stands in the book.
     position: Cell<usize>,
@@ -54,7 +54,7 @@ pub const FINE: Duration = Duration::from_millis(10);
 /// For those of idle connections. There may be very many, and each look passes over all of them.
 pub const COARSE: Duration = Duration::from_millis(100);
 
-/// Of alarms whose waits are not ended early.
+/// Group of alarms whose waits are not ended early.
 pub const NO_GROUP: usize = 0;
 
 /// The alarms of one worker. Clones share them.

@@ -42,7 +42,7 @@ pub struct Exchange {
     pub chunk: Bytes,
     /// The hook has said that the body ends with it.
     pub body_ends: bool,
-    /// Whose `response_body` hooks do not see the body of this response.
+    /// Plugins whose `response_body` hooks do not see the body of this response.
     pub body_skips: Vec<PluginKey>,
     /// The trailers of that body, with its last chunk.
     pub trailers: Headers,
@@ -110,7 +110,7 @@ pub struct Tally {
     pub started: Instant,
     /// From the choice of the first peer to the response's head.
     pub upstream: Option<Duration>,
-    /// Of the last peer's response, as the peer has sent it.
+    /// Status of the last peer's response, as the peer has sent it.
     pub upstream_status: Option<StatusCode>,
     pub tries: u32,
     pub body_bytes_sent: u64,

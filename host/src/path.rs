@@ -2,16 +2,16 @@
 //!
 //! A path is read once, by [`read`], for the config, for requests and for plugins: dot segments are resolved, empty segments
 //! taken out, and each segment is decoded once (RFC 3986 §2.4, §6.2.2). `%2F` and `%5C` stay data: they separate nothing.
-//! What would be another path to a peer that decodes more than that is refused.
+//! A path that is another one to a peer that decodes more than that is refused.
 
 use std::borrow::Cow;
 
 /// A path that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadPath<'a> {
-    /// As it is sent on: its segments as they came, a backslash percent-encoded.
+    /// The path as it is sent on: segments as they came, a backslash percent-encoded.
     pub text: Cow<'a, str>,
-    /// By what it is compared: all that is visible ASCII decoded, but for `%`, `/` and `\`. Hexadecimal digits are in upper
+    /// The path as it is compared: visible ASCII decoded, but for `%`, `/` and `\`. Hexadecimal digits are in upper
     /// case.
     pub key: Cow<'a, str>,
 }
@@ -23,7 +23,8 @@ pub enum PathError {
     Encoding,
     #[error("an encoded NUL")]
     Nul,
-    /// To a peer that decodes before it splits, or for which a backslash separates or a semicolon ends a segment.
+    /// Such a segment is another path to a peer that decodes before it splits, or for which a backslash separates or a semicolon
+    /// ends a segment.
     #[error("a segment that decodes to \".\" or \"..\"")]
     HiddenDots,
     #[error("it leaves the root")]
@@ -55,8 +56,8 @@ pub fn read(path: &str) -> Result<ReadPath<'_>, PathError> {
     })
 }
 
-/// By what a path is compared that peers are sent as it came: as [`read`] has it, but with all decoded that a peer could
-/// decode, `%2F` to a separator and dots included. `None`: it leaves the root.
+/// Key of a path that peers are sent as it came: that of [`read`], but with all decoded that a peer could decode, `%2F` to a
+/// separator and dots included. `None`: the path leaves the root.
 pub fn key_as_sent(path: &str) -> Option<Cow<'_, str>> {
     if is_plain(path.as_bytes()) {
         return Some(Cow::Borrowed(path));
@@ -77,7 +78,7 @@ pub fn is_strict(path: &str) -> bool {
     !has_detour && !has_separator && read(path).is_ok()
 }
 
-/// Neither encoded nor with detours. Without early ends, so that the compiler looks at many bytes at once.
+/// Whether a path is neither encoded nor has detours. No early ends, so that the compiler looks at many bytes at once.
 #[inline]
 pub fn is_plain(path: &[u8]) -> bool {
     let encoded = path
@@ -90,7 +91,7 @@ pub fn is_plain(path: &[u8]) -> bool {
     !encoded & !detour
 }
 
-/// Its segments, dots resolved and empty ones taken out.
+/// Segments of a path, dots resolved and empty ones taken out.
 fn resolved(
     path: &str,
     check: impl Fn(&str) -> Result<(), PathError>,

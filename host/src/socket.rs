@@ -55,15 +55,15 @@ struct Cursor {
     written: usize,
 }
 
-/// How the other side has ended a connection.
+/// End of a connection by the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Its direction of it, or all of it: that cannot be told apart (RFC 9112 §9.6).
+    /// The other side has ended its direction, or all of the connection: the two cannot be told apart (RFC 9112 §9.6).
     InOrder,
     Reset,
 }
 
-/// What was read or written in a row without a wait. tokio counts only calls that ask it to watch.
+/// Bytes that were read or written in a row without a wait. tokio counts only calls that ask it to watch.
 #[derive(Default)]
 struct Streak(usize);
 
@@ -302,7 +302,7 @@ impl Writer {
         self.flush_at(alarm, limit, Rate::NONE).await
     }
 
-    /// The same at a rate: what is taken of the bytes that wait, by the other side and not by the kernel, is looked at each
+    /// Flushes at a rate: the bytes that the other side has taken, and not just the kernel, are looked at each
     /// `rate.after`.
     pub async fn flush_at(
         &mut self,
@@ -426,7 +426,7 @@ impl Streak {
         goes_on
     }
 
-    /// So many bytes were read or written by a call.
+    /// Adds the bytes that a call has read or written.
     fn add(&mut self, bytes: usize) {
         self.0 += bytes.max(CALL_BYTES);
     }

@@ -25,7 +25,7 @@ pub struct Parent<'a> {
     client: ClientAddress,
     server: ServerAddress,
     host: Option<Box<[u8]>>,
-    /// What `CDN-Loop` of the request says, for its calls.
+    /// `CDN-Loop` of the request, for its calls.
     loops: Option<Vec<u8>>,
     depth: u8,
     listener: &'a Listener,

@@ -7,15 +7,15 @@ use std::cell::Cell;
 use std::time::Instant;
 
 /// Pieces of a body, or requests, that are worked on in a row without a wait: after [`PIECES`] of them others have their turn.
-/// What comes in one read may be many of them, a byte each.
+/// One read may bring many of them, a byte each.
 #[derive(Default)]
 pub struct Pieces(u32);
 
-/// Some 7 µs of work on pieces of a byte.
+/// Pieces before others have their turn.
 const PIECES: u32 = 64;
 
 impl Pieces {
-    /// Before the next one.
+    /// Counts one, before it is worked on.
     #[inline]
     pub async fn next(&mut self) {
         self.0 += 1;

@@ -244,7 +244,7 @@ fn a_filter_may_end_a_body() {
     assert_eq!(proxy.error_lines(), [""; 0]);
 }
 
-/// What a peer says of twelve bytes, and of parts and nothing of them.
+/// Responses with validators, as a peer sends them.
 fn validated(status: &str, more: &str, body: &str) -> origin::Origin {
     raw_origin::repeating(format!(
         "HTTP/1.1 {status}\r\nETag: \"v1\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nAccept-Ranges: bytes\r\n\
@@ -337,11 +337,14 @@ fn a_filter_that_fails_after_it_has_changed_the_head_is_not_passed_over() {
     let reply = proxy.get_with("/", &[("x-down", "fail")]);
     assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "gzip"));
     // What is out already is cut.
-    let pieces = raw_origin::scripted(|connection, _| {
+    let (seen, until_seen) = std::sync::mpsc::channel();
+    let until_seen = std::sync::Mutex::new(until_seen);
+    let pieces = raw_origin::scripted(move |connection, _| {
         connection.read_head()?;
         connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
-        // The first piece is out when the next comes.
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        // The first piece is with the client when the next comes.
+        let seen = until_seen.lock().map_err(|error| error.to_string())?;
+        seen.recv().map_err(|error| error.to_string())?;
         connection.send("3\r\ntwo\r\n0\r\n\r\n");
         connection.read_to_end().map(drop)
     });
@@ -349,7 +352,9 @@ fn a_filter_that_fails_after_it_has_changed_the_head_is_not_passed_over() {
     let mut client = proxy.raw();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Down: fail-later\r\n\r\n");
     assert!(client.read_head().unwrap().starts_with("HTTP/1.1 200"));
-    assert_eq!(client.read_to_end().unwrap(), b"3\r\none\r\n");
+    assert_eq!(client.read_exact(8).unwrap(), b"3\r\none\r\n");
+    seen.send(()).unwrap();
+    assert_eq!(client.read_to_end().unwrap(), b"");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use castling_tests::{Proxy, origin, raw_origin};
 use http::StatusCode;
 
-/// One worker, one route; `listener` and `upstream` are more keys of theirs.
+/// Config with one worker and one route; `listener` and `upstream` are further keys of the two.
 fn config(listener: &str, upstream: &str) -> String {
     format!(
         r#"

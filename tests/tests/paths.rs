@@ -1,4 +1,4 @@
-//! What a path is to routes, plugins and peers: the same.
+//! Paths are the same to routes, plugins and peers.
 
 use castling_tests::{Proxy, origin};
 

@@ -131,7 +131,7 @@ fn listener<'a>(
     listener
 }
 
-/// Of listeners and routes.
+/// Path policy of a listener or a route.
 pub(super) fn path_policy(value: Value<'_>) -> Option<PathPolicy> {
     value.choice(&PATH_POLICIES)
 }

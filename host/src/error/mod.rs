@@ -65,8 +65,8 @@ pub enum PluginFault {
     /// It failed or trapped. What exactly is in the log, once.
     #[error("its hook failed")]
     Failed,
-    /// It failed when it had changed a part of the response, which cannot be passed over (`on_error = "skip"`): the rest
-    /// would not fit it.
+    /// The hook failed when it had changed a part of the response, which `on_error = "skip"` cannot pass over: the rest would
+    /// not fit it.
     #[error("its hook failed when it had changed a part of the response")]
     HalfDone,
     /// It has no instance free, or is out of service.

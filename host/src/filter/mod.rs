@@ -46,7 +46,7 @@ pub struct Body<'a> {
     chunks: Chunks,
 }
 
-/// Whether any of these steps sees the body of this response.
+/// Whether any of the steps sees the body of this response.
 pub fn is_active(steps: &[Step], exchange: &Exchange) -> bool {
     let skips = &exchange.body_skips;
     let sees = |step: &Step| !skips.contains(&PluginKey::of(&step.plugin.name));
@@ -92,7 +92,7 @@ fn has_asked_for(asked: &Headers, tag: &[u8]) -> bool {
     tags.any(|asked| asked.trim_ascii() == tag)
 }
 
-/// Fields that say something of the bytes as the peer has them.
+/// Fields that are about the bytes as the peer has them.
 const UNTRUE_OF_CHANGED: [&[u8]; 7] = [
     b"content-length",
     b"accept-ranges",
@@ -104,7 +104,7 @@ const UNTRUE_OF_CHANGED: [&[u8]; 7] = [
 ];
 
 impl<'a> Body<'a> {
-    /// Those of a response whose head has passed its filters.
+    /// Filters for the body of a response whose head has passed its own.
     pub fn new(steps: &'a [Step], exchange: &Exchange) -> Self {
         Self {
             steps,

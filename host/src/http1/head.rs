@@ -48,7 +48,7 @@ pub struct ParsedResponse {
     pub keep_alive: bool,
 }
 
-/// What a head may take, and what is done with what is doubtful in it.
+/// Limits of a head, and the treatment of what is doubtful in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes from the first of the start line to the end of the blank line. Beyond it 431, or 414 when the start line

@@ -23,19 +23,7 @@ pub fn parse_response(
     parse(buf, progress, limits, request_method, headers, false)
 }
 
-/// Parses a head of more fields than there was room for.
-#[cold]
-#[inline(never)]
-fn parse_many(
-    buf: &mut BytesMut,
-    progress: &mut HeadProgress,
-    limits: &HeadLimits,
-    request_method: &Method,
-    headers: &mut Headers,
-) -> Result<Option<ParsedResponse>, HeadError> {
-    parse(buf, progress, limits, request_method, headers, true)
-}
-
+/// `has_many`: with room for as many fields as there may be.
 fn parse(
     buf: &mut BytesMut,
     progress: &mut HeadProgress,
@@ -60,7 +48,7 @@ fn parse(
         Ok(Status::Partial) => return progress.incomplete(buf, limits).map(|()| None),
         Err(httparse::Error::TooManyHeaders) if !has_many && limits.max_fields > FEW_FIELDS => {
             drop(lines);
-            return parse_many(buf, progress, limits, request_method, headers);
+            return parse(buf, progress, limits, request_method, headers, true);
         }
         Err(error) => return Err(error.into()),
     };

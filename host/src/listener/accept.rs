@@ -36,7 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// descriptor, nobody else is told. As long as nginx's `accept_mutex_delay` by default.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often a full worker looks whether a connection waits for room. Others have so long to take one from a shared socket.
+/// Interval at which a full worker looks whether a connection waits for room. Other workers have so long to take one from a
+/// shared socket.
 const LOOK_FULL: Duration = Duration::from_millis(50);
 
 /// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next

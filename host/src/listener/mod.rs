@@ -109,7 +109,7 @@ impl Listener {
         }
     }
 
-    /// Of its connections that wait for a request: see [`crate::alarm::Alarms::end_longest`].
+    /// Group of its connections that wait for a request: see [`crate::alarm::Alarms::end_longest`].
     pub fn idle_group(self: &Rc<Self>) -> usize {
         Rc::as_ptr(self).addr()
     }

@@ -16,7 +16,7 @@ pub struct Plan {
     pub upstream: Option<UpstreamIdx>,
     /// In the place of an upstream, the gateway's metrics.
     pub metrics: bool,
-    /// What its paths may be, and how they are sent on.
+    /// Policy of its paths.
     pub paths: PathPolicy,
     /// Its requests, by status.
     pub requests: RequestCounts,

@@ -117,7 +117,7 @@ impl Router {
         }
     }
 
-    /// The same of a path that has to be read first.
+    /// Routes a request whose path has to be read first.
     #[cold]
     #[inline(never)]
     fn route_read(&self, exchange: &mut Exchange) -> Result<&Plan, Error> {

@@ -44,7 +44,7 @@ impl<W> Merge<W> {
         }
     }
 
-    /// Who waits for the running reload, or for the next one.
+    /// Waiters for the running reload and for the next one.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
         let (now, next) = match &self.state {
             State::Idle => (&[][..], &[][..]),

@@ -1,4 +1,4 @@
-//! How much of what was written the other side has not taken yet.
+//! Bytes that were written and that the other side has not taken yet.
 #![allow(unsafe_code, reason = "rustix has no function for SIOCOUTQ")]
 
 use std::ffi::c_int;

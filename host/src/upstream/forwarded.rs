@@ -13,7 +13,7 @@ use crate::http1::{Headers, Known};
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
 
-/// The same of what has come by HTTP/1.0.
+/// `Via` of a request that has come by HTTP/1.0.
 const VIA_10: &[u8] = b"1.0 castling";
 
 /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
@@ -41,16 +41,16 @@ pub fn remove_claims(headers: &mut Headers) {
 /// the gateway would believe them (RFC 7239 §8.1).
 const CLAIMS: [Known; 3] = [Known::Forwarded, Known::XForwardedPort, Known::XRealIp];
 
-/// What a listener adds to the heads that pass it.
+/// Fields that a listener adds to the heads that pass it.
 pub struct Marks {
     /// Whether `Via` is added.
     via: bool,
     server: ServerField,
     /// The listener of this gateway in `CDN-Loop` (RFC 8586 §2): a pseudonym.
     loop_id: String,
-    /// The same for calls of plugins.
+    /// Member of `CDN-Loop` for calls of plugins.
     call_loop_id: String,
-    /// What is added to a request that has neither `CDN-Loop` nor `Via`.
+    /// Fields for a request that has neither `CDN-Loop` nor `Via`.
     of_request: Headers,
 }
 

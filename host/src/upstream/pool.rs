@@ -24,12 +24,12 @@ pub(super) struct Pool {
     unasked: Count,
 }
 
-/// What is kept of one peer.
+/// Idle connections of one peer, and whether there may be any.
 #[derive(Default)]
 struct Kept {
-    /// The newest last.
+    /// Idle connections, the newest last.
     idle: RefCell<VecDeque<Idle>>,
-    /// Until then nothing is kept: the peer has sent bytes that nobody had asked for.
+    /// End of the time in which nothing is kept: the peer has sent bytes that nobody had asked for.
     banned_until: Cell<Option<Instant>>,
 }
 
@@ -42,8 +42,8 @@ struct Idle {
 /// How often kept connections are looked at.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// For so long no connection is kept of a peer that has sent bytes that nobody had asked for: they could be taken for the
-/// next response.
+/// Time for which no connection of a peer is kept that has sent bytes that nobody had asked for: they could be taken for
+/// the next response.
 const BAN: Duration = Duration::from_secs(600);
 
 impl Pool {

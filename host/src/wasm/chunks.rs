@@ -21,7 +21,7 @@ enum Stage {
     Nothing,
     /// It may hold back bytes that it has taken.
     Some,
-    /// It sees no more of this body: it does not want to, or it failed on its first chunk and its `on_error` is `skip`.
+    /// The plugin sees no more of this body: it has skipped it, or failed on its first chunk with `on_error = "skip"`.
     Off,
 }
 
@@ -40,7 +40,7 @@ impl Chunks {
         Self::without(hook, steps, &[])
     }
 
-    /// The same, but those plugins see nothing of it.
+    /// Chunks of a body of which these plugins see nothing.
     pub fn without(hook: Hook, steps: &[Step], skips: &[PluginKey]) -> Self {
         let stage = |step: &Step| match skips.contains(&PluginKey::of(&step.plugin.name)) {
             true => Stage::Off,

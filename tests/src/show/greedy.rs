@@ -10,7 +10,7 @@ use super::watched::Watched;
 use super::{Progress, Report};
 use crate::{DEADLINE, Proxy, RawClient, origin, raw_origin};
 
-/// How much of it.
+/// Size of the show.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub clients: usize,
@@ -30,7 +30,7 @@ impl Default for Options {
     }
 }
 
-/// What the greedy ones are sent.
+/// Kind of body that the greedy clients are sent.
 #[derive(Clone, Copy)]
 enum Kind {
     Large,

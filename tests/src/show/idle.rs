@@ -13,7 +13,7 @@ use super::{Progress, Report, marks, origin};
 use crate::process::Process;
 use crate::{DEADLINE, Proxy, control};
 
-/// How much of it.
+/// Size of the show.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub connections: usize,

@@ -1,4 +1,4 @@
-//! How the requests of somebody else go while something happens.
+//! Requests of a bystander, and how long they wait while something happens.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

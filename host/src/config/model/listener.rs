@@ -69,7 +69,7 @@ pub struct Listener {
     pub body_rate: Rate,
     /// Slowest taking of a response, while bytes wait for the client. Default 240 bytes a second, looked at each 5 s.
     pub send_rate: Rate,
-    /// What is still read of a connection that has been answered for the last time.
+    /// Bounds of what is still read after the last response.
     pub linger: Linger,
     /// Whether `Via` is added to requests and responses (RFC 9110 §7.6.3). Default true.
     pub via: bool,
@@ -90,11 +90,11 @@ pub enum FieldNames {
     Any,
 }
 
-/// What paths of requests may be, and how they are sent on. In the file `"normal"`, `"strict"` or `"as_sent"`.
+/// Policy of request paths: what they may be, and how they are sent on. In the file `"normal"`, `"strict"` or `"as_sent"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathPolicy {
-    /// What was compared is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
+    /// The compared path is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
     /// `%5C` are data. 400 where a peer could read another path (see [`crate::path::PathError`]).
     #[default]
     Normal,
@@ -111,15 +111,15 @@ pub enum PathPolicy {
 pub enum PathCase {
     /// `/a` and `/A` are two paths.
     Sensitive,
-    /// They are one, as they are to peers on file systems that are so. ASCII only.
+    /// `/a` and `/A` are one path, as they are to peers on such file systems. ASCII only.
     Insensitive,
 }
 
-/// What is done with bytes beyond ASCII in a request's target. In the file `"encode"` or `"refuse"`.
+/// Treatment of bytes beyond ASCII in a request's target. In the file `"encode"` or `"refuse"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NonAsciiTarget {
-    /// They are percent-encoded.
+    /// Percent-encoded.
     Encode,
     /// 400.
     Refuse,
@@ -165,7 +165,7 @@ pub enum ServerField {
     Keep,
     /// None.
     Remove,
-    /// This one.
+    /// This text.
     Fixed(String),
 }
 
