@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod guest_toolchain;
 mod library_source;
+mod report;
 mod show;
 mod test;
 mod workspace;

@@ -1,17 +1,15 @@
 //! `cargo xtask test`: every test there is, and how many they were.
 
 use std::env;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
 use crate::bench;
 use crate::build;
 use crate::command::{self, say};
-use crate::count::Count;
+use crate::report::Report;
 use crate::workspace::Workspace;
 
 /// Runs all steps, also past one that fails. The last line counts what ran; the exit code is 0 when nothing failed.
@@ -149,96 +147,6 @@ fn cargo(workspace: &Workspace, command: &str) -> Command {
 
 fn passes(command: &mut Command) -> Result<bool> {
     command::succeeds(command)
-}
-
-/// What the steps came to.
-#[derive(Debug, Default)]
-struct Report {
-    count: Count,
-    failed_steps: Vec<&'static str>,
-}
-
-impl Report {
-    /// A step without counted tests: it counts as one.
-    fn check(&mut self, name: &'static str, step: impl FnOnce() -> Result<bool>) -> bool {
-        let started = Instant::now();
-        say!("{name}");
-        let passed = step().unwrap_or_else(|error| {
-            say!("{name}: {error:#}");
-            false
-        });
-        self.end(
-            name,
-            started,
-            if passed {
-                Count::ONE_PASSED
-            } else {
-                Count::ONE_FAILED
-            },
-        );
-        passed
-    }
-
-    /// A step that runs test programs: each of their tests counts. One that fails without a failed test (it does not
-    /// compile, it was killed) counts as one failed.
-    fn tests(&mut self, name: &'static str, command: &mut Command) {
-        let started = Instant::now();
-        say!("{name}");
-        let mut count = Count::default();
-        let succeeded = echo(command, |line| {
-            if let Some(more) = Count::from_result_line(line) {
-                count += more;
-            }
-        });
-        let succeeded = succeeded.unwrap_or_else(|error| {
-            say!("{name}: {error:#}");
-            false
-        });
-        if !succeeded && count.failed == 0 {
-            count += Count::ONE_FAILED;
-        }
-        self.end(name, started, count);
-    }
-
-    fn end(&mut self, name: &'static str, started: Instant, count: Count) {
-        self.count += count;
-        let outcome = if count.failed == 0 { "ok" } else { "FAILED" };
-        say!(
-            "{name}: {outcome}, {count}, {:.1} s",
-            started.elapsed().as_secs_f64()
-        );
-        if count.failed > 0 {
-            self.failed_steps.push(name);
-        }
-    }
-
-    fn close(self) -> ExitCode {
-        if !self.failed_steps.is_empty() {
-            say!("failed: {}", self.failed_steps.join(", "));
-        }
-        println!("castling: {}", self.count);
-        if self.count.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs a command, prints what it prints and lends each line. Says whether it succeeded.
-fn echo(command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<bool> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo")?;
-    let stdout = child.stdout.take().context("cargo has no output")?;
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line.context("cannot read what the tests print")?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        line_seen(&line);
-    }
-    Ok(child.wait().context("cannot wait for cargo")?.success())
 }
 
 const END_TO_END: &str = "castling-tests";
