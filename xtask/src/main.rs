@@ -1,5 +1,6 @@
-//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `bench`, `fuzz`, `show`.
+//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `arrows`, `bench`, `fuzz`, `show`.
 
+mod arrows;
 mod bench;
 mod build;
 mod command;
@@ -10,6 +11,7 @@ mod fuzz;
 mod guest_toolchain;
 mod library_source;
 mod report;
+mod rust_text;
 mod show;
 mod test;
 mod workspace;
@@ -69,6 +71,12 @@ enum Task {
         skip_lints: bool,
         #[command(flatten)]
         haste: Haste,
+    },
+    /// Read who imports whom in host/src: fails where a room uses one above it, and on unnamed circles of files
+    Arrows {
+        /// Put the drawing of the rooms into docs/ARCHITECTURE.md instead
+        #[arg(long)]
+        draw: bool,
     },
     /// Measure
     Bench {
@@ -145,6 +153,12 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         } => {
             let filter = filter.as_deref();
             return test::run(&workspace, filter, skip_lints, haste.profile());
+        }
+        Task::Arrows { draw: true } => arrows::draw(&workspace)?,
+        Task::Arrows { draw: false } => {
+            if !arrows::run(&workspace)? {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Task::Bench { benchmark } => bench::run(&workspace, &benchmark)?,
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds)?,

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::arrows;
 use crate::bench;
 use crate::build;
 use crate::command::{self, say};
@@ -25,6 +26,7 @@ pub(crate) fn run(
     if !skip_lints {
         report.check("format", || passes(&mut format(workspace)));
     }
+    report.check("arrows", || arrows::run(workspace));
     // First of the long steps: it compiles what the others use.
     let built = report.check("build", || build::all(workspace, profile).map(|()| true));
     if !skip_lints {
