@@ -45,7 +45,7 @@ fn drive(rig: &mut Rig, data: &[u8]) {
     let supplies = input.bytes(4);
     rig.set_supplies(supplies);
     rig.set_chunk(b"a chunk of a body".to_vec());
-    // What the hook returns: an action, a peer, or nothing that there is.
+    // The hook's return value: an action, a peer, or nothing that there is.
     let returned = i32::from(input.byte() as i8);
     rig.set_var(MEMORY_VAR, memory(&mut input));
     let args = (0, returned as u32, 0);
@@ -86,7 +86,7 @@ fn memory(input: &mut Input<'_>) -> Vec<u8> {
     memory
 }
 
-/// One byte for the arguments that mean something, up to nine for those that need not.
+/// Reads one byte for an argument that means something, up to nine for one that need not.
 fn argument(input: &mut Input<'_>) -> u64 {
     let byte = input.byte();
     let value = u64::from(byte >> 3);
@@ -112,7 +112,7 @@ fn argument(input: &mut Input<'_>) -> u64 {
     }
 }
 
-/// What arguments that point somewhere may meet, each at a multiple of [`WORD_BYTES`].
+/// Targets of arguments that point somewhere, each at a multiple of [`WORD_BYTES`].
 const WORDS: [&[u8]; 22] = [
     NAME.as_bytes(),
     b"x-a",
@@ -148,7 +148,7 @@ const MAX_CALLS: u8 = 100;
 const MAX_ARGUMENTS: usize = 10;
 const CALL_BYTES: usize = 8 * (1 + MAX_ARGUMENTS);
 const MEMORY_VAR: &str = "memory";
-/// One that the guest computes.
+/// Name of a variable that the guest computes.
 const VARIABLE: &str = "v";
 
 /// A module whose hooks make the calls that its memory lists.
@@ -328,7 +328,7 @@ fn index_of(name: &str) -> u32 {
     found.expect("the host has it") as u32
 }
 
-/// What is left of an input; beyond its end it is zeros.
+/// Rest of an input; beyond its end it is zeros.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

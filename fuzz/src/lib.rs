@@ -1,4 +1,4 @@
-//! What the fuzz targets run: a function a target, from bytes to a panic or nothing.
+//! Bodies of the fuzz targets: a function a target, from bytes to a panic or nothing.
 
 pub mod host_calls;
 pub mod modules;

@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) -> usize {
         return 0;
     };
     SITE.with(|site| {
-        // It cannot be compiled, instantiated or configured: that is told, and nothing else happens.
+        // A module that cannot be compiled, instantiated or configured is refused, and nothing else happens.
         let Ok(mut rig) = site.load(&wasm) else {
             return 0;
         };

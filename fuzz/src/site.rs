@@ -15,7 +15,7 @@ pub(crate) struct Site {
 /// The name of the plugin, of the counter zone and of the upstream that it is granted.
 pub(crate) const NAME: &str = "x";
 
-/// Of the kv zone that it is granted.
+/// Name of the kv zone that the plugin is granted.
 pub(crate) const KV_NAME: &str = "y";
 
 impl Site {
@@ -24,7 +24,7 @@ impl Site {
         let write = |name: &str, text: &str| {
             fs::write(folder.path().join(name), text).expect("its files can be written");
         };
-        // What the rig loads comes from elsewhere, but a config names files that are there.
+        // The rig loads its module from elsewhere, but a config names files that are there.
         write("x.wasm", "");
         write("castling.toml", &CONFIG.replace("PLUGIN", plugin));
         Self {

@@ -14,10 +14,10 @@ use crate::workspace::Workspace;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Benchmark {
-    /// What hooks and host calls cost, part by part (docs/COSTS.md)
+    /// Time hooks and host calls, part by part (docs/COSTS.md)
     #[command(disable_help_flag = true)]
     Parts(Rest),
-    /// What a request runs through without a plugin: routing, balancers, zones (divan; a name filters)
+    /// Time what a request runs through without a plugin: routing, balancers, zones (divan; a name filters)
     #[command(disable_help_flag = true)]
     Components(Rest),
     /// The gateway beside nginx, HAProxy and Envoy, which it installs (docs/BENCHMARK.md)
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, benchmark: &Benchmark) -> Result<()> {
             }
         }
     }
-    // What is measured in the benchmark's own process is to be what is shipped.
+    // The benchmark's own process runs the gateway's code here, which is to be as it is shipped.
     let profile = match benchmark {
         Benchmark::Parts(_) | Benchmark::Components(_) => build::SHIPPED,
         Benchmark::Peers(_) | Benchmark::Instructions(_) => build::QUICK,
@@ -80,7 +80,7 @@ fn components(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// So short that it says nothing of costs, only that it runs.
+/// Runs the benchmarks so shortly that they say nothing of costs, only that they run.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
     let mut parts = measure(workspace, build::QUICK);
     let mut components = measure_components(workspace, build::QUICK);
@@ -90,7 +90,7 @@ pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
     )
 }
 
-/// What [`smoke`] has built.
+/// Path of the program that [`smoke`] has built.
 pub(crate) fn program(workspace: &Workspace) -> PathBuf {
     workspace.target.join("release/castling-bench")
 }
@@ -140,7 +140,7 @@ fn plugins_of_peers(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// What is missing, where it can be had. What cannot is told of, and the benchmark leaves it out.
+/// Installs missing packages, where they can be had. Others are named, and the benchmark leaves them out.
 fn install(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = packages
         .iter()

@@ -32,7 +32,7 @@ pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(named(command, Command::status)?.success())
 }
 
-/// As [`succeeds`]; a command that takes longer is ended and has failed.
+/// Runs a command as [`succeeds`] does; one that takes longer is ended and has failed.
 pub(crate) fn succeeds_within(command: &mut Command, limit: Duration) -> Result<bool> {
     let mut child = named(command, Command::spawn)?;
     let status = wait_until(&mut child, Instant::now() + limit)?;
@@ -56,7 +56,7 @@ pub(crate) fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<
     }
 }
 
-/// What it prints, without the space around it. An error when it fails, with what it said.
+/// Output of a command, without the space around it. An error when the command fails, with what it said.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     let output = named(command, Command::output)?;
     if !output.status.success() {

@@ -56,7 +56,7 @@ fn apt_get() -> Command {
 
 enum Privilege {
     Root,
-    /// It asks for no password.
+    /// `sudo` asks for no password.
     Sudo,
 }
 

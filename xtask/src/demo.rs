@@ -205,7 +205,7 @@ fn interrupts() -> Result<Receiver<()>> {
     Ok(receiver)
 }
 
-/// What is running, and the lines to try.
+/// Text that says what is running, with the lines to try.
 fn what_to_try(port: u16, config: &str) -> String {
     let lines = TRY.iter().map(|(arguments, expected)| {
         let curl = format!(

@@ -80,13 +80,13 @@ const COUNTED: [&str; 9] = [
     "serde_json",
 ];
 
-/// As binaries of `fuzz/Cargo.toml`.
+/// Names of the binaries of `fuzz/Cargo.toml`.
 const TARGETS: [&str; 2] = ["host_calls", "modules"];
 
 /// An input that takes longer is a finding.
 const INPUT_TIMEOUT_SECONDS: u32 = 10;
 
-/// One that needs more memory is, too.
+/// An input that needs more memory is a finding, too.
 const MEMORY_LIMIT_MIB: u32 = 2048;
 
 fn install(workspace: &Workspace) -> Result<()> {

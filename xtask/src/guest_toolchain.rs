@@ -22,7 +22,7 @@ use crate::debian;
 use crate::library_source::{self, LibrarySource};
 use crate::workspace::Workspace;
 
-/// What plugins are compiled to.
+/// Target that plugins are compiled for.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A way to build plugins that has been seen to work.
@@ -124,7 +124,7 @@ impl GuestToolchain {
     }
 }
 
-/// What the choice of a rung depends on. Every rung that fails changes a fact, so the ladder ends.
+/// Facts that the choice of a rung depends on. Every rung that fails changes a fact, so the ladder ends.
 #[derive(Clone, Debug, PartialEq)]
 struct Facts {
     target: Target,

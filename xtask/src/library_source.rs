@@ -13,13 +13,13 @@ use crate::debian;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LibrarySource {
     pub(crate) rustc: PathBuf,
-    /// As `rustc -vV` says under `release`.
+    /// Version that `rustc -vV` says under `release`.
     pub(crate) version: String,
     pub(crate) linker: PathBuf,
 }
 
 impl LibrarySource {
-    /// What `rustc` has. An error says what it lacks. `linker` is taken where the caller knows one.
+    /// Finds the source that `rustc` has. An error says what it lacks. `linker` is taken where the caller knows one.
     pub(crate) fn of(rustc: &Path, linker: Option<&Path>) -> Result<Self> {
         let version = release(rustc)?;
         if !at_least(&version, env!("CARGO_PKG_RUST_VERSION")) {
@@ -51,7 +51,7 @@ impl LibrarySource {
     }
 }
 
-/// Those of this machine: the active toolchain's first, then the system's.
+/// Compilers of this machine: the active toolchain's first, then the system's.
 pub(crate) fn all() -> Vec<LibrarySource> {
     let mut found: Vec<LibrarySource> = Vec::new();
     for rustc in [command::rustc(), PathBuf::from(SYSTEM_RUSTC)] {
@@ -65,7 +65,7 @@ pub(crate) fn all() -> Vec<LibrarySource> {
     found
 }
 
-/// What [`install_debian_packages`] installs, and what the last error of the ladder names.
+/// Packages that [`install_debian_packages`] installs and the last error of the ladder names.
 pub(crate) const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
 
 /// Brings a compiler with matching library source, and a linker where there is none. False when apt refuses.
@@ -105,7 +105,7 @@ fn sysroot(rustc: &Path) -> Result<PathBuf> {
     command::text(Command::new(rustc).args(["--print", "sysroot"])).map(PathBuf::from)
 }
 
-/// What the source says of itself: its `version` file, or the folder that a distribution keeps it in. None for
+/// Version that the source says of itself: its `version` file, or the folder that a distribution keeps it in. None for
 /// rustup's component, which is always of its toolchain's version.
 fn source_version(source: &Path) -> Option<String> {
     if let Ok(text) = fs::read_to_string(source.join("src/version")) {

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `arrows`, `bench`, `fuzz`, `show`.
+//! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `arrows`, `style`, `bench`, `fuzz`, `show`.
 
 mod arrows;
 mod bench;
@@ -13,6 +13,7 @@ mod library_source;
 mod report;
 mod rust_text;
 mod show;
+mod style;
 mod test;
 mod workspace;
 
@@ -60,7 +61,7 @@ enum Task {
         #[arg(long, default_value_t = demo::DEFAULT_PORT)]
         port: u16,
     },
-    /// Run every test there is: format, lints, docs, unit tests, doc tests, end to end
+    /// Run every test there is: format, arrows, style, lints, docs, unit tests, doc tests, end to end
     ///
     /// Ends with a line that counts what ran. The exit code is 0 when nothing failed.
     Test {
@@ -77,6 +78,12 @@ enum Task {
         /// Put the drawing of the rooms into docs/ARCHITECTURE.md instead
         #[arg(long)]
         draw: bool,
+    },
+    /// Count comments that begin without a subject, long functions and long files: fails where a gate does not hold
+    Style {
+        /// Print the place of every such comment
+        #[arg(long)]
+        list: bool,
     },
     /// Measure
     Bench {
@@ -157,6 +164,11 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Arrows { draw: true } => arrows::draw(&workspace)?,
         Task::Arrows { draw: false } => {
             if !arrows::run(&workspace)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Style { list } => {
+            if !style::run(&workspace, list)? {
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -1,4 +1,4 @@
-//! What the steps of a test run came to, and where their time went.
+//! Results of the steps of a test run, and where their time went.
 
 use std::fmt;
 use std::fs;

@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-/// What a file holds.
+/// Tokens and comments of one file.
 #[derive(Debug, Default)]
 pub(crate) struct RustText {
     pub(crate) tokens: Vec<Token>,

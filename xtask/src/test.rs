@@ -11,6 +11,7 @@ use crate::bench;
 use crate::build;
 use crate::command::{self, say};
 use crate::report::Report;
+use crate::style;
 use crate::workspace::Workspace;
 
 /// Runs all steps, also past one that fails. The last line counts what ran; the exit code is 0 when nothing failed.
@@ -27,6 +28,7 @@ pub(crate) fn run(
         report.check("format", || passes(&mut format(workspace)));
     }
     report.check("arrows", || arrows::run(workspace));
+    report.check("style", || style::run(workspace, false));
     // First of the long steps: it compiles what the others use.
     let built = report.check("build", || build::all(workspace, profile).map(|()| true));
     if !skip_lints {
@@ -89,7 +91,7 @@ fn docs(workspace: &Workspace) -> Command {
 /// compiled a second time.
 const GATEWAY: [&str; 3] = ["castling", "castling-bench", "xtask"];
 
-/// Of the gateway and these commands.
+/// Unit tests of the gateway and these commands.
 fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Command {
     let mut cargo = cargo(workspace, "test");
     for package in GATEWAY {
@@ -100,7 +102,7 @@ fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Command {
     cargo
 }
 
-/// Of the SDK and the plugins, which run natively.
+/// Unit tests of the SDK and the plugins, which run natively.
 fn plugin_tests(workspace: &Workspace, filter: Option<&str>) -> Command {
     let mut cargo = all_but_gateway(workspace);
     cargo.args(["--lib", "--bins", "--tests"]);

@@ -16,7 +16,7 @@ pub(crate) struct Workspace {
     pub(crate) guests: PathBuf,
     /// The built plugins that only tests use.
     pub(crate) test_guests: PathBuf,
-    /// What a user would install.
+    /// Files that a user would install.
     pub(crate) dist: PathBuf,
 }
 

@@ -201,7 +201,7 @@ fn wrong_arrows(arrows: &RoomArrows<'_>) -> Vec<String> {
     faults
 }
 
-/// What a debt is to be lowered to.
+/// A fault when less is owed than the table says.
 fn paid(debt: &Debt, arrows: usize) -> Option<String> {
     let Debt { from, to, .. } = debt;
     match arrows {

@@ -26,7 +26,7 @@ struct Module {
     items: BTreeSet<String>,
 }
 
-/// One leaf of a `use` tree.
+/// A leaf of a `use` tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Use {
     path: Vec<String>,
@@ -66,12 +66,12 @@ impl Modules {
             .collect()
     }
 
-    /// Who names whose module: a name that another module hands on counts for the module that the path names.
+    /// Arrows from each file to the modules that it names: a name that another module hands on counts for the module that the path names.
     pub(super) fn named(&self) -> BTreeSet<Arrow> {
         self.arrows(ReExports::Stop)
     }
 
-    /// Who uses what is defined where: names that are handed on (`pub use`) are followed to their definition, and a module
+    /// Arrows from each file to those whose definitions it uses: names that are handed on (`pub use`) are followed to their definition, and a module
     /// that is only named on the way does not count. Neither do arrows from a module to its own children: a folder's
     /// `mod.rs` puts its parts together, and they lean on what it defines.
     pub(super) fn used(&self) -> BTreeSet<Arrow> {
@@ -175,7 +175,7 @@ impl Modules {
         Some((at, true))
     }
 
-    /// What a module hands on under the name of one of its children: `pub use reply::reply`.
+    /// Target of a name that a module hands on under the name of one of its children: `pub use reply::reply`.
     fn namesake(&self, at: usize, name: &str, depth: usize) -> Option<(usize, bool)> {
         let module = &self.modules[at];
         module.children.get(name)?;
