@@ -96,7 +96,7 @@ pub async fn run(
     }
     head.headers.remove_hop_by_hop();
     forwarded::remove_claims(&mut head.headers);
-    forwarded::note_client_side(&mut head.headers);
+    listener.marks.note_client_side(&mut head.headers);
     let Client {
         reader,
         writer,
@@ -200,7 +200,7 @@ struct Flow<'a> {
     method: Method,
     version: Version,
     keep_alive: bool,
-    /// The client need not take the response at any rate: events come when there are some.
+    /// The client need not take the response at the rate that there is: events come when there are some.
     is_event_stream: bool,
     /// The response's body ends with the connection, which is reset unless the body is whole.
     until_close: bool,
@@ -390,7 +390,10 @@ impl Flow<'_> {
             date: &date,
         };
         let reply = &self.course.exchange.reply;
-        self.is_event_stream = !matches!(length, BodyLength::Sized(_)) && is_event_stream(reply);
+        // Rates alone need it, and mostly there is none.
+        self.is_event_stream = self.course.listener.send_rate.min != 0
+            && !matches!(length, BodyLength::Sized(_))
+            && is_event_stream(reply);
         let framing = http1::write_response_head(
             self.wire.writer.small(),
             reply.status,
@@ -423,12 +426,17 @@ impl Flow<'_> {
         }
         let mut pieces = turn::Pieces::default();
         loop {
-            pieces.next().await;
+            if pieces.is_turn_over() {
+                tokio::task::yield_now().await;
+            }
             let (piece, last) = match body.decode()? {
                 Decoded::Data(piece) => (piece, body.is_end()),
                 Decoded::End => (Bytes::new(), true),
                 Decoded::NeedMore => {
-                    self.flush().await?;
+                    // A large piece is out already.
+                    if self.wire.writer.has_pending() {
+                        self.flush().await?;
+                    }
                     let (mut client, exchange) = self.course.client_side(Some(&mut self.wire));
                     body.fill(&mut client, exchange).await?;
                     continue;

@@ -310,7 +310,9 @@ impl Writer {
         limit: Duration,
         rate: Rate,
     ) -> Result<io::Result<()>, Elapsed> {
-        self.settle(alarm, limit).await?;
+        if !self.is_settled() {
+            self.settle(alarm, limit).await?;
+        }
         while self.has_pending() {
             match self.write_now() {
                 Ok(used) => {

@@ -16,7 +16,7 @@ use crate::http1::{Decoded, Headers, Known};
 use crate::listener::Listener;
 use crate::supply;
 use crate::turn;
-use crate::upstream::{RequestBody, forwarded};
+use crate::upstream::RequestBody;
 use crate::wasm::{Call, CallResponse};
 use crate::worker::Worker;
 
@@ -82,7 +82,7 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
     if let (Some(host), false) = (&parent.host, head.headers.contains(Known::Host)) {
         head.headers.set(Known::Host, host);
     }
-    forwarded::note_client_side(&mut head.headers);
+    parent.listener.marks.note_client_side(&mut head.headers);
     parent.carry_loops(&mut head.headers);
     let bodiless = head.method == Method::HEAD;
     let mut exchange = Exchange::idle();

@@ -16,13 +16,21 @@ const PIECES: u32 = 64;
 
 impl Pieces {
     /// Counts one, before it is worked on.
-    #[inline]
     pub async fn next(&mut self) {
-        self.0 += 1;
-        if self.0 >= PIECES {
-            self.0 = 0;
+        if self.is_turn_over() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Counts one, without a future. True: [`tokio::task::yield_now`] is to be waited for before it is worked on.
+    #[inline]
+    pub fn is_turn_over(&mut self) -> bool {
+        self.0 += 1;
+        let is_over = self.0 >= PIECES;
+        if is_over {
+            self.0 = 0;
+        }
+        is_over
     }
 }
 

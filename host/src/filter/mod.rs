@@ -69,13 +69,10 @@ pub fn settle_head(exchange: &mut Exchange) {
         // What the client has is not what the filters have made.
         return;
     }
-    for name in UNTRUE_OF_CHANGED {
-        if let Some(name) = Name::new(name) {
-            headers.remove(name);
-        }
-    }
-    if let (Some(name), Some(tag)) = (Name::new(b"etag"), tag)
+    headers.retain(|name, _| !UNTRUE_OF_CHANGED.contains(&name));
+    if let Some(tag) = tag
         && !tag.starts_with(b"W/")
+        && let Some(name) = Name::new(b"etag")
     {
         headers.set(name, &[b"W/", &tag[..]].concat());
     }
@@ -92,7 +89,7 @@ fn has_asked_for(asked: &Headers, tag: &[u8]) -> bool {
     tags.any(|asked| asked.trim_ascii() == tag)
 }
 
-/// Fields that are about the bytes as the peer has them.
+/// Fields that are about the bytes as the peer has them, in lower case.
 const UNTRUE_OF_CHANGED: [&[u8]; 7] = [
     b"content-length",
     b"accept-ranges",

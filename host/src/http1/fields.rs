@@ -102,8 +102,8 @@ pub(super) fn refuse_bare_line_feeds(
 /// value and so see another framing than we do; no client sends them in good faith.
 fn refuse_tabs(raw: &[u8], line: &httparse::Header<'_>) -> Result<(), HeadError> {
     let after_name = &raw[offset(raw, line.name.as_bytes()) + line.name.len()..];
-    let in_line = after_name.split(|&b| b == b'\n').next().unwrap_or_default();
-    if in_line.contains(&b'\t') {
+    let mut in_line = after_name.iter().take_while(|&&b| b != b'\n');
+    if in_line.any(|&b| b == b'\t') {
         return Err(HeadError::Malformed(httparse::Error::HeaderValue));
     }
     Ok(())

@@ -92,6 +92,23 @@ fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
 
 /// RFC 9112 §6.3: the same length several times, in one field or in more, is folded to one; different ones are refused.
 fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
+    let mut values = headers.get_all(Known::ContentLength);
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    // A single number, nearly always: no list is cut up for it.
+    match decimal(first) {
+        Some(bytes) if values.next().is_none() => Ok(Some(bytes)),
+        _ => {
+            drop(values);
+            folded_content_length(headers)
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn folded_content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
     let mut length = None;
     let mut times = 0;
     for value in headers.get_all(Known::ContentLength) {

@@ -76,18 +76,28 @@ pub struct HeadProgress {
 }
 
 /// Allocations of a request's head that is over, for the next one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HeadRoom {
     pub(super) headers: Headers,
     pub(super) target: Target,
 }
 
+/// Takes no allocation: that of a target for none was two a request.
+impl Default for HeadRoom {
+    fn default() -> Self {
+        Self {
+            headers: Headers::new(),
+            target: Target::NONE,
+        }
+    }
+}
+
 impl RequestHead {
-    /// Takes what it holds out of it.
+    /// Takes what it holds out of it; its target is none then.
     pub fn take_room(&mut self) -> HeadRoom {
         HeadRoom {
-            headers: std::mem::take(&mut self.headers),
-            target: std::mem::take(&mut self.target),
+            headers: std::mem::replace(&mut self.headers, Headers::new()),
+            target: std::mem::replace(&mut self.target, Target::NONE),
         }
     }
 }
@@ -99,7 +109,23 @@ impl HeadProgress {
 
     /// Whether it is worth running the grammar over the buffer. It is at the first look, as most heads come whole;
     /// after that only when the blank line is there, so that a head that trickles in is not read over and over.
+    #[inline]
     pub(super) fn ready(
+        &mut self,
+        buf: &mut BytesMut,
+        limits: &HeadLimits,
+    ) -> Result<bool, HeadError> {
+        let begins_with_a_line = !matches!(buf.first(), None | Some(b'\r' | b'\n'));
+        if self.scanned == 0 && begins_with_a_line {
+            return Ok(true);
+        }
+        self.is_other_ready(buf, limits)
+    }
+
+    /// Readiness of a head that was looked at before, or has empty lines before it.
+    #[cold]
+    #[inline(never)]
+    fn is_other_ready(
         &mut self,
         buf: &mut BytesMut,
         limits: &HeadLimits,
@@ -135,9 +161,14 @@ impl HeadProgress {
         self.scanned = 0;
     }
 
-    /// The head was cut off: the next one begins afresh.
-    pub(super) fn complete(&mut self) {
+    /// Cuts off the head, which has so many bytes: the next one begins afresh.
+    pub(super) fn complete(&mut self, buf: &mut BytesMut, head_bytes: usize) {
         *self = Self::default();
+        // Nothing follows most requests. To begin anew takes 34 instructions less than to advance, and makes room.
+        match buf.len() == head_bytes {
+            true => buf.clear(),
+            false => buf.advance(head_bytes),
+        }
     }
 
     fn wait_for_more(&mut self, buf: &BytesMut, limits: &HeadLimits) -> Result<(), HeadError> {

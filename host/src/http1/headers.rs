@@ -309,6 +309,7 @@ impl Headers {
     }
 
     /// All fields of another head, at the end: with one copy, where they are made at load.
+    #[inline(never)]
     pub fn add_all(&mut self, other: &Self) {
         self.compact_when_due();
         let at = self.text.len();
@@ -409,8 +410,7 @@ impl Headers {
         before - self.fields.len()
     }
 
-    /// Keeps the fields for which `keep` is true.
-    #[cfg(test)]
+    /// Keeps the fields for which `keep` is true. Names are in lower case.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let Self { text, fields, .. } = self;
         fields.retain(|field| keep(name_in(text, field), value_in(text, field)));

@@ -1,6 +1,6 @@
 //! Reading a request's head.
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use http::{Method, Version};
 use httparse::Status;
 
@@ -131,8 +131,7 @@ fn parse(
         },
     };
     drop(lines);
-    progress.complete();
-    buf.advance(head_bytes);
+    progress.complete(buf, head_bytes);
     Ok(Some(parsed))
 }
 

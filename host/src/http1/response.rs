@@ -1,6 +1,6 @@
 //! Reading a response's head.
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use http::{Method, StatusCode, Version};
 use httparse::Status;
 
@@ -65,8 +65,7 @@ fn parse(
     let body = framing::response_body(headers, version, status, request_method)?;
     let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(headers, version);
     drop(lines);
-    progress.complete();
-    buf.advance(head_bytes);
+    progress.complete(buf, head_bytes);
     Ok(Some(ParsedResponse {
         status,
         body,

@@ -17,6 +17,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Neither path nor query, which no request has: takes no allocation.
+    pub(super) const NONE: Self = Self {
+        text: String::new(),
+        path_len: 0,
+    };
+
     /// Whether they are valid is the caller's business.
     pub fn new(path: &str, query: Option<&str>) -> Self {
         let mut target = Self::default();
@@ -89,11 +95,18 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     pub(super) fn parse(target: &'a str, method: &Method) -> Result<Self, HeadError> {
-        if !target.bytes().all(is_target_byte) {
+        // A path is mostly all that there is. It is looked at once, and ends where the query begins.
+        let path_len = target.bytes().take_while(|&b| is_path_byte(b)).count();
+        let (path, rest) = target.split_at(path_len);
+        if !rest.bytes().all(is_target_byte) {
             return Err(HeadError::Target);
         }
-        if target.starts_with('/') {
-            return Ok(Self::with_path(target));
+        if path.starts_with('/') {
+            return Ok(Self {
+                authority: None,
+                path,
+                query: rest.strip_prefix('?'),
+            });
         }
         // RFC 9112 §3.2.4: the asterisk form is for OPTIONS.
         if target == "*" && *method == Method::OPTIONS {
@@ -130,7 +143,7 @@ impl<'a> Parts<'a> {
 
 /// Whether a request's path may be this: `*`, or `/` and then visible ASCII without `?` and `#`.
 pub fn is_valid_path(path: &str) -> bool {
-    path == "*" || path.starts_with('/') && path.bytes().all(|b| is_target_byte(b) && b != b'?')
+    path == "*" || path.starts_with('/') && path.bytes().all(is_path_byte)
 }
 
 /// Whether a query may be this: visible ASCII without `#`; may be empty.
@@ -143,34 +156,35 @@ pub fn is_valid_query(query: &str) -> bool {
 /// Stricter than RFC 9110 §7.2, which allows percent-encoding and `!$&'()*+,;=` in names and a colon without a port: no
 /// name in DNS has those, and what reads them does not agree on what they mean.
 pub fn is_valid_host(host: &[u8]) -> bool {
-    let Ok(host) = str::from_utf8(host) else {
-        return false;
-    };
-    let (is_name_valid, port) = match host.strip_prefix('[') {
+    let (is_name_valid, port) = match host.strip_prefix(b"[") {
         Some(rest) => {
-            let Some((address, port)) = rest.split_once(']') else {
+            let Some(end) = rest.iter().position(|&b| b == b']') else {
                 return false;
             };
-            (address.parse::<Ipv6Addr>().is_ok(), port)
+            (is_ipv6(&rest[..end]), &rest[end + 1..])
         }
         None => {
-            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            (is_host_name(name), port)
+            let end = host_name_len(host);
+            (end != 0, &host[end..])
         }
     };
-    is_name_valid && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    is_name_valid && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
 }
 
-/// Labels of unreserved characters with a dot between them, and perhaps one behind the last. No label is empty: a resolver
-/// has no such name, and `a..b` is `a.b` to some who compare.
-fn is_host_name(name: &str) -> bool {
+/// Length of the name that a host begins with: labels of unreserved characters with a dot between them, and perhaps one behind
+/// the last. No label is empty, as a resolver has no such name, and `a..b` is `a.b` to some who compare: the name ends before.
+fn host_name_len(host: &[u8]) -> usize {
     let mut before = b'.';
-    let is_valid = name.bytes().fold(true, |is_valid, byte| {
+    let ends = |&byte: &u8| {
         let is_empty_label = (byte == b'.') & (before == b'.');
         before = byte;
-        is_valid & UNRESERVED[usize::from(byte)] & !is_empty_label
-    });
-    is_valid && !name.is_empty()
+        !UNRESERVED[usize::from(byte)] | is_empty_label
+    };
+    host.iter().position(ends).unwrap_or(host.len())
+}
+
+fn is_ipv6(address: &[u8]) -> bool {
+    str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
 /// RFC 3986 §2.3.
@@ -185,15 +199,20 @@ const UNRESERVED: [bool; 256] = {
     table
 };
 
-fn is_port(port: &str) -> bool {
+fn is_port(port: &[u8]) -> bool {
     // `parse` alone would take a sign.
-    port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+    let digits = port.iter().all(u8::is_ascii_digit);
+    digits && str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
 }
 
 /// Visible ASCII without `#`: a fragment is not for servers (RFC 9110 §4.2.5). More than RFC 3986 has, as browsers send
 /// `|`, `"` and the like as they are.
 fn is_target_byte(b: u8) -> bool {
     b.is_ascii_graphic() && b != b'#'
+}
+
+fn is_path_byte(b: u8) -> bool {
+    is_target_byte(b) && b != b'?'
 }
 
 /// Percent-encodes the bytes beyond ASCII in the target of the request line at the front of `buf`. False, and nothing is
@@ -239,6 +258,8 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parts(target: &str) -> Result<(Option<&str>, &str, Option<&str>), HeadError> {
@@ -355,6 +376,28 @@ mod tests {
             assert!(!is_valid_host(bad.as_bytes()), "{bad}");
         }
         assert!(!is_valid_host(b"\xff"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_labels_and_a_port(host in "[a.:1]{0,8}") {
+            let (name, port) = host.split_once(':').map_or((&*host, None), |(name, port)| (name, Some(port)));
+            let name = name.strip_suffix('.').unwrap_or(name);
+            let expected = name.split('.').all(|label| !label.is_empty())
+                && port.is_none_or(|port| port.parse::<u16>().is_ok());
+            prop_assert_eq!(is_valid_host(host.as_bytes()), expected);
+        }
+
+        #[test]
+        fn a_query_begins_at_the_first_question_mark(rest in "[a/?]{0,8}") {
+            let target = format!("/{rest}");
+            let expected = match target.split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (&*target, None),
+            };
+            let parts = Parts::parse(&target, &Method::GET).expect("valid");
+            prop_assert_eq!((parts.path, parts.query), expected);
+        }
     }
 
     #[test]

@@ -13,19 +13,11 @@ use crate::http1::{Headers, Known};
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
 
+/// Clients are talked to without TLS.
+const PROTO: &[u8] = b"http";
+
 /// `Via` of a request that has come by HTTP/1.0.
 const VIA_10: &[u8] = b"1.0 castling";
-
-/// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
-/// better.
-pub fn note_client_side(headers: &mut Headers) {
-    headers.set(Known::XForwardedProto, b"http");
-    if headers.contains(Known::Host) {
-        headers.copy(Known::Host, Known::XForwardedHost);
-    } else {
-        headers.remove(Known::XForwardedHost);
-    }
-}
 
 /// Removes [`CLAIMS`] of a client. Called before the first plugin, and not for sub-requests: fields that a plugin sets go on
 /// to the peer.
@@ -50,8 +42,12 @@ pub struct Marks {
     loop_id: String,
     /// Member of `CDN-Loop` for calls of plugins.
     call_loop_id: String,
+    /// Field for a request that has no `X-Forwarded-Proto`.
+    of_client_side: Headers,
     /// Fields for a request that has neither `CDN-Loop` nor `Via`.
     of_request: Headers,
+    /// Field for a response that has no `Via`.
+    of_response: Headers,
 }
 
 /// Calls that plugins may have made on the way of a request, one for the other, back to the listener where they began. A
@@ -64,17 +60,37 @@ impl Marks {
         let mut hasher = DefaultHasher::new();
         (gateway_id, listener).hash(&mut hasher);
         let loop_id = format!("castling-{:016x}", hasher.finish());
+        let mut of_client_side = Headers::new();
+        of_client_side.add(Known::XForwardedProto, PROTO);
         let mut of_request = Headers::new();
         of_request.add(Known::CdnLoop, loop_id.as_bytes());
         if via {
             of_request.add(Known::Via, VIA);
         }
+        let mut of_response = Headers::new();
+        of_response.add(Known::Via, VIA);
         Self {
             via,
             server,
             call_loop_id: format!("{loop_id};by=call"),
             loop_id,
+            of_client_side,
             of_request,
+            of_response,
+        }
+    }
+
+    /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
+    /// better.
+    pub fn note_client_side(&self, headers: &mut Headers) {
+        match headers.contains(Known::XForwardedProto) {
+            true => headers.set(Known::XForwardedProto, PROTO),
+            false => headers.add_all(&self.of_client_side),
+        }
+        if headers.contains(Known::Host) {
+            headers.copy(Known::Host, Known::XForwardedHost);
+        } else {
+            headers.remove(Known::XForwardedHost);
         }
     }
 
@@ -132,8 +148,10 @@ impl Marks {
     /// Appends to `Via`, and has `Server` as the listener's config does.
     pub fn add_to_response(&self, headers: &mut Headers) {
         self.set_server(headers);
-        if self.via {
-            headers.append_to_list(Known::Via, VIA);
+        match headers.contains(Known::Via) {
+            _ if !self.via => {}
+            true => headers.append_to_list(Known::Via, VIA),
+            false => headers.add_all(&self.of_response),
         }
     }
 
@@ -204,7 +222,7 @@ mod tests {
         headers.add(Known::XForwardedProto, b"https");
         headers.add(Known::XForwardedHost, b"evil");
         headers.add(Known::Host, b"example.com");
-        note_client_side(&mut headers);
+        Marks::new("web", true, ServerField::Keep, 1).note_client_side(&mut headers);
         add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(value(&headers, Known::XForwardedProto), "http");
         assert_eq!(value(&headers, Known::XForwardedHost), "example.com");

@@ -237,7 +237,7 @@ impl Body {
             }
             upstream
                 .pool
-                .put(connection, came_at.unwrap_or_else(Instant::now));
+                .put(connection, came_at.unwrap_or_else(turn::now));
         }
     }
 
