@@ -11,9 +11,9 @@ use bytes::Bytes;
 use castling_abi::PeerRecord;
 use http::{Method, StatusCode, Version};
 
-use crate::address::{ClientAddress, ServerAddress};
 use crate::http1::{HeadRoom, Headers, RequestHead, Target};
-use crate::turn;
+use crate::runtime::clock;
+use crate::transport::address::{ClientAddress, ServerAddress};
 
 pub struct Exchange {
     pub request: RequestHead,
@@ -25,17 +25,17 @@ pub struct Exchange {
     /// The gateway's end of the client's connection.
     pub server: ServerAddress,
     pub listener: Arc<str>,
-    pub route: Name,
-    pub upstream: Name,
+    pub route: CachedName,
+    pub upstream: CachedName,
     /// The peer that was tried last.
-    pub peer: Name,
+    pub peer: CachedName,
     pub vars: Vars,
     /// Names of the variables that plugins of the route compute, in their plan's order.
     pub computable: Option<Arc<[Arc<str>]>>,
     /// Bits of those whose computing has begun.
     pub computed: u64,
     /// What each plugin has added, against its limits.
-    pub additions: Additions,
+    pub usage: PluginUsage,
     /// What a hook has passed to `answer`; taken when it returns `Action::Answer`.
     pub answer: Option<Answer>,
     /// The chunk that a body hook is called for, and what goes on in its place.
@@ -49,7 +49,7 @@ pub struct Exchange {
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
     pub balancing: Balancing,
-    pub tally: Tally,
+    pub stats: ExchangeStats,
     pub cpu_time: CpuTime,
     /// The request line's parts as they came, for the log, once a plugin has changed them.
     original: Option<Box<(Method, Target)>>,
@@ -76,7 +76,7 @@ pub enum Stage {
 /// A name of the config, or none. It is kept for the next request, which often has the same: to count a reference up and
 /// down takes longer than to compare it.
 #[derive(Debug, Default)]
-pub struct Name {
+pub struct CachedName {
     text: Option<Arc<str>>,
     is_set: bool,
 }
@@ -105,7 +105,7 @@ pub struct Balancing {
 
 /// What the log tells about the exchange.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally {
+pub struct ExchangeStats {
     /// When the request's head was complete.
     pub started: Instant,
     /// From the choice of the first peer to the response's head.
@@ -134,13 +134,13 @@ impl Exchange {
             client: ClientAddress::NOBODY,
             server: ServerAddress::NOBODY,
             listener: Arc::default(), // shared: it takes no allocation
-            route: Name::default(),
-            upstream: Name::default(),
-            peer: Name::default(),
+            route: CachedName::default(),
+            upstream: CachedName::default(),
+            peer: CachedName::default(),
             vars: Vars::default(),
             computable: None,
             computed: 0,
-            additions: Additions::default(),
+            usage: PluginUsage::default(),
             answer: None,
             chunk: Bytes::new(),
             body_ends: false,
@@ -148,7 +148,7 @@ impl Exchange {
             trailers: Headers::new(),
             depth: 0,
             balancing: Balancing::default(),
-            tally: Tally {
+            stats: ExchangeStats {
                 started: Instant::now(),
                 upstream: None,
                 upstream_status: None,
@@ -182,7 +182,7 @@ impl Exchange {
         if !Arc::ptr_eq(&self.listener, listener) {
             self.listener = Arc::clone(listener);
         }
-        self.tally.started = turn::now();
+        self.stats.started = clock::now();
     }
 
     /// Lets go of the request and its response, and so of what is a slice of a buffer. Returns the room for the next request's
@@ -203,21 +203,21 @@ impl Exchange {
         self.vars.clear();
         self.computable = None;
         self.computed = 0;
-        self.additions.clear();
+        self.usage.clear();
         self.answer = None;
         self.chunk = Bytes::new();
         self.body_ends = false;
         self.body_skips.clear();
         self.trailers.clear();
         self.depth = 0;
-        self.tally = Tally {
+        self.stats = ExchangeStats {
             upstream: None,
             upstream_status: None,
             tries: 0,
             body_bytes_sent: 0,
             body_bytes_received: 0,
             cut_by: None,
-            ..self.tally
+            ..self.stats
         };
         self.cpu_time.clear();
         self.original = None;
@@ -252,7 +252,7 @@ impl Exchange {
     /// Another head in the place of the response's; nobody has added anything to it yet.
     pub fn replace_reply(&mut self, status: StatusCode, headers: Headers) {
         self.reply = ReplyHead { status, headers };
-        self.additions.forget(Part::ReplyHead);
+        self.usage.forget(Section::ReplyHead);
     }
 
     /// `HTTP/1.0` or `HTTP/1.1`.
@@ -279,7 +279,7 @@ impl Exchange {
     }
 }
 
-impl Name {
+impl CachedName {
     pub fn set(&mut self, text: &Arc<str>) {
         let is_same = |kept: &Arc<str>| Arc::ptr_eq(kept, text);
         if !self.text.as_ref().is_some_and(is_same) {
@@ -338,8 +338,8 @@ impl Vars {
     }
 
     /// Of name and value of the variable with this index.
-    pub fn extent(&self, idx: usize) -> Extent {
-        Extent {
+    pub fn size(&self, idx: usize) -> Size {
+        Size {
             count: 1,
             bytes: self.entries[idx].text.len(),
         }
@@ -397,7 +397,7 @@ impl Var {
 /// What each plugin has added to the exchange, less what it has taken away. Few plugins add anything, so a walk beats a
 /// hash.
 #[derive(Debug, Default)]
-pub struct Additions(Vec<(PluginKey, [Added; 3])>);
+pub struct PluginUsage(Vec<(PluginKey, [Usage; 3])>);
 
 /// A plugin while the request lasts, which its worker outlives with all of its plugins: where its name is. To count references
 /// of the name itself would be two atomic writes a request and plugin.
@@ -413,7 +413,7 @@ impl PluginKey {
 
 /// A part of the exchange that plugins add to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Section {
     RequestHead,
     ReplyHead,
     Variables,
@@ -421,31 +421,31 @@ pub enum Part {
 
 /// So many fields or variables, with so many bytes of names and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
+pub struct Size {
     pub count: usize,
     pub bytes: usize,
 }
 
 /// Negative where a plugin has taken away more than it has added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Added {
+pub struct Usage {
     pub count: i64,
     pub bytes: i64,
     /// The plugin has changed something there.
     pub changed: bool,
 }
 
-impl Additions {
+impl PluginUsage {
     /// What a plugin has added to this part.
     #[inline]
-    pub fn of(&mut self, plugin: PluginKey, part: Part) -> &mut Added {
+    pub fn of(&mut self, plugin: PluginKey, part: Section) -> &mut Usage {
         let known = self.0.iter().position(|(other, _)| *other == plugin);
         let idx = known.unwrap_or_else(|| self.begin(plugin));
         &mut self.0[idx].1[part as usize]
     }
 
     /// Whether the plugin has changed anything in this part.
-    pub fn has_changed(&self, plugin: PluginKey, part: Part) -> bool {
+    pub fn has_changed(&self, plugin: PluginKey, part: Section) -> bool {
         let mut all = self.0.iter();
         all.any(|(other, added)| *other == plugin && added[part as usize].changed)
     }
@@ -455,9 +455,9 @@ impl Additions {
         self.0.len() - 1
     }
 
-    fn forget(&mut self, part: Part) {
+    fn forget(&mut self, part: Section) {
         for (_, added) in &mut self.0 {
-            added[part as usize] = Added::default();
+            added[part as usize] = Usage::default();
         }
     }
 
@@ -486,7 +486,7 @@ impl CpuTime {
     }
 }
 
-impl Extent {
+impl Size {
     /// Of one field or variable.
     pub fn of(name: &[u8], value: &[u8]) -> Self {
         Self {
@@ -496,7 +496,7 @@ impl Extent {
     }
 }
 
-impl std::iter::Sum for Extent {
+impl std::iter::Sum for Size {
     fn sum<I: Iterator<Item = Self>>(extents: I) -> Self {
         extents.fold(Self::default(), |sum, one| Self {
             count: sum.count + one.count,
@@ -505,10 +505,10 @@ impl std::iter::Sum for Extent {
     }
 }
 
-impl Added {
+impl Usage {
     /// When `comes` is there in the place of `goes`.
     #[must_use]
-    pub fn after(self, comes: Extent, goes: Extent) -> Self {
+    pub fn after(self, comes: Size, goes: Size) -> Self {
         // Both are in memory, far below these types' range.
         Self {
             count: self.count + comes.count as i64 - goes.count as i64,
@@ -536,7 +536,7 @@ mod tests {
     #[test]
     fn a_name_that_was_unset_is_none() {
         let [one, other]: [Arc<str>; 2] = [Arc::from("one"), Arc::from("other")];
-        let mut name = Name::default();
+        let mut name = CachedName::default();
         assert_eq!(name.as_deref(), None);
         for text in [&one, &one, &other] {
             name.set(text);
@@ -577,18 +577,18 @@ mod tests {
     fn additions_are_each_plugins_own() {
         let names: [Arc<str>; 2] = [Arc::from("p"), Arc::from("p")];
         let [one, other] = names.each_ref().map(PluginKey::of);
-        let mut additions = Additions::default();
-        let added = additions.of(one, Part::RequestHead);
-        *added = added.after(Extent::of(b"x-a", b"12"), Extent::default());
+        let mut usage = PluginUsage::default();
+        let added = usage.of(one, Section::RequestHead);
+        *added = added.after(Size::of(b"x-a", b"12"), Size::default());
         assert_eq!((added.count, added.bytes), (1, 5));
-        assert_eq!(*additions.of(one, Part::ReplyHead), Added::default());
-        assert_eq!(*additions.of(other, Part::RequestHead), Added::default());
-        let added = additions.of(one, Part::RequestHead);
-        *added = added.after(Extent::of(b"x-a", b""), Extent::of(b"x-a", b"12"));
+        assert_eq!(*usage.of(one, Section::ReplyHead), Usage::default());
+        assert_eq!(*usage.of(other, Section::RequestHead), Usage::default());
+        let added = usage.of(one, Section::RequestHead);
+        *added = added.after(Size::of(b"x-a", b""), Size::of(b"x-a", b"12"));
         assert_eq!((added.count, added.bytes), (1, 3));
-        assert!(additions.has_changed(one, Part::RequestHead));
-        assert!(!additions.has_changed(other, Part::RequestHead));
-        additions.forget(Part::RequestHead);
-        assert_eq!(*additions.of(one, Part::RequestHead), Added::default());
+        assert!(usage.has_changed(one, Section::RequestHead));
+        assert!(!usage.has_changed(other, Section::RequestHead));
+        usage.forget(Section::RequestHead);
+        assert_eq!(*usage.of(one, Section::RequestHead), Usage::default());
     }
 }

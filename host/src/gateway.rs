@@ -12,20 +12,20 @@ use std::time::Duration;
 use castling_abi::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::alarm::{self, Alarms};
 use crate::balancer::Balancer;
 use crate::config::{self, Accept, Balance, Config, PathPolicy};
-use crate::listener::{self, Listener, ListeningSocket, Shedder, Taker};
+use crate::flow::timer;
+use crate::listener::{self, Acceptor, Listener, ListeningSocket, Shedder};
 use crate::log::{self, AccessLog};
 use crate::metrics::Recorder;
 use crate::phase::{MAX_COMPUTED, Plan, Router, UpstreamIdx};
-use crate::timer;
+use crate::runtime::alarm::{self, Alarms};
 use crate::upstream::{self, Upstream};
 pub use crate::wasm::Module;
 use crate::wasm::{
     self, Capability, Engine, HookError, Manifest, Plugin, PluginStatus, Step, TimerOn,
 };
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 use crate::zone::{self, Zone, ZoneStatus, Zones};
 
 pub struct Gateway {
@@ -33,7 +33,7 @@ pub struct Gateway {
     plugins: BTreeMap<String, Rc<Plugin>>,
     listeners: BTreeMap<String, Rc<Listener>>,
     zones: Zones,
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
     shedder: Rc<Shedder>,
     /// Those that are accepted on.
     sockets: RefCell<Vec<(Rc<Listener>, Rc<ListeningSocket>)>>,
@@ -105,7 +105,7 @@ impl Gateway {
             (name, listener)
         });
         let upstreams = parts.upstreams.into_values().collect();
-        let worker = Worker::new(upstreams, alarms, access_log, metrics);
+        let worker = WorkerContext::new(upstreams, alarms, access_log, metrics);
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         Ok(Rc::new(Self {
             listeners: listeners.collect(),
@@ -139,8 +139,8 @@ impl Gateway {
         Ok(())
     }
 
-    fn taker(&self) -> Taker {
-        Taker {
+    fn taker(&self) -> Acceptor {
+        Acceptor {
             worker: Rc::clone(&self.worker),
             shedder: Rc::clone(&self.shedder),
         }
@@ -178,7 +178,7 @@ impl Gateway {
     pub fn stop_accepting(&self) {
         self.worker.begin_drain();
         for (listener, socket) in self.sockets.take() {
-            listener::last_turn(&socket, &listener, &self.taker());
+            listener::accept_leftover(&socket, &listener, &self.taker());
         }
     }
 
@@ -209,7 +209,7 @@ impl Gateway {
 
     /// Resolves when much memory has been freed that the allocator may still hold.
     pub async fn memory_ebbs(&self) {
-        self.worker.ebb.low().await;
+        self.worker.heap_trim.due().await;
     }
 
     pub fn reopen_logs(&self) {

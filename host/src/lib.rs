@@ -7,14 +7,10 @@
     reason = "next to nothing is reachable from outside; `pub` says what a module offers its neighbours"
 )]
 
-mod address;
-mod alarm;
 mod balancer;
 mod cli;
 mod config;
 mod connection;
-mod course;
-mod ebb;
 mod error;
 mod exchange;
 mod filter;
@@ -24,21 +20,16 @@ mod http1;
 mod listener;
 mod log;
 mod metrics;
-mod outbox;
 mod path;
 mod phase;
 mod process;
 #[doc(hidden)]
 pub mod rig;
-mod socket;
-mod stream;
-mod subrequest;
-mod supply;
-mod timer;
-mod turn;
+mod runtime;
+mod transport;
 mod upstream;
 mod wasm;
-mod worker;
+mod worker_context;
 mod zone;
 
 pub use cli::main;

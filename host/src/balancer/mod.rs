@@ -14,7 +14,7 @@ use castling_abi::PeerOutcome;
 use http::HeaderValue;
 
 use crate::error::Error;
-use crate::wasm::{Opinion, Plugin};
+use crate::wasm::{Plugin, PolicyResult};
 pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -132,19 +132,19 @@ impl Balancer {
         &self.peers
     }
 
-    /// The peer for the next try; `None` when all were tried. Counts it as active. `judged`: what the plugin has said, where one
+    /// The peer for the next try; `None` when all were tried. Counts it as active. `result`: what the plugin has said, where one
     /// chooses.
     pub fn choose(
         self: &Rc<Self>,
         tried: &Tried,
-        judged: Option<Opinion>,
+        result: Option<PolicyResult>,
     ) -> Result<Option<(usize, Active)>, Error> {
-        let chosen = match (&self.policy, judged) {
+        let chosen = match (&self.policy, result) {
             (Policy::RoundRobin | Policy::LeastConn, _) if self.peers.len() == 1 => {
                 (!tried.contains(0)).then_some(0)
             }
             (Policy::LeastConn, _) => least_conn::choose(&self.usable(tried)),
-            (Policy::Plugin(policy), Some(judged)) => match policy.chosen(self, tried, judged)? {
+            (Policy::Plugin(policy), Some(result)) => match policy.chosen(self, tried, result)? {
                 Some(peer_idx) => Some(peer_idx),
                 None => round_robin::choose(&self.usable(tried)),
             },

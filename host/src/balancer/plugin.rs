@@ -14,8 +14,8 @@ use super::{Balancer, Tried};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Exchange, Stage};
-use crate::turn;
-use crate::wasm::{HookError, Judge, Judged, Opinion, Plugin};
+use crate::runtime::clock;
+use crate::wasm::{HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
 const DECLINED: i64 = BALANCE_DECLINED as i64;
 
@@ -23,40 +23,42 @@ const DECLINED: i64 = BALANCE_DECLINED as i64;
 pub struct PluginPolicy {
     plugin: Rc<Plugin>,
     /// One instance sees all of the upstream's outcomes. `None` while it judges.
-    judge: Cell<Option<Judge>>,
+    policy_instance: Cell<Option<PolicyInstance>>,
     /// Calls that wait for it, because another request's has yielded.
     waiting: Cell<usize>,
     freed: Notify,
 }
 
-/// The judge, out of its place until this is dropped.
-struct Seated<'a> {
+/// The policy instance, out of its place until this is dropped.
+struct PolicyGuard<'a> {
     policy: &'a PluginPolicy,
-    judge: Judge,
+    policy_instance: PolicyInstance,
 }
 
-impl Borrow<Judge> for Seated<'_> {
-    fn borrow(&self) -> &Judge {
-        &self.judge
+impl Borrow<PolicyInstance> for PolicyGuard<'_> {
+    fn borrow(&self) -> &PolicyInstance {
+        &self.policy_instance
     }
 }
 
-impl BorrowMut<Judge> for Seated<'_> {
-    fn borrow_mut(&mut self) -> &mut Judge {
-        &mut self.judge
+impl BorrowMut<PolicyInstance> for PolicyGuard<'_> {
+    fn borrow_mut(&mut self) -> &mut PolicyInstance {
+        &mut self.policy_instance
     }
 }
 
-impl Drop for Seated<'_> {
+impl Drop for PolicyGuard<'_> {
     fn drop(&mut self) {
-        self.policy.judge.set(Some(std::mem::take(&mut self.judge)));
+        self.policy
+            .policy_instance
+            .set(Some(std::mem::take(&mut self.policy_instance)));
         if self.policy.waiting.get() > 0 {
             self.policy.freed.notify_one();
         }
     }
 }
 
-/// A call that waits for the judge, until this is dropped.
+/// A call that waits for the policy instance, until this is dropped.
 struct Waiting<'a>(&'a PluginPolicy);
 
 impl Drop for Waiting<'_> {
@@ -70,49 +72,55 @@ impl PluginPolicy {
     pub(super) fn new(plugin: Rc<Plugin>) -> Self {
         Self {
             plugin,
-            judge: Cell::new(Some(Judge::default())),
+            policy_instance: Cell::new(Some(PolicyInstance::default())),
             waiting: Cell::new(0),
             freed: Notify::new(),
         }
     }
 
-    /// The judge at once, if it is there and nobody waits for it.
+    /// The policy instance at once, if it is there and nobody waits for it.
     #[inline]
-    fn seat(&self) -> Option<Seated<'_>> {
-        let judge = match self.waiting.get() {
-            0 => self.judge.take()?,
+    fn try_instance(&self) -> Option<PolicyGuard<'_>> {
+        let policy_instance = match self.waiting.get() {
+            0 => self.policy_instance.take()?,
             _ => return None,
         };
         let policy = self;
-        Some(Seated { policy, judge })
+        Some(PolicyGuard {
+            policy,
+            policy_instance,
+        })
     }
 
-    /// The judge when it comes to this call's turn, in the order in which they have begun to wait.
-    async fn await_seat(&self) -> Seated<'_> {
+    /// The policy instance when it comes to this call's turn, in the order in which they have begun to wait.
+    async fn await_instance(&self) -> PolicyGuard<'_> {
         self.waiting.set(self.waiting.get() + 1);
         let waiting = Waiting(self);
         loop {
             self.freed.notified().await;
-            if let Some(judge) = self.judge.take() {
+            if let Some(policy_instance) = self.policy_instance.take() {
                 drop(waiting);
                 let policy = self;
-                return Seated { policy, judge };
+                return PolicyGuard {
+                    policy,
+                    policy_instance,
+                };
             }
         }
     }
 
-    fn judge<'a>(
+    fn policy_instance<'a>(
         &'a self,
         hook: Hook,
         exchange: &'a mut Box<Exchange>,
         args: (u32, u32, u32),
-    ) -> Judged<'a> {
-        match self.seat() {
-            Some(seated) => self.plugin.judge(seated, hook, exchange, args),
-            None => Judged::Later(Box::pin(async move {
-                let seated = self.await_seat().await;
-                let judged = self.plugin.judge(seated, hook, exchange, args);
-                judged.end().await
+    ) -> MaybeFuture<'a, PolicyResult> {
+        match self.try_instance() {
+            Some(guard) => self.plugin.call_policy(guard, hook, exchange, args),
+            None => MaybeFuture::Pending(Box::pin(async move {
+                let guard = self.await_instance().await;
+                let result = self.plugin.call_policy(guard, hook, exchange, args);
+                result.finish().await
             })),
         }
     }
@@ -123,11 +131,11 @@ impl PluginPolicy {
         balancer: &Balancer,
         exchange: &'a mut Box<Exchange>,
         tried: &Tried,
-    ) -> Judged<'a> {
+    ) -> MaybeFuture<'a, PolicyResult> {
         lend_peers(balancer, exchange, tried);
         let count = u32::try_from(balancer.peers.len()).unwrap_or(u32::MAX);
         let args = (count, u32::try_from(tried.count()).unwrap_or(u32::MAX), 0);
-        self.judge(Hook::Balance, exchange, args)
+        self.policy_instance(Hook::Balance, exchange, args)
     }
 
     /// The plugin's choice; `None`, also for a peer that is not eligible, leaves it to round robin.
@@ -135,9 +143,9 @@ impl PluginPolicy {
         &self,
         balancer: &Balancer,
         tried: &Tried,
-        judged: Opinion,
+        result: PolicyResult,
     ) -> Result<Option<usize>, Error> {
-        match judged {
+        match result {
             Ok(DECLINED) => Ok(None),
             Ok(raw) => match usize::try_from(raw)
                 .ok()
@@ -153,7 +161,7 @@ impl PluginPolicy {
             },
             Err(error) => self.fallback(match *error {
                 HookError::Exhausted(_) | HookError::Quarantined => PluginFault::Exhausted,
-                // Nothing that a judge does can be cancelled: it may not wait.
+                // Nothing that a policy instance does can be cancelled: it may not wait.
                 HookError::Failed(_) | HookError::Trapped(_) | HookError::Cancelled(_) => {
                     PluginFault::Failed
                 }
@@ -170,9 +178,9 @@ impl PluginPolicy {
         peer_idx: usize,
         outcome: PeerOutcome,
         latency: Duration,
-    ) -> Judged<'a> {
+    ) -> MaybeFuture<'a, PolicyResult> {
         if !self.plugin.implements(Hook::PeerDone) {
-            return Judged::Now(Ok(DECLINED));
+            return MaybeFuture::Ready(Ok(DECLINED));
         }
         lend_addresses(balancer, exchange);
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
@@ -182,7 +190,7 @@ impl PluginPolicy {
             micros,
         );
         exchange.stage = Stage::Balance;
-        self.judge(Hook::PeerDone, exchange, args)
+        self.policy_instance(Hook::PeerDone, exchange, args)
     }
 
     fn fallback(&self, what: PluginFault) -> Result<Option<usize>, Error> {
@@ -208,7 +216,7 @@ fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
     exchange.stage = Stage::Balance;
     lend_addresses(balancer, exchange);
     exchange.balancing.peers.clear();
-    let now = turn::now();
+    let now = clock::now();
     exchange
         .balancing
         .peers

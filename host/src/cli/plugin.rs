@@ -8,7 +8,7 @@ use wasmparser::{Parser, Payload};
 use crate::process;
 use crate::wasm::Manifest;
 use crate::wasm::compile::inspect as read_manifest;
-use crate::wasm::said;
+use crate::wasm::module_text;
 
 use super::Outcome;
 
@@ -16,7 +16,8 @@ pub(super) fn inspect(file: &Path) -> Outcome {
     let about = |error: String| vec![format!("{}: {error}", file.display())];
     let wasm = process::read_module(file).map_err(about)?;
     let manifest = read_manifest(&wasm).map_err(|error| about(error.to_string()))?;
-    let outline = Outline::read(&wasm).map_err(|error| about(said::text(&error.to_string())))?;
+    let outline =
+        Outline::read(&wasm).map_err(|error| about(module_text::text(&error.to_string())))?;
     print!("{}", text(&manifest, &outline, wasm.len()));
     Ok(())
 }
@@ -68,8 +69,8 @@ fn text(manifest: &Manifest, outline: &Outline, wasm_bytes: usize) -> String {
         ("hooks", manifest.hooks.join(" ")),
         ("state", state.to_owned()),
         ("size", format!("{wasm_bytes} bytes")),
-        ("imports", said::list(&outline.imports)),
-        ("exports", said::list(&outline.exports)),
+        ("imports", module_text::list(&outline.imports)),
+        ("exports", module_text::list(&outline.exports)),
     ] {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<9}{value}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::variables::pieces;
+use super::variables::template_parts;
 use super::{AccessLog, AccessLogFormat, AccessLogTarget};
 
 pub(super) fn resolve(table: Option<Table<'_>>) -> AccessLog {
@@ -56,7 +56,7 @@ fn format(value: Value<'_>) -> Option<AccessLogFormat> {
 
 /// The text, when every `$name` in it can be a variable's.
 fn variables_known(value: Value<'_>, text: &str) -> Option<String> {
-    match pieces(text) {
+    match template_parts(text) {
         Ok(_) => Some(text.to_owned()),
         Err(reason) => value.refuse(format_args!("access_log.format: {reason}")),
     }

@@ -31,7 +31,7 @@ pub use error::ConfigErrors;
 pub use file::read_regular;
 pub use model::*;
 pub use redaction::without_values;
-pub use variables::{Piece, pieces};
+pub use variables::{TemplatePart, template_parts};
 
 use source::Sources;
 use tree::Environment;

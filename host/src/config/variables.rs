@@ -4,7 +4,7 @@ use http::HeaderName;
 
 /// A part of such a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum TemplatePart<'a> {
     Literal(&'a str),
     /// A name as [`is_variable`] allows it.
     Variable(&'a str),
@@ -12,19 +12,19 @@ pub enum Piece<'a> {
 
 /// The text's parts: `$name` and `${name}` are variables, `$$` is a dollar sign. The error says, for a person, what is no
 /// variable's name.
-pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+pub fn template_parts(text: &str) -> Result<Vec<TemplatePart<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         let (before, after) = (&rest[..dollar], &rest[dollar + 1..]);
         if let Some(after) = after.strip_prefix('$') {
             // With the first of the two.
-            pieces.push(Piece::Literal(&rest[..=dollar]));
+            pieces.push(TemplatePart::Literal(&rest[..=dollar]));
             rest = after;
             continue;
         }
         if !before.is_empty() {
-            pieces.push(Piece::Literal(before));
+            pieces.push(TemplatePart::Literal(before));
         }
         let name;
         (name, rest) = match after.strip_prefix('{') {
@@ -39,10 +39,10 @@ pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
         if !is_variable(name) {
             return Err(format!("`${name}` is no variable's name"));
         }
-        pieces.push(Piece::Variable(name));
+        pieces.push(TemplatePart::Variable(name));
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest));
+        pieces.push(TemplatePart::Literal(rest));
     }
     Ok(pieces)
 }
@@ -67,8 +67,8 @@ mod tests {
 
     #[test]
     fn a_text_is_parted_at_its_variables() {
-        use Piece::{Literal, Variable};
-        let parted = |text| pieces(text).unwrap();
+        use TemplatePart::{Literal, Variable};
+        let parted = |text| template_parts(text).unwrap();
         assert_eq!(
             parted("a $b-${c}d"),
             [
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(parted("$http_X_a"), [Variable("http_X_a")]);
         assert_eq!(parted(""), []);
         for bad in ["$", "$X", "${a", "$http_", "${http_a b}", "${}"] {
-            assert!(pieces(bad).is_err(), "{bad}");
+            assert!(template_parts(bad).is_err(), "{bad}");
         }
     }
 }

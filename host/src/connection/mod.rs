@@ -1,9 +1,9 @@
 //! One client connection: requests one after the other, until one side has had enough.
 //!
 //! While it is idle, a connection is a small task that waits for a byte. What a request needs beyond that, it borrows from
-//! a desk ([`Desks`]) while it runs.
+//! a workspace ([`WorkspacePool`]) while it runs.
 
-mod desk;
+mod workspace;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use crate::address::ClientAddress;
-use crate::alarm::{Alarm, Elapsed, NO_GROUP};
 use crate::config::Linger;
-use crate::flow::{self, Client, Fate, Tools};
+use crate::flow::{self, AfterResponse, Client, Tools};
 use crate::http1::{HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request};
 use crate::listener::Listener;
-use crate::socket::{self, HEAD_ROOM_BYTES};
-use crate::stream::Stream;
-use crate::worker::Worker;
+use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
+use crate::transport::address::ClientAddress;
+use crate::transport::halves::{self, HEAD_ROOM_BYTES};
+use crate::transport::socket::Socket;
+use crate::worker_context::WorkerContext;
 
-pub use desk::Desks;
+pub use workspace::WorkspacePool;
 
 /// While the worker drains, an idle connection may bring one more request for this long. Closed at once, it could
 /// cross a request that is already on its way, which would be lost.
@@ -30,15 +30,15 @@ const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end, and then drops what counts it.
 pub async fn serve<C>(
-    stream: Stream,
+    socket: Socket,
     address: ClientAddress,
     listener: Rc<Listener>,
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
     _counted: C,
 ) {
-    let server = listener.local_address(&stream);
+    let server = listener.local_address(&socket);
     let mut connection = Box::new(Connection {
-        client: Client::new(stream, address, server),
+        client: Client::new(socket, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
         listener: Rc::clone(&listener),
         worker,
@@ -47,11 +47,11 @@ pub async fn serve<C>(
     let mut wait = listener.head_timeout;
     while connection.readable(wait).await {
         let after;
-        (connection, after) = listener.desks.serve(connection).await;
+        (connection, after) = listener.workspaces.serve(connection).await;
         match after {
-            After::Nothing => {}
-            After::Idle => wait = listener.idle_timeout,
-            After::Closed => return,
+            AfterRead::Nothing => {}
+            AfterRead::Idle => wait = listener.idle_timeout,
+            AfterRead::Closed => return,
         }
     }
     // The last response may not be out yet.
@@ -67,12 +67,12 @@ struct Connection {
     client: Client,
     idle_alarm: Alarm,
     listener: Rc<Listener>,
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
 }
 
 /// What becomes of a connection when there is nothing more to do on it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
+enum AfterRead {
     /// It is as it was: nothing had come. A new socket is taken for readable at first.
     Nothing,
     /// It waits for the next request.
@@ -111,9 +111,9 @@ impl Connection {
     }
 
     /// Serves requests as long as bytes of the next one are there. `room` is for their heads.
-    async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> After {
+    async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> AfterRead {
         let (listener, worker) = (&*self.listener, &*self.worker);
-        let _at_a_desk = worker.ebb.at_a_desk();
+        let _in_use = worker.heap_trim.count_workspace();
         let client = &mut self.client;
         let limits = &listener.head_limits;
         let mut progress = HeadProgress::new();
@@ -125,32 +125,32 @@ impl Connection {
                 }
                 request => request,
             };
-            let fate = match request {
+            let after_response = match request {
                 Ok(Some(request)) => {
                     let _under_way = worker.count_request();
                     flow::run(client, tools, request, listener, worker).await
                 }
-                Ok(None) => return After::Closed,
+                Ok(None) => return AfterRead::Closed,
                 Err(error) => {
                     let _under_way = worker.count_request();
                     flow::refuse(client, tools, error, listener, worker).await
                 }
             };
             *room = tools.exchange.end();
-            match fate {
-                Fate::KeepAlive if client.reader.buf.is_empty() => {
+            match after_response {
+                AfterResponse::KeepAlive if client.reader.buf.is_empty() => {
                     if !worker.is_draining() {
                         // In this turn the time is known.
                         self.idle_alarm.start(listener.idle_timeout);
                     }
-                    return After::Idle;
+                    return AfterRead::Idle;
                 }
                 // Each of those that come at once has a turn of its own.
-                Fate::KeepAlive => tokio::task::yield_now().await,
-                Fate::Close => return After::Closed,
-                Fate::Linger => {
+                AfterResponse::KeepAlive => tokio::task::yield_now().await,
+                AfterResponse::Close => return AfterRead::Closed,
+                AfterResponse::Linger => {
                     linger(client, &tools.read_alarm, listener.linger).await;
-                    return After::Closed;
+                    return AfterRead::Closed;
                 }
             }
         }
@@ -188,7 +188,7 @@ async fn more_of_head(
 }
 
 async fn linger(client: &mut Client, alarm: &Alarm, limits: Linger) {
-    let linger = socket::linger(&mut client.reader, &mut client.writer, limits.bytes);
+    let linger = halves::linger(&mut client.reader, &mut client.writer, limits.bytes);
     // Either way the connection ends here.
     let _ = alarm.limit(limits.time, linger).await;
 }

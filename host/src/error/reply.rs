@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{ClientError, Error, PluginFault, client_closed_request};
 use crate::exchange::Answer;
-use crate::http1::{Headers, Known};
+use crate::http1::{Headers, KnownHeader};
 
 /// What the client is answered, or what the log says where it cannot be.
 pub fn status(error: &Error) -> StatusCode {
@@ -49,8 +49,8 @@ fn client_status(error: &ClientError) -> StatusCode {
 /// A short text that says no more than the status: what went wrong inside is for the log.
 pub fn plain(status: StatusCode) -> Answer {
     let mut headers = Headers::with_capacity(4);
-    headers.add(Known::ContentType, b"text/plain; charset=utf-8");
-    headers.add(Known::Server, b"castling");
+    headers.add(KnownHeader::ContentType, b"text/plain; charset=utf-8");
+    headers.add(KnownHeader::Server, b"castling");
     let reason = status.canonical_reason().unwrap_or("Error");
     Answer {
         status,

@@ -6,22 +6,22 @@ use http::StatusCode;
 
 use crate::error::Error;
 use crate::exchange::{self, Answer, Exchange, PluginKey};
-use crate::http1::{Headers, Name};
-use crate::wasm::{Chunks, Next, Passed, PinnedInstances, Step, Supplier, Way};
+use crate::http1::{FieldName, Headers};
+use crate::wasm::{Chunks, HostIo, Next, Passed, PinnedInstances, Progress, Step};
 
 /// Runs the head through its filters, after [`Step::go`]. An answer of one of them takes the place of the response, and the next
 /// ones see that; the last such body is returned.
 pub async fn head(
     mut steps: &[Step],
-    mut way: Way,
+    mut progress: Progress,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
-    supplier: &mut impl Supplier,
+    io: &mut impl HostIo,
 ) -> Result<Option<Bytes>, Error> {
     let hook = Hook::ResponseHeaders;
     let mut replaced = None;
     loop {
-        let (run, next) = Step::run_rest(steps, way, hook, exchange, pinned, supplier).await?;
+        let (run, next) = Step::run_rest(steps, progress, hook, exchange, pinned, io).await?;
         if let Next::Answer(Answer {
             status,
             headers,
@@ -36,7 +36,7 @@ pub async fn head(
         if steps.is_empty() {
             return Ok(replaced);
         }
-        way = Step::go(steps, hook, exchange).end().await;
+        progress = Step::go(steps, hook, exchange).finish().await;
     }
 }
 
@@ -61,10 +61,10 @@ pub fn is_active(steps: &[Step], exchange: &Exchange) -> bool {
 /// `sub_filter_last_modified off`), and a weak validator (RFC 9110 §8.8.1).
 pub fn settle_head(exchange: &mut Exchange) {
     let Exchange { request, reply, .. } = exchange;
-    let (asked, headers) = (&request.headers, &mut reply.headers);
+    let (pending, headers) = (&request.headers, &mut reply.headers);
     let tag = headers.find_value(b"etag").map(<[u8]>::to_vec);
     if reply.status == StatusCode::NOT_MODIFIED
-        && tag.as_ref().is_some_and(|tag| has_asked_for(asked, tag))
+        && tag.as_ref().is_some_and(|tag| has_asked_for(pending, tag))
     {
         // What the client has is not what the filters have made.
         return;
@@ -72,21 +72,21 @@ pub fn settle_head(exchange: &mut Exchange) {
     headers.retain(|name, _| !UNTRUE_OF_CHANGED.contains(&name));
     if let Some(tag) = tag
         && !tag.starts_with(b"W/")
-        && let Some(name) = Name::new(b"etag")
+        && let Some(name) = FieldName::new(b"etag")
     {
         headers.set(name, &[b"W/", &tag[..]].concat());
     }
 }
 
 /// Whether `If-None-Match` has the tag as it is, strong if it is strong.
-fn has_asked_for(asked: &Headers, tag: &[u8]) -> bool {
-    let Some(name) = Name::new(b"if-none-match") else {
+fn has_asked_for(pending: &Headers, tag: &[u8]) -> bool {
+    let Some(name) = FieldName::new(b"if-none-match") else {
         return false;
     };
-    let mut tags = asked
+    let mut tags = pending
         .get_all(name)
         .flat_map(|list| list.split(|b| *b == b','));
-    tags.any(|asked| asked.trim_ascii() == tag)
+    tags.any(|pending| pending.trim_ascii() == tag)
 }
 
 /// Fields that are about the bytes as the peer has them, in lower case.
@@ -118,7 +118,7 @@ impl<'a> Body<'a> {
         &mut self,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         chunk: Bytes,
         last: bool,
     ) -> Result<(Bytes, bool), Error> {
@@ -128,7 +128,7 @@ impl<'a> Body<'a> {
         exchange.stage = exchange::Stage::Body;
         let passed = self
             .chunks
-            .pass(self.steps, exchange, pinned, supplier, chunk, last)
+            .pass(self.steps, exchange, pinned, io, chunk, last)
             .await?;
         match passed {
             Passed::Bytes { bytes, last } => Ok((bytes, last)),

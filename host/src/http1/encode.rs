@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use http::{Method, StatusCode, Version};
 
 use super::headers::write_line;
-use super::name::Known;
+use super::name::KnownHeader;
 use super::{BodyLength, Headers, Target};
 
 /// After the bytes of a chunk.
@@ -58,7 +58,10 @@ pub fn write_request_head(
     out.extend_from_slice(host);
     out.extend_from_slice(b"\r\n");
     // RFC 9110 §10.1.1: the gateway has answered the expectation itself, and a peer must not answer it again.
-    headers.write_lines(out, FRAMING | Known::Host.bit() | Known::Expect.bit());
+    headers.write_lines(
+        out,
+        FRAMING | KnownHeader::Host.bit() | KnownHeader::Expect.bit(),
+    );
     // RFC 9110 §8.6: methods that usually have a body say so when there is none; some servers answer 411 otherwise.
     let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     match body {
@@ -92,8 +95,8 @@ pub fn write_response_head(
     out.extend_from_slice(b"\r\n");
     headers.write_lines(out, FRAMING);
     if !status.is_informational() {
-        if !headers.contains(Known::Date) {
-            write_line(out, Known::Date.text(), to.date);
+        if !headers.contains(KnownHeader::Date) {
+            write_line(out, KnownHeader::Date.text(), to.date);
         }
         write_response_framing(out, status, headers, body, framing, to);
     }
@@ -167,10 +170,10 @@ fn write_response_framing(
 /// made here. A 304 is about another body than that.
 fn write_unsent_length(out: &mut Vec<u8>, status: StatusCode, headers: &Headers, body: BodyLength) {
     let from_headers = headers
-        .get(Known::ContentLength)
+        .get(KnownHeader::ContentLength)
         .filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
     if let Some(digits) = from_headers {
-        write_line(out, Known::ContentLength.text(), digits);
+        write_line(out, KnownHeader::ContentLength.text(), digits);
     } else if let BodyLength::Sized(bytes) = body
         && status != StatusCode::NOT_MODIFIED
     {
@@ -187,13 +190,14 @@ fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
 }
 
 /// Written by the encoder alone.
-const FRAMING: u32 =
-    Known::ContentLength.bit() | Known::TransferEncoding.bit() | Known::Connection.bit();
+const FRAMING: u32 = KnownHeader::ContentLength.bit()
+    | KnownHeader::TransferEncoding.bit()
+    | KnownHeader::Connection.bit();
 
 fn write_content_length(out: &mut Vec<u8>, bytes: u64) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(bytes).as_bytes();
-    write_line(out, Known::ContentLength.text(), digits);
+    write_line(out, KnownHeader::ContentLength.text(), digits);
 }
 
 const CHUNKED_FIELD: &[u8] = b"transfer-encoding: chunked\r\n";
@@ -204,7 +208,7 @@ const HEAD_BYTES_GUESS: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::name::Name;
+    use crate::http1::name::FieldName;
 
     const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -212,7 +216,7 @@ mod tests {
         let mut headers = Headers::new();
         for (name, value) in fields {
             headers.add(
-                Name::new(name.as_bytes()).expect("a name"),
+                FieldName::new(name.as_bytes()).expect("a name"),
                 value.as_bytes(),
             );
         }

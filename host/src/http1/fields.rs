@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::headers::Dropped;
-use super::name::Known;
+use super::name::KnownHeader;
 use super::{HeadError, Headers};
 
 /// Room for the lines that the grammar finds; not initialised, as it mostly stays empty.
@@ -69,7 +69,9 @@ pub(super) fn take_over(
         let name = (offset(head, name) - text_at, name_len);
         let value = (offset(head, line.value) - text_at, line.value.len());
         match headers.found(name, value, any_names) {
-            Ok(Some(Known::ContentLength | Known::TransferEncoding)) => refuse_tabs(head, line)?,
+            Ok(Some(KnownHeader::ContentLength | KnownHeader::TransferEncoding)) => {
+                refuse_tabs(head, line)?
+            }
             Ok(_) => {}
             Err(Dropped) => dropped += 1,
         }

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode, Version};
 
-use super::name::Known;
+use super::name::KnownHeader;
 use super::{HeadError, Headers};
 
 /// How the end of a body is known (RFC 9112 §6.3).
@@ -49,7 +49,7 @@ pub(super) fn response_body(
 /// Whether the sender allows another message on this connection (RFC 9112 §9.3).
 pub(super) fn keeps_alive(headers: &Headers, version: Version) -> bool {
     let mut keep_alive = version == Version::HTTP_11;
-    for value in headers.get_all(Known::Connection) {
+    for value in headers.get_all(KnownHeader::Connection) {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 return false;
@@ -78,7 +78,7 @@ fn announced(headers: &mut Headers, version: Version) -> Result<Option<BodyLengt
 /// Whether the one transfer coding is `chunked`. Everything else, the same twice included, is refused: RFC 9112 §6.1
 /// forbids to apply it twice, and a coding that only one of two neighbours understands is how TE.TE smuggling works.
 fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
-    let mut values = headers.get_all(Known::TransferEncoding);
+    let mut values = headers.get_all(KnownHeader::TransferEncoding);
     let Some(first) = values.next() else {
         return Ok(false);
     };
@@ -92,7 +92,7 @@ fn is_chunked(headers: &Headers) -> Result<bool, HeadError> {
 
 /// RFC 9112 §6.3: the same length several times, in one field or in more, is folded to one; different ones are refused.
 fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
-    let mut values = headers.get_all(Known::ContentLength);
+    let mut values = headers.get_all(KnownHeader::ContentLength);
     let Some(first) = values.next() else {
         return Ok(None);
     };
@@ -111,7 +111,7 @@ fn content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
 fn folded_content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError> {
     let mut length = None;
     let mut times = 0;
-    for value in headers.get_all(Known::ContentLength) {
+    for value in headers.get_all(KnownHeader::ContentLength) {
         for member in list(value) {
             let bytes = decimal(member).ok_or(HeadError::LengthInvalid)?;
             if length.is_some_and(|before| before != bytes) {
@@ -122,7 +122,7 @@ fn folded_content_length(headers: &mut Headers) -> Result<Option<u64>, HeadError
         }
     }
     if let (Some(bytes), true) = (length, times > 1) {
-        headers.set(Known::ContentLength, bytes.to_string().as_bytes());
+        headers.set(KnownHeader::ContentLength, bytes.to_string().as_bytes());
     }
     Ok(length)
 }

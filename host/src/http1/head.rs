@@ -3,7 +3,7 @@
 use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 
-use super::name::Known;
+use super::name::KnownHeader;
 use super::{BodyLength, Headers, Target};
 
 /// A request's line and fields.
@@ -20,7 +20,7 @@ pub struct RequestHead {
 impl RequestHead {
     /// Host and port as the client named them. None only for HTTP/1.0 (or when a plugin removed it).
     pub fn host(&self) -> Option<&str> {
-        str::from_utf8(self.headers.get(Known::Host)?).ok()
+        str::from_utf8(self.headers.get(KnownHeader::Host)?).ok()
     }
 }
 

@@ -6,8 +6,8 @@ use std::fmt;
 
 use tracing::debug;
 
-use super::eights::{self, is_lower_of, make_lower};
-use super::name::{Kind, Known, Name};
+use super::name::{FieldName, KnownHeader, NameKind};
+use super::swar::{self, is_lower_of, make_lower};
 
 /// Header fields in the order they came, names in lower case.
 ///
@@ -18,7 +18,7 @@ use super::name::{Kind, Known, Name};
 pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
-    /// The [`Known::bit`]s of those that are there.
+    /// The [`KnownHeader::bit`]s of those that are there.
     known: u32,
     /// When the text has grown to this, what no field has any more is taken out.
     compact_at_bytes: usize,
@@ -31,7 +31,7 @@ pub(super) struct Field {
     pub(super) value_at: usize,
     pub(super) value_len: usize,
     pub(super) name_len: u16,
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<KnownHeader>,
     /// The text has its line as it is to be written: name, `: `, value, CR LF.
     pub(super) is_line: bool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Dropped;
 
 /// Where the fields of one name are, and what they hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct Occurrences {
     /// The index of the first.
     pub first: usize,
     /// At least one.
@@ -104,17 +104,17 @@ impl Headers {
         (name_at, name_len): (usize, u16),
         (value_at, value_len): (usize, usize),
         any_names: bool,
-    ) -> Result<Option<Known>, Dropped> {
+    ) -> Result<Option<KnownHeader>, Dropped> {
         let name_end = name_at + usize::from(name_len);
         let name = &mut self.text[name_at..name_end];
         make_lower(name);
-        let known = Known::of_lower(name);
+        let known = KnownHeader::of_lower(name);
         // Names that are known have no others.
-        if known.is_none() && !any_names && !eights::all(name, eights::are_of_plain_names) {
+        if known.is_none() && !any_names && !swar::all(name, swar::are_of_plain_names) {
             self.note_dropped(name_at, name_len);
             return Err(Dropped);
         }
-        self.known |= known.map_or(0, Known::bit);
+        self.known |= known.map_or(0, KnownHeader::bit);
         // The name is followed by a colon, the value by spaces, or the end of its line.
         let is_line = value_at == name_end + 2
             && self.text[name_end + 1] == b' '
@@ -139,7 +139,7 @@ impl Headers {
     }
 
     /// The first value of that name.
-    pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
+    pub fn get<'n>(&self, name: impl Into<FieldName<'n>>) -> Option<&[u8]> {
         let name = name.into();
         if !self.may_have(name) {
             return None;
@@ -150,7 +150,7 @@ impl Headers {
     }
 
     /// All values of that name, in order.
-    pub fn get_all<'a>(&'a self, name: impl Into<Name<'a>>) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: impl Into<FieldName<'a>>) -> impl Iterator<Item = &'a [u8]> {
         let name = name.into();
         let fields = match self.may_have(name) {
             true => &self.fields[..],
@@ -162,19 +162,19 @@ impl Headers {
         named.map(|field| self.value(field))
     }
 
-    pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
+    pub fn contains<'n>(&self, name: impl Into<FieldName<'n>>) -> bool {
         self.get(name).is_some()
     }
 
     /// The bits of the known names, one for each of their fields, in the fields' order.
     pub(super) fn known_bits(&self) -> impl Iterator<Item = u32> {
         let known = self.fields.iter().filter_map(|field| field.known);
-        known.map(Known::bit)
+        known.map(KnownHeader::bit)
     }
 
     /// Whether any of these is there.
     #[inline]
-    pub fn contains_any_of(&self, names: &[Known]) -> bool {
+    pub fn contains_any_of(&self, names: &[KnownHeader]) -> bool {
         self.contains_any(names.iter().fold(0, |bits, name| bits | name.bit()))
     }
 
@@ -185,7 +185,7 @@ impl Headers {
 
     /// This value in the place of all of that name: where the first of them stood, else at the end. The value must be
     /// valid, see [`super::is_valid_value`].
-    pub fn set<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
+    pub fn set<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) {
         let name = name.into();
         let there = match self.may_have(name) {
             true => self.find(name.text),
@@ -199,7 +199,7 @@ impl Headers {
 
     /// All fields of that name, in any case.
     #[inline]
-    pub fn find(&self, name: &[u8]) -> Option<Found> {
+    pub fn find(&self, name: &[u8]) -> Option<Occurrences> {
         let first = self.first(name)?;
         Some(self.found_from(first, name))
     }
@@ -211,8 +211,8 @@ impl Headers {
     }
 
     /// Apart from [`Self::first`], which mostly finds none where a plugin sets a field.
-    fn found_from(&self, first: usize, name: &[u8]) -> Found {
-        let mut found = Found {
+    fn found_from(&self, first: usize, name: &[u8]) -> Occurrences {
+        let mut found = Occurrences {
             first,
             count: 1,
             value_bytes: self.fields[first].value_len,
@@ -233,7 +233,7 @@ impl Headers {
     }
 
     /// The fields that [`Self::find`] has found, in order. They must not have changed since.
-    pub fn of(&self, found: Found) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    pub fn of(&self, found: Occurrences) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let fields = self.fields[found.first..].iter();
         let name = self.name(&self.fields[found.first]);
         let named = fields.filter(move |field| self.name(field) == name);
@@ -249,13 +249,13 @@ impl Headers {
     }
 
     /// What the name of the field with this index is known as.
-    pub fn known_at(&self, idx: usize) -> Option<Known> {
+    pub fn known_at(&self, idx: usize) -> Option<KnownHeader> {
         self.fields[idx].known
     }
 
     /// This value in the place of those that [`Self::find`] has found, where the first of them stood. The fields must not have
     /// changed since.
-    pub fn replace(&mut self, found: Found, value: &[u8]) {
+    pub fn replace(&mut self, found: Occurrences, value: &[u8]) {
         self.compact_when_due();
         let old = self.fields[found.first];
         if found.count > 1 {
@@ -272,7 +272,7 @@ impl Headers {
     }
 
     /// One more value, at the end, of the name that [`Self::find`] has found. The fields must not have changed since.
-    pub fn add_like(&mut self, found: Found, value: &[u8]) {
+    pub fn add_like(&mut self, found: Occurrences, value: &[u8]) {
         self.compact_when_due();
         let line = self.line_like(self.fields[found.first], value);
         self.fields.push(line);
@@ -280,18 +280,18 @@ impl Headers {
 
     /// One more value, at the end. It must be valid, see [`super::is_valid_value`].
     #[inline]
-    pub fn add<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
-        let Name { text, kind } = name.into();
+    pub fn add<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) {
+        let FieldName { text, kind } = name.into();
         self.add_line(text, kind, value);
     }
 
-    fn add_line(&mut self, name: &[u8], kind: Kind, value: &[u8]) {
+    fn add_line(&mut self, name: &[u8], kind: NameKind, value: &[u8]) {
         self.compact_when_due();
         let name_at = self.text.len();
         self.text
             .reserve(name.len() + value.len() + LINE_MARKS_BYTES);
         self.text.extend_from_slice(name);
-        if kind == Kind::Other {
+        if kind == NameKind::Other {
             self.make_lower_from(name_at);
         }
         // A name is at most that long.
@@ -299,7 +299,7 @@ impl Headers {
         let known = kind.known();
         let field = self.end_line(name_at, name_len, known, value);
         self.fields.push(field);
-        self.known |= known.map_or(0, Known::bit);
+        self.known |= known.map_or(0, KnownHeader::bit);
     }
 
     /// Not inlined: few names are in another case, and this is long.
@@ -323,7 +323,7 @@ impl Headers {
     }
 
     /// The first value of one name in the place of all of another, if it has one.
-    pub fn copy(&mut self, from: Known, to: Known) {
+    pub fn copy(&mut self, from: KnownHeader, to: KnownHeader) {
         let Some(idx) = self.fields.iter().position(|it| it.known == Some(from)) else {
             return;
         };
@@ -352,7 +352,7 @@ impl Headers {
 
     /// One field in the place of all of that name: their values in their order, and this one, as a list
     /// (RFC 9110 §5.3).
-    pub fn append_to_list(&mut self, name: Known, value: &[u8]) {
+    pub fn append_to_list(&mut self, name: KnownHeader, value: &[u8]) {
         if !self.contains(name) {
             self.add(name, value);
             return;
@@ -380,7 +380,7 @@ impl Headers {
         &mut self,
         name_at: usize,
         name_len: u16,
-        known: Option<Known>,
+        known: Option<KnownHeader>,
         value: &[u8],
     ) -> Field {
         self.text.extend_from_slice(b": ");
@@ -398,7 +398,7 @@ impl Headers {
     }
 
     /// Removes all of that name; says how many there were.
-    pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> usize {
+    pub fn remove<'n>(&mut self, name: impl Into<FieldName<'n>>) -> usize {
         let name = name.into();
         if !self.may_have(name) {
             return 0;
@@ -406,7 +406,7 @@ impl Headers {
         let before = self.fields.len();
         let Self { text, fields, .. } = self;
         fields.retain(|field| !name_in(text, field).eq_ignore_ascii_case(name.text));
-        self.known &= !name.known().map_or(0, Known::bit);
+        self.known &= !name.known().map_or(0, KnownHeader::bit);
         before - self.fields.len()
     }
 
@@ -448,12 +448,12 @@ impl Headers {
         out.extend_from_slice(&self.text[run]);
     }
 
-    fn may_have(&self, name: Name<'_>) -> bool {
+    fn may_have(&self, name: FieldName<'_>) -> bool {
         name.known()
             .is_none_or(|known| self.known & known.bit() != 0)
     }
 
-    fn is_named(&self, field: &Field, name: Name<'_>) -> bool {
+    fn is_named(&self, field: &Field, name: FieldName<'_>) -> bool {
         match name.known() {
             Some(known) => field.known == Some(known),
             None => self.is_named_any_case(field, name.text),

@@ -9,7 +9,6 @@
 //! encoder, so nothing that a peer could read in two ways is ever passed on.
 
 mod body;
-mod eights;
 mod encode;
 mod fields;
 mod framing;
@@ -22,6 +21,7 @@ mod response;
 mod round_trip;
 #[cfg(test)]
 mod smuggling;
+mod swar;
 mod target;
 mod trailers;
 
@@ -34,8 +34,8 @@ pub use framing::BodyLength;
 pub use head::{
     HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, ParsedResponse, RequestHead,
 };
-pub use headers::{Found, Headers};
-pub use name::{Known, Name, is_valid_value};
+pub use headers::{Headers, Occurrences};
+pub use name::{FieldName, KnownHeader, is_valid_value};
 pub use request::parse_request;
 pub use response::parse_response;
 pub use target::{Target, is_valid_host, is_valid_path, is_valid_query};

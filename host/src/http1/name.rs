@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::eights::{self, make_lower};
+use super::swar::{self, make_lower};
 
 macro_rules! known {
     ($($name:ident = $text:literal,)+) => {
@@ -10,9 +10,9 @@ macro_rules! known {
         /// [`Headers`](super::Headers) knows without a look whether it has one.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub enum Known { $($name,)+ }
+        pub enum KnownHeader { $($name,)+ }
 
-        impl Known {
+        impl KnownHeader {
             /// Of a name in lower case.
             #[inline]
             pub(super) fn of_lower(name: &[u8]) -> Option<Self> {
@@ -67,7 +67,7 @@ known! {
     XRealIp = b"x-real-ip",
 }
 
-impl Known {
+impl KnownHeader {
     /// Of a name in upper or lower case.
     pub fn of(name: &[u8]) -> Option<Self> {
         let mut lower = [0; Self::LONGEST];
@@ -85,45 +85,45 @@ impl Known {
 
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
-pub struct Name<'a> {
+pub struct FieldName<'a> {
     pub(super) text: &'a [u8],
-    pub(super) kind: Kind,
+    pub(super) kind: NameKind,
 }
 
 /// What there is to know of a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Known(Known),
+pub(super) enum NameKind {
+    Known(KnownHeader),
     /// It is in lower case.
     Lower,
     /// It may be in any case.
     Other,
 }
 
-impl<'a> Name<'a> {
+impl<'a> FieldName<'a> {
     /// `None`: it is no token (RFC 9110 §5.6.2), or longer than 64 KiB.
     #[inline]
     pub fn new(text: &'a [u8]) -> Option<Self> {
-        Some(match Kind::of(text)? {
-            Kind::Known(known) => known.into(),
+        Some(match NameKind::of(text)? {
+            NameKind::Known(known) => known.into(),
             kind => Self { text, kind },
         })
     }
 
     #[inline]
-    pub fn known(self) -> Option<Known> {
+    pub fn known(self) -> Option<KnownHeader> {
         self.kind.known()
     }
 }
 
-impl Kind {
+impl NameKind {
     /// `None`: it is no token, or too long.
     fn of(text: &[u8]) -> Option<Self> {
         if !matches!(text.len(), 1..=MAX_NAME_BYTES) {
             return None;
         }
-        if eights::all(text, eights::are_of_plain_names) {
-            return Some(Known::of_lower(text).map_or(Self::Lower, Self::Known));
+        if swar::all(text, swar::are_of_plain_names) {
+            return Some(KnownHeader::of_lower(text).map_or(Self::Lower, Self::Known));
         }
         Self::of_other(text)
     }
@@ -132,11 +132,11 @@ impl Kind {
     #[inline(never)]
     fn of_other(text: &[u8]) -> Option<Self> {
         let is_token = text.iter().all(|&byte| TOKEN[usize::from(byte)]);
-        is_token.then(|| Known::of(text).map_or(Self::Other, Self::Known))
+        is_token.then(|| KnownHeader::of(text).map_or(Self::Other, Self::Known))
     }
 
     #[inline]
-    pub(super) fn known(self) -> Option<Known> {
+    pub(super) fn known(self) -> Option<KnownHeader> {
         match self {
             Self::Known(known) => Some(known),
             Self::Lower | Self::Other => None,
@@ -144,29 +144,29 @@ impl Kind {
     }
 }
 
-impl From<Known> for Name<'_> {
-    fn from(known: Known) -> Self {
+impl From<KnownHeader> for FieldName<'_> {
+    fn from(known: KnownHeader) -> Self {
         Self {
             text: known.text(),
-            kind: Kind::Known(known),
+            kind: NameKind::Known(known),
         }
     }
 }
 
-impl<'a> From<&'a HeaderName> for Name<'a> {
+impl<'a> From<&'a HeaderName> for FieldName<'a> {
     fn from(name: &'a HeaderName) -> Self {
         // The `http` crate has all names in lower case.
         let text = name.as_str().as_bytes();
         Self {
             text,
-            kind: Known::of_lower(text).map_or(Kind::Lower, Kind::Known),
+            kind: KnownHeader::of_lower(text).map_or(NameKind::Lower, NameKind::Known),
         }
     }
 }
 
 /// Whether a field's value may be this (RFC 9110 §5.5, obs-text included): nothing that would end its line.
 pub fn is_valid_value(value: &[u8]) -> bool {
-    eights::all(value, eights::are_printable) || value.iter().all(|&byte| is_of_values(byte))
+    swar::all(value, swar::are_printable) || value.iter().all(|&byte| is_of_values(byte))
 }
 
 const fn is_of_values(byte: u8) -> bool {
@@ -234,21 +234,21 @@ mod tests {
             "x-forwarded-Host",
             "X-FORWARDED-PROTO",
         ] {
-            let known = Known::of(name.as_bytes()).expect(name);
+            let known = KnownHeader::of(name.as_bytes()).expect(name);
             assert_eq!(known.text(), name.to_ascii_lowercase().as_bytes());
             assert_eq!(bits & known.bit(), 0);
             bits |= known.bit();
         }
         for other in ["", "hos", "hosts", "fate", "x-forwarded-by", "tt"] {
-            assert_eq!(Known::of(other.as_bytes()), None, "{other}");
+            assert_eq!(KnownHeader::of(other.as_bytes()), None, "{other}");
         }
     }
 
     #[test]
     fn a_name_has_a_longest_length() {
         let long = vec![b'a'; MAX_NAME_BYTES + 1];
-        assert!(Name::new(&long).is_none());
-        assert!(Name::new(&long[1..]).is_some());
+        assert!(FieldName::new(&long).is_none());
+        assert!(FieldName::new(&long[1..]).is_some());
     }
 
     proptest! {
@@ -256,10 +256,10 @@ mod tests {
         fn names_and_values_are_those_of_the_http_crate(
             bytes in prop::collection::vec(prop_oneof![3 => 0x20..0x7f_u8, 1 => any::<u8>()], 0..24),
         ) {
-            let name = Name::new(&bytes);
+            let name = FieldName::new(&bytes);
             prop_assert_eq!(name.is_some(), HeaderName::from_bytes(&bytes).is_ok());
             let has_upper = bytes.iter().any(u8::is_ascii_uppercase);
-            prop_assert!(!name.is_some_and(|name| name.kind == Kind::Lower && has_upper));
+            prop_assert!(!name.is_some_and(|name| name.kind == NameKind::Lower && has_upper));
             prop_assert_eq!(is_valid_value(&bytes), HeaderValue::from_bytes(&bytes).is_ok());
         }
     }

@@ -5,7 +5,7 @@ use http::{Method, Version};
 use httparse::Status;
 
 use super::fields::{FEW_FIELDS, Lines, refuse_bare_line_feeds, take_over};
-use super::name::Known;
+use super::name::KnownHeader;
 use super::target::Parts;
 use super::{
     BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, Headers, ParsedRequest, RequestHead,
@@ -112,7 +112,7 @@ fn parse(
     check_host(&headers, version)?;
     if let Some(authority) = parts.authority {
         // RFC 9112 §3.2.2: what `Host` said is ignored.
-        headers.set(Known::Host, authority.as_bytes());
+        headers.set(KnownHeader::Host, authority.as_bytes());
     }
     if headers.contains_any(SINGLE) {
         check_single(&headers)?;
@@ -152,7 +152,7 @@ fn read_target<'t>(target: &'t str, method: &Method) -> Result<Parts<'t>, HeadEr
 
 /// RFC 9112 §3.2: exactly one valid `Host`; HTTP/1.0 may have none.
 fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
-    let mut hosts = headers.get_all(Known::Host);
+    let mut hosts = headers.get_all(KnownHeader::Host);
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(HeadError::HostRepeated),
         (Some(host), None) if is_valid_host(host) => Ok(()),
@@ -164,12 +164,12 @@ fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
 
 /// Fields that one request has at most once. Whoever reads the first of two and whoever reads the last would decide by
 /// different values (RFC 9110 §5.3: a field that is no list must not be repeated).
-const SINGLE: u32 = Known::Authorization.bit()
-    | Known::ContentRange.bit()
-    | Known::ContentType.bit()
-    | Known::IfModifiedSince.bit()
-    | Known::IfRange.bit()
-    | Known::IfUnmodifiedSince.bit();
+const SINGLE: u32 = KnownHeader::Authorization.bit()
+    | KnownHeader::ContentRange.bit()
+    | KnownHeader::ContentType.bit()
+    | KnownHeader::IfModifiedSince.bit()
+    | KnownHeader::IfRange.bit()
+    | KnownHeader::IfUnmodifiedSince.bit();
 
 fn check_single(headers: &Headers) -> Result<(), HeadError> {
     let mut seen = 0;
@@ -188,7 +188,7 @@ fn expects_continue(headers: &Headers, version: Version, body: BodyLength) -> bo
     has_body
         && version == Version::HTTP_11
         && headers
-            .get_all(Known::Expect)
+            .get_all(KnownHeader::Expect)
             .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 

@@ -76,7 +76,7 @@ fn parse(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::name::Known;
+    use crate::http1::name::KnownHeader;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits::of(1000);
@@ -120,7 +120,7 @@ mod tests {
         let parsed = parsed.expect("valid").expect("whole");
         assert_eq!(buf, "abc");
         assert_eq!(parsed.status, StatusCode::NOT_FOUND);
-        assert_eq!(headers.get(Known::Server), Some(&b"a"[..]));
+        assert_eq!(headers.get(KnownHeader::Server), Some(&b"a"[..]));
         assert_eq!(parsed.body, BodyLength::Sized(3));
         assert!(parsed.keep_alive);
     }

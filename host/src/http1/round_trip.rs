@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::encode::ResponseFraming;
 use super::{
-    BodyLength, HeadLimits, HeadProgress, HeadRoom, Headers, Name, ReplyTo, Target, parse_request,
-    parse_response, write_request_head, write_response_head,
+    BodyLength, FieldName, HeadLimits, HeadProgress, HeadRoom, Headers, ReplyTo, Target,
+    parse_request, parse_response, write_request_head, write_response_head,
 };
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -19,7 +19,7 @@ fn headers(fields: &[(String, String)]) -> Headers {
     let mut headers = Headers::new();
     for (name, value) in fields {
         headers.add(
-            Name::new(name.as_bytes()).expect("a name"),
+            FieldName::new(name.as_bytes()).expect("a name"),
             value.as_bytes(),
         );
     }

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use super::{Counted, Listener, ListeningSocket, Shedder};
-use crate::address::ClientAddress;
+use super::{ConnectionPermit, Listener, ListeningSocket, Shedder};
 use crate::connection;
 use crate::error::is_shortage;
-use crate::stream::Stream;
-use crate::worker::Worker;
+use crate::transport::address::ClientAddress;
+use crate::transport::socket::Socket;
+use crate::worker_context::WorkerContext;
 
 /// Who takes connections.
 #[derive(Clone)]
-pub struct Taker {
-    pub worker: Rc<Worker>,
+pub struct Acceptor {
+    pub worker: Rc<WorkerContext>,
     pub shedder: Rc<Shedder>,
 }
 
@@ -42,8 +42,8 @@ const LOOK_FULL: Duration = Duration::from_millis(50);
 
 /// Accepts until the worker drains. The socket stays open in the master, so what is queued in it then is for the next
 /// generation.
-pub async fn accept(socket: Rc<ListeningSocket>, listener: Rc<Listener>, taker: Taker) {
-    let Taker { worker, .. } = &taker;
+pub async fn accept(socket: Rc<ListeningSocket>, listener: Rc<Listener>, taker: Acceptor) {
+    let Acceptor { worker, .. } = &taker;
     while !worker.is_draining() {
         if let Err(error) = step(&socket, &listener, &taker).await {
             debug!(listener = %listener.name, "connections wait: {error}");
@@ -76,7 +76,7 @@ async fn pause(socket: &ListeningSocket, listener: &Listener) {
 
 /// Once a worker has begun to drain. It may have been woken for a connection on a shared socket that it has not taken
 /// yet; the kernel has told nobody else, so it is this worker's still.
-pub fn last_turn(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) {
+pub fn accept_leftover(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Acceptor) {
     if socket.is_shared() {
         socket.leave();
         // What cannot be taken is met by the next worker that is woken.
@@ -85,7 +85,11 @@ pub fn last_turn(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Take
 }
 
 /// Waits for a turn and takes what there is.
-async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) -> io::Result<()> {
+async fn step(
+    socket: &ListeningSocket,
+    listener: &Rc<Listener>,
+    taker: &Acceptor,
+) -> io::Result<()> {
     let worker = &taker.worker;
     if !listener.has_room() {
         return make_room(socket, listener, worker).await;
@@ -111,7 +115,7 @@ async fn step(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) 
 async fn make_room(
     socket: &ListeningSocket,
     listener: &Rc<Listener>,
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerContext>,
 ) -> io::Result<()> {
     // A connection on a shared socket is for a worker that has room, if one has.
     socket.leave();
@@ -130,7 +134,7 @@ async fn make_room(
 }
 
 /// Takes a batch of connections. Whether none was left.
-fn take(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) -> io::Result<bool> {
+fn take(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Acceptor) -> io::Result<bool> {
     let batch = match socket.is_shared() {
         true => SHARED_BATCH,
         false => BATCH,
@@ -154,8 +158,13 @@ fn take(socket: &ListeningSocket, listener: &Rc<Listener>, taker: &Taker) -> io:
     Ok(false)
 }
 
-fn admit(stream: Stream, client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) {
-    let Some(counted) = Counted::new(client, listener, worker) else {
+fn admit(
+    stream: Socket,
+    client: ClientAddress,
+    listener: &Rc<Listener>,
+    worker: &Rc<WorkerContext>,
+) {
+    let Some(counted) = ConnectionPermit::new(client, listener, worker) else {
         // The stream closes here.
         debug!(listener = %listener.name, %client, "connection refused: max_connections_per_address");
         return;

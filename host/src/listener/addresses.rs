@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 
-use crate::address::Network;
+use crate::transport::address::Network;
 
 /// Only addresses that have a connection open take room.
 #[derive(Debug, Default)]

@@ -14,21 +14,21 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use accept::{Taker, accept, last_turn};
+pub use accept::{Acceptor, accept, accept_leftover};
 pub use shed::Shedder;
 pub use socket::ListeningSocket;
 
 use addresses::Addresses;
 
-use crate::address::{ClientAddress, Network, ServerAddress};
 use crate::config::{self, Bind, FieldNames, Linger, NonAsciiTarget, Rate};
 use crate::connection;
 use crate::http1::HeadLimits;
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
-use crate::stream::Stream;
+use crate::transport::address::{ClientAddress, Network, ServerAddress};
+use crate::transport::socket::Socket;
 use crate::upstream::forwarded::Marks;
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 pub struct Listener {
     pub name: Arc<str>,
@@ -52,7 +52,7 @@ pub struct Listener {
     max_connections_per_address: NonZeroU32,
     addresses: Addresses,
     pub metrics: ListenerMetrics,
-    pub desks: connection::Desks,
+    pub workspaces: connection::WorkspacePool,
     /// A connection has ended while the listener was full.
     room: Notify,
 }
@@ -93,15 +93,15 @@ impl Listener {
             max_connections_per_address: config.max_connections_per_address,
             addresses: Addresses::default(),
             metrics,
-            desks: connection::Desks::default(),
+            workspaces: connection::WorkspacePool::default(),
             room: Notify::new(),
         })
     }
 
     /// The gateway's end of a connection; the kernel is asked only where the config does not tell.
-    pub fn local_address(&self, stream: &Stream) -> ServerAddress {
+    pub fn local_address(&self, stream: &Socket) -> ServerAddress {
         match (&self.bind, stream) {
-            (ServerAddress::Tcp(bind), Stream::Tcp(stream)) if bind.ip().is_unspecified() => {
+            (ServerAddress::Tcp(bind), Socket::Tcp(stream)) if bind.ip().is_unspecified() => {
                 // One that is gone already has none; reading tells soon enough.
                 ServerAddress::from(stream.local_addr().unwrap_or(*bind))
             }
@@ -109,14 +109,14 @@ impl Listener {
         }
     }
 
-    /// Group of its connections that wait for a request: see [`crate::alarm::Alarms::end_longest`].
+    /// Group of its connections that wait for a request: see [`crate::runtime::alarm::Alarms::end_longest`].
     pub fn idle_group(self: &Rc<Self>) -> usize {
         Rc::as_ptr(self).addr()
     }
 
     /// Has the connections end that have been idle longest, a few at a time, as nginx has it
     /// (`ngx_drain_connections`). False: none is idle.
-    fn end_idle(self: &Rc<Self>, worker: &Worker) -> bool {
+    fn end_idle(self: &Rc<Self>, worker: &WorkerContext) -> bool {
         let most = (self.max_connections / 8).clamp(1, 32);
         let ended = worker.idle_alarms().end_longest(self.idle_group(), most);
         self.metrics.ended_idle.add(ended as f64);
@@ -134,16 +134,20 @@ impl Listener {
 }
 
 /// An open connection, counted until it is dropped, also by a panic.
-struct Counted {
+struct ConnectionPermit {
     listener: Rc<Listener>,
-    worker: Rc<Worker>,
+    worker: Rc<WorkerContext>,
     /// Where connections of an address are counted.
     network: Option<Network>,
 }
 
-impl Counted {
+impl ConnectionPermit {
     /// `None`: the client has as many connections as it may.
-    fn new(client: ClientAddress, listener: &Rc<Listener>, worker: &Rc<Worker>) -> Option<Self> {
+    fn new(
+        client: ClientAddress,
+        listener: &Rc<Listener>,
+        worker: &Rc<WorkerContext>,
+    ) -> Option<Self> {
         let limit = listener.max_connections_per_address;
         let network = client.ip().map(Network::of);
         if let Some(network) = network
@@ -163,7 +167,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let Self {
             listener, network, ..

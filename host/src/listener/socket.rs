@@ -11,9 +11,9 @@ use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::watch::Watch;
-use crate::address::ClientAddress;
 use crate::config::Accept;
-use crate::stream::Stream;
+use crate::transport::address::ClientAddress;
+use crate::transport::socket::Socket;
 
 /// A bound and listening socket that the event loop watches.
 pub struct ListeningSocket {
@@ -21,8 +21,8 @@ pub struct ListeningSocket {
     is_unix: bool,
 }
 
-/// There may be connections. Ends with [`Turn::end`].
-pub struct Turn<'a> {
+/// There may be connections. Ends with [`ReadyGuard::end`].
+pub struct ReadyGuard<'a> {
     socket: &'a ListeningSocket,
     guard: AsyncFdReadyGuard<'a, OwnedFd>,
 }
@@ -38,16 +38,16 @@ impl ListeningSocket {
     }
 
     /// Waits until there may be connections.
-    pub async fn turn(&self) -> io::Result<Turn<'_>> {
+    pub async fn turn(&self) -> io::Result<ReadyGuard<'_>> {
         let guard = self.watch.readable().await?;
-        Ok(Turn {
+        Ok(ReadyGuard {
             socket: self,
             guard,
         })
     }
 
     /// Takes a connection; `None` when none is queued.
-    pub fn accept(&self) -> io::Result<Option<(Stream, ClientAddress)>> {
+    pub fn accept(&self) -> io::Result<Option<(Socket, ClientAddress)>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, client) = match acceptfrom_with(self.watch.socket(), flags) {
             Ok(accepted) => accepted,
@@ -56,12 +56,12 @@ impl ListeningSocket {
         };
         if self.is_unix {
             let stream = UnixStream::from_std(socket.into())?;
-            return Ok(Some((Stream::Unix(stream), ClientAddress::UNIX)));
+            return Ok(Some((Socket::Unix(stream), ClientAddress::UNIX)));
         }
         let client = client.and_then(|client: SocketAddrAny| SocketAddr::try_from(client).ok());
         let client = client.map_or(ClientAddress::NOBODY, ClientAddress::from);
         let stream = TcpStream::from_std(socket.into())?;
-        Ok(Some((Stream::Tcp(stream), client)))
+        Ok(Some((Socket::Tcp(stream), client)))
     }
 
     /// Takes a connection and closes it; false when none is queued.
@@ -95,7 +95,7 @@ impl ListeningSocket {
     }
 }
 
-impl Turn<'_> {
+impl ReadyGuard<'_> {
     /// `is_empty`: no connection was left. Otherwise the next turn comes at once.
     pub fn end(mut self, is_empty: bool) -> io::Result<()> {
         if self.socket.is_shared() {

@@ -7,16 +7,16 @@ use http::HeaderName;
 
 use crate::config::{self, AccessLogFormat};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::Known;
+use crate::http1::KnownHeader;
 
 /// A parsed format.
 pub enum Format {
-    Text(Vec<Piece>),
+    Text(Vec<FormatPart>),
     /// Keys in their order, each with the pieces of its value.
-    Json(Vec<(String, Vec<Piece>)>),
+    Json(Vec<(String, Vec<FormatPart>)>),
 }
 
-pub enum Piece {
+pub enum FormatPart {
     Literal(String),
     Variable(Variable),
 }
@@ -79,7 +79,7 @@ impl Format {
 
     /// Whether a variable of plugins stands in it.
     pub fn shows(&self, variable: &str) -> bool {
-        let is_it = |piece: &Piece| matches!(piece, Piece::Variable(Variable::Plugin(name)) if name == variable);
+        let is_it = |piece: &FormatPart| matches!(piece, FormatPart::Variable(Variable::Plugin(name)) if name == variable);
         match self {
             Self::Text(pieces) => pieces.iter().any(is_it),
             Self::Json(fields) => fields.iter().any(|(_, pieces)| pieces.iter().any(is_it)),
@@ -92,8 +92,8 @@ impl Format {
             Self::Text(pieces) => {
                 for piece in pieces {
                     match piece {
-                        Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
-                        Piece::Variable(variable) => {
+                        FormatPart::Literal(text) => line.extend_from_slice(text.as_bytes()),
+                        FormatPart::Variable(variable) => {
                             let start = line.len();
                             match variable.write(line, exchange, times) {
                                 true => escape_from(line, start),
@@ -125,12 +125,12 @@ impl Format {
 fn write_json_value(
     line: &mut Vec<u8>,
     value: &mut Vec<u8>,
-    pieces: &[Piece],
+    pieces: &[FormatPart],
     exchange: &Exchange,
     times: &Times,
 ) {
     value.clear();
-    if let [Piece::Variable(variable)] = pieces {
+    if let [FormatPart::Variable(variable)] = pieces {
         match variable.write(value, exchange, times) {
             false => line.extend_from_slice(b"null"),
             true if variable.is_number() => line.extend_from_slice(value),
@@ -140,8 +140,8 @@ fn write_json_value(
     }
     for piece in pieces {
         match piece {
-            Piece::Literal(text) => value.extend_from_slice(text.as_bytes()),
-            Piece::Variable(variable) => {
+            FormatPart::Literal(text) => value.extend_from_slice(text.as_bytes()),
+            FormatPart::Variable(variable) => {
                 variable.write(value, exchange, times);
             }
         }
@@ -192,17 +192,22 @@ fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
     true
 }
 
-fn parse(text: &str) -> Result<Vec<Piece>, String> {
+fn parse(text: &str) -> Result<Vec<FormatPart>, String> {
     let piece = |piece| {
         Ok(match piece {
-            config::Piece::Literal(text) => Piece::Literal(text.to_owned()),
-            config::Piece::Variable(name) => {
+            config::TemplatePart::Literal(text) => FormatPart::Literal(text.to_owned()),
+            config::TemplatePart::Variable(name) => {
                 let variable = Variable::parse(name);
-                Piece::Variable(variable.ok_or_else(|| format!("`${name}` is no variable's name"))?)
+                FormatPart::Variable(
+                    variable.ok_or_else(|| format!("`${name}` is no variable's name"))?,
+                )
             }
         })
     };
-    config::pieces(text)?.into_iter().map(piece).collect()
+    config::template_parts(text)?
+        .into_iter()
+        .map(piece)
+        .collect()
 }
 
 impl Variable {
@@ -273,7 +278,7 @@ impl Variable {
             return false;
         }
         let request = &exchange.request;
-        let tally = &exchange.tally;
+        let stats = &exchange.stats;
         let value: Option<&[u8]> = match self {
             Self::ClientAddress => {
                 out.extend_from_slice(exchange.client.host().bytes());
@@ -284,17 +289,17 @@ impl Variable {
                 return port.is_some_and(|port| write_number(out, port.into()));
             }
             Self::Status => return write_number(out, exchange.reply.status.as_u16().into()),
-            Self::BodyBytesSent => return write_number(out, tally.body_bytes_sent),
-            Self::BodyBytesReceived => return write_number(out, tally.body_bytes_received),
-            Self::Duration => return write_seconds(out, tally.started.elapsed()),
+            Self::BodyBytesSent => return write_number(out, stats.body_bytes_sent),
+            Self::BodyBytesReceived => return write_number(out, stats.body_bytes_received),
+            Self::Duration => return write_seconds(out, stats.started.elapsed()),
             Self::UpstreamDuration => {
-                return tally.upstream.is_some_and(|took| write_seconds(out, took));
+                return stats.upstream.is_some_and(|took| write_seconds(out, took));
             }
-            Self::Tries => return write_number(out, tally.tries.into()),
+            Self::Tries => return write_number(out, stats.tries.into()),
             Self::Pid => return write_number(out, std::process::id().into()),
             Self::Request => return exchange.write_request_line(out),
             Self::Method => Some(request.method.as_str().as_bytes()),
-            Self::Host => request.headers.get(Known::Host),
+            Self::Host => request.headers.get(KnownHeader::Host),
             Self::Path => Some(request.target.path().as_bytes()),
             Self::Query => request.target.query().map(str::as_bytes),
             Self::Protocol => Some(exchange.protocol().as_bytes()),
@@ -302,7 +307,7 @@ impl Variable {
             Self::Route => exchange.route.as_deref().map(str::as_bytes),
             Self::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
             Self::Peer => exchange.peer.as_deref().map(str::as_bytes),
-            Self::CutBy => tally.cut_by.map(str::as_bytes),
+            Self::CutBy => stats.cut_by.map(str::as_bytes),
             Self::TimeLocal => Some(times.local.as_bytes()),
             Self::TimeIso8601 => Some(times.iso8601.as_bytes()),
             Self::RequestHeader(name) => request.headers.get(name),
@@ -328,7 +333,7 @@ mod tests {
         let mut exchange = Exchange::idle();
         exchange.stage = Stage::Log;
         exchange.vars.set("user", b"a\"b\n");
-        exchange.tally.body_bytes_sent = 5;
+        exchange.stats.body_bytes_sent = 5;
         let mut line = Vec::new();
         let times = Times {
             local: "now".to_owned(),

@@ -79,9 +79,9 @@ impl Recorder {
         cells.and_then(<[_]>::first).map_or(Count::NOWHERE, Count)
     }
 
-    fn gauge(&self, kind: MetricKind, name: &str, labels: &Labels) -> Level {
+    fn gauge(&self, kind: MetricKind, name: &str, labels: &Labels) -> Gauge {
         let cells = self.cells(self.add_series(kind, name, labels, &[]));
-        cells.and_then(<[_]>::first).map_or(Level::NOWHERE, Level)
+        cells.and_then(<[_]>::first).map_or(Gauge::NOWHERE, Gauge)
     }
 
     fn histogram(&self, name: &str, labels: &Labels, bounds: &Arc<[f64]>) -> Distribution {
@@ -205,9 +205,9 @@ impl Default for Count {
 
 /// A gauge's series, in this process's row.
 #[derive(Clone, Copy)]
-pub struct Level(&'static AtomicU64);
+pub struct Gauge(&'static AtomicU64);
 
-impl Level {
+impl Gauge {
     pub const NOWHERE: Self = Self(&NOWHERE);
 
     #[inline]
@@ -222,7 +222,7 @@ impl Level {
     }
 }
 
-impl Default for Level {
+impl Default for Gauge {
     fn default() -> Self {
         Self::NOWHERE
     }

@@ -9,7 +9,7 @@ use castling_abi::{MetricKind, PeerOutcome};
 use http::StatusCode;
 
 use super::{
-    Count, Distribution, FIRST_GENERATION, Labels, Level, RecordKind, Recorder, Stamps, add,
+    Count, Distribution, FIRST_GENERATION, Gauge, Labels, RecordKind, Recorder, Stamps, add,
     add_series, define, gauge_bits, read_record_text,
 };
 use crate::zone::{MetricsZone, Record, ZoneError};
@@ -157,7 +157,7 @@ impl Recorder {
         self.counter(own.name, &Labels::new(labels.iter().copied()))
     }
 
-    fn own_gauge(&self, own: &Own, labels: &[(&str, &str)]) -> Level {
+    fn own_gauge(&self, own: &Own, labels: &[(&str, &str)]) -> Gauge {
         self.define(own.kind, own.name, own.help);
         self.gauge(own.kind, own.name, &Labels::new(labels.iter().copied()))
     }
@@ -172,7 +172,7 @@ impl Recorder {
         }))
     }
 
-    pub fn requests_active(&self) -> Level {
+    pub fn requests_active(&self) -> Gauge {
         self.own_gauge(&REQUESTS_ACTIVE, &[])
     }
 
@@ -249,7 +249,7 @@ pub struct ListenerMetrics {
     /// Fields of requests, dropped for their names.
     pub dropped_fields: Count,
     pub refused_descriptors: Count,
-    pub connections: Level,
+    pub connections: Gauge,
     pub received_bytes: Count,
     pub sent_bytes: Count,
 }
@@ -292,8 +292,8 @@ pub struct HookMetrics {
     pub errors: Count,
     pub traps: Count,
     pub exhausted: Count,
-    pub instances: Level,
-    pub quarantine: Level,
+    pub instances: Gauge,
+    pub quarantine: Gauge,
 }
 
 /// What the master counts, and its keeping of the zone. It has row 0.

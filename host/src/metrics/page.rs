@@ -7,19 +7,19 @@ use super::Recorder;
 use super::text::CONTENT_TYPE;
 use crate::error::reply;
 use crate::exchange::Answer;
-use crate::http1::{Headers, Known};
+use crate::http1::{Headers, KnownHeader};
 
 /// All metrics, read now from the memory of all workers, whichever worker was asked.
 pub fn answer(recorder: &Recorder, method: &Method) -> Answer {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut refusal = reply::plain(StatusCode::METHOD_NOT_ALLOWED);
         // RFC 9110 §15.5.6.
-        refusal.headers.add(Known::Allow, b"GET, HEAD");
+        refusal.headers.add(KnownHeader::Allow, b"GET, HEAD");
         return refusal;
     }
     let mut headers = Headers::new();
-    headers.add(Known::ContentType, CONTENT_TYPE.as_bytes());
-    headers.add(Known::Server, b"castling");
+    headers.add(KnownHeader::ContentType, CONTENT_TYPE.as_bytes());
+    headers.add(KnownHeader::Server, b"castling");
     Answer {
         status: StatusCode::OK,
         headers,

@@ -11,7 +11,7 @@ use castling_abi::metric::{
 use castling_abi::{MetricKind, Status};
 
 use super::{
-    Count, Distribution, Labels, Level, RecordKind, Recorder, add_series, cell_count, record_text,
+    Count, Distribution, Gauge, Labels, RecordKind, Recorder, add_series, cell_count, record_text,
 };
 
 /// A plugin's part of the metrics in one worker; its instances share it.
@@ -154,7 +154,7 @@ struct Metric {
 #[derive(Clone)]
 enum Series {
     Counter(Count),
-    Gauge(Level),
+    Gauge(Gauge),
     Histogram(Distribution),
 }
 

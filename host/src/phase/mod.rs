@@ -13,7 +13,7 @@ pub use route::Router;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{Next, PinnedInstances, Step, Supplier, Way};
+use crate::wasm::{HostIo, Next, PinnedInstances, Progress, Step};
 
 /// What the phases have decided.
 pub enum Verdict {
@@ -27,7 +27,7 @@ pub enum Verdict {
 const MAX_ROUTINGS: u32 = 10;
 
 /// How the phases of a request begin.
-pub enum Begun<'p> {
+pub enum Start<'p> {
     /// No plugin is asked.
     Verdict(Verdict),
     /// These are.
@@ -44,8 +44,8 @@ pub struct First<'p> {
 
 impl First<'_> {
     /// After [`Step::go`]: the phases are through, and [`run`] has nothing more to do.
-    pub fn is_all(&self, way: &Way) -> bool {
-        self.is_only && way.is_through(self.steps)
+    pub fn is_all(&self, progress: &Progress) -> bool {
+        self.is_only && progress.is_through(self.steps)
     }
 }
 
@@ -54,10 +54,10 @@ pub fn begin<'p>(
     router: &'p Router,
     plan: &Cell<&'p Plan>,
     exchange: &mut Exchange,
-) -> Result<Begun<'p>, Error> {
+) -> Result<Start<'p>, Error> {
     exchange.computable.clone_from(&plan.get().computable);
     if !router.post_read.is_empty() {
-        return Ok(Begun::First(First {
+        return Ok(Start::First(First {
             hook: Hook::PostRead,
             steps: &router.post_read,
             is_only: false,
@@ -66,12 +66,12 @@ pub fn begin<'p>(
     let current = enter_route(router, plan, exchange)?;
     let mut phases = current.phases();
     match phases.next() {
-        Some((hook, steps)) => Ok(Begun::First(First {
+        Some((hook, steps)) => Ok(Start::First(First {
             hook,
             steps,
             is_only: phases.next().is_none(),
         })),
-        None => verdict(current).map(Begun::Verdict),
+        None => verdict(current).map(Start::Verdict),
     }
 }
 
@@ -81,13 +81,13 @@ pub async fn run<'p>(
     plan: &Cell<&'p Plan>,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
-    supplier: &mut impl Supplier,
-    first: Way,
+    io: &mut impl HostIo,
+    first: Progress,
 ) -> Result<Verdict, Error> {
-    let mut begun = Some(first);
-    let mut go_on = async |steps, hook, exchange: &mut Box<Exchange>| match begun.take() {
-        Some(way) => Step::run_rest(steps, way, hook, exchange, pinned, supplier).await,
-        None => Step::run_all(steps, hook, exchange, pinned, supplier).await,
+    let mut started = Some(first);
+    let mut go_on = async |steps, hook, exchange: &mut Box<Exchange>| match started.take() {
+        Some(progress) => Step::run_rest(steps, progress, hook, exchange, pinned, io).await,
+        None => Step::run_all(steps, hook, exchange, pinned, io).await,
     };
     if !router.post_read.is_empty() {
         let (_, next) = go_on(&router.post_read, Hook::PostRead, exchange).await?;

@@ -237,7 +237,7 @@ mod tests {
     use http::Version;
 
     use super::*;
-    use crate::http1::{Headers, Known, Target};
+    use crate::http1::{Headers, KnownHeader, Target};
 
     fn route(name: &str, hosts: &[&str], path: &str) -> config::Route {
         let pattern = |host: &&str| match host.strip_prefix('*') {
@@ -361,7 +361,7 @@ mod tests {
 
     fn find(router: &Router, host: &str, path: &str) -> Option<String> {
         let mut headers = Headers::new();
-        headers.add(Known::Host, host.as_bytes());
+        headers.add(KnownHeader::Host, host.as_bytes());
         let request = RequestHead {
             method: Method::GET,
             target: Target::new(path, None),

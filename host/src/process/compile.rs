@@ -20,7 +20,7 @@ use tokio::process::Command;
 
 use crate::config::{self, Config, PlacedPath, Plugin, Workers};
 use crate::wasm::compile::{compile, engine_fingerprint};
-use crate::wasm::{Manifest, said};
+use crate::wasm::{Manifest, module_text};
 
 use super::module_store::{ModuleKey, ModuleStore, StoredModule};
 use super::{confine, sys};
@@ -275,11 +275,11 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
     match serde_json::from_slice(&answer) {
         Ok(Answer::Compiled(manifest)) => match manifest.check() {
             Ok(()) => Ok((manifest, artefact)),
-            Err(error) => Err(said::text(&error.to_string())),
+            Err(error) => Err(module_text::text(&error.to_string())),
         },
-        Ok(Answer::Refused(reason)) => Err(said::text(&reason)),
+        Ok(Answer::Refused(reason)) => Err(module_text::text(&reason)),
         Err(error) => {
-            let error = said::text(&error.to_string());
+            let error = module_text::text(&error.to_string());
             Err(format!("the compiler gave no answer: {error}"))
         }
     }
@@ -318,7 +318,7 @@ fn explain(status: ExitStatus, complaint: &str) -> String {
         true => format!("the compiler crashed: {status}"),
         false => format!(
             "the compiler crashed: {status}: {}",
-            said::text(&complaint.join(" "))
+            module_text::text(&complaint.join(" "))
         ),
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::channel::{FrameReader, write_frame};
-use super::master::{Master, News, ReloadWaiter, UpgradeOrder};
+use super::master::{Master, ReloadProgress, ReloadWaiter, UpgradeOrder};
 use super::peers;
 use super::report::{MasterStatus, Reloaded, Upgraded};
 
@@ -166,7 +166,7 @@ async fn converse(
         let refused = Reply::Refused(vec![format!("{REQUESTS} commands are under way already")]);
         return in_time(write_frame(&mut sink, &refused, REPLY_LIMIT_BYTES)).await;
     };
-    let errand = master.errand();
+    let pending_command = master.pending_command();
     let reply = tokio::select! {
         // First: what was asked for is begun, however soon the peer leaves.
         biased;
@@ -175,7 +175,7 @@ async fn converse(
         _ = requests.next() => return Ok(()),
     };
     in_time(write_frame(&mut sink, &reply, REPLY_LIMIT_BYTES)).await?;
-    drop(errand);
+    drop(pending_command);
     if matches!(reply, Reply::Stopping) {
         // The peer waits for the end of this connection, which is the end of this process.
         requests.next().await?;
@@ -229,12 +229,12 @@ async fn reload(master: &Rc<Master>, sink: &mut OwnedWriteHalf) -> io::Result<Re
     master.reload(Some(ReloadWaiter(waiter)));
     loop {
         match news.recv().await {
-            Some(News::Waits(why)) => {
+            Some(ReloadProgress::Waits(why)) => {
                 let reply = Reply::Waits(why);
                 in_time(write_frame(sink, &reply, REPLY_LIMIT_BYTES)).await?;
             }
-            Some(News::Ended(Ok(reloaded))) => return Ok(Reply::Reloaded(reloaded)),
-            Some(News::Ended(Err(errors))) => return Ok(Reply::Refused(errors)),
+            Some(ReloadProgress::Ended(Ok(reloaded))) => return Ok(Reply::Reloaded(reloaded)),
+            Some(ReloadProgress::Ended(Err(errors))) => return Ok(Reply::Refused(errors)),
             None => return Ok(Reply::Refused(vec!["the gateway is stopping".to_owned()])),
         }
     }

@@ -14,10 +14,10 @@ use crate::config::Config;
 
 use super::backoff::Backoff;
 use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec};
+use super::child::{Ending, WorkerChild};
 use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::sockets::SocketSet;
-use super::worker_process::{Ending, WorkerProcess};
 use super::zones::Zones;
 
 /// A generation in the master. Dropping one that does not serve yet ends its workers.
@@ -32,16 +32,16 @@ pub struct Generation {
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// By slot; None while a worker that died is not replaced yet.
-    workers: RefCell<Vec<Option<Rc<WorkerProcess>>>>,
+    workers: RefCell<Vec<Option<Rc<WorkerChild>>>>,
     /// By slot.
     deaths: RefCell<Vec<Deaths>>,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<GenerationStage>,
     stage_since: RefCell<jiff::Timestamp>,
 }
 
 /// Where a generation is in its life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub enum GenerationStage {
     Starting,
     Serving,
     /// Its workers finish what they have.
@@ -51,7 +51,7 @@ pub enum Stage {
     Ended,
 }
 
-impl Stage {
+impl GenerationStage {
     /// As `status` prints it.
     pub fn name(self) -> &'static str {
         match self {
@@ -103,7 +103,7 @@ impl Generation {
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             deaths: RefCell::new(vec![Deaths::default(); slots]),
-            stage: watch::Sender::new(Stage::Starting),
+            stage: watch::Sender::new(GenerationStage::Starting),
             stage_since: RefCell::new(jiff::Timestamp::now()),
         });
         for slot in 0..slots {
@@ -124,7 +124,7 @@ impl Generation {
 
     /// Has its workers accept, and replaces those that die, until [`Self::drain`] or [`Self::stop`].
     pub fn serve(self: &Rc<Self>) {
-        self.enter(Stage::Serving);
+        self.enter(GenerationStage::Serving);
         for worker in self.workers() {
             worker.tell(ToWorker::Serve);
             tokio::task::spawn_local(Rc::clone(self).keep_slot(worker));
@@ -149,20 +149,20 @@ impl Generation {
 
     /// Lets its workers finish their requests and end, within the config's `drain_timeout`.
     pub fn drain(&self) {
-        self.enter(Stage::Draining);
+        self.enter(GenerationStage::Draining);
     }
 
     /// Ends its workers now.
     pub fn stop(&self) {
-        self.enter(Stage::Stopping);
+        self.enter(GenerationStage::Stopping);
     }
 
     /// Waits until its last worker has ended, after [`Self::drain`] or [`Self::stop`].
     pub async fn ended(&self) {
-        self.reached(Stage::Ended).await;
+        self.reached(GenerationStage::Ended).await;
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> GenerationStage {
         *self.stage.borrow()
     }
 
@@ -178,7 +178,7 @@ impl Generation {
     }
 
     /// Those that there are now, by slot.
-    pub fn workers(&self) -> Vec<Rc<WorkerProcess>> {
+    pub fn workers(&self) -> Vec<Rc<WorkerChild>> {
         self.workers.borrow().iter().flatten().cloned().collect()
     }
 
@@ -219,15 +219,15 @@ impl Generation {
 
     /// Waits for the order to end, passes it on, and grows impatient.
     async fn retire(self: Rc<Self>) {
-        self.reached(Stage::Draining).await;
+        self.reached(GenerationStage::Draining).await;
         drop(self.sockets.take());
-        if self.stage() == Stage::Draining {
+        if self.stage() == GenerationStage::Draining {
             let drain_timeout = self.config.workers.drain_timeout;
             tracing::info!(generation = self.number, timeout = ?drain_timeout, "generation drains");
             self.tell_all(|| ToWorker::Drain(drain_timeout));
             tokio::select! {
                 () = self.workers_ended() => {}
-                () = self.reached(Stage::Stopping) => {}
+                () = self.reached(GenerationStage::Stopping) => {}
                 () = tokio::time::sleep(drain_timeout + DRAIN_GRACE) => {}
             }
         }
@@ -244,12 +244,12 @@ impl Generation {
             self.workers_ended().await;
         }
         drop((self.zones.take(), self.modules.take()));
-        self.enter(Stage::Ended);
+        self.enter(GenerationStage::Ended);
         tracing::info!(generation = self.number, "generation ended");
     }
 
     /// Replaces the worker of a slot whenever it dies, as long as the generation serves.
-    async fn keep_slot(self: Rc<Self>, first: Rc<WorkerProcess>) {
+    async fn keep_slot(self: Rc<Self>, first: Rc<WorkerChild>) {
         let slot = first.slot;
         let mut backoff = Backoff::default();
         let mut worker = Some(first);
@@ -257,7 +257,7 @@ impl Generation {
             let wait = match worker.take() {
                 Some(worker) => {
                     let ending = self.watched_end(&worker).await;
-                    if self.stage() > Stage::Serving {
+                    if self.stage() > GenerationStage::Serving {
                         report_end(&worker, ending.as_ref());
                         return;
                     }
@@ -270,7 +270,7 @@ impl Generation {
             tokio::select! {
                 // First: a worker that starts now would not hear that it is to end.
                 biased;
-                () = self.reached(Stage::Draining) => return,
+                () = self.reached(GenerationStage::Draining) => return,
                 () = tokio::time::sleep(wait) => {}
             }
             match self.spawn(slot) {
@@ -284,7 +284,7 @@ impl Generation {
     }
 
     /// Waits for a worker to end. One that no longer answers is ended.
-    async fn watched_end(&self, worker: &WorkerProcess) -> Option<Ending> {
+    async fn watched_end(&self, worker: &WorkerChild) -> Option<Ending> {
         let Some(timeout) = self.config.workers.heartbeat_timeout else {
             return worker.ended().await;
         };
@@ -305,7 +305,7 @@ impl Generation {
     }
 
     /// Counts and tells a death that nobody had ordered.
-    fn died(&self, worker: &WorkerProcess, ending: Option<Ending>, wait: Duration) {
+    fn died(&self, worker: &WorkerChild, ending: Option<Ending>, wait: Duration) {
         self.workers.borrow_mut()[worker.slot] = None;
         self.metrics.metrics().worker_died();
         let deaths = &mut self.deaths.borrow_mut()[worker.slot];
@@ -319,9 +319,9 @@ impl Generation {
     }
 
     /// One that fails to start has ended when this returns, or is about to.
-    async fn put_to_work(&self, worker: &WorkerProcess) {
+    async fn put_to_work(&self, worker: &WorkerChild) {
         match tokio::time::timeout(START_TIMEOUT, worker.ready()).await {
-            Ok(Ok(())) if self.stage() == Stage::Serving => worker.tell(ToWorker::Serve),
+            Ok(Ok(())) if self.stage() == GenerationStage::Serving => worker.tell(ToWorker::Serve),
             // It has been told to drain, or has ended and said why.
             Ok(_) => {}
             Err(_) => {
@@ -335,7 +335,7 @@ impl Generation {
         }
     }
 
-    fn spawn(&self, slot: usize) -> io::Result<Rc<WorkerProcess>> {
+    fn spawn(&self, slot: usize) -> io::Result<Rc<WorkerChild>> {
         let mut descriptors: Vec<OwnedFd> = Vec::new();
         let mut hand_over = |descriptor: OwnedFd| {
             let fd = descriptor.as_raw_fd();
@@ -382,7 +382,7 @@ impl Generation {
             zones,
             metrics,
         };
-        let worker = WorkerProcess::spawn(spec, descriptors, row)?;
+        let worker = WorkerChild::spawn(spec, descriptors, row)?;
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
     }
@@ -398,7 +398,7 @@ impl Generation {
         join_all(workers.iter().map(|worker| worker.ended())).await;
     }
 
-    fn enter(&self, stage: Stage) {
+    fn enter(&self, stage: GenerationStage) {
         let moved = self.stage.send_if_modified(|now| {
             let forward = stage > *now;
             if forward {
@@ -412,14 +412,14 @@ impl Generation {
     }
 
     /// Waits until the generation is at this stage or beyond.
-    async fn reached(&self, stage: Stage) {
+    async fn reached(&self, stage: GenerationStage) {
         // The sender is ours, so the wait ends by the stage only.
         let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
     }
 }
 
 /// Of a worker that was told to end: only one that crashed on the way is worth a line.
-fn report_end(worker: &WorkerProcess, ending: Option<&Ending>) {
+fn report_end(worker: &WorkerChild, ending: Option<&Ending>) {
     if let Some(Ending { status, .. }) = ending
         && !status.success()
     {
@@ -428,7 +428,7 @@ fn report_end(worker: &WorkerProcess, ending: Option<&Ending>) {
     }
 }
 
-fn report_death(worker: &WorkerProcess, ending: Option<Ending>, generation: u64, wait: Duration) {
+fn report_death(worker: &WorkerChild, ending: Option<Ending>, generation: u64, wait: Duration) {
     let (pid, slot, lived) = (worker.pid, worker.slot, worker.started.elapsed());
     match ending {
         // Somebody has sent it a signal that it knows.

@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::log;
 
 use super::compile;
-use super::generation::{Generation, Stage};
+use super::generation::{Generation, GenerationStage};
 use super::instance_lock::InstanceLock;
 use super::merge::Merge;
 use super::metrics::Ledger;
@@ -25,7 +25,7 @@ use super::ownership;
 use super::report::{self, MasterStatus, Reloaded};
 use super::signals::Verb;
 use super::sockets::SocketTable;
-use super::upgrade::{Places, Predecessor};
+use super::upgrade::{Paths, Predecessor};
 use super::zone_store::ZoneStore;
 use super::zones::{Zones, lend_again, zones};
 
@@ -39,7 +39,7 @@ pub struct Master {
     binary: PathBuf,
     started: Instant,
     started_at: SystemTime,
-    places: Places,
+    places: Paths,
     /// None once it is another master's.
     lock: RefCell<Option<InstanceLock>>,
     control_task: RefCell<Option<AbortHandle>>,
@@ -71,33 +71,35 @@ pub struct Master {
     /// None before the first generation serves.
     metrics: RefCell<Option<Rc<Ledger>>>,
     stopping: watch::Sender<bool>,
-    /// How many [`Errand`]s there are.
-    errands: watch::Sender<usize>,
+    /// How many [`PendingCommand`]s there are.
+    pending_commands: watch::Sender<usize>,
     /// Of a master that has handed over, once its last worker has ended: whether those before it ended in order, too.
-    farewell: watch::Sender<Option<bool>>,
+    handover_done: watch::Sender<Option<bool>>,
 }
 
 /// A question that is not answered yet. A master that has handed over does not end before it is.
-pub struct Errand(Rc<Master>);
+pub struct PendingCommand(Rc<Master>);
 
-impl Drop for Errand {
+impl Drop for PendingCommand {
     fn drop(&mut self) {
-        self.0.errands.send_modify(|errands| *errands -= 1);
+        self.0
+            .pending_commands
+            .send_modify(|pending_commands| *pending_commands -= 1);
     }
 }
 
 /// Who asked for a reload and waits for its result. A signal does not wait.
-pub struct ReloadWaiter(pub mpsc::UnboundedSender<News>);
+pub struct ReloadWaiter(pub mpsc::UnboundedSender<ReloadProgress>);
 
 /// How a reload goes.
-pub enum News {
+pub enum ReloadProgress {
     /// Why it waits, in a line for a person.
     Waits(String),
     Ended(Result<Reloaded, Vec<String>>),
 }
 
 impl ReloadWaiter {
-    fn tell(&self, news: News) {
+    fn tell(&self, news: ReloadProgress) {
         // Who asked may have left.
         let _ = self.0.send(news);
     }
@@ -113,7 +115,7 @@ struct Built {
 }
 
 impl Master {
-    fn new(config_path: &Path, binary: PathBuf, places: Places, lock: InstanceLock) -> Self {
+    fn new(config_path: &Path, binary: PathBuf, places: Paths, lock: InstanceLock) -> Self {
         Self {
             config_path: config_path.to_owned(),
             binary,
@@ -138,8 +140,8 @@ impl Master {
             predecessor: RefCell::default(),
             metrics: RefCell::default(),
             stopping: watch::Sender::new(false),
-            errands: watch::Sender::default(),
-            farewell: watch::Sender::default(),
+            pending_commands: watch::Sender::default(),
+            handover_done: watch::Sender::default(),
         }
     }
 
@@ -154,7 +156,7 @@ impl Master {
             return;
         }
         if let (Some(waiter), Some(why)) = (&waiter, &*self.reload_waits.borrow()) {
-            waiter.tell(News::Waits(why.clone()));
+            waiter.tell(ReloadProgress::Waits(why.clone()));
         }
         if self.reloads.borrow_mut().request(waiter) {
             let task = spawn_local(Rc::clone(self).run_reloads());
@@ -166,9 +168,10 @@ impl Master {
     }
 
     /// Begins an errand, which lasts until this is dropped.
-    pub fn errand(self: &Rc<Self>) -> Errand {
-        self.errands.send_modify(|errands| *errands += 1);
-        Errand(Rc::clone(self))
+    pub fn pending_command(self: &Rc<Self>) -> PendingCommand {
+        self.pending_commands
+            .send_modify(|pending_commands| *pending_commands += 1);
+        PendingCommand(Rc::clone(self))
     }
 
     /// Ends the gateway: `fast` does not wait for requests under way. A fast stop overtakes a graceful one.
@@ -249,7 +252,7 @@ impl Master {
 
     async fn run_reloads(self: Rc<Self>) {
         // A signal has nobody who waits, and its reload is done all the same.
-        let _errand = self.errand();
+        let _errand = self.pending_command();
         loop {
             let result = self.reload_in_turn().await;
             if let Err(errors) = &result {
@@ -264,7 +267,7 @@ impl Master {
             }
             let (waiters, again) = self.reloads.borrow_mut().finished();
             for waiter in waiters.into_iter().flatten() {
-                waiter.tell(News::Ended(result.clone()));
+                waiter.tell(ReloadProgress::Ended(result.clone()));
             }
             if !again {
                 return;
@@ -342,7 +345,7 @@ impl Master {
         let begun = Instant::now();
         self.retired
             .borrow_mut()
-            .retain(|generation| generation.stage() != Stage::Ended);
+            .retain(|generation| generation.stage() != GenerationStage::Ended);
         ownership::prepare(&config)?;
         let modules = compile::modules(&config).await?;
         let sockets = self.sockets.borrow().prepare(&config)?;
@@ -494,7 +497,9 @@ impl Master {
 
     fn generations(&self) -> Vec<Rc<Generation>> {
         let retired = self.retired.borrow();
-        let living = retired.iter().filter(|g| g.stage() != Stage::Ended);
+        let living = retired
+            .iter()
+            .filter(|g| g.stage() != GenerationStage::Ended);
         living
             .chain(self.serving.borrow().iter())
             .cloned()
@@ -529,10 +534,10 @@ impl Master {
             self.is_alone();
         }
         if self.successor.get().is_some() {
-            self.farewell.send_replace(Some(in_order));
+            self.handover_done.send_replace(Some(in_order));
             // What was asked for while it handed over is answered by the other one, through this one.
-            let mut errands = self.errands.subscribe();
-            let answered = errands.wait_for(|errands| *errands == 0);
+            let mut pending_commands = self.pending_commands.subscribe();
+            let answered = pending_commands.wait_for(|pending_commands| *pending_commands == 0);
             let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
         }
     }

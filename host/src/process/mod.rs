@@ -6,6 +6,7 @@
 mod activation;
 mod backoff;
 mod channel;
+mod child;
 mod compile;
 mod confine;
 mod control;
@@ -28,7 +29,6 @@ mod syscalls;
 mod unix_socket;
 mod upgrade;
 mod worker;
-mod worker_process;
 mod zone_store;
 mod zones;
 

@@ -12,8 +12,8 @@ use crate::gateway::GatewayStatus;
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
 
-use super::generation::{Generation, Stage};
-use super::worker_process::{WorkerProcess, WorkerState};
+use super::child::{WorkerChild, WorkerState};
+use super::generation::{Generation, GenerationStage};
 
 /// A new generation serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,7 +165,7 @@ fn generation_report(generation: &Generation) -> GenerationReport {
     });
     let state_since = generation.stage_since();
     let stage = generation.stage();
-    let ends = (stage == Stage::Draining).then(|| generation.time_left().as_secs_f64());
+    let ends = (stage == GenerationStage::Draining).then(|| generation.time_left().as_secs_f64());
     GenerationReport {
         id: generation.number,
         master: std::process::id(),
@@ -196,7 +196,7 @@ fn deaths_report(generation: &Generation) -> Vec<DeathsReport> {
 
 fn worker_report(
     generation: &Generation,
-    worker: &WorkerProcess,
+    worker: &WorkerChild,
     answer: Option<&GatewayStatus>,
 ) -> WorkerReport {
     let state = match (worker.state(), answer) {

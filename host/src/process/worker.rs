@@ -15,7 +15,7 @@ use crate::config::Accept;
 use crate::gateway::Gateway;
 use crate::log;
 use crate::metrics::Recorder;
-use crate::outbox;
+use crate::transport::write_batch;
 use crate::wasm::Module;
 use crate::zone::MetricsZone;
 
@@ -39,7 +39,7 @@ pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
 }
 
 async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
-    tokio::task::spawn_local(outbox::deliver());
+    tokio::task::spawn_local(write_batch::keep_flushing());
     let signals = Signals::listen()?;
     let (source, outbox) = UnixStream::from_std(channel)?.into_split();
     let mut inbox = FrameReader::new(source, ORDER_LIMIT_BYTES);
@@ -48,7 +48,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         Some(_) => anyhow::bail!("the master's first message is not what to run"),
         None => return Ok(()),
     };
-    let mut link = Link {
+    let mut link = MasterLink {
         inbox: Some(inbox),
         outbox,
         signals,
@@ -128,7 +128,7 @@ async fn serve(
     gateway: Rc<Gateway>,
     slot: usize,
     mut waiting: Sockets,
-    mut link: Link,
+    mut link: MasterLink,
     drain_timeout: Duration,
 ) -> anyhow::Result<()> {
     let mut draining: Draining = None;
@@ -203,14 +203,14 @@ enum Event {
 }
 
 /// The worker's ties to the world outside: the master and signals.
-struct Link {
+struct MasterLink {
     /// None once the master is gone.
     inbox: Option<FrameReader<OwnedReadHalf, ToWorker>>,
     outbox: OwnedWriteHalf,
     signals: Signals,
 }
 
-impl Link {
+impl MasterLink {
     async fn next(&mut self) -> Event {
         loop {
             tokio::select! {

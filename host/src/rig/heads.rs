@@ -5,7 +5,8 @@ use http::{Method, StatusCode, Version};
 
 use crate::exchange::Exchange;
 use crate::http1::{
-    self, BodyLength, HeadLimits, HeadProgress, HeadRoom, Headers, Known, ReplyTo, RequestHead,
+    self, BodyLength, HeadLimits, HeadProgress, HeadRoom, Headers, KnownHeader, ReplyTo,
+    RequestHead,
 };
 
 pub(super) fn check(exchange: &Exchange) {
@@ -19,7 +20,7 @@ pub(super) fn check(exchange: &Exchange) {
 
 fn check_request(head: &RequestHead) {
     let mut out = Vec::new();
-    let host = head.headers.get(Known::Host);
+    let host = head.headers.get(KnownHeader::Host);
     http1::write_request_head(
         &mut out,
         &head.method,

@@ -3,7 +3,7 @@
 
 pub mod components;
 mod heads;
-mod supplies;
+mod scripted_io;
 
 use std::fs::File;
 use std::io::Write;
@@ -16,15 +16,17 @@ use bytes::{Bytes, BytesMut};
 use castling_abi::{Action, Hook, PeerRecord};
 use tokio::runtime::Runtime;
 
-use crate::address::ServerAddress;
 use crate::config;
 use crate::exchange::{Balancing, Exchange, Stage};
 use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
 use crate::metrics::Recorder;
 use crate::process;
+use crate::transport::address::ServerAddress;
 use crate::wasm::compile::compile;
-use crate::wasm::{Engine, HookError, Judge, MAX_INSTANCES, Module, PinnedInstances, Plugin};
-use supplies::Supplies;
+use crate::wasm::{
+    Engine, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance,
+};
+use scripted_io::ScriptedIo;
 
 pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
 pub use crate::wasm::compile::inspect;
@@ -33,9 +35,9 @@ pub use crate::wasm::compile::inspect;
 pub struct Rig {
     plugin: Rc<Plugin>,
     pinned: PinnedInstances,
-    judge: Judge,
+    policy: PolicyInstance,
     exchange: Box<Exchange>,
-    supplies: Supplies,
+    io: ScriptedIo,
     bench: Rc<Bench>,
 }
 
@@ -86,9 +88,9 @@ impl Rig {
         Ok(Self {
             plugin,
             pinned: PinnedInstances::default(),
-            judge: Judge::default(),
+            policy: PolicyInstance::default(),
             exchange: Exchange::idle(),
-            supplies: Supplies::default(),
+            io: ScriptedIo::default(),
             bench: Rc::clone(bench),
         })
     }
@@ -137,7 +139,7 @@ impl Rig {
 
     /// What a plugin gets of what it waits for: a byte decides each, in this order; then it may not wait.
     pub fn set_supplies(&mut self, script: &[u8]) {
-        self.supplies = Supplies::new(script);
+        self.io = ScriptedIo::new(script);
     }
 
     pub fn implements(&self, hook: Hook) -> bool {
@@ -155,8 +157,8 @@ impl Rig {
                 last = match hook {
                     Hook::Balance | Hook::PeerDone => self
                         .plugin
-                        .judge(&mut self.judge, hook, &mut self.exchange, args)
-                        .end()
+                        .call_policy(&mut self.policy, hook, &mut self.exchange, args)
+                        .finish()
                         .await
                         .map(|raw| raw as i32)
                         .map_err(|e| e.to_string())?,
@@ -180,7 +182,7 @@ impl Rig {
                             hook,
                             &mut self.exchange,
                             &mut self.pinned,
-                            &mut self.supplies,
+                            &mut self.io,
                             (0, 0, 0),
                         )
                         .await
@@ -205,7 +207,7 @@ impl Rig {
                 hook,
                 &mut self.exchange,
                 &mut self.pinned,
-                &mut self.supplies,
+                &mut self.io,
                 args,
             )
             .await;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::upload::Upload;
-use crate::alarm::{Alarm, Alarms};
 use crate::http1::{BodyDecoder, BodyLength, HeadProgress};
-use crate::socket::{self, Reader, Writer};
+use crate::runtime::alarm::{Alarm, Alarms};
+use crate::transport::halves::{self, Reader, Writer};
 
 /// In a box for as long as it lives, with the state of the exchange that is under way on it: what goes from hand to hand
 /// with each request is a pointer.
@@ -47,7 +47,7 @@ impl Connection {
     ) -> io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (reader, writer) = socket::split(stream);
+        let (reader, writer) = halves::split(stream);
         Ok(Box::new(Self {
             peer_idx,
             reader,

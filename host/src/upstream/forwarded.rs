@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use http::Version;
 
-use crate::address::AddressText;
 use crate::config::ServerField;
-use crate::http1::{Headers, Known};
+use crate::http1::{Headers, KnownHeader};
+use crate::transport::address::AddressText;
 
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
@@ -31,7 +31,11 @@ pub fn remove_claims(headers: &mut Headers) {
 
 /// Fields in which a client could tell a peer who it is, and which the gateway does not write itself: a peer that trusts
 /// the gateway would believe them (RFC 7239 §8.1).
-const CLAIMS: [Known; 3] = [Known::Forwarded, Known::XForwardedPort, Known::XRealIp];
+const CLAIMS: [KnownHeader; 3] = [
+    KnownHeader::Forwarded,
+    KnownHeader::XForwardedPort,
+    KnownHeader::XRealIp,
+];
 
 /// Fields that a listener adds to the heads that pass it.
 pub struct Marks {
@@ -61,14 +65,14 @@ impl Marks {
         (gateway_id, listener).hash(&mut hasher);
         let loop_id = format!("castling-{:016x}", hasher.finish());
         let mut of_client_side = Headers::new();
-        of_client_side.add(Known::XForwardedProto, PROTO);
+        of_client_side.add(KnownHeader::XForwardedProto, PROTO);
         let mut of_request = Headers::new();
-        of_request.add(Known::CdnLoop, loop_id.as_bytes());
+        of_request.add(KnownHeader::CdnLoop, loop_id.as_bytes());
         if via {
-            of_request.add(Known::Via, VIA);
+            of_request.add(KnownHeader::Via, VIA);
         }
         let mut of_response = Headers::new();
-        of_response.add(Known::Via, VIA);
+        of_response.add(KnownHeader::Via, VIA);
         Self {
             via,
             server,
@@ -83,27 +87,27 @@ impl Marks {
     /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
     /// better.
     pub fn note_client_side(&self, headers: &mut Headers) {
-        match headers.contains(Known::XForwardedProto) {
-            true => headers.set(Known::XForwardedProto, PROTO),
+        match headers.contains(KnownHeader::XForwardedProto) {
+            true => headers.set(KnownHeader::XForwardedProto, PROTO),
             false => headers.add_all(&self.of_client_side),
         }
-        if headers.contains(Known::Host) {
-            headers.copy(Known::Host, Known::XForwardedHost);
+        if headers.contains(KnownHeader::Host) {
+            headers.copy(KnownHeader::Host, KnownHeader::XForwardedHost);
         } else {
-            headers.remove(Known::XForwardedHost);
+            headers.remove(KnownHeader::XForwardedHost);
         }
     }
 
     /// Whether the request has been at this listener before, and has come back to it.
     #[inline]
     pub fn is_loop(&self, headers: &Headers) -> bool {
-        headers.contains(Known::CdnLoop) && self.has_come_back(headers)
+        headers.contains(KnownHeader::CdnLoop) && self.has_come_back(headers)
     }
 
     #[cold]
     #[inline(never)]
     fn has_come_back(&self, headers: &Headers) -> bool {
-        let values = headers.get_all(Known::CdnLoop);
+        let values = headers.get_all(KnownHeader::CdnLoop);
         let members = values.flat_map(|value| value.split(|&byte| byte == b','));
         let passes = members.map(|member| match member.trim_ascii() {
             member if member == self.loop_id.as_bytes() => MAX_NESTED_CALLS,
@@ -118,9 +122,9 @@ impl Marks {
     /// is not appended: nginx's `unix:` is no address, and peers that read a list of them would stumble.
     pub fn add_to_request(&self, headers: &mut Headers, client: Option<IpAddr>, version: Version) {
         if let Some(client) = client {
-            headers.append_to_list(Known::XForwardedFor, AddressText::new(client).bytes());
+            headers.append_to_list(KnownHeader::XForwardedFor, AddressText::new(client).bytes());
         }
-        let has_some = headers.contains(Known::CdnLoop) || headers.contains(Known::Via);
+        let has_some = headers.contains(KnownHeader::CdnLoop) || headers.contains(KnownHeader::Via);
         if has_some || version == Version::HTTP_10 {
             return self.append_to_request(headers, version);
         }
@@ -130,27 +134,27 @@ impl Marks {
     #[cold]
     #[inline(never)]
     fn append_to_request(&self, headers: &mut Headers, version: Version) {
-        headers.append_to_list(Known::CdnLoop, self.loop_id.as_bytes());
+        headers.append_to_list(KnownHeader::CdnLoop, self.loop_id.as_bytes());
         if self.via {
             let via = match version {
                 Version::HTTP_10 => VIA_10,
                 _ => VIA,
             };
-            headers.append_to_list(Known::Via, via);
+            headers.append_to_list(KnownHeader::Via, via);
         }
     }
 
     /// Appends the gateway to the `CDN-Loop` of a call that a plugin makes.
     pub fn add_to_call(&self, headers: &mut Headers) {
-        headers.append_to_list(Known::CdnLoop, self.call_loop_id.as_bytes());
+        headers.append_to_list(KnownHeader::CdnLoop, self.call_loop_id.as_bytes());
     }
 
     /// Appends to `Via`, and has `Server` as the listener's config does.
     pub fn add_to_response(&self, headers: &mut Headers) {
         self.set_server(headers);
-        match headers.contains(Known::Via) {
+        match headers.contains(KnownHeader::Via) {
             _ if !self.via => {}
-            true => headers.append_to_list(Known::Via, VIA),
+            true => headers.append_to_list(KnownHeader::Via, VIA),
             false => headers.add_all(&self.of_response),
         }
     }
@@ -159,8 +163,8 @@ impl Marks {
     pub fn set_server(&self, headers: &mut Headers) {
         match &self.server {
             ServerField::Keep => {}
-            ServerField::Remove => drop(headers.remove(Known::Server)),
-            ServerField::Fixed(text) => headers.set(Known::Server, text.as_bytes()),
+            ServerField::Remove => drop(headers.remove(KnownHeader::Server)),
+            ServerField::Fixed(text) => headers.set(KnownHeader::Server, text.as_bytes()),
         }
     }
 }
@@ -169,7 +173,7 @@ impl Marks {
 mod tests {
     use super::*;
 
-    fn value(headers: &Headers, name: Known) -> String {
+    fn value(headers: &Headers, name: KnownHeader) -> String {
         let all: Vec<&str> = headers
             .get_all(name)
             .filter_map(|value| str::from_utf8(value).ok())
@@ -185,11 +189,11 @@ mod tests {
     #[test]
     fn the_client_is_appended_to_what_came() {
         let mut headers = Headers::new();
-        headers.add(Known::XForwardedFor, b"10.0.0.1");
-        headers.add(Known::XForwardedFor, b"10.0.0.2");
+        headers.add(KnownHeader::XForwardedFor, b"10.0.0.1");
+        headers.add(KnownHeader::XForwardedFor, b"10.0.0.2");
         add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(
-            value(&headers, Known::XForwardedFor),
+            value(&headers, KnownHeader::XForwardedFor),
             "10.0.0.1, 10.0.0.2, 127.0.0.1"
         );
     }
@@ -198,10 +202,10 @@ mod tests {
     fn a_client_without_an_address_is_not_told() {
         let mut headers = Headers::new();
         add_to_request(&mut headers, None);
-        assert!(!headers.contains(Known::XForwardedFor));
-        headers.add(Known::XForwardedFor, b"10.0.0.1");
+        assert!(!headers.contains(KnownHeader::XForwardedFor));
+        headers.add(KnownHeader::XForwardedFor, b"10.0.0.1");
         add_to_request(&mut headers, None);
-        assert_eq!(value(&headers, Known::XForwardedFor), "10.0.0.1");
+        assert_eq!(value(&headers, KnownHeader::XForwardedFor), "10.0.0.1");
     }
 
     #[test]
@@ -210,23 +214,23 @@ mod tests {
         for claim in CLAIMS {
             headers.add(claim, b"10.0.0.1");
         }
-        headers.add(Known::Server, b"other");
+        headers.add(KnownHeader::Server, b"other");
         remove_claims(&mut headers);
         assert!(CLAIMS.iter().all(|claim| !headers.contains(*claim)));
-        assert!(headers.contains(Known::Server));
+        assert!(headers.contains(KnownHeader::Server));
     }
 
     #[test]
     fn proto_and_host_are_ours() {
         let mut headers = Headers::new();
-        headers.add(Known::XForwardedProto, b"https");
-        headers.add(Known::XForwardedHost, b"evil");
-        headers.add(Known::Host, b"example.com");
+        headers.add(KnownHeader::XForwardedProto, b"https");
+        headers.add(KnownHeader::XForwardedHost, b"evil");
+        headers.add(KnownHeader::Host, b"example.com");
         Marks::new("web", true, ServerField::Keep, 1).note_client_side(&mut headers);
         add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
-        assert_eq!(value(&headers, Known::XForwardedProto), "http");
-        assert_eq!(value(&headers, Known::XForwardedHost), "example.com");
-        assert_eq!(value(&headers, Known::Via), "1.1 castling");
+        assert_eq!(value(&headers, KnownHeader::XForwardedProto), "http");
+        assert_eq!(value(&headers, KnownHeader::XForwardedHost), "example.com");
+        assert_eq!(value(&headers, KnownHeader::Via), "1.1 castling");
     }
 
     #[test]
@@ -234,10 +238,10 @@ mod tests {
         let marks = |listener, gateway| Marks::new(listener, false, ServerField::Keep, gateway);
         let (web, admin, second) = (marks("web", 1), marks("admin", 1), marks("web", 2));
         let mut headers = Headers::new();
-        headers.add(Known::CdnLoop, b"cdn.example;a=b");
+        headers.add(KnownHeader::CdnLoop, b"cdn.example;a=b");
         assert!(!web.is_loop(&headers));
         web.add_to_request(&mut headers, None, Version::HTTP_11);
-        assert!(!headers.contains(Known::Via));
+        assert!(!headers.contains(KnownHeader::Via));
         assert!(web.is_loop(&headers));
         assert!(!admin.is_loop(&headers) && !second.is_loop(&headers));
         second.add_to_request(&mut headers, None, Version::HTTP_11);
@@ -258,10 +262,10 @@ mod tests {
             (ServerField::Fixed("mine".to_owned()), "mine"),
         ] {
             let mut headers = Headers::new();
-            headers.add(Known::Server, b"origin");
+            headers.add(KnownHeader::Server, b"origin");
             Marks::new("web", true, server, 1).add_to_response(&mut headers);
-            assert_eq!(value(&headers, Known::Server), expected);
-            assert_eq!(value(&headers, Known::Via), "1.1 castling");
+            assert_eq!(value(&headers, KnownHeader::Server), expected);
+            assert_eq!(value(&headers, KnownHeader::Via), "1.1 castling");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
 mod connection;
-mod exchange;
 pub mod forwarded;
 mod pieces;
 mod pool;
 mod resolve;
 mod response;
+mod send;
 mod upload;
 mod upload_filter;
 
@@ -16,16 +16,16 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub use exchange::{Exchanged, exchange};
 pub use resolve::resolve;
 pub use response::Body;
+pub use send::{Proxied, send};
 pub use upload::{ClientSide, RequestBody, Wire};
 
-use crate::alarm::Alarms;
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};
 use crate::http1::HeadLimits;
 use crate::metrics::UpstreamMetrics;
+use crate::runtime::alarm::Alarms;
 use pool::Pool;
 
 pub struct Upstream {

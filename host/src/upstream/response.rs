@@ -9,15 +9,15 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::connection::{Connection, Response};
-use super::upload::{ClientSide, Paused, Sink, UploadError};
+use super::upload::{ClientSide, Sink, UploadError, UploadPause};
 use super::{Upstream, upload_filter};
-use crate::alarm::Elapsed;
 use crate::balancer::Active;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, ParsedResponse};
-use crate::socket::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
-use crate::turn;
+use crate::runtime::alarm::Elapsed;
+use crate::runtime::clock;
+use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it closes the connection.
 pub struct Body {
@@ -66,7 +66,7 @@ impl Body {
         let read_ahead = &mut self.connection.response.read_ahead;
         let mut held: Vec<Bytes> = std::mem::take(read_ahead).collect();
         let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
-        let mut pieces = turn::Pieces::default();
+        let mut pieces = clock::PieceBudget::default();
         let whole = loop {
             pieces.next().await;
             if held_bytes > limit_bytes {
@@ -172,8 +172,8 @@ impl Body {
                 biased;
                 read = &mut reading => return Ok(Read::Response(read)),
                 sent = sending => match sent {
-                    Ok(Paused::Done) => {}
-                    Ok(Paused::Unfiltered) => return Ok(Read::Unfiltered),
+                    Ok(UploadPause::Done) => {}
+                    Ok(UploadPause::Unfiltered) => return Ok(Read::Unfiltered),
                     Err(UploadError::Client(error)) => return Err(error),
                     Err(UploadError::Upstream(_)) => *upload_broken = true,
                 },
@@ -237,7 +237,7 @@ impl Body {
             }
             upstream
                 .pool
-                .put(connection, came_at.unwrap_or_else(turn::now));
+                .put(connection, came_at.unwrap_or_else(clock::now));
         }
     }
 

@@ -12,13 +12,13 @@ use http::{Method, StatusCode, Version};
 
 use super::pieces::Pieces;
 use super::upload_filter::UploadFilter;
-use crate::alarm::Alarm;
 use crate::config::Rate;
 use crate::error::{ClientError, UpstreamError};
 use crate::http1::{self, BodyDecoder, BodyLength, Decoded, Headers, ReplyTo};
 use crate::listener::Listener;
-use crate::socket::{BODY_ROOM_BYTES, Ended, Reader, Writer};
-use crate::turn;
+use crate::runtime::alarm::Alarm;
+use crate::runtime::clock;
+use crate::transport::halves::{BODY_ROOM_BYTES, Ended, Reader, Writer};
 use crate::wasm::{PinnedInstances, Step};
 
 /// Who an exchange is for, and the body that it sends.
@@ -213,7 +213,7 @@ impl RequestBody {
         if let Some(wire) = &mut wire {
             self.invite(wire, send_timeout).await?;
         }
-        let mut pieces = turn::Pieces::default();
+        let mut pieces = clock::PieceBudget::default();
         loop {
             pieces.next().await;
             if self.ahead.bytes() > limit_bytes {
@@ -309,7 +309,7 @@ impl RequestBody {
     /// Reads and throws away what is left of it, up to a bound. True: the next request can follow.
     pub async fn discard(&mut self, wire: &mut Wire<'_>) -> bool {
         let mut left = DISCARD_LIMIT_BYTES;
-        let mut pieces = turn::Pieces::default();
+        let mut pieces = clock::PieceBudget::default();
         loop {
             pieces.next().await;
             match self.decoder.decode(&mut wire.reader.buf) {
@@ -386,9 +386,9 @@ impl RequestBody {
         let limit = self.rate.time_for(self.received_bytes);
         let limit = limit.map(|limit| limit.saturating_sub(self.waited));
         let limit = limit.map_or(self.read_timeout, |limit| limit.min(self.read_timeout));
-        let began = turn::now();
+        let began = clock::now();
         let read = wire.read_alarm.limit(limit, fill).await;
-        self.waited += turn::now() - began;
+        self.waited += clock::now() - began;
         let late = |_| match limit < self.read_timeout {
             true => ClientError::BodyTooSlow(self.rate.min),
             false => ClientError::BodyTimeout(self.read_timeout),
@@ -426,7 +426,7 @@ impl RequestBody {
 
 /// Why an upload has stopped for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Paused {
+pub(super) enum UploadPause {
     /// All of it is sent.
     Done,
     /// The filters must see the next piece: [`super::upload_filter::pass`]. Not done here, because what runs here may
@@ -438,11 +438,11 @@ pub(super) enum Paused {
 pub(super) struct Upload {
     /// Bytes of the replay that were sent.
     replayed: usize,
-    stage: Stage,
+    stage: UploadStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum UploadStage {
     Sending,
     /// All of it was appended, not all of that is written.
     Ending,
@@ -453,23 +453,23 @@ impl Upload {
     /// Nothing is to be sent.
     pub(super) const DONE: Self = Self {
         replayed: 0,
-        stage: Stage::Done,
+        stage: UploadStage::Done,
     };
 
     pub(super) fn new(body: &RequestBody) -> Self {
         Self {
             replayed: 0,
             stage: match body.length {
-                BodyLength::Empty => Stage::Done,
+                BodyLength::Empty => UploadStage::Done,
                 BodyLength::Sized(_) | BodyLength::Chunked | BodyLength::UntilClose => {
-                    Stage::Sending
+                    UploadStage::Sending
                 }
             },
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.stage == Stage::Done
+        self.stage == UploadStage::Done
     }
 
     /// Tells a client that waits for it to send its body, if this upload is to send one.
@@ -489,10 +489,10 @@ impl Upload {
         &mut self,
         client: &mut ClientSide<'_, '_>,
         mut to: Sink<'_>,
-    ) -> Result<Paused, UploadError> {
+    ) -> Result<UploadPause, UploadError> {
         let ClientSide { wire, body, .. } = client;
-        let mut pieces = turn::Pieces::default();
-        while self.stage == Stage::Sending {
+        let mut pieces = clock::PieceBudget::default();
+        while self.stage == UploadStage::Sending {
             pieces.next().await;
             if to.writer.is_full() {
                 to.flush().await.map_err(UploadError::Upstream)?;
@@ -503,7 +503,7 @@ impl Upload {
                 }
                 Piece::Unfiltered => {
                     to.flush().await.map_err(UploadError::Upstream)?;
-                    return Ok(Paused::Unfiltered);
+                    return Ok(UploadPause::Unfiltered);
                 }
                 Piece::NeedMore => {
                     to.flush().await.map_err(UploadError::Upstream)?;
@@ -513,13 +513,13 @@ impl Upload {
                     if body.length == BodyLength::Chunked {
                         to.writer.small().extend_from_slice(http1::LAST_CHUNK);
                     }
-                    self.stage = Stage::Ending;
+                    self.stage = UploadStage::Ending;
                 }
             }
         }
         to.flush().await.map_err(UploadError::Upstream)?;
-        self.stage = Stage::Done;
-        Ok(Paused::Done)
+        self.stage = UploadStage::Done;
+        Ok(UploadPause::Done)
     }
 
     fn next_piece(

@@ -9,7 +9,7 @@ use super::upload::{ClientSide, RequestBody};
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
 use crate::http1::BodyLength;
-use crate::wasm::{Chunks, NoSupplier, Passed, PinnedInstances, Step};
+use crate::wasm::{Chunks, NoIo, Passed, PinnedInstances, Step};
 
 /// The filters of one request's body, and the one piece that is with them. They see each piece once, however many peers
 /// are sent it.
@@ -150,6 +150,6 @@ async fn run(
     let steps = Rc::clone(&filter.steps);
     filter
         .chunks
-        .pass(&steps, exchange, pinned, &mut NoSupplier, piece, last)
+        .pass(&steps, exchange, pinned, &mut NoIo, piece, last)
         .await
 }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use castling_abi::Hook;
 
-use super::demand::Supplier;
+use super::host_io::HostIo;
+use super::instance_guard::PinnedInstances;
 use super::step::{Next, Step};
-use super::taken::PinnedInstances;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey};
 
@@ -13,11 +13,11 @@ use crate::exchange::{Answer, Exchange, PluginKey};
 pub struct Chunks {
     hook: Hook,
     /// By step.
-    stages: Vec<Stage>,
+    stages: Vec<ChunkStage>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ChunkStage {
     Nothing,
     /// It may hold back bytes that it has taken.
     Some,
@@ -43,8 +43,8 @@ impl Chunks {
     /// Chunks of a body of which these plugins see nothing.
     pub fn without(hook: Hook, steps: &[Step], skips: &[PluginKey]) -> Self {
         let stage = |step: &Step| match skips.contains(&PluginKey::of(&step.plugin.name)) {
-            true => Stage::Off,
-            false => Stage::Nothing,
+            true => ChunkStage::Off,
+            false => ChunkStage::Nothing,
         };
         Self {
             hook,
@@ -62,7 +62,7 @@ impl Chunks {
         steps: &[Step],
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         chunk: Bytes,
         mut last: bool,
     ) -> Result<Passed, Error> {
@@ -72,17 +72,14 @@ impl Chunks {
             if exchange.chunk.is_empty() && !last {
                 break;
             }
-            if *stage == Stage::Off {
+            if *stage == ChunkStage::Off {
                 continue;
             }
             let before = exchange.chunk.clone();
             let len = u32::try_from(before.len()).unwrap_or(u32::MAX);
             let args = (len, u32::from(last), 0);
-            match step
-                .run(self.hook, exchange, pinned, supplier, args)
-                .await?
-            {
-                Next::Skipped if *stage == Stage::Some => {
+            match step.run(self.hook, exchange, pinned, io, args).await? {
+                Next::Skipped if *stage == ChunkStage::Some => {
                     let plugin = step.plugin.name.to_string();
                     let what = match self.hook {
                         Hook::ResponseBody => PluginFault::HalfDone,
@@ -94,12 +91,12 @@ impl Chunks {
                     // The chunk goes on as it came, whatever the hook had done to it before it failed.
                     exchange.chunk = before;
                     exchange.body_ends = last;
-                    *stage = Stage::Off;
+                    *stage = ChunkStage::Off;
                 }
                 Next::Answer(answer) if self.hook == Hook::RequestBody => {
                     return Ok(Passed::Answer(answer));
                 }
-                Next::Step | Next::Answer(_) | Next::Reroute => *stage = Stage::Some,
+                Next::Step | Next::Answer(_) | Next::Reroute => *stage = ChunkStage::Some,
             }
             last |= exchange.body_ends;
         }

@@ -26,7 +26,7 @@ pub(super) struct Clock {
 
 /// Tells the clock when a guest runs. What does so at each call has one of its own, which is nearer than the clock.
 #[derive(Clone)]
-pub(super) struct Hand(Arc<State>);
+pub(super) struct ClockHandle(Arc<State>);
 
 /// How long a guest runs before it meets the clock, at most.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -61,7 +61,7 @@ const RAN: u8 = 1;
 const NONE: u8 = 0;
 
 impl Clock {
-    /// Makes the timer, which is armed by the first [`Hand::guest_runs`]. Fails where the process may have no more
+    /// Makes the timer, which is armed by the first [`ClockHandle::guest_runs`]. Fails where the process may have no more
     /// timers (`RLIMIT_SIGPENDING`).
     pub(super) fn new(engine: wasmtime::Engine) -> io::Result<Self> {
         let state = Arc::new(State {
@@ -87,8 +87,8 @@ impl Clock {
         Ok(Self { state, handler })
     }
 
-    pub(super) fn hand(&self) -> Hand {
-        Hand(Arc::clone(&self.state))
+    pub(super) fn handle(&self) -> ClockHandle {
+        ClockHandle(Arc::clone(&self.state))
     }
 
     /// A guest has been at work for several ticks: they stay short for a while after it. Not for one that met a single
@@ -115,7 +115,7 @@ impl Clock {
     }
 }
 
-impl Hand {
+impl ClockHandle {
     /// Before a guest runs, at its first step or a later one.
     #[inline]
     pub(super) fn guest_runs(&self) {
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn it_ticks_under_a_guest_and_stands_still_without() {
         let clock = Clock::new(wasmtime::Engine::default()).unwrap();
-        clock.hand().guest_runs();
+        clock.handle().guest_runs();
         let busy_until = |is_so: &dyn Fn() -> bool| {
             let start = Instant::now();
             while !is_so() {
@@ -299,9 +299,9 @@ mod tests {
         assert_eq!(clock.tick(), SHORT_TICK);
         busy_until(&|| clock.tick() == TICK);
         assert!(clock.state.ticks.load(Ordering::Relaxed));
-        clock.hand().guest_rests();
+        clock.handle().guest_rests();
         busy_until(&|| !clock.state.ticks.load(Ordering::Relaxed));
-        clock.hand().guest_runs();
+        clock.handle().guest_runs();
         assert!(clock.state.ticks.load(Ordering::Relaxed));
     }
 }

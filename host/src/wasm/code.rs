@@ -6,8 +6,8 @@ use castling_abi::{EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
 use wasmtime::{InstancePre, Module, ModuleExport, Result, format_err};
 
 use super::guest::Guest;
-use super::image::Image;
-use super::state::GLOBAL_PREFIX;
+use super::module_state::GLOBAL_PREFIX;
+use super::snapshot::Snapshot;
 
 /// What all instances of a plugin in a worker share.
 pub(super) struct Code {
@@ -20,7 +20,7 @@ pub(super) struct Code {
     /// Its mutable globals, where it was compiled so that they can be seen.
     pub(super) globals: Vec<ModuleExport>,
     /// What `configure` makes of an instance, once that is known and every time the same.
-    pub(super) image: OnceCell<Image>,
+    pub(super) snapshot: OnceCell<Snapshot>,
 }
 
 impl Code {
@@ -42,7 +42,7 @@ impl Code {
             globals: globals
                 .map(|name| export(module, name))
                 .collect::<Result<_>>()?,
-            image: OnceCell::new(),
+            snapshot: OnceCell::new(),
             pre,
         })
     }

@@ -6,12 +6,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::engine::settings;
 pub use super::manifest::inspect;
 use super::manifest::{Manifest, ModuleError};
-use super::{bulk, state};
+use super::{bulk, module_state};
 
 /// Native code for a module that [`inspect`] has accepted.
 pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
     let mut manifest = inspect(wasm)?;
-    let exposed = state::exposed(wasm);
+    let exposed = module_state::exposed(wasm);
     manifest.state_is_exposed = exposed.is_some();
     let engine = wasmtime::Engine::new(&settings())
         .map_err(|e| ModuleError::Compile(format!("{e:#}")).told())?;

@@ -13,39 +13,39 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 use wasmtime::{Result, UpdateDeadline, bail};
 
-use super::clock::{Clock, Hand, ShortTicks};
+use super::clock::{Clock, ClockHandle, ShortTicks};
 use super::guest::Guest;
-use super::lane;
+use super::hook_stack;
 
 /// Of a worker.
-pub(super) struct Turns {
+pub(super) struct CpuSlices {
     pub(super) clock: Clock,
     /// Has one permit, which those that compute get in the order in which they were interrupted.
-    turn: Semaphore,
+    wait: Semaphore,
     /// The thread's CPU time, ns, when the guest that runs now began its slice. Not written for one that has met no tick.
     slice_began_ns: AtomicU64,
 }
 
-impl Turns {
+impl CpuSlices {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            turn: Semaphore::new(1),
+            wait: Semaphore::new(1),
             slice_began_ns: AtomicU64::new(0),
         }
     }
 
     /// Waits for the turn. It is over when `has_turn` is false again.
     async fn next(self: Arc<Self>, has_turn: Arc<AtomicBool>) {
-        let turn = self.turn.acquire().await;
+        let wait = self.wait.acquire().await;
         // With the turn already taken, so that there is one guest for each look at I/O. tokio wakes those that yield so
         // after the look and behind all that it has woken; a plain wake-up would come straight back.
         tokio::task::yield_now().await;
-        if let Ok(turn) = turn {
-            turn.forget();
+        if let Ok(wait) = wait {
+            wait.forget();
             has_turn.store(true, Ordering::Relaxed);
         }
-        self.clock.hand().guest_runs();
+        self.clock.handle().guest_runs();
         self.begin_slice();
     }
 
@@ -65,12 +65,12 @@ impl Turns {
 /// Of one instance: the call that runs, and its limits. What every call looks at comes first.
 #[repr(C)]
 pub(super) struct Cpu {
-    clock: Hand,
+    clock: ClockHandle,
     /// The call runs on the worker's lane, not on a fiber.
-    on_lane: bool,
+    on_hook_stack: bool,
     /// The last call was measured: what is kept of it is to be forgotten. Few are.
     is_measured: bool,
-    turns: Arc<Turns>,
+    turns: Arc<CpuSlices>,
     /// The call has met a tick since it last began or went on: it is measured.
     computes: Option<ShortTicks>,
     /// When the slice began is known, because the call has waited before it.
@@ -97,12 +97,12 @@ enum Spent {
 
 impl Cpu {
     pub(super) fn new(
-        turns: Arc<Turns>,
+        turns: Arc<CpuSlices>,
         configure_limit: Duration,
         request_limit: Option<Duration>,
     ) -> Self {
         Self {
-            clock: turns.clock.hand(),
+            clock: turns.clock.handle(),
             turns,
             call_limit: configure_limit,
             is_configured: false,
@@ -111,7 +111,7 @@ impl Cpu {
             is_measured: false,
             computes: None,
             slice_is_known: false,
-            on_lane: false,
+            on_hook_stack: false,
             has_turn: Arc::default(),
             spent: None,
         }
@@ -125,8 +125,8 @@ impl Cpu {
 
     /// A call begins. The last one may have been dropped in its middle.
     #[inline]
-    pub(super) fn begin(&mut self, on_lane: bool) {
-        self.on_lane = on_lane;
+    pub(super) fn begin(&mut self, on_hook_stack: bool) {
+        self.on_hook_stack = on_hook_stack;
         if self.is_measured {
             self.forget();
         }
@@ -180,7 +180,7 @@ impl Cpu {
 
     fn give_turn_back(&self) {
         if self.has_turn.swap(false, Ordering::Relaxed) {
-            self.turns.turn.add_permits(1);
+            self.turns.wait.add_permits(1);
         }
     }
 }
@@ -220,12 +220,12 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
     }
     cpu.turns.clock.keep_ticks_short();
     cpu.clock.guest_rests();
-    let turn = Box::pin(Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn)));
-    if cpu.on_lane {
-        lane::pause(turn)?;
+    let wait = Box::pin(Arc::clone(&cpu.turns).next(Arc::clone(&cpu.has_turn)));
+    if cpu.on_hook_stack {
+        hook_stack::suspend(wait)?;
         return Ok(UpdateDeadline::Continue(1));
     }
-    Ok(UpdateDeadline::YieldCustom(1, turn))
+    Ok(UpdateDeadline::YieldCustom(1, wait))
 }
 
 /// The guest has returned or trapped, or begins to wait.

@@ -8,8 +8,8 @@ use tracing::warn;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::clock::Clock;
-use super::cpu::Turns;
-use super::lane::Lane;
+use super::cpu::CpuSlices;
+use super::hook_stack::HookStack;
 use super::plugin::Share;
 use crate::config::{
     self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, PluginLimits,
@@ -18,8 +18,8 @@ use crate::config::{
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
     pub wasmtime: wasmtime::Engine,
-    pub(super) turns: Arc<Turns>,
-    pub(super) lane: Lane,
+    pub(super) turns: Arc<CpuSlices>,
+    pub(super) hook_stack: HookStack,
     /// Of all plugins together; fewer than were asked for where there is no address space for them.
     pub(super) instances: u32,
     /// Of this process; opened here, since one that is not dumpable may not open its own. `None`: it cannot be read.
@@ -87,13 +87,13 @@ impl Engine {
         }
         let clock = Clock::new(wasmtime.clone())
             .map_err(|e| wasmtime::format_err!("the timer that interrupts plugins: {e}"))?;
-        let turns = Arc::new(Turns::new(clock));
-        let lane = Lane::new(stack_bytes(plugin_stack_bytes))
+        let turns = Arc::new(CpuSlices::new(clock));
+        let hook_stack = HookStack::new(stack_bytes(plugin_stack_bytes))
             .map_err(|e| wasmtime::format_err!("the stack that plugins run on: {e}"))?;
         Ok(Self {
             wasmtime,
             turns,
-            lane,
+            hook_stack,
             instances,
             pagemap: File::open("/proc/self/pagemap").ok(),
         })

@@ -10,11 +10,11 @@ use castling_abi::Hook;
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
-use super::demand::{CallResponse, Hatch};
+use super::host_io::{CallResponse, Handoff};
 use super::limit::{LineBudget, Reached};
-use super::said;
+use super::module_text;
 use crate::config::PluginLimits;
-use crate::exchange::{Exchange, Extent, PluginKey};
+use crate::exchange::{Exchange, PluginKey, Size};
 use crate::metrics::InstanceMetrics;
 use crate::zone::Zone;
 
@@ -35,12 +35,12 @@ pub(super) struct Guest {
     pub(super) host_calls_left: u32,
     /// `limits.host_calls`.
     pub(super) host_calls: u32,
-    pub(super) said: Option<Box<Said>>,
-    pub(super) held: Option<Box<Held>>,
+    pub(super) report: Option<Box<CallReport>>,
+    pub(super) results: Option<Box<CallResults>>,
     /// Of `plugin`, in the exchange's accounts.
     pub(super) key: PluginKey,
     /// Fields that it may add to a head: `headers` and `header_bytes` of `limits`, which is farther away.
-    pub(super) most_of_head: Extent,
+    pub(super) most_of_head: Size,
     pub(super) cpu: Cpu,
     pub(super) memory_limit: MemoryLimit,
     pub(super) plugin: Arc<str>,
@@ -48,7 +48,7 @@ pub(super) struct Guest {
     /// The plugin's config as JSON.
     pub(super) config: Arc<str>,
     /// Where it asks for what it waits for.
-    pub(super) hatch: Hatch,
+    pub(super) handoff: Handoff,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
     /// It may call the gateway's own routes.
@@ -61,7 +61,7 @@ pub(super) struct Guest {
     pub(super) calls_limit: usize,
     /// Of all instances of the plugin in this worker.
     pub(super) log_lines: Arc<LineBudget>,
-    /// Host calls of `configure` that an image makes up for, see [`super::image`].
+    /// Host calls of `configure` that an image makes up for, see [`super::snapshot`].
     pub(super) repeatable_calls: u32,
     /// Those it has defined.
     pub(super) metrics: InstanceMetrics,
@@ -69,7 +69,7 @@ pub(super) struct Guest {
 
 /// What is told of a call of a guest beside what it returns. Few calls have that, and it goes when the next one begins.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct CallReport {
     /// By the guest, of the error it returns.
     pub(super) failure: Option<String>,
     /// By its panic hook before it trapped.
@@ -82,7 +82,7 @@ pub(super) struct Said {
 
 /// What the host holds for a guest until its hook returns. Few hooks have that.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct CallResults {
     /// Bodies that were read, by [`castling_abi::HeaderMap`].
     pub(super) bodies: [Option<Bytes>; 2],
     /// What came of its last calls out.
@@ -90,27 +90,27 @@ pub(super) struct Held {
 }
 
 impl Guest {
-    pub(super) fn said_mut(&mut self) -> &mut Said {
-        self.said.get_or_insert_default()
+    pub(super) fn report_mut(&mut self) -> &mut CallReport {
+        self.report.get_or_insert_default()
     }
 
-    pub(super) fn held_mut(&mut self) -> &mut Held {
-        self.held.get_or_insert_default()
+    pub(super) fn results_mut(&mut self) -> &mut CallResults {
+        self.results.get_or_insert_default()
     }
 
     /// Of what was told of the last call, which is mostly nothing.
     #[inline]
-    pub(super) fn forget_said(&mut self) {
-        if self.said.is_some() {
-            self.said = None;
+    pub(super) fn forget_report(&mut self) {
+        if self.report.is_some() {
+            self.report = None;
         }
     }
 
     /// Of what is held, which is mostly nothing.
     #[inline]
-    pub(super) fn let_go(&mut self) {
-        if self.held.is_some() {
-            self.held = None;
+    pub(super) fn forget_results(&mut self) {
+        if self.results.is_some() {
+            self.results = None;
         }
     }
 }
@@ -160,7 +160,7 @@ impl Guest {
     fn admits(&mut self, desired: usize, limit: Reached) -> bool {
         let admitted = desired as u64 <= limit.value;
         if !admitted {
-            self.said_mut().denied = Some(limit);
+            self.report_mut().denied = Some(limit);
         }
         admitted
     }
@@ -210,7 +210,7 @@ pub(super) fn hand_out(memory: &mut [u8], out: u32, capacity: u32, value: &[u8])
 
 /// Text for a log line or an error, as far as it is UTF-8 and cut and escaped ([`said`]).
 pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
-    Ok(said::bytes(bytes(memory, ptr, len)?))
+    Ok(module_text::bytes(bytes(memory, ptr, len)?))
 }
 
 /// As `usize`, where no sum of two `u32` overflows.
@@ -259,9 +259,9 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        let memory = vec![b'x'; said::MAX_TEXT_BYTES + 1];
+        let memory = vec![b'x'; module_text::MAX_TEXT_BYTES + 1];
         assert!(
-            text(&memory, 0, said::MAX_TEXT_BYTES as u32 + 1)
+            text(&memory, 0, module_text::MAX_TEXT_BYTES as u32 + 1)
                 .unwrap()
                 .ends_with("x [cut]")
         );

@@ -16,14 +16,14 @@ use wasmtime::{
 
 use super::code::Code;
 use super::cpu::{self, Cpu};
-use super::demand::{Asked, Hatch, Supplier};
 use super::engine::Engine;
-use super::guest::{Guest, MemoryLimit, Said, Zones};
-use super::lane::Lane;
+use super::guest::{CallReport, Guest, MemoryLimit, Zones};
+use super::hook_stack::HookStack;
+use super::host_io::{Handoff, HostIo, PendingIo};
+use super::instance_guard::PinnedInstances;
 use super::limit::{LineBudget, most_of_head};
+use super::module_text;
 use super::plugin::HookError;
-use super::said;
-use super::taken::PinnedInstances;
 use crate::config::PluginLimits;
 use crate::exchange::{Exchange, PluginKey};
 #[cfg(test)]
@@ -41,7 +41,7 @@ pub(super) struct Instance {
     /// A call has begun and not returned. It stays so when the call's future is dropped.
     suspended: bool,
     /// The guest's; beside the store, so that it can be watched while the store runs.
-    hatch: Hatch,
+    handoff: Handoff,
     memory: Memory,
     /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
     hooks: HookTable,
@@ -58,7 +58,7 @@ type HookTable = [Entry; Hook::ALL.len()];
 struct Entry(Option<TypedFunc<(u32, u32, u32), i32>>);
 
 /// What every instance of a plugin has alike.
-pub(super) struct Blueprint {
+pub(super) struct InstanceTemplate {
     pub(super) plugin: Arc<str>,
     /// As JSON.
     pub(super) config: Arc<str>,
@@ -88,17 +88,17 @@ impl Instance {
     pub(super) async fn new(
         engine: &Engine,
         code: &Rc<Code>,
-        blueprint: &Blueprint,
+        template: &InstanceTemplate,
     ) -> Result<Box<Self>, HookError> {
-        let mut instance = Self::unconfigured(engine, code, blueprint).await?;
-        match code.image.get() {
-            Some(image) => image
+        let mut instance = Self::unconfigured(engine, code, template).await?;
+        match code.snapshot.get() {
+            Some(snapshot) => snapshot
                 .put_into(&mut instance)
                 .map_err(|error| not_instantiated(&mut instance.store, &error))?,
             None => instance.configure().await?,
         }
         let cpu = &mut instance.store.data_mut().cpu;
-        cpu.limit_hooks(blueprint.cpu_limit);
+        cpu.limit_hooks(template.cpu_limit);
         // A call, as far as its wear goes.
         instance.calls = 1;
         Ok(instance)
@@ -108,9 +108,9 @@ impl Instance {
     pub(super) async fn unconfigured(
         engine: &Engine,
         code: &Rc<Code>,
-        blueprint: &Blueprint,
+        template: &InstanceTemplate,
     ) -> Result<Box<Self>, HookError> {
-        let mut store = new_store(engine, blueprint);
+        let mut store = new_store(engine, template);
         // A start function may run.
         store.data().cpu.go_on();
         let wasm = code.pre.instantiate_async(&mut store).await;
@@ -126,7 +126,7 @@ impl Instance {
             .map_err(|error| not_instantiated(&mut store, &error))?;
         store.data_mut().memory = Some(memory);
         Ok(Box::new(Self {
-            hatch: store.data().hatch.clone(),
+            handoff: store.data().handoff.clone(),
             store,
             wasm,
             memory,
@@ -153,22 +153,22 @@ impl Instance {
         Err(error.without_values(&self.store.data().config))
     }
 
-    /// Runs one hook against the exchange, within a job on the lane; the guest must be one that waits for nothing. The exchange is
+    /// Runs one hook against the exchange, within a job on the hook stack; the guest must be one that waits for nothing. The exchange is
     /// lent to the guest meanwhile and given back however the call ends. What it has returned is for [`Self::end_call`]; a job
     /// that is given up when it has paused leaves the instance suspended.
     #[inline]
-    pub(super) fn call_on_lane(
+    pub(super) fn call_on_stack(
         &mut self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, Error> {
         // As wide as an error, so that either comes in a register.
-        let returned = self.run_on_lane(hook, exchange, args)?;
+        let returned = self.run_on_stack(hook, exchange, args)?;
         Ok(returned as i32)
     }
 
-    fn run_on_lane(
+    fn run_on_stack(
         &mut self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
@@ -181,7 +181,7 @@ impl Instance {
             cpu::stop(self.store.data_mut());
             return Ok(Action::Continue as i64);
         };
-        let lent = Lent::new(&mut self.store, exchange);
+        let lent = ExchangeGuard::new(&mut self.store, exchange);
         let result = function.call(&mut *lent.store, args).map(i64::from);
         // What it has used is the exchange's, too.
         cpu::stop(lent.store.data_mut());
@@ -189,14 +189,14 @@ impl Instance {
     }
 
     /// Runs one hook against the exchange on a fiber. The exchange is lent to the guest meanwhile and given back also when
-    /// this future is dropped. What the guest waits for comes from `supplier`; when that fails, the request is over and the
+    /// this future is dropped. What the guest waits for comes from `io`; when that fails, the request is over and the
     /// instance must not be used again. What the guest has returned is for [`Self::end_call`].
     pub(super) async fn call(
         &mut self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         args: (u32, u32, u32),
     ) -> Result<Result<i32, Error>, crate::error::Error> {
         self.begin_call(Some(hook), false);
@@ -207,29 +207,29 @@ impl Instance {
             cpu::stop(self.store.data_mut());
             return Ok(Ok(Action::Continue as i32));
         };
-        let hatch = &self.hatch;
-        let mut lent = Lent::new(&mut self.store, exchange);
+        let handoff = &self.handoff;
+        let mut lent = ExchangeGuard::new(&mut self.store, exchange);
         let result = {
             let mut call = pin!(function.call_async(&mut *lent.store, args));
             loop {
-                let asked = poll_fn(|cx| match call.as_mut().poll(cx) {
+                let pending = poll_fn(|cx| match call.as_mut().poll(cx) {
                     Poll::Ready(result) => Poll::Ready(Err(result)),
                     // Pending for another reason: it has yielded.
-                    Poll::Pending => hatch
+                    Poll::Pending => handoff
                         .take()
-                        .map_or(Poll::Pending, |asked| Poll::Ready(Ok(asked))),
+                        .map_or(Poll::Pending, |pending| Poll::Ready(Ok(pending))),
                 });
-                match asked.await {
+                match pending.await {
                     Err(result) => break result,
-                    Ok(Asked {
-                        demand,
+                    Ok(PendingIo {
+                        request,
                         exchange,
                         reply,
                     }) => {
                         let stand_in = mem::replace(lent.exchange, exchange);
                         lent.is_home = true;
                         // Boxed: its state would be part of every connection's, and few hooks wait.
-                        let supply = Box::pin(supplier.supply(demand, lent.exchange, pinned));
+                        let supply = Box::pin(io.perform(request, lent.exchange, pinned));
                         let supply = supply.await?;
                         lent.is_home = false;
                         let exchange = mem::replace(lent.exchange, stand_in);
@@ -245,7 +245,10 @@ impl Instance {
     }
 
     /// Forgets the state of the request that the instance was kept for.
-    pub(super) async fn reset_state(&mut self, lane: Option<&Lane>) -> Result<(), HookError> {
+    pub(super) async fn reset_state(
+        &mut self,
+        hook_stack: Option<&HookStack>,
+    ) -> Result<(), HookError> {
         let Some(export) = self.code.state_reset else {
             return Ok(());
         };
@@ -256,9 +259,9 @@ impl Instance {
                 .map_err(|error| not_instantiated(&mut self.store, &error))?,
         };
         self.state_reset = Some(reset.clone());
-        self.begin_call(None, lane.is_some());
-        let result = match lane {
-            Some(lane) => lane.run(|| reset.call(&mut self.store, ())).await,
+        self.begin_call(None, hook_stack.is_some());
+        let result = match hook_stack {
+            Some(hook_stack) => hook_stack.run(|| reset.call(&mut self.store, ())).await,
             None => reset.call_async(&mut self.store, ()).await,
         };
         self.end_call(result)
@@ -269,9 +272,9 @@ impl Instance {
     #[inline(never)]
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
         let guest = self.store.data_mut();
-        let Said {
+        let CallReport {
             failure, reached, ..
-        } = guest.said.take().map(|said| *said).unwrap_or_default();
+        } = guest.report.take().map(|said| *said).unwrap_or_default();
         let said = failure.unwrap_or_else(|| format!("it returned {raw} without saying why"));
         HookError::Failed(match reached {
             Some(reached) => format!("{said} ({reached})"),
@@ -360,14 +363,14 @@ impl Instance {
     }
 
     #[inline]
-    fn begin_call(&mut self, hook: Option<Hook>, on_lane: bool) {
+    fn begin_call(&mut self, hook: Option<Hook>, on_hook_stack: bool) {
         self.suspended = true;
         self.calls += 1;
         let guest = self.store.data_mut();
         guest.hook = hook;
         guest.host_calls_left = guest.host_calls;
-        guest.forget_said();
-        guest.cpu.begin(on_lane);
+        guest.forget_report();
+        guest.cpu.begin(on_hook_stack);
         self.store.set_epoch_deadline(1);
     }
 
@@ -387,7 +390,7 @@ impl Instance {
     #[inline]
     pub(super) fn rest(&mut self) {
         self.suspended = false;
-        self.store.data_mut().let_go();
+        self.store.data_mut().forget_results();
     }
 
     /// A call has trapped: the instance must not be used again.
@@ -411,42 +414,42 @@ fn export<T>(
     found.ok_or_else(|| format_err!("an export is of another kind than its manifest says"))
 }
 
-pub(super) fn new_store(engine: &Engine, blueprint: &Blueprint) -> Store<Guest> {
+pub(super) fn new_store(engine: &Engine, template: &InstanceTemplate) -> Store<Guest> {
     let mut store = Store::new(
         &engine.wasmtime,
         Guest {
             exchange: Exchange::idle(),
             memory: None,
-            plugin: Arc::clone(&blueprint.plugin),
-            config: Arc::clone(&blueprint.config),
+            plugin: Arc::clone(&template.plugin),
+            config: Arc::clone(&template.config),
             hook: None,
             is_grown: false,
-            host_calls_left: blueprint.limits.host_calls,
-            host_calls: blueprint.limits.host_calls,
-            said: None,
-            held: None,
-            key: PluginKey::of(&blueprint.plugin),
-            most_of_head: most_of_head(&blueprint.limits),
+            host_calls_left: template.limits.host_calls,
+            host_calls: template.limits.host_calls,
+            report: None,
+            results: None,
+            key: PluginKey::of(&template.plugin),
+            most_of_head: most_of_head(&template.limits),
             memory_limit: MemoryLimit {
-                bytes: blueprint.memory_limit_bytes,
+                bytes: template.memory_limit_bytes,
                 grown_to: 0,
-                table_elements: blueprint.limits.table_elements,
+                table_elements: template.limits.table_elements,
             },
-            hatch: Hatch::default(),
-            upstreams: Arc::clone(&blueprint.upstreams),
-            own_routes: blueprint.own_routes,
-            zones: Arc::clone(&blueprint.zones),
-            body_limit_bytes: blueprint.body_limit_bytes,
-            calls_limit: blueprint.calls_limit,
-            limits: Arc::clone(&blueprint.limits),
-            log_lines: Arc::clone(&blueprint.log_lines),
+            handoff: Handoff::default(),
+            upstreams: Arc::clone(&template.upstreams),
+            own_routes: template.own_routes,
+            zones: Arc::clone(&template.zones),
+            body_limit_bytes: template.body_limit_bytes,
+            calls_limit: template.calls_limit,
+            limits: Arc::clone(&template.limits),
+            log_lines: Arc::clone(&template.log_lines),
             repeatable_calls: 0,
             cpu: Cpu::new(
                 Arc::clone(&engine.turns),
-                blueprint.configure_cpu_limit,
-                blueprint.request_cpu_limit,
+                template.configure_cpu_limit,
+                template.request_cpu_limit,
             ),
-            metrics: InstanceMetrics::new(&blueprint.metrics),
+            metrics: InstanceMetrics::new(&template.metrics),
         },
     );
     store.limiter(|guest| guest);
@@ -464,10 +467,11 @@ fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
 fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let stack_bytes = store.engine().get_max_wasm_stack();
     let guest = store.data_mut();
-    let Said { panic, denied, .. } = guest.said.take().map(|said| *said).unwrap_or_default();
+    let CallReport { panic, denied, .. } =
+        guest.report.take().map(|said| *said).unwrap_or_default();
     let backtrace = trap
         .downcast_ref::<wasmtime::WasmBacktrace>()
-        .map(|b| format!("\n{}", said::backtrace(b)))
+        .map(|b| format!("\n{}", module_text::backtrace(b)))
         .unwrap_or_default();
     let cause = trap.root_cause();
     let what = if let Some(limit) = guest.cpu.reached() {
@@ -480,20 +484,20 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     } else if let Some(panic) = panic {
         panic
     } else {
-        said::text(&cause.to_string())
+        module_text::text(&cause.to_string())
     };
     format!("{what}{backtrace}")
 }
 
 /// An exchange in the hands of a guest. Two pointers change places, and change back when this goes.
-struct Lent<'a> {
+struct ExchangeGuard<'a> {
     store: &'a mut Store<Guest>,
     exchange: &'a mut Box<Exchange>,
     /// It is back for a while, because the guest waits.
     is_home: bool,
 }
 
-impl<'a> Lent<'a> {
+impl<'a> ExchangeGuard<'a> {
     fn new(store: &'a mut Store<Guest>, exchange: &'a mut Box<Exchange>) -> Self {
         mem::swap(&mut store.data_mut().exchange, exchange);
         Self {
@@ -504,7 +508,7 @@ impl<'a> Lent<'a> {
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for ExchangeGuard<'_> {
     fn drop(&mut self) {
         self.store.data_mut().cpu.give_up();
         if self.is_home {
@@ -515,7 +519,7 @@ impl Drop for Lent<'_> {
 }
 
 #[cfg(test)]
-impl Blueprint {
+impl InstanceTemplate {
     /// Of a plugin without hooks, with default limits.
     pub(super) fn of_test() -> Self {
         let (plugin, limits) = (Arc::from("test"), PluginLimits::default());
@@ -561,18 +565,18 @@ mod tests {
         let module = Module::new(&engine.wasmtime, EMPTY).unwrap();
         let linker = Linker::new(&engine.wasmtime);
         let pre = linker.instantiate_pre(&module).unwrap();
-        let blueprint = Blueprint::of_test();
-        let code = Rc::new(Code::new(pre, &blueprint.hooks, false).unwrap());
+        let template = InstanceTemplate::of_test();
+        let code = Rc::new(Code::new(pre, &template.hooks, false).unwrap());
         let mut instances = Vec::new();
         for _ in 0..engine.instances {
-            instances.push(Instance::new(&engine, &code, &blueprint).await.unwrap());
+            instances.push(Instance::new(&engine, &code, &template).await.unwrap());
         }
-        let beyond = Instance::new(&engine, &code, &blueprint).await.err();
+        let beyond = Instance::new(&engine, &code, &template).await.err();
         assert!(
             matches!(beyond, Some(HookError::Exhausted(_))),
             "{beyond:?}"
         );
         instances.pop();
-        Instance::new(&engine, &code, &blueprint).await.unwrap();
+        Instance::new(&engine, &code, &template).await.unwrap();
     }
 }

@@ -10,7 +10,7 @@ use wasmtime::{Error, Result};
 
 use super::guest::Guest;
 use crate::config::PluginLimits;
-use crate::exchange::{Added, Extent, Part};
+use crate::exchange::{Section, Size, Usage};
 
 /// A limit that was reached, as errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +68,15 @@ impl Guest {
     /// Refuses a host call because of a limit, which the hook's failure will name.
     #[cold]
     pub(super) fn limit(&mut self, reached: Reached) -> Status {
-        self.said_mut().reached = Some(reached);
+        self.report_mut().reached = Some(reached);
         Status::Limit
     }
 
     /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
     /// is counted, and it must not be added.
-    pub(super) fn add(&mut self, part: Part, comes: Extent, goes: Extent) -> Result<(), Status> {
-        let room = Room::of(&self.limits, part);
-        let added = self.exchange.additions.of(self.key, part);
+    pub(super) fn add(&mut self, part: Section, comes: Size, goes: Size) -> Result<(), Status> {
+        let room = Allowance::of(&self.limits, part);
+        let added = self.exchange.usage.of(self.key, part);
         match room.after(*added, comes, goes) {
             Some(after) => {
                 *added = after;
@@ -90,27 +90,27 @@ impl Guest {
     }
 
     /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
-    pub(super) fn make(&mut self, part: Part, made: Extent) -> Result<(), Status> {
-        let room = Room::of(&self.limits, part);
+    pub(super) fn make(&mut self, part: Section, made: Size) -> Result<(), Status> {
+        let room = Allowance::of(&self.limits, part);
         match room.admits(made) {
             true => Ok(()),
-            false => Err(self.limit(room.reached(Added::default().after(made, Extent::default())))),
+            false => Err(self.limit(room.reached(Usage::default().after(made, Size::default())))),
         }
     }
 }
 
 /// How much a plugin may add to a part of an exchange.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
-    part: Part,
-    most: Extent,
+pub(super) struct Allowance {
+    part: Section,
+    most: Size,
 }
 
-impl Room {
-    pub(super) fn of(limits: &PluginLimits, part: Part) -> Self {
+impl Allowance {
+    pub(super) fn of(limits: &PluginLimits, part: Section) -> Self {
         let most = match part {
-            Part::RequestHead | Part::ReplyHead => most_of_head(limits),
-            Part::Variables => Extent {
+            Section::RequestHead | Section::ReplyHead => most_of_head(limits),
+            Section::Variables => Size {
                 count: limits.variables,
                 bytes: limits.variable_bytes,
             },
@@ -120,37 +120,39 @@ impl Room {
 
     /// In a head.
     #[inline]
-    pub(super) fn of_head(part: Part, most: Extent) -> Self {
+    pub(super) fn of_head(part: Section, most: Size) -> Self {
         Self { part, most }
     }
 
     /// Whether there is room for something of this extent alone.
     #[inline]
-    pub(super) fn admits(self, made: Extent) -> bool {
+    pub(super) fn admits(self, made: Size) -> bool {
         made.count <= self.most.count && made.bytes <= self.most.bytes
     }
 
     /// What will have been added once `comes` is there in the place of `goes`; `None`: more than there is room for.
     #[inline]
-    pub(super) fn after(self, added: Added, comes: Extent, goes: Extent) -> Option<Added> {
+    pub(super) fn after(self, added: Usage, comes: Size, goes: Size) -> Option<Usage> {
         let after = added.after(comes, goes);
         self.has_room_for(after).then_some(after)
     }
 
     #[inline]
-    fn has_room_for(self, added: Added) -> bool {
+    fn has_room_for(self, added: Usage) -> bool {
         is_within(added.count, self.most.count) && is_within(added.bytes, self.most.bytes)
     }
 
     /// The limit that so much is beyond.
     #[cold]
-    pub(super) fn reached(self, added: Added) -> Reached {
-        let Extent { count, bytes } = self.most;
+    pub(super) fn reached(self, added: Usage) -> Reached {
+        let Size { count, bytes } = self.most;
         match (self.part, is_within(added.count, count)) {
-            (Part::RequestHead | Part::ReplyHead, false) => Reached::count("headers", count),
-            (Part::RequestHead | Part::ReplyHead, true) => Reached::bytes("header_bytes", bytes),
-            (Part::Variables, false) => Reached::count("variables", count),
-            (Part::Variables, true) => Reached::bytes("variable_bytes", bytes),
+            (Section::RequestHead | Section::ReplyHead, false) => Reached::count("headers", count),
+            (Section::RequestHead | Section::ReplyHead, true) => {
+                Reached::bytes("header_bytes", bytes)
+            }
+            (Section::Variables, false) => Reached::count("variables", count),
+            (Section::Variables, true) => Reached::bytes("variable_bytes", bytes),
         }
     }
 }
@@ -161,8 +163,8 @@ fn is_within(added: i64, limit: usize) -> bool {
 }
 
 /// What a plugin may add to a head.
-pub(super) fn most_of_head(limits: &PluginLimits) -> Extent {
-    Extent {
+pub(super) fn most_of_head(limits: &PluginLimits) -> Size {
+    Size {
         count: limits.headers,
         bytes: limits.header_bytes,
     }

@@ -9,27 +9,27 @@ use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType, Validator,
 };
 
-use super::{host_call, said};
+use super::{host_call, module_text};
 
 /// The manifest of a plugin, from the custom section that `#[plugin]` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub abi: u32,
-    #[serde(deserialize_with = "said::of_manifest")]
+    #[serde(deserialize_with = "module_text::of_manifest")]
     pub name: String,
-    #[serde(deserialize_with = "said::of_manifest")]
+    #[serde(deserialize_with = "module_text::of_manifest")]
     pub version: String,
     /// Version of the SDK that it was built with.
-    #[serde(deserialize_with = "said::of_manifest")]
+    #[serde(deserialize_with = "module_text::of_manifest")]
     pub sdk: String,
     /// By name, in the order of a request's life; each once.
-    #[serde(deserialize_with = "said::of_manifest_list")]
+    #[serde(deserialize_with = "module_text::of_manifest_list")]
     pub hooks: Vec<String>,
     /// It keeps state for each request, so an instance stays with its request.
     #[serde(default)]
     pub state: bool,
     /// Names that its `variable` hook computes; a hook call names one by its index.
-    #[serde(default, deserialize_with = "said::of_manifest_list")]
+    #[serde(default, deserialize_with = "module_text::of_manifest_list")]
     pub variables: Vec<String>,
     /// When its `timer` hook runs.
     #[serde(default)]
@@ -129,18 +129,18 @@ impl ModuleError {
     pub(super) fn told(mut self) -> Self {
         match &mut self {
             Self::NotWasm(text) | Self::BadManifest(text) | Self::Compile(text) => {
-                *text = said::text(text);
+                *text = module_text::text(text);
             }
             Self::BadVariable(name) | Self::UnknownHook(name) | Self::MissingExport(name) => {
-                *name = said::name(name);
+                *name = module_text::name(name);
             }
             Self::UnknownImport { module, name } => {
-                *module = said::name(module);
-                *name = said::name(name);
+                *module = module_text::name(module);
+                *name = module_text::name(name);
             }
             Self::ImportType { name, found, .. } | Self::ExportType { name, found, .. } => {
-                *name = said::name(name);
-                *found = said::name(found);
+                *name = module_text::name(name);
+                *found = module_text::name(found);
             }
             Self::Component
             | Self::NoManifest

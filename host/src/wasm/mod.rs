@@ -9,33 +9,34 @@ mod clock;
 mod code;
 pub mod compile;
 mod cpu;
-mod demand;
 mod engine;
 mod guest;
-mod host_call;
-mod image;
-mod instance;
-mod lane;
+mod hook_stack;
 #[cfg(test)]
-mod lane_tests;
+mod hook_stack_tests;
+mod host_call;
+mod host_io;
+mod instance;
+mod instance_guard;
 mod limit;
 mod manifest;
 mod mapped;
+mod module_state;
+pub mod module_text;
 mod plugin;
 mod quarantine;
-pub mod said;
-mod state;
+mod snapshot;
 mod step;
-mod taken;
 
 pub use chunks::{Chunks, Passed};
-pub use demand::{
-    BodyRefused, Call, CallResponse, Demand, Destination, NoSupplier, Supplier, Supply,
-};
 pub use engine::{Engine, MAX_INSTANCES, instances};
+pub use hook_stack::MaybeFuture;
 pub use host_call::PLUGIN_FIELDS;
 pub use host_call::SIGNATURES;
+pub use host_io::{
+    BodyRefused, Call, CallResponse, Destination, HostIo, IoRequest, IoResult, NoIo,
+};
+pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{HookError, Judged, Module, Opinion, Plugin, PluginStatus};
-pub use step::{Going, Next, Step, Way};
-pub use taken::{Judge, PinnedInstances};
+pub use plugin::{HookError, Module, Plugin, PluginStatus, PolicyResult};
+pub use step::{Next, Progress, Step};

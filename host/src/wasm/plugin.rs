@@ -1,7 +1,7 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
 mod instances;
-mod judge;
+mod policy;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -11,22 +11,22 @@ use std::sync::Arc;
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
 use instances::Queue;
 pub(super) use instances::Share;
-pub use judge::{Judged, Opinion};
+pub use policy::PolicyResult;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 use wasmtime::Linker;
 
 use super::code::Code;
-use super::demand::Supplier;
 use super::engine::Engine;
 use super::guest::Zones;
-use super::image::Image;
-use super::instance::{Blueprint, Instance};
-use super::lane::Lane;
+use super::hook_stack::HookStack;
+use super::host_io::HostIo;
+use super::instance::{Instance, InstanceTemplate};
+use super::instance_guard::{InstanceGuard, PinnedInstances};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
-use super::taken::{PinnedInstances, Taken};
-use super::{Manifest, host_call, mapped, said};
+use super::snapshot::Snapshot;
+use super::{Manifest, host_call, mapped, module_text};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::error::Error;
 use crate::exchange::Exchange;
@@ -105,7 +105,7 @@ pub struct Plugin {
     pub manifest: Manifest,
     pub on_error: OnError,
     code: Rc<Code>,
-    blueprint: Blueprint,
+    template: InstanceTemplate,
     /// For the gateway's lines about its failures.
     failure_lines: Arc<LineBudget>,
     /// By [`Share`].
@@ -144,7 +144,7 @@ impl Plugin {
         recorder: Recorder,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
-            let e = said::text(&format!("{e:#}"));
+            let e = module_text::text(&format!("{e:#}"));
             HookError::Trapped(format!("its compiled code cannot be used: {e}"))
         };
         let mapped = mapped::module(engine, module.artefact).map_err(refused)?;
@@ -180,7 +180,7 @@ impl Plugin {
                 (Isolation::Call, 0) => u64::MAX,
                 (Isolation::Call, most) => most,
             },
-            blueprint: Blueprint {
+            template: InstanceTemplate {
                 log_lines: LineBudget::new(&name, limits.log_lines),
                 limits: Arc::clone(&limits),
                 plugin: name,
@@ -227,20 +227,20 @@ impl Plugin {
     /// Further instances become as this one, which is configured and has served nothing, where that cannot be told from running
     /// `configure`.
     async fn keep_image(&self, configured: &mut Instance) {
-        let mut image = None;
+        let mut snapshot = None;
         if self.manifest.state_is_exposed {
-            let fresh = Instance::unconfigured(&self.engine, &self.code, &self.blueprint).await;
-            image = fresh.ok().and_then(|mut fresh| {
-                Image::of(configured, &mut fresh, self.engine.pagemap.as_ref())
+            let fresh = Instance::unconfigured(&self.engine, &self.code, &self.template).await;
+            snapshot = fresh.ok().and_then(|mut fresh| {
+                Snapshot::of(configured, &mut fresh, self.engine.pagemap.as_ref())
             });
         }
         let plugin = &*self.name;
-        match image {
-            Some(image) => {
-                let bytes = image.bytes();
+        match snapshot {
+            Some(snapshot) => {
+                let bytes = snapshot.bytes();
                 debug!(plugin, bytes, "further instances are made from an image");
                 // It is the first.
-                let _ = self.code.image.set(image);
+                let _ = self.code.snapshot.set(snapshot);
             }
             None => debug!(plugin, "`configure` runs for each instance"),
         }
@@ -252,20 +252,20 @@ impl Plugin {
     }
 
     pub fn implements(&self, hook: Hook) -> bool {
-        self.blueprint.hooks.contains(&hook)
+        self.template.hooks.contains(&hook)
     }
 
     /// Where its hooks run without further ado, when nobody is there.
     #[inline]
-    pub(super) fn lane_when_quick(&self) -> Option<&Lane> {
-        let lane = &self.engine.lane;
-        (self.is_quick && lane.is_free()).then_some(lane)
+    pub(super) fn stack_when_quick(&self) -> Option<&HookStack> {
+        let hook_stack = &self.engine.hook_stack;
+        (self.is_quick && hook_stack.is_free()).then_some(hook_stack)
     }
 
-    /// Runs a hook of a request within a job on the lane. What nearly every call is, without the state of a future. `None`: it
+    /// Runs a hook of a request within a job on the hook stack. What nearly every call is, without the state of a future. `None`: it
     /// cannot be run so, for it waits, or no instance is free; or nobody waits for the job any more.
     #[inline]
-    pub(super) fn call_on_lane(
+    pub(super) fn call_on_stack(
         &self,
         hook: Hook,
         exchange: &mut Box<Exchange>,
@@ -274,20 +274,20 @@ impl Plugin {
         if !self.is_quick {
             return None;
         }
-        let mut lease = self.lease()?;
+        let mut borrow_idle = self.borrow_idle()?;
         self.count_call();
-        let instance = lease.instance.as_mut()?;
-        let result = instance.call_on_lane(hook, exchange, args);
+        let instance = borrow_idle.instance.as_mut()?;
+        let result = instance.call_on_stack(hook, exchange, args);
         match result {
             Ok(raw) if !is_failure(hook, raw) => {
                 self.returned(instance);
                 Some(self.action(hook, exchange, raw))
             }
-            Err(_) if self.engine.lane.is_given_up() => None,
+            Err(_) if self.engine.hook_stack.is_given_up() => None,
             result => {
-                let mut instance = lease.instance.take();
+                let mut instance = borrow_idle.instance.take();
                 let failure = self.ended_badly(&mut instance, hook, exchange, result);
-                lease.instance = instance;
+                borrow_idle.instance = instance;
                 Some(Err(failure))
             }
         }
@@ -300,11 +300,11 @@ impl Plugin {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         args: (u32, u32, u32),
     ) -> Result<Action, HookError> {
         let raw = if self.keeps_instance() {
-            let mut taken = match pinned.position(self) {
+            let mut guard = match pinned.position(self) {
                 Some(idx) => pinned.0.remove(idx),
                 None => self
                     .take_instance(Some((hook, exchange)))
@@ -312,22 +312,22 @@ impl Plugin {
                     .inspect_err(|e| self.count(hook, None, e))?,
             };
             let raw = self
-                .call_on(&mut taken, hook, exchange, pinned, supplier, args)
+                .call_on(&mut guard, hook, exchange, pinned, io, args)
                 .await;
-            if taken.instance.is_some() {
+            if guard.instance.is_some() {
                 // First: a call of the same plugin that was nested in this one has left another, without this one's state.
-                pinned.0.insert(0, taken);
+                pinned.0.insert(0, guard);
             }
             raw?
         } else {
-            let mut taken = match self.take_idle(hook, exchange) {
-                Some(taken) => taken,
+            let mut guard = match self.take_idle(hook, exchange) {
+                Some(guard) => guard,
                 None => self
                     .take_instance(Some((hook, exchange)))
                     .await
                     .inspect_err(|e| self.count(hook, None, e))?,
             };
-            self.call_on(&mut taken, hook, exchange, pinned, supplier, args)
+            self.call_on(&mut guard, hook, exchange, pinned, io, args)
                 .await?
         };
         self.action(hook, exchange, raw)
@@ -349,36 +349,36 @@ impl Plugin {
 
     /// For a call of its hooks that begins at once; `None`: it runs on a fiber.
     #[inline]
-    pub(super) fn lane(&self) -> Option<&Lane> {
-        let lane = &self.engine.lane;
-        (!self.waits && lane.is_free()).then_some(lane)
+    pub(super) fn hook_stack(&self) -> Option<&HookStack> {
+        let hook_stack = &self.engine.hook_stack;
+        (!self.waits && hook_stack.is_free()).then_some(hook_stack)
     }
 
-    /// Runs one hook. After a trap the instance is gone from `taken`.
+    /// Runs one hook. After a trap the instance is gone from `guard`.
     async fn call_on(
         &self,
-        taken: &mut Taken,
+        guard: &mut InstanceGuard,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         self.count_call();
-        let instance = taken.instance_mut();
-        let called = match self.lane() {
-            Some(lane) => Ok(lane
-                .run(|| instance.call_on_lane(hook, exchange, args))
+        let instance = guard.instance_mut();
+        let called = match self.hook_stack() {
+            Some(hook_stack) => Ok(hook_stack
+                .run(|| instance.call_on_stack(hook, exchange, args))
                 .await),
             None => {
-                let called = instance.call(hook, exchange, pinned, supplier, args);
+                let called = instance.call(hook, exchange, pinned, io, args);
                 called.await
             }
         };
         match called {
-            Ok(result) => self.ended(&mut taken.instance, hook, exchange, result),
+            Ok(result) => self.ended(&mut guard.instance, hook, exchange, result),
             Err(cancelled) => {
-                taken.discard();
+                guard.discard();
                 let cancelled = HookError::Cancelled(Box::new(cancelled));
                 Err(self.failed(hook, exchange, cancelled))
             }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::address::{ClientAddress, Network};
 use crate::config;
 use crate::exchange::Exchange;
-use crate::metrics::Level;
+use crate::metrics::Gauge;
+use crate::transport::address::{ClientAddress, Network};
 
 /// The state comes first: every call looks at it.
 #[repr(C)]
@@ -22,7 +22,7 @@ pub(super) struct Quarantine {
     state: Cell<State>,
     config: config::Quarantine,
     /// The state, in the metrics.
-    level: Level,
+    level: Gauge,
     /// Longest at first `config.backoff`, doubled each time in a row.
     backoff: Cell<Duration>,
     ledger: Box<RefCell<Ledger>>,
@@ -82,7 +82,7 @@ const CLIENTS: u32 = 10;
 const PATHS: u32 = 4;
 
 impl Quarantine {
-    pub(super) fn new(config: config::Quarantine, level: Level) -> Self {
+    pub(super) fn new(config: config::Quarantine, level: Gauge) -> Self {
         let backoff = Cell::new(config.backoff);
         level.set(IN);
         Self {
@@ -307,7 +307,7 @@ mod tests {
             within,
             backoff,
         };
-        Quarantine::new(config, Level::default())
+        Quarantine::new(config, Gauge::default())
     }
 
     /// A request of the client with this number.

@@ -6,13 +6,13 @@ use std::slice;
 use castling_abi::{Action, Hook};
 use tracing::error;
 
-use super::demand::Supplier;
-use super::lane::Soon;
+use super::hook_stack::MaybeFuture;
+use super::host_io::HostIo;
+use super::instance_guard::PinnedInstances;
 use super::plugin::{HookError, Plugin};
-use super::taken::PinnedInstances;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
-use crate::exchange::{Answer, Exchange, Part, PluginKey};
+use crate::exchange::{Answer, Exchange, PluginKey, Section};
 
 #[derive(Clone)]
 pub struct Step {
@@ -32,23 +32,20 @@ pub enum Next {
 }
 
 /// How far steps have come that were run at once.
-pub struct Way {
+pub struct Progress {
     /// So many have said to go on.
     passed: usize,
     /// What the next one has returned; `None`: it was not run, or there is none. In a box, so that a way fits into registers.
     returned: Option<Box<Result<Action, HookError>>>,
 }
 
-impl Way {
+impl Progress {
     /// All of these steps have said to go on.
     #[inline]
     pub fn is_through(&self, steps: &[Step]) -> bool {
         self.passed == steps.len()
     }
 }
-
-/// Steps on their way.
-pub type Going<'a> = Soon<'a, Way>;
 
 impl Step {
     pub fn new(plugin: &Rc<Plugin>, on_error: Option<OnError>) -> Self {
@@ -72,10 +69,14 @@ impl Step {
         }
     }
 
-    /// Runs the steps one after the other in one visit to the lane, as long as they say to go on and can be run there. The rest is
+    /// Runs the steps one after the other in one visit to the hook stack, as long as they say to go on and can be run there. The rest is
     /// for [`Self::run_rest`].
     #[inline]
-    pub fn go<'a>(steps: &'a [Self], hook: Hook, exchange: &'a mut Box<Exchange>) -> Going<'a> {
+    pub fn go<'a>(
+        steps: &'a [Self],
+        hook: Hook,
+        exchange: &'a mut Box<Exchange>,
+    ) -> MaybeFuture<'a, Progress> {
         Self::go_with(steps, hook, exchange, (0, 0, 0))
     }
 
@@ -85,35 +86,38 @@ impl Step {
         hook: Hook,
         exchange: &'a mut Box<Exchange>,
         args: (u32, u32, u32),
-    ) -> Going<'a> {
-        let lane = steps.first().and_then(|step| step.plugin.lane_when_quick());
-        let Some(lane) = lane else {
-            return Going::Now(Way {
+    ) -> MaybeFuture<'a, Progress> {
+        let hook_stack = steps
+            .first()
+            .and_then(|step| step.plugin.stack_when_quick());
+        let Some(hook_stack) = hook_stack else {
+            return MaybeFuture::Ready(Progress {
                 passed: 0,
                 returned: None,
             });
         };
-        lane.begin(move || Self::go_on_lane(steps, hook, exchange, args))
+        hook_stack
+            .start(move || Self::run_on_stack(steps, hook, exchange, args))
             .into()
     }
 
-    fn go_on_lane(
+    fn run_on_stack(
         steps: &[Self],
         hook: Hook,
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
-    ) -> Way {
+    ) -> Progress {
         let mut passed = 0;
         for step in steps {
-            match step.plugin.call_on_lane(hook, exchange, args) {
+            match step.plugin.call_on_stack(hook, exchange, args) {
                 Some(Ok(Action::Continue)) => passed += 1,
                 returned => {
                     let returned = returned.map(Box::new);
-                    return Way { passed, returned };
+                    return Progress { passed, returned };
                 }
             }
         }
-        Way {
+        Progress {
             passed,
             returned: None,
         }
@@ -124,19 +128,19 @@ impl Step {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
         args: (u32, u32, u32),
     ) -> Result<Next, Error> {
-        let way = match Self::go_with(slice::from_ref(self), hook, exchange, args) {
-            Going::Now(way) => way,
-            Going::Later(way) => way.await,
+        let progress = match Self::go_with(slice::from_ref(self), hook, exchange, args) {
+            MaybeFuture::Ready(progress) => progress,
+            MaybeFuture::Pending(progress) => progress.await,
         };
-        let returned = match way.returned {
+        let returned = match progress.returned {
             Some(returned) => *returned,
-            None if way.passed > 0 => return Ok(Next::Step),
+            None if progress.passed > 0 => return Ok(Next::Step),
             None => {
                 let plugin = &self.plugin;
-                plugin.call(hook, exchange, pinned, supplier, args).await
+                plugin.call(hook, exchange, pinned, io, args).await
             }
         };
         self.next(hook, exchange, returned)
@@ -175,7 +179,7 @@ impl Step {
         match self.on_error {
             // The head may say something of the body that is not so: that a coding is none any more, say.
             OnError::Skip
-                if is_of_response && exchange.additions.has_changed(key, Part::ReplyHead) =>
+                if is_of_response && exchange.usage.has_changed(key, Section::ReplyHead) =>
             {
                 Err(Error::Plugin {
                     plugin: plugin.name.to_string(),
@@ -196,29 +200,29 @@ impl Step {
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
     ) -> Result<(usize, Next), Error> {
-        let way = Self::go(steps, hook, exchange).end().await;
-        Self::run_rest(steps, way, hook, exchange, pinned, supplier).await
+        let progress = Self::go(steps, hook, exchange).finish().await;
+        Self::run_rest(steps, progress, hook, exchange, pinned, io).await
     }
 
     /// The same after [`Self::go`].
     pub async fn run_rest(
         steps: &[Self],
-        mut way: Way,
+        mut progress: Progress,
         hook: Hook,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        supplier: &mut impl Supplier,
+        io: &mut impl HostIo,
     ) -> Result<(usize, Next), Error> {
-        let mut run = way.passed;
+        let mut run = progress.passed;
         while let Some(step) = steps.get(run) {
-            let returned = match way.returned.take() {
+            let returned = match progress.returned.take() {
                 Some(returned) => *returned,
                 None => {
                     let plugin = &step.plugin;
                     let args = (0, 0, 0);
-                    plugin.call(hook, exchange, pinned, supplier, args).await
+                    plugin.call(hook, exchange, pinned, io, args).await
                 }
             };
             run += 1;
@@ -226,8 +230,8 @@ impl Step {
                 Next::Step | Next::Skipped => {}
                 next @ (Next::Answer(_) | Next::Reroute) => return Ok((run, next)),
             }
-            way = Self::go(&steps[run..], hook, exchange).end().await;
-            run += way.passed;
+            progress = Self::go(&steps[run..], hook, exchange).finish().await;
+            run += progress.passed;
         }
         Ok((run, Next::Step))
     }

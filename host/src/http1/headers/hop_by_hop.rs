@@ -1,7 +1,7 @@
 //! Fields that are meant for one connection only (RFC 9110 §7.6.1).
 
 use super::{Headers, name_in};
-use crate::http1::name::Known;
+use crate::http1::name::KnownHeader;
 
 impl Headers {
     /// Removes what is meant for this connection only (RFC 9110 §7.6.1): `Connection` and the fields it names,
@@ -13,7 +13,7 @@ impl Headers {
     /// way are kept even if named, as are all that begin with `x-forwarded-`; after 64 options the rest is
     /// ignored.
     pub fn remove_hop_by_hop(&mut self) {
-        self.remove_of_connection(HOP_BY_HOP | Known::Trailer.bit());
+        self.remove_of_connection(HOP_BY_HOP | KnownHeader::Trailer.bit());
     }
 
     /// Removes the same fields of a response but for `Trailer` (RFC 9110 §6.6.2), as its trailers are passed on.
@@ -33,7 +33,9 @@ impl Headers {
                 .is_some_and(|known| known.bit() & hop_by_hop != 0);
             !is_hop_by_hop && !nominated.iter().any(|name| name == name_in(text, field))
         });
-        let known = nominated.iter().filter_map(|name| Known::of_lower(name));
+        let known = nominated
+            .iter()
+            .filter_map(|name| KnownHeader::of_lower(name));
         let bits = known.fold(hop_by_hop, |bits, known| bits | known.bit());
         self.known &= !bits;
     }
@@ -41,7 +43,7 @@ impl Headers {
     /// What `Connection` names beyond the fields that are removed anyway: mostly nothing, which allocates nothing. In lower
     /// case.
     fn nominated(&self) -> Vec<Vec<u8>> {
-        self.get_all(Known::Connection)
+        self.get_all(KnownHeader::Connection)
             .flat_map(|value| value.split(|&b| b == b','))
             .map(<[u8]>::trim_ascii)
             .take(MAX_CONNECTION_OPTIONS)
@@ -56,12 +58,12 @@ impl Headers {
     }
 }
 
-const HOP_BY_HOP: u32 = Known::Connection.bit()
-    | Known::KeepAlive.bit()
-    | Known::ProxyConnection.bit()
-    | Known::Te.bit()
-    | Known::TransferEncoding.bit()
-    | Known::Upgrade.bit();
+const HOP_BY_HOP: u32 = KnownHeader::Connection.bit()
+    | KnownHeader::KeepAlive.bit()
+    | KnownHeader::ProxyConnection.bit()
+    | KnownHeader::Te.bit()
+    | KnownHeader::TransferEncoding.bit()
+    | KnownHeader::Upgrade.bit();
 
 /// RFC 9110 §7.6.1: a sender must not name a field that is meant for all recipients. These are the ones whose removal
 /// would change who is asked, what for, by whom, or what the body is.

@@ -10,8 +10,8 @@ fn headers(fields: &[(&'static str, &'static str)]) -> Headers {
     headers
 }
 
-fn named(name: &str) -> Name<'_> {
-    Name::new(name.as_bytes()).expect("a name")
+fn named(name: &str) -> FieldName<'_> {
+    FieldName::new(name.as_bytes()).expect("a name")
 }
 
 fn names(headers: &Headers) -> Vec<&str> {
@@ -66,7 +66,7 @@ fn connection_cannot_remove_fields_for_the_whole_way() {
     ];
     let mut it = headers(&fields);
     it.add(
-        Known::Connection,
+        KnownHeader::Connection,
         b"host, Authorization, x-forwarded-for, content-length, \"x, ,",
     );
     it.remove_hop_by_hop();
@@ -82,11 +82,11 @@ fn what_is_gone_is_not_known_any_more() {
     ]);
     it.remove_hop_by_hop();
     assert_eq!(names(&it), ["via"]);
-    assert!(!it.contains(Known::Server) && !it.contains(Known::Connection));
-    it.append_to_list(Known::Via, b"1.1 c");
-    assert_eq!(it.get(Known::Via), Some(&b"1.1 a, 1.1 c"[..]));
-    assert_eq!(it.remove(Known::Via), 1);
-    assert!(it.is_empty() && !it.contains(Known::Via));
+    assert!(!it.contains(KnownHeader::Server) && !it.contains(KnownHeader::Connection));
+    it.append_to_list(KnownHeader::Via, b"1.1 c");
+    assert_eq!(it.get(KnownHeader::Via), Some(&b"1.1 a, 1.1 c"[..]));
+    assert_eq!(it.remove(KnownHeader::Via), 1);
+    assert!(it.is_empty() && !it.contains(KnownHeader::Via));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_field_that_is_set_over_and_over_takes_no_more_room() {
     let mut it = headers(&[("a", "1"), ("host", "b")]);
     for round in 0..100_000_u32 {
         it.set(named("x-counter"), round.to_string().as_bytes());
-        it.set(Known::Host, round.to_string().as_bytes());
+        it.set(KnownHeader::Host, round.to_string().as_bytes());
     }
     assert!(it.text.capacity() < 4 * COMPACT_AT_LEAST_BYTES);
     assert_eq!(
@@ -179,7 +179,7 @@ proptest! {
                 prop_assert_eq!(it.get(named(name)), first.map(|(_, v)| &v[..]));
             }
             let mut written = Vec::new();
-            it.write_lines(&mut written, Known::Host.bit());
+            it.write_lines(&mut written, KnownHeader::Host.bit());
             let mut expected = Vec::new();
             for (name, value) in list.iter().filter(|(n, _)| n != "host") {
                 write_line(&mut expected, name.as_bytes(), value);

@@ -77,7 +77,7 @@ fn pipelined_requests_are_read_one_after_the_other() {
 fn an_absolute_target_decides_the_host() {
     let parsed = valid("GET http://b:81/c?d HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n");
     assert_eq!(parsed.head.host(), Some("b:81"));
-    assert_eq!(parsed.head.headers.get_all(Known::Host).count(), 1);
+    assert_eq!(parsed.head.headers.get_all(KnownHeader::Host).count(), 1);
     assert_eq!(
         (parsed.head.target.path(), parsed.head.target.query()),
         ("/c", Some("d"))
@@ -418,7 +418,11 @@ fn equal_lengths_are_folded_to_one() {
     ] {
         let parsed = valid(&with(lines));
         assert_eq!(parsed.body, BodyLength::Sized(5), "{lines}");
-        let lengths: Vec<_> = parsed.head.headers.get_all(Known::ContentLength).collect();
+        let lengths: Vec<_> = parsed
+            .head
+            .headers
+            .get_all(KnownHeader::ContentLength)
+            .collect();
         assert_eq!(lengths, [b"5"], "{lines}");
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 
 use crate::config::{Config, WhenDrainingFull};
-use crate::process::generation::{Generation, Stage};
+use crate::process::generation::{Generation, GenerationStage};
 
-use super::{Master, News};
+use super::{Master, ReloadProgress};
 
 impl Master {
     /// Before a reload begins: whether one more generation may drain. With `wait` a reload that finds none has its askers
@@ -29,7 +29,7 @@ impl Master {
                 .borrow()
                 .waiters()
                 .flatten()
-                .for_each(|waiter| waiter.tell(News::Waits(line.clone())));
+                .for_each(|waiter| waiter.tell(ReloadProgress::Waits(line.clone())));
             self.reload_waits.replace(Some(line));
         }
         false
@@ -80,7 +80,7 @@ impl Master {
         let retired = self.retired.borrow();
         let mut draining: Vec<_> = retired
             .iter()
-            .filter(|generation| generation.stage() != Stage::Ended)
+            .filter(|generation| generation.stage() != GenerationStage::Ended)
             .cloned()
             .collect();
         draining.sort_by_key(|generation| generation.number);

@@ -20,7 +20,7 @@ use crate::process::orphans;
 use crate::process::signals::Signals;
 use crate::process::sockets::SocketTable;
 use crate::process::sys;
-use crate::process::upgrade::{Estate, Places, Serving, TakeOver};
+use crate::process::upgrade::{Inheritance, Paths, Serving, TakeOver};
 use crate::process::zone_store::ZoneStore;
 use crate::process::zones;
 
@@ -58,7 +58,7 @@ async fn start(
     activated: Vec<Activated>,
 ) -> Result<(), Vec<String>> {
     let mut signals = Signals::listen().map_err(signal_error)?;
-    let places = Places {
+    let places = Paths {
         control: config.master.control.path.clone(),
         pid_file: config
             .master
@@ -99,11 +99,11 @@ async fn inherit(channel: RawFd, config_path: &Path) -> Result<(), Vec<String>> 
     let mut signals = Signals::listen().map_err(signal_error)?;
     raise_open_files();
     // The other master has been told why.
-    let (mut link, estate) = TakeOver::begin(channel).await.map_err(|_| Vec::new())?;
-    let version = estate.version.clone();
+    let (mut link, inheritance) = TakeOver::begin(channel).await.map_err(|_| Vec::new())?;
+    let version = inheritance.version.clone();
     let prepared = load(config_path).and_then(|config| {
         log::init(&config.log, config.workers.user.as_ref()).map_err(|error| vec![error])?;
-        let master = Master::in_place_of(estate, config_path, &config)?;
+        let master = Master::in_place_of(inheritance, config_path, &config)?;
         let left_files = master.sockets.borrow().leave_files();
         Ok((master, config, left_files))
     });
@@ -195,14 +195,14 @@ async fn refuse(mut link: TakeOver, errors: Vec<String>) -> Result<(), Vec<Strin
 impl Master {
     /// A master that has everything that another hands over, and owns none of it before that one lets go.
     fn in_place_of(
-        estate: Estate,
+        inheritance: Inheritance,
         config_path: &Path,
         config: &Config,
     ) -> Result<Rc<Self>, Vec<String>> {
-        let places = estate.places;
+        let places = inheritance.places;
         places.warn_of_others(config);
         let lock = InstanceLock::inherit(
-            estate.instance_lock,
+            inheritance.instance_lock,
             placed(&places.control, Some(&config.master.control)),
             places
                 .pid_file
@@ -210,24 +210,24 @@ impl Master {
                 .map(|path| placed(path, config.master.pid_file.as_ref())),
         );
         let lock = lock.map_err(|error| vec![error])?;
-        let sockets = SocketTable::adopt(estate.sockets);
-        let store = estate
+        let sockets = SocketTable::adopt(inheritance.sockets);
+        let store = inheritance
             .zone_store
             .map(|store| ZoneStore::inherit(&places.zone_store, store));
         let store = store.transpose().map_err(|error| vec![error])?;
         let mut master = Self::new(config_path, own_binary(), places, lock);
-        master.started_at = estate.started_at;
-        let up = estate.started_at.elapsed().unwrap_or_default();
+        master.started_at = inheritance.started_at;
+        let up = inheritance.started_at.elapsed().unwrap_or_default();
         master.started = master.started.checked_sub(up).unwrap_or(master.started);
         master.sockets.replace(sockets);
         master.zone_store.replace(store);
         master
             .parked_zones
-            .replace(Some(zones::inherit(estate.counter_zones)));
-        master.last_generation.set(estate.last_generation);
-        let metrics = estate
+            .replace(Some(zones::inherit(inheritance.counter_zones)));
+        master.last_generation.set(inheritance.last_generation);
+        let metrics = inheritance
             .metrics
-            .and_then(|metrics| Ledger::inherit(metrics, estate.started_at));
+            .and_then(|metrics| Ledger::inherit(metrics, inheritance.started_at));
         master.metrics.replace(metrics);
         Ok(Rc::new(master))
     }
@@ -307,7 +307,7 @@ pub(super) fn placed(path: &Path, now: Option<&PlacedPath>) -> PlacedPath {
     }
 }
 
-impl Places {
+impl Paths {
     /// They are the gateway's from its start on.
     pub(super) fn warn_of_others(&self, config: &Config) {
         let wanted = &config.master;

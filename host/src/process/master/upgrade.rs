@@ -269,20 +269,20 @@ impl Master {
     }
 
     /// Resolves when this master is about to end, to whether all went in order.
-    async fn farewell(&self) -> bool {
-        let mut farewell = self.farewell.subscribe();
+    async fn handover_done(&self) -> bool {
+        let mut handover_done = self.handover_done.subscribe();
         // The sender is ours.
-        let said = farewell.wait_for(Option::is_some).await;
+        let said = handover_done.wait_for(Option::is_some).await;
         said.is_ok_and(|said| *said == Some(true))
     }
 
     /// Answers the new master while this one drains.
     async fn attend(self: Rc<Self>, mut successor: Successor) {
-        let errand = self.errand();
+        let pending_command = self.pending_command();
         loop {
             let message = tokio::select! {
                 message = successor.next() => message,
-                in_order = self.farewell() => {
+                in_order = self.handover_done() => {
                     if in_order {
                         // One that is gone does not hear it.
                         let _ = successor.tell_ended().await;
@@ -310,7 +310,7 @@ impl Master {
                 FromNew::Refused(_) | FromNew::Ready | FromNew::Serving(_) => {}
             }
         }
-        drop(errand);
+        drop(pending_command);
         successor.ended().await;
     }
 }

@@ -72,7 +72,7 @@ pub struct Offer {
     /// What each of the descriptors is, in their order.
     pub descriptors: Vec<Described>,
     /// Places that a gateway keeps from its start on.
-    pub places: Places,
+    pub places: Paths,
     pub last_generation: u64,
     /// The gateway's start.
     pub started_at: SystemTime,
@@ -103,7 +103,7 @@ pub enum Described {
 
 /// Files and folders of a gateway that stay where they were at its start, whatever a later config says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
+pub struct Paths {
     pub control: PathBuf,
     pub pid_file: Option<PathBuf>,
     pub zone_store: PathBuf,

@@ -14,14 +14,14 @@
 //! same zones; a connection that waits to be accepted is served by whoever is quicker.
 
 mod descriptors;
-mod estate;
 mod hand_over;
+mod inheritance;
 mod message;
 mod predecessor;
 mod take_over;
 
-pub use estate::{Estate, InheritedMetrics, InheritedZone};
 pub use hand_over::{Successor, hand_over};
-pub use message::{Described, FORMAT, FromNew, Offer, Places, Serving};
+pub use inheritance::{Inheritance, InheritedMetrics, InheritedZone};
+pub use message::{Described, FORMAT, FromNew, Offer, Paths, Serving};
 pub use predecessor::Predecessor;
 pub use take_over::TakeOver;

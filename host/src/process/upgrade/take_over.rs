@@ -12,7 +12,7 @@ use crate::process::channel::{FrameReader, write_frame};
 use crate::process::sys;
 
 use super::descriptors;
-use super::estate::Estate;
+use super::inheritance::Inheritance;
 use super::message::{DESCRIPTORS_MAX, FRAME_LIMIT_BYTES, FromNew, FromOld, Serving};
 use super::predecessor::Predecessor;
 
@@ -25,7 +25,7 @@ pub struct TakeOver {
 
 impl TakeOver {
     /// Receives what the old master hands over. The error is for a person; the old master has been told.
-    pub async fn begin(channel: RawFd) -> Result<(Self, Estate), String> {
+    pub async fn begin(channel: RawFd) -> Result<(Self, Inheritance), String> {
         let channel = sys::inherited(channel).map_err(|error| format!("--channel: {error}"))?;
         let channel = StdUnixStream::from(channel);
         channel
@@ -47,7 +47,9 @@ impl TakeOver {
         };
         let sorted = match (received, offer) {
             (Err(error), _) => Err(format!("descriptors: {error}")),
-            (Ok(descriptors), Ok(Some(FromOld::Offer(offer)))) => Estate::sort(offer, descriptors),
+            (Ok(descriptors), Ok(Some(FromOld::Offer(offer)))) => {
+                Inheritance::sort(offer, descriptors)
+            }
             (Ok(_), Ok(Some(_))) => Err("the old master's first message is no offer".to_owned()),
             (Ok(_), Ok(None)) => Err("the old master ended".to_owned()),
             (Ok(_), Err(error)) => Err(format!("the hand-over cannot be read: {error}")),
@@ -58,9 +60,9 @@ impl TakeOver {
             outbox,
         };
         match sorted {
-            Ok(estate) => {
-                begun.pid = estate.pid;
-                Ok((begun, estate))
+            Ok(inheritance) => {
+                begun.pid = inheritance.pid;
+                Ok((begun, inheritance))
             }
             Err(error) => {
                 begun.refuse(vec![error.clone()]).await;

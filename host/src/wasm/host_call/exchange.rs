@@ -7,10 +7,10 @@ use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::address::{AddressText, ServerAddress};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::{Known, RequestHead, is_valid_host, is_valid_path, is_valid_query};
+use crate::http1::{KnownHeader, RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::path;
+use crate::transport::address::{AddressText, ServerAddress};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -44,7 +44,7 @@ fn property_get(
         Property::Method => Some(request.method.as_str().as_bytes()),
         Property::Path => Some(request.target.path().as_bytes()),
         Property::Query => request.target.query().map(str::as_bytes),
-        Property::Host => request.headers.get(Known::Host),
+        Property::Host => request.headers.get(KnownHeader::Host),
         Property::ClientAddress => {
             address = exchange.client.host();
             Some(address.bytes())
@@ -146,7 +146,7 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
             if !is_valid_host(value) {
                 return None;
             }
-            request.headers.set(Known::Host, value);
+            request.headers.set(KnownHeader::Host, value);
         }
         Property::ClientAddress => {
             let address: IpAddr = std::str::from_utf8(value).ok()?.parse().ok()?;
@@ -180,16 +180,16 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
     if !guest.has_request() {
         return Ok(status(Status::NotFound));
     }
-    let tally = &guest.exchange.tally;
+    let stats = &guest.exchange.stats;
     let micros =
         |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Ok(match number {
-        Number::BodyBytesSent => i64::try_from(tally.body_bytes_sent).unwrap_or(i64::MAX),
-        Number::BodyBytesReceived => i64::try_from(tally.body_bytes_received).unwrap_or(i64::MAX),
-        Number::DurationMicros => micros(tally.started.elapsed()),
-        Number::UpstreamMicros => tally.upstream.map_or(status(Status::NotFound), micros),
-        Number::Tries => i64::from(tally.tries),
-        Number::UpstreamStatus => match tally.upstream_status {
+        Number::BodyBytesSent => i64::try_from(stats.body_bytes_sent).unwrap_or(i64::MAX),
+        Number::BodyBytesReceived => i64::try_from(stats.body_bytes_received).unwrap_or(i64::MAX),
+        Number::DurationMicros => micros(stats.started.elapsed()),
+        Number::UpstreamMicros => stats.upstream.map_or(status(Status::NotFound), micros),
+        Number::Tries => i64::from(stats.tries),
+        Number::UpstreamStatus => match stats.upstream_status {
             Some(peers) => i64::from(peers.as_u16()),
             None => status(Status::NotFound),
         },

@@ -6,10 +6,10 @@ use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
-use crate::exchange::{Added, Additions, Exchange, Extent, Part, Stage};
-use crate::http1::{Found, Headers, Known, Name, is_valid_host, is_valid_value};
-use crate::wasm::guest::{Guest, Said, bytes, bytes_mut, hand_out, split};
-use crate::wasm::limit::{Reached, Room};
+use crate::exchange::{Exchange, PluginUsage, Section, Size, Stage, Usage};
+use crate::http1::{FieldName, Headers, KnownHeader, Occurrences, is_valid_host, is_valid_value};
+use crate::wasm::guest::{CallReport, Guest, bytes, bytes_mut, hand_out, split};
+use crate::wasm::limit::{Allowance, Reached};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -59,7 +59,7 @@ fn headers_get(
         return hand_out_list(memory, out, capacity, headers.iter());
     }
     match headers.find(name) {
-        Some(Found {
+        Some(Occurrences {
             count: 1, first, ..
         }) => {
             let field = headers.field_at(first);
@@ -159,32 +159,34 @@ fn change_checked(
         exchange,
         key,
         most_of_head,
-        said,
+        report,
         ..
     } = guest;
     let Writable {
         headers,
-        additions,
+        usage,
         part,
     } = writable(exchange, map)?;
     let there = headers.find(name);
     let known = there.and_then(|there| headers.known_at(there.first));
     let goes = match there {
         // A second Host would make the request ambiguous (RFC 9112 §3.2).
-        Some(there) if how == How::Set || known == Some(Known::Host) => extent_of(there, name),
-        _ => Extent::default(),
+        Some(there) if how == How::Set || known == Some(KnownHeader::Host) => {
+            extent_of(there, name)
+        }
+        _ => Size::default(),
     };
     // Before it is looked at or copied: it may be all of the guest's memory.
-    let comes = Extent::of(name, value);
-    let room = Room::of_head(part, *most_of_head);
-    let added = additions.of(*key, part);
+    let comes = Size::of(name, value);
+    let room = Allowance::of_head(part, *most_of_head);
+    let added = usage.of(*key, part);
     if !room.admits(comes) {
-        let alone = Added::default().after(comes, Extent::default());
-        return Err(refused_by(room.reached(alone), said));
+        let alone = Usage::default().after(comes, Size::default());
+        return Err(refused_by(room.reached(alone), report));
     }
     let Some(after) = room.after(*added, comes, goes) else {
         let after = added.after(comes, goes);
-        return Err(refused_by(room.reached(after), said));
+        return Err(refused_by(room.reached(after), report));
     };
     match there {
         None => {
@@ -201,29 +203,29 @@ fn change_checked(
 }
 
 #[cold]
-fn refused_by(limit: Reached, said: &mut Option<Box<Said>>) -> Status {
+fn refused_by(limit: Reached, said: &mut Option<Box<CallReport>>) -> Status {
     said.get_or_insert_default().reached = Some(limit);
     Status::Limit
 }
 
-fn extent_of(there: Found, name: &[u8]) -> Extent {
-    Extent {
+fn extent_of(there: Occurrences, name: &[u8]) -> Size {
+    Size {
         count: there.count,
         bytes: there.count * name.len() + there.value_bytes,
     }
 }
 
 /// The headers of a list, for a head that the plugin makes itself.
-pub(super) fn decode(guest: &mut Guest, list: &[u8], part: Part) -> Result<Headers, Status> {
+pub(super) fn decode(guest: &mut Guest, list: &[u8], part: Section) -> Result<Headers, Status> {
     let mut headers = Headers::new();
-    let mut made = Extent::default();
+    let mut made = Size::default();
     for record in header_list::records(list) {
         let (name, value) = record.map_err(|()| Status::BadArgument)?;
-        made = [made, Extent::of(name, value)].into_iter().sum();
+        made = [made, Size::of(name, value)].into_iter().sum();
         guest.make(part, made)?;
         let name = checked(name, value).ok_or(Status::BadArgument)?;
         match name.known() {
-            Some(Known::Host) => headers.set(name, value),
+            Some(KnownHeader::Host) => headers.set(name, value),
             _ => headers.add(name, value),
         }
     }
@@ -240,44 +242,45 @@ fn header_remove(
     let name = bytes(memory, name_ptr, name_len)?;
     let Writable {
         headers,
-        additions,
+        usage,
         part,
     } = match writable(&mut guest.exchange, map) {
         Ok(writable) => writable,
         Err(status) => return refuse(status),
     };
-    let Some(checked) = Name::new(name).filter(|name| name.known() != Some(Known::Host)) else {
+    let Some(checked) = FieldName::new(name).filter(|name| name.known() != Some(KnownHeader::Host))
+    else {
         return refuse(Status::BadArgument);
     };
     let Some(there) = headers.find(name) else {
         return Ok(0);
     };
     headers.remove(checked);
-    let added = additions.of(guest.key, part);
-    *added = added.after(Extent::default(), extent_of(there, name));
+    let added = usage.of(guest.key, part);
+    *added = added.after(Size::default(), extent_of(there, name));
     Ok(i32::try_from(there.count).unwrap_or(i32::MAX))
 }
 
 /// The name, where a plugin may set it to this: well formed, and not about framing, which is the host's business.
-fn checked<'a>(name: &'a [u8], value: &[u8]) -> Option<Name<'a>> {
-    let name = Name::new(name)?;
+fn checked<'a>(name: &'a [u8], value: &[u8]) -> Option<FieldName<'a>> {
+    let name = FieldName::new(name)?;
     may_be_set(name.known(), value).then_some(name)
 }
 
 /// The same for a name that is known to be well formed.
-fn may_be_set(name: Option<Known>, value: &[u8]) -> bool {
+fn may_be_set(name: Option<KnownHeader>, value: &[u8]) -> bool {
     match name {
         // RFC 9112 §3.2: what is no host there is answered 400.
-        Some(Known::Host) => is_valid_host(value),
+        Some(KnownHeader::Host) => is_valid_host(value),
         Some(
-            Known::ContentLength
-            | Known::TransferEncoding
-            | Known::Connection
-            | Known::Upgrade
-            | Known::Te
-            | Known::Trailer
-            | Known::KeepAlive
-            | Known::ProxyConnection,
+            KnownHeader::ContentLength
+            | KnownHeader::TransferEncoding
+            | KnownHeader::Connection
+            | KnownHeader::Upgrade
+            | KnownHeader::Te
+            | KnownHeader::Trailer
+            | KnownHeader::KeepAlive
+            | KnownHeader::ProxyConnection,
         ) => false,
         _ => is_valid_value(value),
     }
@@ -295,22 +298,24 @@ fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
 /// Headers that may be changed, and what is counted of that.
 struct Writable<'a> {
     headers: &'a mut Headers,
-    additions: &'a mut Additions,
-    part: Part,
+    usage: &'a mut PluginUsage,
+    part: Section,
 }
 
 fn writable(exchange: &mut Exchange, map: u32) -> Result<Writable<'_>, Status> {
     let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
     let (headers, part) = match (map, exchange.stage) {
-        (HeaderMap::Request, Stage::Request) => (&mut exchange.request.headers, Part::RequestHead),
-        (HeaderMap::Response, Stage::Reply) => (&mut exchange.reply.headers, Part::ReplyHead),
+        (HeaderMap::Request, Stage::Request) => {
+            (&mut exchange.request.headers, Section::RequestHead)
+        }
+        (HeaderMap::Response, Stage::Reply) => (&mut exchange.reply.headers, Section::ReplyHead),
         (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => {
             return Err(Status::NotNow);
         }
     };
     Ok(Writable {
         headers,
-        additions: &mut exchange.additions,
+        usage: &mut exchange.usage,
         part,
     })
 }

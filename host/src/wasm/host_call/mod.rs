@@ -160,19 +160,19 @@ mod tests {
 
     use super::*;
     use crate::wasm::engine;
-    use crate::wasm::instance::{Blueprint, new_store};
+    use crate::wasm::instance::{InstanceTemplate, new_store};
 
     /// What `waits` is for: wasmtime refuses a plain call into a module that uses what may be suspended.
     #[tokio::test]
     async fn those_that_wait_and_no_others_need_a_fiber() {
         let engine = engine::Engine::for_worker(512 * 1024, 8).unwrap();
-        let blueprint = Blueprint::of_test();
+        let template = InstanceTemplate::of_test();
         for meets_computed in [false, true] {
             let mut linker = Linker::new(&engine.wasmtime);
             add_to(&mut linker, meets_computed).unwrap();
             for (name, signature) in SIGNATURES {
                 let module = Module::new(&engine.wasmtime, importing(name, signature)).unwrap();
-                let mut store = new_store(&engine, &blueprint);
+                let mut store = new_store(&engine, &template);
                 let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
                 let nothing = instance.get_typed_func::<(), ()>(&mut store, "nothing");
                 let called = nothing.unwrap().call(&mut store, ());
@@ -216,8 +216,8 @@ mod tests {
         let engine = engine::Engine::for_worker(512 * 1024, 8).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
         add_to(&mut linker, true).unwrap();
-        let blueprint = Blueprint::of_test();
-        let mut store = new_store(&engine, &blueprint);
+        let template = InstanceTemplate::of_test();
+        let mut store = new_store(&engine, &template);
         let functions: Vec<_> = linker
             .iter(&mut store)
             .map(|(module, name, item)| {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, header, refuse};
-use crate::exchange::{Answer, Part, Stage};
+use crate::exchange::{Answer, Section, Stage};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -39,7 +39,7 @@ fn answer(
     let Some(status) = final_status(status) else {
         return refuse(Status::BadArgument);
     };
-    let headers = match header::decode(guest, list, Part::ReplyHead) {
+    let headers = match header::decode(guest, list, Section::ReplyHead) {
         Ok(headers) => headers,
         Err(status) => return refuse(status),
     };

@@ -10,7 +10,7 @@ use tracing::{Level, debug, enabled, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use crate::wasm::guest::{Guest, bytes, bytes_mut, hand_out, split, text};
-use crate::wasm::said;
+use crate::wasm::module_text;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -39,7 +39,7 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     if !guest.log_lines.admits() {
         return Ok(());
     }
-    let (plugin, text) = (&*guest.plugin, said::bytes(line));
+    let (plugin, text) = (&*guest.plugin, module_text::bytes(line));
     match level {
         LogLevel::Error => error!(plugin, "{text}"),
         LogLevel::Warn => warn!(plugin, "{text}"),
@@ -71,7 +71,7 @@ fn log_fields(
     if !guest.log_lines.admits() {
         return Ok(());
     }
-    let (plugin, text, plugin_fields) = (&*guest.plugin, said::bytes(line), json(fields));
+    let (plugin, text, plugin_fields) = (&*guest.plugin, module_text::bytes(line), json(fields));
     match level {
         LogLevel::Error => error!(plugin, %plugin_fields, "{text}"),
         LogLevel::Warn => warn!(plugin, %plugin_fields, "{text}"),
@@ -95,7 +95,7 @@ fn json(records: &[u8]) -> Json {
             let name = str::from_utf8(name)
                 .ok()
                 .filter(|name| is_field_name(name))?;
-            Some((name.to_owned(), Json::from(said::bytes(value))))
+            Some((name.to_owned(), Json::from(module_text::bytes(value))))
         });
     Json::Object(fields.collect())
 }
@@ -120,13 +120,13 @@ fn is_written(level: LogLevel) -> bool {
 
 fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    guest.said_mut().failure = Some(text(memory, ptr, len)?);
+    guest.report_mut().failure = Some(text(memory, ptr, len)?);
     Ok(())
 }
 
 fn panicked(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    guest.said_mut().panic = Some(text(memory, ptr, len)?);
+    guest.report_mut().panic = Some(text(memory, ptr, len)?);
     Ok(())
 }
 

@@ -5,9 +5,9 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::wait::wait;
 use super::{DONE, refuse};
-use crate::exchange::{Extent, Part};
-use crate::wasm::demand::{Demand, Supply};
+use crate::exchange::{Section, Size};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::wasm::host_io::{IoRequest, IoResult};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
     linker
@@ -45,8 +45,8 @@ async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
     if let Some(idx) = guest.exchange.uncomputed(name) {
-        match wait(&mut caller, Demand::Variable(idx)).await {
-            Some(Supply::Computed) => {}
+        match wait(&mut caller, IoRequest::Variable(idx)).await {
+            Some(IoResult::Computed) => {}
             _ => return refuse(Status::NotNow),
         }
     }
@@ -78,7 +78,7 @@ fn var_set(
     let name = bytes(memory, name_ptr, name_len)?;
     let vars = &guest.exchange.vars;
     let there = vars.find(name);
-    let goes = there.map(|idx| vars.extent(idx));
+    let goes = there.map(|idx| vars.size(idx));
     // One that is there, or was, is well formed.
     if there.is_none() && !vars.expects(name) && !is_name(name) {
         return refuse(Status::BadArgument);
@@ -86,8 +86,8 @@ fn var_set(
     if !guest.has_request() {
         return refuse(Status::NotNow);
     }
-    let comes = Extent::of(name, value);
-    if let Err(status) = guest.add(Part::Variables, comes, goes.unwrap_or_default()) {
+    let comes = Size::of(name, value);
+    if let Err(status) = guest.add(Section::Variables, comes, goes.unwrap_or_default()) {
         return refuse(status);
     }
     match there {

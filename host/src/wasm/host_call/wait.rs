@@ -10,11 +10,13 @@ use wasmtime::{AsContextMut, Caller, Linker, Result};
 
 use super::header::{decode, hand_out_list};
 use super::{DONE, refuse};
-use crate::exchange::Part;
+use crate::exchange::Section;
 use crate::http1::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
-use crate::wasm::demand::{BodyRefused, Call, CallResponse, Demand, Destination, Hatch, Supply};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
+use crate::wasm::host_io::{
+    BodyRefused, Call, CallResponse, Destination, Handoff, IoRequest, IoResult,
+};
 use crate::wasm::limit::Reached;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -37,14 +39,14 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 /// Has the flow do it. `None`: nobody does. The time is not the guest's, and neither are the ticks in it.
-pub(super) async fn wait(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
-    // Without a hook it is being configured, and no flow looks into the hatch.
+pub(super) async fn wait(caller: &mut Caller<'_, Guest>, request: IoRequest) -> Option<IoResult> {
+    // Without a hook it is being configured, and no flow looks into the handoff.
     caller.data().hook?;
     cpu::stop(caller.data_mut());
-    let supply = Hatch::ask(caller, demand).await;
+    let result = Handoff::ask(caller, request).await;
     caller.data_mut().cpu.go_on_after_wait();
     caller.as_context_mut().set_epoch_deadline(1);
-    supply
+    result
 }
 
 async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Result<i32> {
@@ -54,16 +56,16 @@ async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Resul
     };
     let asked_bytes = limit as usize;
     let limit_bytes = guest.body_limit_bytes.min(asked_bytes);
-    match wait(&mut caller, Demand::Body { of, limit_bytes }).await {
-        Some(Supply::Body(Ok(body))) => {
+    match wait(&mut caller, IoRequest::Body { of, limit_bytes }).await {
+        Some(IoResult::Body(Ok(body))) => {
             let len = i32::try_from(body.len()).unwrap_or(i32::MAX);
-            caller.data_mut().held_mut().bodies[of as usize] = Some(body);
+            caller.data_mut().results_mut().bodies[of as usize] = Some(body);
             Ok(len)
         }
-        Some(Supply::Body(Err(BodyRefused::TooLarge))) if asked_bytes <= limit_bytes => {
+        Some(IoResult::Body(Err(BodyRefused::TooLarge))) if asked_bytes <= limit_bytes => {
             refuse(Status::Limit)
         }
-        Some(Supply::Body(Err(BodyRefused::TooLarge))) => {
+        Some(IoResult::Body(Err(BodyRefused::TooLarge))) => {
             refuse(caller.data_mut().limit(Reached::bytes("body", limit_bytes)))
         }
         _ => refuse(Status::NotNow),
@@ -80,7 +82,7 @@ fn body_get(mut caller: Caller<'_, Guest>, map: u32, out: u32, capacity: u32) ->
     let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
-    let held = guest.held.as_ref();
+    let held = guest.results.as_ref();
     match held.and_then(|held| held.bodies[of as usize].as_ref()) {
         Some(body) => hand_out(memory, out, capacity, body),
         None => refuse(Status::NotFound),
@@ -103,16 +105,16 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
             Err(status) => return refuse(status),
         }
     }
-    if let Some(held) = &mut guest.held {
+    if let Some(held) = &mut guest.results {
         held.calls.clear();
     }
-    match wait(&mut caller, Demand::Calls(calls)).await {
-        Some(Supply::Calls(results)) => {
+    match wait(&mut caller, IoRequest::Calls(calls)).await {
+        Some(IoResult::Calls(results)) => {
             let count = i32::try_from(results.len()).unwrap_or(i32::MAX);
-            caller.data_mut().held_mut().calls = results;
+            caller.data_mut().results_mut().calls = results;
             Ok(count)
         }
-        Some(Supply::TooManyCalls) => {
+        Some(IoResult::TooManyCalls) => {
             let guest = caller.data_mut();
             refuse(guest.limit(Reached::count("calls", guest.calls_limit)))
         }
@@ -138,7 +140,7 @@ fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let (Some(method), Some(target)) = (method, target) else {
         return Err(Status::BadArgument);
     };
-    let headers = decode(guest, record.headers, Part::RequestHead)?;
+    let headers = decode(guest, record.headers, Section::RequestHead)?;
     if record.body.len() > guest.body_limit_bytes {
         return Err(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
     }
@@ -199,7 +201,7 @@ fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
 }
 
 fn call_result(guest: &Guest, index: u32) -> Option<&Result<CallResponse, String>> {
-    guest.held.as_ref()?.calls.get(index as usize)
+    guest.results.as_ref()?.calls.get(index as usize)
 }
 
 async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
@@ -209,8 +211,8 @@ async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> 
         return refuse(Status::BadArgument);
     }
     let time = Duration::from_millis(milliseconds.into());
-    match wait(&mut caller, Demand::Delay(time)).await {
-        Some(Supply::Delayed) => Ok(DONE),
+    match wait(&mut caller, IoRequest::Delay(time)).await {
+        Some(IoResult::Delayed) => Ok(DONE),
         _ => refuse(Status::NotNow),
     }
 }

@@ -7,7 +7,7 @@ use castling_abi::Hook;
 use tokio::sync::Notify;
 
 use super::super::instance::Instance;
-use super::super::taken::Taken;
+use super::super::instance_guard::InstanceGuard;
 use super::{HookError, Plugin};
 use crate::config::PluginLimits;
 use crate::exchange::Exchange;
@@ -22,22 +22,26 @@ impl Plugin {
         }
     }
 
-    /// For a call on the lane.
+    /// For a call on the hook stack.
     #[inline]
-    pub(super) fn lease(&self) -> Option<Lease<'_>> {
+    pub(super) fn borrow_idle(&self) -> Option<InstanceRef<'_>> {
         let instance = Some(self.idle_instance()?);
         let plugin = self;
-        Some(Lease { plugin, instance })
+        Some(InstanceRef { plugin, instance })
     }
 
     /// A free instance for a call that may wait, and keep it meanwhile.
     #[inline]
-    pub(super) fn take_idle(self: &Rc<Self>, hook: Hook, exchange: &Exchange) -> Option<Taken> {
+    pub(super) fn take_idle(
+        self: &Rc<Self>,
+        hook: Hook,
+        exchange: &Exchange,
+    ) -> Option<InstanceGuard> {
         if !self.quarantine.is_in_service() || !self.has_room(Share::of(hook, exchange)) {
             return None;
         }
         let instance = Some(self.idle.borrow_mut().pop()?);
-        Some(Taken {
+        Some(InstanceGuard {
             instance,
             plugin: Rc::clone(self),
             counted: true,
@@ -48,7 +52,7 @@ impl Plugin {
     pub(super) async fn take_instance(
         self: &Rc<Self>,
         call: Option<(Hook, &Exchange)>,
-    ) -> Result<Taken, HookError> {
+    ) -> Result<InstanceGuard, HookError> {
         if !self.quarantine.admits(call.map(|(_, exchange)| exchange)) {
             return Err(HookError::Quarantined);
         }
@@ -59,7 +63,7 @@ impl Plugin {
         // Nothing is awaited in between: the room is still there.
         let idle = self.idle.borrow_mut().pop();
         match idle {
-            Some(instance) => Ok(Taken {
+            Some(instance) => Ok(InstanceGuard {
                 instance: Some(instance),
                 plugin: Rc::clone(self),
                 counted: true,
@@ -102,16 +106,16 @@ impl Plugin {
         })
     }
 
-    async fn make_instance(self: &Rc<Self>) -> Result<Taken, HookError> {
+    async fn make_instance(self: &Rc<Self>) -> Result<InstanceGuard, HookError> {
         // Counted before it exists, so that no more than the limit are made at once.
         self.set_live(self.live.get() + 1);
-        let mut taken = Taken {
+        let mut guard = InstanceGuard {
             instance: None,
             plugin: Rc::clone(self),
             counted: true,
         };
-        taken.instance = Some(Instance::new(&self.engine, &self.code, &self.blueprint).await?);
-        Ok(taken)
+        guard.instance = Some(Instance::new(&self.engine, &self.code, &self.template).await?);
+        Ok(guard)
     }
 
     /// An instance's use is over: it serves other calls, or makes room for another.
@@ -155,13 +159,13 @@ impl Plugin {
     }
 }
 
-/// An instance for one call on the lane, as [`Taken`] is for others. Goes back when dropped.
-pub(super) struct Lease<'a> {
+/// An instance for one call on the hook stack, as [`InstanceGuard`] is for others. Goes back when dropped.
+pub(super) struct InstanceRef<'a> {
     plugin: &'a Plugin,
     pub(super) instance: Option<Box<Instance>>,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for InstanceRef<'_> {
     #[inline]
     fn drop(&mut self) {
         self.plugin.give_back(self.instance.take());

@@ -133,7 +133,7 @@ impl MetricsZone {
 
     /// The record of this kind, text and number of cells, if it is there.
     pub fn find(&self, kind: u8, text: &[u8], cells: u16) -> Option<Record> {
-        match self.probe(&Name { kind, text, cells }, false) {
+        match self.probe(&MetricName { kind, text, cells }, false) {
             Probed::Found(record) => Some(record),
             Probed::Vacant(..) | Probed::Crowded => None,
         }
@@ -142,7 +142,7 @@ impl MetricsZone {
     /// The same, added where it is not there; also whether it was this call that added it. None when there is no room for
     /// it, which [`MetricsZone::refused`] counts, or the text is longer than 65535 bytes.
     pub fn add(&self, kind: u8, text: &[u8], cells: u16) -> Option<(Record, bool)> {
-        let name = Name { kind, text, cells };
+        let name = MetricName { kind, text, cells };
         let tag = self.hash(&name) & TAG;
         let nonce = self.nonce.fetch_add(1, Relaxed) & (CLAIM - 1);
         let claim = tag | CLAIM | nonce;
@@ -252,7 +252,7 @@ impl MetricsZone {
     /// cells, and the hash is keyed, so nobody can choose names that meet.
     ///
     /// `patient`: waits for one who is adding what may be the same, for as long as that takes if he lives.
-    fn probe(&self, name: &Name<'_>, patient: bool) -> Probed<'_> {
+    fn probe(&self, name: &MetricName<'_>, patient: bool) -> Probed<'_> {
         let hash = self.hash(name);
         let slots = self.slots();
         for step in 0..LONGEST_PROBE {
@@ -293,7 +293,7 @@ impl MetricsZone {
         Probed::Crowded
     }
 
-    fn is(&self, record: Record, head: Head, name: &Name<'_>) -> bool {
+    fn is(&self, record: Record, head: Head, name: &MetricName<'_>) -> bool {
         head.kind == name.kind
             && record.cells == usize::from(name.cells)
             && head.text_bytes == name.text.len()
@@ -305,13 +305,13 @@ impl MetricsZone {
     }
 
     /// Others may be quicker to take it.
-    fn has_room(&self, name: &Name<'_>) -> bool {
+    fn has_room(&self, name: &MetricName<'_>) -> bool {
         let cursor = self.cursor().map(|cursor| cursor.load(Relaxed));
         cursor.is_some_and(|cursor| self.after(cursor, name).is_some())
     }
 
     /// Where the cursor is once the record has room. None: it does not fit.
-    fn after(&self, cursor: u64, name: &Name<'_>) -> Option<u64> {
+    fn after(&self, cursor: u64, name: &MetricName<'_>) -> Option<u64> {
         u16::try_from(name.text.len()).ok()?;
         let (words, cells) = (name.words(), usize::from(name.cells));
         let (used_words, used_cells) = ((cursor & 0xffff_ffff) as usize, (cursor >> 32) as usize);
@@ -321,7 +321,7 @@ impl MetricsZone {
     }
 
     /// Takes room and writes the record, which nobody knows of yet.
-    fn write(&self, name: &Name<'_>) -> Option<Record> {
+    fn write(&self, name: &MetricName<'_>) -> Option<Record> {
         let text_bytes = u16::try_from(name.text.len()).ok()?;
         let (words, cells) = (name.words(), usize::from(name.cells));
         let before = self
@@ -373,7 +373,7 @@ impl MetricsZone {
             .unwrap_or_default()
     }
 
-    fn hash(&self, name: &Name<'_>) -> u64 {
+    fn hash(&self, name: &MetricName<'_>) -> u64 {
         let mut hasher = SipHasher13::new_with_key(&self.seed);
         std::hash::Hasher::write(&mut hasher, &[name.kind]);
         std::hash::Hasher::write(&mut hasher, &name.cells.to_ne_bytes());
@@ -415,13 +415,13 @@ impl fmt::Debug for MetricsZone {
 }
 
 /// What a record is known by.
-struct Name<'a> {
+struct MetricName<'a> {
     kind: u8,
     text: &'a [u8],
     cells: u16,
 }
 
-impl Name<'_> {
+impl MetricName<'_> {
     /// That its record takes.
     fn words(&self) -> usize {
         HEAD_WORDS + self.text.len().div_ceil(8)

@@ -139,7 +139,7 @@ fn threads_that_add_the_same_agree() {
 #[test]
 fn a_claim_of_the_dead_is_taken_over() {
     let zone = zone();
-    let name = Name {
+    let name = MetricName {
         kind: 1,
         text: b"a",
         cells: 1,

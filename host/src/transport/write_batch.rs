@@ -2,7 +2,7 @@
 //!
 //! An event loop that reads, works and writes for one request after the other has the network stack drive its own code out of
 //! the processor's cache and back, and wakes whoever it writes to for each. Redis writes its replies so, too. What is put off
-//! waits for no more than [`MOST_LETTERS`] others, and for no timer: the task that writes it is next after those that were
+//! waits for no more than [`MAX_QUEUED_WRITES`] others, and for no timer: the task that writes it is next after those that were
 //! woken before it.
 
 use std::cell::RefCell;
@@ -17,17 +17,17 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::stream::Stream;
+use crate::transport::socket::Socket;
 
-/// A socket to which something may be on its way from the outbox.
-pub struct Link {
-    pub stream: Stream,
-    late: RefCell<Late>,
+/// A socket to which something may be on its way from the write batch.
+pub struct Transport {
+    pub socket: Socket,
+    deferred: RefCell<Deferred>,
 }
 
 /// What was put off.
 #[derive(Default)]
-enum Late {
+enum Deferred {
     #[default]
     Nothing,
     Queued,
@@ -36,81 +36,81 @@ enum Late {
 }
 
 /// What one link has to write.
-struct Letter {
-    link: Rc<Link>,
+struct QueuedWrite {
+    transport: Rc<Transport>,
     bytes: Vec<u8>,
 }
 
 /// Of this thread.
 #[derive(Default)]
-struct Outbox {
-    letters: RefCell<Vec<Letter>>,
+struct WriteBatch {
+    queue: RefCell<Vec<QueuedWrite>>,
     /// Rooms for the bytes of letters.
-    spare: RefCell<Vec<Vec<u8>>>,
-    /// Of [`deliver`]; `None` where it does not run, and nothing can be put off.
-    courier: RefCell<Option<Waker>>,
+    free_buffers: RefCell<Vec<Vec<u8>>>,
+    /// Of [`keep_flushing`]; `None` where it does not run, and nothing can be put off.
+    flusher: RefCell<Option<Waker>>,
 }
 
 thread_local! {
-    static OUTBOX: Outbox = Outbox::default();
+    static BATCH: WriteBatch = WriteBatch::default();
 }
 
 /// So many are written at once at most.
-const MOST_LETTERS: usize = 64;
+const MAX_QUEUED_WRITES: usize = 64;
 
 /// A larger one is written by who has it.
-pub const LETTER_BYTES: usize = 8 * 1024;
+pub const QUEUED_WRITE_BYTES: usize = 8 * 1024;
 
 /// For the rest of one that the kernel does not take: the other side reads nothing. As long as nginx's `send_timeout`.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Writes what this thread has put off, for as long as it is polled. One task of an event loop does so.
-pub fn deliver() -> impl Future<Output = Infallible> {
+pub fn keep_flushing() -> impl Future<Output = Infallible> {
     poll_fn(|cx| {
-        OUTBOX.with(|outbox| {
-            let mut courier = outbox.courier.borrow_mut();
-            if !courier.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
-                *courier = Some(cx.waker().clone());
+        BATCH.with(|batch| {
+            let mut flusher = batch.flusher.borrow_mut();
+            if !flusher.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+                *flusher = Some(cx.waker().clone());
             }
-            drop(courier);
-            outbox.send_all();
+            drop(flusher);
+            batch.send_all();
         });
         Poll::Pending
     })
 }
 
-impl Link {
-    pub fn new(stream: Stream) -> Self {
+impl Transport {
+    pub fn new(socket: Socket) -> Self {
         Self {
-            stream,
-            late: RefCell::default(),
+            socket,
+            deferred: RefCell::default(),
         }
     }
 
     /// Puts the bytes off, and leaves empty room in their place. False: they must be written now.
     pub fn post(self: &Rc<Self>, bytes: &mut Vec<u8>) -> bool {
-        OUTBOX.with(|outbox| {
-            let mut late = self.late.borrow_mut();
-            if bytes.len() > LETTER_BYTES || !matches!(*late, Late::Nothing) {
+        BATCH.with(|batch| {
+            let mut deferred = self.deferred.borrow_mut();
+            if bytes.len() > QUEUED_WRITE_BYTES || !matches!(*deferred, Deferred::Nothing) {
                 return false;
             }
-            let mut letters = outbox.letters.borrow_mut();
-            if letters.is_empty() {
-                match &*outbox.courier.borrow() {
-                    Some(courier) => courier.wake_by_ref(),
+            let mut queue = batch.queue.borrow_mut();
+            if queue.is_empty() {
+                match &*batch.flusher.borrow() {
+                    Some(flusher) => flusher.wake_by_ref(),
                     None => return false,
                 }
             }
-            *late = Late::Queued;
-            let room = outbox.spare.borrow_mut().pop().unwrap_or_default();
-            letters.push(Letter {
-                link: Rc::clone(self),
+            *deferred = Deferred::Queued;
+            let room = batch.free_buffers.borrow_mut().pop().unwrap_or_default();
+            queue.push(QueuedWrite {
+                transport: Rc::clone(self),
                 bytes: mem::replace(bytes, room),
             });
-            let is_full = letters.len() >= MOST_LETTERS;
-            drop((late, letters));
+            let is_full = queue.len() >= MAX_QUEUED_WRITES;
+            drop((deferred, queue));
             if is_full {
-                outbox.send_all();
+                batch.send_all();
             }
             true
         })
@@ -118,40 +118,43 @@ impl Link {
 
     /// Nothing was put off that is not written.
     pub fn is_settled(&self) -> bool {
-        matches!(*self.late.borrow(), Late::Nothing)
+        matches!(*self.deferred.borrow(), Deferred::Nothing)
     }
 
     /// Ready when that is so. What is still to be written is tried at once.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if matches!(*self.late.borrow(), Late::Queued) {
-            OUTBOX.with(Outbox::send_all);
+        if matches!(*self.deferred.borrow(), Deferred::Queued) {
+            BATCH.with(WriteBatch::send_all);
         }
-        let mut late = self.late.borrow_mut();
-        if let Late::Unfinished(task) = &mut *late {
+        let mut deferred = self.deferred.borrow_mut();
+        if let Deferred::Unfinished(task) = &mut *deferred {
             // However it has ended.
             let _ = ready!(Pin::new(task).poll(cx));
         }
-        *late = Late::Nothing;
+        *deferred = Deferred::Nothing;
         Poll::Ready(())
     }
 }
 
-impl Outbox {
+impl WriteBatch {
     fn send_all(&self) {
-        let mut letters = mem::take(&mut *self.letters.borrow_mut());
-        for letter in letters.drain(..) {
-            self.send(letter);
+        let mut queue = mem::take(&mut *self.queue.borrow_mut());
+        for write in queue.drain(..) {
+            self.send(write);
         }
         // Its room is for the next ones.
-        let mut new = self.letters.borrow_mut();
+        let mut new = self.queue.borrow_mut();
         if new.is_empty() {
-            *new = letters;
+            *new = queue;
         }
     }
 
-    fn send(&self, letter: Letter) {
-        let Letter { link, mut bytes } = letter;
-        let written = match link.stream.try_write(&bytes) {
+    fn send(&self, write: QueuedWrite) {
+        let QueuedWrite {
+            transport,
+            mut bytes,
+        } = write;
+        let written = match transport.socket.try_write(&bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             // Whoever reads from it next is told.
@@ -159,29 +162,29 @@ impl Outbox {
         };
         if written < bytes.len() {
             bytes.drain(..written);
-            let task = tokio::task::spawn_local(finish(Rc::clone(&link), bytes));
-            *link.late.borrow_mut() = Late::Unfinished(task);
+            let task = tokio::task::spawn_local(finish(Rc::clone(&transport), bytes));
+            *transport.deferred.borrow_mut() = Deferred::Unfinished(task);
             return;
         }
-        *link.late.borrow_mut() = Late::Nothing;
+        *transport.deferred.borrow_mut() = Deferred::Nothing;
         bytes.clear();
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < MOST_LETTERS {
-            spare.push(bytes);
+        let mut free_buffers = self.free_buffers.borrow_mut();
+        if free_buffers.len() < MAX_QUEUED_WRITES {
+            free_buffers.push(bytes);
         }
     }
 }
 
 /// Writes the rest of a letter, or gives up.
-async fn finish(link: Rc<Link>, bytes: Vec<u8>) {
+async fn finish(transport: Rc<Transport>, bytes: Vec<u8>) {
     let mut rest = &bytes[..];
     let all = poll_fn(|cx| {
         while !rest.is_empty() {
-            match link.stream.try_write(rest) {
+            match transport.socket.try_write(rest) {
                 Ok(0) => break,
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(link.stream.poll_write_ready(cx)).is_err() {
+                    if ready!(transport.socket.poll_write_ready(cx)).is_err() {
                         break;
                     }
                 }
@@ -191,7 +194,7 @@ async fn finish(link: Rc<Link>, bytes: Vec<u8>) {
         Poll::Ready(())
     });
     // As with any write that fails, whoever reads next is told, or its own time-out ends the connection.
-    let _ = tokio::time::timeout(PATIENCE, all).await;
+    let _ = tokio::time::timeout(REST_TIMEOUT, all).await;
 }
 
 #[cfg(test)]
@@ -202,8 +205,8 @@ mod tests {
     use tokio::task::{spawn_local, yield_now};
 
     use super::*;
-    use crate::alarm::Alarms;
-    use crate::socket::{self, Reader, Writer};
+    use crate::runtime::alarm::Alarms;
+    use crate::transport::halves::{self, Reader, Writer};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -216,10 +219,10 @@ mod tests {
     }
 
     async fn pair() -> (Reader, Writer, UnixStream) {
-        spawn_local(deliver());
+        spawn_local(keep_flushing());
         yield_now().await;
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (reader, writer) = socket::split(Stream::Unix(ours));
+        let (reader, writer) = halves::split(Socket::Unix(ours));
         (reader, writer, theirs)
     }
 
@@ -270,7 +273,7 @@ mod tests {
     fn a_full_outbox_is_sent_at_once() {
         run(async {
             let mut pairs = Vec::new();
-            for _ in 0..MOST_LETTERS {
+            for _ in 0..MAX_QUEUED_WRITES {
                 pairs.push(pair().await);
             }
             for (_, writer, _) in &mut pairs {
@@ -285,13 +288,13 @@ mod tests {
         run(async {
             let (_reader, mut writer, mut peer) = pair().await;
             let mut len = 0;
-            while post(&mut writer, &[b'x'; LETTER_BYTES]) {
-                len += LETTER_BYTES;
+            while post(&mut writer, &[b'x'; QUEUED_WRITE_BYTES]) {
+                len += QUEUED_WRITE_BYTES;
                 yield_now().await;
             }
             assert!(!writer.is_settled(), "the last one is not all out");
             // It could not be posted, so it is pending.
-            len += LETTER_BYTES;
+            len += QUEUED_WRITE_BYTES;
             let ends = flush(&mut writer, b"end");
             let reads = read(&mut peer, len + 3);
             let ((), bytes) = tokio::join!(ends, reads);
@@ -318,11 +321,11 @@ mod tests {
         std::thread::spawn(|| {
             run(async {
                 let (ours, _theirs) = UnixStream::pair().unwrap();
-                let (_reader, mut writer) = socket::split(Stream::Unix(ours));
+                let (_reader, mut writer) = halves::split(Socket::Unix(ours));
                 assert!(!post(&mut writer, b"now"));
-                spawn_local(deliver());
+                spawn_local(keep_flushing());
                 yield_now().await;
-                assert!(!post(&mut writer, &[0; LETTER_BYTES]));
+                assert!(!post(&mut writer, &[0; QUEUED_WRITE_BYTES]));
             });
         })
         .join()

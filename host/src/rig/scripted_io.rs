@@ -8,13 +8,13 @@ use http::{HeaderName, StatusCode};
 use crate::error::{ClientError, Error};
 use crate::exchange::Exchange;
 use crate::http1::Headers;
-use crate::wasm::{BodyRefused, CallResponse, Demand, PinnedInstances, Supplier, Supply};
+use crate::wasm::{BodyRefused, CallResponse, HostIo, IoRequest, IoResult, PinnedInstances};
 
 /// One byte for each demand, and one for each call out.
 #[derive(Default)]
-pub(super) struct Supplies(VecDeque<u8>);
+pub(super) struct ScriptedIo(VecDeque<u8>);
 
-impl Supplies {
+impl ScriptedIo {
     pub(super) fn new(script: &[u8]) -> Self {
         Self(script.iter().copied().collect())
     }
@@ -38,15 +38,15 @@ impl Supplies {
     }
 }
 
-impl Supplier for Supplies {
-    async fn supply(
+impl HostIo for ScriptedIo {
+    async fn perform(
         &mut self,
-        demand: Demand,
+        request: IoRequest,
         _exchange: &mut Box<Exchange>,
         _pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
+    ) -> Result<IoResult, Error> {
         let Some(byte) = self.0.pop_front() else {
-            return Ok(Supply::NotNow);
+            return Ok(IoResult::NotNow);
         };
         if byte & 7 == 7 {
             return Err(ClientError::Gone.into());
@@ -55,20 +55,22 @@ impl Supplier for Supplies {
             // The guest is suspended for a round of the event loop.
             tokio::task::yield_now().await;
         }
-        Ok(match demand {
-            Demand::Body { .. } if byte & 7 == 0 => Supply::Body(Err(BodyRefused::TooLarge)),
-            Demand::Body { .. } if byte & 7 == 1 => Supply::Body(Err(BodyRefused::NotNow)),
-            Demand::Body { limit_bytes, .. } => {
+        Ok(match request {
+            IoRequest::Body { .. } if byte & 7 == 0 => IoResult::Body(Err(BodyRefused::TooLarge)),
+            IoRequest::Body { .. } if byte & 7 == 1 => IoResult::Body(Err(BodyRefused::NotNow)),
+            IoRequest::Body { limit_bytes, .. } => {
                 let body = body(byte);
-                Supply::Body(match body.len() <= limit_bytes {
+                IoResult::Body(match body.len() <= limit_bytes {
                     true => Ok(body),
                     false => Err(BodyRefused::TooLarge),
                 })
             }
-            Demand::Calls(_) if byte & 7 == 0 => Supply::TooManyCalls,
-            Demand::Calls(calls) => Supply::Calls(calls.iter().map(|_| self.response()).collect()),
-            Demand::Delay(_) => Supply::Delayed,
-            Demand::Variable(_) => Supply::Computed,
+            IoRequest::Calls(_) if byte & 7 == 0 => IoResult::TooManyCalls,
+            IoRequest::Calls(calls) => {
+                IoResult::Calls(calls.iter().map(|_| self.response()).collect())
+            }
+            IoRequest::Delay(_) => IoResult::Delayed,
+            IoRequest::Variable(_) => IoResult::Computed,
         })
     }
 }

@@ -7,24 +7,24 @@ use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 use http::Version;
 
-use crate::address::{ClientAddress, ServerAddress};
-use crate::course::Source;
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
+use crate::flow::pipeline::ResponseBody;
+use crate::flow::subrequest;
 use crate::http1::{BodyLength, RequestHead, Target};
 use crate::listener::Listener;
 use crate::phase::Plan;
-use crate::subrequest;
-use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire};
+use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
 use crate::wasm::{
-    self, BodyRefused, Call, CallResponse, Demand, Destination, PinnedInstances, Supply,
+    self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, PinnedInstances,
 };
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// What a hook's demands are served from.
-pub struct Supplier<'a, 'b, 'p> {
+pub struct RequestIo<'a, 'b, 'p> {
     /// The response, once there is one.
-    pub source: Option<&'a mut Source>,
+    pub source: Option<&'a mut ResponseBody>,
     /// None in a sub-request.
     pub wire: Option<&'a mut Wire<'b>>,
     pub body: &'a mut RequestBody,
@@ -32,29 +32,29 @@ pub struct Supplier<'a, 'b, 'p> {
     pub calls: &'a Cell<usize>,
     /// The plan of the request's route, as soon as it has one.
     pub plan: &'a Cell<&'p Plan>,
-    pub worker: &'a Worker,
+    pub worker: &'a WorkerContext,
     pub listener: &'a Listener,
 }
 
-impl wasm::Supplier for Supplier<'_, '_, '_> {
-    async fn supply(
+impl wasm::HostIo for RequestIo<'_, '_, '_> {
+    async fn perform(
         &mut self,
-        demand: Demand,
+        request: IoRequest,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
-        match demand {
-            Demand::Body {
+    ) -> Result<IoResult, Error> {
+        match request {
+            IoRequest::Body {
                 of: HeaderMap::Request,
                 limit_bytes,
             } => self.request_body(limit_bytes).await,
-            Demand::Body { limit_bytes, .. } => {
+            IoRequest::Body { limit_bytes, .. } => {
                 self.response_body(exchange, pinned, limit_bytes).await
             }
-            Demand::Variable(idx) => compute(self.plan.get(), idx, exchange, pinned, self).await,
-            Demand::Calls(calls) => {
+            IoRequest::Variable(idx) => compute(self.plan.get(), idx, exchange, pinned, self).await,
+            IoRequest::Calls(calls) => {
                 if !count_calls(self.calls, &calls) {
-                    return Ok(Supply::TooManyCalls);
+                    return Ok(IoResult::TooManyCalls);
                 }
                 let (worker, listener, made) = (self.worker, self.listener, self.calls);
                 let parent = subrequest::Parent::new(exchange, listener, made);
@@ -63,21 +63,21 @@ impl wasm::Supplier for Supplier<'_, '_, '_> {
                     .map(|call| call_out(worker, Some(&parent), call));
                 self.while_client_stays(join_all(results))
                     .await
-                    .map(Supply::Calls)
+                    .map(IoResult::Calls)
             }
-            Demand::Delay(duration) => {
+            IoRequest::Delay(duration) => {
                 self.while_client_stays(tokio::time::sleep(duration))
                     .await?;
-                Ok(Supply::Delayed)
+                Ok(IoResult::Delayed)
             }
         }
     }
 }
 
-impl Supplier<'_, '_, '_> {
-    async fn request_body(&mut self, limit_bytes: usize) -> Result<Supply, Error> {
+impl RequestIo<'_, '_, '_> {
+    async fn request_body(&mut self, limit_bytes: usize) -> Result<IoResult, Error> {
         if self.source.is_some() {
-            return Ok(Supply::Body(Err(BodyRefused::NotNow)));
+            return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         }
         let whole = self
             .body
@@ -87,7 +87,7 @@ impl Supplier<'_, '_, '_> {
                 self.listener.send_timeout,
             )
             .await?;
-        Ok(Supply::Body(whole.ok_or(BodyRefused::TooLarge)))
+        Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))
     }
 
     /// A body that was read whole takes the place of the one that streams.
@@ -96,17 +96,17 @@ impl Supplier<'_, '_, '_> {
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
         limit_bytes: usize,
-    ) -> Result<Supply, Error> {
+    ) -> Result<IoResult, Error> {
         let Some(source) = &mut self.source else {
-            return Ok(Supply::Body(Err(BodyRefused::NotNow)));
+            return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         };
         let whole = match source {
-            Source::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
+            ResponseBody::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
             // Of a response without one: its head may tell the length of another's, and keeps it.
-            Source::Upstream(body) if body.length() == BodyLength::Empty => {
-                return Ok(Supply::Body(Ok(Bytes::new())));
+            ResponseBody::Upstream(body) if body.length() == BodyLength::Empty => {
+                return Ok(IoResult::Body(Ok(Bytes::new())));
             }
-            Source::Upstream(body) => {
+            ResponseBody::Upstream(body) => {
                 let mut client = ClientSide {
                     wire: self.wire.as_deref_mut(),
                     body: self.body,
@@ -116,12 +116,12 @@ impl Supplier<'_, '_, '_> {
             }
         };
         if let Some(whole) = &whole
-            && let Source::Upstream(streamed) =
-                std::mem::replace(*source, Source::Here(whole.clone()))
+            && let ResponseBody::Upstream(streamed) =
+                std::mem::replace(*source, ResponseBody::Here(whole.clone()))
         {
             streamed.finish();
         }
-        Ok(Supply::Body(whole.ok_or(BodyRefused::TooLarge)))
+        Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))
     }
 
     async fn while_client_stays<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
@@ -136,14 +136,14 @@ impl Supplier<'_, '_, '_> {
 }
 
 /// For hooks of no request: they may call out and wait.
-pub struct Background<'a> {
-    worker: &'a Worker,
+pub struct TimerIo<'a> {
+    worker: &'a WorkerContext,
     /// Calls out that this run has made so far.
     calls: Cell<usize>,
 }
 
-impl<'a> Background<'a> {
-    pub fn new(worker: &'a Worker) -> Self {
+impl<'a> TimerIo<'a> {
+    pub fn new(worker: &'a WorkerContext) -> Self {
         Self {
             worker,
             calls: Cell::new(0),
@@ -151,26 +151,26 @@ impl<'a> Background<'a> {
     }
 }
 
-impl wasm::Supplier for Background<'_> {
-    async fn supply(
+impl wasm::HostIo for TimerIo<'_> {
+    async fn perform(
         &mut self,
-        demand: Demand,
+        request: IoRequest,
         _exchange: &mut Box<Exchange>,
         _pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
-        Ok(match demand {
-            Demand::Calls(calls) if !count_calls(&self.calls, &calls) => Supply::TooManyCalls,
-            Demand::Calls(calls) => {
+    ) -> Result<IoResult, Error> {
+        Ok(match request {
+            IoRequest::Calls(calls) if !count_calls(&self.calls, &calls) => IoResult::TooManyCalls,
+            IoRequest::Calls(calls) => {
                 let results = calls
                     .into_iter()
                     .map(|call| call_out(self.worker, None, call));
-                Supply::Calls(join_all(results).await)
+                IoResult::Calls(join_all(results).await)
             }
-            Demand::Delay(duration) => {
+            IoRequest::Delay(duration) => {
                 tokio::time::sleep(duration).await;
-                Supply::Delayed
+                IoResult::Delayed
             }
-            Demand::Body { .. } | Demand::Variable(_) => Supply::NotNow,
+            IoRequest::Body { .. } | IoRequest::Variable(_) => IoResult::NotNow,
         })
     }
 }
@@ -188,30 +188,32 @@ fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
 }
 
 /// For hooks that may not wait for anything but a variable.
-pub struct Variables<'p>(pub &'p Plan);
+pub struct VariablesOnly<'p>(pub &'p Plan);
 
-impl Variables<'_> {
+impl VariablesOnly<'_> {
     /// Computes a variable of the plan.
     pub async fn compute(
         &mut self,
         idx: usize,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
+    ) -> Result<IoResult, Error> {
         compute(self.0, idx, exchange, pinned, self).await
     }
 }
 
-impl wasm::Supplier for Variables<'_> {
-    async fn supply(
+impl wasm::HostIo for VariablesOnly<'_> {
+    async fn perform(
         &mut self,
-        demand: Demand,
+        request: IoRequest,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
-        match demand {
-            Demand::Variable(idx) => self.compute(idx, exchange, pinned).await,
-            Demand::Body { .. } | Demand::Calls(_) | Demand::Delay(_) => Ok(Supply::NotNow),
+    ) -> Result<IoResult, Error> {
+        match request {
+            IoRequest::Variable(idx) => self.compute(idx, exchange, pinned).await,
+            IoRequest::Body { .. } | IoRequest::Calls(_) | IoRequest::Delay(_) => {
+                Ok(IoResult::NotNow)
+            }
         }
     }
 }
@@ -222,19 +224,19 @@ async fn compute(
     idx: usize,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
-    supplier: &mut impl wasm::Supplier,
-) -> Result<Supply, Error> {
+    io: &mut impl wasm::HostIo,
+) -> Result<IoResult, Error> {
     let Some(variable) = plan.variables.get(idx) else {
-        return Ok(Supply::NotNow);
+        return Ok(IoResult::NotNow);
     };
     exchange.computed |= 1 << idx;
     let args = (variable.idx, 0, 0);
     let run = variable
         .step
-        .run(Hook::Variable, exchange, pinned, supplier, args);
+        .run(Hook::Variable, exchange, pinned, io, args);
     match run.await {
         // What failed is in the log; the variable has no value then.
-        Ok(_) | Err(Error::Plugin { .. }) => Ok(Supply::Computed),
+        Ok(_) | Err(Error::Plugin { .. }) => Ok(IoResult::Computed),
         Err(error) => Err(error),
     }
 }
@@ -242,7 +244,7 @@ async fn compute(
 /// One call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The
 /// error is a line for the plugin.
 async fn call_out(
-    worker: &Worker,
+    worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
     call: Call,
 ) -> Result<CallResponse, String> {
@@ -265,7 +267,7 @@ async fn call_out(
 }
 
 async fn send(
-    worker: &Worker,
+    worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
     call: Call,
 ) -> Result<CallResponse, String> {
@@ -291,11 +293,11 @@ async fn send(
         pinned: None,
     };
     let text = |error: Error| error.to_string();
-    let now = exchange.tally.started;
-    let exchanged = upstream::exchange(upstream, &mut exchange, &mut client, now)
+    let now = exchange.stats.started;
+    let proxied = upstream::send(upstream, &mut exchange, &mut client, now)
         .await
         .map_err(text)?;
-    let Exchanged::Response(mut response) = exchanged else {
+    let Proxied::Response(mut response) = proxied else {
         return Err("a plugin has answered it".to_owned());
     };
     let whole = response

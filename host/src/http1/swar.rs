@@ -10,8 +10,8 @@ pub(super) fn all(bytes: &[u8], passes: impl Fn(u64) -> bool) -> bool {
     let passes = |eight: &[u8; 8]| passes(u64::from_ne_bytes(*eight));
     match bytes.last_chunk() {
         Some(last) => {
-            let (eights, _) = bytes.as_chunks();
-            eights.iter().all(passes) && passes(last)
+            let (swar, _) = bytes.as_chunks();
+            swar.iter().all(passes) && passes(last)
         }
         None => few(bytes).is_none_or(|few| passes(&few)),
     }
@@ -43,8 +43,8 @@ pub(super) fn is_lower_of(lower_case: &[u8], bytes: &[u8]) -> bool {
     };
     // From the end: names begin alike (`x-`, `content-`) more often than they end alike.
     lower(*end) == *lower_end && {
-        let ((eights, _), (lower_eights, _)) = (bytes.as_chunks(), lower_case.as_chunks());
-        let mut pairs = eights.iter().zip(lower_eights);
+        let ((swar, _), (lower_eights, _)) = (bytes.as_chunks(), lower_case.as_chunks());
+        let mut pairs = swar.iter().zip(lower_eights);
         pairs.all(|(eight, lower_eight)| lower(*eight) == *lower_eight)
     }
 }
@@ -53,8 +53,8 @@ pub(super) fn make_lower(bytes: &mut [u8]) {
     // The last eight are taken before those in front change, with which they may share bytes.
     if let Some(end) = bytes.last_chunk() {
         let end = lower(*end);
-        let (eights, _) = bytes.as_chunks_mut();
-        for eight in eights {
+        let (swar, _) = bytes.as_chunks_mut();
+        for eight in swar {
             *eight = lower(*eight);
         }
         if let Some(last) = bytes.last_chunk_mut() {

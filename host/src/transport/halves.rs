@@ -14,14 +14,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
-use crate::alarm::{Alarm, Elapsed};
 use crate::config::Rate;
-use crate::outbox::Link;
-use crate::stream::Stream;
+use crate::runtime::alarm::{Alarm, Elapsed};
+use crate::transport::socket::Socket;
+use crate::transport::write_batch::Transport;
 
 pub struct Reader {
-    link: Rc<Link>,
-    streak: Streak,
+    transport: Rc<Transport>,
+    budget: CoopBudget,
     /// The last read has left room: to read again would be in vain before there was a wait.
     drained: bool,
     /// What was read and not yet taken.
@@ -30,8 +30,8 @@ pub struct Reader {
 
 /// Collects small pieces and hands large ones to the kernel where they lie.
 pub struct Writer {
-    link: Rc<Link>,
-    streak: Streak,
+    transport: Rc<Transport>,
+    budget: CoopBudget,
     /// Copied pieces, before `body`.
     front: Cursor,
     /// One large piece, uncopied.
@@ -42,7 +42,7 @@ pub struct Writer {
 
 /// Buffers that one connection after the other uses.
 #[derive(Default)]
-pub struct Spare {
+pub struct BufferSet {
     read: BytesMut,
     front: Vec<u8>,
     back: Vec<u8>,
@@ -65,7 +65,7 @@ pub enum Ended {
 
 /// Bytes that were read or written in a row without a wait. tokio counts only calls that ask it to watch.
 #[derive(Default)]
-struct Streak(usize);
+struct CoopBudget(usize);
 
 /// Bytes that one connection reads, or writes, before others have their turn: with hundreds of them that never have to wait,
 /// a request of another waits some milliseconds.
@@ -86,17 +86,17 @@ const COPY_LIMIT_BYTES: usize = 4 * 1024;
 /// Copied pieces are written when they have grown to this.
 const FULL_BYTES: usize = 32 * 1024;
 
-pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
-    let link = Rc::new(Link::new(stream.into()));
+pub fn split(socket: impl Into<Socket>) -> (Reader, Writer) {
+    let transport = Rc::new(Transport::new(socket.into()));
     let reader = Reader {
-        link: Rc::clone(&link),
-        streak: Streak::default(),
+        transport: Rc::clone(&transport),
+        budget: CoopBudget::default(),
         drained: false,
         buf: BytesMut::new(),
     };
     let writer = Writer {
-        link,
-        streak: Streak::default(),
+        transport,
+        budget: CoopBudget::default(),
         front: Cursor::default(),
         body: Bytes::new(),
         back: Cursor::default(),
@@ -104,7 +104,7 @@ pub fn split(stream: impl Into<Stream>) -> (Reader, Writer) {
     (reader, writer)
 }
 
-impl Spare {
+impl BufferSet {
     /// Gives the buffers to a connection that has none in use.
     pub fn lend(&mut self, reader: &mut Reader, writer: &mut Writer) {
         if reader.buf.is_empty() {
@@ -162,7 +162,7 @@ impl Reader {
         if self.buf.capacity() - self.buf.len() < room_bytes / 2 {
             self.buf.reserve(room_bytes);
         }
-        match self.link.stream.try_read(&mut self.buf) {
+        match self.transport.socket.try_read(&mut self.buf) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             filled => {
                 self.drained = self.buf.len() < self.buf.capacity();
@@ -172,29 +172,29 @@ impl Reader {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, room_bytes: usize) -> Poll<io::Result<usize>> {
-        if !self.streak.goes_on() {
+        if !self.budget.goes_on() {
             ready!(pin!(tokio::task::yield_now()).poll(cx));
         }
         loop {
             if !mem::take(&mut self.drained)
                 && let Some(filled) = self.fill_now(room_bytes)
             {
-                self.streak.add(*filled.as_ref().unwrap_or(&0));
+                self.budget.add(*filled.as_ref().unwrap_or(&0));
                 return Poll::Ready(filled);
             }
-            self.streak.end();
-            ready!(self.link.stream.poll_read_ready(cx))?;
+            self.budget.end();
+            ready!(self.transport.socket.poll_read_ready(cx))?;
         }
     }
 
     /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.link.stream.poll_read_ready(cx).map(drop)
+        self.transport.socket.poll_read_ready(cx).map(drop)
     }
 
     /// The same for one that has waited: whether the wait is over.
     pub fn is_readable(&self) -> bool {
-        self.link.stream.is_read_ready()
+        self.transport.socket.is_read_ready()
     }
 
     /// Ready when the other side has ended the connection, in order or by a reset. Must not be called again then: the event
@@ -221,7 +221,7 @@ impl Reader {
     /// Costs no system call unless something did.
     pub fn is_quiet(&self) -> bool {
         // Readiness may be stale.
-        self.buf.is_empty() && (!self.link.stream.is_read_ready() || self.is_quiet_now())
+        self.buf.is_empty() && (!self.transport.socket.is_read_ready() || self.is_quiet_now())
     }
 
     /// The same, as the kernel knows it at this moment; one system call.
@@ -229,7 +229,7 @@ impl Reader {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.buf.is_empty()
             && matches!(
-                rustix::net::recv(&self.link.stream, &mut [0_u8; 1], flags),
+                rustix::net::recv(&self.transport.socket, &mut [0_u8; 1], flags),
                 Err(Errno::AGAIN)
             )
     }
@@ -237,7 +237,7 @@ impl Reader {
     /// Whether bytes have come, and not just an end.
     pub fn has_bytes(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let peeked = || rustix::net::recv(&self.link.stream, &mut [0_u8; 1], flags);
+        let peeked = || rustix::net::recv(&self.transport.socket, &mut [0_u8; 1], flags);
         !self.buf.is_empty() || peeked().is_ok_and(|(_, bytes)| bytes > 0)
     }
 }
@@ -275,12 +275,12 @@ impl Writer {
     /// written is learnt from the reader.
     pub fn post(&mut self) -> bool {
         let is_small = self.body.is_empty() && self.back.is_done() && self.front.written == 0;
-        is_small && self.link.post(&mut self.front.bytes)
+        is_small && self.transport.post(&mut self.front.bytes)
     }
 
     /// Nothing is left of what was posted.
     pub fn is_settled(&self) -> bool {
-        self.link.is_settled()
+        self.transport.is_settled()
     }
 
     /// Waits until nothing is, at most for so long.
@@ -288,7 +288,7 @@ impl Writer {
         if self.is_settled() {
             return Ok(());
         }
-        let settled = poll_fn(|cx| self.link.poll_settled(cx));
+        let settled = poll_fn(|cx| self.transport.poll_settled(cx));
         alarm.limit(limit, settled).await
     }
 
@@ -316,13 +316,13 @@ impl Writer {
         while self.has_pending() {
             match self.write_now() {
                 Ok(used) => {
-                    self.streak.add(used);
-                    if self.has_pending() && !self.streak.goes_on() {
+                    self.budget.add(used);
+                    if self.has_pending() && !self.budget.goes_on() {
                         tokio::task::yield_now().await;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.streak.end();
+                    self.budget.end();
                     if let Err(error) = self.writable(alarm, limit, rate).await? {
                         return Ok(Err(error));
                     }
@@ -340,20 +340,20 @@ impl Writer {
         limit: Duration,
         rate: Rate,
     ) -> Result<io::Result<()>, Elapsed> {
-        let writable = || poll_fn(|cx| self.link.stream.poll_write_ready(cx));
+        let writable = || poll_fn(|cx| self.transport.socket.poll_write_ready(cx));
         if rate.min == 0 || limit <= rate.after {
             return alarm.limit(limit, writable()).await;
         }
         let least = rate.after.as_millis() * u128::from(rate.min) / 1000;
         let mut waited = Duration::ZERO;
-        let mut queued = self.link.stream.queued_bytes();
+        let mut queued = self.transport.socket.queued_bytes();
         loop {
             let look = rate.after.min(limit - waited);
             if let Ok(writable) = alarm.limit(look, writable()).await {
                 return Ok(writable);
             }
             waited += look;
-            let left = self.link.stream.queued_bytes();
+            let left = self.transport.socket.queued_bytes();
             if waited >= limit || (queued.saturating_sub(left) as u128) < least {
                 return Err(Elapsed);
             }
@@ -372,11 +372,11 @@ impl Writer {
     fn write_now(&mut self) -> io::Result<usize> {
         // One piece goes as a plain write; empty vectors cost the kernel a look each.
         let used = if self.body.is_empty() && self.back.is_done() {
-            self.link.stream.try_write(self.front.rest())?
+            self.transport.socket.try_write(self.front.rest())?
         } else if self.front.is_done() && self.back.is_done() {
-            self.link.stream.try_write(&self.body)?
+            self.transport.socket.try_write(&self.body)?
         } else {
-            self.link.stream.try_write_vectored(&[
+            self.transport.socket.try_write_vectored(&[
                 IoSlice::new(self.front.rest()),
                 IoSlice::new(&self.body),
                 IoSlice::new(self.back.rest()),
@@ -394,12 +394,12 @@ impl Writer {
     pub fn set_reset_on_close(&self, resets: bool) {
         let linger = resets.then_some(Duration::ZERO);
         // A connection on which it cannot be set is gone already.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.link.stream, linger);
+        let _ = rustix::net::sockopt::set_socket_linger(&self.transport.socket, linger);
     }
 
     /// Says that nothing more comes; the other direction stays open.
     pub fn shutdown(&self) -> io::Result<()> {
-        match rustix::net::shutdown(&self.link.stream, Shutdown::Write) {
+        match rustix::net::shutdown(&self.transport.socket, Shutdown::Write) {
             // It is reset already, which reading tells.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
@@ -418,7 +418,7 @@ impl Writer {
     }
 }
 
-impl Streak {
+impl CoopBudget {
     /// False, once, at the bound: other tasks must have their turn first.
     fn goes_on(&mut self) -> bool {
         let goes_on = self.0 < TURN_BYTES;
@@ -495,7 +495,7 @@ mod tests {
 
     fn pair() -> (Reader, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (split(Stream::Unix(ours)).0, theirs)
+        (split(Socket::Unix(ours)).0, theirs)
     }
 
     #[test]

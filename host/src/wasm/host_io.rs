@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 use wasmtime::Caller;
 
 use super::guest::Guest;
-use super::taken::PinnedInstances;
+use super::instance_guard::PinnedInstances;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::http1::Headers;
 
 /// What is asked of the flow.
-pub enum Demand {
+pub enum IoRequest {
     /// The whole body of the request or of the response, if it is not longer than this.
     Body {
         of: HeaderMap,
@@ -56,7 +56,7 @@ pub struct Call {
 }
 
 /// What comes of a demand.
-pub enum Supply {
+pub enum IoResult {
     Body(Result<Bytes, BodyRefused>),
     Calls(Vec<Result<CallResponse, String>>),
     /// The request has made as many as it may.
@@ -83,58 +83,65 @@ pub struct CallResponse {
 }
 
 /// The flow's side.
-pub trait Supplier {
+pub trait HostIo {
     /// An error ends the request, and with it the hook that waits.
-    async fn supply(
+    async fn perform(
         &mut self,
-        demand: Demand,
+        request: IoRequest,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error>;
+    ) -> Result<IoResult, Error>;
 }
 
 /// For hooks that may not wait.
-pub struct NoSupplier;
+pub struct NoIo;
 
-impl Supplier for NoSupplier {
-    async fn supply(
+impl HostIo for NoIo {
+    async fn perform(
         &mut self,
-        _demand: Demand,
+        _demand: IoRequest,
         _exchange: &mut Box<Exchange>,
         _pinned: &mut PinnedInstances,
-    ) -> Result<Supply, Error> {
-        Ok(Supply::NotNow)
+    ) -> Result<IoResult, Error> {
+        Ok(IoResult::NotNow)
     }
 }
 
-/// The hatch through which a guest hands its demand to the flow. One at a time: a suspended guest asks for nothing else.
+/// The handoff through which a guest hands its demand to the flow. One at a time: a suspended guest asks for nothing else.
 #[derive(Clone, Default)]
-pub(super) struct Hatch(Arc<Mutex<Option<Asked>>>);
+pub(super) struct Handoff(Arc<Mutex<Option<PendingIo>>>);
 
-pub(super) struct Asked {
-    pub(super) demand: Demand,
+pub(super) struct PendingIo {
+    pub(super) request: IoRequest,
     /// The guest's, until it has its supply.
     pub(super) exchange: Box<Exchange>,
-    pub(super) reply: oneshot::Sender<(Supply, Box<Exchange>)>,
+    pub(super) reply: oneshot::Sender<(IoResult, Box<Exchange>)>,
 }
 
-impl Hatch {
+impl Handoff {
     /// Leaves the guest's demand and its exchange, and waits for both to be served. `None`: nobody serves it.
-    pub(super) async fn ask(caller: &mut Caller<'_, Guest>, demand: Demand) -> Option<Supply> {
-        let (reply, supply) = oneshot::channel();
+    pub(super) async fn ask(
+        caller: &mut Caller<'_, Guest>,
+        request: IoRequest,
+    ) -> Option<IoResult> {
+        let (reply, result) = oneshot::channel();
         let guest = caller.data_mut();
-        let asked = Asked {
-            demand,
+        let pending = PendingIo {
+            request,
             exchange: mem::replace(&mut guest.exchange, Exchange::idle()),
             reply,
         };
-        *guest.hatch.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
-        let (supply, exchange) = supply.await.ok()?;
+        *guest
+            .handoff
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(pending);
+        let (result, exchange) = result.await.ok()?;
         caller.data_mut().exchange = exchange;
-        Some(supply)
+        Some(result)
     }
 
-    pub(super) fn take(&self) -> Option<Asked> {
+    pub(super) fn take(&self) -> Option<PendingIo> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -1,5 +1,10 @@
 //! The life of one request, from its head to its line in the log.
 
+mod host_io;
+mod pipeline;
+mod subrequest;
+pub mod timer;
+
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -9,23 +14,23 @@ use castling_abi::Hook;
 use http::{Method, Version};
 use tracing::{debug, warn};
 
-use crate::address::{ClientAddress, ServerAddress};
-use crate::alarm::{Alarm, Alarms, Elapsed};
 use crate::config::Rate;
-use crate::course::{Course, Source, has_no_body};
 use crate::error::{ClientError, Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, ReplyHead, Stage};
 use crate::filter;
-use crate::http1::{self, BodyLength, Decoded, HeadError, Known, ParsedRequest, ReplyTo};
+use crate::flow::host_io::VariablesOnly;
+use crate::flow::pipeline::{Pipeline, ResponseBody, has_no_body};
+use crate::http1::{self, BodyLength, Decoded, HeadError, KnownHeader, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
 use crate::phase::Plan;
-use crate::socket::{self, Reader, Writer};
-use crate::stream::Stream;
-use crate::supply::Variables;
-use crate::turn;
+use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
+use crate::runtime::clock;
+use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::transport::halves::{self, Reader, Writer};
+use crate::transport::socket::Socket;
 use crate::upstream::{self, RequestBody, Wire, forwarded};
-use crate::wasm::{Going, Way};
-use crate::worker::Worker;
+use crate::wasm::{MaybeFuture, Progress};
+use crate::worker_context::WorkerContext;
 
 /// A client's connection, as its requests use it.
 pub struct Client {
@@ -54,8 +59,8 @@ impl Tools {
 }
 
 impl Client {
-    pub fn new(stream: Stream, address: ClientAddress, server: ServerAddress) -> Self {
-        let (reader, writer) = socket::split(stream);
+    pub fn new(stream: Socket, address: ClientAddress, server: ServerAddress) -> Self {
+        let (reader, writer) = halves::split(stream);
         Self {
             reader,
             writer,
@@ -67,7 +72,7 @@ impl Client {
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum AfterResponse {
     /// The next request may follow.
     KeepAlive,
     /// It ends now.
@@ -82,8 +87,8 @@ pub async fn run(
     tools: &mut Tools,
     request: ParsedRequest,
     listener: &Listener,
-    worker: &Worker,
-) -> Fate {
+    worker: &WorkerContext,
+) -> AfterResponse {
     let ParsedRequest {
         mut head,
         body,
@@ -134,11 +139,11 @@ pub async fn run(
         keep_alive,
         is_event_stream: false,
         until_close: false,
-        course: Course::new(exchange, body, &calls, listener, worker),
+        pipeline: Pipeline::new(exchange, body, &calls, listener, worker),
     };
-    let fate = flow.serve().await;
+    let after_response = flow.serve().await;
     flow.log().await;
-    fate
+    after_response
 }
 
 /// Answers a head that could not be read. There is no request, so no plugin sees it.
@@ -147,8 +152,8 @@ pub async fn refuse(
     tools: &mut Tools,
     error: HeadError,
     listener: &Listener,
-    worker: &Worker,
-) -> Fate {
+    worker: &WorkerContext,
+) -> AfterResponse {
     let exchange = &mut tools.exchange;
     exchange.begin_unread(client.address, client.server.clone(), &listener.name);
     let Answer {
@@ -172,7 +177,7 @@ pub async fn refuse(
         &to,
     );
     exchange.reply.status = status;
-    exchange.tally.body_bytes_sent = body.len() as u64;
+    exchange.stats.body_bytes_sent = body.len() as u64;
     count(exchange, &listener.router.unrouted, listener);
     client.writer.push(body);
     let sent = client
@@ -181,8 +186,8 @@ pub async fn refuse(
         .await;
     worker.add_to_access_log(exchange);
     match sent {
-        Ok(Ok(())) => Fate::Linger,
-        Ok(Err(_)) | Err(Elapsed) => Fate::Close,
+        Ok(Ok(())) => AfterResponse::Linger,
+        Ok(Err(_)) | Err(Elapsed) => AfterResponse::Close,
     }
 }
 
@@ -191,7 +196,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 struct Flow<'a> {
     wire: Wire<'a>,
-    course: Course<'a>,
+    pipeline: Pipeline<'a>,
     /// Bytes of the response may be on their way.
     begun: bool,
     /// The response is an error's that no filter is to see.
@@ -207,21 +212,21 @@ struct Flow<'a> {
 }
 
 impl Flow<'_> {
-    async fn serve(&mut self) -> Fate {
+    async fn serve(&mut self) -> AfterResponse {
         let answered = match self.check() {
-            Ok(()) => self.course.answer(Some(&mut self.wire)).await,
+            Ok(()) => self.pipeline.answer(Some(&mut self.wire)).await,
             Err(error) => Err(error),
         };
         let mut source = match answered {
             Ok(source) => {
                 // As in `filter_head`, without its future.
-                let way = match self.course.begin_filters() {
-                    Going::Now(way) => way,
-                    Going::Later(way) => way.await,
+                let progress = match self.pipeline.begin_filters() {
+                    MaybeFuture::Ready(progress) => progress,
+                    MaybeFuture::Pending(progress) => progress.await,
                 };
-                match self.course.is_filtered(&way) {
+                match self.pipeline.is_filtered(&progress) {
                     true => Ok(source),
-                    false => self.filter_rest(source, way).await,
+                    false => self.filter_rest(source, progress).await,
                 }
             }
             Err(error) => Err(error),
@@ -236,26 +241,26 @@ impl Flow<'_> {
                     if self.until_close {
                         self.wire.writer.set_reset_on_close(false);
                     }
-                    return self.fate().await;
+                    return self.after_response().await;
                 }
                 Err(error) => error,
             };
             self.note(&error);
             if self.begun {
                 // The head is out, and the only way to tell is to end too early.
-                self.course.exchange.tally.cut_by = Some(error.culprit());
-                return Fate::Close;
+                self.pipeline.exchange.stats.cut_by = Some(error.culprit());
+                return AfterResponse::Close;
             }
             if error.client_is_gone() {
-                self.course.exchange.reply.status = reply::status(&error);
-                return Fate::Close;
+                self.pipeline.exchange.reply.status = reply::status(&error);
+                return AfterResponse::Close;
             }
             self.wire.writer.clear();
             if std::mem::take(&mut self.until_close) {
                 // No head that ends with the close is out: the reply in its place has a length and ends in order.
                 self.wire.writer.set_reset_on_close(false);
             }
-            self.course.exchange.tally.body_bytes_sent = 0;
+            self.pipeline.exchange.stats.body_bytes_sent = 0;
             source = self.explain(error).await;
         }
     }
@@ -267,28 +272,32 @@ impl Flow<'_> {
             return Err(Error::Trace);
         }
         let (marks, headers) = (
-            &self.course.listener.marks,
-            &self.course.exchange.request.headers,
+            &self.pipeline.listener.marks,
+            &self.pipeline.exchange.request.headers,
         );
         if marks.is_loop(headers) {
             return Err(Error::Loop);
         }
-        Ok(self.course.body.check_announced()?)
+        Ok(self.pipeline.body.check_announced()?)
     }
 
-    async fn filter_head(&mut self, source: Source) -> Result<Source, Error> {
-        let way = self.course.begin_filters().end().await;
-        self.filter_rest(source, way).await
+    async fn filter_head(&mut self, source: ResponseBody) -> Result<ResponseBody, Error> {
+        let progress = self.pipeline.begin_filters().finish().await;
+        self.filter_rest(source, progress).await
     }
 
-    async fn filter_rest(&mut self, source: Source, way: Way) -> Result<Source, Error> {
+    async fn filter_rest(
+        &mut self,
+        source: ResponseBody,
+        progress: Progress,
+    ) -> Result<ResponseBody, Error> {
         let wire = Some(&mut self.wire);
-        self.course.filter_head(wire, source, way).await
+        self.pipeline.filter_head(wire, source, progress).await
     }
 
     /// The reply to an error, through the filters as any other; past them if it is they that fail, or if the plugin
     /// that has failed is not available anyway.
-    async fn explain(&mut self, error: Error) -> Result<Source, Error> {
+    async fn explain(&mut self, error: Error) -> Result<ResponseBody, Error> {
         if matches!(error, Error::Client(_)) {
             self.keep_alive = false;
         }
@@ -300,8 +309,8 @@ impl Flow<'_> {
                 ..
             }
         );
-        let answered = self.course.take(reply::plain(status));
-        if !exhausted && self.course.exchange.stage < Stage::Reply {
+        let answered = self.pipeline.take(reply::plain(status));
+        if !exhausted && self.pipeline.exchange.stage < Stage::Reply {
             match self.filter_head(answered).await {
                 Err(error) if !matches!(error, Error::Client(_)) => self.note(&error),
                 filtered => return filtered,
@@ -309,15 +318,15 @@ impl Flow<'_> {
         }
         // The first error is the one to tell.
         self.past_filters = true;
-        Ok(self.course.take(reply::plain(status)))
+        Ok(self.pipeline.take(reply::plain(status)))
     }
 
     fn note(&self, error: &Error) {
-        let path = self.course.exchange.request.target.path();
+        let path = self.pipeline.exchange.request.target.path();
         match error {
             Error::Upstream { .. } | Error::Plugin { .. } if self.begun => {
-                let status = self.course.exchange.reply.status.as_u16();
-                let sent = self.course.exchange.tally.body_bytes_sent;
+                let status = self.pipeline.exchange.reply.status.as_u16();
+                let sent = self.pipeline.exchange.stats.body_bytes_sent;
                 warn!(
                     path,
                     status, "response cut after {sent} bytes of its body: {error}"
@@ -329,7 +338,7 @@ impl Flow<'_> {
             Error::TooManyReroutes(_) => {
                 warn!(
                     path,
-                    route = self.course.exchange.route.as_deref(),
+                    route = self.pipeline.exchange.route.as_deref(),
                     "{error}"
                 )
             }
@@ -339,22 +348,22 @@ impl Flow<'_> {
         }
     }
 
-    async fn send(&mut self, source: Source) -> Result<(), Error> {
+    async fn send(&mut self, source: ResponseBody) -> Result<(), Error> {
         let bodiless =
-            self.method == Method::HEAD || has_no_body(self.course.exchange.reply.status);
-        let steps = &self.course.plan.get().response_body;
+            self.method == Method::HEAD || has_no_body(self.pipeline.exchange.reply.status);
+        let steps = &self.pipeline.plan.get().response_body;
         let is_filtered = !steps.is_empty()
             && !self.past_filters
-            && filter::is_active(steps, self.course.exchange);
+            && filter::is_active(steps, self.pipeline.exchange);
         if is_filtered {
-            filter::settle_head(self.course.exchange);
+            filter::settle_head(self.pipeline.exchange);
         }
         let filtered = is_filtered && !bodiless;
-        let mut filters = filtered.then(|| filter::Body::new(steps, self.course.exchange));
+        let mut filters = filtered.then(|| filter::Body::new(steps, self.pipeline.exchange));
         match source {
-            Source::Here(body) => {
+            ResponseBody::Here(body) => {
                 let body = match &mut filters {
-                    Some(filters) => self.course.filter_whole(body, filters).await?,
+                    Some(filters) => self.pipeline.filter_whole(body, filters).await?,
                     None => body,
                 };
                 let length = match bodiless && is_filtered {
@@ -367,7 +376,7 @@ impl Flow<'_> {
                 }
                 self.flush_last().await
             }
-            Source::Upstream(body) => {
+            ResponseBody::Upstream(body) => {
                 let form = self.write_head(match filtered {
                     true => BodyLength::Chunked,
                     false => body.length(),
@@ -380,18 +389,19 @@ impl Flow<'_> {
     /// Returns in which form the body must follow.
     fn write_head(&mut self, length: BodyLength) -> BodyLength {
         // Only a body that the client was told to send is worth waiting for.
-        let may_keep = self.keep_alive && !self.course.worker.is_draining();
-        let keep_alive = may_keep && (self.course.body.is_read() || !self.course.body.is_unasked());
-        let date = self.course.worker.date();
+        let may_keep = self.keep_alive && !self.pipeline.worker.is_draining();
+        let keep_alive =
+            may_keep && (self.pipeline.body.is_read() || !self.pipeline.body.is_unasked());
+        let date = self.pipeline.worker.date();
         let to = ReplyTo {
             method: &self.method,
             version: self.version,
             keep_alive,
             date: &date,
         };
-        let reply = &self.course.exchange.reply;
+        let reply = &self.pipeline.exchange.reply;
         // Rates alone need it, and mostly there is none.
-        self.is_event_stream = self.course.listener.send_rate.min != 0
+        self.is_event_stream = self.pipeline.listener.send_rate.min != 0
             && !matches!(length, BodyLength::Sized(_))
             && is_event_stream(reply);
         let framing = http1::write_response_head(
@@ -424,7 +434,7 @@ impl Flow<'_> {
             }
             return self.flush_last().await;
         }
-        let mut pieces = turn::Pieces::default();
+        let mut pieces = clock::PieceBudget::default();
         loop {
             if pieces.is_turn_over() {
                 tokio::task::yield_now().await;
@@ -437,17 +447,17 @@ impl Flow<'_> {
                     if self.wire.writer.has_pending() {
                         self.flush().await?;
                     }
-                    let (mut client, exchange) = self.course.client_side(Some(&mut self.wire));
+                    let (mut client, exchange) = self.pipeline.client_side(Some(&mut self.wire));
                     body.fill(&mut client, exchange).await?;
                     continue;
                 }
             };
             if last {
-                self.course.exchange.trailers = body.take_trailers().unwrap_or_default();
+                self.pipeline.exchange.trailers = body.take_trailers().unwrap_or_default();
             }
             let (piece, last) = match &mut filters {
                 // It may end it earlier, which costs the peer's connection.
-                Some(filters) => self.course.filter_piece(filters, piece, last).await?,
+                Some(filters) => self.pipeline.filter_piece(filters, piece, last).await?,
                 None => (piece, last),
             };
             self.push(piece, form);
@@ -460,7 +470,7 @@ impl Flow<'_> {
         }
         if form == BodyLength::Chunked {
             let end = self.wire.writer.small();
-            http1::write_trailers(end, &self.course.exchange.trailers);
+            http1::write_trailers(end, &self.pipeline.exchange.trailers);
         }
         body.finish();
         self.flush_last().await
@@ -470,7 +480,7 @@ impl Flow<'_> {
         let Some(len) = NonZeroUsize::new(piece.len()) else {
             return;
         };
-        self.course.exchange.tally.body_bytes_sent += piece.len() as u64;
+        self.pipeline.exchange.stats.body_bytes_sent += piece.len() as u64;
         if form == BodyLength::Chunked {
             http1::write_chunk_head(self.wire.writer.small(), len);
             self.wire.writer.push(piece);
@@ -482,7 +492,7 @@ impl Flow<'_> {
 
     /// Ends the response. It need not be out yet when the client is to speak next.
     async fn flush_last(&mut self) -> Result<(), Error> {
-        if self.keep_alive && self.course.body.is_read() && self.wire.writer.post() {
+        if self.keep_alive && self.pipeline.body.is_read() && self.wire.writer.post() {
             self.begun = true;
             return Ok(());
         }
@@ -490,10 +500,10 @@ impl Flow<'_> {
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
-        let limit: Duration = self.course.listener.send_timeout;
+        let limit: Duration = self.pipeline.listener.send_timeout;
         let rate = match self.is_event_stream {
             true => Rate::NONE,
-            false => self.course.listener.send_rate,
+            false => self.pipeline.listener.send_rate,
         };
         self.begun = true;
         let Wire {
@@ -509,29 +519,33 @@ impl Flow<'_> {
     }
 
     /// The response is out. What is left of the request's body stands between this request and the next.
-    async fn fate(&mut self) -> Fate {
-        if self.keep_alive && self.course.body.is_read() {
-            return Fate::KeepAlive;
+    async fn after_response(&mut self) -> AfterResponse {
+        if self.keep_alive && self.pipeline.body.is_read() {
+            return AfterResponse::KeepAlive;
         }
         if self.keep_alive {
-            let discard = self.course.body.discard(&mut self.wire);
+            let discard = self.pipeline.body.discard(&mut self.wire);
             // Bounded as a whole too: a client may send a byte a minute.
             if matches!(tokio::time::timeout(DISCARD_TIME, discard).await, Ok(true)) {
-                return Fate::KeepAlive;
+                return AfterResponse::KeepAlive;
             }
         }
         // Closed with bytes unread, the kernel would reset the connection and with it the response.
-        let quiet = self.course.body.is_read() && self.wire.reader.is_quiet_now();
-        if quiet { Fate::Close } else { Fate::Linger }
+        let quiet = self.pipeline.body.is_read() && self.wire.reader.is_quiet_now();
+        if quiet {
+            AfterResponse::Close
+        } else {
+            AfterResponse::Linger
+        }
     }
 
     async fn log(&mut self) {
-        self.course.exchange.tally.body_bytes_received = self.course.body.received_bytes;
-        self.course.exchange.stage = Stage::Log;
-        let plan = self.course.plan.get();
-        let mut variables = Variables(plan);
+        self.pipeline.exchange.stats.body_bytes_received = self.pipeline.body.received_bytes;
+        self.pipeline.exchange.stage = Stage::Log;
+        let plan = self.pipeline.plan.get();
+        let mut variables = VariablesOnly(plan);
         for (idx, variable) in plan.variables.iter().enumerate() {
-            let exchange = &self.course.exchange;
+            let exchange = &self.pipeline.exchange;
             let names = exchange.computable.as_deref().unwrap_or_default();
             let is_there = names
                 .get(idx)
@@ -539,7 +553,7 @@ impl Flow<'_> {
             if variable.is_logged && !is_there && exchange.computed & (1 << idx) == 0 {
                 // The client is not asked any more.
                 let _ = variables
-                    .compute(idx, self.course.exchange, &mut self.course.pinned)
+                    .compute(idx, self.pipeline.exchange, &mut self.pipeline.pinned)
                     .await;
             }
         }
@@ -548,16 +562,18 @@ impl Flow<'_> {
             let _ = step
                 .run(
                     Hook::Log,
-                    self.course.exchange,
-                    &mut self.course.pinned,
+                    self.pipeline.exchange,
+                    &mut self.pipeline.pinned,
                     &mut variables,
                     (0, 0, 0),
                 )
                 .await;
         }
-        self.course.pinned.release().await;
-        count(self.course.exchange, plan, self.course.listener);
-        self.course.worker.add_to_access_log(self.course.exchange);
+        self.pipeline.pinned.release().await;
+        count(self.pipeline.exchange, plan, self.pipeline.listener);
+        self.pipeline
+            .worker
+            .add_to_access_log(self.pipeline.exchange);
     }
 }
 
@@ -565,15 +581,15 @@ impl Flow<'_> {
 #[inline(never)]
 fn is_event_stream(reply: &ReplyHead) -> bool {
     const EVENT_STREAM: &[u8] = b"text/event-stream";
-    let content_type = reply.headers.get(Known::ContentType);
+    let content_type = reply.headers.get(KnownHeader::ContentType);
     let begins = content_type.and_then(|value| value.get(..EVENT_STREAM.len()));
     begins.is_some_and(|begins| begins.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// A request is over.
 fn count(exchange: &Exchange, plan: &Plan, listener: &Listener) {
-    let (tally, metrics) = (&exchange.tally, &listener.metrics);
+    let (stats, metrics) = (&exchange.stats, &listener.metrics);
     plan.requests.count(exchange.reply.status);
-    metrics.received_bytes.add(tally.body_bytes_received as f64);
-    metrics.sent_bytes.add(tally.body_bytes_sent as f64);
+    metrics.received_bytes.add(stats.body_bytes_received as f64);
+    metrics.sent_bytes.add(stats.body_bytes_sent as f64);
 }

@@ -7,18 +7,18 @@ use castling_abi::call::MAX_DEPTH;
 use http::Method;
 use tracing::debug;
 
-use crate::address::{ClientAddress, ServerAddress};
-use crate::course::{Course, Source, has_no_body};
 use crate::error::{Error, reply};
 use crate::exchange::Exchange;
 use crate::filter;
-use crate::http1::{Decoded, Headers, Known};
+use crate::flow::host_io;
+use crate::flow::pipeline::{Pipeline, ResponseBody, has_no_body};
+use crate::http1::{Decoded, Headers, KnownHeader};
 use crate::listener::Listener;
-use crate::supply;
-use crate::turn;
+use crate::runtime::clock;
+use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::RequestBody;
 use crate::wasm::{Call, CallResponse};
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// What a sub-request has of the request that it is made for.
 pub struct Parent<'a> {
@@ -37,11 +37,15 @@ impl<'a> Parent<'a> {
         Self {
             client: exchange.client,
             server: exchange.server.clone(),
-            host: exchange.request.headers.get(Known::Host).map(Box::from),
+            host: exchange
+                .request
+                .headers
+                .get(KnownHeader::Host)
+                .map(Box::from),
             loops: exchange
                 .request
                 .headers
-                .contains(Known::CdnLoop)
+                .contains(KnownHeader::CdnLoop)
                 .then(|| joined(&exchange.request.headers)),
             depth: exchange.depth,
             listener,
@@ -51,7 +55,7 @@ impl<'a> Parent<'a> {
 }
 
 fn joined(headers: &Headers) -> Vec<u8> {
-    let values: Vec<&[u8]> = headers.get_all(Known::CdnLoop).collect();
+    let values: Vec<&[u8]> = headers.get_all(KnownHeader::CdnLoop).collect();
     values.join(&b", "[..])
 }
 
@@ -64,7 +68,7 @@ impl Parent<'_> {
 
     fn carry_loops(&self, headers: &mut Headers) {
         if let Some(loops) = &self.loops {
-            headers.set(Known::CdnLoop, loops);
+            headers.set(KnownHeader::CdnLoop, loops);
         }
     }
 }
@@ -72,15 +76,19 @@ impl Parent<'_> {
 /// Runs one. It is routed anew, with the host of its parent unless it names one; `post_read` and all phases of its route
 /// see it. Hooks of `log` and the access log do not (as nginx `log_subrequest off`). What goes wrong on the way is a
 /// response with the status that a client would get; the error is a line for the plugin.
-pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<CallResponse, String> {
+pub async fn run(
+    worker: &WorkerContext,
+    parent: &Parent<'_>,
+    call: Call,
+) -> Result<CallResponse, String> {
     if parent.depth >= MAX_DEPTH {
         return Err(format!(
             "sub-requests are nested more than {MAX_DEPTH} deep"
         ));
     }
-    let mut head = supply::head(&call)?;
-    if let (Some(host), false) = (&parent.host, head.headers.contains(Known::Host)) {
-        head.headers.set(Known::Host, host);
+    let mut head = host_io::head(&call)?;
+    if let (Some(host), false) = (&parent.host, head.headers.contains(KnownHeader::Host)) {
+        head.headers.set(KnownHeader::Host, host);
     }
     parent.listener.marks.note_client_side(&mut head.headers);
     parent.carry_loops(&mut head.headers);
@@ -90,16 +98,16 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
     exchange.begin(head, parent.client, parent.server.clone(), &listener.name);
     exchange.depth = parent.depth + 1;
     let body = RequestBody::held(call.body);
-    let mut course = Course::new(&mut exchange, body, parent.calls, listener, worker);
-    let answered = match whole_response(&mut course, bodiless, call.limit_bytes).await {
+    let mut pipeline = Pipeline::new(&mut exchange, body, parent.calls, listener, worker);
+    let answered = match whole_response(&mut pipeline, bodiless, call.limit_bytes).await {
         Err(Refused::Error(error)) => {
             debug!(
-                path = course.exchange.request.target.path(),
+                path = pipeline.exchange.request.target.path(),
                 "sub-request: {error}"
             );
-            match course.take(reply::plain(reply::status(&error))) {
-                Source::Here(body) => Ok(body),
-                Source::Upstream(_) => Ok(Bytes::new()),
+            match pipeline.take(reply::plain(reply::status(&error))) {
+                ResponseBody::Here(body) => Ok(body),
+                ResponseBody::Upstream(_) => Ok(Bytes::new()),
             }
         }
         Err(Refused::TooLarge) => Err(format!(
@@ -108,7 +116,7 @@ pub async fn run(worker: &Worker, parent: &Parent<'_>, call: Call) -> Result<Cal
         )),
         Ok(body) => Ok(body),
     };
-    course.pinned.release().await;
+    pipeline.pinned.release().await;
     let reply = std::mem::take(&mut exchange.reply);
     Ok(CallResponse {
         status: reply.status,
@@ -130,48 +138,48 @@ impl From<Error> for Refused {
 
 /// The response's body, filtered; its head is in the exchange.
 async fn whole_response(
-    course: &mut Course<'_>,
+    pipeline: &mut Pipeline<'_>,
     bodiless: bool,
     limit_bytes: usize,
 ) -> Result<Bytes, Refused> {
-    let source = course.answer(None).await?;
-    let way = course.begin_filters().end().await;
-    let source = course.filter_head(None, source, way).await?;
-    if bodiless || has_no_body(course.exchange.reply.status) {
-        if let Source::Upstream(body) = source {
+    let source = pipeline.answer(None).await?;
+    let progress = pipeline.begin_filters().finish().await;
+    let source = pipeline.filter_head(None, source, progress).await?;
+    if bodiless || has_no_body(pipeline.exchange.reply.status) {
+        if let ResponseBody::Upstream(body) = source {
             body.finish();
         }
         return Ok(Bytes::new());
     }
-    let plan = course.plan.get();
-    if filter::is_active(&plan.response_body, course.exchange) {
-        filter::settle_head(course.exchange);
+    let plan = pipeline.plan.get();
+    if filter::is_active(&plan.response_body, pipeline.exchange) {
+        filter::settle_head(pipeline.exchange);
     }
-    let mut filters = filter::Body::new(&plan.response_body, course.exchange);
+    let mut filters = filter::Body::new(&plan.response_body, pipeline.exchange);
     let mut whole = BytesMut::new();
     let mut streamed = match source {
-        Source::Here(body) => {
-            let whole = course.filter_whole(body, &mut filters).await?;
+        ResponseBody::Here(body) => {
+            let whole = pipeline.filter_whole(body, &mut filters).await?;
             return match whole.len() > limit_bytes {
                 true => Err(Refused::TooLarge),
                 false => Ok(whole),
             };
         }
-        Source::Upstream(streamed) => streamed,
+        ResponseBody::Upstream(streamed) => streamed,
     };
-    let mut pieces = turn::Pieces::default();
+    let mut pieces = clock::PieceBudget::default();
     loop {
         pieces.next().await;
         let (piece, last) = match streamed.decode()? {
             Decoded::Data(piece) => (piece, streamed.is_end()),
             Decoded::End => (Bytes::new(), true),
             Decoded::NeedMore => {
-                let (mut client, exchange) = course.client_side(None);
+                let (mut client, exchange) = pipeline.client_side(None);
                 streamed.fill(&mut client, exchange).await?;
                 continue;
             }
         };
-        let (piece, ended) = course.filter_piece(&mut filters, piece, last).await?;
+        let (piece, ended) = pipeline.filter_piece(&mut filters, piece, last).await?;
         whole.extend_from_slice(&piece);
         if whole.len() > limit_bytes {
             return Err(Refused::TooLarge);

@@ -11,26 +11,26 @@ use tokio::time::Instant;
 
 /// What connections and requests use, roughly, and the most that it was.
 #[derive(Default)]
-pub struct Ebb {
+pub struct HeapTrim {
     used_bytes: Cell<usize>,
     peak_bytes: Cell<usize>,
-    low: Notify,
+    fallen: Notify,
     /// Of a fall that is not judged yet.
-    rest_ends: Cell<Option<Instant>>,
+    settle_ends: Cell<Option<Instant>>,
 }
 
-/// A desk with its buffers and its exchange (`docs/MEMORY.md`).
-const DESK_BYTES: usize = 16 * 1024;
+/// A workspace with its buffers and its exchange (`docs/MEMORY.md`).
+const WORKSPACE_BYTES: usize = 16 * 1024;
 
 /// Less than this is not worth a look.
 const FALL_BYTES: usize = 8 * 1024 * 1024;
 
 /// What was freed just now may be wanted again just now; and no more often than this.
-const REST: Duration = Duration::from_secs(2);
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-impl Ebb {
+impl HeapTrim {
     /// So much more is used.
-    pub fn take(&self, bytes: usize) {
+    pub fn add(&self, bytes: usize) {
         let used = self.used_bytes.get() + bytes;
         self.used_bytes.set(used);
         if used > self.peak_bytes.get() {
@@ -39,31 +39,31 @@ impl Ebb {
     }
 
     /// So much of what was taken is free again.
-    pub fn give(&self, bytes: usize) {
+    pub fn sub(&self, bytes: usize) {
         self.used_bytes.set(self.used_bytes.get() - bytes);
         if self.has_fallen() {
-            self.low.notify_one();
+            self.fallen.notify_one();
         }
     }
 
-    /// A desk is used until what this returns is dropped.
-    pub fn at_a_desk(&self) -> AtADesk<'_> {
-        self.take(DESK_BYTES);
-        AtADesk(self)
+    /// A workspace is used until what this returns is dropped.
+    pub fn count_workspace(&self) -> WorkspaceInUse<'_> {
+        self.add(WORKSPACE_BYTES);
+        WorkspaceInUse(self)
     }
 
     /// Resolves when use has fallen far below its peak and is still there after a rest. The peak begins anew.
     /// Who cancels it and asks again goes on with the same rest.
-    pub async fn low(&self) {
+    pub async fn due(&self) {
         loop {
-            if self.rest_ends.get().is_none() {
-                self.low.notified().await;
-                self.rest_ends.set(Some(Instant::now() + REST));
+            if self.settle_ends.get().is_none() {
+                self.fallen.notified().await;
+                self.settle_ends.set(Some(Instant::now() + SETTLE_TIME));
             }
-            if let Some(rest_ends) = self.rest_ends.get() {
-                tokio::time::sleep_until(rest_ends).await;
+            if let Some(settle_ends) = self.settle_ends.get() {
+                tokio::time::sleep_until(settle_ends).await;
             }
-            self.rest_ends.set(None);
+            self.settle_ends.set(None);
             if self.has_fallen() {
                 self.begin_anew();
                 return;
@@ -80,11 +80,11 @@ impl Ebb {
     }
 }
 
-pub struct AtADesk<'a>(&'a Ebb);
+pub struct WorkspaceInUse<'a>(&'a HeapTrim);
 
-impl Drop for AtADesk<'_> {
+impl Drop for WorkspaceInUse<'_> {
     fn drop(&mut self) {
-        self.0.give(DESK_BYTES);
+        self.0.sub(WORKSPACE_BYTES);
     }
 }
 
@@ -94,32 +94,32 @@ mod tests {
 
     #[test]
     fn only_a_deep_fall_is_an_ebb() {
-        let ebb = Ebb::default();
-        ebb.take(3 * FALL_BYTES);
-        ebb.give(FALL_BYTES - 1);
-        assert!(!ebb.has_fallen());
-        ebb.give(1);
-        assert!(ebb.has_fallen());
-        ebb.take(1);
-        assert!(!ebb.has_fallen());
-        ebb.give(1);
-        ebb.begin_anew();
-        assert!(!ebb.has_fallen());
-        ebb.give(FALL_BYTES);
-        assert!(ebb.has_fallen());
+        let heap_trim = HeapTrim::default();
+        heap_trim.add(3 * FALL_BYTES);
+        heap_trim.sub(FALL_BYTES - 1);
+        assert!(!heap_trim.has_fallen());
+        heap_trim.sub(1);
+        assert!(heap_trim.has_fallen());
+        heap_trim.add(1);
+        assert!(!heap_trim.has_fallen());
+        heap_trim.sub(1);
+        heap_trim.begin_anew();
+        assert!(!heap_trim.has_fallen());
+        heap_trim.sub(FALL_BYTES);
+        assert!(heap_trim.has_fallen());
     }
 
     #[tokio::test]
     async fn an_ebb_is_heard_of_though_each_wait_is_cut_short() {
-        let ebb = Ebb::default();
-        ebb.take(FALL_BYTES);
-        ebb.give(FALL_BYTES);
+        let heap_trim = HeapTrim::default();
+        heap_trim.add(FALL_BYTES);
+        heap_trim.sub(FALL_BYTES);
         let mut cut = 0;
-        let short = REST / 20;
-        while tokio::time::timeout(short, ebb.low()).await.is_err() {
+        let short = SETTLE_TIME / 20;
+        while tokio::time::timeout(short, heap_trim.due()).await.is_err() {
             cut += 1;
             assert!(cut < 400, "never heard of");
         }
-        assert!(cut > 0 && !ebb.has_fallen());
+        assert!(cut > 0 && !heap_trim.has_fallen());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The state of an instance is its linear memory, its mutable globals, its tables, the segments it has dropped, and what the
 //! host keeps for it. An image is made only of a module whose instances change neither tables nor segments and whose globals
-//! the host can see ([`super::state`]: read from the code, not said by the plugin), and has the rest: the pages that differ from those of an instance
+//! the host can see ([`super::module_state`]: read from the code, not said by the plugin), and has the rest: the pages that differ from those of an instance
 //! that was not configured, the memory's size, the globals that differ, and the metrics that were defined.
 //!
 //! `configure` without an image runs once for each instance, and nobody must be able to tell the difference. So there is one only where
@@ -23,11 +23,11 @@ use super::guest::Guest;
 use super::instance::Instance;
 use crate::metrics::InstanceMetrics;
 
-pub(super) struct Image {
+pub(super) struct Snapshot {
     memory_bytes: usize,
     /// What is in memory at the pieces' places, one after the other.
     bytes: Box<[u8]>,
-    pieces: Box<[Piece]>,
+    ranges: Box<[MemoryRange]>,
     /// By their index in the code's list.
     globals: Box<[(usize, Val)]>,
     metrics: InstanceMetrics,
@@ -35,12 +35,12 @@ pub(super) struct Image {
 
 /// Bytes that `configure` has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Piece {
+struct MemoryRange {
     start: usize,
     len: usize,
 }
 
-impl Image {
+impl Snapshot {
     /// Of an instance that has just been configured; `fresh` has not. `pagemap` is this process's. `None`: `configure` is to
     /// run for each instance.
     pub(super) fn of(
@@ -61,17 +61,17 @@ impl Image {
             }
         }
         let (before, after) = (fresh.memory().0, configured.memory().0);
-        let pieces = changes(before, after, touched(after, pagemap));
-        if pieces.iter().map(|piece| piece.len).sum::<usize>() > LARGEST_BYTES {
+        let ranges = changes(before, after, touched(after, pagemap));
+        if ranges.iter().map(|range| range.len).sum::<usize>() > LARGEST_BYTES {
             return None;
         }
-        let bytes = pieces
+        let bytes = ranges
             .iter()
-            .flat_map(|piece| &after[piece.start..][..piece.len]);
+            .flat_map(|range| &after[range.start..][..range.len]);
         Some(Self {
             memory_bytes: after.len(),
             bytes: bytes.copied().collect(),
-            pieces: pieces.into(),
+            ranges: ranges.into(),
             globals: globals.into(),
             metrics,
         })
@@ -83,13 +83,13 @@ impl Image {
         let (memory, guest) = fresh.memory();
         guest.metrics.clone_from(&self.metrics);
         let mut bytes = &*self.bytes;
-        for Piece { start, len } in &self.pieces {
-            let (room, piece) = memory
+        for MemoryRange { start, len } in &self.ranges {
+            let (room, range) = memory
                 .get_mut(*start..start + len)
                 .zip(bytes.split_at_checked(*len))
                 .ok_or_else(|| format_err!("its image is larger than its memory"))?;
-            room.copy_from_slice(piece.0);
-            bytes = piece.1;
+            room.copy_from_slice(range.0);
+            bytes = range.1;
         }
         for (idx, value) in &self.globals {
             fresh.set_global(*idx, *value)?;
@@ -105,7 +105,7 @@ impl Image {
 
 impl Guest {
     /// The host call that is under way gives every instance of the plugin in this worker the same when it comes from `configure`, and
-    /// has no effect but on what an [`Image`] has.
+    /// has no effect but on what an [`Snapshot`] has.
     pub(super) fn note_repeatable(&mut self) {
         self.repeatable_calls = self.repeatable_calls.wrapping_add(1);
     }
@@ -118,8 +118,8 @@ impl Guest {
 }
 
 /// Where `after` is not `before`, which goes on with zeros. Only the pages in `touched` are looked at.
-fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
+fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<MemoryRange> {
+    let mut ranges: Vec<MemoryRange> = Vec::new();
     let page_bytes = page_size();
     for page in (0..after.len().div_ceil(page_bytes)).filter(|page| touched(*page)) {
         let end = after.len().min((page + 1) * page_bytes);
@@ -129,15 +129,15 @@ fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<
             if line == before.get(start..start + len).unwrap_or(&zeros[..len]) {
                 continue;
             }
-            match pieces.last_mut() {
+            match ranges.last_mut() {
                 Some(last) if start - (last.start + last.len) <= GAP_BYTES => {
                     last.len = start + len - last.start;
                 }
-                _ => pieces.push(Piece { start, len }),
+                _ => ranges.push(MemoryRange { start, len }),
             }
         }
     }
-    pieces
+    ranges
 }
 
 /// A larger image is not made: it is copied in one piece, and `configure` runs in turns with others.
@@ -198,8 +198,8 @@ mod tests {
     use crate::wasm::code::Code;
     use crate::wasm::engine::Engine;
     use crate::wasm::host_call;
-    use crate::wasm::instance::Blueprint;
-    use crate::wasm::state;
+    use crate::wasm::instance::InstanceTemplate;
+    use crate::wasm::module_state;
 
     /// A module with one page of memory that begins with "before", a global of 1024, this import and this `configure`.
     fn module(import: Option<(&str, &str)>, configure: &Function) -> Vec<u8> {
@@ -267,21 +267,21 @@ mod tests {
     }
 
     /// Whether there is an image, and an instance made from it (or, without one, one that was configured).
-    async fn image(engine: &Engine, wasm: &[u8]) -> (bool, Box<Instance>) {
-        let module = Module::new(&engine.wasmtime, state::exposed(wasm).unwrap()).unwrap();
+    async fn snapshot(engine: &Engine, wasm: &[u8]) -> (bool, Box<Instance>) {
+        let module = Module::new(&engine.wasmtime, module_state::exposed(wasm).unwrap()).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);
         host_call::add_to(&mut linker, true).unwrap();
         let pre = linker.instantiate_pre(&module).unwrap();
         let code = Rc::new(Code::new(pre, &[], false).unwrap());
-        let blueprint = Blueprint::of_test();
-        let mut first = Instance::new(engine, &code, &blueprint).await.unwrap();
-        let fresh = Instance::unconfigured(engine, &code, &blueprint).await;
-        let image = Image::of(&mut first, &mut fresh.unwrap(), engine.pagemap.as_ref());
-        let is_some = image.is_some();
-        if let Some(image) = image {
-            let _ = code.image.set(image);
+        let template = InstanceTemplate::of_test();
+        let mut first = Instance::new(engine, &code, &template).await.unwrap();
+        let fresh = Instance::unconfigured(engine, &code, &template).await;
+        let snapshot = Snapshot::of(&mut first, &mut fresh.unwrap(), engine.pagemap.as_ref());
+        let is_some = snapshot.is_some();
+        if let Some(snapshot) = snapshot {
+            let _ = code.snapshot.set(snapshot);
         }
-        let second = Instance::new(engine, &code, &blueprint).await.unwrap();
+        let second = Instance::new(engine, &code, &template).await.unwrap();
         (is_some, second)
     }
 
@@ -312,7 +312,7 @@ mod tests {
             .i64_store(at(3))
             .i32_const(0)
             .end();
-        let (is_some, mut instance) = image(&engine, &module(None, &configure)).await;
+        let (is_some, mut instance) = snapshot(&engine, &module(None, &configure)).await;
         assert!(is_some);
         let globals = instance.globals().unwrap();
         assert_eq!(globals.iter().map(bits).collect::<Vec<_>>(), [Some(1040)]);
@@ -341,7 +341,8 @@ mod tests {
                 calls.drop();
             }
             calls.i32_const(0).end();
-            let (is_some, _) = image(&engine, &module(Some((name, signature)), &configure)).await;
+            let (is_some, _) =
+                snapshot(&engine, &module(Some((name, signature)), &configure)).await;
             // Lines that are not written, and grants, which are the config's; the definition of a metric is not valid here.
             let repeatable = [
                 imports::CONFIG_GET,
@@ -364,12 +365,12 @@ mod tests {
         for at in [0, 300, 1000, 3 * page_bytes, 5 * page_bytes - 1] {
             after[at] = 2;
         }
-        let piece = |start, len| Piece { start, len };
-        let last = piece(5 * page_bytes - 64, 64);
+        let range = |start, len| MemoryRange { start, len };
+        let last = range(5 * page_bytes - 64, 64);
         let expected = [
-            piece(0, 320),
-            piece(960, 64),
-            piece(3 * page_bytes, 64),
+            range(0, 320),
+            range(960, 64),
+            range(3 * page_bytes, 64),
             last,
         ];
         assert_eq!(changes(&before, &after, |_| true), expected);

@@ -9,18 +9,18 @@ use http::StatusCode;
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
+use crate::flow::host_io::{RequestIo, VariablesOnly};
 use crate::listener::Listener;
 use crate::metrics;
-use crate::phase::{self, Begun, Plan, Verdict};
-use crate::socket::BODY_ROOM_BYTES;
-use crate::supply::{Supplier, Variables};
-use crate::turn;
-use crate::upstream::{self, ClientSide, Exchanged, RequestBody, Wire};
-use crate::wasm::{Going, PinnedInstances, Step, Way};
-use crate::worker::Worker;
+use crate::phase::{self, Plan, Start, Verdict};
+use crate::runtime::clock;
+use crate::transport::halves::BODY_ROOM_BYTES;
+use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
+use crate::wasm::{MaybeFuture, PinnedInstances, Progress, Step};
+use crate::worker_context::WorkerContext;
 
 /// A request on its way. The client's wire, where there is one, is lent to each step.
-pub struct Course<'a> {
+pub struct Pipeline<'a> {
     pub exchange: &'a mut Box<Exchange>,
     pub body: RequestBody,
     /// Of the request's route, as soon as it has one.
@@ -29,22 +29,22 @@ pub struct Course<'a> {
     /// Calls out that plugins have made for the client's request, those of its sub-requests included.
     pub calls: &'a Cell<usize>,
     pub listener: &'a Listener,
-    pub worker: &'a Worker,
+    pub worker: &'a WorkerContext,
 }
 
 /// Where the response's body comes from.
-pub enum Source {
+pub enum ResponseBody {
     Here(Bytes),
     Upstream(upstream::Body),
 }
 
-impl<'a> Course<'a> {
+impl<'a> Pipeline<'a> {
     pub fn new(
         exchange: &'a mut Box<Exchange>,
         body: RequestBody,
         calls: &'a Cell<usize>,
         listener: &'a Listener,
-        worker: &'a Worker,
+        worker: &'a WorkerContext,
     ) -> Self {
         Self {
             exchange,
@@ -58,22 +58,22 @@ impl<'a> Course<'a> {
     }
 
     /// Phases, then the upstream if none of them answers.
-    pub async fn answer(&mut self, mut wire: Option<&mut Wire<'_>>) -> Result<Source, Error> {
+    pub async fn answer(&mut self, mut wire: Option<&mut Wire<'_>>) -> Result<ResponseBody, Error> {
         let router = &self.listener.router;
-        let mut now = self.exchange.tally.started;
+        let mut now = self.exchange.stats.started;
         let verdict = match phase::begin(router, &self.plan, self.exchange)? {
-            Begun::Verdict(verdict) => verdict,
-            Begun::First(first) => {
+            Start::Verdict(verdict) => verdict,
+            Start::First(first) => {
                 // Mostly they are through at once, with no future.
-                let way = match Step::go(first.steps, first.hook, self.exchange) {
-                    Going::Now(way) => way,
-                    Going::Later(way) => way.await,
+                let progress = match Step::go(first.steps, first.hook, self.exchange) {
+                    MaybeFuture::Ready(progress) => progress,
+                    MaybeFuture::Pending(progress) => progress.await,
                 };
-                let verdict = match first.is_all(&way) {
+                let verdict = match first.is_all(&progress) {
                     true => phase::verdict(self.plan.get())?,
-                    false => self.run_phases(wire.as_deref_mut(), way).await?,
+                    false => self.run_phases(wire.as_deref_mut(), progress).await?,
                 };
-                now = turn::now();
+                now = clock::now();
                 verdict
             }
         };
@@ -101,15 +101,15 @@ impl<'a> Course<'a> {
                     body: &mut self.body,
                     pinned: Some(&mut self.pinned),
                 };
-                let exchanged = upstream::exchange(upstream, self.exchange, &mut client, now);
-                let body = match exchanged.await? {
-                    Exchanged::Response(body) => body,
-                    Exchanged::Answer(answer) => return Ok(self.take(answer)),
+                let proxied = upstream::send(upstream, self.exchange, &mut client, now);
+                let body = match proxied.await? {
+                    Proxied::Response(body) => body,
+                    Proxied::Answer(answer) => return Ok(self.take(answer)),
                 };
                 let headers = &mut self.exchange.reply.headers;
                 headers.remove_hop_by_hop_of_response();
                 self.listener.marks.add_to_response(headers);
-                Ok(Source::Upstream(body))
+                Ok(ResponseBody::Upstream(body))
             }
         }
     }
@@ -117,9 +117,9 @@ impl<'a> Course<'a> {
     async fn run_phases(
         &mut self,
         wire: Option<&mut Wire<'_>>,
-        first: Way,
+        first: Progress,
     ) -> Result<Verdict, Error> {
-        let mut supplier = Supplier {
+        let mut io = RequestIo {
             source: None,
             wire,
             body: &mut self.body,
@@ -133,7 +133,7 @@ impl<'a> Course<'a> {
             &self.plan,
             self.exchange,
             &mut self.pinned,
-            &mut supplier,
+            &mut io,
             first,
         )
         .await
@@ -147,33 +147,33 @@ impl<'a> Course<'a> {
             mut headers,
             body,
         }: Answer,
-    ) -> Source {
+    ) -> ResponseBody {
         self.listener.marks.set_server(&mut headers);
         self.exchange.replace_reply(status, headers);
-        Source::Here(body)
+        ResponseBody::Here(body)
     }
 
     /// Has the response's head go through its filters, as far as they can be run at once. Mostly it is through then, as
     /// [`Self::is_filtered`] says, and else [`Self::filter_head`] goes on.
-    pub fn begin_filters(&mut self) -> Going<'_> {
+    pub fn begin_filters(&mut self) -> MaybeFuture<'_, Progress> {
         self.exchange.stage = Stage::Reply;
         self.exchange.body_skips.clear();
         let steps = &self.plan.get().response_headers;
         Step::go(steps, Hook::ResponseHeaders, self.exchange)
     }
 
-    pub fn is_filtered(&self, way: &Way) -> bool {
-        way.is_through(&self.plan.get().response_headers)
+    pub fn is_filtered(&self, progress: &Progress) -> bool {
+        progress.is_through(&self.plan.get().response_headers)
     }
 
     /// The response's head through the rest of its filters, any of which may put another response in its place.
     pub async fn filter_head(
         &mut self,
         wire: Option<&mut Wire<'_>>,
-        mut source: Source,
-        way: Way,
-    ) -> Result<Source, Error> {
-        let mut supplier = Supplier {
+        mut source: ResponseBody,
+        progress: Progress,
+    ) -> Result<ResponseBody, Error> {
+        let mut io = RequestIo {
             source: Some(&mut source),
             wire,
             body: &mut self.body,
@@ -184,13 +184,13 @@ impl<'a> Course<'a> {
         };
         let filtered = filter::head(
             &self.plan.get().response_headers,
-            way,
+            progress,
             self.exchange,
             &mut self.pinned,
-            &mut supplier,
+            &mut io,
         );
         match filtered.await? {
-            Some(replaced) => Ok(Source::Here(replaced)),
+            Some(replaced) => Ok(ResponseBody::Here(replaced)),
             None => Ok(source),
         }
     }
@@ -205,7 +205,7 @@ impl<'a> Course<'a> {
         if filters.is_empty() {
             return Ok((piece, last));
         }
-        let mut variables = Variables(self.plan.get());
+        let mut variables = VariablesOnly(self.plan.get());
         filters
             .chunk(self.exchange, &mut self.pinned, &mut variables, piece, last)
             .await

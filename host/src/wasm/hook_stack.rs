@@ -3,8 +3,8 @@
 //! A call of wasmtime's on a fiber costs seven times one without, and a guest that computes must be able to leave the
 //! thread to others: so the fiber is ours and is made once. wasmtime sees plain calls. To it, a guest that has left the
 //! lane to let others run is in a host call that takes long, and what the others do meanwhile is nested in that call.
-//! This is why there is but one lane: calls of wasmtime must end in the reverse order of their beginning, so while a
-//! guest is paused on the lane, all others run on fibers of wasmtime's, which keep what they have begun apart.
+//! This is why there is but one hook stack: calls of wasmtime must end in the reverse order of their beginning, so while a
+//! guest is paused on the hook stack, all others run on fibers of wasmtime's, which keep what they have begun apart.
 #![allow(
     unsafe_code,
     reason = "what runs on the lane is taken from those who have begun it, and leaves what it returns with those who end it"
@@ -25,72 +25,72 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use wasmtime::{Result, bail};
 
 /// Of a worker; belongs to the thread that made it.
-pub(super) struct Lane {
-    /// Suspended in its own loop, or in a job that has called [`pause`].
+pub(super) struct HookStack {
+    /// Suspended in its own loop, or in a job that has called [`suspend`].
     stack: ManuallyDrop<RefCell<Coroutine<Order, Report, ()>>>,
     shared: Rc<Shared>,
     /// A job has begun and not ended.
-    is_taken: Cell<bool>,
+    is_busy: Cell<bool>,
     /// Nobody waits for that job any more.
     is_given_up: Cell<bool>,
     /// An `Option` of what the job returns, where it is to leave that: with those who let it run now, since those who have begun
     /// it may be gone.
-    place: Cell<*mut ()>,
+    result_slot: Cell<*mut ()>,
 }
 
 /// What has become of a job up to now.
-pub(super) enum Begun<'a, T> {
+pub(super) enum Started<'a, T> {
     Ended(T),
-    Paused(Paused<'a, T>),
+    Suspended(Suspended<'a, T>),
 }
 
 /// What comes at once nearly always, without the state of a future.
-pub enum Soon<'a, T> {
-    Now(T),
+pub enum MaybeFuture<'a, T> {
+    Ready(T),
     /// A guest computes for long, and others run meanwhile; or it has to wait first.
-    Later(Pin<Box<dyn Future<Output = T> + 'a>>),
+    Pending(Pin<Box<dyn Future<Output = T> + 'a>>),
 }
 
-impl<T> Soon<'_, T> {
-    pub async fn end(self) -> T {
+impl<T> MaybeFuture<'_, T> {
+    pub async fn finish(self) -> T {
         match self {
-            Self::Now(value) => value,
-            Self::Later(value) => value.await,
+            Self::Ready(value) => value,
+            Self::Pending(value) => value.await,
         }
     }
 }
 
-impl<'a, T: 'a> From<Begun<'a, T>> for Soon<'a, T> {
+impl<'a, T: 'a> From<Started<'a, T>> for MaybeFuture<'a, T> {
     #[inline]
-    fn from(begun: Begun<'a, T>) -> Self {
-        match begun {
-            Begun::Ended(value) => Self::Now(value),
-            Begun::Paused(paused) => Self::Later(Box::pin(paused.end())),
+    fn from(started: Started<'a, T>) -> Self {
+        match started {
+            Started::Ended(value) => Self::Ready(value),
+            Started::Suspended(suspended) => Self::Pending(Box::pin(suspended.finish())),
         }
     }
 }
 
-/// A job that has left the lane. When this is dropped, [`pause`] returns an error and the job is run to its end.
-pub(super) struct Paused<'a, T> {
-    lane: &'a Lane,
+/// A job that has left the hook stack. When this is dropped, [`suspend`] returns an error and the job is run to its end.
+pub(super) struct Suspended<'a, T> {
+    hook_stack: &'a HookStack,
     /// What it waits for; `None`: it has gone on.
-    turn: Option<Turn>,
+    wait: Option<Wait>,
     /// Of the job, which borrows and returns.
     _job: PhantomData<(&'a mut (), T)>,
 }
 
 /// What a job waits for before it goes on.
-pub(super) type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What goes to the stack and comes from it. Orders and reports are a byte: what is larger than a register would be written here
 /// in parts and read there as a whole, which the processor waits for.
 struct Shared {
-    /// The stack's way back; valid for as long as the stack's loop runs, which [`Lane::drop`] ends.
+    /// The stack's way back; valid for as long as the stack's loop runs, which [`HookStack::drop`] ends.
     yielder: Cell<*const Yielder<Order, Report>>,
     /// Of [`Order::Run`]: the function, which takes the job out of what the pointer points to before it does anything else.
     job: Cell<Job>,
-    /// Of [`Report::Paused`].
-    turn: Cell<Option<Turn>>,
+    /// Of [`Report::Suspended`].
+    wait: Cell<Option<Wait>>,
     /// Of [`Report::Panicked`].
     panic: Cell<Option<Box<dyn Any + Send>>>,
 }
@@ -109,26 +109,26 @@ enum Order {
 
 #[derive(Clone, Copy)]
 enum Report {
-    Paused,
+    Suspended,
     Ended,
     Panicked,
 }
 
 thread_local! {
-    /// Of the lane that runs now, null outside of it.
+    /// Of the hook stack that runs now, null outside of it.
     static RUNNING: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
 /// Of no job.
 fn nothing(_: *mut ()) {}
 
-impl Lane {
+impl HookStack {
     /// Reserves the stack. Its pages are taken from the system as they are touched.
     pub(super) fn new(stack_bytes: usize) -> io::Result<Self> {
         let shared = Rc::new(Shared {
             yielder: Cell::new(ptr::null()),
             job: Cell::new((nothing, ptr::null_mut())),
-            turn: Cell::default(),
+            wait: Cell::default(),
             panic: Cell::default(),
         });
         let of_stack = Rc::clone(&shared);
@@ -151,16 +151,16 @@ impl Lane {
         Ok(Self {
             stack: ManuallyDrop::new(RefCell::new(stack)),
             shared,
-            is_taken: Cell::new(false),
+            is_busy: Cell::new(false),
             is_given_up: Cell::new(false),
-            place: Cell::new(ptr::null_mut()),
+            result_slot: Cell::new(ptr::null_mut()),
         })
     }
 
     /// Nobody is on it: [`Self::begin`] may be called.
     #[inline]
     pub(super) fn is_free(&self) -> bool {
-        !self.is_taken.get()
+        !self.is_busy.get()
     }
 
     /// Nobody waits any more for the job that asks: what it would still do is unwanted.
@@ -169,56 +169,56 @@ impl Lane {
         self.is_given_up.get()
     }
 
-    /// Runs the job on the lane until it ends or pauses. A panic of the job's goes on here.
+    /// Runs the job on the hook stack until it ends or pauses. A panic of the job's goes on here.
     ///
     /// # Panics
     ///
-    /// When the lane is taken.
+    /// When the hook stack is taken.
     #[inline]
-    pub(super) fn begin<'a, T, F>(&'a self, job: F) -> Begun<'a, T>
+    pub(super) fn start<'a, T, F>(&'a self, job: F) -> Started<'a, T>
     where
         F: FnOnce() -> T + 'a,
     {
-        assert!(!self.is_taken.replace(true), "the lane is free");
+        assert!(!self.is_busy.replace(true), "the lane is free");
         // Taken by `run_job`, so not dropped here.
-        let mut job = ManuallyDrop::new((job, &raw const self.place));
-        // What the job borrows outlives `'a`, and so the `Paused` that ends it. One that is forgotten instead leaves the lane
+        let mut job = ManuallyDrop::new((job, &raw const self.result_slot));
+        // What the job borrows outlives `'a`, and so the `Suspended` that ends it. One that is forgotten instead leaves the hook stack
         // taken, and nobody resumes it.
         let job = (&raw mut job).cast();
         self.shared.job.set((run_job::<T, F>, job));
         self.resume_job(Order::Run)
     }
 
-    /// Runs the job on the lane to its end, with all that it waits for in between.
+    /// Runs the job on the hook stack to its end, with all that it waits for in between.
     ///
     /// # Panics
     ///
-    /// When the lane is taken.
+    /// When the hook stack is taken.
     pub(super) async fn run<'a, T>(&'a self, job: impl FnOnce() -> T + 'a) -> T {
-        match self.begin(job) {
-            Begun::Ended(result) => result,
-            Begun::Paused(paused) => paused.end().await,
+        match self.start(job) {
+            Started::Ended(result) => result,
+            Started::Suspended(suspended) => suspended.finish().await,
         }
     }
 
     #[inline]
-    fn resume_job<T>(&self, order: Order) -> Begun<'_, T> {
+    fn resume_job<T>(&self, order: Order) -> Started<'_, T> {
         let mut result: Option<T> = None;
-        self.place.set((&raw mut result).cast());
+        self.result_slot.set((&raw mut result).cast());
         match self.resume(order) {
             Report::Ended => {
-                self.is_taken.set(false);
-                Begun::Ended(
+                self.is_busy.set(false);
+                Started::Ended(
                     result.expect("a job that has ended without a panic has left its result"),
                 )
             }
-            Report::Paused => Begun::Paused(Paused {
-                lane: self,
-                turn: self.shared.turn.take(),
+            Report::Suspended => Started::Suspended(Suspended {
+                hook_stack: self,
+                wait: self.shared.wait.take(),
                 _job: PhantomData,
             }),
             Report::Panicked => {
-                self.is_taken.set(false);
+                self.is_busy.set(false);
                 self.go_on_panicking()
             }
         }
@@ -248,7 +248,7 @@ impl Shared {
     #[inline]
     fn run(&self) -> Report {
         let (run, job) = self.job.get();
-        // SAFETY: `Lane::begin` has made the pointer for the function, and waits until this suspends.
+        // SAFETY: `HookStack::begin` has made the pointer for the function, and waits until this suspends.
         match catch_unwind(AssertUnwindSafe(|| unsafe { run(job) })) {
             Ok(()) => Report::Ended,
             Err(panic) => {
@@ -259,10 +259,10 @@ impl Shared {
     }
 }
 
-impl Drop for Lane {
+impl Drop for HookStack {
     fn drop(&mut self) {
         if !self.is_free() {
-            // A `Paused` was forgotten. What its job borrows may be gone, so that it can neither go on nor be unwound: its
+            // A `Suspended` was forgotten. What its job borrows may be gone, so that it can neither go on nor be unwound: its
             // stack stays.
             return;
         }
@@ -272,65 +272,65 @@ impl Drop for Lane {
     }
 }
 
-/// Takes the job out of `begun`, which is gone when the job has paused, and runs it.
+/// Takes the job out of `started`, which is gone when the job has paused, and runs it.
 ///
 /// # Safety
 ///
-/// `begun` points to a job and the place of a lane, and the job is not used after. While this runs, the lane is where it was, and
+/// `started` points to a job and the place of a hook stack, and the job is not used after. While this runs, the hook stack is where it was, and
 /// its place is an `Option<T>` of those who have resumed it.
-unsafe fn run_job<T, F: FnOnce() -> T>(begun: *mut ()) {
+unsafe fn run_job<T, F: FnOnce() -> T>(started: *mut ()) {
     // SAFETY: as above.
-    let (job, place) = unsafe { ptr::read(begun.cast::<(F, *const Cell<*mut ()>)>()) };
+    let (job, result_slot) = unsafe { ptr::read(started.cast::<(F, *const Cell<*mut ()>)>()) };
     let result = job();
     // SAFETY: as above.
-    unsafe { *(*place).get().cast::<Option<T>>() = Some(result) };
+    unsafe { *(*result_slot).get().cast::<Option<T>>() = Some(result) };
 }
 
-impl<T> Paused<'_, T> {
+impl<T> Suspended<'_, T> {
     /// Waits for what the job waits for, and lets it go on to its end.
-    pub(super) async fn end(mut self) -> T {
+    pub(super) async fn finish(mut self) -> T {
         loop {
-            if let Some(turn) = &mut self.turn {
-                turn.await;
+            if let Some(wait) = &mut self.wait {
+                wait.await;
             }
-            self.turn = None;
-            match self.lane.resume_job(Order::GoOn) {
-                Begun::Ended(result) => return result,
-                Begun::Paused(paused) => self = paused,
+            self.wait = None;
+            match self.hook_stack.resume_job(Order::GoOn) {
+                Started::Ended(result) => return result,
+                Started::Suspended(suspended) => self = suspended,
             }
         }
     }
 }
 
-impl<T> Drop for Paused<'_, T> {
+impl<T> Drop for Suspended<'_, T> {
     fn drop(&mut self) {
-        if self.turn.is_none() {
+        if self.wait.is_none() {
             return;
         }
         let mut unwanted: Option<T> = None;
-        self.lane.place.set((&raw mut unwanted).cast());
-        self.lane.is_given_up.set(true);
-        while let Report::Paused = self.lane.resume(Order::GiveUp) {
-            self.lane.shared.turn.take();
+        self.hook_stack.result_slot.set((&raw mut unwanted).cast());
+        self.hook_stack.is_given_up.set(true);
+        while let Report::Suspended = self.hook_stack.resume(Order::GiveUp) {
+            self.hook_stack.shared.wait.take();
         }
         // Nobody hears of a panic, either.
-        self.lane.shared.panic.take();
-        self.lane.is_given_up.set(false);
-        self.lane.is_taken.set(false);
+        self.hook_stack.shared.panic.take();
+        self.hook_stack.is_given_up.set(false);
+        self.hook_stack.is_busy.set(false);
     }
 }
 
-/// Leaves the thread to others until `turn` is ready. For what runs on a lane of this thread. Fails when nobody waits for
+/// Leaves the thread to others until `wait` is ready. For what runs on a hook stack of this thread. Fails when nobody waits for
 /// the job any more: it must end.
-pub(super) fn pause(turn: Turn) -> Result<()> {
-    // SAFETY: while it is not null, this runs on the lane's stack, and the lane is where it was.
+pub(super) fn suspend(wait: Wait) -> Result<()> {
+    // SAFETY: while it is not null, this runs on the hook stack's stack, and the hook stack is where it was.
     let Some(shared) = (unsafe { RUNNING.get().as_ref() }) else {
         bail!("a guest that is not on the lane cannot leave it")
     };
-    shared.turn.set(Some(turn));
+    shared.wait.set(Some(wait));
     // SAFETY: as above; the yielder lives in the loop of that stack.
     let yielder = unsafe { &*shared.yielder.get() };
-    match yielder.suspend(Report::Paused) {
+    match yielder.suspend(Report::Suspended) {
         Order::GoOn => Ok(()),
         Order::Run | Order::GiveUp | Order::End => bail!("nobody waits for the hook any more"),
     }
@@ -352,70 +352,70 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_borrows_and_returns_and_may_leave_the_lane() {
-        let lane = Lane::new(STACK_BYTES).unwrap();
+        let hook_stack = HookStack::new(STACK_BYTES).unwrap();
         let mut pauses = 0;
         let job = || {
             for _ in 0..3 {
-                pause(Box::pin(yield_now())).unwrap();
+                suspend(Box::pin(yield_now())).unwrap();
                 pauses += 1;
             }
             "done"
         };
-        assert_eq!(lane.run(job).await, "done");
+        assert_eq!(hook_stack.run(job).await, "done");
         assert_eq!(pauses, 3);
-        assert_eq!(lane.run(|| 1).await, 1);
+        assert_eq!(hook_stack.run(|| 1).await, 1);
     }
 
     #[tokio::test]
     async fn a_job_that_nobody_waits_for_any_more_comes_to_its_end() {
-        let lane = Lane::new(STACK_BYTES).unwrap();
+        let hook_stack = HookStack::new(STACK_BYTES).unwrap();
         let mut said = Vec::new();
         let job = || {
-            assert!(!lane.is_given_up());
-            said.push(pause(Box::pin(yield_now())));
-            assert!(lane.is_given_up());
-            // Not even one that goes on all the same keeps the lane.
-            said.push(pause(Box::pin(yield_now())));
+            assert!(!hook_stack.is_given_up());
+            said.push(suspend(Box::pin(yield_now())));
+            assert!(hook_stack.is_given_up());
+            // Not even one that goes on all the same keeps the hook stack.
+            said.push(suspend(Box::pin(yield_now())));
         };
         {
-            let mut run = pin!(lane.run(job));
+            let mut run = pin!(hook_stack.run(job));
             assert!(poll!(run.as_mut()).is_pending());
-            assert!(!lane.is_free());
+            assert!(!hook_stack.is_free());
         }
-        assert!(lane.is_free());
-        assert!(!lane.is_given_up());
+        assert!(hook_stack.is_free());
+        assert!(!hook_stack.is_given_up());
         assert!(matches!(said[..], [Err(_), Err(_)]));
-        assert_eq!(lane.run(|| 1).await, 1);
+        assert_eq!(hook_stack.run(|| 1).await, 1);
     }
 
     #[tokio::test]
     async fn what_a_job_took_and_returns_is_dropped_once() {
-        let lane = Lane::new(STACK_BYTES).unwrap();
+        let hook_stack = HookStack::new(STACK_BYTES).unwrap();
         let value = Rc::new(());
         for waits in [false, true] {
             let given = Rc::clone(&value);
-            let begun = lane.begin(move || {
-                let _ = pause(Box::pin(yield_now()));
+            let started = hook_stack.start(move || {
+                let _ = suspend(Box::pin(yield_now()));
                 given
             });
-            let Begun::Paused(paused) = begun else {
+            let Started::Suspended(suspended) = started else {
                 panic!("it pauses")
             };
             assert_eq!(Rc::strong_count(&value), 2);
             match waits {
-                true => drop(paused.end().await),
-                false => drop(paused),
+                true => drop(suspended.finish().await),
+                false => drop(suspended),
             }
             assert_eq!(Rc::strong_count(&value), 1);
-            assert!(lane.is_free());
+            assert!(hook_stack.is_free());
         }
     }
 
     #[tokio::test]
     async fn a_panic_goes_on_where_the_job_was_begun() {
-        let lane = Lane::new(STACK_BYTES).unwrap();
-        let mut run = pin!(lane.run(|| {
-            pause(Box::pin(yield_now())).unwrap();
+        let hook_stack = HookStack::new(STACK_BYTES).unwrap();
+        let mut run = pin!(hook_stack.run(|| {
+            suspend(Box::pin(yield_now())).unwrap();
             std::panic::panic_any(7);
         }));
         let panic = poll_fn(
@@ -426,23 +426,23 @@ mod tests {
             },
         );
         assert_eq!(panic.await.downcast_ref(), Some(&7));
-        assert_eq!(lane.run(|| 1).await, 1);
+        assert_eq!(hook_stack.run(|| 1).await, 1);
     }
 
     #[test]
     fn a_future_that_is_forgotten_leaves_the_lane_taken() {
-        let lane = Lane::new(STACK_BYTES).unwrap();
-        let mut run = Box::pin(lane.run(|| pause(Box::pin(yield_now())).is_ok()));
+        let hook_stack = HookStack::new(STACK_BYTES).unwrap();
+        let mut run = Box::pin(hook_stack.run(|| suspend(Box::pin(yield_now())).is_ok()));
         let polled = run
             .as_mut()
             .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         assert!(polled.is_pending());
         mem::forget(run);
-        assert!(!lane.is_free());
+        assert!(!hook_stack.is_free());
     }
 
     #[test]
     fn outside_of_a_lane_there_is_nothing_to_leave() {
-        assert!(pause(Box::pin(async {})).is_err());
+        assert!(suspend(Box::pin(async {})).is_err());
     }
 }

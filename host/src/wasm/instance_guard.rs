@@ -9,15 +9,15 @@ use super::plugin::Plugin;
 
 /// An instance out of the pool. Goes back when dropped, unless it was discarded; a call that was dropped in its middle
 /// leaves a suspended guest behind, which is never used again.
-pub(super) struct Taken {
+pub(super) struct InstanceGuard {
     /// `None` once discarded, or when making it failed: then only the count is given back.
     pub(super) instance: Option<Box<Instance>>,
     pub(super) plugin: Rc<Plugin>,
-    /// Against `limits.instances`. A judge is not, and never goes into the pool.
+    /// Against `limits.instances`. A policy instance is not, and never goes into the pool.
     pub(super) counted: bool,
 }
 
-impl Taken {
+impl InstanceGuard {
     pub(super) fn instance_mut(&mut self) -> &mut Instance {
         self.instance
             .as_mut()
@@ -29,7 +29,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for InstanceGuard {
     fn drop(&mut self) {
         if self.counted {
             self.plugin.give_back(self.instance.take());
@@ -39,17 +39,17 @@ impl Drop for Taken {
 
 /// Instances that are kept for one request, because their plugins keep state for it.
 #[derive(Default)]
-pub struct PinnedInstances(pub(super) Vec<Taken>);
+pub struct PinnedInstances(pub(super) Vec<InstanceGuard>);
 
 impl PinnedInstances {
     /// The request is over: the guests forget their state and the instances are free again.
     pub async fn release(&mut self) {
         // One by one: dropped in the middle, the others are discarded with `self`.
-        while let Some(mut taken) = self.0.pop() {
-            let plugin = Rc::clone(&taken.plugin);
-            if let Err(e) = taken.instance_mut().reset_state(plugin.lane()).await {
+        while let Some(mut guard) = self.0.pop() {
+            let plugin = Rc::clone(&guard.plugin);
+            if let Err(e) = guard.instance_mut().reset_state(plugin.hook_stack()).await {
                 error!(plugin = %plugin.name, "state of a request cannot be dropped: {e}");
-                taken.discard();
+                guard.discard();
             }
         }
     }
@@ -57,28 +57,28 @@ impl PinnedInstances {
     pub(super) fn position(&self, plugin: &Rc<Plugin>) -> Option<usize> {
         self.0
             .iter()
-            .position(|taken| Rc::ptr_eq(&taken.plugin, plugin))
+            .position(|guard| Rc::ptr_eq(&guard.plugin, plugin))
     }
 }
 
 impl Drop for PinnedInstances {
     /// A request that ended without [`Self::release`] leaves its state in the guests, so they go with it.
     fn drop(&mut self) {
-        for taken in &mut self.0 {
-            taken.discard();
+        for guard in &mut self.0 {
+            guard.discard();
         }
     }
 }
 
 /// The instance that judges the peers of one upstream.
 #[derive(Default)]
-pub struct Judge(pub(super) Option<Taken>);
+pub struct PolicyInstance(pub(super) Option<InstanceGuard>);
 
-impl Judge {
+impl PolicyInstance {
     /// One that a request has left in the middle of a call is of no more use.
     #[inline]
     pub(super) fn is_usable(&self) -> bool {
-        let instance = self.0.as_ref().and_then(|taken| taken.instance.as_ref());
+        let instance = self.0.as_ref().and_then(|guard| guard.instance.as_ref());
         instance.is_some_and(|instance| !instance.is_suspended())
     }
 }

@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::process::sockets::{Adopted, address_of};
 
-use super::message::{Described, FORMAT, Offer, Places};
+use super::message::{Described, FORMAT, Offer, Paths};
 
 /// Each descriptor by what the old master says that it is. Whoever takes one checks that it is that.
-pub struct Estate {
+pub struct Inheritance {
     /// Of the old master.
     pub version: String,
     /// Of the old master.
     pub pid: u32,
-    pub places: Places,
+    pub places: Paths,
     pub last_generation: u64,
     pub started_at: SystemTime,
     pub instance_lock: File,
@@ -39,7 +39,7 @@ pub struct InheritedMetrics {
     pub rows: Vec<u32>,
 }
 
-impl Estate {
+impl Inheritance {
     /// Fails, for a person, on an offer of another format and on one whose descriptors are not those that came.
     pub fn sort(offer: Value, descriptors: Vec<OwnedFd>) -> Result<Self, String> {
         let format = offer.get("format").and_then(Value::as_u64);
@@ -134,7 +134,7 @@ mod tests {
             version: "0.0.9".to_owned(),
             pid: 7,
             descriptors,
-            places: Places {
+            places: Paths {
                 control: PathBuf::from("/run/c.sock"),
                 pid_file: None,
                 zone_store: PathBuf::from("/dev/shm/c"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn refusal(offer: Value, count: usize) -> String {
-        Estate::sort(offer, descriptors(count)).err().unwrap()
+        Inheritance::sort(offer, descriptors(count)).err().unwrap()
     }
 
     #[test]
@@ -163,11 +163,11 @@ mod tests {
         };
         let metrics = Described::Metrics { max_series: 1024 };
         let offer = offer(vec![zone, Described::InstanceLock, metrics]);
-        let estate = Estate::sort(offer, descriptors(3)).ok().unwrap();
-        assert_eq!((estate.pid, estate.last_generation), (7, 3));
-        assert_eq!(estate.counter_zones[0].name, "limits");
-        assert_eq!(estate.metrics.unwrap().rows, [1]);
-        assert!(estate.zone_store.is_none());
+        let inheritance = Inheritance::sort(offer, descriptors(3)).ok().unwrap();
+        assert_eq!((inheritance.pid, inheritance.last_generation), (7, 3));
+        assert_eq!(inheritance.counter_zones[0].name, "limits");
+        assert_eq!(inheritance.metrics.unwrap().rows, [1]);
+        assert!(inheritance.zone_store.is_none());
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         );
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let bound = other.local_addr().unwrap();
-        let said = Estate::sort(offer(vec![listener()]), vec![other.into()]);
+        let said = Inheritance::sort(offer(vec![listener()]), vec![other.into()]);
         let said = said.err().unwrap();
         assert_eq!(
             said,

@@ -9,12 +9,12 @@ use std::time::Instant;
 /// Pieces of a body, or requests, that are worked on in a row without a wait: after [`PIECES`] of them others have their turn.
 /// One read may bring many of them, a byte each.
 #[derive(Default)]
-pub struct Pieces(u32);
+pub struct PieceBudget(u32);
 
 /// Pieces before others have their turn.
 const PIECES: u32 = 64;
 
-impl Pieces {
+impl PieceBudget {
     /// Counts one, before it is worked on.
     pub async fn next(&mut self) {
         if self.is_turn_over() {
@@ -47,7 +47,7 @@ enum Clock {
 }
 
 /// Does `work`, which never waits, as one turn.
-pub fn take<T>(work: impl FnOnce() -> T) -> T {
+pub fn with_cached_now<T>(work: impl FnOnce() -> T) -> T {
     CLOCK.set(Clock::Unread);
     let _ends = Ends;
     work()
@@ -85,18 +85,18 @@ mod tests {
 
     #[test]
     fn time_stands_still_in_a_turn() {
-        let first = take(|| {
+        let first = with_cached_now(|| {
             let first = now();
             later(first);
             assert_eq!(now(), first);
             first
         });
-        assert!(take(now) > first);
+        assert!(with_cached_now(now) > first);
     }
 
     #[test]
     fn time_passes_outside_of_a_turn_and_after_one_that_has_panicked() {
-        let panicked = std::panic::catch_unwind(|| take(|| panic!("at {:?}", now())));
+        let panicked = std::panic::catch_unwind(|| with_cached_now(|| panic!("at {:?}", now())));
         assert!(panicked.is_err());
         let first = now();
         later(first);

@@ -1,7 +1,7 @@
 //! Time-outs that cost a request next to nothing.
 //!
 //! A tokio timer is registered and taken out again for every wait (107 ns, by the docs of pingora-timeout). Here a connection
-//! or a desk owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
+//! or a workspace owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
 //! them when the earliest is due; with time-outs of seconds it sleeps for seconds.
 
 use std::cell::{Cell, RefCell};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::turn;
+use crate::runtime::clock;
 
 /// Time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Elapsed;
 /// One wait at a time can be limited by an alarm.
 pub struct Alarm {
     slot: Rc<Slot>,
-    book: Rc<Book>,
+    list: Rc<AlarmList>,
 }
 
 struct Slot {
@@ -38,7 +38,7 @@ struct Slot {
 }
 
 /// All alarms of a worker.
-struct Book {
+struct AlarmList {
     slots: RefCell<Vec<Rc<Slot>>>,
     /// When the watch looks next; `None` while it sleeps without an end.
     next_look: Cell<Option<Instant>>,
@@ -59,12 +59,12 @@ pub const NO_GROUP: usize = 0;
 
 /// The alarms of one worker. Clones share them.
 #[derive(Clone)]
-pub struct Alarms(Rc<Book>);
+pub struct Alarms(Rc<AlarmList>);
 
 impl Alarms {
     /// `grain`: so late a time-out may come.
     pub fn new(grain: Duration) -> Self {
-        Self(Rc::new(Book {
+        Self(Rc::new(AlarmList {
             slots: RefCell::default(),
             next_look: Cell::new(None),
             earlier: Notify::new(),
@@ -84,7 +84,7 @@ impl Alarms {
         slots.push(Rc::clone(&slot));
         Alarm {
             slot,
-            book: Rc::clone(&self.0),
+            list: Rc::clone(&self.0),
         }
     }
 
@@ -116,20 +116,20 @@ impl Alarms {
 
     /// Rings the alarms that are due, for ever. Run by one task of the worker.
     pub async fn watch(self) {
-        let book = self.0;
+        let list = self.0;
         loop {
-            let earlier = book.earlier.notified();
-            match book.ring_due(Instant::now()) {
+            let earlier = list.earlier.notified();
+            match list.wake_due(Instant::now()) {
                 Some(next) => {
-                    let next = next.max(Instant::now() + book.grain);
-                    book.next_look.set(Some(next));
+                    let next = next.max(Instant::now() + list.grain);
+                    list.next_look.set(Some(next));
                     tokio::select! {
                         () = tokio::time::sleep_until(next.into()) => {}
-                        () = earlier => tokio::time::sleep(book.grain).await,
+                        () = earlier => tokio::time::sleep(list.grain).await,
                     }
                 }
                 None => {
-                    book.next_look.set(None);
+                    list.next_look.set(None);
                     earlier.await;
                 }
             }
@@ -145,9 +145,9 @@ impl Slot {
     }
 }
 
-impl Book {
+impl AlarmList {
     /// Wakes those whose time has come; returns when the next one is due.
-    fn ring_due(&self, now: Instant) -> Option<Instant> {
+    fn wake_due(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for slot in &*self.slots.borrow() {
             let Some(deadline) = slot.deadline.get() else {
@@ -174,7 +174,7 @@ impl Alarm {
             }
             match self.slot.deadline.get() {
                 None => self.start(limit),
-                Some(deadline) if deadline <= turn::now() => return Poll::Ready(Err(Elapsed)),
+                Some(deadline) if deadline <= clock::now() => return Poll::Ready(Err(Elapsed)),
                 Some(_) => {}
             }
             self.wake_later(cx);
@@ -193,7 +193,7 @@ impl Alarm {
     pub fn poll_elapsed(&self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         match self.slot.deadline.get() {
             None => self.start(limit),
-            Some(deadline) if deadline <= turn::now() => return Poll::Ready(()),
+            Some(deadline) if deadline <= clock::now() => return Poll::Ready(()),
             Some(_) => {}
         }
         self.wake_later(cx);
@@ -217,19 +217,19 @@ impl Alarm {
 
     /// The next wait that this alarm limits has begun already, with this limit.
     pub fn start(&self, limit: Duration) {
-        let now = turn::now();
+        let now = clock::now();
         let deadline = now + limit;
         self.slot.since.set(now);
         self.slot.deadline.set(Some(deadline));
-        if self.book.next_look.get().is_none_or(|next| deadline < next) {
-            self.book.earlier.notify_one();
+        if self.list.next_look.get().is_none_or(|next| deadline < next) {
+            self.list.earlier.notify_one();
         }
     }
 }
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let mut slots = self.book.slots.borrow_mut();
+        let mut slots = self.list.slots.borrow_mut();
         let position = self.slot.position.get();
         slots.swap_remove(position);
         if let Some(moved) = slots.get(position) {

@@ -25,7 +25,7 @@ use super::metrics::RowLease;
 use super::{confine, sys};
 
 /// A started worker. Dropping the last handle of one that runs ends it at once.
-pub struct WorkerProcess {
+pub struct WorkerChild {
     pub pid: u32,
     pub slot: usize,
     pub started: Instant,
@@ -76,7 +76,7 @@ struct Heard {
     unanswered: Cell<u32>,
 }
 
-impl WorkerProcess {
+impl WorkerChild {
     /// Starts a process that gets the spec and the descriptors that the spec names. Must be called in a `LocalSet`.
     pub fn spawn(
         spec: WorkerSpec,

@@ -9,19 +9,19 @@ use http::StatusCode;
 
 use super::connection::Connection;
 use super::response::{Body, read_head};
-use super::upload::{ClientSide, Paused, Sink, Upload, UploadError};
+use super::upload::{ClientSide, Sink, Upload, UploadError, UploadPause};
 use super::{Host, Upstream, upload_filter};
-use crate::alarm::{Alarm, Elapsed};
 use crate::balancer::Tried;
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{self, BodyLength, Known, ParsedResponse};
-use crate::socket::Writer;
-use crate::turn;
-use crate::wasm::Judged;
+use crate::http1::{self, BodyLength, KnownHeader, ParsedResponse};
+use crate::runtime::alarm::{Alarm, Elapsed};
+use crate::runtime::clock;
+use crate::transport::halves::Writer;
+use crate::wasm::MaybeFuture;
 
 /// What came of a request that was to go to an upstream.
-pub enum Exchanged {
+pub enum Proxied {
     /// A peer has answered. The response's head is in `exchange.reply`.
     Response(Body),
     /// A plugin on the way of the request's body has answered in its place.
@@ -29,16 +29,16 @@ pub enum Exchanged {
 }
 
 /// Sends the request to one peer after the other until one answers. `now`: when it was about to be sent.
-pub async fn exchange(
+pub async fn send(
     upstream: &Rc<Upstream>,
     exchange: &mut Box<Exchange>,
     client: &mut ClientSide<'_, '_>,
     now: Instant,
-) -> Result<Exchanged, Error> {
+) -> Result<Proxied, Error> {
     let mut started = now;
     if client.body.filter.is_some() {
         if let Some(answer) = upload_filter::begin(client, exchange).await? {
-            return Ok(Exchanged::Answer(answer));
+            return Ok(Proxied::Answer(answer));
         }
         started = Instant::now();
     }
@@ -47,16 +47,16 @@ pub async fn exchange(
     let mut last_error = None;
     let mut ended = started;
     for _ in 0..upstream.tries {
-        let judged = match policy.map(|it| it.choose(&upstream.balancer, exchange, &tried)) {
-            Some(Judged::Now(judged)) => Some(judged),
-            Some(Judged::Later(judged)) => Some(judged.await),
+        let result = match policy.map(|it| it.choose(&upstream.balancer, exchange, &tried)) {
+            Some(MaybeFuture::Ready(result)) => Some(result),
+            Some(MaybeFuture::Pending(result)) => Some(result.await),
             None => None,
         };
-        let Some((peer_idx, active)) = upstream.balancer.choose(&tried, judged)? else {
+        let Some((peer_idx, active)) = upstream.balancer.choose(&tried, result)? else {
             break;
         };
         tried.insert(peer_idx);
-        exchange.tally.tries += 1;
+        exchange.stats.tries += 1;
         exchange
             .peer
             .set(&upstream.balancer.peers()[peer_idx].label);
@@ -64,31 +64,31 @@ pub async fn exchange(
             upstream,
             peer_idx,
             // A plugin takes its time to choose; else the clock would show the same.
-            started: policy.map_or(ended, |_| turn::now()),
+            started: policy.map_or(ended, |_| clock::now()),
         };
         let result = one.run(exchange, client).await;
-        ended = turn::now();
+        ended = clock::now();
         let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
-        exchange.tally.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
+        exchange.stats.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
         if let Some(policy) = policy {
             let stage = exchange.stage;
             match policy.done(&upstream.balancer, exchange, peer_idx, outcome, took) {
-                Judged::Now(_) => {}
-                Judged::Later(judged) => drop(judged.await),
+                MaybeFuture::Ready(_) => {}
+                MaybeFuture::Pending(result) => drop(result.await),
             }
             exchange.stage = stage;
         }
         match result {
             Ok((connection, status)) => {
-                exchange.tally.upstream = Some(match one.started == started {
+                exchange.stats.upstream = Some(match one.started == started {
                     true => took,
                     false => ended.duration_since(started),
                 });
                 exchange.reply.status = status;
                 let body = Body::new(connection, Rc::clone(upstream), active, ended);
-                return Ok(Exchanged::Response(body));
+                return Ok(Proxied::Response(body));
             }
             Err(TryError::Client(error)) => return Err(error.into()),
             Err(TryError::Filter(error)) => return Err(error),
@@ -99,7 +99,7 @@ pub async fn exchange(
                     cause,
                 });
             }
-            Err(TryError::Answered(answer)) => return Ok(Exchanged::Answer(answer)),
+            Err(TryError::Answered(answer)) => return Ok(Proxied::Answer(answer)),
             Err(TryError::Upstream { cause, sent }) => {
                 // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
                 let again =
@@ -114,7 +114,7 @@ pub async fn exchange(
             }
         }
     }
-    exchange.tally.upstream = Some(ended.duration_since(started));
+    exchange.stats.upstream = Some(ended.duration_since(started));
     // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
     let cause = last_error.expect("every try that does not return leaves its error");
     Err(Error::Upstream {
@@ -355,8 +355,8 @@ impl Try<'_> {
                 }
             };
             match paused {
-                Paused::Done => return Ok(None),
-                Paused::Unfiltered => match upload_filter::pass(client, exchange).await {
+                UploadPause::Done => return Ok(None),
+                UploadPause::Unfiltered => match upload_filter::pass(client, exchange).await {
                     Ok(None) => {}
                     Ok(Some(answer)) => return Err(TryError::Answered(answer)),
                     Err(error) => return Err(TryError::Filter(error)),
@@ -379,7 +379,7 @@ impl Try<'_> {
         let request = &exchange.request;
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         // A plugin's call may leave it out.
-        let clients = request.headers.get(Known::Host);
+        let clients = request.headers.get(KnownHeader::Host);
         let host = match &self.upstream.host {
             Host::Client => clients.unwrap_or(peer.host.as_bytes()),
             Host::Peer => peer.host.as_bytes(),

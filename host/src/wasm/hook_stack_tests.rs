@@ -1,4 +1,4 @@
-//! Guests on the lane: they leave it to others when they compute, and it is free again however a call ends.
+//! Guests on the hook stack: they leave it to others when they compute, and it is free again however a call ends.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use castling_abi::Hook;
 use wasmtime::{Linker, Module};
 
 use super::code::Code;
-use super::demand::NoSupplier;
 use super::engine::Engine;
-use super::instance::{Blueprint, Instance};
-use super::lane::Lane;
+use super::hook_stack::HookStack;
+use super::host_io::NoIo;
+use super::instance::{Instance, InstanceTemplate};
+use super::instance_guard::PinnedInstances;
 use super::plugin::HookError;
-use super::taken::PinnedInstances;
 use crate::exchange::Exchange;
 
 /// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0)
@@ -31,30 +31,30 @@ async fn counting(engine: &Engine, cpu_limit: Duration) -> Box<Instance> {
     let module = Module::new(&engine.wasmtime, COUNTING).unwrap();
     let linker = Linker::new(&engine.wasmtime);
     let pre = linker.instantiate_pre(&module).unwrap();
-    let blueprint = Blueprint {
+    let template = InstanceTemplate {
         hooks: vec![Hook::Access],
         cpu_limit,
-        ..Blueprint::of_test()
+        ..InstanceTemplate::of_test()
     };
-    let code = Rc::new(Code::new(pre, &blueprint.hooks, false).unwrap());
-    Instance::new(engine, &code, &blueprint).await.unwrap()
+    let code = Rc::new(Code::new(pre, &template.hooks, false).unwrap());
+    Instance::new(engine, &code, &template).await.unwrap()
 }
 
 async fn count(
     instance: &mut Instance,
-    lane: Option<&Lane>,
+    hook_stack: Option<&HookStack>,
     exchange: &mut Box<Exchange>,
     from: u32,
 ) -> Result<i32, HookError> {
     let (hook, args) = (Hook::Access, (from, 0, 0));
-    let Some(lane) = lane else {
+    let Some(hook_stack) = hook_stack else {
         let pinned = &mut PinnedInstances::default();
-        let supplier = &mut NoSupplier;
-        let called = instance.call(hook, exchange, pinned, supplier, args);
+        let io = &mut NoIo;
+        let called = instance.call(hook, exchange, pinned, io, args);
         let result = called.await.expect("nothing is waited for");
         return instance.end_call(result);
     };
-    let result = lane.run(|| instance.call_on_lane(hook, exchange, args));
+    let result = hook_stack.run(|| instance.call_on_stack(hook, exchange, args));
     let result = result.await;
     instance.end_call(result)
 }
@@ -62,7 +62,7 @@ async fn count(
 #[tokio::test]
 async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
     let engine = Engine::for_worker(64 << 10, 8).unwrap();
-    let lane = &engine.lane;
+    let hook_stack = &engine.hook_stack;
     let minute = Duration::from_secs(60);
     let (mut one, mut two, mut quick) = (
         counting(&engine, minute).await,
@@ -75,7 +75,7 @@ async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
         let two = count(&mut two, None, for_two, LONG);
         let quick = async {
             for _ in 0..10 {
-                assert!(!lane.is_free(), "`one` has it");
+                assert!(!hook_stack.is_free(), "`one` has it");
                 let counted = count(&mut quick, None, for_quick, 1).await;
                 assert_eq!(counted.unwrap(), 0);
                 tokio::task::yield_now().await;
@@ -83,12 +83,12 @@ async fn guests_that_compute_leave_the_lane_to_others_and_go_on() {
         };
         tokio::join!(two, quick).0
     };
-    let one = count(&mut one, Some(lane), for_one, LONG);
+    let one = count(&mut one, Some(hook_stack), for_one, LONG);
     // Polled in this order: it is the first to compute.
     let (one, two) = tokio::join!(biased; one, others);
     assert_eq!((one.unwrap(), two.unwrap()), (0, 0));
-    assert!(lane.is_free());
-    let counted = count(&mut quick, Some(lane), for_quick, 1).await;
+    assert!(hook_stack.is_free());
+    let counted = count(&mut quick, Some(hook_stack), for_quick, 1).await;
     assert_eq!(counted.unwrap(), 0);
 }
 
@@ -100,13 +100,13 @@ async fn a_call_that_is_dropped_gives_lane_and_exchange_back() {
     exchange.depth = 7;
     tokio::select! {
         biased;
-        counted = count(&mut instance, Some(&engine.lane), &mut exchange, 0) => panic!("{counted:?}"),
+        counted = count(&mut instance, Some(&engine.hook_stack), &mut exchange, 0) => panic!("{counted:?}"),
         () = tokio::task::yield_now() => {}
     }
     assert!(instance.is_suspended());
     assert_eq!(exchange.depth, 7);
     let mut next = counting(&engine, Duration::from_secs(60)).await;
-    let counted = count(&mut next, Some(&engine.lane), &mut exchange, 1).await;
+    let counted = count(&mut next, Some(&engine.hook_stack), &mut exchange, 1).await;
     assert_eq!(counted.unwrap(), 0);
 }
 
@@ -115,11 +115,11 @@ async fn the_limit_of_cpu_time_holds_on_the_lane() {
     let engine = Engine::for_worker(64 << 10, 8).unwrap();
     let mut instance = counting(&engine, Duration::from_millis(5)).await;
     let mut exchange = Exchange::idle();
-    let counted = count(&mut instance, Some(&engine.lane), &mut exchange, 0);
+    let counted = count(&mut instance, Some(&engine.hook_stack), &mut exchange, 0);
     let HookError::Trapped(why) = counted.await.unwrap_err() else {
         panic!("it was not ended by a trap")
     };
     assert!(why.starts_with("limits.cpu of 5 ms reached"), "{why}");
     assert!(why.contains("wasm backtrace"), "{why}");
-    assert!(engine.lane.is_free());
+    assert!(engine.hook_stack.is_free());
 }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use crate::alarm::{self, Alarms};
-use crate::ebb::Ebb;
 use crate::exchange::Exchange;
 use crate::log::AccessLog;
-use crate::metrics::{Level, Recorder};
+use crate::metrics::{Gauge, Recorder};
 use crate::phase::UpstreamIdx;
-use crate::turn;
+use crate::runtime::alarm::{self, Alarms};
+use crate::runtime::clock;
+use crate::runtime::heap_trim::HeapTrim;
 use crate::upstream::Upstream;
 
-pub struct Worker {
+pub struct WorkerContext {
     upstreams: Vec<Rc<Upstream>>,
     alarms: Alarms,
     idle_alarms: Alarms,
@@ -23,7 +23,7 @@ pub struct Worker {
     traffic: Traffic,
     metrics: Recorder,
     /// Of the memory of connections and requests.
-    pub ebb: Ebb,
+    pub heap_trim: HeapTrim,
     draining: Cell<bool>,
     drain_began: Notify,
     date: RefCell<Date>,
@@ -37,13 +37,13 @@ struct Traffic {
     connections: Cell<usize>,
     requests_active: Cell<usize>,
     /// The same, in the metrics.
-    requests_active_level: Level,
+    requests_active_level: Gauge,
     requests_total: Cell<u64>,
     /// The last connection has ended.
     quiet: Notify,
 }
 
-impl Worker {
+impl WorkerContext {
     /// Upstreams in the order that plans number them in.
     pub fn new(
         upstreams: Vec<Rc<Upstream>>,
@@ -61,7 +61,7 @@ impl Worker {
                 ..Traffic::default()
             },
             metrics,
-            ebb: Ebb::default(),
+            heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
             date: RefCell::default(),
@@ -159,12 +159,12 @@ impl Worker {
 
     pub fn connection_opened(&self) {
         self.traffic.connections.set(self.connections() + 1);
-        self.ebb.take(CONNECTION_BYTES);
+        self.heap_trim.add(CONNECTION_BYTES);
     }
 
     pub fn connection_closed(&self) {
         self.traffic.connections.set(self.connections() - 1);
-        self.ebb.give(CONNECTION_BYTES);
+        self.heap_trim.sub(CONNECTION_BYTES);
         if self.connections() == 0 {
             self.traffic.quiet.notify_one();
         }
@@ -189,12 +189,12 @@ impl Worker {
 
     /// Now, for the `Date` field (RFC 9110 §5.6.7); made once a second.
     pub fn date(&self) -> [u8; 29] {
-        self.date.borrow_mut().at(turn::now())
+        self.date.borrow_mut().at(clock::now())
     }
 }
 
 /// A request under way.
-pub struct UnderWay<'a>(&'a Worker);
+pub struct UnderWay<'a>(&'a WorkerContext);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {

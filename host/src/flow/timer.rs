@@ -6,13 +6,13 @@ use std::time::Duration;
 use castling_abi::Hook;
 
 use crate::exchange::Exchange;
-use crate::supply::Background;
+use crate::flow::host_io::TimerIo;
 use crate::wasm::{PinnedInstances, Plugin};
-use crate::worker::Worker;
+use crate::worker_context::WorkerContext;
 
 /// Runs the plugin's `timer` hook at once and then `every` so long after each run has ended, until the worker drains;
 /// a run that waits then is dropped. A run that fails is in the log, and the next one comes all the same.
-pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<Worker>) {
+pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<WorkerContext>) {
     let mut exchange = Exchange::idle();
     loop {
         tokio::select! {
@@ -28,14 +28,14 @@ pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<Worker>) {
     }
 }
 
-async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Worker) {
+async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &WorkerContext) {
     // Each run has its `limits.request_cpu` for itself.
     exchange.cpu_time.clear();
     let mut pinned = PinnedInstances::default();
-    let mut supplier = Background::new(worker);
+    let mut io = TimerIo::new(worker);
     // What goes wrong is counted and logged there.
     let _ = plugin
-        .call(Hook::Timer, exchange, &mut pinned, &mut supplier, (0, 0, 0))
+        .call(Hook::Timer, exchange, &mut pinned, &mut io, (0, 0, 0))
         .await;
     pinned.release().await;
 }

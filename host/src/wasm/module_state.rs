@@ -10,7 +10,7 @@ pub(super) const GLOBAL_PREFIX: &str = "castling:global:";
 /// global that is not. (So the offsets in backtraces are some bytes higher than in the file; functions are named.)
 ///
 /// `None` where the host could still not see, or not set, all that distinguishes one instance from another: then no image is made of
-/// any, see [`super::image`]. The features allowed here have state in linear memory, in globals, in tables, and in segments that
+/// any, see [`super::snapshot`]. The features allowed here have state in linear memory, in globals, in tables, and in segments that
 /// were dropped; the code of such a module is read to make sure that it changes neither tables nor segments. Imports are
 /// functions, which has been checked.
 pub(super) fn exposed(wasm: &[u8]) -> Option<Vec<u8>> {
