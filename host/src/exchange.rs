@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use castling_abi::PeerRecord;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
-use crate::http1::{HeadRoom, Headers, RequestHead, Target};
+use crate::message::{HeadRoom, Headers, ReplyHead, RequestHead, Target};
 use crate::runtime::clock;
 use crate::transport::address::{ClientAddress, ServerAddress};
 
@@ -81,13 +81,6 @@ pub struct CachedName {
     is_set: bool,
 }
 
-/// The response's head on its way to the client.
-#[derive(Debug, Default)]
-pub struct ReplyHead {
-    pub status: StatusCode,
-    pub headers: Headers,
-}
-
 /// A response that a plugin has made.
 #[derive(Debug)]
 pub struct Answer {
@@ -123,12 +116,7 @@ impl Exchange {
     /// An exchange that holds no request yet.
     pub fn idle() -> Box<Self> {
         Box::new(Self {
-            request: RequestHead {
-                method: Method::GET,
-                target: Target::default(),
-                version: Version::HTTP_11,
-                headers: Headers::new(),
-            },
+            request: RequestHead::default(),
             reply: ReplyHead::default(),
             stage: Stage::Idle,
             client: ClientAddress::NOBODY,
@@ -255,15 +243,6 @@ impl Exchange {
         self.usage.forget(Section::ReplyHead);
     }
 
-    /// `HTTP/1.0` or `HTTP/1.1`.
-    pub fn protocol(&self) -> &'static str {
-        if self.request.version == Version::HTTP_10 {
-            "HTTP/1.0"
-        } else {
-            "HTTP/1.1"
-        }
-    }
-
     /// Appends the request line as the client sent it.
     pub fn write_request_line(&self, out: &mut Vec<u8>) -> bool {
         let (method, target) = match &self.original {
@@ -274,7 +253,7 @@ impl Exchange {
         out.push(b' ');
         out.extend_from_slice(target.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.protocol().as_bytes());
+        out.extend_from_slice(self.request.protocol.as_str().as_bytes());
         true
     }
 }

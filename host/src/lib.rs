@@ -19,8 +19,8 @@ mod gateway;
 mod http1;
 mod listener;
 mod log;
+mod message;
 mod metrics;
-mod path;
 mod phase;
 mod process;
 #[doc(hidden)]

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::path;
+use crate::message::path;
 
 use super::listener;
 use super::names::{NAME_RULE, is_name};

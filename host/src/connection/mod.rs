@@ -14,8 +14,9 @@ use tracing::debug;
 
 use crate::config::Linger;
 use crate::flow::{self, AfterResponse, Client, Tools};
-use crate::http1::{HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request};
+use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
 use crate::listener::Listener;
+use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
 use crate::transport::address::ClientAddress;
 use crate::transport::halves::{self, HEAD_ROOM_BYTES};

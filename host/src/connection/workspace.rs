@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::flow::{Client, Tools};
-use crate::http1::HeadRoom;
+use crate::message::HeadRoom;
 use crate::runtime::alarm::Alarms;
 use crate::runtime::clock;
 use crate::transport::halves::{BufferSet, HEAD_ROOM_BYTES};

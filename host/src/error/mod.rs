@@ -9,7 +9,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 
 use crate::http1::{BodyError, HeadError};
-use crate::path::PathError;
+use crate::message::path::PathError;
 
 /// Why an exchange did not come to the response that it asked for.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{ClientError, Error, PluginFault, client_closed_request};
 use crate::exchange::Answer;
-use crate::http1::{Headers, KnownHeader};
+use crate::message::{Headers, KnownHeader};
 
 /// What the client is answered, or what the log says where it cannot be.
 pub fn status(error: &Error) -> StatusCode {

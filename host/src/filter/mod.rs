@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::error::Error;
 use crate::exchange::{self, Answer, Exchange, PluginKey};
-use crate::http1::{FieldName, Headers};
+use crate::message::{FieldName, Headers};
 use crate::wasm::{Chunks, HostIo, Next, Passed, PinnedInstances, Progress, Step};
 
 /// Runs the head through its filters, after [`Step::go`]. An answer of one of them takes the place of the response, and the next

@@ -5,14 +5,13 @@ use std::cell::Cell;
 use bytes::Bytes;
 use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
-use http::Version;
 
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
 use crate::flow::pipeline::ResponseBody;
 use crate::flow::subrequest;
-use crate::http1::{BodyLength, RequestHead, Target};
 use crate::listener::Listener;
+use crate::message::{BodySize, RequestHead, Target};
 use crate::phase::Plan;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
@@ -103,7 +102,7 @@ impl RequestIo<'_, '_, '_> {
         let whole = match source {
             ResponseBody::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
             // Of a response without one: its head may tell the length of another's, and keeps it.
-            ResponseBody::Upstream(body) if body.length() == BodyLength::Empty => {
+            ResponseBody::Upstream(body) if body.size() == BodySize::None => {
                 return Ok(IoResult::Body(Ok(Bytes::new())));
             }
             ResponseBody::Upstream(body) => {
@@ -330,7 +329,7 @@ pub fn head(call: &Call) -> Result<RequestHead, String> {
     Ok(RequestHead {
         method: call.method.clone(),
         target: Target::new(path, query),
-        version: Version::HTTP_11,
         headers: call.headers.clone(),
+        ..RequestHead::default()
     })
 }

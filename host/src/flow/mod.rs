@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use castling_abi::Hook;
-use http::{Method, Version};
+use http::Method;
 use tracing::{debug, warn};
 
 use crate::config::Rate;
 use crate::error::{ClientError, Error, PluginFault, reply};
-use crate::exchange::{Answer, Exchange, ReplyHead, Stage};
+use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::flow::host_io::VariablesOnly;
-use crate::flow::pipeline::{Pipeline, ResponseBody, has_no_body};
-use crate::http1::{self, BodyLength, Decoded, HeadError, KnownHeader, ParsedRequest, ReplyTo};
+use crate::flow::pipeline::{Pipeline, ResponseBody};
+use crate::http1::{self, Decoded, Framing, HeadError, ParsedRequest, ReplyTo};
 use crate::listener::Listener;
+use crate::message::{BodySize, KnownHeader, Protocol, ReplyHead, has_no_body};
 use crate::phase::Plan;
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::runtime::clock;
@@ -101,7 +102,7 @@ pub async fn run(
     }
     head.headers.remove_hop_by_hop();
     forwarded::remove_claims(&mut head.headers);
-    listener.marks.note_client_side(&mut head.headers);
+    listener.marks.note_client_side(&mut head);
     let Client {
         reader,
         writer,
@@ -128,14 +129,14 @@ pub async fn run(
             writer,
             read_alarm,
             write_alarm,
-            version: exchange.request.version,
+            protocol: exchange.request.protocol,
             listener,
             half_closed: false,
         },
         begun: false,
         past_filters: false,
         method: exchange.request.method.clone(),
-        version: exchange.request.version,
+        protocol: exchange.request.protocol,
         keep_alive,
         is_event_stream: false,
         until_close: false,
@@ -165,7 +166,7 @@ pub async fn refuse(
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     let to = ReplyTo {
         method: &Method::GET,
-        version: Version::HTTP_11,
+        protocol: Protocol::Http11,
         keep_alive: false,
         date: &worker.date(),
     };
@@ -173,7 +174,7 @@ pub async fn refuse(
         client.writer.small(),
         status,
         &headers,
-        BodyLength::Sized(body.len() as u64),
+        BodySize::Exact(body.len() as u64),
         &to,
     );
     exchange.reply.status = status;
@@ -203,7 +204,7 @@ struct Flow<'a> {
     past_filters: bool,
     /// As the client sent them: what it is answered must fit its request, not what a plugin made of it.
     method: Method,
-    version: Version,
+    protocol: Protocol,
     keep_alive: bool,
     /// The client need not take the response at the rate that there is: events come when there are some.
     is_event_stream: bool,
@@ -367,19 +368,19 @@ impl Flow<'_> {
                     None => body,
                 };
                 let length = match bodiless && is_filtered {
-                    true => BodyLength::Empty,
-                    false => BodyLength::Sized(body.len() as u64),
+                    true => BodySize::None,
+                    false => BodySize::Exact(body.len() as u64),
                 };
                 let form = self.write_head(length);
-                if form != BodyLength::Empty {
+                if form != Framing::None {
                     self.push(body, form);
                 }
                 self.flush_last().await
             }
             ResponseBody::Upstream(body) => {
                 let form = self.write_head(match filtered {
-                    true => BodyLength::Chunked,
-                    false => body.length(),
+                    true => BodySize::Unknown,
+                    false => body.size(),
                 });
                 self.relay(body, form, filters).await
             }
@@ -387,7 +388,7 @@ impl Flow<'_> {
     }
 
     /// Returns in which form the body must follow.
-    fn write_head(&mut self, length: BodyLength) -> BodyLength {
+    fn write_head(&mut self, size: BodySize) -> Framing {
         // Only a body that the client was told to send is worth waiting for.
         let may_keep = self.keep_alive && !self.pipeline.worker.is_draining();
         let keep_alive =
@@ -395,24 +396,24 @@ impl Flow<'_> {
         let date = self.pipeline.worker.date();
         let to = ReplyTo {
             method: &self.method,
-            version: self.version,
+            protocol: self.protocol,
             keep_alive,
             date: &date,
         };
         let reply = &self.pipeline.exchange.reply;
         // Rates alone need it, and mostly there is none.
         self.is_event_stream = self.pipeline.listener.send_rate.min != 0
-            && !matches!(length, BodyLength::Sized(_))
+            && !matches!(size, BodySize::Exact(_))
             && is_event_stream(reply);
         let framing = http1::write_response_head(
             self.wire.writer.small(),
             reply.status,
             &reply.headers,
-            length,
+            size,
             &to,
         );
         self.keep_alive = framing.keep_alive;
-        self.until_close = framing.body == BodyLength::UntilClose;
+        self.until_close = framing.body == Framing::UntilClose;
         if self.until_close {
             // RFC 9112 §8: the close would tell the client that a cut body is whole. Set now, it holds for all that may
             // end the connection early: a peer that breaks off, a drain's time-out, a worker that dies.
@@ -425,11 +426,11 @@ impl Flow<'_> {
     async fn relay(
         &mut self,
         mut body: upstream::Body,
-        form: BodyLength,
+        form: Framing,
         mut filters: Option<filter::Body<'_>>,
     ) -> Result<(), Error> {
-        if form == BodyLength::Empty {
-            if body.is_end() || body.length() == BodyLength::Empty {
+        if form == Framing::None {
+            if body.is_end() || body.size() == BodySize::None {
                 body.finish();
             }
             return self.flush_last().await;
@@ -468,7 +469,7 @@ impl Flow<'_> {
                 self.flush().await?;
             }
         }
-        if form == BodyLength::Chunked {
+        if form == Framing::Chunked {
             let end = self.wire.writer.small();
             http1::write_trailers(end, &self.pipeline.exchange.trailers);
         }
@@ -476,12 +477,12 @@ impl Flow<'_> {
         self.flush_last().await
     }
 
-    fn push(&mut self, piece: Bytes, form: BodyLength) {
+    fn push(&mut self, piece: Bytes, form: Framing) {
         let Some(len) = NonZeroUsize::new(piece.len()) else {
             return;
         };
         self.pipeline.exchange.stats.body_bytes_sent += piece.len() as u64;
-        if form == BodyLength::Chunked {
+        if form == Framing::Chunked {
             http1::write_chunk_head(self.wire.writer.small(), len);
             self.wire.writer.push(piece);
             self.wire.writer.small().extend_from_slice(http1::CHUNK_END);

@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::Hook;
-use http::StatusCode;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
@@ -90,8 +89,10 @@ impl<'a> Pipeline<'a> {
                 self.exchange.stage = Stage::Balance;
                 self.exchange.upstream.set(&upstream.name);
                 let request = &mut self.exchange.request;
-                let (headers, version) = (&mut request.headers, request.version);
-                self.listener.marks.add_to_request(headers, client, version);
+                let (headers, protocol) = (&mut request.headers, request.protocol);
+                self.listener
+                    .marks
+                    .add_to_request(headers, client, protocol);
                 let filters = &self.plan.get().request_body;
                 if !filters.is_empty() {
                     self.body.filter_with(filters);
@@ -244,9 +245,4 @@ impl<'a> Pipeline<'a> {
         };
         (client, self.exchange)
     }
-}
-
-/// RFC 9110 §6.4.1. A status without a body is so whatever a plugin or a peer gives with it.
-pub fn has_no_body(status: StatusCode) -> bool {
-    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

@@ -11,9 +11,10 @@ use crate::error::{Error, reply};
 use crate::exchange::Exchange;
 use crate::filter;
 use crate::flow::host_io;
-use crate::flow::pipeline::{Pipeline, ResponseBody, has_no_body};
-use crate::http1::{Decoded, Headers, KnownHeader};
+use crate::flow::pipeline::{Pipeline, ResponseBody};
+use crate::http1::Decoded;
 use crate::listener::Listener;
+use crate::message::{Headers, KnownHeader, has_no_body};
 use crate::runtime::clock;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::RequestBody;
@@ -90,7 +91,7 @@ pub async fn run(
     if let (Some(host), false) = (&parent.host, head.headers.contains(KnownHeader::Host)) {
         head.headers.set(KnownHeader::Host, host);
     }
-    parent.listener.marks.note_client_side(&mut head.headers);
+    parent.listener.marks.note_client_side(&mut head);
     parent.carry_loops(&mut head.headers);
     let bodiless = head.method == Method::HEAD;
     let mut exchange = Exchange::idle();

@@ -3,8 +3,9 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::head::has_blank_line;
-use super::trailers::{MAX_TRAILER_BYTES, MAX_TRAILERS, parse_trailers};
-use super::{BodyLength, Headers};
+use super::trailers::{MAX_TRAILER_BYTES, parse_trailers};
+use super::{BodyError, Framing};
+use crate::message::Headers;
 
 /// Cuts a body into the pieces that were read, without a copy.
 #[derive(Clone, Debug)]
@@ -26,32 +27,13 @@ pub enum Decoded {
     End,
 }
 
-/// Why a body was refused. The connection must be closed: where the next message begins is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    #[error("the connection ended within the body")]
-    Truncated,
-    #[error("invalid chunk size")]
-    ChunkSize,
-    #[error("invalid chunk extension")]
-    ChunkExtension,
-    #[error("more than {MAX_EXTENSION_BYTES} bytes of chunk extensions")]
-    ExtensionsTooLong,
-    #[error("a chunk or its size does not end in CR LF")]
-    ChunkEnd,
-    #[error("invalid trailers")]
-    Trailers,
-    #[error("trailers of more than {MAX_TRAILERS} fields or {MAX_TRAILER_BYTES} bytes")]
-    TrailersTooLarge,
-}
-
 impl BodyDecoder {
-    pub fn new(length: BodyLength) -> Self {
+    pub fn new(length: Framing) -> Self {
         let state = match length {
-            BodyLength::Empty | BodyLength::Sized(0) => State::End,
-            BodyLength::Sized(remaining) => State::Sized { remaining },
-            BodyLength::Chunked => State::Line(Line::FIRST),
-            BodyLength::UntilClose => State::UntilClose,
+            Framing::None | Framing::Length(0) => State::End,
+            Framing::Length(remaining) => State::Sized { remaining },
+            Framing::Chunked => State::Line(Line::FIRST),
+            Framing::UntilClose => State::UntilClose,
         };
         Self {
             state,
@@ -100,7 +82,7 @@ impl BodyDecoder {
         }
     }
 
-    /// The connection ended: the right end for [`BodyLength::UntilClose`], too early for the others (RFC 9112 §8).
+    /// The connection ended: the right end for [`Framing::UntilClose`], too early for the others (RFC 9112 §8).
     pub fn finish_at_eof(&mut self) -> Result<(), BodyError> {
         match self.state {
             State::End => Ok(()),
@@ -261,18 +243,19 @@ fn take(buf: &mut BytesMut, limit: u64) -> (Bytes, u64) {
 }
 
 /// In one body; a flood of small chunks with large extensions ends here.
-const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+pub(super) const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::trailers::MAX_TRAILERS;
     use proptest::prelude::*;
 
     /// The body in `input`, its trailers, and what is left of the input.
     type Outcome = Result<(Vec<u8>, Option<Headers>, Vec<u8>), BodyError>;
 
     /// Decodes pieces as if each was a read of its own, then the end of the connection.
-    fn decode<'a>(length: BodyLength, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    fn decode<'a>(length: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
         let mut decoder = BodyDecoder::new(length);
         let mut buf = BytesMut::new();
         let mut body = Vec::new();
@@ -288,8 +271,8 @@ mod tests {
     }
 
     fn chunked(input: &[u8]) -> Outcome {
-        let whole = decode(BodyLength::Chunked, [input]);
-        assert_eq!(decode(BodyLength::Chunked, input.chunks(1)), whole);
+        let whole = decode(Framing::Chunked, [input]);
+        assert_eq!(decode(Framing::Chunked, input.chunks(1)), whole);
         whole
     }
 
@@ -306,14 +289,14 @@ mod tests {
     #[test]
     fn a_sized_body_ends_where_it_says() {
         assert_eq!(
-            decode(BodyLength::Sized(3), [&b"ab"[..], b"cGET"]),
+            decode(Framing::Length(3), [&b"ab"[..], b"cGET"]),
             Ok((b"abc".to_vec(), None, b"GET".to_vec()))
         );
         assert_eq!(
-            decode(BodyLength::Sized(3), [&b"ab"[..]]),
+            decode(Framing::Length(3), [&b"ab"[..]]),
             Err(BodyError::Truncated)
         );
-        let mut decoder = BodyDecoder::new(BodyLength::Sized(3));
+        let mut decoder = BodyDecoder::new(Framing::Length(3));
         assert_eq!(
             decoder.decode(&mut BytesMut::from("a")),
             Ok(Decoded::Data("a".into()))
@@ -323,7 +306,7 @@ mod tests {
 
     #[test]
     fn no_body_ends_at_once() {
-        for length in [BodyLength::Empty, BodyLength::Sized(0)] {
+        for length in [Framing::None, Framing::Length(0)] {
             assert!(BodyDecoder::new(length).is_end());
             assert_eq!(
                 decode(length, [&b"GET"[..]]),
@@ -335,7 +318,7 @@ mod tests {
     #[test]
     fn a_body_until_close_ends_at_the_end_of_the_connection() {
         assert_eq!(
-            decode(BodyLength::UntilClose, [&b"ab"[..], b"", b"c"]),
+            decode(Framing::UntilClose, [&b"ab"[..], b"", b"c"]),
             Ok((b"abc".to_vec(), None, vec![]))
         );
     }
@@ -488,9 +471,9 @@ mod tests {
                 prop_oneof![4 => prop::sample::select(&b"0123afF;= \t\r\n:"[..]), 1 => any::<u8>()], 0..200),
             cuts in prop::collection::vec(0..200_usize, 0..8),
         ) {
-            let whole = decode(BodyLength::Chunked, [&input[..]]);
-            prop_assert_eq!(&decode(BodyLength::Chunked, input.chunks(1)), &whole);
-            prop_assert_eq!(&decode(BodyLength::Chunked, cut(&input, cuts)), &whole);
+            let whole = decode(Framing::Chunked, [&input[..]]);
+            prop_assert_eq!(&decode(Framing::Chunked, input.chunks(1)), &whole);
+            prop_assert_eq!(&decode(Framing::Chunked, cut(&input, cuts)), &whole);
         }
 
         #[test]
@@ -505,7 +488,7 @@ mod tests {
                 input.extend_from_slice(b"\r\n");
             }
             input.extend_from_slice(b"0\r\nx: y\r\n\r\nrest");
-            let (body, trailers, rest) = decode(BodyLength::Chunked, cut(&input, cuts)).expect("valid");
+            let (body, trailers, rest) = decode(Framing::Chunked, cut(&input, cuts)).expect("valid");
             prop_assert_eq!(body, chunks.concat());
             prop_assert_eq!(trailers.map(|it| it.len()), Some(1));
             prop_assert_eq!(rest, b"rest");

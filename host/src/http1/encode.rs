@@ -5,11 +5,12 @@
 
 use std::num::NonZeroUsize;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
-use super::headers::write_line;
-use super::name::KnownHeader;
-use super::{BodyLength, Headers, Target};
+use super::Framing;
+use crate::message::write_line;
+use crate::message::{BodySize, KnownHeader, Protocol, never_has_body};
+use crate::message::{Headers, Target};
 
 /// After the bytes of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
@@ -21,7 +22,7 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTo<'a> {
     pub method: &'a Method,
-    pub version: Version,
+    pub protocol: Protocol,
     /// The client allows another request and so do we.
     pub keep_alive: bool,
     /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7).
@@ -31,23 +32,23 @@ pub struct ReplyTo<'a> {
 /// How the head that was written says the response goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFraming {
-    /// In which form the body must follow. `Empty`: not at all, whatever there is to send.
-    pub body: BodyLength,
+    /// In which form the body must follow. `None`: not at all, whatever there is to send.
+    pub body: Framing,
     /// Whether the connection stays open after it.
     pub keep_alive: bool,
 }
 
 /// Appends a request's head, as HTTP/1.1.
 ///
-/// `host` is as [`is_valid_host`](super::is_valid_host) has it. It is written in the place of any `Host`
-/// among the headers; `Expect` is left out. A body of `UntilClose`, which requests cannot have, is announced as chunked.
+/// `host` is as [`is_valid_host`](crate::message::is_valid_host) has it. It is written in the place of any `Host`
+/// among the headers; `Expect` is left out. A body of unknown size goes in chunks.
 pub fn write_request_head(
     out: &mut Vec<u8>,
     method: &Method,
     target: &Target,
     host: &[u8],
     headers: &Headers,
-    body: BodyLength,
+    body: BodySize,
 ) {
     let target = target.as_str().as_bytes();
     out.reserve(HEAD_BYTES_GUESS + target.len());
@@ -65,10 +66,10 @@ pub fn write_request_head(
     // RFC 9110 §8.6: methods that usually have a body say so when there is none; some servers answer 411 otherwise.
     let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     match body {
-        BodyLength::Empty if usually_has_body => write_content_length(out, 0),
-        BodyLength::Empty => {}
-        BodyLength::Sized(bytes) => write_content_length(out, bytes),
-        BodyLength::Chunked | BodyLength::UntilClose => out.extend_from_slice(CHUNKED_FIELD),
+        BodySize::None if usually_has_body => write_content_length(out, 0),
+        BodySize::None => {}
+        BodySize::Exact(bytes) => write_content_length(out, bytes),
+        BodySize::Unknown => out.extend_from_slice(CHUNKED_FIELD),
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -82,7 +83,7 @@ pub fn write_response_head(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &Headers,
-    body: BodyLength,
+    body: BodySize,
     to: &ReplyTo<'_>,
 ) -> ResponseFraming {
     let framing = response_framing(status, body, to);
@@ -125,21 +126,19 @@ pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn response_framing(status: StatusCode, body: BodyLength, to: &ReplyTo<'_>) -> ResponseFraming {
+fn response_framing(status: StatusCode, body: BodySize, to: &ReplyTo<'_>) -> ResponseFraming {
     let form = match body {
-        _ if never_has_body(status, to.method) => BodyLength::Empty,
+        _ if never_has_body(status, to.method) => Framing::None,
         // RFC 9112 §6.3: without a word on its length it would last until the connection closes.
-        BodyLength::Empty => BodyLength::Sized(0),
-        BodyLength::Sized(bytes) => BodyLength::Sized(bytes),
+        BodySize::None => Framing::Length(0),
+        BodySize::Exact(bytes) => Framing::Length(bytes),
         // RFC 9112 §7.1: HTTP/1.0 does not know chunks.
-        BodyLength::Chunked | BodyLength::UntilClose if to.version == Version::HTTP_10 => {
-            BodyLength::UntilClose
-        }
-        BodyLength::Chunked | BodyLength::UntilClose => BodyLength::Chunked,
+        BodySize::Unknown if to.protocol == Protocol::Http10 => Framing::UntilClose,
+        BodySize::Unknown => Framing::Chunked,
     };
     ResponseFraming {
         body: form,
-        keep_alive: to.keep_alive && form != BodyLength::UntilClose,
+        keep_alive: to.keep_alive && form != Framing::UntilClose,
     }
 }
 
@@ -147,19 +146,19 @@ fn write_response_framing(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &Headers,
-    body: BodyLength,
+    body: BodySize,
     framing: ResponseFraming,
     to: &ReplyTo<'_>,
 ) {
     match framing.body {
         // RFC 9110 §8.6: no length in a 204.
-        BodyLength::Empty if status == StatusCode::NO_CONTENT => {}
-        BodyLength::Empty => write_unsent_length(out, status, headers, body),
-        BodyLength::Sized(bytes) => write_content_length(out, bytes),
-        BodyLength::Chunked => out.extend_from_slice(CHUNKED_FIELD),
-        BodyLength::UntilClose => {}
+        Framing::None if status == StatusCode::NO_CONTENT => {}
+        Framing::None => write_unsent_length(out, status, headers, body),
+        Framing::Length(bytes) => write_content_length(out, bytes),
+        Framing::Chunked => out.extend_from_slice(CHUNKED_FIELD),
+        Framing::UntilClose => {}
     }
-    match (framing.keep_alive, to.version == Version::HTTP_10) {
+    match (framing.keep_alive, to.protocol == Protocol::Http10) {
         (true, false) => {}
         (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (false, _) => out.extend_from_slice(b"connection: close\r\n"),
@@ -168,25 +167,17 @@ fn write_response_framing(
 
 /// The length of a body that is not sent, as an answer to `GET` would say it: from the upstream's headers, else of the body
 /// made here. A 304 is about another body than that.
-fn write_unsent_length(out: &mut Vec<u8>, status: StatusCode, headers: &Headers, body: BodyLength) {
+fn write_unsent_length(out: &mut Vec<u8>, status: StatusCode, headers: &Headers, body: BodySize) {
     let from_headers = headers
         .get(KnownHeader::ContentLength)
         .filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
     if let Some(digits) = from_headers {
         write_line(out, KnownHeader::ContentLength.text(), digits);
-    } else if let BodyLength::Sized(bytes) = body
+    } else if let BodySize::Exact(bytes) = body
         && status != StatusCode::NOT_MODIFIED
     {
         write_content_length(out, bytes);
     }
-}
-
-/// RFC 9110 §6.4.1.
-fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
-    *request_method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
 }
 
 /// Written by the encoder alone.
@@ -208,7 +199,7 @@ const HEAD_BYTES_GUESS: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::name::FieldName;
+    use crate::message::FieldName;
 
     const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -223,7 +214,7 @@ mod tests {
         headers
     }
 
-    fn request(method: &Method, fields: &[(&str, &str)], body: BodyLength) -> String {
+    fn request(method: &Method, fields: &[(&str, &str)], body: BodySize) -> String {
         let mut out = Vec::new();
         write_request_head(
             &mut out,
@@ -239,15 +230,15 @@ mod tests {
     /// The head without its date, and how it goes on.
     fn response(
         method: &Method,
-        version: Version,
+        protocol: Protocol,
         status: u16,
         fields: &[(&str, &str)],
-        body: BodyLength,
+        body: BodySize,
     ) -> (String, ResponseFraming) {
         let mut out = Vec::new();
         let to = ReplyTo {
             method,
-            version,
+            protocol,
             keep_alive: true,
             date: DATE,
         };
@@ -260,11 +251,11 @@ mod tests {
         )
     }
 
-    fn to_get(fields: &[(&str, &str)], body: BodyLength) -> (String, ResponseFraming) {
-        response(&Method::GET, Version::HTTP_11, 200, fields, body)
+    fn to_get(fields: &[(&str, &str)], body: BodySize) -> (String, ResponseFraming) {
+        response(&Method::GET, Protocol::Http11, 200, fields, body)
     }
 
-    fn open(body: BodyLength) -> ResponseFraming {
+    fn open(body: Framing) -> ResponseFraming {
         ResponseFraming {
             body,
             keep_alive: true,
@@ -284,17 +275,17 @@ mod tests {
         fields.push(("host", "evil"));
         let head = "/a?b HTTP/1.1\r\nhost: c\r\nx: y\r\n";
         for (method, body, framing) in [
-            (Method::GET, BodyLength::Empty, ""),
-            (Method::POST, BodyLength::Empty, "content-length: 0\r\n"),
-            (Method::GET, BodyLength::Sized(0), "content-length: 0\r\n"),
+            (Method::GET, BodySize::None, ""),
+            (Method::POST, BodySize::None, "content-length: 0\r\n"),
+            (Method::GET, BodySize::Exact(0), "content-length: 0\r\n"),
             (
                 Method::POST,
-                BodyLength::Sized(u64::MAX),
+                BodySize::Exact(u64::MAX),
                 "content-length: 18446744073709551615\r\n",
             ),
             (
                 Method::POST,
-                BodyLength::Chunked,
+                BodySize::Unknown,
                 "transfer-encoding: chunked\r\n",
             ),
         ] {
@@ -308,20 +299,15 @@ mod tests {
     #[test]
     fn framing_of_a_response_is_written_by_the_encoder_alone() {
         for (body, framing, line) in [
-            (BodyLength::Empty, BodyLength::Sized(0), "content-length: 0"),
+            (BodySize::None, Framing::Length(0), "content-length: 0"),
             (
-                BodyLength::Sized(120),
-                BodyLength::Sized(120),
+                BodySize::Exact(120),
+                Framing::Length(120),
                 "content-length: 120",
             ),
             (
-                BodyLength::Chunked,
-                BodyLength::Chunked,
-                "transfer-encoding: chunked",
-            ),
-            (
-                BodyLength::UntilClose,
-                BodyLength::Chunked,
+                BodySize::Unknown,
+                Framing::Chunked,
                 "transfer-encoding: chunked",
             ),
         ] {
@@ -332,60 +318,58 @@ mod tests {
 
     #[test]
     fn http_10_gets_no_chunks_and_is_told_that_it_stays_open() {
-        let to_old = |body| response(&Method::GET, Version::HTTP_10, 200, &[], body);
+        let to_old = |body| response(&Method::GET, Protocol::Http10, 200, &[], body);
         let closing = ResponseFraming {
-            body: BodyLength::UntilClose,
+            body: Framing::UntilClose,
             keep_alive: false,
         };
-        for body in [BodyLength::Chunked, BodyLength::UntilClose] {
-            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
-            assert_eq!(to_old(body), (head, closing));
-        }
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+        assert_eq!(to_old(BodySize::Unknown), (head, closing));
         assert_eq!(
-            to_old(BodyLength::Sized(1)).0,
+            to_old(BodySize::Exact(1)).0,
             "HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: keep-alive\r\n\r\n"
         );
     }
 
     #[test]
     fn a_response_without_body_says_only_what_it_may() {
-        let empty = open(BodyLength::Empty);
+        let empty = open(Framing::None);
         let length = [("content-length", "7")];
         for (method, status, fields, body, lines) in [
             (
                 Method::HEAD,
                 200,
                 &length[..],
-                BodyLength::Empty,
+                BodySize::None,
                 "content-length: 7\r\n",
             ),
             (
                 Method::HEAD,
                 200,
                 &[],
-                BodyLength::Sized(9),
+                BodySize::Exact(9),
                 "content-length: 9\r\n",
             ),
-            (Method::HEAD, 200, &[], BodyLength::Chunked, ""),
+            (Method::HEAD, 200, &[], BodySize::Unknown, ""),
             (
                 Method::HEAD,
                 200,
                 &[("content-length", "7, 8")],
-                BodyLength::Empty,
+                BodySize::None,
                 "",
             ),
             (
                 Method::GET,
                 304,
                 &length,
-                BodyLength::Empty,
+                BodySize::None,
                 "content-length: 7\r\n",
             ),
-            (Method::GET, 304, &[], BodyLength::Sized(0), ""),
-            (Method::GET, 204, &length, BodyLength::Sized(7), ""),
-            (Method::GET, 103, &length, BodyLength::Empty, ""),
+            (Method::GET, 304, &[], BodySize::Exact(0), ""),
+            (Method::GET, 204, &length, BodySize::Exact(7), ""),
+            (Method::GET, 103, &length, BodySize::None, ""),
         ] {
-            let (head, framing) = response(&method, Version::HTTP_11, status, fields, body);
+            let (head, framing) = response(&method, Protocol::Http11, status, fields, body);
             assert_eq!(
                 head.split_once("\r\n"),
                 Some((head.lines().next().expect("one"), &*format!("{lines}\r\n")))
@@ -398,19 +382,13 @@ mod tests {
     fn the_date_is_written_unless_there_is_one() {
         let to = ReplyTo {
             method: &Method::GET,
-            version: Version::HTTP_11,
+            protocol: Protocol::Http11,
             keep_alive: false,
             date: DATE,
         };
         let head = |status, fields| {
             let mut out = Vec::new();
-            write_response_head(
-                &mut out,
-                status,
-                &headers(fields),
-                BodyLength::Sized(0),
-                &to,
-            );
+            write_response_head(&mut out, status, &headers(fields), BodySize::Exact(0), &to);
             String::from_utf8(out).expect("ASCII")
         };
         assert_eq!(

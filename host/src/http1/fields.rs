@@ -2,9 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::headers::Dropped;
-use super::name::KnownHeader;
-use super::{HeadError, Headers};
+use super::HeadError;
+use crate::message::Dropped;
+use crate::message::Headers;
+use crate::message::KnownHeader;
 
 /// Room for the lines that the grammar finds; not initialised, as it mostly stays empty.
 pub(super) struct Lines<'a> {

@@ -1,54 +1,63 @@
 //! How long a body is: `Content-Length`, `Transfer-Encoding`, `Connection`, and when they contradict each other.
 
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
-use super::name::KnownHeader;
-use super::{HeadError, Headers};
+use super::HeadError;
+use crate::message::KnownHeader;
+use crate::message::{BodySize, Headers, Protocol, never_has_body};
 
 /// How the end of a body is known (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
+pub enum Framing {
     /// There is none, and no field says so.
-    Empty,
+    None,
     /// So many bytes, as `Content-Length` says. 0 is a body that is known to be empty.
-    Sized(u64),
+    Length(u64),
     /// In chunks, which say where they end.
     Chunked,
     /// Until the connection is closed. Responses only.
     UntilClose,
 }
 
+impl Framing {
+    /// The size of a body that ends so.
+    #[inline]
+    pub fn size(self) -> BodySize {
+        match self {
+            Self::None => BodySize::None,
+            Self::Length(bytes) => BodySize::Exact(bytes),
+            Self::Chunked | Self::UntilClose => BodySize::Unknown,
+        }
+    }
+}
+
 /// The length of a request's body.
 pub(super) fn request_body(
     headers: &mut Headers,
-    version: Version,
-) -> Result<BodyLength, HeadError> {
+    protocol: Protocol,
+) -> Result<Framing, HeadError> {
     // RFC 9112 §6.3: without either field a request has no body.
-    Ok(announced(headers, version)?.unwrap_or(BodyLength::Empty))
+    Ok(announced(headers, protocol)?.unwrap_or(Framing::None))
 }
 
 /// The length of a response's body.
 pub(super) fn response_body(
     headers: &mut Headers,
-    version: Version,
+    protocol: Protocol,
     status: StatusCode,
     request_method: &Method,
-) -> Result<BodyLength, HeadError> {
-    let announced = announced(headers, version)?;
-    let never_has_body = *request_method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    Ok(if never_has_body {
-        BodyLength::Empty
+) -> Result<Framing, HeadError> {
+    let announced = announced(headers, protocol)?;
+    Ok(if never_has_body(status, request_method) {
+        Framing::None
     } else {
-        announced.unwrap_or(BodyLength::UntilClose)
+        announced.unwrap_or(Framing::UntilClose)
     })
 }
 
 /// Whether the sender allows another message on this connection (RFC 9112 §9.3).
-pub(super) fn keeps_alive(headers: &Headers, version: Version) -> bool {
-    let mut keep_alive = version == Version::HTTP_11;
+pub(super) fn keeps_alive(headers: &Headers, protocol: Protocol) -> bool {
+    let mut keep_alive = protocol == Protocol::Http11;
     for value in headers.get_all(KnownHeader::Connection) {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
@@ -61,16 +70,16 @@ pub(super) fn keeps_alive(headers: &Headers, version: Version) -> bool {
 }
 
 /// What the framing fields say; `None` when there are none.
-fn announced(headers: &mut Headers, version: Version) -> Result<Option<BodyLength>, HeadError> {
+fn announced(headers: &mut Headers, protocol: Protocol) -> Result<Option<Framing>, HeadError> {
     let length = content_length(headers)?;
     let chunked = is_chunked(headers)?;
     match (length, chunked) {
         // RFC 9112 §6.1: two framings in one message are an attempt at smuggling.
         (Some(_), true) => Err(HeadError::LengthAndEncoding),
         // RFC 9112 §6.1: HTTP/1.0 has no transfer codings, so someone on the way did not understand it.
-        (None, true) if version == Version::HTTP_10 => Err(HeadError::EncodingInHttp10),
-        (None, true) => Ok(Some(BodyLength::Chunked)),
-        (Some(bytes), false) => Ok(Some(BodyLength::Sized(bytes))),
+        (None, true) if protocol == Protocol::Http10 => Err(HeadError::EncodingInHttp10),
+        (None, true) => Ok(Some(Framing::Chunked)),
+        (Some(bytes), false) => Ok(Some(Framing::Length(bytes))),
         (None, false) => Ok(None),
     }
 }

@@ -1,35 +1,18 @@
-//! Heads of requests and responses, and what can be wrong with them.
+//! Heads of HTTP/1 messages: what is parsed of them, within which limits, and how far a head has come.
 
 use bytes::{Buf as _, BytesMut};
-use http::{Method, StatusCode, Version};
+use http::StatusCode;
 
-use super::name::KnownHeader;
-use super::{BodyLength, Headers, Target};
-
-/// A request's line and fields.
-#[derive(Clone, Debug)]
-pub struct RequestHead {
-    pub method: Method,
-    pub target: Target,
-    /// `HTTP_10` or `HTTP_11`.
-    pub version: Version,
-    /// With one valid `Host` at most, which is the target's authority if that had one (RFC 9112 §3.2.2).
-    pub headers: Headers,
-}
-
-impl RequestHead {
-    /// Host and port as the client named them. None only for HTTP/1.0 (or when a plugin removed it).
-    pub fn host(&self) -> Option<&str> {
-        str::from_utf8(self.headers.get(KnownHeader::Host)?).ok()
-    }
-}
+use super::Framing;
+use crate::http1::HeadError;
+use crate::message::RequestHead;
 
 /// What [`parse_request`](super::parse_request) finds.
 #[derive(Clone, Debug)]
 pub struct ParsedRequest {
     pub head: RequestHead,
-    /// Never [`BodyLength::UntilClose`].
-    pub body: BodyLength,
+    /// Never [`Framing::UntilClose`].
+    pub body: Framing,
     /// The client allows another request on this connection (RFC 9112 §9.3).
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends its body (RFC 9110 §10.1.1).
@@ -42,7 +25,7 @@ pub struct ParsedRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParsedResponse {
     pub status: StatusCode,
-    pub body: BodyLength,
+    pub body: Framing,
     /// The connection may be used again after the body. Only if nothing is left in the buffer then: a peer that sends
     /// more than it announced is out of step.
     pub keep_alive: bool,
@@ -73,33 +56,6 @@ pub struct HeadProgress {
     scanned: usize,
     /// Skipped before the start line.
     empty_lines: u32,
-}
-
-/// Allocations of a request's head that is over, for the next one.
-#[derive(Clone, Debug)]
-pub struct HeadRoom {
-    pub(super) headers: Headers,
-    pub(super) target: Target,
-}
-
-/// Takes no allocation: that of a target for none was two a request.
-impl Default for HeadRoom {
-    fn default() -> Self {
-        Self {
-            headers: Headers::new(),
-            target: Target::NONE,
-        }
-    }
-}
-
-impl RequestHead {
-    /// Takes what it holds out of it; its target is none then.
-    pub fn take_room(&mut self) -> HeadRoom {
-        HeadRoom {
-            headers: std::mem::replace(&mut self.headers, Headers::new()),
-            target: std::mem::replace(&mut self.target, Target::NONE),
-        }
-    }
 }
 
 impl HeadProgress {
@@ -226,91 +182,8 @@ pub(super) fn has_blank_line(bytes: &[u8]) -> bool {
         .any(|(at, &b)| b == b'\n' && matches!(&bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-/// Why a head was refused. The connection must be closed: where the next message begins is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    /// Against the grammar of RFC 9112: among others a bare CR, a control byte, a space before the colon, a folded
-    /// line, an empty name.
-    #[error("malformed head: {0}")]
-    Malformed(httparse::Error),
-    /// RFC 9112 §2.2 lets a recipient take a bare LF for a line end. We do not from clients: a proxy before us may have
-    /// passed it on as part of a value.
-    #[error("a line ends without a carriage return")]
-    BareLineFeed,
-    #[error("more than {MAX_EMPTY_LINES} empty lines before the head")]
-    EmptyLines,
-    #[error("unsupported protocol version")]
-    Version,
-    #[error("CONNECT is not served")]
-    Connect,
-    #[error("invalid request target")]
-    Target,
-    #[error("head larger than the limit")]
-    TooLarge,
-    #[error("start line longer than the limit for the whole head")]
-    StartLineTooLong,
-    #[error("more header fields than the limit")]
-    TooManyFields,
-    #[error("HTTP/1.1 without Host")]
-    HostMissing,
-    #[error("more than one Host")]
-    HostRepeated,
-    #[error("a field that is no list comes twice")]
-    FieldRepeated,
-    #[error("invalid host")]
-    HostInvalid,
-    #[error("both Content-Length and Transfer-Encoding")]
-    LengthAndEncoding,
-    #[error("invalid Content-Length")]
-    LengthInvalid,
-    #[error("Content-Lengths that differ")]
-    LengthsDiffer,
-    /// RFC 9112 §6.1 would answer 501 to a coding that is only unknown; one answer for all leaves nothing to probe.
-    #[error("Transfer-Encoding is not exactly \"chunked\"")]
-    Encoding,
-    #[error("Transfer-Encoding in HTTP/1.0")]
-    EncodingInHttp10,
-    #[error("invalid status code")]
-    Status,
-}
-
-impl HeadError {
-    /// What a client is answered. A response that was refused is a 502 whatever this says.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Malformed(_)
-            | Self::BareLineFeed
-            | Self::EmptyLines
-            | Self::Target
-            | Self::HostMissing
-            | Self::HostRepeated
-            | Self::FieldRepeated
-            | Self::HostInvalid
-            | Self::LengthAndEncoding
-            | Self::LengthInvalid
-            | Self::LengthsDiffer
-            | Self::Encoding
-            | Self::EncodingInHttp10
-            | Self::Status => StatusCode::BAD_REQUEST,
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::StartLineTooLong => StatusCode::URI_TOO_LONG,
-            Self::TooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-        }
-    }
-}
-
-impl From<httparse::Error> for HeadError {
-    fn from(error: httparse::Error) -> Self {
-        match error {
-            httparse::Error::TooManyHeaders => Self::TooManyFields,
-            error => Self::Malformed(error),
-        }
-    }
-}
-
 /// Skipped before a start line; more are not an accident.
-const MAX_EMPTY_LINES: u32 = 4;
+pub(super) const MAX_EMPTY_LINES: u32 = 4;
 
 /// The longest form of what [`has_blank_line`] looks for: LF CR LF.
 const BLANK_LINE_BYTES: usize = 3;

@@ -10,32 +10,26 @@
 
 mod body;
 mod encode;
+mod error;
 mod fields;
 mod framing;
 mod head;
-mod headers;
-mod name;
 mod request;
 mod response;
 #[cfg(test)]
 mod round_trip;
 #[cfg(test)]
 mod smuggling;
-mod swar;
 mod target;
 mod trailers;
 
-pub use body::{BodyDecoder, BodyError, Decoded};
+pub use body::{BodyDecoder, Decoded};
 pub use encode::{
     CHUNK_END, LAST_CHUNK, ReplyTo, write_chunk_head, write_request_head, write_response_head,
     write_trailers,
 };
-pub use framing::BodyLength;
-pub use head::{
-    HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, ParsedResponse, RequestHead,
-};
-pub use headers::{Headers, Occurrences};
-pub use name::{FieldName, KnownHeader, is_valid_value};
+pub use error::{BodyError, HeadError};
+pub use framing::Framing;
+pub use head::{HeadLimits, HeadProgress, ParsedRequest, ParsedResponse};
 pub use request::parse_request;
 pub use response::parse_response;
-pub use target::{Target, is_valid_host, is_valid_path, is_valid_query};

@@ -1,16 +1,14 @@
 //! Reading a request's head.
 
 use bytes::BytesMut;
-use http::{Method, Version};
+use http::Method;
 use httparse::Status;
 
 use super::fields::{FEW_FIELDS, Lines, refuse_bare_line_feeds, take_over};
-use super::name::KnownHeader;
 use super::target::Parts;
-use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, Headers, ParsedRequest, RequestHead,
-    framing, is_valid_host, target,
-};
+use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest, framing, target};
+use crate::message::{HeadRoom, Headers, RequestHead, is_valid_host};
+use crate::message::{KnownHeader, Protocol, Scheme};
 
 /// Cuts a request's head off the front of `buf`, and a few empty lines before it (RFC 9112 §2.2). `None`: more bytes are
 /// needed. `room` is used up by a head that is whole.
@@ -81,10 +79,10 @@ fn parse(
     let (Some(method), Some(target), Some(minor)) = (line.method, line.path, line.version) else {
         return Err(HeadError::Malformed(httparse::Error::Token));
     };
-    let version = if minor == 0 {
-        Version::HTTP_10
+    let protocol = if minor == 0 {
+        Protocol::Http10
     } else {
-        Version::HTTP_11
+        Protocol::Http11
     };
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| HeadError::Malformed(httparse::Error::Token))?;
@@ -109,7 +107,7 @@ fn parse(
         }
     };
     whole.replace(parts.path, parts.query);
-    check_host(&headers, version)?;
+    check_host(&headers, protocol)?;
     if let Some(authority) = parts.authority {
         // RFC 9112 §3.2.2: what `Host` said is ignored.
         headers.set(KnownHeader::Host, authority.as_bytes());
@@ -117,16 +115,17 @@ fn parse(
     if headers.contains_any(SINGLE) {
         check_single(&headers)?;
     }
-    let body = framing::request_body(&mut headers, version)?;
+    let body = framing::request_body(&mut headers, protocol)?;
     let parsed = ParsedRequest {
-        keep_alive: framing::keeps_alive(&headers, version),
-        expect_continue: expects_continue(&headers, version, body),
+        keep_alive: framing::keeps_alive(&headers, protocol),
+        expect_continue: expects_continue(&headers, protocol, body),
         body,
         dropped_fields,
         head: RequestHead {
             method,
             target: whole,
-            version,
+            scheme: Scheme::Http,
+            protocol,
             headers,
         },
     };
@@ -151,13 +150,13 @@ fn read_target<'t>(target: &'t str, method: &Method) -> Result<Parts<'t>, HeadEr
 }
 
 /// RFC 9112 §3.2: exactly one valid `Host`; HTTP/1.0 may have none.
-fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
+fn check_host(headers: &Headers, protocol: Protocol) -> Result<(), HeadError> {
     let mut hosts = headers.get_all(KnownHeader::Host);
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(HeadError::HostRepeated),
         (Some(host), None) if is_valid_host(host) => Ok(()),
         (Some(_), None) => Err(HeadError::HostInvalid),
-        (None, _) if version == Version::HTTP_10 => Ok(()),
+        (None, _) if protocol == Protocol::Http10 => Ok(()),
         (None, _) => Err(HeadError::HostMissing),
     }
 }
@@ -183,10 +182,10 @@ fn check_single(headers: &Headers) -> Result<(), HeadError> {
 }
 
 /// RFC 9110 §10.1.1: not from HTTP/1.0, and not when there is nothing to wait for.
-fn expects_continue(headers: &Headers, version: Version, body: BodyLength) -> bool {
-    let has_body = !matches!(body, BodyLength::Empty | BodyLength::Sized(0));
+fn expects_continue(headers: &Headers, protocol: Protocol, body: Framing) -> bool {
+    let has_body = !matches!(body, Framing::None | Framing::Length(0));
     has_body
-        && version == Version::HTTP_11
+        && protocol == Protocol::Http11
         && headers
             .get_all(KnownHeader::Expect)
             .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
@@ -195,11 +194,11 @@ fn expects_continue(headers: &Headers, version: Version, body: BodyLength) -> bo
 /// The grammar knows 1.0 and 1.1 only: other versions of HTTP are told so, and the rest is not HTTP.
 fn refusal(error: httparse::Error, raw: &[u8]) -> HeadError {
     let request_line = raw.split(|&b| b == b'\n').next().unwrap_or_default();
-    let version = request_line
+    let protocol = request_line
         .splitn(3, |&b| b == b' ')
         .nth(2)
         .unwrap_or_default();
-    let is_other_http = error == httparse::Error::Version && version.starts_with(b"HTTP/");
+    let is_other_http = error == httparse::Error::Version && protocol.starts_with(b"HTTP/");
     if is_other_http {
         HeadError::Version
     } else {

@@ -1,11 +1,12 @@
 //! Reading a response's head.
 
 use bytes::BytesMut;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use httparse::Status;
 
 use super::fields::{FEW_FIELDS, Lines, take_over};
-use super::{BodyLength, HeadError, HeadLimits, HeadProgress, Headers, ParsedResponse, framing};
+use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedResponse, framing};
+use crate::message::{Headers, Protocol};
 
 /// Cuts a response's head off the front of `buf`; its fields replace what `headers` holds. `None`: more bytes are needed. An
 /// interim response (1xx) is a head like others: the next one follows it.
@@ -56,14 +57,14 @@ fn parse(
         return Err(HeadError::Malformed(httparse::Error::Status));
     };
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
-    let version = if minor == 0 {
-        Version::HTTP_10
+    let protocol = if minor == 0 {
+        Protocol::Http10
     } else {
-        Version::HTTP_11
+        Protocol::Http11
     };
     take_over(&raw[..head_bytes], line.headers, limits.any_names, headers)?;
-    let body = framing::response_body(headers, version, status, request_method)?;
-    let keep_alive = body != BodyLength::UntilClose && framing::keeps_alive(headers, version);
+    let body = framing::response_body(headers, protocol, status, request_method)?;
+    let keep_alive = body != Framing::UntilClose && framing::keeps_alive(headers, protocol);
     drop(lines);
     progress.complete(buf, head_bytes);
     Ok(Some(ParsedResponse {
@@ -76,7 +77,7 @@ fn parse(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::name::KnownHeader;
+    use crate::message::KnownHeader;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits::of(1000);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     /// A response to `GET` with this status line and these lines.
-    fn to_get(line: &str, lines: &str) -> Result<(BodyLength, bool), HeadError> {
+    fn to_get(line: &str, lines: &str) -> Result<(Framing, bool), HeadError> {
         let head = format!("{line}\r\n{lines}\r\n");
         parse(&Method::GET, head.as_bytes())
             .map(|parsed| parsed.expect("whole"))
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(buf, "abc");
         assert_eq!(parsed.status, StatusCode::NOT_FOUND);
         assert_eq!(headers.get(KnownHeader::Server), Some(&b"a"[..]));
-        assert_eq!(parsed.body, BodyLength::Sized(3));
+        assert_eq!(parsed.body, Framing::Length(3));
         assert!(parsed.keep_alive);
     }
 
@@ -132,7 +133,7 @@ mod tests {
             StatusCode::OK
         );
         let parsed = valid(&Method::GET, "HTTP/1.0 200 OK\nContent-Length: 3\n\n");
-        assert_eq!(parsed.body, BodyLength::Sized(3));
+        assert_eq!(parsed.body, Framing::Length(3));
     }
 
     #[test]
@@ -151,7 +152,7 @@ mod tests {
             let parsed = parsed.expect("valid").expect("whole");
             assert_eq!(
                 (parsed.status.as_u16(), parsed.body),
-                (status, BodyLength::Empty)
+                (status, Framing::None)
             );
             assert!(parsed.keep_alive);
         }
@@ -165,7 +166,7 @@ mod tests {
             for lines in ["", chunked, sized] {
                 assert_eq!(
                     to_get(status, lines),
-                    Ok((BodyLength::Empty, true)),
+                    Ok((Framing::None, true)),
                     "{status} {lines}"
                 );
             }
@@ -174,28 +175,28 @@ mod tests {
             &Method::HEAD,
             "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
         );
-        assert_eq!(to_head.body, BodyLength::Empty);
+        assert_eq!(to_head.body, Framing::None);
 
         assert_eq!(
             to_get("HTTP/1.1 200 OK", chunked),
-            Ok((BodyLength::Chunked, true))
+            Ok((Framing::Chunked, true))
         );
         assert_eq!(
             to_get("HTTP/1.1 200 OK", sized),
-            Ok((BodyLength::Sized(7), true))
+            Ok((Framing::Length(7), true))
         );
         assert_eq!(
             to_get("HTTP/1.0 200 OK", sized),
-            Ok((BodyLength::Sized(7), false))
+            Ok((Framing::Length(7), false))
         );
         assert_eq!(
             to_get("HTTP/1.1 200 OK", ""),
-            Ok((BodyLength::UntilClose, false))
+            Ok((Framing::UntilClose, false))
         );
         let said = "Connection: keep-alive\r\n";
         assert_eq!(
             to_get("HTTP/1.0 200 OK", said),
-            Ok((BodyLength::UntilClose, false))
+            Ok((Framing::UntilClose, false))
         );
     }
 

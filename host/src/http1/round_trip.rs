@@ -1,14 +1,15 @@
 //! What the encoder writes, the parser reads back the same.
 
 use bytes::BytesMut;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use proptest::prelude::*;
 
 use super::encode::ResponseFraming;
 use super::{
-    BodyLength, FieldName, HeadLimits, HeadProgress, HeadRoom, Headers, ReplyTo, Target,
-    parse_request, parse_response, write_request_head, write_response_head,
+    HeadLimits, HeadProgress, ReplyTo, parse_request, parse_response, write_request_head,
+    write_response_head,
 };
+use crate::message::{BodySize, FieldName, HeadRoom, Headers, Protocol, Target};
 
 const LIMITS: HeadLimits = HeadLimits {
     any_names: true,
@@ -36,11 +37,11 @@ fn any_fields() -> impl Strategy<Value = Vec<(String, String)>> {
     )
 }
 
-fn any_length() -> impl Strategy<Value = BodyLength> {
+fn any_size() -> impl Strategy<Value = BodySize> {
     prop_oneof![
-        Just(BodyLength::Empty),
-        any::<u64>().prop_map(BodyLength::Sized),
-        Just(BodyLength::Chunked),
+        Just(BodySize::None),
+        any::<u64>().prop_map(BodySize::Exact),
+        Just(BodySize::Unknown),
     ]
 }
 
@@ -51,7 +52,7 @@ proptest! {
         path in r#"/[!"$->@-~]{0,50}"#,
         query in prop::option::of(r#"[!"$-~]{0,50}"#),
         fields in any_fields(),
-        body in any_length(),
+        body in any_size(),
     ) {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let sent = headers(&fields);
@@ -66,8 +67,8 @@ proptest! {
         prop_assert_eq!(&parsed.head.method, &method);
         prop_assert_eq!(&parsed.head.target, &target);
         prop_assert_eq!(parsed.head.host(), Some("c:1"));
-        let expects_zero = body == BodyLength::Empty && [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-        prop_assert_eq!(parsed.body, if expects_zero { BodyLength::Sized(0) } else { body });
+        let expects_zero = body == BodySize::None && [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        prop_assert_eq!(parsed.body.size(), if expects_zero { BodySize::Exact(0) } else { body });
         let mut received = parsed.head.headers;
         received.retain(|name, _| name.starts_with(b"x-"));
         prop_assert_eq!(received, sent);
@@ -80,14 +81,14 @@ proptest! {
         old in any::<bool>(),
         keep_alive in any::<bool>(),
         fields in any_fields(),
-        body in any_length(),
+        body in any_size(),
     ) {
         let status = StatusCode::from_u16(status).expect("a status");
         let method = if head_only { Method::HEAD } else { Method::GET };
-        let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+        let protocol = if old { Protocol::Http10 } else { Protocol::Http11 };
         let sent = headers(&fields);
         let mut out = Vec::new();
-        let to = ReplyTo { method: &method, version, keep_alive, date: &[b'x'; 29] };
+        let to = ReplyTo { method: &method, protocol, keep_alive, date: &[b'x'; 29] };
         let framing = write_response_head(&mut out, status, &sent, body, &to);
         let mut buf = BytesMut::from(&out[..]);
         let mut received = Headers::new();

@@ -4,9 +4,9 @@
 use bytes::BytesMut;
 use http::StatusCode;
 
-use super::{
-    BodyLength, HeadError, HeadLimits, HeadProgress, HeadRoom, ParsedRequest, parse_request,
-};
+use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
+
+use crate::message::HeadRoom;
 
 fn parse(input: &str) -> Result<ParsedRequest, HeadError> {
     let limits = HeadLimits::of(4096);
@@ -120,7 +120,7 @@ fn a_length_that_is_not_one() {
 #[test]
 fn spaces_around_a_length_are_no_part_of_it() {
     for parsed in post(&["Content-Length:   5  "]) {
-        assert_eq!(parsed.expect("valid").body, BodyLength::Sized(5));
+        assert_eq!(parsed.expect("valid").body, Framing::Length(5));
     }
 }
 
@@ -210,7 +210,7 @@ fn names_that_only_look_like_framing_frame_nothing() {
         "Content-Length0",
     ] {
         for parsed in post(&[&format!("{name}: chunked")]) {
-            assert_eq!(parsed.expect("valid").body, BodyLength::Empty, "{name}");
+            assert_eq!(parsed.expect("valid").body, Framing::None, "{name}");
         }
     }
 }
@@ -227,7 +227,7 @@ fn transfer_encoding_in_http_10() {
 #[test]
 fn a_get_with_a_body_has_that_body() {
     let get = parse("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").expect("valid");
-    assert_eq!(get.body, BodyLength::Sized(5));
+    assert_eq!(get.body, Framing::Length(5));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn what_follows_a_head_stays_in_the_buffer() {
     );
     assert_eq!(
         parsed.expect("valid").expect("whole").body,
-        BodyLength::Chunked
+        Framing::Chunked
     );
     assert_eq!(buf, "0\r\n\r\nG");
 }

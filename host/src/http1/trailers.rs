@@ -3,7 +3,9 @@
 use http::header::{self, HeaderName};
 use httparse::Status;
 
-use super::{BodyError, Headers, is_valid_value};
+use super::BodyError;
+
+use crate::message::{Headers, is_valid_value};
 
 /// Fields in one trailer section.
 pub(super) const MAX_TRAILERS: usize = 32;

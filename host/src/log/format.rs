@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use crate::config::{self, AccessLogFormat};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::KnownHeader;
+use crate::message::KnownHeader;
 
 /// A parsed format.
 pub enum Format {
@@ -302,7 +302,7 @@ impl Variable {
             Self::Host => request.headers.get(KnownHeader::Host),
             Self::Path => Some(request.target.path().as_bytes()),
             Self::Query => request.target.query().map(str::as_bytes),
-            Self::Protocol => Some(exchange.protocol().as_bytes()),
+            Self::Protocol => Some(exchange.request.protocol.as_str().as_bytes()),
             Self::Listener => Some(exchange.listener.as_bytes()),
             Self::Route => exchange.route.as_deref().map(str::as_bytes),
             Self::Upstream => exchange.upstream.as_deref().map(str::as_bytes),

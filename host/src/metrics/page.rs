@@ -7,7 +7,7 @@ use super::Recorder;
 use super::text::CONTENT_TYPE;
 use crate::error::reply;
 use crate::exchange::Answer;
-use crate::http1::{Headers, KnownHeader};
+use crate::message::{Headers, KnownHeader};
 
 /// All metrics, read now from the memory of all workers, whichever worker was asked.
 pub fn answer(recorder: &Recorder, method: &Method) -> Answer {

@@ -12,8 +12,8 @@ use super::plan::Plan;
 use crate::config::{self, HeaderTest, HostPattern, PathCase, PathPolicy};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::http1::RequestHead;
-use crate::path::{self, PathError};
+use crate::message::RequestHead;
+use crate::message::path::{self, PathError};
 use crate::wasm::Step;
 
 /// The routes of one listener.
@@ -234,10 +234,9 @@ impl Candidate {
 
 #[cfg(test)]
 mod tests {
-    use http::Version;
 
     use super::*;
-    use crate::http1::{Headers, KnownHeader, Target};
+    use crate::message::{Headers, KnownHeader, Target};
 
     fn route(name: &str, hosts: &[&str], path: &str) -> config::Route {
         let pattern = |host: &&str| match host.strip_prefix('*') {
@@ -363,10 +362,9 @@ mod tests {
         let mut headers = Headers::new();
         headers.add(KnownHeader::Host, host.as_bytes());
         let request = RequestHead {
-            method: Method::GET,
             target: Target::new(path, None),
-            version: Version::HTTP_11,
             headers,
+            ..RequestHead::default()
         };
         let mut exchange = Exchange::idle();
         exchange.request = request;

@@ -12,7 +12,8 @@ use http::HeaderValue;
 use crate::balancer::{Balancer, Tried};
 use crate::config::{self, PathCase, PathPolicy};
 use crate::exchange::Exchange;
-use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
+use crate::http1::{self, HeadLimits, HeadProgress};
+use crate::message::HeadRoom;
 use crate::phase::{Plan, Router};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 

@@ -1,13 +1,11 @@
 //! Whether what a plugin has left in an exchange says on the wire what it says in memory.
 
 use bytes::BytesMut;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
 use crate::exchange::Exchange;
-use crate::http1::{
-    self, BodyLength, HeadLimits, HeadProgress, HeadRoom, Headers, KnownHeader, ReplyTo,
-    RequestHead,
-};
+use crate::http1::{self, Framing, HeadLimits, HeadProgress, ReplyTo};
+use crate::message::{BodySize, HeadRoom, Headers, KnownHeader, Protocol, RequestHead};
 
 pub(super) fn check(exchange: &Exchange) {
     check_request(&exchange.request);
@@ -27,7 +25,7 @@ fn check_request(head: &RequestHead) {
         &head.target,
         host.unwrap_or(b"peer"),
         &head.headers,
-        BodyLength::Empty,
+        BodySize::None,
     );
     if head.headers.iter().count() > READABLE_HEADERS {
         return;
@@ -39,7 +37,7 @@ fn check_request(head: &RequestHead) {
         .expect("the encoder writes whole heads");
     assert!(buf.is_empty(), "a plugin has smuggled bytes behind a head");
     assert!(
-        matches!(read.body, BodyLength::Empty | BodyLength::Sized(0)),
+        matches!(read.body, Framing::None | Framing::Length(0)),
         "a plugin has changed framing: {:?}",
         read.body
     );
@@ -51,11 +49,11 @@ fn check_response(status: StatusCode, headers: &Headers) {
     let mut out = Vec::new();
     let to = ReplyTo {
         method: &Method::GET,
-        version: Version::HTTP_11,
+        protocol: Protocol::Http11,
         keep_alive: true,
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
     };
-    http1::write_response_head(&mut out, status, headers, BodyLength::Sized(5), &to);
+    http1::write_response_head(&mut out, status, headers, BodySize::Exact(5), &to);
     if headers.iter().count() > READABLE_HEADERS {
         return;
     }

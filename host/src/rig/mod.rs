@@ -18,7 +18,8 @@ use tokio::runtime::Runtime;
 
 use crate::config;
 use crate::exchange::{Balancing, Exchange, Stage};
-use crate::http1::{self, HeadLimits, HeadProgress, HeadRoom};
+use crate::http1::{self, HeadLimits, HeadProgress};
+use crate::message::HeadRoom;
 use crate::metrics::Recorder;
 use crate::process;
 use crate::transport::address::ServerAddress;

@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::error::{ClientError, Error};
 use crate::exchange::Exchange;
-use crate::http1::Headers;
+use crate::message::Headers;
 use crate::wasm::{BodyRefused, CallResponse, HostIo, IoRequest, IoResult, PinnedInstances};
 
 /// One byte for each demand, and one for each call out.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::upload::Upload;
-use crate::http1::{BodyDecoder, BodyLength, HeadProgress};
+use crate::http1::{BodyDecoder, Framing, HeadProgress};
+use crate::message::BodySize;
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::transport::halves::{self, Reader, Writer};
 
@@ -29,7 +30,7 @@ pub(super) struct Connection {
 
 /// The body of a response, as far as it has come.
 pub(super) struct Response {
-    pub(super) length: BodyLength,
+    pub(super) size: BodySize,
     pub(super) decoder: BodyDecoder,
     /// The peer allows another request on this connection.
     pub(super) keep_alive: bool,
@@ -58,8 +59,8 @@ impl Connection {
             reused: false,
             upload: Upload::DONE,
             response: Response {
-                length: BodyLength::Empty,
-                decoder: BodyDecoder::new(BodyLength::Empty),
+                size: BodySize::None,
+                decoder: BodyDecoder::new(Framing::None),
                 keep_alive: false,
                 upload_broken: false,
                 read_ahead: vec::IntoIter::default(),

@@ -4,17 +4,12 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
-use http::Version;
-
 use crate::config::ServerField;
-use crate::http1::{Headers, KnownHeader};
+use crate::message::{Headers, KnownHeader, Protocol, RequestHead, Scheme};
 use crate::transport::address::AddressText;
 
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
-
-/// Clients are talked to without TLS.
-const PROTO: &[u8] = b"http";
 
 /// `Via` of a request that has come by HTTP/1.0.
 const VIA_10: &[u8] = b"1.0 castling";
@@ -46,8 +41,8 @@ pub struct Marks {
     loop_id: String,
     /// Member of `CDN-Loop` for calls of plugins.
     call_loop_id: String,
-    /// Field for a request that has no `X-Forwarded-Proto`.
-    of_client_side: Headers,
+    /// Field for a request that has no `X-Forwarded-Proto` and came without TLS.
+    of_http: Headers,
     /// Fields for a request that has neither `CDN-Loop` nor `Via`.
     of_request: Headers,
     /// Field for a response that has no `Via`.
@@ -64,8 +59,9 @@ impl Marks {
         let mut hasher = DefaultHasher::new();
         (gateway_id, listener).hash(&mut hasher);
         let loop_id = format!("castling-{:016x}", hasher.finish());
-        let mut of_client_side = Headers::new();
-        of_client_side.add(KnownHeader::XForwardedProto, PROTO);
+        let mut of_http = Headers::new();
+        let scheme = Scheme::Http.as_str().as_bytes();
+        of_http.add(KnownHeader::XForwardedProto, scheme);
         let mut of_request = Headers::new();
         of_request.add(KnownHeader::CdnLoop, loop_id.as_bytes());
         if via {
@@ -78,7 +74,7 @@ impl Marks {
             server,
             call_loop_id: format!("{loop_id};by=call"),
             loop_id,
-            of_client_side,
+            of_http,
             of_request,
             of_response,
         }
@@ -86,10 +82,15 @@ impl Marks {
 
     /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
     /// better.
-    pub fn note_client_side(&self, headers: &mut Headers) {
-        match headers.contains(KnownHeader::XForwardedProto) {
-            true => headers.set(KnownHeader::XForwardedProto, PROTO),
-            false => headers.add_all(&self.of_client_side),
+    pub fn note_client_side(&self, request: &mut RequestHead) {
+        let RequestHead {
+            headers, scheme, ..
+        } = request;
+        match (headers.contains(KnownHeader::XForwardedProto), scheme) {
+            (true, scheme) => {
+                headers.set(KnownHeader::XForwardedProto, scheme.as_str().as_bytes());
+            }
+            (false, Scheme::Http) => headers.add_all(&self.of_http),
         }
         if headers.contains(KnownHeader::Host) {
             headers.copy(KnownHeader::Host, KnownHeader::XForwardedHost);
@@ -120,24 +121,29 @@ impl Marks {
     /// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and the gateway to `CDN-Loop` and
     /// `Via`. After the last plugin, which may have found out the real client. One without an address (of a Unix socket)
     /// is not appended: nginx's `unix:` is no address, and peers that read a list of them would stumble.
-    pub fn add_to_request(&self, headers: &mut Headers, client: Option<IpAddr>, version: Version) {
+    pub fn add_to_request(
+        &self,
+        headers: &mut Headers,
+        client: Option<IpAddr>,
+        protocol: Protocol,
+    ) {
         if let Some(client) = client {
             headers.append_to_list(KnownHeader::XForwardedFor, AddressText::new(client).bytes());
         }
         let has_some = headers.contains(KnownHeader::CdnLoop) || headers.contains(KnownHeader::Via);
-        if has_some || version == Version::HTTP_10 {
-            return self.append_to_request(headers, version);
+        if has_some || protocol == Protocol::Http10 {
+            return self.append_to_request(headers, protocol);
         }
         headers.add_all(&self.of_request);
     }
 
     #[cold]
     #[inline(never)]
-    fn append_to_request(&self, headers: &mut Headers, version: Version) {
+    fn append_to_request(&self, headers: &mut Headers, protocol: Protocol) {
         headers.append_to_list(KnownHeader::CdnLoop, self.loop_id.as_bytes());
         if self.via {
-            let via = match version {
-                Version::HTTP_10 => VIA_10,
+            let via = match protocol {
+                Protocol::Http10 => VIA_10,
                 _ => VIA,
             };
             headers.append_to_list(KnownHeader::Via, via);
@@ -183,7 +189,7 @@ mod tests {
 
     fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
         let marks = Marks::new("web", true, ServerField::Keep, 1);
-        marks.add_to_request(headers, client, Version::HTTP_11);
+        marks.add_to_request(headers, client, Protocol::Http11);
     }
 
     #[test]
@@ -222,15 +228,17 @@ mod tests {
 
     #[test]
     fn proto_and_host_are_ours() {
-        let mut headers = Headers::new();
+        let mut request = RequestHead::default();
+        let headers = &mut request.headers;
         headers.add(KnownHeader::XForwardedProto, b"https");
         headers.add(KnownHeader::XForwardedHost, b"evil");
         headers.add(KnownHeader::Host, b"example.com");
-        Marks::new("web", true, ServerField::Keep, 1).note_client_side(&mut headers);
-        add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
-        assert_eq!(value(&headers, KnownHeader::XForwardedProto), "http");
-        assert_eq!(value(&headers, KnownHeader::XForwardedHost), "example.com");
-        assert_eq!(value(&headers, KnownHeader::Via), "1.1 castling");
+        Marks::new("web", true, ServerField::Keep, 1).note_client_side(&mut request);
+        let headers = &mut request.headers;
+        add_to_request(headers, Some(IpAddr::from([127, 0, 0, 1])));
+        assert_eq!(value(headers, KnownHeader::XForwardedProto), "http");
+        assert_eq!(value(headers, KnownHeader::XForwardedHost), "example.com");
+        assert_eq!(value(headers, KnownHeader::Via), "1.1 castling");
     }
 
     #[test]
@@ -240,11 +248,11 @@ mod tests {
         let mut headers = Headers::new();
         headers.add(KnownHeader::CdnLoop, b"cdn.example;a=b");
         assert!(!web.is_loop(&headers));
-        web.add_to_request(&mut headers, None, Version::HTTP_11);
+        web.add_to_request(&mut headers, None, Protocol::Http11);
         assert!(!headers.contains(KnownHeader::Via));
         assert!(web.is_loop(&headers));
         assert!(!admin.is_loop(&headers) && !second.is_loop(&headers));
-        second.add_to_request(&mut headers, None, Version::HTTP_11);
+        second.add_to_request(&mut headers, None, Protocol::Http11);
         assert!(second.is_loop(&headers) && web.is_loop(&headers));
         let mut headers = Headers::new();
         for _ in 0..MAX_NESTED_CALLS {

@@ -14,7 +14,8 @@ use super::{Upstream, upload_filter};
 use crate::balancer::Active;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
-use crate::http1::{self, BodyDecoder, BodyLength, Decoded, HeadLimits, Headers, ParsedResponse};
+use crate::http1::{self, BodyDecoder, Decoded, HeadLimits, ParsedResponse};
+use crate::message::{BodySize, Headers};
 use crate::runtime::alarm::Elapsed;
 use crate::runtime::clock;
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
@@ -51,8 +52,8 @@ impl Body {
         }
     }
 
-    pub fn length(&self) -> BodyLength {
-        self.connection.response.length
+    pub fn size(&self) -> BodySize {
+        self.connection.response.size
     }
 
     /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
@@ -305,7 +306,7 @@ impl Connection {
             body,
             keep_alive,
         } = parsed;
-        self.response.length = body;
+        self.response.size = body.size();
         self.response.decoder = BodyDecoder::new(body);
         self.response.keep_alive = keep_alive;
         self.response.upload_broken = false;

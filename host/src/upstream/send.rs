@@ -14,7 +14,8 @@ use super::{Host, Upstream, upload_filter};
 use crate::balancer::Tried;
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
-use crate::http1::{self, BodyLength, KnownHeader, ParsedResponse};
+use crate::http1::{self, ParsedResponse};
+use crate::message::{BodySize, KnownHeader};
 use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::runtime::clock;
 use crate::transport::halves::Writer;
@@ -240,7 +241,7 @@ impl Try<'_> {
         client: &mut ClientSide<'_, '_>,
     ) -> Result<StatusCode, TryError> {
         let idle_timeout = self.upstream.idle_timeout;
-        self.write_head(connection, exchange, client.body.length);
+        self.write_head(connection, exchange, client.body.size);
         connection.upload = Upload::new(client.body);
         if connection.upload.is_done() {
             let Connection {
@@ -375,7 +376,7 @@ impl Try<'_> {
         }
     }
 
-    fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodyLength) {
+    fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodySize) {
         let request = &exchange.request;
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         // A plugin's call may leave it out.

@@ -8,14 +8,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
 use super::pieces::Pieces;
 use super::upload_filter::UploadFilter;
 use crate::config::Rate;
 use crate::error::{ClientError, UpstreamError};
-use crate::http1::{self, BodyDecoder, BodyLength, Decoded, Headers, ReplyTo};
+use crate::http1::{self, BodyDecoder, Decoded, Framing, ReplyTo};
 use crate::listener::Listener;
+use crate::message::{BodySize, Headers, Protocol};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::transport::halves::{BODY_ROOM_BYTES, Ended, Reader, Writer};
@@ -36,7 +37,7 @@ pub struct Wire<'a> {
     pub writer: &'a mut Writer,
     pub read_alarm: &'a Alarm,
     pub write_alarm: &'a Alarm,
-    pub version: Version,
+    pub protocol: Protocol,
     pub listener: &'a Listener,
     /// The client has ended its direction of the connection.
     pub half_closed: bool,
@@ -87,19 +88,19 @@ impl ClientSide<'_, '_> {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
-        if wire.version == Version::HTTP_10 {
+        if wire.protocol == Protocol::Http10 {
             return Ok(());
         }
         headers.remove_hop_by_hop_of_response();
         wire.listener.marks.add_to_response(headers);
         let to = ReplyTo {
             method: &Method::GET,
-            version: wire.version,
+            protocol: wire.protocol,
             keep_alive: true,
             date: &[0; 29],
         };
         let out = wire.writer.small();
-        http1::write_response_head(out, status, headers, BodyLength::Empty, &to);
+        http1::write_response_head(out, status, headers, BodySize::None, &to);
         let flushed = wire.writer.flush(wire.write_alarm, send_timeout).await;
         flushed.map_err(|_| ClientError::SendTimeout(send_timeout))??;
         Ok(())
@@ -108,7 +109,7 @@ impl ClientSide<'_, '_> {
 
 /// The body of one request, read piece by piece.
 pub struct RequestBody {
-    pub length: BodyLength,
+    pub size: BodySize,
     decoder: BodyDecoder,
     /// 0: no limit.
     max_bytes: u64,
@@ -160,15 +161,15 @@ pub(super) enum UploadError {
 impl RequestBody {
     #[inline]
     pub fn new(
-        length: BodyLength,
+        framing: Framing,
         max_bytes: u64,
         read_timeout: Duration,
         rate: Rate,
         expects_continue: bool,
     ) -> Self {
         Self {
-            length,
-            decoder: BodyDecoder::new(length),
+            size: framing.size(),
+            decoder: BodyDecoder::new(framing),
             max_bytes,
             read_timeout,
             rate,
@@ -185,11 +186,11 @@ impl RequestBody {
     /// A body that is there whole. It can be sent again as often as need be.
     pub fn held(bytes: Bytes) -> Self {
         let length = match bytes.len() {
-            0 => BodyLength::Empty,
-            len => BodyLength::Sized(len as u64),
+            0 => BodySize::None,
+            len => BodySize::Exact(len as u64),
         };
-        let mut body = Self::new(BodyLength::Empty, 0, Duration::ZERO, Rate::NONE, false);
-        body.length = length;
+        let mut body = Self::new(Framing::None, 0, Duration::ZERO, Rate::NONE, false);
+        body.size = length;
         body.hold(bytes);
         body
     }
@@ -197,7 +198,7 @@ impl RequestBody {
     /// Has the plugins see each piece before it is sent. A body that is there whole keeps a length, which the filters
     /// may change; for any other there is none to tell the peer.
     pub fn filter_with(&mut self, steps: &Rc<[Step]>) {
-        if self.length != BodyLength::Empty {
+        if self.size != BodySize::None {
             self.filter = Some(Box::new(UploadFilter::new(steps)));
         }
     }
@@ -293,8 +294,8 @@ impl RequestBody {
 
     /// Refuses at once what says that it is too large.
     pub fn check_announced(&self) -> Result<(), ClientError> {
-        match self.length {
-            BodyLength::Sized(bytes) if self.exceeds(bytes) => {
+        match self.size {
+            BodySize::Exact(bytes) if self.exceeds(bytes) => {
                 Err(ClientError::BodyTooLarge(self.max_bytes))
             }
             _ => Ok(()),
@@ -459,11 +460,9 @@ impl Upload {
     pub(super) fn new(body: &RequestBody) -> Self {
         Self {
             replayed: 0,
-            stage: match body.length {
-                BodyLength::Empty => UploadStage::Done,
-                BodyLength::Sized(_) | BodyLength::Chunked | BodyLength::UntilClose => {
-                    UploadStage::Sending
-                }
+            stage: match body.size {
+                BodySize::None => UploadStage::Done,
+                BodySize::Exact(_) | BodySize::Unknown => UploadStage::Sending,
             },
         }
     }
@@ -499,7 +498,7 @@ impl Upload {
             }
             match self.next_piece(wire, body).map_err(UploadError::Client)? {
                 Piece::Owned(piece) | Piece::Borrowed(piece) => {
-                    append(to.writer, body.length, piece);
+                    append(to.writer, body.size, piece);
                 }
                 Piece::Unfiltered => {
                     to.flush().await.map_err(UploadError::Upstream)?;
@@ -510,7 +509,7 @@ impl Upload {
                     body.fill(wire).await.map_err(UploadError::Client)?;
                 }
                 Piece::End => {
-                    if body.length == BodyLength::Chunked {
+                    if body.size == BodySize::Unknown {
                         to.writer.small().extend_from_slice(http1::LAST_CHUNK);
                     }
                     self.stage = UploadStage::Ending;
@@ -543,9 +542,9 @@ impl Upload {
 }
 
 /// Appends one piece in the body's framing.
-fn append(to: &mut Writer, length: BodyLength, piece: Bytes) {
-    match (length, NonZeroUsize::new(piece.len())) {
-        (BodyLength::Chunked, Some(len)) => {
+fn append(to: &mut Writer, size: BodySize, piece: Bytes) {
+    match (size, NonZeroUsize::new(piece.len())) {
+        (BodySize::Unknown, Some(len)) => {
             http1::write_chunk_head(to.small(), len);
             to.push(piece);
             to.small().extend_from_slice(http1::CHUNK_END);

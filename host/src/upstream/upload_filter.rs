@@ -8,7 +8,7 @@ use castling_abi::Hook;
 use super::upload::{ClientSide, RequestBody};
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::http1::BodyLength;
+use crate::message::BodySize;
 use crate::wasm::{Chunks, NoIo, Passed, PinnedInstances, Step};
 
 /// The filters of one request's body, and the one piece that is with them. They see each piece once, however many peers
@@ -95,7 +95,7 @@ pub(super) async fn begin(
 ) -> Result<Option<Answer>, Error> {
     client.body.hold_buffered(&mut client.wire)?;
     if !client.body.is_held() {
-        client.body.length = BodyLength::Chunked;
+        client.body.size = BodySize::Unknown;
         return Ok(None);
     }
     let mut pieces = client.body.take_held();
@@ -134,7 +134,7 @@ pub(super) async fn begin(
 /// The body is now what the filters have made of it.
 fn settle(body: &mut RequestBody, passed: Vec<Bytes>, bytes: u64) {
     body.filter = None;
-    body.length = BodyLength::Sized(bytes);
+    body.size = BodySize::Exact(bytes);
     for piece in passed {
         body.hold(piece);
     }

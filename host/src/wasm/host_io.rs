@@ -17,7 +17,7 @@ use super::guest::Guest;
 use super::instance_guard::PinnedInstances;
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::http1::Headers;
+use crate::message::Headers;
 
 /// What is asked of the flow.
 pub enum IoRequest {

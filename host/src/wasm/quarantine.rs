@@ -298,7 +298,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::http1::Target;
+    use crate::message::Target;
 
     fn quarantine(traps: u32, backoff: Duration) -> Quarantine {
         let within = Duration::from_secs(60);

@@ -95,7 +95,7 @@ pub enum FieldNames {
 #[serde(rename_all = "snake_case")]
 pub enum PathPolicy {
     /// The compared path is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
-    /// `%5C` are data. 400 where a peer could read another path (see [`crate::path::PathError`]).
+    /// `%5C` are data. 400 where a peer could read another path (see [`crate::message::path::PathError`]).
     #[default]
     Normal,
     /// 400 for a backslash, `%2F`, `%5C`, empty segments and dot segments, too.

@@ -413,7 +413,7 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
     /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments, and is
-    /// one that [`crate::path::read`] reads.
+    /// one that [`crate::message::path::read`] reads.
     pub path: String,
     /// Empty: any method.
     pub methods: Vec<String>,

@@ -40,7 +40,7 @@ fn a_request_is_read_and_cut_off() {
     assert_eq!(parsed.head.method, Method::GET);
     assert_eq!(parsed.head.target.path(), "/a%20b");
     assert_eq!(parsed.head.target.query(), Some("c=d"));
-    assert_eq!(parsed.head.version, Version::HTTP_11);
+    assert_eq!(parsed.head.protocol, Protocol::Http11);
     assert_eq!(parsed.head.host(), Some("e:80"));
     let fields: Vec<_> = parsed.head.headers.iter().collect();
     assert_eq!(
@@ -51,7 +51,7 @@ fn a_request_is_read_and_cut_off() {
             (b"empty", b"")
         ]
     );
-    assert_eq!(parsed.body, BodyLength::Empty);
+    assert_eq!(parsed.body, Framing::None);
     assert!(parsed.keep_alive);
     assert!(!parsed.expect_continue);
 }
@@ -308,7 +308,7 @@ fn names_that_a_back_end_takes_for_others_are_left_out() {
     assert_eq!(parsed.dropped_fields, 4);
     let names: Vec<_> = parsed.head.headers.iter().map(|(name, _)| name).collect();
     assert_eq!(names, [&b"host"[..], b"x-user", b"etag"]);
-    assert_eq!(parsed.body, BodyLength::Empty);
+    assert_eq!(parsed.body, Framing::None);
     let limits = HeadLimits {
         any_names: true,
         ..LIMITS
@@ -417,7 +417,7 @@ fn equal_lengths_are_folded_to_one() {
         "Content-Length: 5,05\r\nx: y\r\nContent-Length: 5",
     ] {
         let parsed = valid(&with(lines));
-        assert_eq!(parsed.body, BodyLength::Sized(5), "{lines}");
+        assert_eq!(parsed.body, Framing::Length(5), "{lines}");
         let lengths: Vec<_> = parsed
             .head
             .headers

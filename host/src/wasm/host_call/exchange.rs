@@ -8,8 +8,8 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
 use crate::exchange::{Exchange, Stage};
-use crate::http1::{KnownHeader, RequestHead, is_valid_host, is_valid_path, is_valid_query};
-use crate::path;
+use crate::message::path;
+use crate::message::{KnownHeader, RequestHead, is_valid_host, is_valid_path, is_valid_query};
 use crate::transport::address::{AddressText, ServerAddress};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
@@ -56,8 +56,8 @@ fn property_get(
             }
             None => None,
         },
-        Property::Scheme => Some(b"http"),
-        Property::Protocol => Some(exchange.protocol().as_bytes()),
+        Property::Scheme => Some(request.scheme.as_str().as_bytes()),
+        Property::Protocol => Some(request.protocol.as_str().as_bytes()),
         Property::Listener => Some(exchange.listener.as_bytes()),
         Property::Route => exchange.route.as_deref().map(str::as_bytes),
         Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),

@@ -7,7 +7,7 @@ use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
 use crate::exchange::{Exchange, PluginUsage, Section, Size, Stage, Usage};
-use crate::http1::{FieldName, Headers, KnownHeader, Occurrences, is_valid_host, is_valid_value};
+use crate::message::{FieldName, Headers, KnownHeader, Occurrences, is_valid_host, is_valid_value};
 use crate::wasm::guest::{CallReport, Guest, bytes, bytes_mut, hand_out, split};
 use crate::wasm::limit::{Allowance, Reached};
 

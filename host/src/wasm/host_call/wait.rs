@@ -11,7 +11,7 @@ use wasmtime::{AsContextMut, Caller, Linker, Result};
 use super::header::{decode, hand_out_list};
 use super::{DONE, refuse};
 use crate::exchange::Section;
-use crate::http1::{is_valid_path, is_valid_query};
+use crate::message::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::host_io::{

@@ -15,7 +15,7 @@ macro_rules! known {
         impl KnownHeader {
             /// Of a name in lower case.
             #[inline]
-            pub(super) fn of_lower(name: &[u8]) -> Option<Self> {
+            pub fn of_lower(name: &[u8]) -> Option<Self> {
                 Some(match name {
                     $($text => Self::$name,)+
                     _ => return None,
@@ -78,7 +78,7 @@ impl KnownHeader {
     }
 
     /// A bit of its own.
-    pub(super) const fn bit(self) -> u32 {
+    pub const fn bit(self) -> u32 {
         1 << self as u8
     }
 }
@@ -86,13 +86,13 @@ impl KnownHeader {
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldName<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) kind: NameKind,
+    pub text: &'a [u8],
+    pub kind: NameKind,
 }
 
 /// What there is to know of a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NameKind {
+pub enum NameKind {
     Known(KnownHeader),
     /// It is in lower case.
     Lower,
@@ -136,7 +136,7 @@ impl NameKind {
     }
 
     #[inline]
-    pub(super) fn known(self) -> Option<KnownHeader> {
+    pub fn known(self) -> Option<KnownHeader> {
         match self {
             Self::Known(known) => Some(known),
             Self::Lower | Self::Other => None,
@@ -174,7 +174,7 @@ const fn is_of_values(byte: u8) -> bool {
 }
 
 /// As the `http` crate has it.
-pub(super) const MAX_NAME_BYTES: usize = u16::MAX as usize;
+pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
 
 /// RFC 9110 §5.6.2: `tchar`.
 const TOKEN: [bool; 256] = {

@@ -1,7 +1,7 @@
 //! Fields that are meant for one connection only (RFC 9110 §7.6.1).
 
 use super::{Headers, name_in};
-use crate::http1::name::KnownHeader;
+use crate::message::field_name::KnownHeader;
 
 impl Headers {
     /// Removes what is meant for this connection only (RFC 9110 §7.6.1): `Connection` and the fields it names,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use tracing::debug;
 
-use super::name::{FieldName, KnownHeader, NameKind};
+use super::field_name::{FieldName, KnownHeader, NameKind};
 use super::swar::{self, is_lower_of, make_lower};
 
 /// Header fields in the order they came, names in lower case.
@@ -26,19 +26,19 @@ pub struct Headers {
 
 /// Where a field is in the text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field {
-    pub(super) name_at: usize,
-    pub(super) value_at: usize,
-    pub(super) value_len: usize,
-    pub(super) name_len: u16,
-    pub(super) known: Option<KnownHeader>,
+pub struct Field {
+    pub name_at: usize,
+    pub value_at: usize,
+    pub value_len: usize,
+    pub name_len: u16,
+    pub known: Option<KnownHeader>,
     /// The text has its line as it is to be written: name, `: `, value, CR LF.
-    pub(super) is_line: bool,
+    pub is_line: bool,
 }
 
 /// A field was left out for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Dropped;
+pub struct Dropped;
 
 /// Where the fields of one name are, and what they hold.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Headers {
     }
 
     /// Begins with text that fields will be in: see [`Self::found`].
-    pub(super) fn take_over(&mut self, text: &[u8], fields: usize) {
+    pub fn take_over(&mut self, text: &[u8], fields: usize) {
         self.clear();
         self.text.reserve(text.len() + ADDED_BYTES);
         self.text.extend_from_slice(text);
@@ -99,7 +99,7 @@ impl Headers {
 
     /// A field that is in the text. Its name is put in lower case there. With other than letters, digits and hyphens in its
     /// name it is dropped, unless there may be `any_names`.
-    pub(super) fn found(
+    pub fn found(
         &mut self,
         (name_at, name_len): (usize, u16),
         (value_at, value_len): (usize, usize),
@@ -167,7 +167,7 @@ impl Headers {
     }
 
     /// The bits of the known names, one for each of their fields, in the fields' order.
-    pub(super) fn known_bits(&self) -> impl Iterator<Item = u32> {
+    pub fn known_bits(&self) -> impl Iterator<Item = u32> {
         let known = self.fields.iter().filter_map(|field| field.known);
         known.map(KnownHeader::bit)
     }
@@ -179,7 +179,7 @@ impl Headers {
     }
 
     /// Whether any of those is there.
-    pub(super) fn contains_any(&self, bits: u32) -> bool {
+    pub fn contains_any(&self, bits: u32) -> bool {
         self.known & bits != 0
     }
 
@@ -425,7 +425,7 @@ impl Headers {
     }
 
     /// Appends the lines of all fields but those that are known by these bits.
-    pub(super) fn write_lines(&self, out: &mut Vec<u8>, without: u32) {
+    pub fn write_lines(&self, out: &mut Vec<u8>, without: u32) {
         let mut run = 0..0;
         for field in &self.fields {
             if field.known.is_some_and(|known| known.bit() & without != 0) {
@@ -522,7 +522,7 @@ impl fmt::Debug for Headers {
 }
 
 /// Appends a field's line.
-pub(super) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + LINE_MARKS_BYTES);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

@@ -1,0 +1,71 @@
+//! Heads of messages, whichever protocol they came by.
+
+use http::{Method, StatusCode};
+
+use super::{Headers, KnownHeader, Protocol, Scheme, Target};
+
+/// A request's line and fields.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    pub method: Method,
+    pub target: Target,
+    /// What the client's connection is; a codec says [`Scheme::Http`], since it does not know.
+    pub scheme: Scheme,
+    pub protocol: Protocol,
+    /// With one valid `Host` at most, which is the target's authority if that had one (RFC 9112 §3.2.2).
+    pub headers: Headers,
+}
+
+/// `GET / HTTP/1.1` without fields.
+impl Default for RequestHead {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            target: Target::default(),
+            scheme: Scheme::Http,
+            protocol: Protocol::Http11,
+            headers: Headers::new(),
+        }
+    }
+}
+
+impl RequestHead {
+    /// Host and port as the client named them. None only for HTTP/1.0 (or when a plugin removed it).
+    pub fn host(&self) -> Option<&str> {
+        str::from_utf8(self.headers.get(KnownHeader::Host)?).ok()
+    }
+}
+
+/// The response's head on its way to the client.
+#[derive(Debug, Default)]
+pub struct ReplyHead {
+    pub status: StatusCode,
+    pub headers: Headers,
+}
+
+/// Allocations of a request's head that is over, for the next one.
+#[derive(Clone, Debug)]
+pub struct HeadRoom {
+    pub headers: Headers,
+    pub target: Target,
+}
+
+/// Takes no allocation: that of a target for none was two a request.
+impl Default for HeadRoom {
+    fn default() -> Self {
+        Self {
+            headers: Headers::new(),
+            target: Target::NONE,
+        }
+    }
+}
+
+impl RequestHead {
+    /// Takes what it holds out of it; its target is none then.
+    pub fn take_room(&mut self) -> HeadRoom {
+        HeadRoom {
+            headers: std::mem::replace(&mut self.headers, Headers::new()),
+            target: std::mem::replace(&mut self.target, Target::NONE),
+        }
+    }
+}
