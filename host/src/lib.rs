@@ -26,6 +26,7 @@ mod process;
 #[doc(hidden)]
 pub mod rig;
 mod runtime;
+mod service;
 mod transport;
 mod upstream;
 mod wasm;

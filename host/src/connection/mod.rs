@@ -15,10 +15,10 @@ use tracing::debug;
 use crate::config::Linger;
 use crate::flow::{self, AfterResponse, Client, Tools};
 use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
-use crate::listener::Listener;
 use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
-use crate::transport::address::ClientAddress;
+use crate::service::Service;
+use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, HEAD_ROOM_BYTES};
 use crate::transport::socket::Socket;
 use crate::worker_context::WorkerContext;
@@ -29,29 +29,40 @@ pub use workspace::WorkspacePool;
 /// cross a request that is already on its way, which would be lost.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end, and then drops what counts it.
-pub async fn serve<C>(
+/// What the connections of one listener are served with.
+pub struct Serving {
+    pub service: Rc<Service>,
+    pub worker: Rc<WorkerContext>,
+    /// The same for all listeners of the worker.
+    pub workspaces: Rc<WorkspacePool>,
+}
+
+/// Serves a connection to its end, and then drops the permit that counts it.
+pub async fn serve<P>(
     socket: Socket,
     address: ClientAddress,
-    listener: Rc<Listener>,
-    worker: Rc<WorkerContext>,
-    _counted: C,
+    server: ServerAddress,
+    serving: Rc<Serving>,
+    _permit: P,
 ) {
-    let server = listener.local_address(&socket);
+    let Serving {
+        service,
+        worker,
+        workspaces,
+    } = &*serving;
     let mut connection = Box::new(Connection {
         client: Client::new(socket, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
-        listener: Rc::clone(&listener),
-        worker,
+        serving: Rc::clone(&serving),
     });
-    connection.idle_alarm.join(listener.idle_group());
-    let mut wait = listener.head_timeout;
+    connection.idle_alarm.join(service.idle_group());
+    let mut wait = service.head_timeout;
     while connection.readable(wait).await {
         let after;
-        (connection, after) = listener.workspaces.serve(connection).await;
+        (connection, after) = workspaces.serve(connection).await;
         match after {
             AfterRead::Nothing => {}
-            AfterRead::Idle => wait = listener.idle_timeout,
+            AfterRead::Idle => wait = service.idle_timeout,
             AfterRead::Closed => return,
         }
     }
@@ -60,15 +71,14 @@ pub async fn serve<C>(
         client, idle_alarm, ..
     } = &*connection;
     idle_alarm.join(NO_GROUP);
-    let settled = client.writer.settle(idle_alarm, listener.send_timeout);
+    let settled = client.writer.settle(idle_alarm, service.send_timeout);
     let _ = settled.await;
 }
 
 struct Connection {
     client: Client,
     idle_alarm: Alarm,
-    listener: Rc<Listener>,
-    worker: Rc<WorkerContext>,
+    serving: Rc<Serving>,
 }
 
 /// What becomes of a connection when there is nothing more to do on it now.
@@ -85,7 +95,8 @@ enum AfterRead {
 impl Connection {
     /// Waits for the first byte of a request, `wait` at most. False: the connection ends without one.
     async fn readable(&self, wait: Duration) -> bool {
-        let (reader, alarm, worker) = (&self.client.reader, &self.idle_alarm, &self.worker);
+        let (reader, alarm) = (&self.client.reader, &self.idle_alarm);
+        let worker = &self.serving.worker;
         if !worker.is_draining() {
             let mut has_waited = false;
             let readable = poll_fn(|cx| {
@@ -113,28 +124,28 @@ impl Connection {
 
     /// Serves requests as long as bytes of the next one are there. `room` is for their heads.
     async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> AfterRead {
-        let (listener, worker) = (&*self.listener, &*self.worker);
+        let Serving {
+            service, worker, ..
+        } = &*self.serving;
         let _in_use = worker.heap_trim.count_workspace();
         let client = &mut self.client;
-        let limits = &listener.head_limits;
+        let limits = &service.head_limits;
         let mut progress = HeadProgress::new();
         loop {
             let reader = &mut client.reader;
             let request = match parse_request(&mut reader.buf, &mut progress, limits, room) {
-                Ok(None) => {
-                    more_of_head(client, tools, &mut progress, limits, room, listener).await
-                }
+                Ok(None) => more_of_head(client, tools, &mut progress, limits, room, service).await,
                 request => request,
             };
             let after_response = match request {
                 Ok(Some(request)) => {
                     let _under_way = worker.count_request();
-                    flow::run(client, tools, request, listener, worker).await
+                    flow::run(client, tools, request, service, worker).await
                 }
                 Ok(None) => return AfterRead::Closed,
                 Err(error) => {
                     let _under_way = worker.count_request();
-                    flow::refuse(client, tools, error, listener, worker).await
+                    flow::refuse(client, tools, error, service, worker).await
                 }
             };
             *room = tools.exchange.end();
@@ -142,7 +153,7 @@ impl Connection {
                 AfterResponse::KeepAlive if client.reader.buf.is_empty() => {
                     if !worker.is_draining() {
                         // In this turn the time is known.
-                        self.idle_alarm.start(listener.idle_timeout);
+                        self.idle_alarm.start(service.idle_timeout);
                     }
                     return AfterRead::Idle;
                 }
@@ -150,7 +161,7 @@ impl Connection {
                 AfterResponse::KeepAlive => tokio::task::yield_now().await,
                 AfterResponse::Close => return AfterRead::Closed,
                 AfterResponse::Linger => {
-                    linger(client, &tools.read_alarm, listener.linger).await;
+                    linger(client, &tools.read_alarm, service.linger).await;
                     return AfterRead::Closed;
                 }
             }
@@ -165,7 +176,7 @@ async fn more_of_head(
     progress: &mut HeadProgress,
     limits: &HeadLimits,
     room: &mut HeadRoom,
-    listener: &Listener,
+    service: &Service,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     let reader = &mut client.reader;
     let head = async {
@@ -179,10 +190,10 @@ async fn more_of_head(
             }
         }
     };
-    match tools.read_alarm.limit(listener.head_timeout, head).await {
+    match tools.read_alarm.limit(service.head_timeout, head).await {
         Ok(request) => request,
         Err(Elapsed) => {
-            debug!(client = %client.address, "request head not complete in {:?}", listener.head_timeout);
+            debug!(client = %client.address, "request head not complete in {:?}", service.head_timeout);
             Ok(None)
         }
     }

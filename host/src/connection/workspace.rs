@@ -17,11 +17,10 @@ use crate::message::HeadRoom;
 use crate::runtime::alarm::Alarms;
 use crate::runtime::clock;
 use crate::transport::halves::{BufferSet, HEAD_ROOM_BYTES};
-use crate::worker_context::WorkerContext;
 
 use super::{AfterRead, Connection};
 
-/// The workspaces of a listener's connections in this worker.
+/// Workspaces of a worker's connections.
 #[derive(Default)]
 pub struct WorkspacePool(RefCell<Vec<Workspace>>);
 
@@ -50,7 +49,8 @@ impl WorkspacePool {
         mut connection: Box<Connection>,
     ) -> (Box<Connection>, AfterRead) {
         let free = self.0.borrow_mut().pop();
-        let mut workspace = free.unwrap_or_else(|| Workspace::new(&connection.worker));
+        let mut workspace =
+            free.unwrap_or_else(|| Workspace::new(connection.serving.worker.alarms()));
         let Client { reader, writer, .. } = &mut connection.client;
         workspace.buffers.lend(reader, writer);
         let (mut connection, after) = match reader.fill_now(HEAD_ROOM_BYTES) {
@@ -72,10 +72,10 @@ impl WorkspacePool {
 }
 
 impl Workspace {
-    fn new(worker: &WorkerContext) -> Self {
+    fn new(alarms: &Alarms) -> Self {
         let job = Rc::default();
         Self {
-            work: Box::pin(work(Rc::clone(&job), worker.alarms().clone())),
+            work: Box::pin(work(Rc::clone(&job), alarms.clone())),
             job,
             buffers: BufferSet::default(),
         }

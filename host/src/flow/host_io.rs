@@ -10,9 +10,9 @@ use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
 use crate::flow::pipeline::ResponseBody;
 use crate::flow::subrequest;
-use crate::listener::Listener;
 use crate::message::{BodySize, RequestHead, Target};
 use crate::phase::Plan;
+use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
 use crate::wasm::{
@@ -32,7 +32,7 @@ pub struct RequestIo<'a, 'b, 'p> {
     /// The plan of the request's route, as soon as it has one.
     pub plan: &'a Cell<&'p Plan>,
     pub worker: &'a WorkerContext,
-    pub listener: &'a Listener,
+    pub service: &'a Service,
 }
 
 impl wasm::HostIo for RequestIo<'_, '_, '_> {
@@ -55,8 +55,8 @@ impl wasm::HostIo for RequestIo<'_, '_, '_> {
                 if !count_calls(self.calls, &calls) {
                     return Ok(IoResult::TooManyCalls);
                 }
-                let (worker, listener, made) = (self.worker, self.listener, self.calls);
-                let parent = subrequest::Parent::new(exchange, listener, made);
+                let (worker, service, made) = (self.worker, self.service, self.calls);
+                let parent = subrequest::Parent::new(exchange, service, made);
                 let results = calls
                     .into_iter()
                     .map(|call| call_out(worker, Some(&parent), call));
@@ -83,7 +83,7 @@ impl RequestIo<'_, '_, '_> {
             .read_whole(
                 self.wire.as_deref_mut(),
                 limit_bytes,
-                self.listener.send_timeout,
+                self.service.send_timeout,
             )
             .await?;
         Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))

@@ -21,11 +21,11 @@ use crate::filter;
 use crate::flow::host_io::VariablesOnly;
 use crate::flow::pipeline::{Pipeline, ResponseBody};
 use crate::http1::{self, Decoded, Framing, HeadError, ParsedRequest, ReplyTo};
-use crate::listener::Listener;
 use crate::message::{BodySize, KnownHeader, Protocol, ReplyHead, has_no_body};
 use crate::phase::Plan;
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::runtime::clock;
+use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, Reader, Writer};
 use crate::transport::socket::Socket;
@@ -87,7 +87,7 @@ pub async fn run(
     client: &mut Client,
     tools: &mut Tools,
     request: ParsedRequest,
-    listener: &Listener,
+    service: &Service,
     worker: &WorkerContext,
 ) -> AfterResponse {
     let ParsedRequest {
@@ -98,11 +98,11 @@ pub async fn run(
         dropped_fields,
     } = request;
     if dropped_fields > 0 {
-        listener.metrics.dropped_fields.add(dropped_fields as f64);
+        service.metrics.dropped_fields.add(dropped_fields as f64);
     }
     head.headers.remove_hop_by_hop();
     forwarded::remove_claims(&mut head.headers);
-    listener.marks.note_client_side(&mut head);
+    service.marks.note_client_side(&mut head);
     let Client {
         reader,
         writer,
@@ -114,13 +114,13 @@ pub async fn run(
         read_alarm,
         write_alarm,
     } = tools;
-    exchange.begin(head, *address, server.clone(), &listener.name);
+    exchange.begin(head, *address, server.clone(), &service.name);
     let calls = Cell::new(0);
     let body = RequestBody::new(
         body,
-        listener.max_body_bytes,
-        listener.body_timeout,
-        listener.body_rate,
+        service.max_body_bytes,
+        service.body_timeout,
+        service.body_rate,
         expect_continue,
     );
     let mut flow = Flow {
@@ -130,7 +130,7 @@ pub async fn run(
             read_alarm,
             write_alarm,
             protocol: exchange.request.protocol,
-            listener,
+            service,
             half_closed: false,
         },
         begun: false,
@@ -140,7 +140,7 @@ pub async fn run(
         keep_alive,
         is_event_stream: false,
         until_close: false,
-        pipeline: Pipeline::new(exchange, body, &calls, listener, worker),
+        pipeline: Pipeline::new(exchange, body, &calls, service, worker),
     };
     let after_response = flow.serve().await;
     flow.log().await;
@@ -152,17 +152,17 @@ pub async fn refuse(
     client: &mut Client,
     tools: &mut Tools,
     error: HeadError,
-    listener: &Listener,
+    service: &Service,
     worker: &WorkerContext,
 ) -> AfterResponse {
     let exchange = &mut tools.exchange;
-    exchange.begin_unread(client.address, client.server.clone(), &listener.name);
+    exchange.begin_unread(client.address, client.server.clone(), &service.name);
     let Answer {
         status,
         mut headers,
         body,
     } = reply::plain(error.status());
-    listener.marks.set_server(&mut headers);
+    service.marks.set_server(&mut headers);
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     let to = ReplyTo {
         method: &Method::GET,
@@ -179,11 +179,11 @@ pub async fn refuse(
     );
     exchange.reply.status = status;
     exchange.stats.body_bytes_sent = body.len() as u64;
-    count(exchange, &listener.router.unrouted, listener);
+    count(exchange, &service.router.unrouted, service);
     client.writer.push(body);
     let sent = client
         .writer
-        .flush(&tools.write_alarm, listener.send_timeout)
+        .flush(&tools.write_alarm, service.send_timeout)
         .await;
     worker.add_to_access_log(exchange);
     match sent {
@@ -273,7 +273,7 @@ impl Flow<'_> {
             return Err(Error::Trace);
         }
         let (marks, headers) = (
-            &self.pipeline.listener.marks,
+            &self.pipeline.service.marks,
             &self.pipeline.exchange.request.headers,
         );
         if marks.is_loop(headers) {
@@ -402,7 +402,7 @@ impl Flow<'_> {
         };
         let reply = &self.pipeline.exchange.reply;
         // Rates alone need it, and mostly there is none.
-        self.is_event_stream = self.pipeline.listener.send_rate.min != 0
+        self.is_event_stream = self.pipeline.service.send_rate.min != 0
             && !matches!(size, BodySize::Exact(_))
             && is_event_stream(reply);
         let framing = http1::write_response_head(
@@ -501,10 +501,10 @@ impl Flow<'_> {
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
-        let limit: Duration = self.pipeline.listener.send_timeout;
+        let limit: Duration = self.pipeline.service.send_timeout;
         let rate = match self.is_event_stream {
             true => Rate::NONE,
-            false => self.pipeline.listener.send_rate,
+            false => self.pipeline.service.send_rate,
         };
         self.begun = true;
         let Wire {
@@ -571,7 +571,7 @@ impl Flow<'_> {
                 .await;
         }
         self.pipeline.pinned.release().await;
-        count(self.pipeline.exchange, plan, self.pipeline.listener);
+        count(self.pipeline.exchange, plan, self.pipeline.service);
         self.pipeline
             .worker
             .add_to_access_log(self.pipeline.exchange);
@@ -588,8 +588,8 @@ fn is_event_stream(reply: &ReplyHead) -> bool {
 }
 
 /// A request is over.
-fn count(exchange: &Exchange, plan: &Plan, listener: &Listener) {
-    let (stats, metrics) = (&exchange.stats, &listener.metrics);
+fn count(exchange: &Exchange, plan: &Plan, service: &Service) {
+    let (stats, metrics) = (&exchange.stats, &service.metrics);
     plan.requests.count(exchange.reply.status);
     metrics.received_bytes.add(stats.body_bytes_received as f64);
     metrics.sent_bytes.add(stats.body_bytes_sent as f64);

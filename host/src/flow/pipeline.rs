@@ -9,10 +9,10 @@ use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::flow::host_io::{RequestIo, VariablesOnly};
-use crate::listener::Listener;
 use crate::metrics;
 use crate::phase::{self, Plan, Start, Verdict};
 use crate::runtime::clock;
+use crate::service::Service;
 use crate::transport::halves::BODY_ROOM_BYTES;
 use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
 use crate::wasm::{MaybeFuture, PinnedInstances, Progress, Step};
@@ -27,7 +27,7 @@ pub struct Pipeline<'a> {
     pub pinned: PinnedInstances,
     /// Calls out that plugins have made for the client's request, those of its sub-requests included.
     pub calls: &'a Cell<usize>,
-    pub listener: &'a Listener,
+    pub service: &'a Service,
     pub worker: &'a WorkerContext,
 }
 
@@ -42,23 +42,23 @@ impl<'a> Pipeline<'a> {
         exchange: &'a mut Box<Exchange>,
         body: RequestBody,
         calls: &'a Cell<usize>,
-        listener: &'a Listener,
+        service: &'a Service,
         worker: &'a WorkerContext,
     ) -> Self {
         Self {
             exchange,
             body,
-            plan: Cell::new(&listener.router.unrouted),
+            plan: Cell::new(&service.router.unrouted),
             pinned: PinnedInstances::default(),
             calls,
-            listener,
+            service,
             worker,
         }
     }
 
     /// Phases, then the upstream if none of them answers.
     pub async fn answer(&mut self, mut wire: Option<&mut Wire<'_>>) -> Result<ResponseBody, Error> {
-        let router = &self.listener.router;
+        let router = &self.service.router;
         let mut now = self.exchange.stats.started;
         let verdict = match phase::begin(router, &self.plan, self.exchange)? {
             Start::Verdict(verdict) => verdict,
@@ -90,9 +90,7 @@ impl<'a> Pipeline<'a> {
                 self.exchange.upstream.set(&upstream.name);
                 let request = &mut self.exchange.request;
                 let (headers, protocol) = (&mut request.headers, request.protocol);
-                self.listener
-                    .marks
-                    .add_to_request(headers, client, protocol);
+                self.service.marks.add_to_request(headers, client, protocol);
                 let filters = &self.plan.get().request_body;
                 if !filters.is_empty() {
                     self.body.filter_with(filters);
@@ -109,7 +107,7 @@ impl<'a> Pipeline<'a> {
                 };
                 let headers = &mut self.exchange.reply.headers;
                 headers.remove_hop_by_hop_of_response();
-                self.listener.marks.add_to_response(headers);
+                self.service.marks.add_to_response(headers);
                 Ok(ResponseBody::Upstream(body))
             }
         }
@@ -127,10 +125,10 @@ impl<'a> Pipeline<'a> {
             calls: self.calls,
             plan: &self.plan,
             worker: self.worker,
-            listener: self.listener,
+            service: self.service,
         };
         phase::run(
-            &self.listener.router,
+            &self.service.router,
             &self.plan,
             self.exchange,
             &mut self.pinned,
@@ -149,7 +147,7 @@ impl<'a> Pipeline<'a> {
             body,
         }: Answer,
     ) -> ResponseBody {
-        self.listener.marks.set_server(&mut headers);
+        self.service.marks.set_server(&mut headers);
         self.exchange.replace_reply(status, headers);
         ResponseBody::Here(body)
     }
@@ -181,7 +179,7 @@ impl<'a> Pipeline<'a> {
             calls: self.calls,
             plan: &self.plan,
             worker: self.worker,
-            listener: self.listener,
+            service: self.service,
         };
         let filtered = filter::head(
             &self.plan.get().response_headers,

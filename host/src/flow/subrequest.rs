@@ -13,9 +13,9 @@ use crate::filter;
 use crate::flow::host_io;
 use crate::flow::pipeline::{Pipeline, ResponseBody};
 use crate::http1::Decoded;
-use crate::listener::Listener;
 use crate::message::{Headers, KnownHeader, has_no_body};
 use crate::runtime::clock;
+use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::RequestBody;
 use crate::wasm::{Call, CallResponse};
@@ -29,12 +29,12 @@ pub struct Parent<'a> {
     /// `CDN-Loop` of the request, for its calls.
     loops: Option<Vec<u8>>,
     depth: u8,
-    listener: &'a Listener,
+    service: &'a Service,
     calls: &'a Cell<usize>,
 }
 
 impl<'a> Parent<'a> {
-    pub fn new(exchange: &Exchange, listener: &'a Listener, calls: &'a Cell<usize>) -> Self {
+    pub fn new(exchange: &Exchange, service: &'a Service, calls: &'a Cell<usize>) -> Self {
         Self {
             client: exchange.client,
             server: exchange.server.clone(),
@@ -49,7 +49,7 @@ impl<'a> Parent<'a> {
                 .contains(KnownHeader::CdnLoop)
                 .then(|| joined(&exchange.request.headers)),
             depth: exchange.depth,
-            listener,
+            service,
             calls,
         }
     }
@@ -64,7 +64,7 @@ impl Parent<'_> {
     /// Adds to the head of a call what tells a loop.
     pub fn mark_call(&self, headers: &mut Headers) {
         self.carry_loops(headers);
-        self.listener.marks.add_to_call(headers);
+        self.service.marks.add_to_call(headers);
     }
 
     fn carry_loops(&self, headers: &mut Headers) {
@@ -91,15 +91,15 @@ pub async fn run(
     if let (Some(host), false) = (&parent.host, head.headers.contains(KnownHeader::Host)) {
         head.headers.set(KnownHeader::Host, host);
     }
-    parent.listener.marks.note_client_side(&mut head);
+    parent.service.marks.note_client_side(&mut head);
     parent.carry_loops(&mut head.headers);
     let bodiless = head.method == Method::HEAD;
     let mut exchange = Exchange::idle();
-    let listener = parent.listener;
-    exchange.begin(head, parent.client, parent.server.clone(), &listener.name);
+    let service = parent.service;
+    exchange.begin(head, parent.client, parent.server.clone(), &service.name);
     exchange.depth = parent.depth + 1;
     let body = RequestBody::held(call.body);
-    let mut pipeline = Pipeline::new(&mut exchange, body, parent.calls, listener, worker);
+    let mut pipeline = Pipeline::new(&mut exchange, body, parent.calls, service, worker);
     let answered = match whole_response(&mut pipeline, bodiless, call.limit_bytes).await {
         Err(Refused::Error(error)) => {
             debug!(

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use super::{Listener, ListeningSocket};
+use super::ListeningSocket;
+use crate::service::Service;
 
 /// A descriptor is kept for the day that none is left. Then it is given up for the connection that waits, which is closed
 /// at once, and taken again: clients are told, instead of waiting in a queue that does not move. One a worker.
@@ -38,11 +39,7 @@ impl Shedder {
     /// Takes the connection that waits and closes it; false when none waits, which the kernel does not tell a process
     /// without a descriptor. Fails where the spare descriptor is of no use: somebody else has taken it meanwhile, or
     /// the whole system has none.
-    pub fn shed(
-        self: &Rc<Self>,
-        socket: &ListeningSocket,
-        listener: &Listener,
-    ) -> io::Result<bool> {
+    pub fn shed(self: &Rc<Self>, socket: &ListeningSocket, service: &Service) -> io::Result<bool> {
         let given_up = self.spare.take();
         let closed = match given_up {
             Some(given_up) => {
@@ -53,7 +50,7 @@ impl Shedder {
         };
         self.spare.replace(spare());
         if let Ok(true) = closed {
-            listener.metrics.refused_descriptors.inc();
+            service.metrics.refused_descriptors.inc();
             self.closed.set(self.closed.get() + 1);
             self.report();
         }

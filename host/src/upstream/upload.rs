@@ -15,10 +15,10 @@ use super::upload_filter::UploadFilter;
 use crate::config::Rate;
 use crate::error::{ClientError, UpstreamError};
 use crate::http1::{self, BodyDecoder, Decoded, Framing, ReplyTo};
-use crate::listener::Listener;
 use crate::message::{BodySize, Headers, Protocol};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
+use crate::service::Service;
 use crate::transport::halves::{BODY_ROOM_BYTES, Ended, Reader, Writer};
 use crate::wasm::{PinnedInstances, Step};
 
@@ -38,7 +38,7 @@ pub struct Wire<'a> {
     pub read_alarm: &'a Alarm,
     pub write_alarm: &'a Alarm,
     pub protocol: Protocol,
-    pub listener: &'a Listener,
+    pub service: &'a Service,
     /// The client has ended its direction of the connection.
     pub half_closed: bool,
 }
@@ -47,7 +47,7 @@ impl Wire<'_> {
     /// Ready when the client has left: at once where it has reset the connection, and after the listener's `half_close`
     /// where it has ended its direction. Limited by the read alarm, which nothing else uses once the request is read.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.listener.half_close;
+        let limit = self.service.half_close;
         if !self.half_closed {
             match ready!(self.reader.poll_ended(cx)) {
                 Ended::Reset => return Poll::Ready(()),
@@ -92,7 +92,7 @@ impl ClientSide<'_, '_> {
             return Ok(());
         }
         headers.remove_hop_by_hop_of_response();
-        wire.listener.marks.add_to_response(headers);
+        wire.service.marks.add_to_response(headers);
         let to = ReplyTo {
             method: &Method::GET,
             protocol: wire.protocol,

@@ -1,0 +1,281 @@
+//! Builds a gateway: loads plugins, resolves upstreams, flattens the phases of routes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use castling_abi::Hook;
+
+use super::Gateway;
+use super::check::ungranted;
+use crate::balancer::Balancer;
+use crate::config::{self, Balance, Config};
+use crate::connection::Serving;
+use crate::listener::{Acceptor, Shedder};
+use crate::log::AccessLog;
+use crate::metrics::Recorder;
+use crate::phase::{Plan, Router, UpstreamIdx};
+use crate::runtime::alarm::{self, Alarms};
+use crate::service::Service;
+use crate::upstream::{self, Upstream};
+use crate::wasm::{self, Engine, HookError, Module, Plugin, Step};
+use crate::worker_context::WorkerContext;
+use crate::zone::Zones;
+
+/// What a generation is built from, as far as it is built.
+pub(super) struct Parts {
+    metrics: Recorder,
+    plugins: BTreeMap<String, Rc<Plugin>>,
+    upstreams: BTreeMap<String, Rc<Upstream>>,
+    pub(super) errors: Vec<String>,
+}
+
+impl Gateway {
+    /// The engine that [`Self::build`] takes. The error is a line for a person.
+    pub fn engine(config: &Config) -> Result<Engine, Vec<String>> {
+        let instances = wasm::instances(config);
+        Engine::for_worker(config.workers.plugin_stack_bytes, instances)
+            .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])
+    }
+
+    /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run where
+    /// local tasks can be spawned, which then serve. `gateway_id` is the same in all workers, and no other gateway's. The error is every line that a person should read, with places.
+    pub async fn build(
+        config: Rc<Config>,
+        engine: Engine,
+        modules: Vec<Module>,
+        zones: Zones,
+        metrics: Recorder,
+        gateway_id: u64,
+    ) -> Result<Rc<Self>, Vec<String>> {
+        let alarms = Alarms::new(alarm::FINE);
+        let mut parts = Parts {
+            metrics,
+            plugins: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            errors: Vec::new(),
+        };
+        parts
+            .load_plugins(&config, Rc::new(engine), modules, &zones)
+            .await;
+        parts.resolve_upstreams(&config, &alarms).await;
+        let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
+            parts.errors.push(error);
+            None
+        });
+        let routers = parts.routers(&config, access_log.as_deref());
+        if !parts.errors.is_empty() {
+            return Err(parts.errors);
+        }
+        tokio::task::spawn_local(alarms.clone().watch());
+        for upstream in parts.upstreams.values() {
+            tokio::task::spawn_local(Rc::clone(upstream).sweep());
+        }
+        let upstreams = parts.upstreams.into_values().collect();
+        let worker = WorkerContext::new(upstreams, alarms, access_log, metrics);
+        tokio::task::spawn_local(worker.idle_alarms().clone().watch());
+        let (shedder, workspaces) = (Shedder::new(), Rc::default());
+        let acceptors = routers.into_iter().map(|(name, router)| {
+            let counted = metrics.listener(&name);
+            let config = &config.listeners[&name];
+            let serving = Rc::new(Serving {
+                service: Service::new(&name, config, router, counted, gateway_id),
+                worker: Rc::clone(&worker),
+                workspaces: Rc::clone(&workspaces),
+            });
+            (name, Acceptor::new(config, serving, &shedder))
+        });
+        Ok(Rc::new(Self {
+            acceptors: acceptors.collect(),
+            plugins: parts.plugins,
+            zones,
+            worker,
+            config,
+            sockets: RefCell::default(),
+        }))
+    }
+}
+
+impl Parts {
+    async fn load_plugins(
+        &mut self,
+        config: &Config,
+        engine: Rc<Engine>,
+        modules: Vec<Module>,
+        zones: &Zones,
+    ) {
+        let meets_computed = beside_computing(config, &modules);
+        for module in modules {
+            let name = module.plugin.clone();
+            let Some(plugin_config) = config.plugins.get(&name) else {
+                self.errors.push(format!(
+                    "a module came for plugin {name}, which the config does not have"
+                ));
+                continue;
+            };
+            let ungranted = ungranted(&module.manifest, plugin_config, zones);
+            if !ungranted.is_empty() {
+                let (place, wasm) = (&plugin_config.place, plugin_config.wasm.display());
+                let line = |what| format!("{place}: plugin {name}: {wasm} {what}");
+                self.errors.extend(ungranted.into_iter().map(line));
+                continue;
+            }
+            let metrics = self.metrics;
+            let meets = meets_computed.contains(&name);
+            match Plugin::load(&engine, module, meets, plugin_config, zones, metrics).await {
+                Ok(plugin) => {
+                    self.plugins.insert(name, plugin);
+                }
+                Err(error) => self.errors.push(configure_error(config, &name, &error)),
+            }
+        }
+    }
+
+    async fn resolve_upstreams(&mut self, config: &Config, alarms: &Alarms) {
+        for (name, upstream) in &config.upstreams {
+            let peers = match upstream::resolve(&upstream.peers).await {
+                Ok(peers) => peers,
+                Err(error) => {
+                    self.errors
+                        .push(format!("{}: upstream {name}: {error}", upstream.place));
+                    continue;
+                }
+            };
+            let balancer = match &upstream.balance {
+                Balance::RoundRobin => Balancer::round_robin(peers),
+                Balance::LeastConn => Balancer::least_conn(peers),
+                Balance::Plugin(plugin) => match self.plugins.get(plugin) {
+                    Some(plugin) if plugin.implements(Hook::Balance) => {
+                        Balancer::plugin(peers, Rc::clone(plugin))
+                    }
+                    Some(_) => {
+                        let place = &upstream.place;
+                        self.errors.push(format!(
+                            "{place}: upstream {name}: plugin {plugin} has no `balance` hook"
+                        ));
+                        continue;
+                    }
+                    // Its own error is told already.
+                    None => continue,
+                },
+            };
+            self.upstreams.insert(
+                name.clone(),
+                Upstream::new(
+                    name,
+                    upstream,
+                    balancer,
+                    alarms,
+                    self.metrics.upstream(name),
+                ),
+            );
+        }
+    }
+
+    /// Flattens the phases of each listener's routes.
+    fn routers(
+        &mut self,
+        config: &Config,
+        access_log: Option<&AccessLog>,
+    ) -> BTreeMap<String, Router> {
+        let is_logged = |name: &str| access_log.is_some_and(|log| log.shows(name));
+        let mut routers = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            let own = self.named(&listener.plugins);
+            let unrouted = Plan {
+                requests: self.metrics.requests(name, ""),
+                ..Plan::new(None, None, &own, is_logged)
+            };
+            if let Some(variable) = unrouted.variables.first() {
+                let place = &config.plugins[&*variable.step.plugin.name].place;
+                self.check_variables(place, &format!("listener {name}"), &unrouted);
+            }
+            let of_listener = |route: &&config::Route| {
+                route.listeners.is_empty() || route.listeners.contains(name)
+            };
+            let mut plans = Vec::new();
+            for route in config.routes.iter().filter(of_listener) {
+                let of_route = self.named(&route.plugins);
+                let plugins: Vec<Step> = own.iter().chain(&of_route).cloned().collect();
+                let upstream = route
+                    .upstream
+                    .as_ref()
+                    .and_then(|name| self.upstream_idx(name));
+                let plan = Plan {
+                    metrics: route.metrics,
+                    paths: route.paths.unwrap_or(listener.paths),
+                    requests: self.metrics.requests(name, &route.name),
+                    ..Plan::new(
+                        Some(route.name.as_str().into()),
+                        upstream,
+                        &plugins,
+                        is_logged,
+                    )
+                };
+                self.check_route(route, &of_route, &plan);
+                self.check_variables(&route.place, &format!("route {}", route.name), &plan);
+                plans.push((route, Rc::new(plan)));
+            }
+            let post_read = Step::list(&own, Hook::PostRead);
+            let compared = (listener.paths, listener.case);
+            let router = Router::new(post_read, Rc::new(unrouted), compared, plans);
+            routers.insert(name.clone(), router);
+        }
+        // A route of several listeners has its faults once.
+        self.errors.dedup();
+        routers
+    }
+
+    /// Those that could be loaded; the others' errors are told already.
+    fn named(&self, uses: &[config::PluginUse]) -> Vec<Step> {
+        let step = |one: &config::PluginUse| {
+            let plugin = self.plugins.get(&one.name)?;
+            Some(Step::new(plugin, one.on_error))
+        };
+        uses.iter().filter_map(step).collect()
+    }
+
+    fn upstream_idx(&self, name: &str) -> Option<UpstreamIdx> {
+        self.upstreams
+            .keys()
+            .position(|other| other == name)
+            .map(UpstreamIdx)
+    }
+}
+
+/// The plugins whose hooks run in a plan with one that computes variables: those of a route and of its listener.
+fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {
+    let computes = |one: &&config::PluginUse| {
+        let module = modules.iter().find(|module| module.plugin == one.name);
+        module.is_some_and(|module| !module.manifest.variables.is_empty())
+    };
+    let mut beside = BTreeSet::new();
+    let mut add = |plan: &[&config::PluginUse]| {
+        if plan.iter().any(computes) {
+            beside.extend(plan.iter().map(|one| one.name.clone()));
+        }
+    };
+    for (name, listener) in &config.listeners {
+        let own: Vec<_> = listener.plugins.iter().collect();
+        add(&own);
+        for route in &config.routes {
+            if route.listeners.is_empty() || route.listeners.contains(name) {
+                let of_route = route.plugins.iter();
+                add(&own.iter().copied().chain(of_route).collect::<Vec<_>>());
+            }
+        }
+    }
+    beside
+}
+
+/// Points at the key of the plugin's config that its error begins with (`config.tokens[1]: ...`), else at the plugin.
+fn configure_error(config: &Config, name: &str, error: &HookError) -> String {
+    let said = error.to_string();
+    let key = said
+        .split_once(": ")
+        .map(|(path, _)| path)
+        .filter(|path| path.starts_with("config"));
+    let place = key.and_then(|path| config::place_in_plugin_config(config, name, path));
+    let place = place.unwrap_or_else(|| config.plugins[name].place.clone());
+    format!("{place}: plugin {name}: {said}")
+}

@@ -1,0 +1,94 @@
+//! Checks of a config that need its plugins: what they use and nothing grants, routes that nobody answers, variables that two
+//! plugins compute.
+
+use super::build::Parts;
+use crate::config;
+use crate::phase::{MAX_COMPUTED, Plan};
+use crate::wasm::{Capability, Manifest, Step};
+use crate::zone::{Zone, Zones};
+use castling_abi::Hook;
+
+impl Parts {
+    pub(super) fn check_route(&mut self, route: &config::Route, of_route: &[Step], plan: &Plan) {
+        let (place, name) = (&route.place, &route.name);
+        let all_loaded = route.plugins.len() == of_route.len();
+        // A plugin may answer whatever comes already in `rewrite`, or send it to another route.
+        let may_answer = !plan.content.is_empty() || !plan.rewrite.is_empty();
+        let unanswered = route.upstream.is_none() && !route.metrics && !may_answer;
+        if unanswered && all_loaded {
+            self.errors.push(format!(
+                "{place}: route {name}: expected `upstream` or a plugin with a `content` or \
+                 `rewrite` hook"
+            ));
+        }
+        for Step { plugin, .. } in of_route
+            .iter()
+            .filter(|step| step.plugin.implements(Hook::PostRead))
+        {
+            let plugin = &plugin.name;
+            self.errors.push(format!(
+                "{place}: route {name}: plugin {plugin} has a `post_read` hook, which runs before routing; list it in \
+                 `plugins` of a listener"
+            ));
+        }
+    }
+
+    /// Each variable has one plugin that computes it.
+    pub(super) fn check_variables(&mut self, place: &str, what: &str, plan: &Plan) {
+        let names = plan.computable.as_deref().unwrap_or_default();
+        if names.len() > MAX_COMPUTED {
+            let count = names.len();
+            self.errors.push(format!(
+                "{place}: {what}: its plugins compute {count} variables; expected at most {MAX_COMPUTED}"
+            ));
+        }
+        for (idx, variable) in names.iter().enumerate() {
+            if let Some(other) = names[..idx].iter().position(|earlier| earlier == variable) {
+                let by = |idx: usize| &plan.variables[idx].step.plugin.name;
+                let (first, second) = (by(other), by(idx));
+                self.errors.push(format!(
+                    "{place}: {what}: plugins {first} and {second} both compute ${variable}; expected one that does"
+                ));
+            }
+        }
+    }
+}
+
+/// What the module uses and the config says nothing of.
+pub(super) fn ungranted(
+    manifest: &Manifest,
+    config: &config::Plugin,
+    zones: &Zones,
+) -> Vec<&'static str> {
+    let grants = &config.grants;
+    // An empty list is meant so.
+    let lacks_kind = |is_kind: fn(&Zone) -> bool| match grants.zones.as_deref() {
+        None | Some([]) => false,
+        Some(names) => !names
+            .iter()
+            .filter_map(|name| zones.get(name))
+            .any(|zone| is_kind(zone)),
+    };
+    let missing = manifest
+        .uses
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::Upstreams if grants.upstreams.is_none() && !grants.own_routes => Some(
+                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, or \
+                 `own_routes = true`",
+            ),
+            Capability::CounterZones | Capability::KvZones if grants.zones.is_none() => Some(
+                "uses a zone, which nothing grants; expected `grants = { zones = [...] }`, where [] is for none",
+            ),
+            Capability::CounterZones if lacks_kind(|zone| matches!(zone, Zone::Counter(_))) => {
+                Some("uses a counter zone; expected one in `grants.zones`, where no zone is of that kind")
+            }
+            Capability::KvZones if lacks_kind(|zone| matches!(zone, Zone::Kv(_))) => {
+                Some("uses a kv zone; expected one in `grants.zones`, where no zone is of that kind")
+            }
+            Capability::Upstreams | Capability::CounterZones | Capability::KvZones => None,
+        });
+    let mut missing: Vec<_> = missing.collect();
+    missing.dedup();
+    missing
+}

@@ -1,0 +1,136 @@
+//! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
+
+mod build;
+mod check;
+mod describe;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Accept, Config};
+use crate::flow::timer;
+use crate::listener::{Acceptor, ListeningSocket};
+use crate::log;
+use crate::wasm::{Plugin, PluginStatus, TimerOn};
+use crate::worker_context::WorkerContext;
+use crate::zone::{self, Zone, ZoneStatus, Zones};
+
+pub struct Gateway {
+    config: Rc<Config>,
+    plugins: BTreeMap<String, Rc<Plugin>>,
+    acceptors: BTreeMap<String, Rc<Acceptor>>,
+    zones: Zones,
+    worker: Rc<WorkerContext>,
+    /// Sockets that are accepted on.
+    sockets: RefCell<Vec<(Rc<Acceptor>, Rc<ListeningSocket>)>>,
+}
+
+/// One worker's part of `castling status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    pub connections: usize,
+    pub requests_active: usize,
+    pub requests_total: u64,
+    pub plugins: Vec<PluginStatus>,
+    pub zones: Vec<ZoneStatus>,
+}
+
+impl Gateway {
+    /// Its generation serves: what its plugins have defined as metrics is shown. Before anything is accepted.
+    pub fn begin_to_serve(&self) {
+        self.worker.metrics().serve();
+    }
+
+    /// Starts to accept on a bound and listening socket of this listener.
+    pub fn accept(&self, listener: &str, socket: OwnedFd, accept: Accept) -> io::Result<()> {
+        let Some(acceptor) = self.acceptors.get(listener) else {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no listener {listener}"),
+            ));
+        };
+        let socket = Rc::new(ListeningSocket::new(socket, accept)?);
+        tokio::task::spawn_local(Rc::clone(acceptor).accept(Rc::clone(&socket)));
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.push((Rc::clone(acceptor), socket));
+        Ok(())
+    }
+
+    /// Starts the plugins' timers, those for one worker of the generation only where this is that one.
+    pub fn start_timers(&self, is_the_one: bool) {
+        for (name, plugin) in &self.plugins {
+            let Some(timer) = plugin.manifest.timer else {
+                continue;
+            };
+            if timer.on == TimerOn::OneWorker && !is_the_one {
+                continue;
+            }
+            let every = self.config.plugins[name].timer;
+            let every = every.unwrap_or(Duration::from_millis(timer.every_ms));
+            tokio::task::spawn_local(timer::run(
+                Rc::clone(plugin),
+                every,
+                Rc::clone(&self.worker),
+            ));
+        }
+    }
+
+    /// Has this worker remove what has expired in kv zones. One worker of a generation is enough.
+    pub fn sweep_zones(&self) {
+        for zone in self.zones.values() {
+            if let Zone::Kv(_) = **zone {
+                tokio::task::spawn_local(zone::sweep(Arc::clone(zone)));
+            }
+        }
+    }
+
+    /// No connection is accepted any more when this returns.
+    pub fn stop_accepting(&self) {
+        self.worker.begin_drain();
+        for (acceptor, socket) in self.sockets.take() {
+            acceptor.accept_leftover(&socket);
+        }
+    }
+
+    /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
+    /// then ends with the process.
+    pub async fn drain(&self, timeout: Duration) {
+        self.worker.drain(timeout).await;
+    }
+
+    pub fn status(&self) -> GatewayStatus {
+        GatewayStatus {
+            connections: self.worker.connections(),
+            requests_active: self.worker.requests_active(),
+            requests_total: self.worker.requests_total(),
+            plugins: self
+                .plugins
+                .values()
+                .map(|plugin| plugin.status())
+                .collect(),
+            // One that cannot be looked at now is told where it is used.
+            zones: self
+                .zones
+                .iter()
+                .filter_map(|(name, zone)| zone.status(name).ok())
+                .collect(),
+        }
+    }
+
+    /// Resolves when much memory has been freed that the allocator may still hold.
+    pub async fn memory_ebbs(&self) {
+        self.worker.heap_trim.due().await;
+    }
+
+    pub fn reopen_logs(&self) {
+        log::reopen(None);
+        self.worker.reopen_access_log();
+    }
+}
