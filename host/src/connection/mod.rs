@@ -18,9 +18,9 @@ use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_req
 use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
 use crate::service::Service;
+use crate::transport::Socket;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, HEAD_ROOM_BYTES};
-use crate::transport::socket::Socket;
 use crate::worker_context::WorkerContext;
 
 pub use workspace::WorkspacePool;

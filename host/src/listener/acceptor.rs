@@ -17,8 +17,8 @@ use crate::config::{self, Bind};
 use crate::connection::Serving;
 use crate::error::is_shortage;
 use crate::service::Service;
+use crate::transport::Socket;
 use crate::transport::address::ServerAddress;
-use crate::transport::socket::Socket;
 use crate::worker_context::WorkerContext;
 
 /// Takes connections from the sockets of one listener, within its limits, for one worker.

@@ -6,8 +6,8 @@ use tracing::debug;
 
 use super::Acceptor;
 use crate::connection;
+use crate::transport::Socket;
 use crate::transport::address::{ClientAddress, Network};
-use crate::transport::socket::Socket;
 
 /// Counts the connection, and has it served by a task of its own; closes it where its client has too many.
 pub(super) fn admit(socket: Socket, client: ClientAddress, acceptor: &Rc<Acceptor>) {

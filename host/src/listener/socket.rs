@@ -12,8 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::watch::Watch;
 use crate::config::Accept;
+use crate::transport::Socket;
 use crate::transport::address::ClientAddress;
-use crate::transport::socket::Socket;
 
 /// A bound and listening socket that the event loop watches.
 pub struct ListeningSocket {

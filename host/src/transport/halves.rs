@@ -11,13 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
 
 use crate::config::Rate;
 use crate::runtime::alarm::{Alarm, Elapsed};
-use crate::transport::socket::Socket;
-use crate::transport::write_batch::Transport;
+use crate::transport::{Read, Socket, Transport};
 
 pub struct Reader {
     transport: Rc<Transport>,
@@ -162,12 +159,13 @@ impl Reader {
         if self.buf.capacity() - self.buf.len() < room_bytes / 2 {
             self.buf.reserve(room_bytes);
         }
-        match self.transport.socket.try_read(&mut self.buf) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            filled => {
-                self.drained = self.buf.len() < self.buf.capacity();
-                Some(filled)
+        match self.transport.try_read(&mut self.buf) {
+            Ok(Read { bytes, drained }) => {
+                self.drained = drained;
+                Some(Ok(bytes))
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error)),
         }
     }
 
@@ -183,18 +181,18 @@ impl Reader {
                 return Poll::Ready(filled);
             }
             self.budget.end();
-            ready!(self.transport.socket.poll_read_ready(cx))?;
+            ready!(self.transport.poll_read_ready(cx))?;
         }
     }
 
     /// Ready when there may be something to read, if only an error. It may be wrong, and is of a new socket.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.transport.socket.poll_read_ready(cx).map(drop)
+        self.transport.poll_read_ready(cx).map(drop)
     }
 
     /// The same for one that has waited: whether the wait is over.
     pub fn is_readable(&self) -> bool {
-        self.transport.socket.is_read_ready()
+        self.transport.is_read_ready()
     }
 
     /// Ready when the other side has ended the connection, in order or by a reset. Must not be called again then: the event
@@ -217,28 +215,19 @@ impl Reader {
         }
     }
 
-    /// Whether an idle connection is still good: nothing came, not even its end, as far as the event loop has heard.
-    /// Costs no system call unless something did.
+    /// Whether an idle connection is still good: nothing came on it, not even its end ([`Transport::is_reusable`]).
     pub fn is_quiet(&self) -> bool {
-        // Readiness may be stale.
-        self.buf.is_empty() && (!self.transport.socket.is_read_ready() || self.is_quiet_now())
+        self.buf.is_empty() && self.transport.is_reusable(false)
     }
 
-    /// The same, as the kernel knows it at this moment; one system call.
+    /// Whether it is, as the kernel knows it at this moment; one system call.
     pub fn is_quiet_now(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        self.buf.is_empty()
-            && matches!(
-                rustix::net::recv(&self.transport.socket, &mut [0_u8; 1], flags),
-                Err(Errno::AGAIN)
-            )
+        self.buf.is_empty() && self.transport.is_reusable(true)
     }
 
     /// Whether bytes have come, and not just an end.
     pub fn has_bytes(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let peeked = || rustix::net::recv(&self.transport.socket, &mut [0_u8; 1], flags);
-        !self.buf.is_empty() || peeked().is_ok_and(|(_, bytes)| bytes > 0)
+        !self.buf.is_empty() || self.transport.has_unread()
     }
 }
 
@@ -280,7 +269,7 @@ impl Writer {
 
     /// Nothing is left of what was posted.
     pub fn is_settled(&self) -> bool {
-        self.transport.is_settled()
+        !self.transport.has_backlog()
     }
 
     /// Waits until nothing is, at most for so long.
@@ -340,20 +329,20 @@ impl Writer {
         limit: Duration,
         rate: Rate,
     ) -> Result<io::Result<()>, Elapsed> {
-        let writable = || poll_fn(|cx| self.transport.socket.poll_write_ready(cx));
+        let writable = || poll_fn(|cx| self.transport.poll_write_ready(cx));
         if rate.min == 0 || limit <= rate.after {
             return alarm.limit(limit, writable()).await;
         }
         let least = rate.after.as_millis() * u128::from(rate.min) / 1000;
         let mut waited = Duration::ZERO;
-        let mut queued = self.transport.socket.queued_bytes();
+        let mut queued = self.transport.unacknowledged_bytes();
         loop {
             let look = rate.after.min(limit - waited);
             if let Ok(writable) = alarm.limit(look, writable()).await {
                 return Ok(writable);
             }
             waited += look;
-            let left = self.transport.socket.queued_bytes();
+            let left = self.transport.unacknowledged_bytes();
             if waited >= limit || (queued.saturating_sub(left) as u128) < least {
                 return Err(Elapsed);
             }
@@ -372,11 +361,11 @@ impl Writer {
     fn write_now(&mut self) -> io::Result<usize> {
         // One piece goes as a plain write; empty vectors cost the kernel a look each.
         let used = if self.body.is_empty() && self.back.is_done() {
-            self.transport.socket.try_write(self.front.rest())?
+            self.transport.try_write(self.front.rest())?
         } else if self.front.is_done() && self.back.is_done() {
-            self.transport.socket.try_write(&self.body)?
+            self.transport.try_write(&self.body)?
         } else {
-            self.transport.socket.try_write_vectored(&[
+            self.transport.try_write_vectored(&[
                 IoSlice::new(self.front.rest()),
                 IoSlice::new(&self.body),
                 IoSlice::new(self.back.rest()),
@@ -389,21 +378,14 @@ impl Writer {
         Ok(used)
     }
 
-    /// Whether closing the connection resets it, which tells the other side that something is missing, or ends it in
-    /// order. A Unix socket knows no reset and ends in order.
+    /// Whether closing the connection resets it: [`Transport::set_reset_on_close`].
     pub fn set_reset_on_close(&self, resets: bool) {
-        let linger = resets.then_some(Duration::ZERO);
-        // A connection on which it cannot be set is gone already.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.transport.socket, linger);
+        self.transport.set_reset_on_close(resets);
     }
 
     /// Says that nothing more comes; the other direction stays open.
-    pub fn shutdown(&self) -> io::Result<()> {
-        match rustix::net::shutdown(&self.transport.socket, Shutdown::Write) {
-            // It is reset already, which reading tells.
-            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    pub fn close(&self) -> io::Result<()> {
+        self.transport.close()
     }
 
     fn cross_off(&mut self, used: usize) {
@@ -463,7 +445,7 @@ impl Cursor {
 /// Reads and throws away until the other side ends or `max_bytes` have come: closing a socket with unread bytes in it
 /// makes the kernel reset the connection, which may destroy a response that is still on its way.
 pub async fn linger(reader: &mut Reader, writer: &mut Writer, max_bytes: usize) {
-    if writer.shutdown().is_err() {
+    if writer.close().is_err() {
         return;
     }
     let mut thrown_away = 0;

@@ -1,6 +1,124 @@
-//! Connected byte streams: sockets, their two halves with buffers, writes that are batched, and addresses.
+//! Connected byte streams, as what is above sees them: it reads and writes bytes of messages, and knows nothing of sockets.
+//!
+//! A [`Transport`] is shared by the two halves of a connection, [`Reader`](halves::Reader) and [`Writer`](halves::Writer), and
+//! by the batch in which small writes wait. What a short read means, whether a kept connection is still good and how it is
+//! closed is known here, since it is another thing for bytes that are encrypted.
 
 pub mod address;
 pub mod halves;
-pub mod socket;
+mod socket;
 pub mod write_batch;
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
+
+pub use socket::Socket;
+use write_batch::Deferred;
+
+/// One connected byte stream.
+pub struct Transport {
+    socket: Socket,
+    /// Writes that were put off: see [`write_batch`].
+    deferred: RefCell<Deferred>,
+}
+
+/// What one read has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// 0: the other side has ended its direction.
+    pub bytes: usize,
+    /// Nothing more is there now: another read would be in vain before [`Transport::poll_read_ready`] was pending.
+    pub drained: bool,
+}
+
+impl Transport {
+    pub fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            deferred: RefCell::default(),
+        }
+    }
+
+    /// Reads into the room that `into` has, of which there must be some. `WouldBlock`: [`Self::poll_read_ready`] tells when.
+    #[inline]
+    pub fn try_read(&self, into: &mut BytesMut) -> io::Result<Read> {
+        let bytes = self.socket.try_read(into)?;
+        // The kernel fills all the room that it can.
+        let drained = into.len() < into.capacity();
+        Ok(Read { bytes, drained })
+    }
+
+    /// Writes as much as is taken now. `WouldBlock`: [`Self::poll_write_ready`] tells when.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.try_write(bytes)
+    }
+
+    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.try_write_vectored(pieces)
+    }
+
+    /// Readiness as the event loop has heard of it: it may be stale, and a new socket is ready at first.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_read_ready(cx)
+    }
+
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_write_ready(cx)
+    }
+
+    /// Readiness to read, asked once.
+    pub fn is_read_ready(&self) -> bool {
+        self.socket.is_read_ready()
+    }
+
+    /// Whether something that was written is not with the kernel yet.
+    pub fn has_backlog(&self) -> bool {
+        !matches!(*self.deferred.borrow(), Deferred::Nothing)
+    }
+
+    /// Bytes that the kernel has taken and the other side has not acknowledged; 0 where it does not tell.
+    pub fn unacknowledged_bytes(&self) -> u64 {
+        self.socket.queued_bytes()
+    }
+
+    /// Whether an idle connection is still good: nothing came on it, not even its end. As the event loop has heard, which
+    /// costs a system call only where something did; or `surely`, as the kernel knows it now, for one system call.
+    pub fn is_reusable(&self, surely: bool) -> bool {
+        // Readiness may be stale.
+        !surely && !self.is_read_ready() || matches!(self.peek(), Err(Errno::AGAIN))
+    }
+
+    /// Whether bytes wait to be read, and not just an end.
+    pub fn has_unread(&self) -> bool {
+        self.peek().is_ok_and(|bytes| bytes > 0)
+    }
+
+    fn peek(&self) -> Result<usize, Errno> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let (_, bytes) = rustix::net::recv(&self.socket, &mut [0_u8; 1], flags)?;
+        Ok(bytes)
+    }
+
+    /// Whether closing the connection resets it, which tells the other side that something is missing, or ends it in
+    /// order. A Unix socket knows no reset and ends in order.
+    pub fn set_reset_on_close(&self, resets: bool) {
+        let linger = resets.then_some(Duration::ZERO);
+        // A connection on which it cannot be set is gone already.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, linger);
+    }
+
+    /// Says that nothing more comes; the other direction stays open.
+    pub fn close(&self) -> io::Result<()> {
+        match rustix::net::shutdown(&self.socket, Shutdown::Write) {
+            // It is reset already, which reading tells.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

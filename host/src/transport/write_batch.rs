@@ -17,17 +17,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::transport::socket::Socket;
-
-/// A socket to which something may be on its way from the write batch.
-pub struct Transport {
-    pub socket: Socket,
-    deferred: RefCell<Deferred>,
-}
+use crate::transport::{Socket, Transport};
 
 /// What was put off.
 #[derive(Default)]
-enum Deferred {
+pub(super) enum Deferred {
     #[default]
     Nothing,
     Queued,
@@ -80,13 +74,6 @@ pub fn keep_flushing() -> impl Future<Output = Infallible> {
 }
 
 impl Transport {
-    pub fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            deferred: RefCell::default(),
-        }
-    }
-
     /// Puts the bytes off, and leaves empty room in their place. False: they must be written now.
     pub fn post(self: &Rc<Self>, bytes: &mut Vec<u8>) -> bool {
         BATCH.with(|batch| {
@@ -116,12 +103,7 @@ impl Transport {
         })
     }
 
-    /// Nothing was put off that is not written.
-    pub fn is_settled(&self) -> bool {
-        matches!(*self.deferred.borrow(), Deferred::Nothing)
-    }
-
-    /// Ready when that is so. What is still to be written is tried at once.
+    /// Ready when nothing is left that was put off. What is still to be written is tried at once.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
         if matches!(*self.deferred.borrow(), Deferred::Queued) {
             BATCH.with(WriteBatch::send_all);
@@ -154,7 +136,7 @@ impl WriteBatch {
             transport,
             mut bytes,
         } = write;
-        let written = match transport.socket.try_write(&bytes) {
+        let written = match transport.try_write(&bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             // Whoever reads from it next is told.
@@ -180,11 +162,11 @@ async fn finish(transport: Rc<Transport>, bytes: Vec<u8>) {
     let mut rest = &bytes[..];
     let all = poll_fn(|cx| {
         while !rest.is_empty() {
-            match transport.socket.try_write(rest) {
+            match transport.try_write(rest) {
                 Ok(0) => break,
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(transport.socket.poll_write_ready(cx)).is_err() {
+                    if ready!(transport.poll_write_ready(cx)).is_err() {
                         break;
                     }
                 }
