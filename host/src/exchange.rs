@@ -19,7 +19,7 @@ pub struct Exchange {
     pub request: RequestHead,
     pub reply: ReplyHead,
     /// What may be changed now. Hooks run at one stage after the other, never back.
-    pub stage: Stage,
+    stage: Stage,
     /// The client as plugins and logs see it; `post_read` may set its IP address.
     pub client: ClientAddress,
     /// The gateway's end of the client's connection.
@@ -210,6 +210,28 @@ impl Exchange {
         self.cpu_time.clear();
         self.original = None;
         self.is_clear = true;
+    }
+
+    /// What may be changed now.
+    #[inline]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Moves on to this stage. Never back: what a guest might change before stays closed.
+    #[inline]
+    pub fn enter(&mut self, stage: Stage) {
+        debug_assert!(
+            self.stage <= stage,
+            "{:?} comes before {stage:?}",
+            self.stage
+        );
+        self.stage = self.stage.max(stage);
+    }
+
+    /// Enters a stage before or after the one that it is in: for the rig, which calls hooks in any order.
+    pub fn enter_out_of_order(&mut self, stage: Stage) {
+        self.stage = stage;
     }
 
     /// To be called before a plugin changes method or target.

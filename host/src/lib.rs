@@ -11,6 +11,7 @@ mod balancer;
 mod cli;
 mod config;
 mod connection;
+mod downstream;
 mod error;
 mod exchange;
 mod filter;

@@ -4,28 +4,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, FieldNames, Linger, NonAsciiTarget, Rate};
+use crate::config::{self, FieldNames, NonAsciiTarget};
+use crate::downstream::Settings;
 use crate::http1::HeadLimits;
+use crate::message::forwarded::Marks;
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
-use crate::upstream::forwarded::Marks;
 
 pub struct Service {
     /// Name of the listener in the config.
     pub name: Arc<str>,
     pub router: Router,
     pub head_limits: HeadLimits,
-    /// Longest body of a request in bytes. 0: no limit.
-    pub max_body_bytes: u64,
     pub head_timeout: Duration,
-    pub body_timeout: Duration,
-    pub send_timeout: Duration,
     pub idle_timeout: Duration,
-    pub linger: Linger,
-    pub half_close: Duration,
-    pub body_rate: Rate,
-    pub send_rate: Rate,
-    pub marks: Marks,
+    pub client: Settings,
     pub metrics: ListenerMetrics,
 }
 
@@ -47,16 +40,18 @@ impl Service {
                 any_names: config.field_names == FieldNames::Any,
                 non_ascii_target: config.non_ascii_target == NonAsciiTarget::Encode,
             },
-            max_body_bytes: config.max_body_bytes,
             head_timeout: config.head_timeout,
-            body_timeout: config.body_timeout,
-            send_timeout: config.send_timeout,
             idle_timeout: config.idle_timeout,
-            linger: config.linger,
-            half_close: config.half_close,
-            body_rate: config.body_rate,
-            send_rate: config.send_rate,
-            marks: Marks::new(name, config.via, config.server.clone(), gateway_id),
+            client: Settings {
+                max_body_bytes: config.max_body_bytes,
+                body_timeout: config.body_timeout,
+                body_rate: config.body_rate,
+                send_timeout: config.send_timeout,
+                send_rate: config.send_rate,
+                half_close: config.half_close,
+                linger: config.linger,
+                marks: Marks::new(name, config.via, config.server.clone(), gateway_id),
+            },
             metrics,
         })
     }

@@ -13,7 +13,7 @@ use tracing::error;
 use super::{Balancer, Tried};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
-use crate::exchange::{Exchange, Stage};
+use crate::exchange::Exchange;
 use crate::runtime::clock;
 use crate::wasm::{HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
@@ -189,7 +189,6 @@ impl PluginPolicy {
             outcome as u32,
             micros,
         );
-        exchange.stage = Stage::Balance;
         self.policy_instance(Hook::PeerDone, exchange, args)
     }
 
@@ -213,7 +212,6 @@ fn lend_addresses(balancer: &Balancer, exchange: &mut Exchange) {
 }
 
 fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
-    exchange.stage = Stage::Balance;
     lend_addresses(balancer, exchange);
     exchange.balancing.peers.clear();
     let now = clock::now();

@@ -13,7 +13,9 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::config::Linger;
-use crate::flow::{self, AfterResponse, Client, Tools};
+use crate::downstream::AfterResponse;
+use crate::downstream::h1::Client;
+use crate::flow::{self, Tools};
 use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
 use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
@@ -71,7 +73,9 @@ pub async fn serve<P>(
         client, idle_alarm, ..
     } = &*connection;
     idle_alarm.join(NO_GROUP);
-    let settled = client.writer.settle(idle_alarm, service.send_timeout);
+    let settled = client
+        .writer
+        .settle(idle_alarm, service.client.send_timeout);
     let _ = settled.await;
 }
 
@@ -161,7 +165,7 @@ impl Connection {
                 AfterResponse::KeepAlive => tokio::task::yield_now().await,
                 AfterResponse::Close => return AfterRead::Closed,
                 AfterResponse::Linger => {
-                    linger(client, &tools.read_alarm, service.linger).await;
+                    linger(client, &tools.read_alarm, service.client.linger).await;
                     return AfterRead::Closed;
                 }
             }

@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::flow::{Client, Tools};
+use crate::downstream::h1::Client;
+use crate::flow::Tools;
 use crate::message::HeadRoom;
 use crate::runtime::alarm::Alarms;
 use crate::runtime::clock;

@@ -5,7 +5,7 @@ use castling_abi::Hook;
 use http::StatusCode;
 
 use crate::error::Error;
-use crate::exchange::{self, Answer, Exchange, PluginKey};
+use crate::exchange::{Answer, Exchange, PluginKey, Stage};
 use crate::message::{FieldName, Headers};
 use crate::wasm::{Chunks, HostIo, Next, Passed, PinnedInstances, Progress, Step};
 
@@ -109,10 +109,6 @@ impl<'a> Body<'a> {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// Runs one chunk through: [`Chunks::pass`]. What goes on in its place, and whether the body ends with it.
     pub async fn chunk(
         &mut self,
@@ -125,7 +121,7 @@ impl<'a> Body<'a> {
         if self.steps.is_empty() {
             return Ok((chunk, last));
         }
-        exchange.stage = exchange::Stage::Body;
+        exchange.enter(Stage::Body);
         let passed = self
             .chunks
             .pass(self.steps, exchange, pinned, io, chunk, last)

@@ -6,36 +6,37 @@ use bytes::Bytes;
 use castling_abi::{HeaderMap, Hook};
 use futures_util::future::join_all;
 
+use super::pipeline::ResponseBody;
+use super::subrequest;
+use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
-use crate::flow::pipeline::ResponseBody;
-use crate::flow::subrequest;
 use crate::message::{BodySize, RequestHead, Target};
 use crate::phase::Plan;
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
-use crate::upstream::{self, ClientSide, Proxied, RequestBody, Wire};
+use crate::upstream::{self, Proxied, UploadFilter, UploadSource};
 use crate::wasm::{
     self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, PinnedInstances,
 };
 use crate::worker_context::WorkerContext;
 
 /// What a hook's demands are served from.
-pub struct RequestIo<'a, 'b, 'p> {
+pub struct RequestIo<'s, 'a> {
     /// The response, once there is one.
-    pub source: Option<&'a mut ResponseBody>,
-    /// None in a sub-request.
-    pub wire: Option<&'a mut Wire<'b>>,
-    pub body: &'a mut RequestBody,
+    pub response: Option<&'s mut ResponseBody>,
+    pub downstream: &'s mut Downstream<'a>,
+    pub body: &'s mut RequestBody,
+    pub body_filter: &'s mut Option<Box<UploadFilter>>,
     /// Calls out that the client's request has made so far.
-    pub calls: &'a Cell<usize>,
+    pub calls: &'s Cell<usize>,
     /// The plan of the request's route, as soon as it has one.
-    pub plan: &'a Cell<&'p Plan>,
-    pub worker: &'a WorkerContext,
-    pub service: &'a Service,
+    pub plan: &'s Cell<&'a Plan>,
+    pub worker: &'s WorkerContext,
+    pub service: &'s Service,
 }
 
-impl wasm::HostIo for RequestIo<'_, '_, '_> {
+impl wasm::HostIo for RequestIo<'_, '_> {
     async fn perform(
         &mut self,
         request: IoRequest,
@@ -73,17 +74,17 @@ impl wasm::HostIo for RequestIo<'_, '_, '_> {
     }
 }
 
-impl RequestIo<'_, '_, '_> {
+impl RequestIo<'_, '_> {
     async fn request_body(&mut self, limit_bytes: usize) -> Result<IoResult, Error> {
-        if self.source.is_some() {
+        if self.response.is_some() {
             return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         }
         let whole = self
             .body
             .read_whole(
-                self.wire.as_deref_mut(),
+                self.downstream,
                 limit_bytes,
-                self.service.send_timeout,
+                self.service.client.send_timeout,
             )
             .await?;
         Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))
@@ -96,7 +97,7 @@ impl RequestIo<'_, '_, '_> {
         pinned: &mut PinnedInstances,
         limit_bytes: usize,
     ) -> Result<IoResult, Error> {
-        let Some(source) = &mut self.source else {
+        let Some(source) = &mut self.response else {
             return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         };
         let whole = match source {
@@ -106,12 +107,13 @@ impl RequestIo<'_, '_, '_> {
                 return Ok(IoResult::Body(Ok(Bytes::new())));
             }
             ResponseBody::Upstream(body) => {
-                let mut client = ClientSide {
-                    wire: self.wire.as_deref_mut(),
+                let mut source = UploadSource {
+                    downstream: self.downstream,
                     body: self.body,
+                    filter: self.body_filter,
                     pinned: Some(pinned),
                 };
-                body.read_whole(&mut client, exchange, limit_bytes).await?
+                body.read_whole(&mut source, exchange, limit_bytes).await?
             }
         };
         if let Some(whole) = &whole
@@ -124,12 +126,7 @@ impl RequestIo<'_, '_, '_> {
     }
 
     async fn while_client_stays<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
-        let mut client = ClientSide {
-            wire: self.wire.as_deref_mut(),
-            body: self.body,
-            pinned: None,
-        };
-        let done = client.while_there(work).await;
+        let done = self.downstream.while_there(work).await;
         done.ok_or_else(|| ClientError::Gone.into())
     }
 }
@@ -284,23 +281,26 @@ async fn send(
         parent.mark_call(&mut head.headers);
     }
     exchange.begin(head, client, server, &exchange.listener.clone());
-    exchange.stage = Stage::Balance;
+    exchange.enter(Stage::Balance);
     let mut body = RequestBody::held(call.body);
-    let mut client = ClientSide {
-        wire: None,
+    // Its response is read here: nobody else waits for it.
+    let mut downstream = Downstream::Collect(Collector::new(&call.method, call.limit_bytes));
+    let mut source = UploadSource {
+        downstream: &mut downstream,
         body: &mut body,
+        filter: &mut None,
         pinned: None,
     };
     let text = |error: Error| error.to_string();
     let now = exchange.stats.started;
-    let proxied = upstream::send(upstream, &mut exchange, &mut client, now)
+    let proxied = upstream::send(upstream, &mut exchange, &mut source, now)
         .await
         .map_err(text)?;
     let Proxied::Response(mut response) = proxied else {
         return Err("a plugin has answered it".to_owned());
     };
     let whole = response
-        .read_whole(&mut client, &mut exchange, call.limit_bytes)
+        .read_whole(&mut source, &mut exchange, call.limit_bytes)
         .await
         .map_err(text)?;
     let body = whole.ok_or_else(|| {

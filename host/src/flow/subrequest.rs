@@ -2,22 +2,18 @@
 
 use std::cell::Cell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use castling_abi::call::MAX_DEPTH;
-use http::Method;
 use tracing::debug;
 
+use super::host_io;
+use super::pipeline::Pipeline;
+use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{Error, reply};
-use crate::exchange::Exchange;
-use crate::filter;
-use crate::flow::host_io;
-use crate::flow::pipeline::{Pipeline, ResponseBody};
-use crate::http1::Decoded;
-use crate::message::{Headers, KnownHeader, has_no_body};
-use crate::runtime::clock;
+use crate::exchange::{Answer, Exchange};
+use crate::message::{Headers, KnownHeader};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
-use crate::upstream::RequestBody;
 use crate::wasm::{Call, CallResponse};
 use crate::worker_context::WorkerContext;
 
@@ -64,7 +60,7 @@ impl Parent<'_> {
     /// Adds to the head of a call what tells a loop.
     pub fn mark_call(&self, headers: &mut Headers) {
         self.carry_loops(headers);
-        self.service.marks.add_to_call(headers);
+        self.service.client.marks.add_to_call(headers);
     }
 
     fn carry_loops(&self, headers: &mut Headers) {
@@ -91,104 +87,57 @@ pub async fn run(
     if let (Some(host), false) = (&parent.host, head.headers.contains(KnownHeader::Host)) {
         head.headers.set(KnownHeader::Host, host);
     }
-    parent.service.marks.note_client_side(&mut head);
+    parent.service.client.marks.note_client_side(&mut head);
     parent.carry_loops(&mut head.headers);
-    let bodiless = head.method == Method::HEAD;
+    let collector = Collector::new(&head.method, call.limit_bytes);
     let mut exchange = Exchange::idle();
     let service = parent.service;
     exchange.begin(head, parent.client, parent.server.clone(), &service.name);
     exchange.depth = parent.depth + 1;
-    let body = RequestBody::held(call.body);
-    let mut pipeline = Pipeline::new(&mut exchange, body, parent.calls, service, worker);
-    let answered = match whole_response(&mut pipeline, bodiless, call.limit_bytes).await {
-        Err(Refused::Error(error)) => {
-            debug!(
-                path = pipeline.exchange.request.target.path(),
-                "sub-request: {error}"
-            );
-            match pipeline.take(reply::plain(reply::status(&error))) {
-                ResponseBody::Here(body) => Ok(body),
-                ResponseBody::Upstream(_) => Ok(Bytes::new()),
-            }
-        }
-        Err(Refused::TooLarge) => Err(format!(
-            "its body is longer than limits.body of {} bytes",
-            call.limit_bytes
-        )),
-        Ok(body) => Ok(body),
+    let (downstream, body) = (Downstream::Collect(collector), RequestBody::held(call.body));
+    let mut pipeline = Pipeline::new(
+        &mut exchange,
+        downstream,
+        body,
+        parent.calls,
+        service,
+        worker,
+    );
+    let answered = match pipeline.respond().await {
+        Ok(body) => pipeline.send(body).await,
+        Err(error) => Err(error),
     };
     pipeline.pinned.release().await;
+    let body = match (answered, pipeline.downstream) {
+        (Ok(()), Downstream::Collect(collector)) => collector.into_body(),
+        (Err(_), Downstream::Collect(collector)) if collector.is_too_large() => None,
+        (Err(error), _) => Some(explain(&mut exchange, service, &error)),
+        (Ok(()), Downstream::H1(_)) => None,
+    };
+    let body = body.ok_or_else(|| {
+        format!(
+            "its body is longer than limits.body of {} bytes",
+            call.limit_bytes
+        )
+    })?;
     let reply = std::mem::take(&mut exchange.reply);
     Ok(CallResponse {
         status: reply.status,
         headers: reply.headers,
-        body: answered?,
+        body,
     })
 }
 
-enum Refused {
-    Error(Error),
-    TooLarge,
-}
-
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-/// The response's body, filtered; its head is in the exchange.
-async fn whole_response(
-    pipeline: &mut Pipeline<'_>,
-    bodiless: bool,
-    limit_bytes: usize,
-) -> Result<Bytes, Refused> {
-    let source = pipeline.answer(None).await?;
-    let progress = pipeline.begin_filters().finish().await;
-    let source = pipeline.filter_head(None, source, progress).await?;
-    if bodiless || has_no_body(pipeline.exchange.reply.status) {
-        if let ResponseBody::Upstream(body) = source {
-            body.finish();
-        }
-        return Ok(Bytes::new());
-    }
-    let plan = pipeline.plan.get();
-    if filter::is_active(&plan.response_body, pipeline.exchange) {
-        filter::settle_head(pipeline.exchange);
-    }
-    let mut filters = filter::Body::new(&plan.response_body, pipeline.exchange);
-    let mut whole = BytesMut::new();
-    let mut streamed = match source {
-        ResponseBody::Here(body) => {
-            let whole = pipeline.filter_whole(body, &mut filters).await?;
-            return match whole.len() > limit_bytes {
-                true => Err(Refused::TooLarge),
-                false => Ok(whole),
-            };
-        }
-        ResponseBody::Upstream(streamed) => streamed,
-    };
-    let mut pieces = clock::PieceBudget::default();
-    loop {
-        pieces.next().await;
-        let (piece, last) = match streamed.decode()? {
-            Decoded::Data(piece) => (piece, streamed.is_end()),
-            Decoded::End => (Bytes::new(), true),
-            Decoded::NeedMore => {
-                let (mut client, exchange) = pipeline.client_side(None);
-                streamed.fill(&mut client, exchange).await?;
-                continue;
-            }
-        };
-        let (piece, ended) = pipeline.filter_piece(&mut filters, piece, last).await?;
-        whole.extend_from_slice(&piece);
-        if whole.len() > limit_bytes {
-            return Err(Refused::TooLarge);
-        }
-        if ended {
-            // One that a filter has ended early closes its connection.
-            streamed.finish();
-            return Ok(whole.freeze());
-        }
-    }
+/// Makes the reply to an error the response, which no filter sees.
+fn explain(exchange: &mut Exchange, service: &Service, error: &Error) -> Bytes {
+    let path = exchange.request.target.path();
+    debug!(path, "sub-request: {error}");
+    let Answer {
+        status,
+        mut headers,
+        body,
+    } = reply::plain(reply::status(error));
+    service.client.marks.set_server(&mut headers);
+    exchange.replace_reply(status, headers);
+    body
 }

@@ -5,7 +5,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use super::head::has_blank_line;
 use super::trailers::{MAX_TRAILER_BYTES, parse_trailers};
 use super::{BodyError, Framing};
-use crate::message::Headers;
+use crate::message::{Headers, Piece};
 
 /// Cuts a body into the pieces that were read, without a copy.
 #[derive(Clone, Debug)]
@@ -14,17 +14,6 @@ pub struct BodyDecoder {
     /// Bytes of chunk extensions and padding so far.
     extension_bytes: usize,
     trailers: Option<Headers>,
-}
-
-/// What [`BodyDecoder::decode`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decoded {
-    /// The next bytes of the body; never empty.
-    Data(Bytes),
-    /// The buffer has no more of it.
-    NeedMore,
-    /// The body is complete. What is left in the buffer belongs to the next message.
-    End,
 }
 
 impl BodyDecoder {
@@ -42,24 +31,24 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece off the front of `buf`. Call it until it is not [`Decoded::Data`], then read more.
-    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, BodyError> {
+    /// Takes the next piece off the front of `buf`. Call it until it is not [`Piece::Data`], then read more.
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Piece, BodyError> {
         loop {
             match self.state {
-                State::End => return Ok(Decoded::End),
+                State::End => return Ok(Piece::End),
                 State::Line(_) => {
                     self.read_lines(buf)?;
                     if matches!(self.state, State::Line(_)) {
-                        return Ok(Decoded::NeedMore);
+                        return Ok(Piece::NeedMore);
                     }
                 }
                 State::Trailers { scanned } => {
                     if !self.read_trailers(scanned, buf)? {
-                        return Ok(Decoded::NeedMore);
+                        return Ok(Piece::NeedMore);
                     }
                 }
                 State::Sized { .. } | State::Chunk { .. } | State::UntilClose if buf.is_empty() => {
-                    return Ok(Decoded::NeedMore);
+                    return Ok(Piece::NeedMore);
                 }
                 State::Sized { remaining } => {
                     let (data, remaining) = take(buf, remaining);
@@ -67,7 +56,7 @@ impl BodyDecoder {
                         0 => State::End,
                         remaining => State::Sized { remaining },
                     };
-                    return Ok(Decoded::Data(data));
+                    return Ok(Piece::Data(data));
                 }
                 State::Chunk { remaining } => {
                     let (data, remaining) = take(buf, remaining);
@@ -75,9 +64,9 @@ impl BodyDecoder {
                         0 => State::Line(Line::DataEnd),
                         remaining => State::Chunk { remaining },
                     };
-                    return Ok(Decoded::Data(data));
+                    return Ok(Piece::Data(data));
                 }
-                State::UntilClose => return Ok(Decoded::Data(buf.split().freeze())),
+                State::UntilClose => return Ok(Piece::Data(buf.split().freeze())),
             }
         }
     }
@@ -261,7 +250,7 @@ mod tests {
         let mut body = Vec::new();
         for piece in pieces {
             buf.extend_from_slice(piece);
-            while let Decoded::Data(data) = decoder.decode(&mut buf)? {
+            while let Piece::Data(data) = decoder.decode(&mut buf)? {
                 assert!(!data.is_empty());
                 body.extend_from_slice(&data);
             }
@@ -299,9 +288,9 @@ mod tests {
         let mut decoder = BodyDecoder::new(Framing::Length(3));
         assert_eq!(
             decoder.decode(&mut BytesMut::from("a")),
-            Ok(Decoded::Data("a".into()))
+            Ok(Piece::Data("a".into()))
         );
-        assert_eq!(decoder.decode(&mut BytesMut::new()), Ok(Decoded::NeedMore));
+        assert_eq!(decoder.decode(&mut BytesMut::new()), Ok(Piece::NeedMore));
     }
 
     #[test]

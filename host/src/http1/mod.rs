@@ -23,7 +23,7 @@ mod smuggling;
 mod target;
 mod trailers;
 
-pub use body::{BodyDecoder, Decoded};
+pub use body::BodyDecoder;
 pub use encode::{
     CHUNK_END, LAST_CHUNK, ReplyTo, write_chunk_head, write_request_head, write_response_head,
     write_trailers,

@@ -274,7 +274,7 @@ impl Variable {
 
     /// Appends its value; false when it has none.
     fn write(&self, out: &mut Vec<u8>, exchange: &Exchange, times: &Times) -> bool {
-        if exchange.stage == Stage::Idle && self.is_of_request() {
+        if exchange.stage() == Stage::Idle && self.is_of_request() {
             return false;
         }
         let request = &exchange.request;
@@ -331,7 +331,7 @@ mod tests {
 
     fn line(format: &AccessLogFormat) -> String {
         let mut exchange = Exchange::idle();
-        exchange.stage = Stage::Log;
+        exchange.enter(Stage::Log);
         exchange.vars.set("user", b"a\"b\n");
         exchange.stats.body_bytes_sent = 5;
         let mut line = Vec::new();

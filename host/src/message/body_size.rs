@@ -13,14 +13,11 @@ pub enum BodySize {
     Unknown,
 }
 
-/// Whether a response of this status never has a body, whatever a plugin or a peer gives with it (RFC 9110 §6.4.1).
-pub fn has_no_body(status: StatusCode) -> bool {
-    status.is_informational()
+/// Whether the response to a request of this method never has a body, whatever a plugin or a peer gives with it: since it
+/// answers HEAD, or by its status (RFC 9110 §6.4.1).
+pub fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
+    *request_method == Method::HEAD
+        || status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
-}
-
-/// Whether the response to a request of this method never has a body: by its status, or since it answers HEAD.
-pub fn never_has_body(status: StatusCode, request_method: &Method) -> bool {
-    *request_method == Method::HEAD || has_no_body(status)
 }

@@ -4,17 +4,20 @@
 
 mod body_size;
 mod field_name;
+pub mod forwarded;
 mod head;
 mod headers;
 pub mod path;
+mod piece;
 mod protocol;
 mod swar;
 mod target;
 
-pub use body_size::{BodySize, has_no_body, never_has_body};
+pub use body_size::{BodySize, never_has_body};
 pub use field_name::{FieldName, KnownHeader, is_valid_value};
 pub use head::{HeadRoom, ReplyHead, RequestHead};
 pub use headers::{Dropped, Headers, Occurrences, write_line};
+pub use piece::Piece;
 pub use protocol::{Protocol, Scheme};
 pub use target::{
     Target, is_path_byte, is_target_byte, is_valid_host, is_valid_path, is_valid_query,

@@ -13,7 +13,7 @@ pub use route::Router;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{HostIo, Next, PinnedInstances, Progress, Step};
+use crate::wasm::{HostIo, MaybeFuture, Next, PinnedInstances, Progress, Step};
 
 /// What the phases have decided.
 pub enum Verdict {
@@ -26,101 +26,108 @@ pub enum Verdict {
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
 const MAX_ROUTINGS: u32 = 10;
 
-/// How the phases of a request begin.
-pub enum Start<'p> {
-    /// No plugin is asked.
-    Verdict(Verdict),
-    /// These are.
-    First(First<'p>),
-}
-
-/// The first steps of a request.
-pub struct First<'p> {
-    pub hook: Hook,
-    pub steps: &'p [Step],
-    /// There are no others.
-    is_only: bool,
-}
-
-impl First<'_> {
-    /// After [`Step::go`]: the phases are through, and [`run`] has nothing more to do.
-    pub fn is_all(&self, progress: &Progress) -> bool {
-        self.is_only && progress.is_through(self.steps)
-    }
-}
-
-/// Finds the route of a request, and what runs first for it. `plan` becomes the plan of its route, as soon as it has one.
-pub fn begin<'p>(
+/// A request on its way through its phases: it owns the list of steps that is next, so that what was run and what is to be
+/// run cannot be of two lists.
+pub struct Phases<'p> {
     router: &'p Router,
-    plan: &Cell<&'p Plan>,
-    exchange: &mut Exchange,
-) -> Result<Start<'p>, Error> {
-    exchange.computable.clone_from(&plan.get().computable);
-    if !router.post_read.is_empty() {
-        return Ok(Start::First(First {
+    hook: Hook,
+    /// Steps that are next. Empty: the request is through.
+    steps: &'p [Step],
+    /// Index of the list after these in [`Plan::phases`].
+    next: usize,
+    routings: u32,
+}
+
+impl<'p> Phases<'p> {
+    /// Begins before routing. `plan` becomes the plan of the request's route, as soon as it has one.
+    #[inline]
+    pub fn begin(
+        router: &'p Router,
+        plan: &Cell<&'p Plan>,
+        exchange: &mut Exchange,
+    ) -> Result<Self, Error> {
+        exchange.computable.clone_from(&plan.get().computable);
+        let mut phases = Self {
+            router,
             hook: Hook::PostRead,
             steps: &router.post_read,
-            is_only: false,
-        }));
+            next: 0,
+            routings: 0,
+        };
+        if phases.steps.is_empty() {
+            phases.advance(plan, exchange)?;
+        }
+        Ok(phases)
     }
-    let current = enter_route(router, plan, exchange)?;
-    let mut phases = current.phases();
-    match phases.next() {
-        Some((hook, steps)) => Ok(Start::First(First {
-            hook,
-            steps,
-            is_only: phases.next().is_none(),
-        })),
-        None => verdict(current).map(Start::Verdict),
-    }
-}
 
-/// Runs a request through its phases, after [`begin`] and [`Step::go`] for the first of them.
-pub async fn run<'p>(
-    router: &'p Router,
-    plan: &Cell<&'p Plan>,
-    exchange: &mut Box<Exchange>,
-    pinned: &mut PinnedInstances,
-    io: &mut impl HostIo,
-    first: Progress,
-) -> Result<Verdict, Error> {
-    let mut started = Some(first);
-    let mut go_on = async |steps, hook, exchange: &mut Box<Exchange>| match started.take() {
-        Some(progress) => Step::run_rest(steps, progress, hook, exchange, pinned, io).await,
-        None => Step::run_all(steps, hook, exchange, pinned, io).await,
-    };
-    if !router.post_read.is_empty() {
-        let (_, next) = go_on(&router.post_read, Hook::PostRead, exchange).await?;
-        if let Next::Answer(answer) = next {
-            return Ok(Verdict::Answer(answer));
-        }
-        enter_route(router, plan, exchange)?;
+    /// Runs the steps that are next, as far as they can be run at once: mostly to their end, with no future.
+    #[inline]
+    pub fn start<'a>(&'a self, exchange: &'a mut Box<Exchange>) -> MaybeFuture<'a, Progress> {
+        Step::go(self.steps, self.hook, exchange)
     }
-    let mut routings = 1;
-    let current = loop {
-        let current = plan.get();
-        if current.rewrite.is_empty() {
-            break current;
+
+    /// Whether all phases are through with this progress of [`Self::start`].
+    #[inline]
+    pub fn are_through(&self, progress: &Progress, plan: &Plan) -> bool {
+        let is_last = self.hook != Hook::PostRead && plan.phases(self.next).is_none();
+        progress.is_through(self.steps) && (self.steps.is_empty() || is_last)
+    }
+
+    /// Goes on after [`Self::start`] until all phases are through, or one has answered.
+    pub async fn run(
+        &mut self,
+        progress: Progress,
+        plan: &Cell<&'p Plan>,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        io: &mut impl HostIo,
+    ) -> Result<Verdict, Error> {
+        let mut progress = Some(progress);
+        while !self.steps.is_empty() {
+            let progress = match progress.take() {
+                Some(progress) => progress,
+                None => self.start(exchange).finish().await,
+            };
+            let run = Step::run_rest(self.steps, progress, self.hook, exchange, pinned, io);
+            match run.await?.1 {
+                Next::Step | Next::Skipped => self.advance(plan, exchange)?,
+                Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
+                Next::Reroute if self.routings == MAX_ROUTINGS => {
+                    return Err(Error::TooManyReroutes(self.routings));
+                }
+                Next::Reroute => self.route(plan, exchange)?,
+            }
         }
-        match go_on(&current.rewrite, Hook::Rewrite, exchange).await?.1 {
-            Next::Step | Next::Skipped => break current,
-            Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
-            Next::Reroute => {}
-        }
-        if routings == MAX_ROUTINGS {
-            return Err(Error::TooManyReroutes(routings));
-        }
-        routings += 1;
-        enter_route(router, plan, exchange)?;
-    };
-    for (hook, steps) in current.phases() {
-        if hook != Hook::Rewrite
-            && let (_, Next::Answer(answer)) = go_on(steps, hook, exchange).await?
-        {
-            return Ok(Verdict::Answer(answer));
+        verdict(plan.get())
+    }
+
+    /// Moves on to the next list that has steps, by way of a route after the first.
+    fn advance(&mut self, plan: &Cell<&'p Plan>, exchange: &mut Exchange) -> Result<(), Error> {
+        match self.hook {
+            Hook::PostRead => self.route(plan, exchange),
+            _ => {
+                self.enter(plan.get());
+                Ok(())
+            }
         }
     }
-    verdict(current)
+
+    /// Routes the request, and begins with the phases of its route.
+    fn route(&mut self, plan: &Cell<&'p Plan>, exchange: &mut Exchange) -> Result<(), Error> {
+        self.routings += 1;
+        self.next = 0;
+        self.enter(enter_route(self.router, plan, exchange)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn enter(&mut self, plan: &'p Plan) {
+        match plan.phases(self.next) {
+            Some((at, hook, steps)) => (self.next, self.hook, self.steps) = (at + 1, hook, steps),
+            // Past `post_read`, which alone comes before a route.
+            None => (self.hook, self.steps) = (Hook::Content, &[]),
+        }
+    }
 }
 
 fn enter_route<'p>(

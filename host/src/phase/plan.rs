@@ -98,16 +98,18 @@ impl Plan {
         }
     }
 
-    /// Where plugins have a say before the upstream, in order.
-    pub fn phases(&self) -> impl Iterator<Item = (Hook, &[Step])> {
+    /// The first list with steps among the phases of a route, from this index on, and its index: the order of phases.
+    #[inline]
+    pub fn phases(&self, from: usize) -> Option<(usize, Hook, &[Step])> {
         let lists = [
             (Hook::Rewrite, &self.rewrite),
             (Hook::Preaccess, &self.preaccess),
             (Hook::Access, &self.access),
             (Hook::Content, &self.content),
         ];
-        let lists = lists.into_iter().map(|(hook, steps)| (hook, &**steps));
-        lists.filter(|(_, steps)| !steps.is_empty())
+        let mut rest = lists.into_iter().enumerate().skip(from);
+        let (at, (hook, steps)) = rest.find(|(_, (_, steps))| !steps.is_empty())?;
+        Some((at, hook, steps))
     }
 
     /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.

@@ -60,7 +60,7 @@ pub enum FromWorker {
 pub struct WorkerSpec {
     pub generation: u64,
     pub slot: usize,
-    /// By which requests that come back are known ([`crate::upstream::forwarded::Marks`]).
+    /// By which requests that come back are known ([`crate::message::forwarded::Marks`]).
     pub gateway_id: u64,
     pub config: Config,
     pub listeners: Vec<ListenerFd>,

@@ -150,7 +150,7 @@ impl Rig {
     /// Calls the hook so many times, in the stage that it belongs to, and says what it returned last. An instance that is
     /// kept for a request ends with each call.
     pub fn call(&mut self, hook: Hook, args: (u32, u32, u32), times: u64) -> Result<i32, String> {
-        self.exchange.stage = stage(hook);
+        self.exchange.enter_out_of_order(stage(hook));
         let bench = Rc::clone(&self.bench);
         bench.runtime.block_on(async {
             let mut last = 0;
@@ -177,7 +177,7 @@ impl Rig {
         bench.runtime.block_on(async {
             for _ in 0..times {
                 for &hook in hooks {
-                    self.exchange.stage = stage(hook);
+                    self.exchange.enter_out_of_order(stage(hook));
                     self.plugin
                         .call(
                             hook,

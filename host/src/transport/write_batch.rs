@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::transport::{Socket, Transport};
+use crate::transport::Transport;
 
 /// What was put off.
 #[derive(Default)]
@@ -188,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::alarm::Alarms;
+    use crate::transport::Socket;
     use crate::transport::halves::{self, Reader, Writer};
 
     const MINUTE: Duration = Duration::from_secs(60);

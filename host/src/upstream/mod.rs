@@ -1,8 +1,6 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
 mod connection;
-pub mod forwarded;
-mod pieces;
 mod pool;
 mod resolve;
 mod response;
@@ -19,7 +17,8 @@ use http::HeaderValue;
 pub use resolve::resolve;
 pub use response::Body;
 pub use send::{Proxied, send};
-pub use upload::{ClientSide, RequestBody, Wire};
+pub use upload::UploadSource;
+pub use upload_filter::UploadFilter;
 
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::connection::{Connection, Response};
-use super::upload::{ClientSide, Sink, UploadError, UploadPause};
+use super::upload::{Sink, UploadError, UploadPause, UploadSource};
 use super::{Upstream, upload_filter};
 use crate::balancer::Active;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
-use crate::http1::{self, BodyDecoder, Decoded, HeadLimits, ParsedResponse};
-use crate::message::{BodySize, Headers};
+use crate::http1::{self, BodyDecoder, HeadLimits, ParsedResponse};
+use crate::message::{BodySize, Headers, Piece};
 use crate::runtime::alarm::Elapsed;
 use crate::runtime::clock;
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader};
@@ -60,7 +60,7 @@ impl Body {
     /// same.
     pub async fn read_whole(
         &mut self,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
         exchange: &mut Box<Exchange>,
         limit_bytes: usize,
     ) -> Result<Option<Bytes>, Error> {
@@ -73,13 +73,13 @@ impl Body {
             if held_bytes > limit_bytes {
                 break false;
             }
-            match self.decode()? {
-                Decoded::Data(piece) => {
+            match self.try_piece()? {
+                Piece::Data(piece) => {
                     held_bytes += piece.len();
                     held.push(piece);
                 }
-                Decoded::NeedMore => self.fill(client, exchange).await?,
-                Decoded::End => break true,
+                Piece::NeedMore => self.fill(source, exchange).await?,
+                Piece::End => break true,
             }
         };
         if !whole {
@@ -94,12 +94,12 @@ impl Body {
     }
 
     /// What is there of the body, without waiting.
-    pub fn decode(&mut self) -> Result<Decoded, Error> {
+    pub fn try_piece(&mut self) -> Result<Piece, Error> {
         let Connection {
             reader, response, ..
         } = &mut *self.connection;
         if let Some(piece) = response.read_ahead.next() {
-            return Ok(Decoded::Data(piece));
+            return Ok(Piece::Data(piece));
         }
         let decoded = response.decoder.decode(&mut reader.buf);
         decoded.map_err(|cause| {
@@ -124,17 +124,17 @@ impl Body {
     /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
     pub async fn fill(
         &mut self,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
         exchange: &mut Box<Exchange>,
     ) -> Result<(), Error> {
         self.came_at = None;
         loop {
-            match self.read_once(client).await? {
+            match self.read_once(source).await? {
                 Read::Response(read) => return self.filled(read),
                 // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
                 // costs the upload, not the response.
                 Read::Unfiltered => {
-                    if upload_filter::pass(client, exchange).await.is_err() {
+                    if upload_filter::pass(source, exchange).await.is_err() {
                         self.connection.response.upload_broken = true;
                     }
                 }
@@ -142,7 +142,7 @@ impl Body {
         }
     }
 
-    async fn read_once(&mut self, client: &mut ClientSide<'_, '_>) -> Result<Read, ClientError> {
+    async fn read_once(&mut self, source: &mut UploadSource<'_, '_>) -> Result<Read, ClientError> {
         let after = self.upstream.idle_timeout;
         let Self {
             connection,
@@ -168,7 +168,7 @@ impl Body {
                 timeout: after,
                 peer,
             };
-            let sending = upload.run(client, to);
+            let sending = upload.run(source, to);
             tokio::select! {
                 biased;
                 read = &mut reading => return Ok(Read::Response(read)),
@@ -180,7 +180,7 @@ impl Body {
                 },
             }
         }
-        let read = client.while_there(reading).await;
+        let read = source.downstream.while_there(reading).await;
         read.map(Read::Response).ok_or(ClientError::Gone)
     }
 

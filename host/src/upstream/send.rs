@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::connection::Connection;
 use super::response::{Body, read_head};
-use super::upload::{ClientSide, Sink, Upload, UploadError, UploadPause};
+use super::upload::{Sink, Upload, UploadError, UploadPause, UploadSource};
 use super::{Host, Upstream, upload_filter};
 use crate::balancer::Tried;
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
@@ -33,12 +33,12 @@ pub enum Proxied {
 pub async fn send(
     upstream: &Rc<Upstream>,
     exchange: &mut Box<Exchange>,
-    client: &mut ClientSide<'_, '_>,
+    source: &mut UploadSource<'_, '_>,
     now: Instant,
 ) -> Result<Proxied, Error> {
     let mut started = now;
-    if client.body.filter.is_some() {
-        if let Some(answer) = upload_filter::begin(client, exchange).await? {
+    if source.filter.is_some() {
+        if let Some(answer) = upload_filter::begin(source, exchange).await? {
             return Ok(Proxied::Answer(answer));
         }
         started = Instant::now();
@@ -67,19 +67,17 @@ pub async fn send(
             // A plugin takes its time to choose; else the clock would show the same.
             started: policy.map_or(ended, |_| clock::now()),
         };
-        let result = one.run(exchange, client).await;
+        let result = one.run(exchange, source).await;
         ended = clock::now();
         let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
         exchange.stats.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         upstream.metrics.tried(outcome, took);
         upstream.balancer.note(peer_idx, outcome, ended);
         if let Some(policy) = policy {
-            let stage = exchange.stage;
             match policy.done(&upstream.balancer, exchange, peer_idx, outcome, took) {
                 MaybeFuture::Ready(_) => {}
                 MaybeFuture::Pending(result) => drop(result.await),
             }
-            exchange.stage = stage;
         }
         match result {
             Ok((connection, status)) => {
@@ -104,7 +102,7 @@ pub async fn send(
             Err(TryError::Upstream { cause, sent }) => {
                 // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
                 let again =
-                    !sent || (exchange.request.method.is_idempotent() && client.body.can_replay());
+                    !sent || (exchange.request.method.is_idempotent() && source.body.can_replay());
                 // A time-out says more than a refusal that came after it.
                 if !last_error.as_ref().is_some_and(UpstreamError::is_timeout) {
                     last_error = Some(cause);
@@ -191,7 +189,7 @@ impl Try<'_> {
     async fn run(
         &self,
         exchange: &mut Box<Exchange>,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
     ) -> Result<(Box<Connection>, StatusCode), TryError> {
         let repeatable = exchange.request.method.is_idempotent();
         let pool = &self.upstream.pool;
@@ -202,14 +200,14 @@ impl Try<'_> {
                 None => self.connect().await?,
             };
             match self
-                .send_and_receive(&mut connection, exchange, client)
+                .send_and_receive(&mut connection, exchange, source)
                 .await
             {
                 Ok(head) => return Ok((connection, head)),
                 Err(TryError::Upstream {
                     cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
                     ..
-                }) if connection.reused && repeatable && client.body.can_replay() => {}
+                }) if connection.reused && repeatable && source.body.can_replay() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -238,11 +236,11 @@ impl Try<'_> {
         &self,
         connection: &mut Connection,
         exchange: &mut Box<Exchange>,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
     ) -> Result<StatusCode, TryError> {
         let idle_timeout = self.upstream.idle_timeout;
-        self.write_head(connection, exchange, client.body.size);
-        connection.upload = Upload::new(client.body);
+        self.write_head(connection, exchange, source.body.size);
+        connection.upload = Upload::new(source.body);
         if connection.upload.is_done() {
             let Connection {
                 writer,
@@ -253,12 +251,9 @@ impl Try<'_> {
                 self.sink(writer, write_alarm).flush().await?;
             }
         } else {
-            connection
-                .upload
-                .invite(client, idle_timeout)
-                .await
-                .map_err(TryError::Client)?;
-            if let Some(response) = self.upload(connection, exchange, client).await? {
+            let invited = source.downstream.invite(idle_timeout).await;
+            invited.map_err(TryError::Client)?;
+            if let Some(response) = self.upload(connection, exchange, source).await? {
                 return Ok(connection.begin_response(response));
             }
         }
@@ -277,7 +272,7 @@ impl Try<'_> {
             let (method, headers) = (&request.method, &mut reply.headers);
             let head = read_head(reader, progress, limits, method, headers, peer);
             let head = read_alarm.limit(after, head);
-            let Some(head) = client.while_there(head).await else {
+            let Some(head) = source.downstream.while_there(head).await else {
                 return Err(TryError::Client(ClientError::Gone));
             };
             let head = head.map_err(|Elapsed| UpstreamError::ResponseTimeout {
@@ -288,12 +283,12 @@ impl Try<'_> {
             if !head.status.is_informational() {
                 break head;
             }
-            Box::pin(self.pass_interim(&mut interims, head.status, exchange, client)).await?;
+            Box::pin(self.pass_interim(&mut interims, head.status, exchange, source)).await?;
         };
         Ok(connection.begin_response(head))
     }
 
-    /// Passes an interim response on to the client, at most [`MAX_INTERIMS`].
+    /// Passes an interim response on to the source, at most [`MAX_INTERIMS`].
     #[cold]
     #[inline(never)]
     async fn pass_interim(
@@ -301,7 +296,7 @@ impl Try<'_> {
         passed: &mut usize,
         status: StatusCode,
         exchange: &mut Box<Exchange>,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
     ) -> Result<(), TryError> {
         *passed += 1;
         if *passed > MAX_INTERIMS {
@@ -311,7 +306,8 @@ impl Try<'_> {
             }));
         }
         let headers = &mut exchange.reply.headers;
-        let sent = client.pass_interim(status, headers, self.upstream.idle_timeout);
+        let timeout = self.upstream.idle_timeout;
+        let sent = source.downstream.send_interim(status, headers, timeout);
         sent.await.map_err(TryError::Client)
     }
 
@@ -320,7 +316,7 @@ impl Try<'_> {
         &self,
         connection: &mut Connection,
         exchange: &mut Box<Exchange>,
-        client: &mut ClientSide<'_, '_>,
+        source: &mut UploadSource<'_, '_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
         let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
         let Connection {
@@ -336,7 +332,7 @@ impl Try<'_> {
             let Exchange { request, reply, .. } = &mut **exchange;
             let (method, headers) = (&request.method, &mut reply.headers);
             let limits = &self.upstream.head_limits;
-            let sending = upload.run(client, self.sink(writer, write_alarm));
+            let sending = upload.run(source, self.sink(writer, write_alarm));
             let paused = tokio::select! {
                 biased;
                 sent = sending => match sent {
@@ -350,14 +346,14 @@ impl Try<'_> {
                     if !head.status.is_informational() {
                         return Ok(Some(head));
                     }
-                    let passed = self.pass_interim(&mut interims, head.status, exchange, client);
+                    let passed = self.pass_interim(&mut interims, head.status, exchange, source);
                     Box::pin(passed).await?;
                     continue;
                 }
             };
             match paused {
                 UploadPause::Done => return Ok(None),
-                UploadPause::Unfiltered => match upload_filter::pass(client, exchange).await {
+                UploadPause::Unfiltered => match upload_filter::pass(source, exchange).await {
                     Ok(None) => {}
                     Ok(Some(answer)) => return Err(TryError::Answered(answer)),
                     Err(error) => return Err(TryError::Filter(error)),

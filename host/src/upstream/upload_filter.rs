@@ -5,7 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use castling_abi::Hook;
 
-use super::upload::{ClientSide, RequestBody};
+use super::upload::UploadSource;
+use crate::downstream::RequestBody;
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
 use crate::message::BodySize;
@@ -24,7 +25,7 @@ pub struct UploadFilter {
 }
 
 impl UploadFilter {
-    pub(super) fn new(steps: &Rc<[Step]>) -> Self {
+    pub fn new(steps: &Rc<[Step]>) -> Self {
         Self {
             chunks: Chunks::new(Hook::RequestBody, steps),
             steps: Rc::clone(steps),
@@ -54,25 +55,19 @@ impl UploadFilter {
 
 /// Has the filters see the piece that is due. An answer of one of them ends the exchange.
 pub(super) async fn pass(
-    client: &mut ClientSide<'_, '_>,
+    source: &mut UploadSource<'_, '_>,
     exchange: &mut Box<Exchange>,
 ) -> Result<Option<Answer>, Error> {
-    let ClientSide { body, pinned, .. } = client;
-    let last = body
-        .filter
-        .as_ref()
-        .and_then(|filter| filter.due.as_ref())
-        .is_some_and(|(_, last)| *last);
-    if last {
-        exchange.trailers = body.take_trailers().unwrap_or_default();
-    }
-    let Some(filter) = &mut body.filter else {
+    let Some(filter) = source.filter else {
         return Ok(None);
     };
     let Some((piece, last)) = filter.due.take() else {
         return Ok(None);
     };
-    let passed = match pinned {
+    if last {
+        exchange.trailers = source.downstream.take_trailers().unwrap_or_default();
+    }
+    let passed = match &mut source.pinned {
         Some(pinned) => run(filter, exchange, pinned, piece, last).await,
         None => Ok(Passed::Bytes { bytes: piece, last }),
     };
@@ -87,53 +82,44 @@ pub(super) async fn pass(
     }
 }
 
-/// Settles what the peers are told of the length of a body that is filtered: that of what the filters make of it where all of it is there,
-/// none else.
+/// Settles what the peers are told of the length of a body that is filtered: that of what the filters make of it where all of
+/// it is there, none else.
 pub(super) async fn begin(
-    client: &mut ClientSide<'_, '_>,
+    source: &mut UploadSource<'_, '_>,
     exchange: &mut Box<Exchange>,
 ) -> Result<Option<Answer>, Error> {
-    client.body.hold_buffered(&mut client.wire)?;
-    if !client.body.is_held() {
-        client.body.size = BodySize::Unknown;
+    source.body.hold_buffered(source.downstream)?;
+    if !source.body.is_held(source.downstream) {
+        source.body.size = BodySize::Unknown;
         return Ok(None);
     }
-    let mut pieces = client.body.take_held();
+    let mut pieces = source.body.take_held();
     let mut passed_bytes = 0_u64;
     let mut passed = Vec::new();
     loop {
         let piece = pieces.pop_front().unwrap_or_default();
         let last = pieces.is_empty();
-        if let Some(filter) = &mut client.body.filter {
+        if let Some(filter) = source.filter {
             filter.put(piece, last);
         }
-        if let Some(answer) = pass(client, exchange).await? {
+        if let Some(answer) = pass(source, exchange).await? {
             return Ok(Some(answer));
         }
-        let out = client
-            .body
-            .filter
-            .as_mut()
-            .and_then(|filter| filter.take_passed());
+        let filter = source.filter.as_mut();
+        let out = filter.and_then(|filter| filter.take_passed());
         passed_bytes += out.as_ref().map_or(0, |out| out.len() as u64);
         passed.extend(out);
-        if last
-            || client
-                .body
-                .filter
-                .as_ref()
-                .is_some_and(|filter| filter.ended)
-        {
+        if last || source.filter.as_ref().is_some_and(|filter| filter.ended) {
             break;
         }
     }
-    settle(client.body, passed, passed_bytes);
+    *source.filter = None;
+    settle(source.body, passed, passed_bytes);
     Ok(None)
 }
 
 /// The body is now what the filters have made of it.
 fn settle(body: &mut RequestBody, passed: Vec<Bytes>, bytes: u64) {
-    body.filter = None;
     body.size = BodySize::Exact(bytes);
     for piece in passed {
         body.hold(piece);

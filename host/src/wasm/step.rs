@@ -194,19 +194,7 @@ impl Step {
         }
     }
 
-    /// Runs the steps until one does not say to go on. Returns how many were run, too.
-    pub async fn run_all(
-        steps: &[Self],
-        hook: Hook,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
-    ) -> Result<(usize, Next), Error> {
-        let progress = Self::go(steps, hook, exchange).finish().await;
-        Self::run_rest(steps, progress, hook, exchange, pinned, io).await
-    }
-
-    /// The same after [`Self::go`].
+    /// Runs the steps after [`Self::go`], until one does not say to go on. Returns how many were run, too.
     pub async fn run_rest(
         steps: &[Self],
         mut progress: Progress,

@@ -16,7 +16,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Balance {
+    if guest.exchange.stage() != Stage::Balance {
         return refuse(Status::NotNow);
     }
     let peers = &guest.exchange.balancing.peers;
@@ -39,7 +39,7 @@ fn peer_address(
     capacity: u32,
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Balance {
+    if guest.exchange.stage() != Stage::Balance {
         return refuse(Status::NotNow);
     }
     match guest.exchange.balancing.addresses.get(peer_idx as usize) {

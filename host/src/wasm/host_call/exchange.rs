@@ -99,7 +99,7 @@ fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32
     };
     // Later, plugins and limits have taken the address for what it was.
     let too_late = property == Property::ClientAddress && guest.hook != Some(Hook::PostRead);
-    if guest.exchange.stage != Stage::Request || too_late {
+    if guest.exchange.stage() != Stage::Request || too_late {
         return refuse(Status::NotNow);
     }
     let limit_bytes = guest.limits.header_bytes;
@@ -202,7 +202,7 @@ mod tests {
 
     fn exchange() -> Box<Exchange> {
         let mut exchange = Exchange::idle();
-        exchange.stage = Stage::Request;
+        exchange.enter(Stage::Request);
         exchange
     }
 

@@ -304,7 +304,7 @@ struct Writable<'a> {
 
 fn writable(exchange: &mut Exchange, map: u32) -> Result<Writable<'_>, Status> {
     let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
-    let (headers, part) = match (map, exchange.stage) {
+    let (headers, part) = match (map, exchange.stage()) {
         (HeaderMap::Request, Stage::Request) => {
             (&mut exchange.request.headers, Section::RequestHead)
         }

@@ -126,12 +126,12 @@ const fn refuse(status: Status) -> Result<i32> {
 impl Guest {
     /// The exchange has a request that may be looked at.
     fn has_request(&self) -> bool {
-        self.exchange.stage != Stage::Idle
+        self.exchange.stage() != Stage::Idle
     }
 
     /// The exchange has a response's head that may be looked at.
     fn has_reply(&self) -> bool {
-        self.exchange.stage >= Stage::Reply
+        self.exchange.stage() >= Stage::Reply
     }
 
     /// It was called for a piece of a body.
@@ -143,9 +143,9 @@ impl Guest {
     fn may_answer(&self) -> bool {
         match self.hook {
             // No response has begun.
-            Some(Hook::RequestBody) => self.exchange.stage <= Stage::Balance,
+            Some(Hook::RequestBody) => self.exchange.stage() <= Stage::Balance,
             Some(Hook::Variable | Hook::Timer) | None => false,
-            Some(_) => matches!(self.exchange.stage, Stage::Request | Stage::Reply),
+            Some(_) => matches!(self.exchange.stage(), Stage::Request | Stage::Reply),
         }
     }
 }

@@ -64,7 +64,7 @@ fn status_get(mut caller: Caller<'_, Guest>) -> Result<i32> {
 
 fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Reply {
+    if guest.exchange.stage() != Stage::Reply {
         return refuse(Status::NotNow);
     }
     let Some(status) = final_status(status) else {
@@ -105,7 +105,7 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
 
 fn body_skip(mut caller: Caller<'_, Guest>) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    if guest.exchange.stage != Stage::Reply {
+    if guest.exchange.stage() != Stage::Reply {
         return refuse(Status::NotNow);
     }
     let key = guest.key;

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// Pieces in their order. Small ones are gathered: a client that sends a byte at a time must not make the keeping of it
+/// KeptPieces in their order. Small ones are gathered: a client that sends a byte at a time must not make the keeping of it
 /// cost many times what it sends. Empty ones cost next to nothing, as most requests have no body.
 #[derive(Default)]
-pub(super) struct Pieces(Option<Box<Kept>>);
+pub struct KeptPieces(Option<Box<Kept>>);
 
 #[derive(Default)]
 struct Kept {
@@ -20,17 +20,17 @@ struct Kept {
 /// A piece of this or more stands for itself.
 const OWN_PIECE_BYTES: usize = 16 * 1024;
 
-impl Pieces {
-    pub(super) fn bytes(&self) -> usize {
+impl KeptPieces {
+    pub fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |kept| kept.bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.bytes() == 0
     }
 
     /// Keeps a copy: what a slice of a read buffer would hold is all of the buffer.
-    pub(super) fn push_copy(&mut self, data: &[u8]) {
+    pub fn push_copy(&mut self, data: &[u8]) {
         let kept = self.0.get_or_insert_default();
         kept.bytes += data.len();
         kept.open.extend_from_slice(data);
@@ -40,7 +40,7 @@ impl Pieces {
     }
 
     /// Keeps the bytes where they lie, if they are worth a piece of their own.
-    pub(super) fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: Bytes) {
         if piece.len() < OWN_PIECE_BYTES {
             self.push_copy(&piece);
             return;
@@ -51,7 +51,7 @@ impl Pieces {
         kept.closed.push_back(piece);
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<Bytes> {
+    pub fn pop_front(&mut self) -> Option<Bytes> {
         let kept = self.0.as_mut()?;
         if kept.closed.is_empty() {
             kept.close();
@@ -62,7 +62,7 @@ impl Pieces {
     }
 
     /// Bytes from this offset on, as far as they lie in one piece; `None` at the end.
-    pub(super) fn at(&self, mut offset: usize) -> Option<Bytes> {
+    pub fn at(&self, mut offset: usize) -> Option<Bytes> {
         let kept = self.0.as_ref()?;
         for piece in &kept.closed {
             if offset < piece.len() {
@@ -75,7 +75,7 @@ impl Pieces {
     }
 
     /// All of it in one piece, and that.
-    pub(super) fn join(&mut self) -> Bytes {
+    pub fn join(&mut self) -> Bytes {
         let Some(kept) = &mut self.0 else {
             return Bytes::new();
         };
@@ -109,7 +109,7 @@ mod tests {
             lengths in proptest::collection::vec((0_usize..40_000, any::<bool>()), 0..12),
             at in 0_usize..100_000,
         ) {
-            let mut pieces = Pieces::default();
+            let mut pieces = KeptPieces::default();
             let mut all = Vec::new();
             for (idx, (length, copied)) in lengths.into_iter().enumerate() {
                 let piece = vec![idx as u8; length];
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn many_small_pieces_are_few() {
-        let mut pieces = Pieces::default();
+        let mut pieces = KeptPieces::default();
         for _ in 0..100_000 {
             pieces.push_copy(b"x");
         }

@@ -1,0 +1,357 @@
+//! A client's side of one exchange over HTTP/1: its connection, lent for as long as the exchange lasts.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::{AfterResponse, SendOptions, Settings};
+use crate::config::Rate;
+use crate::error::ClientError;
+use crate::http1::{self, BodyDecoder, Framing, ReplyTo};
+use crate::message::{
+    BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, never_has_body,
+};
+use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
+use crate::runtime::clock;
+use crate::transport::Socket;
+use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::transport::halves::{self, BODY_ROOM_BYTES, Ended, Reader, Writer};
+
+/// A client's connection, which serves one request after the other.
+pub struct Client {
+    pub reader: Reader,
+    pub writer: Writer,
+    pub address: ClientAddress,
+    /// The gateway's end.
+    pub server: ServerAddress,
+}
+
+/// Alarms of one exchange.
+pub struct Alarms<'c> {
+    pub read: &'c Alarm,
+    pub write: &'c Alarm,
+}
+
+/// A client's connection while one of its requests is served.
+pub struct Session<'c> {
+    reader: &'c mut Reader,
+    writer: &'c mut Writer,
+    alarms: Alarms<'c>,
+    settings: &'c Settings,
+    /// As the client sent them: what it is answered must fit its request, not what a plugin made of it.
+    method: Method,
+    protocol: Protocol,
+    decoder: BodyDecoder,
+    /// The client waits for `100 Continue`.
+    expects_continue: bool,
+    /// The client has ended its direction of the connection.
+    half_closed: bool,
+    keep_alive: bool,
+    /// How the response's body follows its head. `None` before there is a head.
+    framing: Framing,
+    /// Bytes of the response may be on their way.
+    has_begun: bool,
+    /// The client need not take the response at the rate that there is: events come when there are some.
+    is_event_stream: bool,
+}
+
+/// What is left of a request's body after its response is read for this long at most.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// A body that nobody wanted is read up to this, to keep the connection; a longer one costs it.
+const DISCARD_LIMIT_BYTES: usize = 256 * 1024;
+
+impl Client {
+    pub fn new(socket: Socket, address: ClientAddress, server: ServerAddress) -> Self {
+        let (reader, writer) = halves::split(socket);
+        Self {
+            reader,
+            writer,
+            address,
+            server,
+        }
+    }
+}
+
+impl<'c> Session<'c> {
+    /// `head`: of the request, whose body follows in this framing.
+    pub fn new(
+        (reader, writer): (&'c mut Reader, &'c mut Writer),
+        alarms: Alarms<'c>,
+        settings: &'c Settings,
+        head: &RequestHead,
+        (framing, keep_alive, expects_continue): (Framing, bool, bool),
+    ) -> Self {
+        Self {
+            reader,
+            writer,
+            alarms,
+            settings,
+            method: head.method.clone(),
+            protocol: head.protocol,
+            decoder: BodyDecoder::new(framing),
+            expects_continue,
+            half_closed: false,
+            keep_alive,
+            framing: Framing::None,
+            has_begun: false,
+            is_event_stream: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn try_piece(&mut self) -> Result<Piece, ClientError> {
+        Ok(self.decoder.decode(&mut self.reader.buf)?)
+    }
+
+    pub(super) async fn fill(&mut self, limit: Duration) -> Result<io::Result<usize>, Elapsed> {
+        let fill = self.reader.fill(BODY_ROOM_BYTES);
+        self.alarms.read.limit(limit, fill).await
+    }
+
+    #[inline]
+    pub(super) fn is_read(&self) -> bool {
+        self.decoder.is_end()
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Option<Headers> {
+        self.decoder.take_trailers()
+    }
+
+    pub(super) async fn invite(&mut self, send_timeout: Duration) -> Result<(), ClientError> {
+        if !self.expects_continue {
+            return Ok(());
+        }
+        self.expects_continue = false;
+        let out = self.writer.small();
+        out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.flush_interim(send_timeout).await
+    }
+
+    pub(super) async fn send_interim(
+        &mut self,
+        status: StatusCode,
+        headers: &mut Headers,
+        send_timeout: Duration,
+    ) -> Result<(), ClientError> {
+        // HTTP/1.0 knows none.
+        if self.protocol == Protocol::Http10 {
+            return Ok(());
+        }
+        headers.remove_hop_by_hop_of_response();
+        self.settings.marks.add_to_response(headers);
+        let to = ReplyTo {
+            method: &Method::GET,
+            protocol: self.protocol,
+            keep_alive: true,
+            date: &[0; 29],
+        };
+        let out = self.writer.small();
+        http1::write_response_head(out, status, headers, BodySize::None, &to);
+        self.flush_interim(send_timeout).await
+    }
+
+    async fn flush_interim(&mut self, limit: Duration) -> Result<(), ClientError> {
+        let flushed = self.writer.flush(self.alarms.write, limit).await;
+        flushed.map_err(|Elapsed| ClientError::SendTimeout(limit))??;
+        Ok(())
+    }
+
+    /// Disarms the alarm that [`Self::poll_gone`] uses when it is dropped.
+    pub(super) fn watch(&self) -> Disarm<'c> {
+        self.alarms.read.disarmed()
+    }
+
+    /// Ready when the client has left: at once where it has reset the connection, and after `half_close` where it has ended
+    /// its direction. Limited by the read alarm, which nothing else uses once the request is read; a request that is not
+    /// read yet tells by reading.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_read() {
+            return Poll::Pending;
+        }
+        let limit = self.settings.half_close;
+        if !self.half_closed {
+            match ready!(self.reader.poll_ended(cx)) {
+                Ended::Reset => return Poll::Ready(()),
+                Ended::InOrder if limit.is_zero() => return Poll::Ready(()),
+                Ended::InOrder => self.half_closed = true,
+            }
+        }
+        self.alarms.read.poll_elapsed(limit, cx)
+    }
+
+    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
+        never_has_body(status, &self.method)
+    }
+
+    pub(super) fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
+        // Only a body that the client was told to send is worth waiting for.
+        let keep_alive =
+            self.keep_alive && options.keep_alive && (self.is_read() || !self.expects_continue);
+        let to = ReplyTo {
+            method: &self.method,
+            protocol: self.protocol,
+            keep_alive,
+            date: options.date,
+        };
+        // Rates alone need it, and mostly there is none.
+        self.is_event_stream = self.settings.send_rate.min != 0
+            && !matches!(options.size, BodySize::Exact(_))
+            && is_event_stream(head);
+        let out = self.writer.small();
+        let framing =
+            http1::write_response_head(out, head.status, &head.headers, options.size, &to);
+        self.keep_alive = framing.keep_alive;
+        self.framing = framing.body;
+        if framing.body == Framing::UntilClose {
+            // RFC 9112 §8: the close would tell the client that a cut body is whole. Set now, it holds for all that may
+            // end the connection early: a peer that breaks off, a drain's time-out, a worker that dies.
+            self.writer.set_reset_on_close(true);
+        }
+        framing.body != Framing::None
+    }
+
+    #[inline]
+    pub(super) fn send_data(&mut self, piece: Bytes) {
+        let Some(len) = NonZeroUsize::new(piece.len()) else {
+            return;
+        };
+        if self.framing == Framing::Chunked {
+            http1::write_chunk_head(self.writer.small(), len);
+            self.writer.push(piece);
+            self.writer.small().extend_from_slice(http1::CHUNK_END);
+        } else {
+            self.writer.push(piece);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    #[inline]
+    pub(super) fn has_pending(&self) -> bool {
+        self.writer.has_pending()
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        let limit = self.settings.send_timeout;
+        let rate = match self.is_event_stream {
+            true => Rate::NONE,
+            false => self.settings.send_rate,
+        };
+        self.has_begun = true;
+        let flushed = self.writer.flush_at(self.alarms.write, limit, rate).await;
+        flushed
+            .map_err(|Elapsed| ClientError::SendTimeout(limit))?
+            .map_err(ClientError::Io)
+    }
+
+    pub(super) async fn finish(&mut self, trailers: &Headers) -> Result<(), ClientError> {
+        if self.framing == Framing::Chunked {
+            http1::write_trailers(self.writer.small(), trailers);
+        }
+        if self.keep_alive && self.is_read() && self.writer.post() {
+            self.has_begun = true;
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(super) fn withdraw(&mut self) {
+        self.writer.clear();
+        if std::mem::replace(&mut self.framing, Framing::None) == Framing::UntilClose {
+            // No head that ends with the close is out: the reply in its place has a length and ends in order.
+            self.writer.set_reset_on_close(false);
+        }
+    }
+
+    pub(super) fn end_connection(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// What is left of the request's body stands between this request and the next.
+    pub(super) async fn after_response(&mut self) -> AfterResponse {
+        if self.framing == Framing::UntilClose {
+            self.writer.set_reset_on_close(false);
+        }
+        if self.keep_alive && self.is_read() {
+            return AfterResponse::KeepAlive;
+        }
+        // Bounded as a whole too: a client may send a byte a minute.
+        if self.keep_alive
+            && matches!(
+                tokio::time::timeout(DISCARD_TIME, self.discard()).await,
+                Ok(true)
+            )
+        {
+            return AfterResponse::KeepAlive;
+        }
+        // Closed with bytes unread, the kernel would reset the connection and with it the response.
+        match self.is_read() && self.reader.is_quiet_now() {
+            true => AfterResponse::Close,
+            false => AfterResponse::Linger,
+        }
+    }
+
+    /// Reads and throws away what is left of the request's body, up to a bound. True: the next request can follow.
+    async fn discard(&mut self) -> bool {
+        let mut left = DISCARD_LIMIT_BYTES;
+        let mut pieces = clock::PieceBudget::default();
+        loop {
+            pieces.next().await;
+            match self.decoder.decode(&mut self.reader.buf) {
+                Ok(Piece::End) => return true,
+                Ok(Piece::Data(data)) if data.len() <= left => left -= data.len(),
+                Ok(Piece::Data(_)) | Err(_) => return false,
+                Ok(Piece::NeedMore) => {
+                    let filled = self.fill(self.settings.body_timeout).await;
+                    if !matches!(filled, Ok(Ok(1..))) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answers on a connection whose request's head could not be read, after which it ends.
+pub async fn refuse(
+    client: &mut Client,
+    alarm: &Alarm,
+    limit: Duration,
+    (head, body): (&ReplyHead, Bytes),
+    date: &[u8; 29],
+) -> AfterResponse {
+    let to = ReplyTo {
+        method: &Method::GET,
+        protocol: Protocol::Http11,
+        keep_alive: false,
+        date,
+    };
+    let (out, size) = (client.writer.small(), BodySize::Exact(body.len() as u64));
+    http1::write_response_head(out, head.status, &head.headers, size, &to);
+    client.writer.push(body);
+    match client.writer.flush(alarm, limit).await {
+        Ok(Ok(())) => AfterResponse::Linger,
+        Ok(Err(_)) | Err(Elapsed) => AfterResponse::Close,
+    }
+}
+
+/// Whether a response is `text/event-stream` (the HTML standard, section 9.2).
+#[inline(never)]
+fn is_event_stream(reply: &ReplyHead) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let content_type = reply.headers.get(KnownHeader::ContentType);
+    let begins = content_type.and_then(|value| value.get(..EVENT_STREAM.len()));
+    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(EVENT_STREAM))
+}

@@ -1,0 +1,243 @@
+//! The client's side of one exchange: the request's body comes from here, and the response goes here.
+//!
+//! What is above speaks of messages. Framing, keep-alive, `100 Continue`, and how a connection ends are a variant's own. An
+//! enum, and neither generics nor boxed traits: one predicted branch for each of a handful of operations a request.
+
+mod collect;
+pub mod h1;
+mod kept_pieces;
+mod request_body;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::config::{Linger, Rate};
+use crate::error::ClientError;
+use crate::message::forwarded::Marks;
+use crate::message::{BodySize, Headers, Piece, ReplyHead};
+use crate::runtime::alarm::Elapsed;
+
+pub use collect::Collector;
+pub use kept_pieces::KeptPieces;
+pub use request_body::{BodyPiece, RequestBody};
+
+/// The client's side of one exchange.
+pub enum Downstream<'c> {
+    H1(h1::Session<'c>),
+    /// Of a sub-request: its response is collected, and nobody could leave.
+    Collect(Collector),
+}
+
+/// Limits of a client's side, and what is added to heads for it. A listener's; the same for all protocols.
+pub struct Settings {
+    /// Longest body of a request in bytes. 0: no limit.
+    pub max_body_bytes: u64,
+    pub body_timeout: Duration,
+    pub body_rate: Rate,
+    pub send_timeout: Duration,
+    pub send_rate: Rate,
+    /// How long a request goes on whose client has ended its direction. Zero: not at all.
+    pub half_close: Duration,
+    pub linger: Linger,
+    pub marks: Marks,
+}
+
+/// What becomes of a client's connection after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterResponse {
+    /// The next request may follow.
+    KeepAlive,
+    /// The connection ends now.
+    Close,
+    /// The connection ends, but bytes of the client's may be on their way that would destroy the response if it ended at
+    /// once.
+    Linger,
+}
+
+/// What the gateway says of a response beside its head.
+#[derive(Clone, Copy, Debug)]
+pub struct SendOptions<'a> {
+    /// Body that follows, as far as its size is known.
+    pub size: BodySize,
+    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7).
+    pub date: &'a [u8; 29],
+    /// Whether the client may send another request on its connection.
+    pub keep_alive: bool,
+}
+
+impl Downstream<'_> {
+    /// What has come of the request's body, without waiting.
+    #[inline]
+    pub fn try_piece(&mut self) -> Result<Piece, ClientError> {
+        match self {
+            Self::H1(session) => session.try_piece(),
+            Self::Collect(_) => Ok(Piece::End),
+        }
+    }
+
+    /// Waits for more of the request's body, at most for so long. 0: the client has ended its direction.
+    pub async fn fill(&mut self, limit: Duration) -> Result<io::Result<usize>, Elapsed> {
+        match self {
+            Self::H1(session) => session.fill(limit).await,
+            Self::Collect(_) => Ok(Ok(0)),
+        }
+    }
+
+    /// Whether nothing of the request's body is left to be read, so that the next request could follow.
+    #[inline]
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::H1(session) => session.is_read(),
+            Self::Collect(_) => true,
+        }
+    }
+
+    /// Fields after the request's body, once; `None` when there were none.
+    pub fn take_trailers(&mut self) -> Option<Headers> {
+        match self {
+            Self::H1(session) => session.take_trailers(),
+            Self::Collect(_) => None,
+        }
+    }
+
+    /// Asks for the request's body, once, where the client waits for that (RFC 9110 §10.1.1).
+    pub async fn invite(&mut self, send_timeout: Duration) -> Result<(), ClientError> {
+        match self {
+            Self::H1(session) => session.invite(send_timeout).await,
+            Self::Collect(_) => Ok(()),
+        }
+    }
+
+    /// Sends an interim response (RFC 9110 §15.2), to whom knows any.
+    pub async fn send_interim(
+        &mut self,
+        status: StatusCode,
+        headers: &mut Headers,
+        send_timeout: Duration,
+    ) -> Result<(), ClientError> {
+        match self {
+            Self::H1(session) => session.send_interim(status, headers, send_timeout).await,
+            Self::Collect(_) => Ok(()),
+        }
+    }
+
+    /// Does `work` while the client is there; `None` when it leaves. A client that still sends its body is there: reading
+    /// tells when it is not.
+    pub async fn while_there<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let _disarmed = match self {
+            Self::H1(session) => Some(session.watch()),
+            Self::Collect(_) => None,
+        };
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_gone(cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(session) => session.poll_gone(cx),
+            Self::Collect(_) => Poll::Pending,
+        }
+    }
+
+    /// Appends the response's head. Returns whether a body is to follow.
+    pub fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
+        match self {
+            Self::H1(session) => session.send_head(head, options),
+            Self::Collect(collector) => collector.send_head(head.status),
+        }
+    }
+
+    /// Appends a piece of the response's body. [`Self::is_full`] must be false.
+    #[inline]
+    pub fn send_data(&mut self, piece: Bytes) {
+        match self {
+            Self::H1(session) => session.send_data(piece),
+            Self::Collect(collector) => collector.send_data(&piece),
+        }
+    }
+
+    /// Whether it is time to [`Self::flush`] before more is appended.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::H1(session) => session.is_full(),
+            Self::Collect(collector) => collector.is_too_large(),
+        }
+    }
+
+    /// Whether something waits to be flushed.
+    #[inline]
+    pub fn has_pending(&self) -> bool {
+        match self {
+            Self::H1(session) => session.has_pending(),
+            Self::Collect(collector) => collector.is_too_large(),
+        }
+    }
+
+    /// Sends what was appended.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::H1(session) => session.flush().await,
+            Self::Collect(collector) => collector.check(),
+        }
+    }
+
+    /// Ends the response's body, with these trailers where the protocol has any. It need not be out yet when the client is to
+    /// speak next.
+    pub async fn finish(&mut self, trailers: &Headers) -> Result<(), ClientError> {
+        match self {
+            Self::H1(session) => session.finish(trailers).await,
+            Self::Collect(collector) => collector.check(),
+        }
+    }
+
+    /// Whether bytes of the response may be on their way.
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Self::H1(session) => session.has_begun(),
+            Self::Collect(_) => false,
+        }
+    }
+
+    /// Takes back what was appended of a response that has not begun: another takes its place.
+    pub fn withdraw(&mut self) {
+        match self {
+            Self::H1(session) => session.withdraw(),
+            Self::Collect(collector) => collector.withdraw(),
+        }
+    }
+
+    /// Lets the connection end after this response.
+    pub fn end_connection(&mut self) {
+        match self {
+            Self::H1(session) => session.end_connection(),
+            Self::Collect(_) => {}
+        }
+    }
+
+    /// Whether the client's own request was for HEAD, whatever a plugin has made of it.
+    pub fn is_bodiless(&self, status: StatusCode) -> bool {
+        match self {
+            Self::H1(session) => session.is_bodiless(status),
+            Self::Collect(collector) => collector.is_bodiless(status),
+        }
+    }
+
+    /// Settles what becomes of the connection when the response is out.
+    pub async fn after_response(&mut self) -> AfterResponse {
+        match self {
+            Self::H1(session) => session.after_response().await,
+            Self::Collect(_) => AfterResponse::Close,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The body of one request: limits, what was read ahead, and what could be sent again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Downstream, KeptPieces, Settings};
+use crate::config::Rate;
+use crate::error::ClientError;
+use crate::message::{BodySize, Piece};
+use crate::runtime::clock;
+use crate::transport::halves::BODY_ROOM_BYTES;
+
+/// The body of one request, read piece by piece.
+pub struct RequestBody {
+    pub size: BodySize,
+    /// 0: no limit.
+    max_bytes: u64,
+    read_timeout: Duration,
+    rate: Rate,
+    /// Time that the client was waited for in all.
+    waited: Duration,
+    pub received_bytes: u64,
+    /// Read for a plugin that wanted all of it, and not sent yet.
+    ahead: KeptPieces,
+    replay_limit_bytes: usize,
+    /// What was sent so far, while that is little enough to send it again to another peer.
+    replay: Replay,
+}
+
+/// What there is to send next.
+pub enum BodyPiece {
+    /// A slice of the read buffer, which is not to be held for long.
+    Borrowed(Bytes),
+    Owned(Bytes),
+    NeedMore,
+    End,
+}
+
+enum Replay {
+    Kept(KeptPieces),
+    /// It has grown too large: what was sent cannot be sent again.
+    Lost,
+}
+
+/// Up to this many bytes of a body are kept to be sent again.
+const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
+
+impl RequestBody {
+    #[inline]
+    pub fn new(size: BodySize, settings: &Settings) -> Self {
+        Self {
+            max_bytes: settings.max_body_bytes,
+            read_timeout: settings.body_timeout,
+            rate: settings.body_rate,
+            ..Self::unlimited(size)
+        }
+    }
+
+    /// A body that is there whole. It can be sent again as often as need be.
+    pub fn held(bytes: Bytes) -> Self {
+        let mut body = Self::unlimited(match bytes.len() {
+            0 => BodySize::None,
+            len => BodySize::Exact(len as u64),
+        });
+        body.hold(bytes);
+        body
+    }
+
+    #[inline]
+    fn unlimited(size: BodySize) -> Self {
+        Self {
+            size,
+            max_bytes: 0,
+            read_timeout: Duration::ZERO,
+            rate: Rate::NONE,
+            waited: Duration::ZERO,
+            received_bytes: 0,
+            ahead: KeptPieces::default(),
+            replay_limit_bytes: REPLAY_LIMIT_BYTES,
+            replay: Replay::Kept(KeptPieces::default()),
+        }
+    }
+
+    /// Waits until all of it is there; `None` when it is longer than this. Either way it can be sent afterwards, from
+    /// its beginning.
+    pub async fn read_whole(
+        &mut self,
+        downstream: &mut Downstream<'_>,
+        limit_bytes: usize,
+        send_timeout: Duration,
+    ) -> Result<Option<Bytes>, ClientError> {
+        downstream.invite(send_timeout).await?;
+        let mut pieces = clock::PieceBudget::default();
+        loop {
+            pieces.next().await;
+            if self.ahead.bytes() > limit_bytes {
+                return Ok(None);
+            }
+            match self.receive(downstream)? {
+                Piece::Data(data) => self.hold_copy(&data),
+                Piece::NeedMore => self.fill(downstream).await?,
+                Piece::End => break,
+            }
+        }
+        Ok(Some(self.ahead.join()))
+    }
+
+    /// Keeps a piece to be sent later. What is in memory anyway can be sent again, too.
+    pub fn hold(&mut self, piece: Bytes) {
+        self.ahead.push(piece);
+        self.raise_replay_limit();
+    }
+
+    fn hold_copy(&mut self, data: &[u8]) {
+        self.ahead.push_copy(data);
+        self.raise_replay_limit();
+    }
+
+    fn raise_replay_limit(&mut self) {
+        let held_bytes = self.ahead.bytes().saturating_add(BODY_ROOM_BYTES);
+        self.replay_limit_bytes = self.replay_limit_bytes.max(held_bytes);
+    }
+
+    /// Holds what has come already, as far as it could be sent again.
+    pub fn hold_buffered(&mut self, downstream: &mut Downstream<'_>) -> Result<(), ClientError> {
+        while self.ahead.bytes() < REPLAY_LIMIT_BYTES {
+            match self.receive(downstream)? {
+                Piece::Data(data) => self.hold_copy(&data),
+                Piece::NeedMore | Piece::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of it has come, and none of it was sent.
+    pub fn is_held(&self, downstream: &Downstream<'_>) -> bool {
+        let nothing_sent = matches!(&self.replay, Replay::Kept(pieces) if pieces.is_empty());
+        downstream.is_read() && nothing_sent
+    }
+
+    /// Takes what is held, to be filtered.
+    pub fn take_held(&mut self) -> KeptPieces {
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Whether what was handed out last is all that there is.
+    pub fn is_end(&self, downstream: &Downstream<'_>) -> bool {
+        self.ahead.is_empty() && downstream.is_read()
+    }
+
+    /// Refuses at once what says that it is too large.
+    pub fn check_announced(&self) -> Result<(), ClientError> {
+        match self.size {
+            BodySize::Exact(bytes) if self.exceeds(bytes) => {
+                Err(ClientError::BodyTooLarge(self.max_bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what has come of it, without waiting.
+    fn receive(&mut self, downstream: &mut Downstream<'_>) -> Result<Piece, ClientError> {
+        let piece = downstream.try_piece()?;
+        if let Piece::Data(data) = &piece {
+            self.received_bytes += data.len() as u64;
+            if self.exceeds(self.received_bytes) {
+                return Err(ClientError::BodyTooLarge(self.max_bytes));
+            }
+        }
+        Ok(piece)
+    }
+
+    /// What is to be sent next, without waiting.
+    pub fn next(&mut self, downstream: &mut Downstream<'_>) -> Result<BodyPiece, ClientError> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Ok(BodyPiece::Owned(piece));
+        }
+        Ok(match self.receive(downstream)? {
+            Piece::Data(data) => BodyPiece::Borrowed(data),
+            Piece::NeedMore => BodyPiece::NeedMore,
+            Piece::End => BodyPiece::End,
+        })
+    }
+
+    /// Waits for more of it from the client.
+    pub async fn fill(&mut self, downstream: &mut Downstream<'_>) -> Result<(), ClientError> {
+        let limit = self.rate.time_for(self.received_bytes);
+        let limit = limit.map(|limit| limit.saturating_sub(self.waited));
+        let limit = limit.map_or(self.read_timeout, |limit| limit.min(self.read_timeout));
+        let began = clock::now();
+        let read = downstream.fill(limit).await;
+        self.waited += clock::now() - began;
+        let late = |_| match limit < self.read_timeout {
+            true => ClientError::BodyTooSlow(self.rate.min),
+            false => ClientError::BodyTimeout(self.read_timeout),
+        };
+        match read.map_err(late)?? {
+            0 => Err(ClientError::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    fn exceeds(&self, bytes: u64) -> bool {
+        self.max_bytes != 0 && bytes > self.max_bytes
+    }
+
+    /// Keeps a piece that is sent, to be sent again.
+    pub fn remember(&mut self, piece: &BodyPiece) {
+        let Replay::Kept(pieces) = &mut self.replay else {
+            return;
+        };
+        match piece {
+            BodyPiece::Owned(data) | BodyPiece::Borrowed(data)
+                if pieces.bytes() + data.len() > self.replay_limit_bytes =>
+            {
+                self.replay = Replay::Lost;
+            }
+            BodyPiece::Owned(data) => pieces.push(data.clone()),
+            BodyPiece::Borrowed(data) => pieces.push_copy(data),
+            BodyPiece::NeedMore | BodyPiece::End => {}
+        }
+    }
+
+    /// Whether what was sent can be sent again.
+    pub fn can_replay(&self) -> bool {
+        matches!(self.replay, Replay::Kept(_))
+    }
+
+    /// A piece that was sent before, which begins after so many bytes.
+    pub fn replayed_at(&self, bytes: usize) -> Option<Bytes> {
+        match &self.replay {
+            Replay::Kept(pieces) => pieces.at(bytes),
+            Replay::Lost => None,
+        }
+    }
+
+    /// Bytes that were sent and can be sent again; `None`: they cannot.
+    pub fn replayable_bytes(&self) -> Option<usize> {
+        match &self.replay {
+            Replay::Kept(pieces) => Some(pieces.bytes()),
+            Replay::Lost => None,
+        }
+    }
+}

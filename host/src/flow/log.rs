@@ -1,0 +1,55 @@
+//! What happens when a request is over: variables of the log, `log` hooks, metrics, the line in the access log.
+
+use castling_abi::Hook;
+
+use super::host_io::VariablesOnly;
+use super::pipeline::Pipeline;
+use crate::exchange::{Exchange, Stage};
+use crate::phase::Plan;
+use crate::service::Service;
+
+impl Pipeline<'_> {
+    /// Logs the exchange, and lets go of the instances that were kept for it.
+    pub async fn log(&mut self) {
+        self.exchange.stats.body_bytes_received = self.body.received_bytes;
+        self.exchange.enter(Stage::Log);
+        let plan = self.plan.get();
+        let mut variables = VariablesOnly(plan);
+        for (idx, variable) in plan.variables.iter().enumerate() {
+            let exchange = &self.exchange;
+            let names = exchange.computable.as_deref().unwrap_or_default();
+            let is_there = names
+                .get(idx)
+                .is_some_and(|name| exchange.vars.get(name.as_bytes()).is_some());
+            if variable.is_logged && !is_there && exchange.computed & (1 << idx) == 0 {
+                // The client is not asked any more.
+                let _ = variables
+                    .compute(idx, self.exchange, &mut self.pinned)
+                    .await;
+            }
+        }
+        for step in &plan.log {
+            // The exchange is over: a failure is in the log and changes nothing.
+            let _ = step
+                .run(
+                    Hook::Log,
+                    self.exchange,
+                    &mut self.pinned,
+                    &mut variables,
+                    (0, 0, 0),
+                )
+                .await;
+        }
+        self.pinned.release().await;
+        count(self.exchange, plan, self.service);
+        self.worker.add_to_access_log(self.exchange);
+    }
+}
+
+/// Adds a request that is over to the metrics.
+pub fn count(exchange: &Exchange, plan: &Plan, service: &Service) {
+    let (stats, metrics) = (&exchange.stats, &service.metrics);
+    plan.requests.count(exchange.reply.status);
+    metrics.received_bytes.add(stats.body_bytes_received as f64);
+    metrics.sent_bytes.add(stats.body_bytes_sent as f64);
+}

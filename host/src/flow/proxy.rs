@@ -1,0 +1,37 @@
+//! The step to an upstream: the request on its way, the response's head on its way back.
+
+use super::pipeline::{Pipeline, ResponseBody};
+use crate::error::Error;
+use crate::exchange::Stage;
+use crate::message::BodySize;
+use crate::phase::UpstreamIdx;
+use crate::runtime::clock;
+use crate::upstream::{self, Proxied, UploadFilter};
+
+impl Pipeline<'_> {
+    /// Sends the request to a peer of the upstream, whose response becomes the response.
+    pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
+        let upstream = self.worker.upstream(idx);
+        let marks = &self.service.client.marks;
+        let client = self.exchange.client.ip();
+        self.exchange.enter(Stage::Balance);
+        self.exchange.upstream.set(&upstream.name);
+        let request = &mut self.exchange.request;
+        marks.add_to_request(&mut request.headers, client, request.protocol);
+        let filters = &self.plan.get().request_body;
+        if !filters.is_empty() && self.body.size != BodySize::None {
+            self.body_filter = Some(Box::new(UploadFilter::new(filters)));
+        }
+        let (mut source, exchange) = self.upload_source();
+        let proxied = upstream::send(upstream, exchange, &mut source, clock::now());
+        match proxied.await? {
+            Proxied::Response(body) => {
+                let headers = &mut self.exchange.reply.headers;
+                headers.remove_hop_by_hop_of_response();
+                marks.add_to_response(headers);
+                Ok(ResponseBody::Upstream(body))
+            }
+            Proxied::Answer(answer) => Ok(self.take(answer)),
+        }
+    }
+}

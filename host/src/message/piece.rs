@@ -1,0 +1,14 @@
+//! Pieces of bodies, as a receiver is given them.
+
+use bytes::Bytes;
+
+/// What is there of a body, without waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The next bytes of the body; never empty.
+    Data(Bytes),
+    /// Nothing more has come yet.
+    NeedMore,
+    /// The body is complete.
+    End,
+}
