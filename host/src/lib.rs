@@ -17,6 +17,7 @@ mod exchange;
 mod filter;
 mod flow;
 mod gateway;
+mod handler;
 mod http1;
 mod listener;
 mod log;

@@ -11,7 +11,7 @@ use crate::downstream::{Downstream, RequestBody};
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
-use crate::metrics;
+use crate::handler::metrics_page;
 use crate::phase::{self, Phases, Plan, Verdict};
 use crate::service::Service;
 use crate::upstream::{self, UploadFilter, UploadSource};
@@ -125,7 +125,7 @@ impl<'a> Pipeline<'a> {
 
     /// Makes the gateway's metrics the response.
     pub fn show_metrics(&mut self) -> ResponseBody {
-        let answer = metrics::answer(self.worker.metrics(), &self.exchange.request.method);
+        let answer = metrics_page::answer(self.worker.metrics(), &self.exchange.request.method);
         self.take(answer)
     }
 

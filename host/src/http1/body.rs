@@ -3,7 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::head::has_blank_line;
-use super::trailers::{MAX_TRAILER_BYTES, parse_trailers};
+use super::limits::{MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
+use super::trailers::parse_trailers;
 use super::{BodyError, Framing};
 use crate::message::{Headers, Piece};
 
@@ -231,13 +232,10 @@ fn take(buf: &mut BytesMut, limit: u64) -> (Bytes, u64) {
     (buf.split_to(len).freeze(), limit - len as u64)
 }
 
-/// In one body; a flood of small chunks with large extensions ends here.
-pub(super) const MAX_EXTENSION_BYTES: usize = 16 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::trailers::MAX_TRAILERS;
+    use crate::http1::limits::MAX_TRAILERS;
     use proptest::prelude::*;
 
     /// The body in `input`, its trailers, and what is left of the input.

@@ -2,9 +2,7 @@
 
 use http::StatusCode;
 
-use super::body::MAX_EXTENSION_BYTES;
-use super::head::MAX_EMPTY_LINES;
-use super::trailers::{MAX_TRAILER_BYTES, MAX_TRAILERS};
+use super::limits::{MAX_EMPTY_LINES, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, MAX_TRAILERS};
 
 /// Why a head was refused. The connection must be closed: where the next message begins is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

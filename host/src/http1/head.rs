@@ -4,6 +4,7 @@ use bytes::{Buf as _, BytesMut};
 use http::StatusCode;
 
 use super::Framing;
+use super::limits::MAX_EMPTY_LINES;
 use crate::http1::HeadError;
 use crate::message::RequestHead;
 
@@ -181,9 +182,6 @@ pub(super) fn has_blank_line(bytes: &[u8]) -> bool {
         .enumerate()
         .any(|(at, &b)| b == b'\n' && matches!(&bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
-
-/// Skipped before a start line; more are not an accident.
-pub(super) const MAX_EMPTY_LINES: u32 = 4;
 
 /// The longest form of what [`has_blank_line`] looks for: LF CR LF.
 const BLANK_LINE_BYTES: usize = 3;

@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod framing;
 mod head;
+mod limits;
 mod request;
 mod response;
 #[cfg(test)]

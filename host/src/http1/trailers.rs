@@ -4,14 +4,9 @@ use http::header::{self, HeaderName};
 use httparse::Status;
 
 use super::BodyError;
+use super::limits::MAX_TRAILERS;
 
 use crate::message::{Headers, is_valid_value};
-
-/// Fields in one trailer section.
-pub(super) const MAX_TRAILERS: usize = 32;
-
-/// Bytes of a trailer section, its blank line included.
-pub(super) const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// The trailer section at the front of `bytes`, which hold its blank line, and its length.
 pub(super) fn parse_trailers(bytes: &[u8]) -> Result<(usize, Headers), BodyError> {

@@ -6,7 +6,6 @@
 //! over reloads. Gauges end with their worker.
 
 mod own;
-mod page;
 mod plugin;
 mod text;
 
@@ -16,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use castling_abi::MetricKind;
 
 pub use own::{HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts, UpstreamMetrics};
-pub use page::answer;
 pub use plugin::{InstanceMetrics, PluginMetrics};
+pub use text::CONTENT_TYPE;
 pub use text::text;
 
 use crate::zone::{MetricsZone, Record, ZoneError};

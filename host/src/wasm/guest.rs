@@ -208,7 +208,7 @@ pub(super) fn hand_out(memory: &mut [u8], out: u32, capacity: u32, value: &[u8])
     Ok(len)
 }
 
-/// Text for a log line or an error, as far as it is UTF-8 and cut and escaped ([`said`]).
+/// Text for a log line or an error, as far as it is UTF-8 and cut and escaped ([`module_text`]).
 pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
     Ok(module_text::bytes(bytes(memory, ptr, len)?))
 }

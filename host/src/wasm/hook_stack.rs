@@ -157,7 +157,7 @@ impl HookStack {
         })
     }
 
-    /// Nobody is on it: [`Self::begin`] may be called.
+    /// Nobody is on it: [`Self::start`] may be called.
     #[inline]
     pub(super) fn is_free(&self) -> bool {
         !self.is_busy.get()
@@ -248,7 +248,7 @@ impl Shared {
     #[inline]
     fn run(&self) -> Report {
         let (run, job) = self.job.get();
-        // SAFETY: `HookStack::begin` has made the pointer for the function, and waits until this suspends.
+        // SAFETY: `HookStack::start` has made the pointer for the function, and waits until this suspends.
         match catch_unwind(AssertUnwindSafe(|| unsafe { run(job) })) {
             Ok(()) => Report::Ended,
             Err(panic) => {

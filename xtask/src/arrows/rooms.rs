@@ -60,41 +60,32 @@ pub(super) const FLOORS: &[Floor] = &[
         name: "bytes come in",
         rooms: &[(
             "listener",
-            "sockets that the master has bound: accepts, sheds, limits connections",
+            "sockets that the master has bound: accepts, admits, sheds connections",
         )],
     },
     Floor {
         name: "a client's connection",
         rooms: &[(
             "connection",
-            "requests one after the other, each lent memory while it is worked on",
+            "requests one after the other, each lent a workspace while it is worked on",
         )],
     },
     Floor {
         name: "one exchange",
-        rooms: &[
-            (
-                "flow",
-                "the life of one request, from its head to its line in the log",
-            ),
-            (
-                "course",
-                "what a client's request and a sub-request have in common",
-            ),
-            (
-                "supply",
-                "performs what plugins wait for: whole bodies, calls out, delays",
-            ),
-            (
-                "subrequest",
-                "requests of plugins to the gateway's own routes",
-            ),
-            ("timer", "runs the timer hooks, which belong to no request"),
-        ],
+        rooms: &[(
+            "flow",
+            "the life of one request: phases, upstream, filters, response, log",
+        )],
     },
     Floor {
-        name: "a worker",
-        rooms: &[("worker", "what the requests of one worker share")],
+        name: "what serves it",
+        rooms: &[
+            (
+                "service",
+                "what a listener's requests are served by: routes, limits, time-outs",
+            ),
+            ("worker_context", "what the requests of one worker share"),
+        ],
     },
     Floor {
         name: "steps",
@@ -107,6 +98,7 @@ pub(super) const FLOORS: &[Floor] = &[
                 "filter",
                 "plugins that change the response's head, then each chunk of its body",
             ),
+            ("handler", "content that the gateway makes itself"),
             (
                 "balancer",
                 "chooses the peer of each try; one policy a file",
@@ -119,10 +111,23 @@ pub(super) const FLOORS: &[Floor] = &[
         ],
     },
     Floor {
-        name: "plugins",
+        name: "clients and plugins",
+        rooms: &[
+            (
+                "downstream",
+                "the client's side of an exchange, or who collects for a sub-request",
+            ),
+            (
+                "wasm",
+                "modules in, hook calls through: instances, host calls, limits, quarantine",
+            ),
+        ],
+    },
+    Floor {
+        name: "what goes wrong",
         rooms: &[(
-            "wasm",
-            "modules in, hook calls through: instances, host calls, limits, quarantine",
+            "error",
+            "whose fault it is, whether to try again, what caused it, what is replied",
         )],
     },
     Floor {
@@ -139,16 +144,13 @@ pub(super) const FLOORS: &[Floor] = &[
                 "exchange",
                 "one request and its response, as plugins may see and change them",
             ),
-            ("path", "paths as routes, peers and plugins see them"),
-            ("address", "the two ends of a client's connection"),
             (
-                "socket",
-                "the two halves of a connection, each with its buffer",
+                "message",
+                "heads, fields, targets, paths and sizes, as all protocols have them",
             ),
-            ("stream", "a connected TCP or Unix socket"),
             (
-                "outbox",
-                "small writes, made together at the end of a turn of the event loop",
+                "transport",
+                "connected byte streams: halves with buffers, batched writes, addresses",
             ),
         ],
     },
@@ -163,19 +165,13 @@ pub(super) const FLOORS: &[Floor] = &[
                 "metrics",
                 "counters, gauges and histograms of the gateway and of plugins",
             ),
-            ("alarm", "time-outs that cost a request next to nothing"),
-            ("turn", "the clock, read once a turn of the event loop"),
             (
-                "ebb",
-                "tells when freed memory is worth giving back to the kernel",
+                "runtime",
+                "cheap time-outs, the clock cached for one poll, when to trim the heap",
             ),
             (
                 "config",
                 "TOML files in, a checked config out, or every error with its place",
-            ),
-            (
-                "error",
-                "what can go wrong with a request: whose fault, may we try again, what caused it",
             ),
         ],
     },
@@ -183,126 +179,30 @@ pub(super) const FLOORS: &[Floor] = &[
 
 pub(super) const EXCEPTIONS: &[Exception] = &[];
 
-pub(super) const DEBTS: &[Debt] = &[
-    Debt {
-        from: "connection",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "flow",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "course",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "supply",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "subrequest",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "upstream",
-        to: "listener",
-        arrows: 1,
-        why: LISTENER,
-    },
-    Debt {
-        from: "exchange",
-        to: "http1",
-        arrows: 1,
-        why: MESSAGE,
-    },
-    Debt {
-        from: "error",
-        to: "http1",
-        arrows: 2,
-        why: "errors hold those of the codec",
-    },
-    Debt {
-        from: "error",
-        to: "path",
-        arrows: 1,
-        why: "errors hold those of paths",
-    },
-    Debt {
-        from: "error",
-        to: "exchange",
-        arrows: 1,
-        why: "a reply to an error is made as an exchange's",
-    },
-    Debt {
-        from: "metrics",
-        to: "http1",
-        arrows: 1,
-        why: PAGE,
-    },
-    Debt {
-        from: "metrics",
-        to: "exchange",
-        arrows: 1,
-        why: PAGE,
-    },
-    Debt {
-        from: "config",
-        to: "path",
-        arrows: 1,
-        why: "what a config says of paths is the type of those who read them",
-    },
-];
-
-const LISTENER: &str = "settings of a request lie in the listener that accepts it";
-const MESSAGE: &str = "the neutral message lies in the codec's room";
-const PAGE: &str = "the page of metrics is content, which wants a room above the codec";
+pub(super) const DEBTS: &[Debt] = &[Debt {
+    from: "config",
+    to: "message",
+    arrows: 1,
+    why: "paths of routes are read as those of requests are",
+}];
 
 pub(super) const CIRCLES: &[Circle] = &[
     Circle {
         files: &[
-            "connection/desk.rs",
-            "connection/mod.rs",
-            "course.rs",
-            "flow.rs",
-            "listener/mod.rs",
-            "subrequest.rs",
-            "supply.rs",
-            "upstream/connection.rs",
-            "upstream/exchange.rs",
-            "upstream/response.rs",
-            "upstream/upload.rs",
-            "upstream/upload_filter.rs",
-        ],
-        why: "owed: the listener accepts, holds a request's settings and owns the memory of connections; the upload holds its filter's \
-              state. What stays is true recursion: a sub-request is a request's pipeline again, which serves what plugins wait for",
-    },
-    Circle {
-        files: &[
             "wasm/code.rs",
             "wasm/cpu.rs",
-            "wasm/demand.rs",
             "wasm/engine.rs",
             "wasm/guest.rs",
             "wasm/host_call/mod.rs",
-            "wasm/image.rs",
+            "wasm/host_io.rs",
             "wasm/instance.rs",
+            "wasm/instance_guard.rs",
             "wasm/limit.rs",
             "wasm/manifest.rs",
             "wasm/mapped.rs",
             "wasm/plugin.rs",
             "wasm/plugin/instances.rs",
-            "wasm/taken.rs",
+            "wasm/snapshot.rs",
         ],
         why: "owed: an instance gives itself back to its plugin; errors, signatures and limits lie with those who make them",
     },

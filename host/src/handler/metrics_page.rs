@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::Recorder;
-use super::text::CONTENT_TYPE;
 use crate::error::reply;
 use crate::exchange::Answer;
 use crate::message::{Headers, KnownHeader};
+use crate::metrics::{CONTENT_TYPE, Recorder};
 
 /// All metrics, read now from the memory of all workers, whichever worker was asked.
 pub fn answer(recorder: &Recorder, method: &Method) -> Answer {

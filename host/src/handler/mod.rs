@@ -1,0 +1,3 @@
+//! Content that the gateway makes itself.
+
+pub mod metrics_page;
