@@ -4,6 +4,7 @@
 pub mod components;
 mod heads;
 mod supplies;
+pub mod wire;
 
 use std::fs::File;
 use std::io::Write;
