@@ -45,7 +45,7 @@ const GATES: [(&str, f64); 7] = [
     ("host", 20.0),
     ("sdk", 12.0),
     ("xtask", 5.0),
-    ("bench", 29.0),
+    ("bench", 5.0),
     ("tests", 20.0),
     ("plugins", 17.0),
     ("fuzz", 5.0),
