@@ -47,7 +47,7 @@ const GATES: [(&str, f64); 7] = [
     ("xtask", 5.0),
     ("bench", 5.0),
     ("tests", 20.0),
-    ("plugins", 17.0),
+    ("plugins", 5.0),
     ("fuzz", 5.0),
 ];
 
