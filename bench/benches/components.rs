@@ -1,4 +1,4 @@
-//! What a request runs through without a plugin, part by part: `cargo xtask bench components`.
+//! Benchmarks of what a request runs through without a plugin, part by part: `cargo xtask bench components`.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use tempfile::TempDir;
 
 fn main() {
-    // One call takes little more than a look at the clock.
+    // A single call takes little more than a look at the clock.
     divan::Divan::from_args().sample_size(1000).main();
 }
 
@@ -47,13 +47,13 @@ fn find(bencher: Bencher<'_, '_>, count: usize, host: &str, path: &str) {
     bencher.bench_local(|| routes.find(black_box(&head)).is_some());
 }
 
-/// As a small gateway has, and as one of many teams has.
+/// Numbers of routes, as a small gateway has, and as one of many teams has.
 #[divan::bench(args = [10, 300])]
 fn route_by_path(bencher: Bencher<'_, '_>, count: usize) {
     find(bencher, count, "www.example", "/api/v1/users?page=2");
 }
 
-/// What none of the paths takes; with one route, there is no other.
+/// A path that none of the others takes; with one route, there is no other.
 #[divan::bench(args = [1, 10, 300])]
 fn route_by_root(bencher: Bencher<'_, '_>, count: usize) {
     find(bencher, count, "www.example", "/index.html");
@@ -64,7 +64,7 @@ fn route_by_host(bencher: Bencher<'_, '_>, count: usize) {
     find(bencher, count, "h200.example", "/api/v200");
 }
 
-/// One, a few, and the pods of a large service.
+/// Numbers of peers: one, a few, and the pods of a large service.
 const PEERS: [u16; 3] = [1, 8, 100];
 
 #[divan::bench(args = PEERS)]

@@ -23,7 +23,7 @@ struct Arguments {
     benchmark: Benchmark,
 }
 
-/// What `cargo xtask` has built, and where.
+/// Files that `cargo xtask` has built, and their places.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Places {
     /// The gateway
@@ -51,7 +51,7 @@ pub(crate) struct Places {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// What hooks and host calls cost, one by one
+    /// Time hooks and host calls, one by one
     Parts(parts::Arguments),
     /// The gateway beside nginx, HAProxy and Envoy
     Peers(peers::Arguments),

@@ -1,5 +1,7 @@
 //! Bodies of the fuzz targets: a function a target, from bytes to a panic or nothing.
 
 pub mod host_calls;
+pub mod messages;
 pub mod modules;
 mod site;
+pub mod texts;

@@ -6,10 +6,14 @@
 
 #[path = "../../fuzz/src/host_calls.rs"]
 mod host_calls;
+#[path = "../../fuzz/src/messages.rs"]
+mod messages;
 #[path = "../../fuzz/src/modules.rs"]
 mod modules;
 #[path = "../../fuzz/src/site.rs"]
 mod site;
+#[path = "../../fuzz/src/texts.rs"]
+mod texts;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +32,19 @@ fn the_loader_survives_its_corpus() {
     // The target does reach what it is about.
     let manifest = br#"{"abi":1,"name":"x","version":"1.0.0","sdk":"0","hooks":["access","log"]}"#;
     assert_eq!(modules::run(manifest), 2);
+}
+
+#[test]
+fn heads_and_bodies_survive_their_corpora() {
+    replay("requests", messages::requests);
+    replay("responses", messages::responses);
+    replay("chunks", messages::chunks);
+}
+
+#[test]
+fn paths_and_configs_survive_their_corpora() {
+    replay("paths", texts::paths);
+    replay("configs", texts::configs);
 }
 
 fn replay(target: &str, run: fn(&[u8])) {

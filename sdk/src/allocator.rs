@@ -21,7 +21,7 @@ static ALLOCATOR: PluginAllocator =
         region_left: Cell::new(true),
     })));
 
-/// As much as dlmalloc asks for at a time. Plain plugins need a few KiB.
+/// Size that dlmalloc asks for at a time. Plain plugins need a few KiB.
 const REGION_BYTES: usize = 64 * 1024;
 
 /// Zeros, which are no bytes in the module's file; a page of it takes no memory before it is written to.

@@ -62,7 +62,7 @@ impl Peers {
     }
 }
 
-/// One peer, as it was when the hook was called.
+/// A peer, as it was when the hook was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Index that `balance` returns to choose this peer. The host chooses another in the place of a peer that is not eligible: one that
@@ -90,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// Its address and port.
+    /// Address and port.
     pub fn address(&self) -> String {
         peer_address(self.index).unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use castling_abi::Status;
 /// Bytes in memory that the next [`Buffer`] takes over when this one is dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    /// As large as it ever was, so that it need not be zeroed again.
+    /// Memory that is never cut, so that it need not be zeroed again.
     memory: Vec<u8>,
     len: usize,
 }
@@ -70,7 +70,7 @@ pub(crate) struct ShortBytes(Memory);
 enum Memory {
     /// These bytes of a room.
     Room(Room, Range<usize>),
-    /// As many as they are.
+    /// Bytes in memory of their own.
     Own(Vec<u8>),
 }
 
@@ -80,10 +80,10 @@ struct Room(Option<Box<RoomBytes>>);
 
 type RoomBytes = [u8; ROOM_BYTES];
 
-/// What is longer takes a second call, and memory of its own.
+/// Bytes of a room. A longer value takes a second call, and memory of its own.
 const ROOM_BYTES: usize = 256;
 
-/// So many are kept. A hook has few values at a time.
+/// Rooms that are kept. A hook has few values at a time.
 const SPARE_ROOMS: usize = 4;
 
 thread_local! {

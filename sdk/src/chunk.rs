@@ -8,7 +8,7 @@ use crate::buffer::Buffer;
 use crate::header::{self, HeaderValue, Headers};
 use crate::{error, host};
 
-/// One chunk of a request's or a response's body. It goes on as it is unless the hook replaces it.
+/// A chunk of a request's or a response's body. It goes on as it is unless the hook replaces it.
 #[derive(Debug)]
 pub struct Chunk {
     len: usize,
@@ -97,7 +97,7 @@ impl Chunk {
 
     /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.
     pub fn replace(&mut self, data: impl AsRef<[u8]>) {
-        // What came is read first: the host forgets it.
+        // The chunk that came is read first: the host forgets it.
         self.data();
         let data = data.as_ref();
         error::note_refusal(host::chunk_set(data), |why| {

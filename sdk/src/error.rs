@@ -1,4 +1,4 @@
-//! What a hook returns when it cannot do its work.
+//! The error that a hook returns when it cannot do its work.
 
 use std::cell::Cell;
 use std::fmt;
@@ -30,7 +30,7 @@ impl Error {
         }
     }
 
-    /// The same with `what` was being done before it: `what: message`.
+    /// Puts before the error what was being done: `what: message`.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self {
@@ -122,7 +122,7 @@ pub(crate) fn take_noted() -> Option<Error> {
     PENDING.take()
 }
 
-/// The same with what is right there, for an argument that is not.
+/// Makes an error that says what is right in the place of a wrong argument.
 #[cold]
 pub(crate) fn bad_argument(call: fmt::Arguments<'_>, status: Status, expected: &str) -> Error {
     match status {

@@ -102,17 +102,17 @@ impl HeaderValue {
         Ok(Self(ShortBytes::from(value)))
     }
 
-    /// As text; `None` when it is not UTF-8.
+    /// The value as text; `None` when it is not UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// As it came.
+    /// The value as it came.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// As text in which U+FFFD stands for what is not UTF-8.
+    /// The value as text in which U+FFFD stands for what is not UTF-8.
     pub fn to_string_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
@@ -259,7 +259,7 @@ impl HeaderList {
             .map(|(_, value)| HeaderValue(ShortBytes::from(value)))
     }
 
-    /// What a plugin has put together, for the fake host.
+    /// Reads the headers that a plugin has put together, for the fake host.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn from_records(records: &[u8]) -> Self {
         Self {
@@ -313,12 +313,12 @@ pub(crate) fn all(map: HeaderMap, name: &str) -> Vec<HeaderValue> {
 }
 
 pub(crate) fn only(map: HeaderMap, name: &str) -> Option<HeaderValue> {
-    // As in `all`.
+    // The empty name has no field, as in `all`.
     if name.is_empty() {
         return None;
     }
     let list = ShortBytes::read(|out| host::headers_get(map, name.as_bytes(), out)).ok()?;
-    // Of one field it is all: its value stands at the end.
+    // A single field is all of the list: its value stands at the end.
     let value_len = match header_list::records(&list).next()? {
         Ok((name, value)) if header_list::record_bytes(name, value) == list.len() => value.len(),
         _ => return None,
@@ -368,7 +368,7 @@ pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
     usize::try_from(result).unwrap_or(0)
 }
 
-/// What is right in the place of a header that is not: of its name and its value, whichever is wrong.
+/// Rule that a wrong header breaks: of its name or its value, whichever is wrong.
 #[cold]
 fn expected(name: &str, value: Option<&[u8]>) -> &'static str {
     if !is_name(name.as_bytes()) {

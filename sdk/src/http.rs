@@ -55,7 +55,7 @@ pub fn send(upstream: impl AsRef<str>, request: Request) -> Result<Response> {
 
 fn send_one(name: &'static str, upstream: &str, request: Request) -> Result<Response> {
     let results = send_named(name, vec![(upstream, request)]);
-    // One call, one result.
+    // A single call has a single result.
     let none = || Error::msg(format_args!("{name}: the host has no result"));
     results.into_iter().next().ok_or_else(none)?
 }
@@ -242,12 +242,12 @@ impl Request {
         &self.body
     }
 
-    /// What [`Self::timeout`] has set, for tests.
+    /// Time that [`Self::timeout`] has set, for tests.
     pub const fn longest_wait(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// What was written for the host, read again for the fake host; `None` where it is not text.
+    /// Reads back, for the fake host, what was written for the host; `None` where it is not text.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn read(record: &call::Record<'_>) -> Option<Self> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
@@ -324,7 +324,7 @@ impl Call<'_> {
         error::bad_argument(format_args!("{self}"), status, expected)
     }
 
-    /// As the host takes it: [`castling_abi::call`].
+    /// Writes the call as the host takes it: [`castling_abi::call`].
     fn write(&self, records: &mut Vec<u8>) -> Result<()> {
         let request = self.request;
         let texts = [

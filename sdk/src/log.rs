@@ -45,7 +45,7 @@ pub fn write_fields(level: Level, line: fmt::Arguments<'_>, fields: &[(&str, &dy
     let mut records = Vec::new();
     for (key, value) in fields {
         let value = value.to_string();
-        // What is too long even for that is left out, as the host would.
+        // A field that is too long even for that is left out, as the host would.
         if let Some(head) = header_list::record_head(key.as_bytes(), value.as_bytes()) {
             records.extend_from_slice(&head);
             records.extend_from_slice(key.as_bytes());
@@ -92,7 +92,7 @@ macro_rules! __log_info {
     ($($line:tt)+) => { $crate::__log!(Info, $($line)+) };
 }
 
-/// One event of one request.
+/// An event of one request.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_debug {

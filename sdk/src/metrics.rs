@@ -283,7 +283,7 @@ fn texts<const N: usize>(texts: [&str; N]) -> SmallVec<[u8; 128]> {
     let mut list = SmallVec::new();
     for text in texts {
         let text = &text[..text.floor_char_boundary(abi::MAX_VALUE_BYTES)];
-        // It fits: 128 bytes at most.
+        // The text fits: 128 bytes at most.
         list.extend_from_slice(&abi::text_head(text.as_bytes()).unwrap_or_default());
         list.extend_from_slice(text.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! What the hooks decide: [`Verdict`], the [`Response`] that one may hold, and the [`Reply`] that passes by.
+//! Decisions of hooks: [`Verdict`], the [`Response`] that one may hold, and the [`Reply`] that passes by.
 
 use castling_abi::{HeaderMap, Status};
 
@@ -6,10 +6,10 @@ use crate::error::{self, Error, Result};
 use crate::header::{self, HeaderList, HeaderValue, Headers};
 use crate::{host, wait};
 
-/// What becomes of the request.
+/// Decision about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on to the next step. From `content`: this plugin does not answer it.
+    /// The request goes on to the next step. From `content`: this plugin does not answer it.
     Continue,
     /// This response is sent; no upstream is asked (or, from `response_headers`, the upstream's response is thrown
     /// away). The plugins' response hooks and the access log see it as they see any other.

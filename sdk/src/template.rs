@@ -50,12 +50,12 @@ enum Part {
     /// In lower case.
     Cookie(String),
     ResponseHeader(HeaderName),
-    /// Of some plugin.
+    /// Variable that some plugin computes or sets.
     Variable(String),
 }
 
 impl Template {
-    /// What it is for this exchange. What is not there is empty; a control character becomes a space, so that no
+    /// Text for this exchange. What is not there is empty; a control character becomes a space, so that no
     /// value can end its line.
     pub fn expand(&self, request: &Request, reply: Option<&Reply>) -> Vec<u8> {
         let mut value = Vec::with_capacity(EXPECTED_BYTES);
@@ -63,7 +63,7 @@ impl Template {
         value
     }
 
-    /// The same, after what is in `value` already. So a plugin that keeps it need not allocate for each request.
+    /// Appends the text for this exchange to `value`. So a plugin that keeps it need not allocate for each request.
     ///
     /// False when every variable in it was empty: what is left of `"$upstream/$peer"` then is a slash, which means nothing. A
     /// text without variables is true.
@@ -73,7 +73,7 @@ impl Template {
         request: &Request,
         reply: Option<&Reply>,
     ) -> bool {
-        // Of a text alone there is nothing that could be empty.
+        // A template of text alone has nothing that could be empty.
         let mut says_something = matches!(self.0.as_slice(), [] | [Part::Text(_)]);
         for part in &self.0 {
             let before = value.len();
@@ -91,7 +91,7 @@ impl Template {
         says_something
     }
 
-    /// What it is for every exchange; `None` where there is a variable in it.
+    /// Text for every exchange; `None` where there is a variable in it.
     pub fn as_text(&self) -> Option<&str> {
         match self.0.as_slice() {
             [] => Some(""),
@@ -194,7 +194,7 @@ fn part(name: &str) -> Result<Part> {
 /// Room that most expansions fit.
 const EXPECTED_BYTES: usize = 64;
 
-/// What is not UTF-8 becomes U+FFFD, as in the methods of [`Request`].
+/// Bytes that are not UTF-8 become U+FFFD, as in the methods of [`Request`].
 fn extend_with_property(value: &mut Vec<u8>, property: Property) {
     let Ok(bytes) = ShortBytes::read(|out| host::property_get(property, out)) else {
         return;

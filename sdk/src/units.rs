@@ -29,7 +29,7 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     deserializer.deserialize_any(DurationVisitor { may_be_zero: true })
 }
 
-/// The same, and more than zero.
+/// Reads a duration as [`duration`] does; it is more than zero.
 pub fn duration_above_zero<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {

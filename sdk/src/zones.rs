@@ -162,7 +162,7 @@ const REFUSED_FROM: i64 = -1_000;
 #[serde(try_from = "String")]
 pub struct Rate {
     interval: Duration,
-    /// The same, or 292 years where it is longer. At least 1.
+    /// Interval in nanoseconds, or 292 years where it is longer. At least 1.
     interval_ns: i64,
     burst: u32,
 }
@@ -190,7 +190,7 @@ impl Rate {
         Self { burst, ..self }
     }
 
-    /// One is allowed each so often.
+    /// Time after which another one is allowed.
     pub const fn interval(self) -> Duration {
         self.interval
     }
@@ -245,17 +245,17 @@ impl TryFrom<String> for Rate {
     }
 }
 
-/// What [`Counter::take`] says.
+/// Answer of [`Counter::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It was there to take.
+    /// There was one to take.
     Allowed {
         /// How many more could be taken now.
         remaining: u32,
         /// Until the whole burst is there again, if none is taken meanwhile.
         reset: Duration,
     },
-    /// It was not; nothing was taken.
+    /// There was none; nothing was taken.
     Refused {
         /// Until one can be taken. Above zero.
         retry_after: Duration,

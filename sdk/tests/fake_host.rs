@@ -1,4 +1,4 @@
-//! What the gateway refuses, the fake host of `castling_sdk::testing` refuses.
+//! Refusals of the gateway are refusals of the fake host of `castling_sdk::testing`, too.
 
 use castling_sdk::prelude::*;
 use castling_sdk::testing::{self, Exchange};

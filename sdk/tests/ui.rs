@@ -1,4 +1,4 @@
-//! What `#[plugin]` accepts, and what it says where it does not. After a change of a message: `TRYBUILD=overwrite`.
+//! Signatures that `#[plugin]` accepts, and its messages for others. After a change of a message: `TRYBUILD=overwrite`.
 
 #[test]
 fn plugins_compile_or_say_why_not() {

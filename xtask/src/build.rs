@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -19,11 +19,48 @@ pub(crate) const SHIPPED: &str = "dist";
 pub(crate) const QUICK: &str = "release";
 
 /// Leaves in `dist/` what a user would install, with a gateway of this profile, and in `target/test-guests` the plugins that only
-/// tests use.
+/// tests use. A gateway as it is shipped is tried out, since the tests mostly run the other.
 pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
     let started = Instant::now();
-    let toolchain = GuestToolchain::find(workspace)?;
+    plugins(workspace)?;
+    let built = gateway(workspace, profile)?;
+    command::copy_if_changed(&built, &workspace.gateway())?;
+    if profile == SHIPPED {
+        try_out(workspace)?;
+    }
+    say!(
+        "built {} in {:.1} s",
+        workspace.dist.display(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
 
+/// Builds the plugins as [`all`] does, and a gateway of this profile that stays below `target`, so that a quick one takes
+/// nobody's place in `dist/`. Returns the gateway's path.
+pub(crate) fn for_tests(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
+    plugins(workspace)?;
+    let built = gateway(workspace, profile)?;
+    if profile == SHIPPED {
+        command::copy_if_changed(&built, &workspace.gateway())?;
+        try_out(workspace)?;
+    }
+    Ok(built)
+}
+
+/// Has the gateway in `dist/` compile and configure the demo's plugins.
+fn try_out(workspace: &Workspace) -> Result<()> {
+    let mut check = Command::new(workspace.gateway());
+    check
+        .args(["check", "--config", "conf/demo.toml"])
+        .current_dir(&workspace.root);
+    command::text(&mut check)
+        .context("the gateway as it is shipped does not take the demo's config")?;
+    Ok(())
+}
+
+fn plugins(workspace: &Workspace) -> Result<()> {
+    let toolchain = GuestToolchain::find(workspace)?;
     say!("building the plugins");
     let shipped = Out::Folder(workspace.dist.join("plugins"));
     for dir in workspace.plugins()? {
@@ -33,13 +70,6 @@ pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
     for dir in workspace.guests_of_tests()? {
         plugin(&toolchain, workspace, &dir, &for_tests)?;
     }
-
-    gateway(workspace, profile)?;
-    say!(
-        "built {} in {:.1} s",
-        workspace.dist.display(),
-        started.elapsed().as_secs_f64()
-    );
     Ok(())
 }
 
@@ -103,7 +133,8 @@ pub(crate) fn plugin(
     Ok(())
 }
 
-fn gateway(workspace: &Workspace, profile: &str) -> Result<()> {
+/// Builds the gateway. Returns its path below `target`.
+fn gateway(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
     let built = workspace.target.join(profile).join("castling");
     let patience = match (built.exists(), profile) {
         (false, SHIPPED) => {
@@ -124,8 +155,7 @@ fn gateway(workspace: &Workspace, profile: &str) -> Result<()> {
     if !command::succeeds(&mut cargo)? {
         bail!("the gateway does not build");
     }
-    command::copy_if_changed(&built, &workspace.gateway())?;
-    Ok(())
+    Ok(built)
 }
 
 /// The last Wasm file among cargo's messages: dependencies come before the crate.

@@ -68,12 +68,19 @@ pub(crate) fn rustc() -> Option<ExitCode> {
 const WRAPS: &str = "CASTLING_XTASK_WRAPS_RUSTC";
 
 /// Crates with coverage counters.
-const COUNTED: [&str; 9] = [
+const COUNTED: [&str; 16] = [
     "castling",
     "castling_abi",
     "castling_fuzz",
     "host_calls",
     "modules",
+    "requests",
+    "responses",
+    "chunks",
+    "paths",
+    "configs",
+    "toml",
+    "toml_parser",
     "wasmparser",
     "http",
     "httparse",
@@ -81,7 +88,15 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 2] = ["host_calls", "modules"];
+const TARGETS: [&str; 7] = [
+    "host_calls",
+    "modules",
+    "requests",
+    "responses",
+    "chunks",
+    "paths",
+    "configs",
+];
 
 /// An input that takes longer is a finding.
 const INPUT_TIMEOUT_SECONDS: u32 = 10;
@@ -113,7 +128,12 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u32) -> Result<Command> {
     let mut cargo = command::cargo();
     cargo
         .current_dir(&workspace.root)
-        .env_remove("CARGO_TARGET_DIR");
+        .env_remove("CARGO_TARGET_DIR")
+        .env(
+            "RUSTC_WRAPPER",
+            env::current_exe().context("this program does not know where it lies")?,
+        )
+        .env(WRAPS, "1");
     // Without a sanitizer: our code has no unsafe parts to speak of, wasmtime handles SIGSEGV itself, and a stable
     // compiler does.
     cargo.args(["fuzz", "run", "--sanitizer", "none", target]);

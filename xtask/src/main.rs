@@ -63,15 +63,16 @@ enum Task {
     },
     /// Run every test there is: format, arrows, style, lints, docs, unit tests, doc tests, end to end
     ///
-    /// Ends with a line that counts what ran. The exit code is 0 when nothing failed.
+    /// Ends with the time that each part took and a line that counts what ran. The exit code is 0 when nothing failed.
     Test {
         /// Run only tests whose name contains this
         filter: Option<String>,
-        /// Leave out format, lints and docs
+        /// Leave out format, arrows, style, lints and docs
         #[arg(long)]
         skip_lints: bool,
-        #[command(flatten)]
-        haste: Haste,
+        /// Run the end to end tests through the gateway as it is shipped: minutes more, most of them for linking
+        #[arg(long)]
+        shipped: bool,
     },
     /// Read who imports whom in host/src: fails where a room uses one above it, and on unnamed circles of files
     Arrows {
@@ -90,11 +91,11 @@ enum Task {
         #[command(subcommand)]
         benchmark: bench::Benchmark,
     },
-    /// Fuzz the plugin boundary for a bounded time (docs/FUZZING.md)
+    /// Fuzz the plugin boundary, the wire and the config for a bounded time (docs/FUZZING.md)
     ///
     /// Installs cargo-fuzz where it is missing. The exit code is 0 when nothing was found.
     Fuzz {
-        /// host_calls or modules; both when left out
+        /// host_calls, modules, requests, responses, chunks, paths or configs; all when left out
         target: Option<String>,
         /// How long each target runs
         #[arg(long, default_value_t = 60)]
@@ -156,10 +157,13 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test {
             filter,
             skip_lints,
-            haste,
+            shipped,
         } => {
-            let filter = filter.as_deref();
-            return test::run(&workspace, filter, skip_lints, haste.profile());
+            let profile = match shipped {
+                true => build::SHIPPED,
+                false => build::QUICK,
+            };
+            return test::run(&workspace, filter.as_deref(), skip_lints, profile);
         }
         Task::Arrows { draw: true } => arrows::draw(&workspace)?,
         Task::Arrows { draw: false } => {

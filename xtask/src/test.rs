@@ -26,11 +26,15 @@ pub(crate) fn run(
     let mut report = Report::default();
     if !skip_lints {
         report.check("format", || passes(&mut format(workspace)));
+        report.check("arrows", || arrows::run(workspace));
+        report.check("style", || style::run(workspace, false));
     }
-    report.check("arrows", || arrows::run(workspace));
-    report.check("style", || style::run(workspace, false));
     // First of the long steps: it compiles what the others use.
-    let built = report.check("build", || build::all(workspace, profile).map(|()| true));
+    let mut gateway = None;
+    report.check("build", || {
+        gateway = Some(build::for_tests(workspace, profile)?);
+        Ok(true)
+    });
     if !skip_lints {
         report.check("lints", || passes(&mut lints(workspace)));
         report.check("docs", || passes(&mut docs(workspace)));
@@ -38,11 +42,11 @@ pub(crate) fn run(
     report.tests("unit tests", &mut unit_tests(workspace, filter));
     report.tests("plugins' unit tests", &mut plugin_tests(workspace, filter));
     report.tests("doc tests", &mut doc_tests(workspace, filter));
-    if built {
+    if let Some(gateway) = gateway {
         report.check("benchmark runs", || bench::smoke(workspace));
         report.tests(
             "end to end",
-            &mut end_to_end(workspace, filter, &this_program),
+            &mut end_to_end(workspace, filter, &gateway, &this_program),
         );
     } else {
         report.check("end to end", || {
@@ -88,7 +92,8 @@ fn docs(workspace: &Workspace) -> Command {
 }
 
 /// Packages with the gateway in them. Tested apart from the others, whose features of shared crates would have wasmtime
-/// compiled a second time.
+/// compiled a second time. Their own features are the same with and without what only tests use, so that the gateway is
+/// compiled once for the end to end tests, the benchmarks and its unit tests.
 const GATEWAY: [&str; 3] = ["castling", "castling-bench", "xtask"];
 
 /// Unit tests of the gateway and these commands.
@@ -127,12 +132,17 @@ fn doc_tests(workspace: &Workspace, filter: Option<&str>) -> Command {
     cargo
 }
 
-/// Through the built binary.
-fn end_to_end(workspace: &Workspace, filter: Option<&str>, this_program: &Path) -> Command {
+/// Tests through the built binary.
+fn end_to_end(
+    workspace: &Workspace,
+    filter: Option<&str>,
+    gateway: &Path,
+    this_program: &Path,
+) -> Command {
     let mut cargo = cargo(workspace, "test");
     cargo.args(["--package", END_TO_END, "--release", "--no-fail-fast"]);
     cargo.args(filter);
-    cargo.env("CASTLING_BIN", workspace.gateway());
+    cargo.env("CASTLING_BIN", gateway);
     cargo.env("CASTLING_PLUGINS", workspace.dist.join("plugins"));
     cargo.env("CASTLING_GUESTS", &workspace.test_guests);
     cargo.env("CASTLING_XTASK", this_program);

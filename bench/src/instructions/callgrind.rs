@@ -1,14 +1,14 @@
-//! What callgrind writes (its manual, "Callgrind Format Specification").
+//! Reader of what callgrind writes (its manual, "Callgrind Format Specification").
 
 use std::collections::HashMap;
 
-/// Of one dump.
+/// Counts of one dump.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Profile {
     pub(super) instructions: u64,
     /// Calls of the functions that allocate.
     pub(super) allocations: u64,
-    /// What each function took itself.
+    /// Instructions that each function took itself.
     pub(super) functions: HashMap<String, u64>,
 }
 
@@ -82,12 +82,12 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// As it can stand between single quotes in TOML.
+/// Name as it can stand between single quotes in TOML.
 fn quotable(name: &str) -> String {
     name.replace('\'', "`")
 }
 
-/// Of glibc, mimalloc and jemalloc.
+/// Allocating functions of glibc, mimalloc and jemalloc.
 const ALLOCATORS: [&str; 14] = [
     "malloc",
     "calloc",

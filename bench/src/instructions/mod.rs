@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     tolerance: f64,
 }
 
-/// What one request took.
+/// Cost of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) instructions: f64,
@@ -165,7 +165,7 @@ impl Stream {
             runner: Vec::new(),
             patience: PATIENCE,
         };
-        // What is wrong with it is found by a gateway that runs at full speed.
+        // A fault in the config is found by a gateway that runs at full speed.
         let quick = self.peer.start(&around, &folder)?;
         probe::conforms(&quick)?;
         drop(quick);

@@ -13,7 +13,7 @@ use super::site::Site;
 pub(super) struct Case {
     name: &'static str,
     work: Work,
-    /// Of it in one turn.
+    /// Calls of it in one turn.
     times: u64,
     /// CPU time of one, for each turn so far.
     turns_ns: Vec<f64>,
@@ -40,7 +40,7 @@ pub(super) struct Measured {
 }
 
 impl Case {
-    /// Those that the figures whose name contains `filter` need.
+    /// Cases that the figures whose name contains `filter` need.
     pub(super) fn all(site: &Site, filter: &str) -> Result<Vec<Self>, String> {
         let none = (0, 0, 0);
         let balance = (8, 0, 0);
@@ -155,7 +155,7 @@ struct Figure {
     case: &'static str,
     /// Is taken away from the case.
     base: Option<&'static str>,
-    /// What is left is so many.
+    /// Number that the rest is divided by.
     parts: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What a plugin's hooks cost, part by part, on the real runtime: `cargo xtask bench parts`.
+//! Costs of a plugin's hooks, part by part, on the real runtime: `cargo xtask bench parts`.
 //!
 //! Each figure is CPU time of the worker's thread, the median over rounds in which all cases take turns, so that a machine
 //! that drifts or is shared is the same to all. What a hook does sixteen times is told for once, without the

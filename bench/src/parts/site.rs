@@ -17,7 +17,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(guests: &Path, plugins: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-        // What the rig loads is given to it, but a config names files that are there.
+        // The rig loads the module that it is given, but a config names files that are there.
         fs::write(folder.path().join("x.wasm"), "").map_err(|e| e.to_string())?;
         fs::write(folder.path().join("castling.toml"), CONFIG).map_err(|e| e.to_string())?;
         Ok(Self {
@@ -95,7 +95,7 @@ bind = "127.0.0.1:8080"
 upstream = "app"
 "#;
 
-/// What a browser sends, less its cookies.
+/// Head that a browser sends, less its cookies.
 const REQUEST: &[u8] = b"GET /api/orders?page=2 HTTP/1.1\r\n\
     host: example.com\r\n\
     user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
@@ -106,5 +106,5 @@ const REQUEST: &[u8] = b"GET /api/orders?page=2 HTTP/1.1\r\n\
     referer: https://example.com/\r\n\
     sec-fetch-mode: navigate\r\n\r\n";
 
-/// What the goal for `balance` speaks of.
+/// Number of peers that the goal for `balance` speaks of.
 const PEERS: usize = 8;

@@ -4,10 +4,10 @@ use super::metric::Metric;
 use super::peer::{Peer, Software};
 
 pub(super) struct Case {
-    /// As `--cases` names it.
+    /// Name of the case in `--cases`.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// What a reader must know to judge the figures.
+    /// Note that a reader needs to judge the figures.
     pub(super) note: &'static str,
     pub(super) measure: Measure,
     /// Ratios are to the first.
@@ -18,11 +18,11 @@ pub(super) struct Case {
 /// How a case is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Measure {
-    /// As fast as it goes, by wrk.
+    /// Load by wrk, as fast as it goes.
     Saturated(Sends),
     /// At half the rate that the slowest peer can do, by a client that times from when a request was to be sent.
     HalfLoad,
-    /// As `HalfLoad`, with reloads meanwhile.
+    /// Load as in `HalfLoad`, with reloads meanwhile.
     Reload,
     /// Requests of which one in a hundred computes for 5 ms; timed are the others.
     Compute,
@@ -34,7 +34,7 @@ impl Measure {
     /// A turn in which others have used more of a core than this is taken again. Percent.
     pub(super) fn bears(self) -> f64 {
         match self {
-            // What stops a core for some milliseconds is all that there is to see in the slowest hundredth.
+            // A stop of a core for some milliseconds is all that there is to see in the slowest hundredth.
             Self::HalfLoad | Self::Compute => 0.2,
             Self::Saturated(_) | Self::Reload | Self::Idle => 15.0,
         }
@@ -59,7 +59,7 @@ impl Measure {
     }
 }
 
-/// What the load sends.
+/// Request that the load sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sends {
     pub(super) path: &'static str,
@@ -108,7 +108,7 @@ impl Case {
         self.peers.extend(others);
     }
 
-    /// What its plot shows.
+    /// Figure that its plot shows.
     pub(super) fn main_metric(&self) -> Metric {
         match self.measure {
             Measure::Saturated(_) => Metric::Cpu,

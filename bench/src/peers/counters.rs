@@ -1,10 +1,10 @@
-//! What `/proc` says about a peer's processes: the master, its workers, and all of their threads.
+//! Counters of `/proc` about a peer's processes: the master, its workers, and all of their threads.
 
 use std::fs;
 use std::ops::{AddAssign, Sub};
 use std::str::FromStr;
 
-/// What they have used since they were started.
+/// Resources that they have used since they were started.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counters {
     pub(super) cpu_ns: u64,
@@ -15,7 +15,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Of a process, its descendants, and the CPU time of children of theirs that have ended.
+    /// Counts of a process, its descendants, and children of theirs that have ended.
     pub(super) fn of_tree(root: u32) -> Self {
         let mut sum = Self::default();
         for pid in tree(root) {
@@ -25,7 +25,7 @@ impl Counters {
         sum
     }
 
-    /// Of a process alone.
+    /// Counters of a process alone.
     pub(super) fn of(pid: u32) -> Self {
         let stat = read(&format!("/proc/{pid}/stat"));
         let faults = stat_field::<u64>(&stat, 10).unwrap_or(0) + stat_field(&stat, 12).unwrap_or(0);

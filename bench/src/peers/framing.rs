@@ -19,7 +19,7 @@ pub(super) enum Reading {
 /// How a body of chunks ends. The origin's bodies have nothing like it in them.
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-/// What a piece has brought.
+/// Result of one more piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     NotYet,
@@ -27,7 +27,7 @@ pub(super) enum Progress {
     Done {
         closes: bool,
     },
-    /// It is none that this client reads: another status, no length, more bytes than were announced.
+    /// A response that this client does not read: another status, no length, more bytes than were announced.
     Bad,
 }
 

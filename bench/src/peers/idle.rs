@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::framing::{Progress, Reading};
 
-/// As many connections, each answered once. They end when they are dropped.
+/// Connections, each answered once. They end when they are dropped.
 pub(super) fn open(
     address: SocketAddr,
     connections: usize,
@@ -31,12 +31,12 @@ pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     connect().map_err(|e: std::io::Error| format!("a connection to {address}: {e}"))
 }
 
-/// One request, and its response to the end; an error where it is not a 200 after which the connection goes on.
+/// Sends one request and reads its response to the end; an error where it is not a 200 after which the connection goes on.
 pub(crate) fn ask(socket: &mut TcpStream, request: &[u8]) -> Result<(), String> {
     ask_all(std::slice::from_mut(socket), request)
 }
 
-/// The same on each connection at once: the first response is read when all requests are sent.
+/// Sends a request on each connection at once: the first response is read when all requests are sent.
 pub(crate) fn ask_all(sockets: &mut [TcpStream], request: &[u8]) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("a request on a kept connection: {e}");
     for socket in &mut *sockets {

@@ -1,4 +1,4 @@
-//! What earlier runs have measured of the same build: a report need not be of one run, since a machine is seldom quiet for as
+//! Figures that earlier runs have measured of the same build: a report need not be of one run, since a machine is seldom quiet for as
 //! long as all cases take.
 
 use std::fs::{self, File};
@@ -71,7 +71,7 @@ impl Kept {
         Ok(true)
     }
 
-    /// What is kept of the case; `None` where nothing is of this build.
+    /// Kept rounds of the case; `None` where nothing is of this build.
     pub(super) fn get<'a>(&self, case: &'a Case) -> Result<Option<Outcome<'a>>, String> {
         let file = self.file(case);
         let text = match fs::read_to_string(&file) {
@@ -79,7 +79,7 @@ impl Kept {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("{}: {error}", file.display())),
         };
-        // Of another version of this program, perhaps.
+        // The file may be of another version of this program.
         let Ok(record) = serde_json::from_str::<Record>(&text) else {
             return Ok(None);
         };

@@ -1,11 +1,11 @@
-//! What was measured on, and whether something else ran there.
+//! The machine that was measured on, and whether something else ran there.
 
 use std::fs;
 use std::process::Command;
 
 use rustix::thread::CpuSet;
 
-/// As the report tells it.
+/// Description of the machine in the report.
 pub(super) fn description() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = value(&cpuinfo, "model name").unwrap_or("unknown");
@@ -40,7 +40,7 @@ pub(super) fn today() -> String {
         .unwrap_or_default()
 }
 
-/// Those that this program may run on.
+/// Cores that this program may run on.
 pub(super) fn cores() -> Vec<usize> {
     let allowed = rustix::thread::sched_getaffinity(None);
     let is_allowed = |core: &usize| allowed.as_ref().is_ok_and(|cores| cores.is_set(*core));

@@ -1,4 +1,4 @@
-//! One turn of one peer.
+//! Measures one turn of one peer.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -19,18 +19,18 @@ use super::wrk::{Answered, Saturation};
 pub(super) struct Method<'a> {
     pub(super) around: &'a Surroundings<'a>,
     pub(super) case: &'a Case,
-    /// What the peers may write to.
+    /// Folder that the peers may write to.
     pub(super) folder: &'a Path,
     pub(super) seconds: f64,
     pub(super) connections: u32,
-    /// Of an open loop, requests a second. None: found by [`prepare`](Self::prepare).
+    /// Rate of an open loop, requests a second. None: found by [`prepare`](Self::prepare).
     pub(super) rate: Option<f64>,
     /// For the case with a plugin that computes: how many rounds of it take 5 ms, peer by peer.
     pub(super) compute_rounds: Vec<u64>,
 }
 
 impl Method<'_> {
-    /// What is to be done once before the rounds, with all peers of the case.
+    /// Preparation that is to be done once before the rounds, with all peers of the case.
     pub(super) fn prepare(&mut self, peers: &[Running]) -> Result<(), String> {
         match self.case.measure {
             Measure::Saturated(sends) => {
@@ -134,7 +134,7 @@ impl Method<'_> {
     fn idle(&self, running: &Running) -> Result<Turn, String> {
         let fresh = running.peer.start(self.around, &self.folder.join("idle"))?;
         let request = request(&[KEY]);
-        // What a proxy takes for its first connections and requests is not a connection's.
+        // The memory that a proxy takes for its first connections and requests is not a connection's.
         drop(idle::open(fresh.address, 64, &request)?);
         let before = counters::memory_bytes(fresh.root());
         let connections = idle::open(fresh.address, IDLE_CONNECTIONS, &request)?;
@@ -172,7 +172,7 @@ impl Method<'_> {
         }
         let mut slowest = f64::INFINITY;
         for running in peers {
-            // What others do on the machine can only make it slower.
+            // Other programs on the machine can only make it slower.
             let mut quickest: f64 = 0.0;
             for _ in 0..5 {
                 let answered = self.load(running, OPEN_LOOP).answered(0.5)?;
@@ -261,7 +261,7 @@ fn request(headers: &[(&str, &str)]) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// What an open loop sends, and what the rate is found with.
+/// Request that an open loop sends, and with which the rate is found.
 const OPEN_LOOP: Sends = Sends {
     path: "/34",
     body: false,
@@ -275,7 +275,7 @@ const RELOADS: u32 = 2;
 /// Below the 8192 that the peers' configs allow.
 const IDLE_CONNECTIONS: usize = 4000;
 
-/// What one request in [`COMPUTE_EVERY`] computes.
+/// Time that one request in [`COMPUTE_EVERY`] computes.
 const COMPUTED: Duration = Duration::from_millis(5);
 const COMPUTE_EVERY: u64 = 100;
 

@@ -1,4 +1,4 @@
-//! What is measured of a peer in a round, and the figures that come of it.
+//! Measurements of a peer in a round, and the figures that come of them.
 
 use std::ops::AddAssign;
 
@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::counters::Counters;
 
-/// What was seen of one peer in one turn, or in the two turns of a round.
+/// Measurements of one peer in one turn, or in the two turns of a round.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
     pub(super) requests: u64,
@@ -22,7 +22,7 @@ pub(super) struct Turn {
     pub(super) memory: Option<Memory>,
 }
 
-/// Of the proxy's processes. Bytes.
+/// Memory of the proxy's processes. Bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     pub(super) before: u64,
@@ -33,10 +33,10 @@ pub(super) struct Memory {
 /// A figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Metric {
-    /// Of the proxy, a request. Microseconds.
+    /// CPU time of the proxy, a request. Microseconds.
     Cpu,
     RequestsPerSecond,
-    /// Of the proxy's core, percent.
+    /// Load of the proxy's core, percent.
     CoreUse,
     /// A request.
     Switches,
@@ -46,7 +46,7 @@ pub(super) enum Metric {
     P50,
     P99,
     P999,
-    /// Of the client's own lateness. Microseconds.
+    /// Lateness of the client itself. Microseconds.
     LateP99,
     /// Bytes.
     MemoryAtRest,

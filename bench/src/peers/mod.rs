@@ -116,7 +116,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         patience: PATIENCE,
     };
     let kept = Kept::open(places.work.join("kept"), &places.castling)?;
-    // What a report of all cases may have in it.
+    // A run without these options may be part of a report of all cases.
     let is_whole = arguments.peers.is_empty() && places.beside.is_none() && !arguments.access_log;
     let mut outcomes = Vec::new();
     for case in &cases {
@@ -136,7 +136,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
     }
 }
 
-/// Of all cases that were measured with this build of the gateway, in this run or an earlier one.
+/// Outcomes of all cases that were measured with this build of the gateway, in this run or an earlier one.
 fn kept_outcomes<'a>(kept: &Kept, cases: &'a [Case]) -> Result<Vec<Outcome<'a>>, String> {
     let mut outcomes = Vec::new();
     for case in cases {
@@ -158,7 +158,7 @@ fn all() -> Vec<Case> {
     cases
 }
 
-/// As it is to be typed: this program was started by it.
+/// Command as it is to be typed: this program was started by it.
 fn command() -> String {
     let typed = std::env::args().skip_while(|argument| argument != "peers");
     let words: Vec<String> = typed.collect();
@@ -259,7 +259,7 @@ fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / (numbers.len() as f64).max(1.0)
 }
 
-/// Those that are installed, each checked for what it does. One that is missing is told of and left out; one that does
+/// Peers that are installed, each checked for what it does. One that is missing is told of and left out; one that does
 /// something else than it should is an error.
 fn start(case: &Case, around: &Surroundings<'_>, folder: &Path) -> Result<Vec<Running>, String> {
     let _none_of_an_earlier_run = fs::remove_dir_all(folder);

@@ -19,7 +19,7 @@ use super::framing::{Progress, Reading};
 use super::metric;
 use super::origin::Origin;
 
-/// What is to be sent.
+/// Load that is to be sent.
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) address: SocketAddr,
@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) other: Option<(u64, Vec<u8>)>,
 }
 
-/// What came of it.
+/// Result of the load.
 pub(super) struct Sent {
     /// With good responses.
     pub(super) answered: u64,

@@ -1,4 +1,4 @@
-//! What stands behind every peer: prebuilt responses, kept connections, one thread. It does as little as it can, since it
+//! The origin behind every peer: prebuilt responses, kept connections, one thread. It does as little as it can, since it
 //! shares its core with the load. A load that must not wait for the thread to be given the core runs in it.
 
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ impl Origin {
         let (done, result) = mpsc::sync_channel(1);
         let job = move || {
             let task = task();
-            // Whoever waits for it may have given up.
+            // The receiver may have given up.
             spawn_local(async move { done.send(task.await) });
         };
         let gone = "the origin's thread has ended";
@@ -94,7 +94,7 @@ pub(super) const BODIES: [(&str, usize); 4] = [
 /// Answers with the request's head as the origin has received it.
 pub(super) const SEEN: &str = "/seen";
 
-/// What is in every KiB of the bodies once, so that there is something to substitute.
+/// Text that every KiB of the bodies has once, so that there is something to substitute.
 pub(super) const PHRASE: &str = "http://internal.example";
 
 struct Responses {

@@ -1,4 +1,4 @@
-//! What else runs on the machine while something is measured, and in the one that it is a guest of.
+//! Other programs that run on the machine while something is measured, and in the one that it is a guest of.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -43,9 +43,9 @@ fn disturbed<T>(turn: impl Fn() -> Result<T, String>) -> Result<(T, f64), String
 struct Usage {
     at: Instant,
     machine: MachineTime,
-    /// Of this program and all that it has started.
+    /// CPU time of this program and all that it has started.
     own_ns: u64,
-    /// Of each other process. Threads of the kernel are not among them: they work for whoever sends and receives.
+    /// CPU time of each other process. Threads of the kernel are not among them: they work for whoever sends and receives.
     others_ns: HashMap<u32, u64>,
 }
 
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn others_are_those_that_live_or_what_the_machine_did_beside_us() {
         let before = usage(0, 1000, 500, &[(1, 100), (7, 40)]);
-        // One of them has ended, one is new.
+        // A process has ended, another is new.
         let after = usage(1, 2020, 1500, &[(1, 105), (8, 2)]);
         assert_eq!(after.percent_since(&before).round(), 1.0);
         let after = usage(1, 2250, 1500, &[(1, 105)]);

@@ -1,4 +1,4 @@
-//! What came of a case: its rounds, and the figures in them.
+//! The outcome of a case: its rounds, and the figures in them.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -15,23 +15,23 @@ pub(super) struct Outcome<'a> {
     pub(super) peers: Vec<Measured>,
     /// How much of the machine others used meanwhile, percent of one core.
     pub(super) used_by_others: f64,
-    /// As `2026-01-31`.
+    /// Date as `2026-01-31`.
     pub(super) date: String,
-    /// What was typed.
+    /// Command that was typed.
     pub(super) command: String,
 }
 
-/// One peer in a case.
+/// A peer in a case.
 pub(super) struct Measured {
     pub(super) peer: Peer,
     pub(super) rounds: Vec<Round>,
     /// System calls a request.
     pub(super) syscalls: Option<f64>,
-    /// Of the round that is not over.
+    /// Measurements of the round that is not over.
     turns: Turn,
 }
 
-/// What a peer's turns of a round came to.
+/// Sums of a peer's turns of one round.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Round {
     /// By the metric's title.
@@ -79,7 +79,7 @@ impl<'a> Outcome<'a> {
         self.peers[at].syscalls = Some(a_request);
     }
 
-    /// Those that at least one peer has a figure of.
+    /// Metrics that at least one peer has a figure of.
     pub(super) fn metrics(&self) -> Vec<Metric> {
         let has = |metric: &Metric| {
             let mut peers = self.peers.iter();
@@ -88,7 +88,7 @@ impl<'a> Outcome<'a> {
         Metric::ALL.into_iter().filter(has).collect()
     }
 
-    /// Of a peer to the first one, round by round.
+    /// Ratios of a peer to the first one, round by round.
     pub(super) fn ratio(&self, of: &Measured, metric: Metric) -> Option<Spread> {
         let to = self.peers.first()?;
         Spread::of(&statistics::ratios(&of.values(metric), &to.values(metric)))
@@ -165,7 +165,7 @@ impl Round {
 }
 
 impl Measured {
-    /// Of rounds that were kept.
+    /// Values of rounds that were kept.
     pub(super) fn again(peer: Peer, rounds: Vec<Round>, syscalls: Option<f64>) -> Self {
         Self {
             peer,
@@ -196,7 +196,7 @@ impl Measured {
 }
 
 impl Verdict {
-    /// What was measured, and beside whom.
+    /// Description of what was measured, and beside whom.
     pub(super) fn figure(&self) -> String {
         let what = match self.goal.of {
             Quantity::Metric(metric) => metric.title(),

@@ -28,14 +28,14 @@ pub(crate) enum Software {
 /// A proxy with the logic that a case wants of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Peer {
-    /// As `--peers` names it.
+    /// Name of the peer in `--peers`.
     pub(crate) id: &'static str,
     pub(crate) software: Software,
     /// A file beside the base of its config, without the ending.
     pub(crate) logic: Option<&'static str>,
 }
 
-/// What all peers of a run have in common.
+/// Settings that all peers of a run have in common.
 pub(crate) struct Surroundings<'a> {
     pub(crate) places: &'a Places,
     pub(crate) origin: Origin,
@@ -57,7 +57,7 @@ pub(crate) struct Running {
 }
 
 impl Peer {
-    /// As a reader of the report knows it.
+    /// Name that a reader of the report knows.
     pub(crate) fn title(self) -> &'static str {
         match self.id {
             "nginx" => "nginx",
@@ -109,7 +109,7 @@ impl Peer {
         Ok(program)
     }
 
-    /// What the program says its version is.
+    /// Version that the program says it has.
     pub(crate) fn version(self, places: &Places) -> String {
         let said = |program: &Path, argument| {
             let output = Command::new(program).arg(argument).output().ok()?;
@@ -206,7 +206,7 @@ impl Peer {
         let logic = self
             .logic
             .map(|logic| own.join(format!("{logic}.{ending}")));
-        // It knows no such system call.
+        // The kernel knows no such system call.
         let under_valgrind = around
             .runner
             .first()
@@ -259,7 +259,7 @@ impl Peer {
         }
     }
 
-    /// It ends with this program, whatever ends that.
+    /// The process ends with this program, whatever ends that.
     fn command(
         self,
         around: &Surroundings<'_>,

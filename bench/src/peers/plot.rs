@@ -7,11 +7,11 @@ use super::statistics::Spread;
 pub(super) struct Bar {
     pub(super) label: String,
     pub(super) ratio: Spread,
-    /// One of ours.
+    /// A bar of ours.
     pub(super) ours: bool,
 }
 
-/// One bar below the other; the line is at 1.
+/// Draws one bar below the other; the line is at 1.
 pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(|bar| bar.ratio.high).fold(1.0, f64::max);
     let scale = PLOT_WIDTH / (most * 1.05);

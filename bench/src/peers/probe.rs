@@ -8,16 +8,16 @@ use std::time::Duration;
 use super::origin::{BODIES, PHRASE, SEEN};
 use super::peer::Running;
 
-/// What came back.
+/// Response that came back.
 pub(crate) struct Reply {
     pub(super) status: u16,
     /// The status line and the headers, in lower case.
     pub(super) head: String,
-    /// As it is on the wire: chunks with their sizes.
+    /// Body as it is on the wire: chunks with their sizes.
     pub(super) body: String,
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a connection of its own.
 pub(crate) fn get(
     address: SocketAddr,
     path: &str,
@@ -71,7 +71,7 @@ impl Check<'_> {
     fn passes_on(&self) -> Result<(), String> {
         for (path, len) in BODIES {
             let reply = self.get(path, &[KEY])?;
-            // What was filtered may come in chunks.
+            // A filtered body may come in chunks.
             if reply.status != 200 || reply.body.len() < len {
                 return Err(format!(
                     "{path}: {} with {} bytes",
@@ -122,7 +122,7 @@ fn has(seen: &str, header: &str) -> Result<(), String> {
     }
 }
 
-/// What every request of the benchmark carries, so that all cases send the same.
+/// Fields that every request of the benchmark carries, so that all cases send the same.
 pub(crate) const KEY: (&str, &str) = ("x-api-key", "s3cret");
 
 const PATIENCE: Duration = Duration::from_secs(20);

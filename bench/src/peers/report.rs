@@ -39,7 +39,7 @@ pub(super) fn write(file: &Path, outcomes: &[Outcome<'_>], places: &Places) -> R
     fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// Of all cases, each once.
+/// Collects something of all cases, each once.
 fn each<'o>(
     outcomes: &'o [Outcome<'_>],
     of: impl Fn(&'o Outcome<'_>) -> &'o String,

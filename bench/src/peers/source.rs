@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// What the gateway is built of, beside the benchmark's folder.
+/// Folders that the gateway is built of, beside the benchmark's.
 const SOURCES: [&str; 4] = ["../host", "../sdk", "../Cargo.toml", "../Cargo.lock"];
 
 /// `commit 1234567`: the last one that changed the gateway. `None` where there is no git or no repository.

@@ -1,6 +1,6 @@
 //! Medians and how far the rounds lie apart.
 
-/// Of the rounds' values: the median and the quartiles.
+/// Summary of the rounds' values: the median and the quartiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) median: f64,

@@ -23,7 +23,7 @@ fn by_perf(root: u32, load: &Saturation<'_>, work: &Path) -> Result<f64, String>
     let file = work.join("perf.txt");
     let pids: Vec<String> = counters::tree(root).iter().map(u32::to_string).collect();
     let (pids, out) = (pids.join(","), file.display().to_string());
-    // It counts in these processes for as long as the command runs.
+    // The counting of these processes lasts as long as the command runs.
     let wrapper = [
         "perf",
         "stat",

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What stands for `@name@`.
+/// Values that stand for `@name@`.
 pub(super) type Values = Vec<(&'static str, String)>;
 
 /// The base with the sections of `logic` in the places that bear their names, and the values filled in. A section of

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::peer::on_path;
 
-/// What wrk is to do.
+/// Load that wrk is to send.
 #[derive(Clone, Debug)]
 pub(super) struct Saturation<'a> {
     pub(super) url: String,
@@ -19,7 +19,7 @@ pub(super) struct Saturation<'a> {
     pub(super) script: Option<&'a Path>,
 }
 
-/// What it tells.
+/// Figures that wrk tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Answered {
     pub(super) requests: u64,
@@ -53,7 +53,7 @@ impl Saturation<'_> {
             .spawn()
             .map_err(of_wrapper)?;
         if wrapper.is_empty() && seconds < whole_seconds {
-            // It takes whole seconds only, but tells what was when it is interrupted, too.
+            // The program takes whole seconds only, but tells what was when it is interrupted, too.
             thread::sleep(Duration::from_secs_f64(seconds));
             // Where it has ended already, its output says why.
             let _ended = kill_process(Pid::from_child(&child), Signal::INT);

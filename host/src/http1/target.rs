@@ -64,23 +64,19 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Percent-encodes the bytes beyond ASCII in the target of the request line at the front of `buf`. False, and nothing is
-/// changed, where there are none or the line has no end yet.
+/// Percent-encodes the bytes beyond ASCII in the target of the request line at the front of `buf`, as far as it has come. False,
+/// and nothing is changed, where there are none.
 pub(super) fn encode_non_ascii(buf: &mut BytesMut, limits: &HeadLimits) -> bool {
     let window = limits.window(buf);
-    let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
-        return false;
-    };
-    let line = &window[..end];
+    let end = window.iter().position(|&byte| byte == b'\n');
+    let line = &window[..end.unwrap_or(window.len())];
     let Some(first) = line.iter().position(|&byte| byte == b' ') else {
         return false;
     };
-    let target = first + 1
-        ..line
-            .iter()
-            .rposition(|&b| b == b' ')
-            .unwrap_or(first)
-            .max(first + 1);
+    let last = line.iter().rposition(|&b| b == b' ');
+    // Of a line without an end the target may be all that has come.
+    let target_end = last.filter(|&last| last > first).unwrap_or(line.len());
+    let target = first + 1..target_end;
     if buf[target.clone()].is_ascii() {
         return false;
     }

@@ -16,7 +16,7 @@ pub(super) fn check(exchange: &Exchange) {
     }
 }
 
-fn check_request(head: &RequestHead) {
+pub(super) fn check_request(head: &RequestHead) {
     let mut out = Vec::new();
     let host = head.headers.get(KnownHeader::Host);
     http1::write_request_head(
@@ -45,7 +45,7 @@ fn check_request(head: &RequestHead) {
     assert_eq!(read.head.target, head.target);
 }
 
-fn check_response(status: StatusCode, headers: &Headers) {
+pub(super) fn check_response(status: StatusCode, headers: &Headers) {
     let mut out = Vec::new();
     let to = ReplyTo {
         method: &Method::GET,

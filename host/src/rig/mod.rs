@@ -4,6 +4,7 @@
 pub mod components;
 mod heads;
 mod scripted_io;
+pub mod wire;
 
 use std::fs::File;
 use std::io::Write;

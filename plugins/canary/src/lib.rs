@@ -77,7 +77,7 @@ impl Canary {
 
     fn rewrite(&self, request: &mut Request) -> Verdict {
         let config = &self.config;
-        // It has chosen before: this is the route that was looked for again. A variable, since the header might be
+        // The plugin has chosen before: this is the route that was looked for again. A variable, since the header might be
         // the client's.
         if request.var(&config.variable).is_some() {
             return Verdict::Continue;
@@ -110,14 +110,14 @@ impl Canary {
             .unwrap_or_else(|| self.drawn())
     }
 
-    /// What the client names in `choose_header`, whatever its weight.
+    /// Variant that the client names in `choose_header`, whatever its weight.
     fn asked_for(&self, request: &Request) -> Option<&str> {
         let value = request.header(self.config.choose_header.as_ref()?)?;
         let (name, _) = self.config.variants.get_key_value(value.as_str()?)?;
         Some(name)
     }
 
-    /// What its cookie says, unless nobody is to get there any more.
+    /// Variant that the client's cookie names, unless nobody is to get there any more.
     fn kept(&self, request: &Request) -> Option<&str> {
         let value = request.cookie(self.config.cookie.as_ref()?)?;
         let (name, weight) = self.config.variants.get_key_value(value.as_str()?)?;
@@ -137,7 +137,7 @@ impl Canary {
     }
 }
 
-/// What can stand in a header, a cookie and a route's match as it is.
+/// Whether a text can stand in a header, a cookie and a route's match as it is.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text

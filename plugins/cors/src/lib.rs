@@ -13,9 +13,9 @@ use crate::origin::OriginPattern;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Who may read responses. At least one.
+    /// Origins that may read responses. At least one.
     origins: Vec<OriginPattern>,
-    /// What they may ask with. Default `GET`, `HEAD` and `POST`.
+    /// Methods that they may ask with. Default `GET`, `HEAD` and `POST`.
     #[serde(default = "simple_methods")]
     methods: Vec<String>,
     /// Request headers they may set, besides those that need no leave. `*` is any. Default none.
@@ -98,7 +98,7 @@ impl Cors {
         if is_preflight(request) {
             return;
         }
-        // What the upstream says about it does not count: two answers would be none.
+        // The upstream's own fields do not count: two answers would be none.
         for name in [ALLOW_ORIGIN, ALLOW_CREDENTIALS, EXPOSE_HEADERS] {
             reply.remove_header(name);
         }

@@ -2,13 +2,13 @@
 
 use castling_sdk::prelude::*;
 
-/// One of the config's `origins`.
+/// An item of the config's `origins`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum OriginPattern {
     /// `*`.
     Any,
-    /// As browsers write it: scheme, host, and port where it is not the scheme's own, in lower case; or `null`.
+    /// Origin as browsers write it: scheme, host, and port where it is not the scheme's own, in lower case; or `null`.
     Exact(String),
     /// `https://*.example.com`, or `*.example.com`, which is the same. Any depth of subdomain, not `example.com`.
     Subdomains {

@@ -79,7 +79,7 @@ impl Ewma {
 }
 
 impl Ewma {
-    /// Of a peer that was never heard of.
+    /// Adds an entry for a peer that was never heard of.
     #[cold]
     #[inline(never)]
     fn learn(&mut self, peer: usize, first: Latency) {
@@ -87,7 +87,7 @@ impl Ewma {
         self.latencies[peer] = first;
     }
 
-    /// Of two that were not tried yet.
+    /// Chooses the better of two peers that were not tried yet.
     #[inline(never)]
     fn better_of_two(&self, peers: &Peers) -> Option<usize> {
         let untried = || peers.iter().filter(|peer| !peer.tried);
@@ -98,7 +98,7 @@ impl Ewma {
         Some(if is_better { second } else { first }.index)
     }
 
-    /// What a request to the peer is expected to cost. Below [`FLOOR_SECONDS`] latencies do not differ, so that peers
+    /// Expected cost of a request to the peer. Below [`FLOOR_SECONDS`] latencies do not differ, so that peers
     /// nothing is known of are told apart by their load.
     fn cost(&self, peer: &Peer, now: Duration) -> f64 {
         let latency = self.latencies.get(peer.index).copied().unwrap_or_default();
@@ -138,7 +138,7 @@ impl Latency {
         let age = now.saturating_sub(self.at);
         let age = age.as_secs_f64() / decay.as_secs_f64();
         match age < SMALL_AGE {
-            // The same to nine digits, at a fraction of the cost: so young are most where requests are many.
+            // A short series is exact to nine digits, at a fraction of the cost: so young are most where requests are many.
             true => 1.0 - age + age * age / 2.0,
             false => old(age),
         }
@@ -229,7 +229,7 @@ mod tests {
         assert!((plugin.latencies[0].seconds - 0.5).abs() < 1e-9);
         testing::advance_clock(Duration::from_secs(10));
         plugin.peer_done(0, PeerOutcome::Responded, 10 * MILLISECOND);
-        // One time constant later: 37 % of the old, 63 % of the new.
+        // After one time constant: 37 % of the old, 63 % of the new.
         let expected = 0.5 * (-1.0_f64).exp() + 0.01 * (1.0 - (-1.0_f64).exp());
         assert!((plugin.latencies[0].seconds - expected).abs() < 1e-9);
     }

@@ -11,7 +11,7 @@ use castling_sdk::units;
 pub struct Config {
     /// Where the service is.
     upstream: String,
-    /// What it is asked for: path, or path and query. Default `/`.
+    /// Target that the service is asked for: path, or path and query. Default `/`.
     #[serde(default = "root")]
     path: String,
     /// How it is asked. Default `GET`.
@@ -159,7 +159,7 @@ const fn five_seconds() -> Duration {
     Duration::from_secs(5)
 }
 
-/// What frames a message or says where it goes (RFC 9110 §7.6.1, RFC 9112 §6), and what the plugin says itself.
+/// Fields that frame a message or say where it goes (RFC 9110 §7.6.1, RFC 9112 §6), and those that the plugin sets itself.
 const NOT_COPIED: [&str; 14] = [
     "connection",
     "content-length",

@@ -32,7 +32,7 @@ pub struct HashRing {
     config: Config,
     /// `None` until the peers are known.
     ring: Option<Ring>,
-    /// Of the last request; its memory is used again.
+    /// Key of the last request; its memory is used again.
     key: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl HashRing {
     }
 }
 
-/// As many as ketama has, which makes shares differ by less than a tenth mostly.
+/// Points of a peer that ketama has, which make shares differ by less than a tenth mostly.
 const fn ketama_points() -> u32 {
     160
 }

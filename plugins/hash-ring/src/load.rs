@@ -2,7 +2,7 @@
 
 use castling_sdk::prelude::*;
 
-/// What the peers that may be chosen carry and weigh together.
+/// Requests and weights of all peers that may be chosen.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     /// Percent of the average that one may carry; `None`: any number.

@@ -102,7 +102,7 @@ fn the_next_on_the_ring_is_tried_after_one_that_failed() {
     let mut sorted = order.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, [0, 1, 2, 3], "each once, then none");
-    // One that failed lately is passed over in the same way, without being tried.
+    // A peer that failed lately is passed over in the same way, without being tried.
     let cooling = |idx: usize| {
         let mut peers = self::peers(4);
         peers[idx] = peers[idx].clone().cooling();

@@ -9,7 +9,7 @@ use serde::Serialize;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hello {
-    /// Who says hello. Default `hello`.
+    /// Name of the one that says hello. Default `hello`.
     name: String,
     /// Path prefixes, by whole segments, that it answers; others are left to the upstream. Default: every path.
     paths: Vec<String>,
@@ -24,7 +24,7 @@ impl Default for Hello {
     }
 }
 
-/// What the client asked for in the query.
+/// Wishes of the client, in the query.
 #[derive(Debug, PartialEq, Eq)]
 struct Wishes {
     status: u16,

@@ -42,7 +42,7 @@ pub struct HmacBody {
     header: HeaderName,
     prefix: String,
     encoding: Encoding,
-    /// One for each secret, which it has taken in.
+    /// A MAC for each secret, which it has taken in.
     keys: Vec<Hmac<Sha256>>,
     limit: usize,
 }

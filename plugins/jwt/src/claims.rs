@@ -1,4 +1,4 @@
-//! What the claims must say (RFC 7519 §4.1), and what they tell upstreams.
+//! Rules of claims (RFC 7519 §4.1), and what claims tell upstreams.
 
 use serde_json::Value;
 
@@ -7,11 +7,11 @@ use castling_sdk::prelude::*;
 use crate::refusal::{Refusal, invalid};
 use crate::token::Claims;
 
-/// What the claims must say.
+/// Rules that claims must keep.
 pub(crate) struct Rules {
-    /// One of these; any where it is empty.
+    /// Accepted issuers; any where it is empty.
     pub(crate) issuers: Vec<String>,
-    /// One of these; any where it is empty.
+    /// Accepted audiences; any where it is empty.
     pub(crate) audiences: Vec<String>,
     /// Claims that must be there, and not null.
     pub(crate) required: Vec<String>,
@@ -51,7 +51,7 @@ impl Rules {
             }
         }
         if !self.audiences.is_empty() {
-            // One, or several.
+            // A token has one audience, or several.
             let accepted = match claims.get("aud") {
                 Some(Value::Array(all)) => all.iter().any(|one| is_one_of(one, &self.audiences)),
                 Some(one) => is_one_of(one, &self.audiences),

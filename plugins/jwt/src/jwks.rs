@@ -19,7 +19,7 @@ use crate::token::Token;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     upstream: String,
-    /// What it is asked for: path, or path and query.
+    /// Target that the provider is asked for: path, or path and query.
     path: String,
     /// The `Host` that it sees. Default: the upstream's own.
     #[serde(default)]
@@ -85,14 +85,14 @@ struct Document {
     is_shared: bool,
 }
 
-/// What the gate says.
+/// Values of the gate.
 const FETCHING: &[u8] = b"fetching";
 const FETCHED: &[u8] = b"fetched";
 const FAILED: &[u8] = b"failed: ";
 
-/// What comes of looking for newer keys.
+/// Result of looking for newer keys.
 enum Renewal {
-    /// They are here.
+    /// Newer keys are here.
     Newer,
     /// There are none, and the provider was asked lately: what the gate says of that.
     Asked(Vec<u8>),
@@ -144,7 +144,7 @@ impl Jwks {
             version: 0,
             config,
         };
-        // It may have been fetched before; and a zone that cannot be used is found out now.
+        // The document may have been fetched before; and a zone that cannot be used is found out now.
         jwks.take_over()
             .map_err(|error| error.context("config.jwks.zone"))?;
         Ok(jwks)
@@ -161,7 +161,7 @@ impl Jwks {
         match document.and_then(|document| self.age(document.fetched_at)) {
             Some(age) if age < self.config.refresh => Ok(()),
             Some(age) => {
-                // One fetches; the others go on with what they have.
+                // A single instance fetches; the others go on with what they have.
                 if let Err(error) = self.renew(Duration::ZERO) {
                     log::warn!(
                         "{error}: going on with keys that are {} s old",
@@ -276,7 +276,7 @@ impl Jwks {
         let fetched_at = Duration::from_millis(u64::from_le_bytes(*millis));
         let is_newer = self.document.as_ref().is_none_or(|document| {
             match document.is_shared {
-                // They have been replaced in the zone; after the clock was set back, by a smaller time.
+                // The keys have been replaced in the zone; after the clock was set back, by a smaller time.
                 true => fetched_at != document.fetched_at,
                 false => fetched_at > document.fetched_at,
             }
@@ -284,7 +284,7 @@ impl Jwks {
         if !is_newer || self.age(fetched_at).is_none() {
             return Ok(false);
         }
-        // What cannot be read is another release's, and as good as nothing.
+        // A document that cannot be read is another release's, and as good as nothing.
         let Ok(keys) = read_set(json) else {
             return Ok(false);
         };

@@ -22,7 +22,7 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
-    /// Its case matters.
+    /// The name's case matters.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "HS256" => Some(Self::Hs256),

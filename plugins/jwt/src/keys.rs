@@ -42,5 +42,5 @@ impl Keys {
     }
 }
 
-/// So many keys are tried for one token: a set without key ids must not multiply what a forged one costs.
+/// Keys that are tried for one token: a set without key ids must not multiply what a forged one costs.
 const TRIES_LIMIT: usize = 4;

@@ -81,7 +81,7 @@ pub struct Config {
     realm: Option<String>,
 }
 
-/// One of `secret`, `pem` and `jwk`.
+/// A key: one of `secret`, `pem` and `jwk`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyConfig {
@@ -188,7 +188,7 @@ impl Jwt {
     }
 
     fn signature(&mut self, token: &Token<'_>, text: &[u8]) -> Result<Signature> {
-        // As quick as looking it up; and nobody publishes secrets.
+        // Verifying is as quick as looking it up; and nobody publishes secrets.
         if token.algorithm == Algorithm::Hs256 {
             return Ok(self.keys.verify(token));
         }
@@ -244,7 +244,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a type cannot check.
+/// Checks what a type cannot.
 fn check(config: &Config) -> Result<()> {
     if config.keys.is_empty() && config.jwks.is_none() {
         bail!("config: neither `keys` nor `jwks`; nothing could pass");
@@ -296,7 +296,7 @@ fn read_key(config: KeyConfig) -> Result<Key> {
     }
 }
 
-/// What frames a message or says where it goes (RFC 9110 §7.6.1, RFC 9112 §6).
+/// Fields that frame a message or say where it goes (RFC 9110 §7.6.1, RFC 9112 §6).
 const FRAMING: [&str; 9] = [
     "connection",
     "content-length",

@@ -1,4 +1,4 @@
-//! What is written in a token, before anyone believes it: JWS compact serialisation (RFC 7515 §3.1) of claims (RFC 7519).
+//! Text of a token, before anyone believes it: JWS compact serialisation (RFC 7515 §3.1) of claims (RFC 7519).
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
@@ -14,11 +14,11 @@ pub(crate) type Claims = Map<String, Value>;
 /// A token that is well formed. Nothing of it is proven.
 pub(crate) struct Token<'a> {
     pub(crate) algorithm: Algorithm,
-    /// Of the key that it is said to be signed with.
+    /// Id of the key that it is said to be signed with.
     pub(crate) key_id: Option<String>,
     pub(crate) claims: Claims,
     pub(crate) signature: Vec<u8>,
-    /// What is signed.
+    /// Bytes that are signed.
     pub(crate) signing_input: &'a [u8],
 }
 

@@ -17,13 +17,13 @@ use castling_sdk::zones::{self, Rate, Taken};
 pub struct Config {
     /// The counter zone.
     zone: String,
-    /// What is counted for itself. Default `$client_address`.
+    /// Key that is counted for itself. Default `$client_address`.
     #[serde(default = "client_address")]
     key: Template,
     rate: Rate,
     /// How many may come at once.
     burst: NonZeroU32,
-    /// Of a refusal. 400 to 599. Default 429.
+    /// Status of a refusal. 400 to 599. Default 429.
     #[serde(default = "too_many_requests")]
     status: u16,
     /// Whether responses say what is left. Default true.
@@ -86,7 +86,7 @@ impl RateLimit {
         let mut key = self.room.take();
         key.clear();
         self.key.expand_into(&mut key, request, None);
-        // As in nginx: what has no key is not limited.
+        // A request without a key is not limited, as in nginx.
         let taken = match key.is_empty() {
             true => None,
             false => Some(self.counter.take(&key, self.rate)?),

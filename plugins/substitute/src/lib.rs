@@ -35,11 +35,11 @@ pub struct Substitute {
     patterns: Patterns,
     /// In lower case.
     types: Vec<String>,
-    /// What goes on in the place of a chunk; kept for its memory.
+    /// Bytes that go on in the place of a chunk; kept for their memory.
     out: Vec<u8>,
 }
 
-/// What a response needs to remember from chunk to chunk; none for a body that is not this plugin's business.
+/// State of a response from chunk to chunk; none for a body that is not this plugin's business.
 #[derive(Default)]
 struct Body(Option<Stream>);
 
@@ -81,7 +81,7 @@ impl Substitute {
 
     fn response_headers(&self, body: &mut Body, _request: &Request, reply: &mut Reply) {
         *body = Body(self.is_wanted(reply).then(Stream::default));
-        // What a 304 is about is not known: it may be a text that was changed.
+        // The body that a 304 is about is not known: it may be a text that was changed.
         if body.0.is_none() && reply.status() != 304 {
             reply.skip_body();
         }
@@ -154,7 +154,7 @@ mod tests {
         Substitute::configure(testing::config(json).unwrap()).unwrap()
     }
 
-    /// What the client gets of a response in two chunks.
+    /// Body that the client gets of a response in two chunks.
     fn pass(plugin: &mut Substitute, exchange: &mut Exchange) -> String {
         let mut state = Body::default();
         let (request, reply) = exchange.request_and_reply();

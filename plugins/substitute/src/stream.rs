@@ -1,6 +1,6 @@
 //! Literal replacement in a stream of chunks.
 
-/// What to look for, for every response.
+/// Texts to look for, for every response.
 pub(crate) struct Patterns {
     /// In the order of the config; where two match at one place, the first one counts.
     pairs: Vec<Pair>,
@@ -12,7 +12,7 @@ pub(crate) struct Patterns {
     once: bool,
 }
 
-/// One replacement.
+/// A replacement.
 pub(crate) struct Pair {
     /// Not empty.
     pub(crate) from: Vec<u8>,
@@ -131,7 +131,7 @@ mod tests {
         out
     }
 
-    /// The same by the definition, on the whole body.
+    /// Replaces by the definition, on the whole body.
     fn whole(pairs: &[(Vec<u8>, Vec<u8>)], once: bool, mut text: &[u8]) -> Vec<u8> {
         let mut unspent: Vec<_> = pairs.iter().collect();
         let mut out = Vec::new();

@@ -27,7 +27,7 @@ pub fn record_head(timeout_ms: u32, lengths: [usize; 5]) -> Option<[u8; RECORD_H
     Some(head)
 }
 
-/// One call, borrowed from the record.
+/// A call, borrowed from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// 0: none of its own.

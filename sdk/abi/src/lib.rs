@@ -72,7 +72,7 @@ macro_rules! ids {
                 match raw { $($value => Some(Self::$variant),)+ _ => None }
             }
 
-            /// Its name, as config, manifest and logs write it.
+            /// Name of the hook, as config, manifest and logs write it.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -105,11 +105,11 @@ ids! {
         PeerDone = 6, "peer_done";
         /// The response's head, on its way to the client.
         ResponseHeaders = 7, "response_headers";
-        /// One chunk of the response's body: `a` its length in bytes, `b` 1 when it is the last.
+        /// A chunk of the response's body: `a` its length in bytes, `b` 1 when it is the last.
         ResponseBody = 8, "response_body";
         /// The exchange is over.
         Log = 9, "log";
-        /// One chunk of the request's body on its way to an upstream: `a` its length in bytes, `b` 1 when it is the
+        /// A chunk of the request's body on its way to an upstream: `a` its length in bytes, `b` 1 when it is the
         /// last. Not called for a request without a body.
         RequestBody = 10, "request_body";
         /// Computes a variable, once a request and only when something asks for it: `a` its index in the manifest's
@@ -142,7 +142,7 @@ impl Hook {
 }
 
 ids! {
-    /// What a hook asks the host to do next.
+    /// Wish of a hook that the host is to do next.
     Action: i32 {
         /// The hook returned an error, which it has passed to `fail`: the plugin's `on_error` applies.
         Failed = -1, "failed";
@@ -180,7 +180,7 @@ ids! {
 }
 
 ids! {
-    /// What a config grants to a plugin by name.
+    /// Things that a config grants to a plugin by name.
     Grant: u32 {
         /// An upstream, for calls out.
         Upstream = 0, "upstream";
@@ -192,7 +192,7 @@ ids! {
 }
 
 ids! {
-    /// What must be there for a change of a kv zone's key.
+    /// Condition of a change of a kv zone's key: what must be there.
     KvExpected: u32 {
         /// Anything or nothing.
         Any = 0, "any";
@@ -297,7 +297,7 @@ ids! {
         Warn = 1, "warn";
         /// The life of the process.
         Info = 2, "info";
-        /// One event of one request.
+        /// An event of one request.
         Debug = 3, "debug";
         /// Bytes.
         Trace = 4, "trace";
@@ -305,7 +305,7 @@ ids! {
 }
 
 ids! {
-    /// What a metric is.
+    /// Kind of a metric.
     MetricKind: u32 {
         /// Only grows.
         Counter = 0, "counter";
@@ -318,7 +318,7 @@ ids! {
     }
 }
 
-/// One peer, as `peers_get` writes it: little-endian, no padding, by index.
+/// A peer, as `peers_get` writes it: little-endian, no padding, by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PeerRecord {
@@ -345,7 +345,7 @@ pub const PEER_TRIED: u32 = 1;
 pub const PEER_COOLING: u32 = 2;
 
 impl PeerRecord {
-    /// As it lies in the guest's memory.
+    /// Bytes of the record, as it lies in the guest's memory.
     pub fn to_bytes(self) -> [u8; PEER_RECORD_BYTES] {
         let mut bytes = [0; PEER_RECORD_BYTES];
         bytes[0..4].copy_from_slice(&self.weight.to_le_bytes());

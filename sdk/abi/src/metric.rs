@@ -41,7 +41,7 @@ pub struct Definition<'a> {
     pub kind: u32,
     /// The metric's name.
     pub name: &'a [u8],
-    /// What it tells, for people.
+    /// Text for people that says what the metric tells.
     pub help: &'a [u8],
     /// Label names, see [`texts`].
     pub labels: &'a [u8],
@@ -84,7 +84,7 @@ pub fn bounds(bytes: &[u8]) -> impl Iterator<Item = f64> {
     })
 }
 
-/// What stands before a text in a list: its length, `u16`, little-endian. `None` when it is too long for that.
+/// Head of a text in a list: its length, `u16`, little-endian. `None` when it is too long for that.
 pub fn text_head(text: &[u8]) -> Option<[u8; 2]> {
     Some(u16::try_from(text.len()).ok()?.to_le_bytes())
 }

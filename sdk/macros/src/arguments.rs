@@ -1,4 +1,4 @@
-//! What stands in the parentheses of `#[plugin(...)]`.
+//! Arguments in the parentheses of `#[plugin(...)]`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Arguments {
         Ok(parsed)
     }
 
-    /// What a hook needs to be told must be there, and nothing for a hook that is not.
+    /// Arguments that a hook needs must be there, and none for a hook that is not.
     pub(crate) fn check_against(&self, hooks: &[&str], plugin: &Type) -> Result<()> {
         let has = |hook: Hook| hooks.contains(&hook.name());
         let text = match (has(Hook::Variable), self.variables.is_empty()) {

@@ -37,7 +37,7 @@ pub(crate) fn expand(item: TokenStream) -> Result<TokenStream> {
             #[allow(dead_code, clippy::all, reason = "a pattern for serde; nobody builds it")]
             #copy
 
-            // What `#[serde(default)]` asks of the copy, though it takes the original's.
+            // `#[serde(default)]` asks this of the copy, though it takes the original's.
             impl ::core::default::Default for __Copy {
                 fn default() -> Self {
                     ::core::unreachable!()

@@ -1,4 +1,4 @@
-//! What each hook looks like.
+//! Signatures of the hooks.
 
 use castling_abi::Hook;
 use syn::{GenericArgument, PathArguments, Type};
@@ -45,7 +45,7 @@ impl Param {
         }
     }
 
-    /// As it is written.
+    /// Text of the type, as it is written.
     pub(crate) fn text(self) -> String {
         match self {
             Self::Mut(name, word) => format!("{name}: &mut {word}"),

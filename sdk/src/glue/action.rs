@@ -1,4 +1,4 @@
-//! What a hook has returned, as the action that the host is told.
+//! Results of hooks, as the actions that the host is told.
 
 use castling_abi::{Action, Hook};
 

@@ -1,4 +1,4 @@
-//! What the code that `#[plugin]` writes calls: between the exported functions and the plugin's own.
+//! Functions that the code of `#[plugin]` calls: between the exported functions and the plugin's own.
 //!
 //! Public for that code only; no part of the SDK's interface.
 

@@ -1,4 +1,4 @@
-//! What the functions of a plugin may return: for each kind of them a trait, and a function that takes any of its types.
+//! Types that the functions of a plugin may return: for each kind of them a trait, and a function that takes any of its types.
 
 #[cfg(not(target_arch = "wasm32"))]
 use std::any::Any;
@@ -8,7 +8,7 @@ use crate::response::Verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::hook::Running;
 
-/// What a hook that decides may return.
+/// Result of a hook that decides.
 #[diagnostic::on_unimplemented(
     message = "a hook that decides cannot return `{Self}`",
     label = "expected `Verdict`, or `()` for `Verdict::Continue`, or a `Result` of one of them"
@@ -61,7 +61,7 @@ pub fn ran<T>(hook: &str, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// What a hook that only sees or changes may return.
+/// Result of a hook that only sees or changes.
 #[diagnostic::on_unimplemented(
     message = "a hook that decides nothing cannot return `{Self}`",
     label = "expected nothing, or a `Result` of `()`"
@@ -86,7 +86,7 @@ pub fn unit<T: IntoUnit>(returned: T) -> Result<()> {
     returned.into_unit()
 }
 
-/// What `variable` may return.
+/// Result of `variable`.
 #[diagnostic::on_unimplemented(
     message = "`variable` cannot return `{Self}`",
     label = "expected `Option<String>` or another optional text or bytes (`None`: it has no value), or a `Result` of it"
@@ -111,7 +111,7 @@ pub fn value<T: IntoValue>(returned: T) -> Result<Option<Vec<u8>>> {
     returned.into_value()
 }
 
-/// What `balance` may return.
+/// Result of `balance`.
 #[diagnostic::on_unimplemented(
     message = "`balance` cannot return `{Self}`",
     label = "expected `Option<usize>` (the peer's index; `None` leaves the choice to the gateway), or a `Result` of it"
@@ -136,7 +136,7 @@ pub fn choice<T: IntoChoice>(returned: T) -> Result<Option<usize>> {
     returned.into_choice()
 }
 
-/// What `configure` may return.
+/// Result of `configure`.
 #[diagnostic::on_unimplemented(
     message = "`configure` cannot return `{Self}`",
     label = "expected `Result<Self>` or `Self`"

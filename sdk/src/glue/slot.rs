@@ -76,7 +76,7 @@ pub(super) fn run<P, S: Default, T>(
     slot.with(|slot| {
         let mut loaded = slot.0.borrow_mut();
         match &mut *loaded {
-            // Of most plugins, which have none.
+            // Most plugins have no state, and take this way.
             Some(Loaded { plugin, .. }) if TypeId::of::<S>() == TypeId::of::<()>() => {
                 hook(plugin, &mut S::default())
             }

@@ -17,7 +17,7 @@ pub(super) struct Calls {
     pub(super) scripts: BTreeMap<String, Script>,
     /// Upstream and request.
     pub(super) sent: Vec<(String, http::Request)>,
-    /// Of the last `calls_send`: status, header list and body, or why there is none.
+    /// Results of the last `calls_send`: status, header list and body, or why there is none.
     results: Vec<CallResult>,
 }
 

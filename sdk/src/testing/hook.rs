@@ -10,7 +10,7 @@ use crate::response::Verdict;
 #[derive(Debug)]
 pub(crate) struct Running {
     hook: Hook,
-    /// Of a hook that was called by another one.
+    /// Hook that called this one.
     before: Option<Hook>,
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn log(level: LogLevel, text: &[u8]) {
     with_world(|world| world.log_lines.push((level, line)));
 }
 
-/// As a log of text has it.
+/// Prints an event as a log of text has it.
 pub(crate) fn log_fields(level: LogLevel, text: &[u8], fields: &[u8]) {
     let mut line = String::from_utf8_lossy(text).into_owned();
     for (key, value) in header_list::records(fields).map_while(Result::ok) {
@@ -316,7 +316,7 @@ pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {
     })
 }
 
-/// As the ABI says: the length, and the bytes where there is room for all.
+/// Hands out bytes as the ABI says: the length, and the bytes where there is room for all.
 pub(super) fn hand_out(bytes: &[u8], out: &mut [u8]) -> i32 {
     if let Some(room) = out.get_mut(..bytes.len()) {
         room.copy_from_slice(bytes);
@@ -375,7 +375,7 @@ fn same(candidate: &str, name: &[u8]) -> bool {
     candidate.as_bytes().eq_ignore_ascii_case(name)
 }
 
-/// What can stand in a request's target without being encoded.
+/// Whether a text can stand in a request's target without being encoded.
 pub(super) fn is_target(text: &[u8]) -> bool {
     text.iter()
         .all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#')

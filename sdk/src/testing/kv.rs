@@ -11,10 +11,10 @@ use super::ZoneFault;
 use super::host::hand_out;
 use super::world::{World, with_world};
 
-/// What a zone of 16 MiB and more takes.
+/// Longest value that a zone of 16 MiB and more takes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// One zone.
+/// A kv zone.
 pub(super) type KvZone = BTreeMap<Vec<u8>, Entry>;
 
 pub(super) struct Entry {

@@ -7,7 +7,7 @@ use super::hook::running;
 
 use super::world::with_world;
 
-/// What was defined and counted.
+/// Metrics that were defined and counted.
 pub(super) struct Metrics {
     defined: Vec<Defined>,
     series: Vec<Series>,
@@ -22,7 +22,7 @@ struct Defined {
 struct Series {
     metric: usize,
     values: Vec<u8>,
-    /// Of a counter or a gauge.
+    /// Value of a counter or a gauge.
     value: f64,
     /// By a histogram.
     observed: Vec<f64>,
@@ -76,7 +76,7 @@ pub fn metric<const N: usize>(name: &str, values: [&str; N]) -> Option<f64> {
     with_world(|world| world.metrics.find(name, values).map(|series| series.value))
 }
 
-/// What a histogram with these label values was given, in its order.
+/// Values that a histogram with these label values was given, in its order.
 pub fn observations<const N: usize>(name: &str, values: [&str; N]) -> Vec<f64> {
     with_world(|world| {
         let series = world.metrics.find(name, values);

@@ -335,7 +335,7 @@ impl Exchange {
         error::take_noted()
     }
 
-    /// What the host was given to send: status, header list, body.
+    /// Response that the host was given to send: status, header list, body.
     #[cfg(test)]
     pub(crate) fn answer(&self) -> Option<(u16, Vec<u8>, Vec<u8>)> {
         self.facts.borrow().answer.clone()
@@ -446,12 +446,12 @@ pub fn advance_clock(by: Duration) {
     });
 }
 
-/// What may be wrong with a zone.
+/// A fault of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneFault {
     /// The config does not grant it to the plugin.
     NotGranted,
-    /// It is a kv zone and takes nothing that is new or larger than what it replaces. Nothing to a counter zone.
+    /// A kv zone takes nothing that is new or larger than what it replaces. A counter zone is not concerned.
     Full,
 }
 

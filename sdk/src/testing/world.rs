@@ -1,4 +1,4 @@
-//! What the fake host keeps: a world for each thread, facts for each exchange.
+//! Memory of the fake host: a world for each thread, facts for each exchange.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::zones::Zones;
 use super::{FakePeer, ZoneFault};
 
-/// What is there without an exchange.
+/// Facts without an exchange.
 pub(crate) struct World {
     pub(crate) config: String,
     pub(super) monotonic: Duration,
@@ -36,7 +36,7 @@ pub(crate) struct World {
     current: Option<Rc<RefCell<Facts>>>,
 }
 
-/// One exchange.
+/// Facts of one exchange.
 #[derive(Default)]
 pub(super) struct Facts {
     /// By [`Property`].

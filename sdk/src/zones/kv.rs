@@ -79,7 +79,7 @@ pub struct Kv {
     zone: String,
 }
 
-/// What must be there for a change.
+/// Condition of a change: what must be there.
 type Expected<'a> = (KvExpected, &'a [u8]);
 
 const ANYTHING: Expected<'static> = (KvExpected::Any, &[]);
@@ -201,7 +201,7 @@ impl Kv {
         self.list_after(prefix, "", limit)
     }
 
-    /// The same with the keys that come after `after` only, which need not be there: the next page, when it is the last
+    /// Lists the keys that come after `after` only, which need not be there: the next page, when it is the last
     /// key of the one before.
     pub fn list_after(
         &self,
@@ -278,7 +278,7 @@ impl Kv {
 /// Room for a listing, by key: more than most have.
 const EXPECTED_KEY_BYTES: usize = 48;
 
-/// As the ABI has it: 0 is for ever.
+/// Time to live as the ABI has it: 0 is for ever.
 fn ttl_ms(ttl: Option<Duration>) -> i64 {
     let Some(ttl) = ttl else { return 0 };
     let whole = ttl.as_nanos().div_ceil(1_000_000).max(1);

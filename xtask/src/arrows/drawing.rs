@@ -15,10 +15,9 @@ pub(super) fn draw(rooms: &BTreeMap<String, usize>) -> String {
         }
         lines.push(line(&floor.name.to_uppercase()));
         for (room, holds) in floor.rooms {
-            let Some(files) = rooms.get(*room) else {
-                continue;
-            };
-            lines.push(line(&format!("  {room:<12} {files:>2}  {holds}")));
+            if rooms.contains_key(*room) {
+                lines.push(line(&format!("  {room:<12} {holds}")));
+            }
         }
     }
     lines.push(border('└', '┘'));

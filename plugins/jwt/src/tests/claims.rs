@@ -1,4 +1,4 @@
-//! What claims must say, and what they tell.
+//! Tests of claims: rules that they must keep, and what they tell.
 
 use super::*;
 
@@ -119,7 +119,7 @@ fn a_token_that_allows_less_is_forbidden_more() {
         let expected = if passes { "passed" } else { forbidden };
         assert_eq!(outcome_with(config, claims), expected, "{claims}");
     }
-    // Whoever cannot prove it is not told that it would not be enough.
+    // A client that cannot prove it is not told that it would not be enough.
     let mut plugin = es256_plugin(config);
     let token = format!(
         "{}.{}",

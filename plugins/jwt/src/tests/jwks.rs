@@ -67,7 +67,7 @@ fn set(keys: &[(&str, &str)]) -> String {
     format!(r#"{{"keys": [{}]}}"#, keys.join(","))
 }
 
-/// Of another instance each time; they share the zone.
+/// Each call is another instance's; they share the zone.
 fn instance() -> Jwt {
     plugin(CONFIG)
 }
@@ -121,7 +121,7 @@ fn old_keys_are_fetched_anew() {
     testing::advance_clock(599 * SECOND);
     assert_eq!(provider.outcome(&mut one, &old), "passed");
     assert_eq!(provider.asked(), 1);
-    // What the old key has verified is not remembered beyond it.
+    // Tokens that the old key has verified are not remembered beyond it.
     testing::advance_clock(SECOND);
     assert_eq!(provider.outcome(&mut one, &old), refused(UNKNOWN));
     assert_eq!(provider.outcome(&mut other, &old), refused(UNKNOWN));
@@ -198,7 +198,7 @@ fn old_keys_are_used_while_there_are_no_newer_ones() {
     testing::advance_clock(30 * SECOND);
     provider.outcome(&mut one, &good);
     assert_eq!(provider.asked(), 3, "after the cooldown");
-    // It is back.
+    // The provider is back.
     provider.publish(&[("b", OTHER_D)]);
     testing::advance_clock(30 * SECOND);
     assert_eq!(provider.outcome(&mut one, &token("b", OTHER_D)), "passed");
@@ -237,7 +237,7 @@ fn a_clock_that_is_set_back_does_not_keep_old_keys() {
     testing::set_wall_clock(Duration::from_secs(NOW - 60));
     assert_eq!(provider.outcome(&mut one, &old), "passed");
     assert_eq!(provider.asked(), 1);
-    // Those that are fetched then are the newer ones, for others too.
+    // Keys that are fetched then are the newer ones, for others too.
     assert_eq!(provider.outcome(&mut one, &new), "passed");
     assert_eq!(provider.asked(), 2);
     assert_eq!(provider.outcome(&mut other, &new), "passed");
@@ -295,7 +295,7 @@ fn keys_that_cannot_be_used_are_none() {
         assert!(error.starts_with("keys of upstream idp: "), "{error}");
         testing::advance_clock(30 * SECOND);
     }
-    // Those that are not understood are passed over; a secret is never taken from there.
+    // Keys that are not understood are passed over; a secret is never taken from there.
     provider.publish_text(&format!(
         r#"{{"keys": [null, 1, {{}}, {{"kty":"OKP","crv":"Ed25519","kid":"a"}}, {weak}, {HS256_JWK}, {rs256}]}}"#
     ));
@@ -381,7 +381,7 @@ fn a_fetch_that_is_given_up_counts_for_the_cooldown() {
         let provider = Provider::with(&[("a", ES256_D)]);
         let (mut one, good) = (plugin(&json), token("a", ES256_D));
         assert_eq!(provider.outcome(&mut one, &good), "passed");
-        // As if its client left: nobody tells the gate how it ended.
+        // The call ends as if its client left: nobody tells the gate how it ended.
         testing::advance_clock(30 * SECOND);
         let given_up = bearer(&token("x", THIRD_D)).call("idp", |_| {
             set_zone_fault("keys", Some(ZoneFault::Full));

@@ -35,7 +35,7 @@ fn bearer(token: &str) -> Exchange {
     Exchange::get("/").header("authorization", format!("Bearer {token}"))
 }
 
-/// What becomes of a request: `"passed"`, or the status and what `WWW-Authenticate` says after `Bearer`.
+/// Outcome of a request: `"passed"`, or the status and what `WWW-Authenticate` says after `Bearer`.
 fn outcome(plugin: &mut Jwt, exchange: &mut Exchange) -> String {
     match plugin.access(exchange.request()).unwrap() {
         Verdict::Continue => String::from("passed"),

@@ -1,4 +1,4 @@
-//! Whose signatures are believed.
+//! Tests of signatures: which are believed.
 
 use super::*;
 
@@ -322,7 +322,7 @@ fn what_was_verified_is_remembered_and_nothing_else() {
         outcome_of(&mut plugin, &format!("{input}.{signature}")),
         refused(UNKNOWN)
     );
-    // Its claims are judged each time.
+    // The token's claims are judged each time.
     testing::advance_clock(Duration::from_secs(10));
     assert_eq!(
         outcome_of(&mut plugin, &token),
@@ -343,7 +343,7 @@ oQIDAQAB
 -----END PUBLIC KEY-----
 ";
 
-/// The same, as PKCS #1 has it.
+/// A key as PKCS #1 has it.
 const RSA_PKCS1_PEM: &str = "\
 -----BEGIN RSA PUBLIC KEY-----
 MIIBCgKCAQEAofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd/wWJcyQoTbji9k0l8W2

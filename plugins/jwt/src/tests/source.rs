@@ -105,7 +105,7 @@ fn upstreams_need_not_see_the_token() {
     );
     assert_eq!(request.query().as_deref(), Some("a=b&t2"));
 
-    // What is none stays.
+    // A source that is none stays.
     let mut exchange = Exchange::get(&format!("/?t={token}"))
         .header("authorization", "Basic YTpi")
         .header("cookie", "a=b");

@@ -1,0 +1,21 @@
+//! What comes over a socket: requests of clients, responses of peers, chunked bodies of both. An input is the bytes themselves.
+//!
+//! Holds: no panic; a message is the same in however many pieces it comes; what is passed on of it, once written, is read
+//! as the one message that it is.
+
+use castling::rig::wire;
+
+/// Requests on one connection, one behind the other, with their bodies.
+pub fn requests(data: &[u8]) {
+    wire::requests(data);
+}
+
+/// Responses on one connection.
+pub fn responses(data: &[u8]) {
+    wire::responses(data);
+}
+
+/// A chunked body with its trailers.
+pub fn chunks(data: &[u8]) {
+    wire::chunked_body(data);
+}

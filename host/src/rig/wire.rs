@@ -1,0 +1,271 @@
+//! Bytes from clients, peers and operators through what reads them first: heads, bodies, paths, configs. For fuzz targets.
+//!
+//! Each function panics when one of the promises in its comment is broken; an input that is refused is no fault.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use bytes::BytesMut;
+use http::Method;
+
+use super::heads;
+use crate::config;
+use crate::http1::{
+    self, BodyDecoder, BodyError, Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest,
+    ParsedResponse,
+};
+use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
+
+/// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful. Promises: a
+/// head is the same in however many pieces it comes; what is passed on of it is read as the one message that it is.
+pub fn requests(bytes: &[u8]) {
+    for (any_names, non_ascii_target) in
+        [(false, false), (true, false), (false, true), (true, true)]
+    {
+        let limits = HeadLimits {
+            any_names,
+            non_ascii_target,
+            ..HeadLimits::of(MAX_HEAD_BYTES)
+        };
+        let read =
+            |pieces: &[&[u8]]| in_pieces(pieces, |buf, progress| request(buf, progress, &limits));
+        let mut rest = bytes.to_vec();
+        for _ in 0..MAX_MESSAGES {
+            let whole = read(&[&rest]);
+            for pieces in pieces_of(&rest) {
+                same(&whole, &read(&pieces), request_fields);
+            }
+            let Ok(Some((parsed, behind))) = whole else {
+                break;
+            };
+            heads::check_request(&parsed.head);
+            let Some(behind) = body(parsed.body, &behind) else {
+                break;
+            };
+            rest = behind;
+        }
+    }
+}
+
+/// Reads a peer's responses to a `GET` and to a `HEAD`, interim ones and bodies included. Promises as for [`requests`].
+pub fn responses(bytes: &[u8]) {
+    let limits = HeadLimits::of(MAX_HEAD_BYTES);
+    for method in [Method::GET, Method::HEAD] {
+        let read = |pieces: &[&[u8]]| {
+            in_pieces(pieces, |buf, progress| {
+                response(buf, progress, &limits, &method)
+            })
+        };
+        let mut rest = bytes.to_vec();
+        for _ in 0..MAX_MESSAGES {
+            let whole = read(&[&rest]);
+            for pieces in pieces_of(&rest) {
+                same(&whole, &read(&pieces), |read| format!("{read:?}"));
+            }
+            let Ok(Some(((parsed, headers), behind))) = whole else {
+                break;
+            };
+            heads::check_response(parsed.status, &headers);
+            let Some(behind) = body(parsed.body, &behind) else {
+                break;
+            };
+            rest = behind;
+        }
+    }
+}
+
+/// Reads a chunked body. Promises: the same bytes, trailers and end in however many pieces it comes; trailers that are
+/// passed on are read as they are.
+pub fn chunked_body(bytes: &[u8]) {
+    body(Framing::Chunked, bytes);
+}
+
+/// Reads a text as a request's path. Promises: a path that was read is a valid one, is read as itself again, and has no
+/// detours left, neither for the gateway nor for a peer that decodes it.
+pub fn request_path(text: &str) {
+    if !is_valid_path(text) {
+        return;
+    }
+    let as_sent = path::key_as_sent(text);
+    assert!(as_sent.is_none_or(|key| has_no_detours(&key)));
+    let Ok(read) = path::read(text) else {
+        assert!(!path::is_strict(text), "a strict path cannot be read");
+        return;
+    };
+    assert!(is_valid_path(&read.text), "{} cannot be sent", read.text);
+    assert!(has_no_detours(&read.text), "{} has detours", read.text);
+    assert!(has_no_detours(&read.key), "{} has detours", read.key);
+    assert_eq!(path::read(&read.text).as_ref(), Ok(&read));
+    assert!(
+        path::key_as_sent(&read.text).is_some(),
+        "a peer leaves the root"
+    );
+}
+
+/// Reads a config. Promises: no error is without its place in the file (`FILE:LINE:COLUMN: `), and each is one line. Says
+/// whether the config is good.
+pub fn config_file(file: &Path) -> bool {
+    let Err(errors) = config::load(file) else {
+        return true;
+    };
+    let errors = errors.to_string();
+    assert!(!errors.is_empty(), "refused without a reason");
+    for error in errors.lines() {
+        let place = error.strip_prefix(&format!("{}:", file.display()));
+        let mut numbers = place.unwrap_or_default().splitn(3, ':');
+        let is_number = |text: Option<&str>| text.is_some_and(|text| text.parse::<u32>().is_ok());
+        let has_place = is_number(numbers.next()) && is_number(numbers.next());
+        let message = numbers.next().and_then(|text| text.strip_prefix(' '));
+        assert!(
+            has_place && message.is_some_and(|message| !message.is_empty()),
+            "no place: {error}"
+        );
+    }
+    false
+}
+
+/// A message's head and the bytes behind it; none while it is incomplete.
+type Read<T> = Result<Option<(T, Vec<u8>)>, HeadError>;
+
+fn request(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    http1::parse_request(buf, progress, limits, &mut HeadRoom::default())
+}
+
+fn response(
+    buf: &mut BytesMut,
+    progress: &mut HeadProgress,
+    limits: &HeadLimits,
+    method: &Method,
+) -> Result<Option<(ParsedResponse, Headers)>, HeadError> {
+    let mut headers = Headers::new();
+    let parsed = http1::parse_response(buf, progress, limits, method, &mut headers)?;
+    Ok(parsed.map(|parsed| (parsed, headers)))
+}
+
+fn in_pieces<T>(
+    pieces: &[&[u8]],
+    mut parse: impl FnMut(&mut BytesMut, &mut HeadProgress) -> Result<Option<T>, HeadError>,
+) -> Read<T> {
+    let mut buf = BytesMut::new();
+    let mut progress = HeadProgress::default();
+    for (idx, piece) in pieces.iter().enumerate() {
+        buf.extend_from_slice(piece);
+        if let Some(parsed) = parse(&mut buf, &mut progress)? {
+            let mut behind = buf.to_vec();
+            pieces[idx + 1..]
+                .iter()
+                .for_each(|piece| behind.extend_from_slice(piece));
+            return Ok(Some((parsed, behind)));
+        }
+    }
+    Ok(None)
+}
+
+/// Ways to cut an input: byte by byte, in the middle, before its last byte.
+fn pieces_of(bytes: &[u8]) -> [Vec<&[u8]>; 3] {
+    let cut = |at: usize| {
+        let (before, behind) = bytes.split_at(at);
+        vec![before, behind]
+    };
+    [
+        bytes.chunks(1).collect(),
+        cut(bytes.len() / 2),
+        cut(bytes.len().saturating_sub(1)),
+    ]
+}
+
+/// Whether a head came out the same. Which error comes first may depend on the pieces; that none is taken for a message may
+/// not.
+fn same<T: Debug>(whole: &Read<T>, pieces: &Read<T>, fields: impl Fn(&T) -> String) {
+    match (whole, pieces) {
+        (Ok(Some((one, behind_one))), Ok(Some((other, behind_other)))) => {
+            assert_eq!(fields(one), fields(other), "pieces change a head");
+            assert_eq!(behind_one, behind_other, "pieces change where a head ends");
+        }
+        (Ok(Some(read)), other) => panic!("read only when whole: {read:?}, not {other:?}"),
+        (other, Ok(Some(read))) => panic!("read only in pieces: {read:?}, not {other:?}"),
+        (Ok(None) | Err(_), Ok(None) | Err(_)) => {}
+    }
+}
+
+/// All that is known of a request. Fields are compared as they are, bytes beyond ASCII included.
+fn request_fields(parsed: &ParsedRequest) -> String {
+    let fields: Vec<_> = parsed.head.headers.iter().collect();
+    format!("{parsed:?} {fields:?}")
+}
+
+/// Reads a body, whole and in pieces. The bytes behind it; none when it is refused or incomplete.
+fn body(length: Framing, bytes: &[u8]) -> Option<Vec<u8>> {
+    let whole = decoded(length, &[bytes]);
+    for pieces in pieces_of(bytes) {
+        assert_eq!(decoded(length, &pieces), whole, "pieces change a body");
+    }
+    if let Some(trailers) = &whole.trailers {
+        let mut out = Vec::new();
+        http1::write_trailers(&mut out, trailers);
+        let again = decoded(Framing::Chunked, &[&out]);
+        assert_eq!(again.end, Ok(true), "trailers cannot be read again");
+        assert_eq!(again.trailers.as_ref(), Some(trailers));
+        assert!(again.behind.is_empty(), "trailers have smuggled bytes");
+    }
+    (whole.end == Ok(true)).then_some(whole.behind)
+}
+
+/// What a decoder made of a body.
+#[derive(Debug, PartialEq)]
+struct PieceBody {
+    data: Vec<u8>,
+    /// Whether it has ended.
+    end: Result<bool, BodyError>,
+    trailers: Option<Headers>,
+    behind: Vec<u8>,
+}
+
+fn decoded(length: Framing, pieces: &[&[u8]]) -> PieceBody {
+    let mut decoder = BodyDecoder::new(length);
+    let (mut buf, mut data) = (BytesMut::new(), Vec::new());
+    let mut end = Ok(false);
+    let mut pieces = pieces.iter();
+    while end == Ok(false) {
+        match decoder.decode(&mut buf) {
+            Ok(Piece::Data(piece)) => {
+                assert!(!piece.is_empty(), "a piece of no bytes");
+                data.extend_from_slice(&piece);
+            }
+            Ok(Piece::NeedMore) => match pieces.next() {
+                Some(piece) => buf.extend_from_slice(piece),
+                None => break,
+            },
+            Ok(Piece::End) => end = Ok(true),
+            Err(error) => end = Err(error),
+        }
+    }
+    let mut behind = Vec::new();
+    if end == Ok(true) {
+        behind.extend_from_slice(&buf);
+        pieces.for_each(|piece| behind.extend_from_slice(piece));
+    }
+    PieceBody {
+        data,
+        end,
+        trailers: decoder.take_trailers(),
+        behind,
+    }
+}
+
+/// Whether a path has no dot segment and no empty segment but the last.
+fn has_no_detours(path: &str) -> bool {
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    let mut segments = inner.split('/').skip(1);
+    !segments.any(|segment| matches!(segment, "" | "." | ".."))
+}
+
+/// More than an input has.
+const MAX_HEAD_BYTES: usize = 8 << 10;
+
+/// Messages that one input may hold.
+const MAX_MESSAGES: usize = 8;
