@@ -1,4 +1,4 @@
-//! One request and its response, as plugins may see and change them.
+//! A request and its response, as plugins may see and change them.
 //!
 //! It is one box that a connection reuses. The flow lends it to an instance for the time of a hook (two pointers
 //! change places) and gets it back whatever happens, so a guest never sees another request's. All in it is `Send`,
@@ -18,7 +18,7 @@ use crate::transport::address::{ClientAddress, ServerAddress};
 pub struct Exchange {
     pub request: RequestHead,
     pub reply: ReplyHead,
-    /// What may be changed now. Hooks run at one stage after the other, never back.
+    /// Decides what may be changed now. Hooks run at one stage after the other, never back.
     stage: Stage,
     /// The client as plugins and logs see it; `post_read` may set its IP address.
     pub client: ClientAddress,
@@ -34,9 +34,9 @@ pub struct Exchange {
     pub computable: Option<Arc<[Arc<str>]>>,
     /// Bits of those whose computing has begun.
     pub computed: u64,
-    /// What each plugin has added, against its limits.
+    /// Usage of each plugin, against its limits.
     pub usage: PluginUsage,
-    /// What a hook has passed to `answer`; taken when it returns `Action::Answer`.
+    /// Answer that a hook has passed to `answer`; taken when it returns `Action::Answer`.
     pub answer: Option<Answer>,
     /// The chunk that a body hook is called for, and what goes on in its place.
     pub chunk: Bytes,
@@ -89,14 +89,14 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// What a `balance` hook chooses from.
+/// Peers that a `balance` hook chooses from.
 #[derive(Debug, Default)]
 pub struct Balancing {
     pub peers: Vec<PeerRecord>,
     pub addresses: Arc<[Arc<str>]>,
 }
 
-/// What the log tells about the exchange.
+/// Figures that the log tells about the exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeStats {
     /// When the request's head was complete.
@@ -108,7 +108,7 @@ pub struct ExchangeStats {
     pub tries: u32,
     pub body_bytes_sent: u64,
     pub body_bytes_received: u64,
-    /// Who is to blame that the response ended before its end; see [`crate::error::Error::culprit`].
+    /// Culprit of a response that ended before its end; see [`crate::error::Error::culprit`].
     pub cut_by: Option<&'static str>,
 }
 
@@ -212,7 +212,7 @@ impl Exchange {
         self.is_clear = true;
     }
 
-    /// What may be changed now.
+    /// Stage, which decides what may be changed now.
     #[inline]
     pub fn stage(&self) -> Stage {
         self.stage
@@ -302,7 +302,7 @@ impl CachedName {
 /// hash.
 #[derive(Debug, Default)]
 pub struct Vars {
-    /// Those of this request, then room that was an earlier one's.
+    /// Variables of this request, then room that was an earlier one's.
     entries: Vec<Var>,
     len: usize,
 }
@@ -314,7 +314,7 @@ struct Var {
     text: Vec<u8>,
 }
 
-/// So many variables of so many bytes keep their room for the next request.
+/// Bounds of the room that is kept for the next request's variables.
 const KEPT_VARS: usize = 16;
 const KEPT_VAR_BYTES: usize = 256;
 
@@ -338,7 +338,7 @@ impl Vars {
         vars.position(|var| var.name() == name)
     }
 
-    /// Of name and value of the variable with this index.
+    /// Size of name and value of the variable with this index.
     pub fn size(&self, idx: usize) -> Size {
         Size {
             count: 1,
@@ -395,7 +395,7 @@ impl Var {
     }
 }
 
-/// What each plugin has added to the exchange, less what it has taken away. Few plugins add anything, so a walk beats a
+/// Usage of the exchange by each plugin, less what it has taken away. Few plugins add anything, so a walk beats a
 /// hash.
 #[derive(Debug, Default)]
 pub struct PluginUsage(Vec<(PluginKey, [Usage; 3])>);
@@ -420,7 +420,7 @@ pub enum Section {
     Variables,
 }
 
-/// So many fields or variables, with so many bytes of names and values.
+/// Number of fields or variables, and bytes of their names and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     pub count: usize,
@@ -437,7 +437,7 @@ pub struct Usage {
 }
 
 impl PluginUsage {
-    /// What a plugin has added to this part.
+    /// Usage of this section by a plugin.
     #[inline]
     pub fn of(&mut self, plugin: PluginKey, part: Section) -> &mut Usage {
         let known = self.0.iter().position(|(other, _)| *other == plugin);
@@ -488,7 +488,7 @@ impl CpuTime {
 }
 
 impl Size {
-    /// Of one field or variable.
+    /// Size of one field or variable.
     pub fn of(name: &[u8], value: &[u8]) -> Self {
         Self {
             count: 1,

@@ -1,4 +1,4 @@
-//! What the requests of one listener are served by: its routes, limits and time-outs, what it adds to heads, and its metrics.
+//! Services: a listener's routes, limits and time-outs, what it adds to heads, and its metrics.
 
 use std::rc::Rc;
 use std::sync::Arc;

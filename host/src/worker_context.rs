@@ -1,4 +1,4 @@
-//! What the requests of one worker share: upstreams, time-outs, access log, counts, and whether it drains.
+//! The part that the requests of one worker share: upstreams, time-outs, access log, counts, and whether it drains.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,21 +22,21 @@ pub struct WorkerContext {
     access_log: Option<Rc<AccessLog>>,
     traffic: Traffic,
     metrics: Recorder,
-    /// Of the memory of connections and requests.
+    /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
     drain_began: Notify,
     date: RefCell<Date>,
 }
 
-/// What an idle connection costs (`docs/MEMORY.md`).
+/// Memory of an idle connection (`docs/MEMORY.md`).
 const CONNECTION_BYTES: usize = 2 * 1024;
 
 #[derive(Default)]
 struct Traffic {
     connections: Cell<usize>,
     requests_active: Cell<usize>,
-    /// The same, in the metrics.
+    /// Requests under way, in the metrics.
     requests_active_level: Gauge,
     requests_total: Cell<u64>,
     /// The last connection has ended.
@@ -112,7 +112,7 @@ impl WorkerContext {
         &self.alarms
     }
 
-    /// Of idle client connections, which are woken when the worker begins to drain.
+    /// Alarms of idle client connections, which are woken when the worker begins to drain.
     pub fn idle_alarms(&self) -> &Alarms {
         &self.idle_alarms
     }

@@ -25,12 +25,12 @@ pub struct Balancer {
     labels: Arc<[Arc<str>]>,
 }
 
-/// One address that requests can be sent to.
+/// Address that requests can be sent to.
 pub struct Peer {
     pub address: SocketAddr,
     /// `address` as text, for logs and plugins.
     pub label: Arc<str>,
-    /// Its name in the config, for the `Host` field.
+    /// Name of the peer in the config, for the `Host` field.
     pub host: HeaderValue,
     pub weight: u32,
     /// Requests under way there, from this worker.
@@ -221,7 +221,7 @@ impl Balancer {
 struct Usable<'a> {
     peers: &'a [Peer],
     tried: &'a Tried,
-    /// Those that are cooling at this moment are left out.
+    /// Peers that are cooling at this moment are left out.
     warm_at: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! One client connection: requests one after the other, until one side has had enough.
+//! A client's connection: requests one after the other, until one side has had enough.
 //!
 //! While it is idle, a connection is a small task that waits for a byte. What a request needs beyond that, it borrows from
 //! a workspace ([`WorkspacePool`]) while it runs.
@@ -31,11 +31,11 @@ pub use workspace::WorkspacePool;
 /// cross a request that is already on its way, which would be lost.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What the connections of one listener are served with.
+/// Everything that the connections of one listener are served with.
 pub struct Serving {
     pub service: Rc<Service>,
     pub worker: Rc<WorkerContext>,
-    /// The same for all listeners of the worker.
+    /// Workspaces of the worker, the same for all its listeners.
     pub workspaces: Rc<WorkspacePool>,
 }
 
@@ -85,12 +85,12 @@ struct Connection {
     serving: Rc<Serving>,
 }
 
-/// What becomes of a connection when there is nothing more to do on it now.
+/// State of a connection when there is nothing more to do on it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterRead {
-    /// It is as it was: nothing had come. A new socket is taken for readable at first.
+    /// Nothing had come: the connection is as it was. A new socket is taken for readable at first.
     Nothing,
-    /// It waits for the next request.
+    /// Waits for the next request.
     Idle,
     /// By either side.
     Closed,
@@ -110,7 +110,7 @@ impl Connection {
                 has_waited = true;
                 match reader.poll_readable(cx) {
                     Poll::Ready(()) => Poll::Ready(true),
-                    // It has begun meanwhile, and woken those that wait.
+                    // The drain has begun meanwhile, and woken those that wait.
                     Poll::Pending if worker.is_draining() => Poll::Ready(false),
                     Poll::Pending => Poll::Pending,
                 }

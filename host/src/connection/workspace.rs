@@ -98,7 +98,7 @@ async fn work(job: Rc<Cell<Job>>, alarms: Alarms) -> Infallible {
     loop {
         let mut connection = poll_fn(|_| match job.take() {
             Job::Waiting(connection) => Poll::Ready(connection),
-            // Who has polled looks into the job slot next.
+            // `poll_done`, which has polled, looks into the job slot next.
             other => {
                 job.set(other);
                 Poll::Pending

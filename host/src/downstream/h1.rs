@@ -42,7 +42,7 @@ pub struct Session<'c> {
     writer: &'c mut Writer,
     alarms: Alarms<'c>,
     settings: &'c Settings,
-    /// As the client sent them: what it is answered must fit its request, not what a plugin made of it.
+    /// Method and protocol as the client sent them: what it is answered must fit its request, not what a plugin made of it.
     method: Method,
     protocol: Protocol,
     decoder: BodyDecoder,
@@ -59,7 +59,7 @@ pub struct Session<'c> {
     is_event_stream: bool,
 }
 
-/// What is left of a request's body after its response is read for this long at most.
+/// Longest time in which the rest of a request's body is read after its response.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// A body that nobody wanted is read up to this, to keep the connection; a longer one costs it.
@@ -279,7 +279,7 @@ impl<'c> Session<'c> {
         self.keep_alive = false;
     }
 
-    /// What is left of the request's body stands between this request and the next.
+    /// Decides by the rest of the request's body, which stands between this request and the next.
     pub(super) async fn after_response(&mut self) -> AfterResponse {
         if self.framing == Framing::UntilClose {
             self.writer.set_reset_on_close(false);

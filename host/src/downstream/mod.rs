@@ -30,7 +30,7 @@ pub use request_body::{BodyPiece, RequestBody};
 /// The client's side of one exchange.
 pub enum Downstream<'c> {
     H1(h1::Session<'c>),
-    /// Of a sub-request: its response is collected, and nobody could leave.
+    /// Side of a sub-request: its response is collected, and nobody could leave.
     Collect(Collector),
 }
 
@@ -48,7 +48,7 @@ pub struct Settings {
     pub marks: Marks,
 }
 
-/// What becomes of a client's connection after a response.
+/// Fate of a client's connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterResponse {
     /// The next request may follow.
@@ -60,7 +60,7 @@ pub enum AfterResponse {
     Linger,
 }
 
-/// What the gateway says of a response beside its head.
+/// Facts of a response beside its head.
 #[derive(Clone, Copy, Debug)]
 pub struct SendOptions<'a> {
     /// Body that follows, as far as its size is known.
@@ -72,7 +72,7 @@ pub struct SendOptions<'a> {
 }
 
 impl Downstream<'_> {
-    /// What has come of the request's body, without waiting.
+    /// Takes what has come of the request's body, without waiting.
     #[inline]
     pub fn try_piece(&mut self) -> Result<Piece, ClientError> {
         match self {

@@ -24,11 +24,11 @@ pub struct RequestBody {
     /// Read for a plugin that wanted all of it, and not sent yet.
     ahead: KeptPieces,
     replay_limit_bytes: usize,
-    /// What was sent so far, while that is little enough to send it again to another peer.
+    /// Pieces that were sent so far, while they are few enough to be sent again to another peer.
     replay: Replay,
 }
 
-/// What there is to send next.
+/// Piece of the body that is to be sent next.
 pub enum BodyPiece {
     /// A slice of the read buffer, which is not to be held for long.
     Borrowed(Bytes),
@@ -39,7 +39,7 @@ pub enum BodyPiece {
 
 enum Replay {
     Kept(KeptPieces),
-    /// It has grown too large: what was sent cannot be sent again.
+    /// The body has grown too large: what was sent cannot be sent again.
     Lost,
 }
 
@@ -171,7 +171,7 @@ impl RequestBody {
         Ok(piece)
     }
 
-    /// What is to be sent next, without waiting.
+    /// Takes what is to be sent next, without waiting.
     pub fn next(&mut self, downstream: &mut Downstream<'_>) -> Result<BodyPiece, ClientError> {
         if let Some(piece) = self.ahead.pop_front() {
             return Ok(BodyPiece::Owned(piece));

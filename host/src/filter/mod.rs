@@ -66,7 +66,7 @@ pub fn settle_head(exchange: &mut Exchange) {
     if reply.status == StatusCode::NOT_MODIFIED
         && tag.as_ref().is_some_and(|tag| has_asked_for(pending, tag))
     {
-        // What the client has is not what the filters have made.
+        // The client has something else than the filters have made.
         return;
     }
     headers.retain(|name, _| !UNTRUE_OF_CHANGED.contains(&name));
@@ -128,7 +128,7 @@ impl<'a> Body<'a> {
             .await?;
         match passed {
             Passed::Bytes { bytes, last } => Ok((bytes, last)),
-            // Of `request_body` only.
+            // An answer comes of `request_body` only.
             Passed::Answer(_) => Ok((Bytes::new(), last)),
         }
     }

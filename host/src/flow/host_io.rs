@@ -21,7 +21,7 @@ use crate::wasm::{
 };
 use crate::worker_context::WorkerContext;
 
-/// What a hook's demands are served from.
+/// Serves what the hooks of a request wait for.
 pub struct RequestIo<'s, 'a> {
     /// The response, once there is one.
     pub response: Option<&'s mut ResponseBody>,
@@ -102,7 +102,7 @@ impl RequestIo<'_, '_> {
         };
         let whole = match source {
             ResponseBody::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
-            // Of a response without one: its head may tell the length of another's, and keeps it.
+            // A response without a body: its head may tell the length of another's, and keeps it.
             ResponseBody::Upstream(body) if body.size() == BodySize::None => {
                 return Ok(IoResult::Body(Ok(Bytes::new())));
             }
@@ -231,13 +231,13 @@ async fn compute(
         .step
         .run(Hook::Variable, exchange, pinned, io, args);
     match run.await {
-        // What failed is in the log; the variable has no value then.
+        // The failure is in the log; the variable has no value then.
         Ok(_) | Err(Error::Plugin { .. }) => Ok(IoResult::Computed),
         Err(error) => Err(error),
     }
 }
 
-/// One call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The
+/// Makes one call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The
 /// error is a line for the plugin.
 async fn call_out(
     worker: &WorkerContext,
@@ -274,7 +274,7 @@ async fn send(
         .upstream_named(name)
         .ok_or_else(|| format!("there is no upstream {name}"))?;
     let mut exchange = Exchange::idle();
-    // It is nobody's request; its balancing sees this client.
+    // The request is nobody's; its balancing sees this client.
     let (client, server) = (ClientAddress::NOBODY, ServerAddress::NOBODY);
     let mut head = head(&call)?;
     if let Some(parent) = parent {
@@ -283,7 +283,7 @@ async fn send(
     exchange.begin(head, client, server, &exchange.listener.clone());
     exchange.enter(Stage::Balance);
     let mut body = RequestBody::held(call.body);
-    // Its response is read here: nobody else waits for it.
+    // The response is read here: nobody else waits for it.
     let mut downstream = Downstream::Collect(Collector::new(&call.method, call.limit_bytes));
     let mut source = UploadSource {
         downstream: &mut downstream,

@@ -1,4 +1,4 @@
-//! What happens when a request is over: variables of the log, `log` hooks, metrics, the line in the access log.
+//! The end of a request: variables of the log, `log` hooks, metrics, the line in the access log.
 
 use castling_abi::Hook;
 

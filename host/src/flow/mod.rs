@@ -28,7 +28,7 @@ use crate::worker_context::WorkerContext;
 
 use pipeline::{Pipeline, ResponseBody};
 
-/// What a request needs beside its client's connection, for one after the other, of whichever connection.
+/// Room and alarms of a request beside its client's connection, for one after the other, of whichever connection.
 pub struct Tools {
     pub exchange: Box<Exchange>,
     pub read_alarm: Alarm,

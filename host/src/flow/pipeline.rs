@@ -1,4 +1,4 @@
-//! What a client's request and a sub-request have in common: the phases, and the filters of the response's head.
+//! The part that a client's request and a sub-request have in common: the phases, and the filters of the response's head.
 
 use std::cell::Cell;
 
@@ -68,7 +68,7 @@ impl<'a> Pipeline<'a> {
     /// Refuses what no plugin is to see.
     pub fn check(&self) -> Result<(), Error> {
         if self.exchange.request.method == Method::TRACE {
-            // It would show a client what lies between, cookies and all (nginx answers 405, too).
+            // TRACE would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
         // A sub-request carries the loops of its parent, and is bounded by its depth.
@@ -158,7 +158,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// What hooks are run with: the plan, what serves host calls that wait, the exchange and the instances of the request.
+    /// Lends what hooks are run with: the plan, what serves host calls that wait, the exchange and the instances of the request.
     #[expect(
         clippy::type_complexity,
         reason = "borrows of one pipeline that go apart to one call"
@@ -185,7 +185,7 @@ impl<'a> Pipeline<'a> {
         (&self.plan, io, self.exchange, &mut self.pinned)
     }
 
-    /// What an upstream has of the request, and its exchange.
+    /// Lends what an upstream has of the request, and the exchange.
     pub fn upload_source(&mut self) -> (UploadSource<'_, 'a>, &mut Box<Exchange>) {
         let source = UploadSource {
             downstream: &mut self.downstream,

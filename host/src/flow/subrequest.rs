@@ -17,7 +17,7 @@ use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::wasm::{Call, CallResponse};
 use crate::worker_context::WorkerContext;
 
-/// What a sub-request has of the request that it is made for.
+/// Facts that a sub-request has of the request that it is made for.
 pub struct Parent<'a> {
     client: ClientAddress,
     server: ServerAddress,

@@ -33,7 +33,7 @@ async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Wo
     exchange.cpu_time.clear();
     let mut pinned = PinnedInstances::default();
     let mut io = TimerIo::new(worker);
-    // What goes wrong is counted and logged there.
+    // Failures are counted and logged there.
     let _ = plugin
         .call(Hook::Timer, exchange, &mut pinned, &mut io, (0, 0, 0))
         .await;

@@ -22,7 +22,7 @@ use crate::wasm::{self, Engine, HookError, Module, Plugin, Step};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
 
-/// What a generation is built from, as far as it is built.
+/// Parts of a gateway, as far as they are built.
 pub(super) struct Parts {
     metrics: Recorder,
     plugins: BTreeMap<String, Rc<Plugin>>,
@@ -155,7 +155,7 @@ impl Parts {
                         ));
                         continue;
                     }
-                    // Its own error is told already.
+                    // The plugin's own error is told already.
                     None => continue,
                 },
             };
@@ -226,7 +226,7 @@ impl Parts {
         routers
     }
 
-    /// Those that could be loaded; the others' errors are told already.
+    /// Steps of the plugins that could be loaded; the others' errors are told already.
     fn named(&self, uses: &[config::PluginUse]) -> Vec<Step> {
         let step = |one: &config::PluginUse| {
             let plugin = self.plugins.get(&one.name)?;

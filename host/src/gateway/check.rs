@@ -54,7 +54,7 @@ impl Parts {
     }
 }
 
-/// What the module uses and the config says nothing of.
+/// Capabilities that the module uses and the config says nothing of.
 pub(super) fn ungranted(
     manifest: &Manifest,
     config: &config::Plugin,

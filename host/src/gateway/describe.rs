@@ -1,4 +1,4 @@
-//! What `castling check` tells of a gateway that was built.
+//! Text of `castling check` about a gateway that was built.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::config::PathPolicy;
 use crate::phase::Plan;
 
 impl Gateway {
-    /// What runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
+    /// Describes what runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for (name, acceptor) in &self.acceptors {

@@ -1,4 +1,4 @@
-//! What one worker makes of one generation: its plugins, upstreams, listeners and routes, and the traffic under way.
+//! The product of one generation in one worker: its plugins, upstreams, listeners and routes, and the traffic under way.
 
 mod build;
 mod check;
@@ -32,7 +32,7 @@ pub struct Gateway {
     sockets: RefCell<Vec<(Rc<Acceptor>, Rc<ListeningSocket>)>>,
 }
 
-/// One worker's part of `castling status`.
+/// Part of one worker in `castling status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayStatus {
     pub connections: usize,
@@ -43,7 +43,7 @@ pub struct GatewayStatus {
 }
 
 impl Gateway {
-    /// Its generation serves: what its plugins have defined as metrics is shown. Before anything is accepted.
+    /// Begins to serve: what the generation's plugins have defined as metrics is shown. Before anything is accepted.
     pub fn begin_to_serve(&self) {
         self.worker.metrics().serve();
     }
@@ -115,7 +115,7 @@ impl Gateway {
                 .values()
                 .map(|plugin| plugin.status())
                 .collect(),
-            // One that cannot be looked at now is told where it is used.
+            // A zone that cannot be looked at now is told where it is used.
             zones: self
                 .zones
                 .iter()

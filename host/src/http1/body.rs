@@ -148,14 +148,14 @@ enum State {
     Chunk {
         remaining: u64,
     },
-    /// So many bytes are known to hold no blank line.
+    /// Bytes that are known to hold no blank line.
     Trailers {
         scanned: usize,
     },
     End,
 }
 
-/// What the next byte belongs to, between the bytes of two chunks.
+/// Owner of the next byte, between the bytes of two chunks.
 #[derive(Clone, Copy, Debug)]
 enum Line {
     Size {
@@ -180,7 +180,7 @@ enum Line {
 impl Line {
     const FIRST: Self = Self::Size { size: 0, digits: 0 };
 
-    /// One byte on. RFC 9112 §7.1, with CR LF exactly: a line end that only one of two neighbours sees makes two
+    /// Moves one byte on. RFC 9112 §7.1, with CR LF exactly: a line end that only one of two neighbours sees makes two
     /// messages out of one. A byte at a time, so that it does not matter how the bytes were cut by the network.
     fn next(self, b: u8) -> Result<State, BodyError> {
         Ok(State::Line(match (self, b) {

@@ -18,7 +18,7 @@ pub const CHUNK_END: &[u8] = b"\r\n";
 /// The end of a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What the request and its connection say about the form of the response.
+/// Facts of the request and its connection that decide about the form of the response.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTo<'a> {
     pub method: &'a Method,

@@ -1,4 +1,4 @@
-//! What can be wrong with an HTTP/1 message.
+//! Errors of HTTP/1 messages.
 
 use http::StatusCode;
 
@@ -53,7 +53,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// What a client is answered. A response that was refused is a 502 whatever this says.
+    /// Status that a client is answered. A response that was refused is a 502 whatever this says.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_)

@@ -11,7 +11,7 @@ use crate::message::{BodySize, Headers, Protocol, never_has_body};
 pub enum Framing {
     /// There is none, and no field says so.
     None,
-    /// So many bytes, as `Content-Length` says. 0 is a body that is known to be empty.
+    /// Length in bytes, as `Content-Length` says. 0 is a body that is known to be empty.
     Length(u64),
     /// In chunks, which say where they end.
     Chunked,
@@ -69,7 +69,7 @@ pub(super) fn keeps_alive(headers: &Headers, protocol: Protocol) -> bool {
     keep_alive
 }
 
-/// What the framing fields say; `None` when there are none.
+/// Reads what the framing fields say; `None` when there are none.
 fn announced(headers: &mut Headers, protocol: Protocol) -> Result<Option<Framing>, HeadError> {
     let length = content_length(headers)?;
     let chunked = is_chunked(headers)?;

@@ -8,7 +8,7 @@ use super::limits::MAX_EMPTY_LINES;
 use crate::http1::HeadError;
 use crate::message::RequestHead;
 
-/// What [`parse_request`](super::parse_request) finds.
+/// Request as [`parse_request`](super::parse_request) finds it.
 #[derive(Clone, Debug)]
 pub struct ParsedRequest {
     pub head: RequestHead,
@@ -22,7 +22,7 @@ pub struct ParsedRequest {
     pub dropped_fields: usize,
 }
 
-/// What [`parse_response`](super::parse_response) finds beside the fields.
+/// Response as [`parse_response`](super::parse_response) finds it, beside the fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParsedResponse {
     pub status: StatusCode,

@@ -1,4 +1,4 @@
-//! What the encoder writes, the parser reads back the same.
+//! Heads that the encoder writes are read back the same by the parser.
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};

@@ -9,7 +9,7 @@ use crate::message::{is_path_byte, is_target_byte, is_valid_host};
 /// A request's target in its parts (RFC 9112 §3.2).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts<'a> {
-    /// Of the absolute form.
+    /// Authority of the absolute form.
     pub(super) authority: Option<&'a str>,
     /// Empty in the absolute form only.
     pub(super) path: &'a str,
@@ -74,7 +74,7 @@ pub(super) fn encode_non_ascii(buf: &mut BytesMut, limits: &HeadLimits) -> bool 
         return false;
     };
     let last = line.iter().rposition(|&b| b == b' ');
-    // Of a line without an end the target may be all that has come.
+    // In a line without an end the target may be all that has come.
     let target_end = last.filter(|&last| last > first).unwrap_or(line.len());
     let target = first + 1..target_end;
     if buf[target.clone()].is_ascii() {
@@ -95,7 +95,7 @@ pub(super) fn encode_non_ascii(buf: &mut BytesMut, limits: &HeadLimits) -> bool 
     true
 }
 
-/// What follows `http://` or `https://`.
+/// Cuts off `http://` or `https://`.
 fn strip_scheme(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)

@@ -25,7 +25,7 @@ use crate::worker_context::WorkerContext;
 pub struct Acceptor {
     serving: Rc<Serving>,
     shedder: Rc<Shedder>,
-    /// As in the config; an IP address may be unspecified.
+    /// Address as in the config; an IP address may be unspecified.
     bind: ServerAddress,
     max_connections: usize,
     connections: Cell<usize>,
@@ -156,7 +156,7 @@ impl Acceptor {
     pub fn accept_leftover(self: &Rc<Self>, socket: &ListeningSocket) {
         if socket.is_shared() {
             socket.leave();
-            // What cannot be taken is met by the next worker that is woken.
+            // A connection that cannot be taken is met by the next worker that is woken.
             let _ = self.take(socket);
         }
     }
@@ -220,7 +220,7 @@ impl Acceptor {
                         return Ok(true);
                     }
                 }
-                // Of the connection that would have been accepted (accept(2)).
+                // Errors of the connection that would have been accepted (accept(2)).
                 Err(error) => {
                     debug!(listener = %self.service().name, "connection ended at once: {error}")
                 }

@@ -28,7 +28,7 @@ impl Addresses {
         }
     }
 
-    /// One that was counted has ended.
+    /// Counts a connection as ended.
     pub fn leave(&self, network: Network) {
         if let Entry::Occupied(mut open) = self.0.borrow_mut().entry(network) {
             match NonZeroU32::new(open.get().get() - 1) {

@@ -1,4 +1,4 @@
-//! What stands between an accepted socket and its protocol: limits of connections.
+//! The stage between an accepted socket and its protocol: limits of connections.
 
 use std::rc::Rc;
 

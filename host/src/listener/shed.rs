@@ -1,4 +1,4 @@
-//! What is done with a connection when the process has no descriptor left for it.
+//! Connections for which the process has no descriptor left.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -63,7 +63,7 @@ impl Shedder {
         self.report();
     }
 
-    /// One line for all that happens within a second.
+    /// Writes one line for all that happens within a second.
     fn report(self: &Rc<Self>) {
         if self.reporting.replace(true) {
             return;

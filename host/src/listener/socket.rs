@@ -1,4 +1,4 @@
-//! One listening socket in a worker: waiting for connections and taking them.
+//! A listening socket in a worker: waiting for connections and taking them.
 
 use std::io;
 use std::net::SocketAddr;

@@ -28,7 +28,7 @@ pub(super) struct Watch {
     place: Option<Place>,
 }
 
-/// Of the socket in tokio's epoll instance.
+/// Key of the socket in tokio's epoll instance.
 struct Place {
     epoll: OwnedFd,
     /// Means the socket's registration to tokio, as long as [`Watch::socket`] is there.
@@ -88,7 +88,7 @@ impl Watch {
     pub(super) fn leave(&self) {
         let Some(place) = &self.place else { return };
         match epoll::delete(&place.epoll, self.socket()) {
-            // It has left before.
+            // The socket has left before.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => tracing::warn!(%error, "a shared socket is still watched"),
         }
@@ -98,7 +98,7 @@ impl Watch {
 fn find(socket: RawFd) -> io::Result<Place> {
     for entry in fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
-        // One that was closed meanwhile: that of this folder.
+        // A descriptor that was closed meanwhile: that of this folder.
         let Ok(target) = fs::read_link(entry.path()) else {
             continue;
         };
@@ -122,7 +122,7 @@ fn find(socket: RawFd) -> io::Result<Place> {
     ))
 }
 
-/// Of a line `tfd:       16 events:     2019 data: 55d0c2a3e880  pos:0 ino:5e6f sdev:8`.
+/// Reads a line such as `tfd:       16 events:     2019 data: 55d0c2a3e880  pos:0 ino:5e6f sdev:8`.
 fn token_of(line: &str, socket: RawFd) -> Option<u64> {
     let mut words = line.split_ascii_whitespace();
     let mut after = |label: &str| {

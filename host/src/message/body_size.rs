@@ -9,7 +9,7 @@ pub enum BodySize {
     None,
     /// Exactly so many bytes. 0 is a body that is known to be empty.
     Exact(u64),
-    /// As many bytes as come before the end, which the protocol marks.
+    /// All bytes that come before the end, which the protocol marks.
     Unknown,
 }
 

@@ -13,7 +13,7 @@ macro_rules! known {
         pub enum KnownHeader { $($name,)+ }
 
         impl KnownHeader {
-            /// Of a name in lower case.
+            /// Finds the header of a name in lower case.
             #[inline]
             pub fn of_lower(name: &[u8]) -> Option<Self> {
                 Some(match name {
@@ -68,7 +68,7 @@ known! {
 }
 
 impl KnownHeader {
-    /// Of a name in upper or lower case.
+    /// Finds the header of a name in upper or lower case.
     pub fn of(name: &[u8]) -> Option<Self> {
         let mut lower = [0; Self::LONGEST];
         let lower = lower.get_mut(..name.len())?;
@@ -90,13 +90,13 @@ pub struct FieldName<'a> {
     pub kind: NameKind,
 }
 
-/// What there is to know of a valid name.
+/// Facts of a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     Known(KnownHeader),
-    /// It is in lower case.
+    /// The name is in lower case.
     Lower,
-    /// It may be in any case.
+    /// The name may be in any case.
     Other,
 }
 
@@ -128,7 +128,7 @@ impl NameKind {
         Self::of_other(text)
     }
 
-    /// The same of a name with other characters in it than names are made of mostly.
+    /// Looks at a name with other characters in it than names are made of mostly.
     #[inline(never)]
     fn of_other(text: &[u8]) -> Option<Self> {
         let is_token = text.iter().all(|&byte| TOKEN[usize::from(byte)]);
@@ -173,7 +173,7 @@ const fn is_of_values(byte: u8) -> bool {
     byte >= b' ' && byte != 0x7f || byte == b'\t'
 }
 
-/// As the `http` crate has it.
+/// Longest name, as the `http` crate has it.
 pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
 
 /// RFC 9110 §5.6.2: `tchar`.

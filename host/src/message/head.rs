@@ -9,7 +9,7 @@ use super::{Headers, KnownHeader, Protocol, Scheme, Target};
 pub struct RequestHead {
     pub method: Method,
     pub target: Target,
-    /// What the client's connection is; a codec says [`Scheme::Http`], since it does not know.
+    /// Scheme of the client's connection; a codec says [`Scheme::Http`], since it does not know.
     pub scheme: Scheme,
     pub protocol: Protocol,
     /// With one valid `Host` at most, which is the target's authority if that had one (RFC 9112 §3.2.2).

@@ -47,7 +47,7 @@ pub struct Occurrences {
     pub first: usize,
     /// At least one.
     pub count: usize,
-    /// Of all their values.
+    /// Bytes of all their values.
     pub value_bytes: usize,
 }
 
@@ -248,7 +248,7 @@ impl Headers {
         (self.name(field), self.value(field))
     }
 
-    /// What the name of the field with this index is known as.
+    /// Known name of the field with this index.
     pub fn known_at(&self, idx: usize) -> Option<KnownHeader> {
         self.fields[idx].known
     }
@@ -271,14 +271,14 @@ impl Headers {
         self.fields[found.first] = self.line_like(old, value);
     }
 
-    /// One more value, at the end, of the name that [`Self::find`] has found. The fields must not have changed since.
+    /// Adds a value, at the end, of the name that [`Self::find`] has found. The fields must not have changed since.
     pub fn add_like(&mut self, found: Occurrences, value: &[u8]) {
         self.compact_when_due();
         let line = self.line_like(self.fields[found.first], value);
         self.fields.push(line);
     }
 
-    /// One more value, at the end. It must be valid, see [`super::is_valid_value`].
+    /// Adds a value, at the end. It must be valid, see [`super::is_valid_value`].
     #[inline]
     pub fn add<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) {
         let FieldName { text, kind } = name.into();
@@ -350,7 +350,7 @@ impl Headers {
         self.known |= to.bit();
     }
 
-    /// One field in the place of all of that name: their values in their order, and this one, as a list
+    /// Puts one field in the place of all of that name: their values in their order, and this one, as a list
     /// (RFC 9110 §5.3).
     pub fn append_to_list(&mut self, name: KnownHeader, value: &[u8]) {
         if !self.contains(name) {

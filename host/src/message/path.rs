@@ -23,7 +23,7 @@ pub enum PathError {
     Encoding,
     #[error("an encoded NUL")]
     Nul,
-    /// Such a segment is another path to a peer that decodes before it splits, or for which a backslash separates or a semicolon
+    /// The segment is another path to a peer that decodes before it splits, or for which a backslash separates or a semicolon
     /// ends a segment.
     #[error("a segment that decodes to \".\" or \"..\"")]
     HiddenDots,
@@ -292,7 +292,7 @@ mod tests {
             prop_assert_eq!(is_plain(path.as_bytes()), !has_one);
         }
 
-        /// What is sent on is read as the same, and a peer that decodes it finds nothing new.
+        /// A path that is sent on is read as the same, and a peer that decodes it finds nothing new.
         #[test]
         fn a_path_that_was_read_is_read_the_same_again(path in "/[ab./%\\\\;2ef5c]{0,24}") {
             if let Ok(first) = read(&path) {

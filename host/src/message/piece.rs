@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// What is there of a body, without waiting.
+/// State of a body that is read, without waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// The next bytes of the body; never empty.

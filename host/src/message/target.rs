@@ -35,7 +35,7 @@ impl Target {
         self.text.get(self.path_len + 1..)
     }
 
-    /// As in a request line.
+    /// Path and query as in a request line.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
 use crate::wasm::{HostIo, MaybeFuture, Next, PinnedInstances, Progress, Step};
 
-/// What the phases have decided.
+/// Decision of the phases.
 pub enum Verdict {
     Answer(Answer),
     Proxy(UpstreamIdx),
@@ -141,7 +141,7 @@ fn enter_route<'p>(
         Some(route) => exchange.route.set(route),
         None => exchange.route.unset(),
     }
-    // What an earlier route has computed stays; its plugins' bits are another list's.
+    // Values that an earlier route has computed stay; its plugins' bits are another list's.
     exchange.computable.clone_from(&current.computable);
     exchange.computed = 0;
     Ok(current)

@@ -12,7 +12,7 @@ pub(super) struct Paths<T> {
     segment: Box<str>,
     /// See [`start_of`].
     start: u64,
-    /// Whose path ends here, in the order of the config.
+    /// Routes whose path ends here, in the order of the config.
     routes: Vec<Rc<T>>,
     /// By how they start, then by name.
     below: Vec<Self>,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     proptest! {
-        /// As to look at each route, those with the longest path first.
+        /// Equal to looking at each route, those with the longest path first.
         #[test]
         fn it_finds_what_a_walk_over_all_finds(
             paths in prop::collection::vec("(/[ab]{1,2}|/abababa[ab]{1,3}){0,3}", 0..12),

@@ -1,4 +1,4 @@
-//! What one route of one listener runs, hook by hook. A hook that none of its plugins implements is an empty list.
+//! The plan of one route of one listener, hook by hook. A hook that none of its plugins implements is an empty list.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct Plan {
     pub metrics: bool,
     /// Policy of its paths.
     pub paths: PathPolicy,
-    /// Its requests, by status.
+    /// Counts of its requests, by status.
     pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
     pub preaccess: Box<[Step]>,
@@ -29,9 +29,9 @@ pub struct Plan {
     pub response_headers: Box<[Step]>,
     pub response_body: Box<[Step]>,
     pub log: Box<[Step]>,
-    /// Who computes a variable, by its index among [`Self::computable`].
+    /// Steps that compute variables, by their indices among [`Self::computable`].
     pub variables: Box<[Computed]>,
-    /// Their names; `None` where there are none.
+    /// Names of those variables; `None` where there are none.
     pub computable: Option<Arc<[Arc<str>]>>,
 }
 

@@ -20,7 +20,7 @@ use crate::wasm::Step;
 pub struct Router {
     /// Runs before a route is looked for.
     pub post_read: Box<[Step]>,
-    /// What a request without a route runs: the listener's plugins.
+    /// Plan of a request without a route: the listener's plugins.
     pub unrouted: Rc<Plan>,
     /// How paths are compared where a route does not say otherwise.
     paths: PathPolicy,
@@ -36,7 +36,7 @@ pub struct Router {
 /// Routes of one host.
 type Candidates = Paths<Candidate>;
 
-/// What a request must have for a route, beside host and path.
+/// Conditions of a route beside host and path.
 struct Candidate {
     methods: Vec<Method>,
     headers: Vec<(HeaderName, HeaderTest)>,
@@ -62,7 +62,7 @@ impl Router {
             any_host: Candidates::default(),
         };
         for (route, plan) in routes {
-            // As requests are compared: `/%61` in the config means `/a`.
+            // Paths as requests are compared: `/%61` in the config means `/a`.
             let path = router.key(&route.path).unwrap_or_default();
             let candidate = Rc::new(Candidate::new(route, plan));
             if route.hosts.is_empty() {

@@ -21,7 +21,7 @@ pub enum ServerAddress {
 }
 
 impl ClientAddress {
-    /// Of a Unix socket.
+    /// Peer of a Unix socket.
     pub const UNIX: Self = Self {
         ip: None,
         port: None,

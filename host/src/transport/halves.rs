@@ -21,7 +21,7 @@ pub struct Reader {
     budget: CoopBudget,
     /// The last read has left room: to read again would be in vain before there was a wait.
     drained: bool,
-    /// What was read and not yet taken.
+    /// Bytes that were read and not yet taken.
     pub buf: BytesMut,
 }
 
@@ -31,7 +31,7 @@ pub struct Writer {
     budget: CoopBudget,
     /// Copied pieces, before `body`.
     front: Cursor,
-    /// One large piece, uncopied.
+    /// A large piece, uncopied.
     body: Bytes,
     /// Copied pieces, after `body`.
     back: Cursor,
@@ -190,7 +190,7 @@ impl Reader {
         self.transport.poll_read_ready(cx).map(drop)
     }
 
-    /// The same for one that has waited: whether the wait is over.
+    /// Whether the wait is over, for a reader that has waited.
     pub fn is_readable(&self) -> bool {
         self.transport.is_read_ready()
     }
@@ -249,7 +249,7 @@ impl Writer {
         }
     }
 
-    /// It is time to [`Self::flush`] before more is appended.
+    /// Whether it is time to [`Self::flush`] before more is appended.
     pub fn is_full(&self) -> bool {
         !self.body.is_empty() || self.front.bytes.len() >= FULL_BYTES
     }
@@ -359,7 +359,7 @@ impl Writer {
 
     /// Writes once; returns how many bytes were taken.
     fn write_now(&mut self) -> io::Result<usize> {
-        // One piece goes as a plain write; empty vectors cost the kernel a look each.
+        // A single piece goes as a plain write; empty vectors cost the kernel a look each.
         let used = if self.body.is_empty() && self.back.is_done() {
             self.transport.try_write(self.front.rest())?
         } else if self.front.is_done() && self.back.is_done() {

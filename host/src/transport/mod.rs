@@ -21,14 +21,14 @@ use rustix::net::{RecvFlags, Shutdown};
 pub use socket::Socket;
 use write_batch::Deferred;
 
-/// One connected byte stream.
+/// A connected byte stream.
 pub struct Transport {
     socket: Socket,
     /// Writes that were put off: see [`write_batch`].
     deferred: RefCell<Deferred>,
 }
 
-/// What one read has brought.
+/// Result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
     /// 0: the other side has ended its direction.
@@ -116,7 +116,7 @@ impl Transport {
     /// Says that nothing more comes; the other direction stays open.
     pub fn close(&self) -> io::Result<()> {
         match rustix::net::shutdown(&self.socket, Shutdown::Write) {
-            // It is reset already, which reading tells.
+            // The connection is reset already, which reading tells.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -52,7 +52,7 @@ impl Socket {
         Ok(written)
     }
 
-    /// What the event loop has heard of it so far.
+    /// Readiness as the event loop has heard of it so far.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -67,7 +67,7 @@ impl Socket {
         }
     }
 
-    /// The same, asked once.
+    /// Readiness, asked once.
     pub fn is_read_ready(&self) -> bool {
         let nothing = || Ok(());
         match self {

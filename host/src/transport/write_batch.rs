@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::transport::Transport;
 
-/// What was put off.
+/// State of the writes that were put off.
 #[derive(Default)]
 pub(super) enum Deferred {
     #[default]
@@ -29,19 +29,19 @@ pub(super) enum Deferred {
     Unfinished(JoinHandle<()>),
 }
 
-/// What one link has to write.
+/// A write that waits for the batch.
 struct QueuedWrite {
     transport: Rc<Transport>,
     bytes: Vec<u8>,
 }
 
-/// Of this thread.
+/// Write batch of the current thread.
 #[derive(Default)]
 struct WriteBatch {
     queue: RefCell<Vec<QueuedWrite>>,
     /// Rooms for the bytes of letters.
     free_buffers: RefCell<Vec<Vec<u8>>>,
-    /// Of [`keep_flushing`]; `None` where it does not run, and nothing can be put off.
+    /// Waker of [`keep_flushing`]; `None` where it does not run, and nothing can be put off.
     flusher: RefCell<Option<Waker>>,
 }
 
@@ -49,7 +49,7 @@ thread_local! {
     static BATCH: WriteBatch = WriteBatch::default();
 }
 
-/// So many are written at once at most.
+/// Most writes that are made at once.
 const MAX_QUEUED_WRITES: usize = 64;
 
 /// A larger one is written by who has it.
@@ -110,7 +110,7 @@ impl Transport {
         }
         let mut deferred = self.deferred.borrow_mut();
         if let Deferred::Unfinished(task) = &mut *deferred {
-            // However it has ended.
+            // The task's result does not matter: a write error surfaces on the next read.
             let _ = ready!(Pin::new(task).poll(cx));
         }
         *deferred = Deferred::Nothing;
@@ -124,7 +124,7 @@ impl WriteBatch {
         for write in queue.drain(..) {
             self.send(write);
         }
-        // Its room is for the next ones.
+        // The queue's room is for the next ones.
         let mut new = self.queue.borrow_mut();
         if new.is_empty() {
             *new = queue;
@@ -139,7 +139,7 @@ impl WriteBatch {
         let written = match transport.try_write(&bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // Whoever reads from it next is told.
+            // The error surfaces on the connection's next read.
             Err(_) => bytes.len(),
         };
         if written < bytes.len() {
@@ -175,7 +175,7 @@ async fn finish(transport: Rc<Transport>, bytes: Vec<u8>) {
         }
         Poll::Ready(())
     });
-    // As with any write that fails, whoever reads next is told, or its own time-out ends the connection.
+    // A write that fails surfaces on the next read, or the reader's own time-out ends the connection.
     let _ = tokio::time::timeout(REST_TIMEOUT, all).await;
 }
 
@@ -276,7 +276,7 @@ mod tests {
                 yield_now().await;
             }
             assert!(!writer.is_settled(), "the last one is not all out");
-            // It could not be posted, so it is pending.
+            // The last one could not be posted, so it is pending.
             len += QUEUED_WRITE_BYTES;
             let ends = flush(&mut writer, b"end");
             let reads = read(&mut peer, len + 3);

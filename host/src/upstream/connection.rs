@@ -22,7 +22,7 @@ pub(super) struct Connection {
     pub(super) progress: HeadProgress,
     pub(super) read_alarm: Alarm,
     pub(super) write_alarm: Alarm,
-    /// It has served a request before, so it may be closed by the peer at any moment.
+    /// The connection has served a request before, so it may be closed by the peer at any moment.
     pub(super) reused: bool,
     pub(super) upload: Upload,
     pub(super) response: Response,
@@ -34,7 +34,7 @@ pub(super) struct Response {
     pub(super) decoder: BodyDecoder,
     /// The peer allows another request on this connection.
     pub(super) keep_alive: bool,
-    /// It came before the end of the request's body, of which nothing more can be sent.
+    /// The peer has answered before the end of the request's body, of which nothing more can be sent.
     pub(super) upload_broken: bool,
     /// Was read for a plugin that wanted all of it, which was too much.
     pub(super) read_ahead: vec::IntoIter<Bytes>,

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use crate::balancer::Peer;
 use crate::config;
 
-/// One peer for each address of each name. The error is a line for a person.
+/// Resolves peers, one for each address of each name. The error is a line for a person.
 pub async fn resolve(peers: &[config::Peer]) -> Result<Vec<Peer>, String> {
     let mut resolved = Vec::new();
     for peer in peers {

@@ -29,7 +29,7 @@ pub struct Body {
     _active: Active,
 }
 
-/// What came first.
+/// Event that came first.
 enum Read {
     Response(Result<io::Result<usize>, Elapsed>),
     /// A piece of the request's body that is to be filtered before it is sent.
@@ -37,7 +37,7 @@ enum Read {
 }
 
 impl Body {
-    /// Its head has come on this connection, at `came_at`.
+    /// Makes the body of a response whose head has come on this connection, at `came_at`.
     pub(super) fn new(
         connection: Box<Connection>,
         upstream: Rc<Upstream>,
@@ -93,7 +93,7 @@ impl Body {
         }))
     }
 
-    /// What is there of the body, without waiting.
+    /// Takes what has come of the body, without waiting.
     pub fn try_piece(&mut self) -> Result<Piece, Error> {
         let Connection {
             reader, response, ..
@@ -212,7 +212,7 @@ impl Body {
         }
     }
 
-    /// It was read to its end: the connection is kept if both sides are through with it.
+    /// Ends a body that was read to its end: the connection is kept if both sides are through with it.
     pub fn finish(self) {
         let Self {
             mut connection,
@@ -273,7 +273,7 @@ pub(super) async fn read_head(
             cause,
         })? {
             Some(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                // It was not asked to: `Upgrade` is not passed on.
+                // The peer was not asked to: `Upgrade` is not passed on.
                 return Err(UpstreamError::UnexpectedUpgrade {
                     peer: peer.to_owned(),
                 });
@@ -299,7 +299,7 @@ pub(super) async fn read_head(
 }
 
 impl Connection {
-    /// Its body comes next.
+    /// Begins a response: its body comes next.
     pub(super) fn begin_response(&mut self, parsed: ParsedResponse) -> StatusCode {
         let ParsedResponse {
             status,

@@ -1,4 +1,4 @@
-//! One request to an upstream: the tries, until a peer's response has begun.
+//! Requests to an upstream: the tries, until a peer's response has begun.
 
 use std::io;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use crate::runtime::clock;
 use crate::transport::halves::Writer;
 use crate::wasm::MaybeFuture;
 
-/// What came of a request that was to go to an upstream.
+/// Outcome of a request that was to go to an upstream.
 pub enum Proxied {
     /// A peer has answered. The response's head is in `exchange.reply`.
     Response(Body),
@@ -143,7 +143,7 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
 /// Interim responses of a peer that one request passes on.
 const MAX_INTERIMS: usize = 32;
 
-/// One peer's turn.
+/// A try of one peer.
 struct Try<'a> {
     upstream: &'a Rc<Upstream>,
     peer_idx: usize,
@@ -156,7 +156,7 @@ enum TryError {
     Filter(Error),
     /// A plugin on the body's way has answered.
     Answered(Answer),
-    /// Of descriptors or memory, for a connection.
+    /// Shortage of descriptors or memory, for a connection.
     Shortage(io::Error),
     /// `sent`: the peer may have seen the request.
     Upstream {

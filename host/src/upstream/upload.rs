@@ -15,7 +15,7 @@ use crate::runtime::clock;
 use crate::transport::halves::Writer;
 use crate::wasm::PinnedInstances;
 
-/// What an upstream has of the other side: the body that it sends, and who waits for the response.
+/// The other side of an upstream's exchange: the body that it sends, and who waits for the response.
 pub struct UploadSource<'a, 'c> {
     pub downstream: &'a mut Downstream<'c>,
     pub body: &'a mut RequestBody,
@@ -25,21 +25,21 @@ pub struct UploadSource<'a, 'c> {
     pub pinned: Option<&'a mut PinnedInstances>,
 }
 
-/// What an upload has to send next.
+/// Next thing that an upload has to send.
 enum UploadPiece {
     Body(BodyPiece),
     /// There is a piece, which the filters must see first.
     Unfiltered,
 }
 
-/// What ended an upload early.
+/// Error that ended an upload early.
 pub(super) enum UploadError {
     Client(ClientError),
     Upstream(UpstreamError),
 }
 
 impl UploadSource<'_, '_> {
-    /// What is to be sent next, without waiting.
+    /// Takes what is to be sent next, without waiting.
     fn next(&mut self) -> Result<UploadPiece, ClientError> {
         let (body, downstream) = (&mut *self.body, &mut *self.downstream);
         let Some(filter) = self.filter else {
@@ -74,7 +74,7 @@ pub(super) enum UploadPause {
     Unfiltered,
 }
 
-/// One peer's copy of the body; begins with what an earlier peer was sent.
+/// Copy of the body for one peer; begins with what an earlier peer was sent.
 pub(super) struct Upload {
     /// Bytes of the replay that were sent.
     replayed: usize,

@@ -17,9 +17,9 @@ use crate::wasm::{Chunks, NoIo, Passed, PinnedInstances, Step};
 pub struct UploadFilter {
     steps: Rc<[Step]>,
     chunks: Chunks,
-    /// What they are to see next, and whether it is the last.
+    /// Piece that they are to see next, and whether it is the last.
     due: Option<(Bytes, bool)>,
-    /// What they have let pass, to be sent.
+    /// Bytes that they have let pass, to be sent.
     passed: Option<Bytes>,
     ended: bool,
 }
@@ -47,7 +47,7 @@ impl UploadFilter {
         self.passed.take()
     }
 
-    /// They have seen the last piece.
+    /// Whether they have seen the last piece.
     pub(super) fn is_ended(&self) -> bool {
         self.ended
     }

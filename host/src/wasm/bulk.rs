@@ -18,7 +18,7 @@ use wasm_encoder::{
 };
 use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
 
-/// The same module with long operations in pieces; `None`: it has none, or is one that will not compile.
+/// Rewrites a module with long operations in pieces; `None`: it has none, or is one that will not compile.
 pub(super) fn in_pieces(wasm: &[u8]) -> Option<Vec<u8>> {
     let outline = Outline::read(wasm)?;
     let mut helpers: Vec<Operation> = Vec::new();

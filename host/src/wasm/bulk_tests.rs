@@ -189,7 +189,7 @@ impl Machine {
         memory.unwrap().data_mut(&mut self.store)
     }
 
-    /// What it traps with, if it does.
+    /// Trap of the function, if there is one.
     fn call(&mut self, name: &str, args: &[u32]) -> Result<i32, String> {
         let function = self.instance.get_func(&mut self.store, name).unwrap();
         let results = function.ty(&self.store).results().len();
@@ -344,7 +344,7 @@ fn a_call_is_as_long_as_what_it_takes_the_place_of() {
     let bodies = |wasm| Outline::read(wasm).unwrap().bodies;
     let lengths = |wasm| -> Vec<usize> { bodies(wasm).iter().map(|b| b.range().len()).collect() };
     assert!(lengths(&changed).starts_with(&lengths(&original)));
-    // What is in pieces is so already.
+    // A module that is in pieces stays as it is.
     assert_eq!(
         lengths(&changed).len(),
         lengths(&original).len() + OPERATIONS.len()

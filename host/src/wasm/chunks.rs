@@ -9,7 +9,7 @@ use super::step::{Next, Step};
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey};
 
-/// What the filters of one body have had of it.
+/// State of the filters of one body.
 pub struct Chunks {
     hook: Hook,
     /// By step.
@@ -19,13 +19,13 @@ pub struct Chunks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkStage {
     Nothing,
-    /// It may hold back bytes that it has taken.
+    /// The filter may hold back bytes that it has taken.
     Some,
     /// The plugin sees no more of this body: it has skipped it, or failed on its first chunk with `on_error = "skip"`.
     Off,
 }
 
-/// What comes of a chunk.
+/// Outcome of a chunk.
 pub enum Passed {
     /// These bytes go on in its place; none is possible. `last`: they end the body, because it ends there, or because a
     /// filter has ended it.

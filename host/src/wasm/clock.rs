@@ -55,7 +55,7 @@ struct State {
     short_after: AtomicU32,
 }
 
-// What `State::guests` may be: a guest is on the thread, was since the last tick, or neither.
+// Values of `State::guests`: a guest is on the thread, was since the last tick, or neither.
 const RUNNING: u8 = 2;
 const RAN: u8 = 1;
 const NONE: u8 = 0;
@@ -165,7 +165,7 @@ impl State {
             }
         }
         if self.guests.load(Ordering::Relaxed) != NONE {
-            // One that runs is not to be forgotten, however long it does not meet the clock.
+            // A guest that runs is not to be forgotten, however long it does not meet the clock.
             let _ = self
                 .guests
                 .compare_exchange(RAN, NONE, Ordering::Relaxed, Ordering::Relaxed);
@@ -264,7 +264,7 @@ fn unblock() {
     }
 }
 
-/// One that neither the kernel nor libc has a use for.
+/// A signal that neither the kernel nor libc has a use for.
 fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }

@@ -9,7 +9,7 @@ use super::guest::Guest;
 use super::module_state::GLOBAL_PREFIX;
 use super::snapshot::Snapshot;
 
-/// What all instances of a plugin in a worker share.
+/// Compiled code that all instances of a plugin in a worker share.
 pub(super) struct Code {
     pub(super) pre: InstancePre<Guest>,
     pub(super) memory: ModuleExport,
@@ -17,9 +17,9 @@ pub(super) struct Code {
     pub(super) state_reset: Option<ModuleExport>,
     /// By hook; `None` where the plugin does not implement it.
     pub(super) hooks: [Option<ModuleExport>; Hook::ALL.len()],
-    /// Its mutable globals, where it was compiled so that they can be seen.
+    /// Mutable globals of the module, where it was compiled so that they can be seen.
     pub(super) globals: Vec<ModuleExport>,
-    /// What `configure` makes of an instance, once that is known and every time the same.
+    /// Snapshot of what `configure` makes of an instance, once that is known and every time the same.
     pub(super) snapshot: OnceCell<Snapshot>,
 }
 

@@ -23,7 +23,7 @@ pub fn compile(wasm: &[u8]) -> Result<(Manifest, Vec<u8>), ModuleError> {
     Ok((manifest, artefact))
 }
 
-/// What [`compile`] makes of a module, beyond what wasmtime does: to be raised with every change of it, or of what it finds
+/// Version of what [`compile`] makes of a module, beyond what wasmtime does: to be raised with every change of it, or of what it finds
 /// out and keeps beside the code.
 const REVISION: u32 = 2;
 

@@ -1,4 +1,4 @@
-//! What guests use of the worker's CPU, and whose turn it is among those that use much.
+//! CPU time of guests in a worker, and whose turn it is among those that use much.
 //!
 //! A call that returns before it meets the clock costs nothing here. At its first tick it is charged one tick, the share
 //! that falls to it by chance: so many short calls together are charged what they have used. From then on the worker
@@ -17,7 +17,7 @@ use super::clock::{Clock, ClockHandle, ShortTicks};
 use super::guest::Guest;
 use super::hook_stack;
 
-/// Of a worker.
+/// Slices of a worker's CPU.
 pub(super) struct CpuSlices {
     pub(super) clock: Clock,
     /// Has one permit, which those that compute get in the order in which they were interrupted.
@@ -54,7 +54,7 @@ impl CpuSlices {
             .store(thread_cpu_ns(), Ordering::Relaxed);
     }
 
-    /// What the slice has taken up to now, where the next one begins.
+    /// CPU time that the slice has taken up to now, where the next one begins.
     fn cut_slice(&self) -> Duration {
         let now_ns = thread_cpu_ns();
         let began_ns = self.slice_began_ns.swap(now_ns, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl CpuSlices {
     }
 }
 
-/// Of one instance: the call that runs, and its limits. What every call looks at comes first.
+/// CPU use of one instance: the call that runs, and its limits. What every call looks at comes first.
 #[repr(C)]
 pub(super) struct Cpu {
     clock: ClockHandle,
@@ -78,13 +78,13 @@ pub(super) struct Cpu {
     spent: Option<Spent>,
     /// By this call, as far as it is known.
     used: Duration,
-    /// It runs on a turn, and is to give it back.
+    /// The call runs on a slice, and is to give it back.
     has_turn: Arc<AtomicBool>,
-    /// Of one call; which one says `is_configured`.
+    /// Limit of one call; which one says `is_configured`.
     call_limit: Duration,
     /// `limits.cpu` holds, and not `limits.configure_cpu` any more.
     is_configured: bool,
-    /// Of all calls of the plugin's hooks for one request; `None`: no limit.
+    /// Limit of all calls of the plugin's hooks for one request; `None`: no limit.
     request_limit: Option<Duration>,
 }
 
@@ -157,7 +157,7 @@ impl Cpu {
         self.turns.begin_slice();
     }
 
-    /// Nobody waits for the call any more, which does not go on.
+    /// Ends the slice of a call that nobody waits for any more, which does not go on.
     #[inline]
     pub(super) fn give_up(&mut self) {
         if self.is_measured {
@@ -213,7 +213,7 @@ pub(super) fn tick(guest: &mut Guest) -> Result<UpdateDeadline> {
         bail!("limits.request_cpu reached");
     }
     if !measured {
-        // It may be short, and have met the tick by chance.
+        // The call may be short, and have met the tick by chance.
         cpu.computes = Some(cpu.turns.clock.shorten_ticks());
         cpu.turns.begin_slice();
         return Ok(UpdateDeadline::Continue(1));
@@ -253,12 +253,12 @@ fn charge(guest: &mut Guest, used: Duration) -> Duration {
     guest.cpu.used += used;
     match guest.hook {
         Some(_) => guest.exchange.cpu_time.add(guest.key, used),
-        // It is configured or reset, for no request.
+        // The instance is configured or reset, for no request.
         None => Duration::ZERO,
     }
 }
 
-/// Of the worker's one thread: what the machine's other processes take does not count.
+/// CPU time of the worker's one thread: what the machine's other processes take does not count.
 fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()

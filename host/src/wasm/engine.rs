@@ -20,9 +20,9 @@ pub struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub(super) turns: Arc<CpuSlices>,
     pub(super) hook_stack: HookStack,
-    /// Of all plugins together; fewer than were asked for where there is no address space for them.
+    /// Instances of all plugins together; fewer than were asked for where there is no address space for them.
     pub(super) instances: u32,
-    /// Of this process; opened here, since one that is not dumpable may not open its own. `None`: it cannot be read.
+    /// Page map of this process; opened here, since one that is not dumpable may not open its own. `None`: it cannot be read.
     pub(super) pagemap: Option<File>,
 }
 
@@ -30,21 +30,21 @@ pub struct Engine {
 /// lets wasmtime leave out bounds checks.
 pub const MAX_INSTANCES: u32 = 4096;
 
-/// As many as the plugins of a config may have together, and no more: to reserve 4096 takes a worker 15 ms of its core, which the
+/// Instances that the plugins of a config may have together, and no more: to reserve 4096 takes a worker 15 ms of its core, which the
 /// last generation's requests wait for.
 pub fn instances(config: &config::Config) -> u32 {
     let plugins = config.plugins.values();
     let of_plugins: usize = plugins.map(|plugin| most_instances(&plugin.limits)).sum();
     let upstreams = config.upstreams.values();
     let judges = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
-    // One that an image is made from comes before a plugin's own.
+    // An instance that a snapshot is made from comes before a plugin's own.
     let all = of_plugins + judges.count() + 1;
     u32::try_from(all)
         .unwrap_or(MAX_INSTANCES)
         .min(MAX_INSTANCES)
 }
 
-/// As many as one plugin may have in a worker, beside those that judge peers.
+/// Most instances that one plugin may have in a worker, beside those that judge peers.
 fn most_instances(limits: &PluginLimits) -> usize {
     Share::ALL
         .map(|share| share.instances(limits))
@@ -60,11 +60,11 @@ const MIN_INSTANCES: u32 = 4;
 /// Host calls run on the guest's stack: they have this much, however deep the guest is.
 const HOST_STACK_BYTES: usize = 512 * 1024;
 
-/// Of a used instance, so much of the memory that its guest has written to is cleaned by hand and kept for the next; what is
+/// Bytes of a used instance's memory that are cleaned by hand and kept for the next, of what its guest has written to; what is
 /// beyond goes back to the system. A system call more and page faults cost more than cleaning a few pages.
 const KEPT_MEMORY_BYTES: usize = 256 * 1024;
 
-/// The same of its table. wasmtime fills 8 bytes an element at first use.
+/// Bytes of its table that are. wasmtime fills 8 bytes an element at first use.
 const KEPT_TABLE_BYTES: usize = 64 * 1024;
 
 impl Engine {
@@ -120,7 +120,7 @@ fn with_pool(instances: u32, plugin_stack_bytes: usize) -> Config {
     config
 }
 
-/// Of a guest and the host calls on top of it.
+/// Stack of a guest and the host calls on top of it.
 fn stack_bytes(plugin_stack_bytes: usize) -> usize {
     plugin_stack_bytes + HOST_STACK_BYTES
 }
@@ -132,7 +132,7 @@ fn swap_is_off() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
 }
 
-/// What compiled code depends on; pool and stacks are not part of it.
+/// Settings that compiled code depends on; pool and stacks are not part of it.
 pub(super) fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a config with plugins that have these limits, of which the first balances.
+    /// Makes a config with plugins that have these limits, of which the first balances.
     fn instances_of(limits: &[u32]) -> u32 {
         let mut text = String::from(
             "[listeners.web]\nbind = '127.0.0.1:1'\n[[routes]]\nupstream = 'app'\n[upstreams.app]\npeers = ['127.0.0.1:1']\n",
@@ -158,7 +158,7 @@ mod tests {
             text.push_str("balance = { plugin = 'p0' }\n");
         }
         let folder = tempfile::tempdir().unwrap();
-        // What is in it is not looked at.
+        // The contents are not looked at.
         std::fs::write(folder.path().join("p.wasm"), "").unwrap();
         for (n, limit) in limits.iter().enumerate() {
             let plugin =

@@ -1,4 +1,4 @@
-//! What a store holds for its guest, and the guest's memory seen from the host.
+//! The data that a store holds for its guest, and the guest's memory seen from the host.
 //!
 //! Nothing here trusts the guest: every pointer and length is checked at each use, and no borrow of its memory outlives
 //! the host call that made it.
@@ -29,7 +29,7 @@ pub(super) struct Guest {
     pub(super) memory: Option<Memory>,
     /// The hook that runs, `None` while it is configured.
     pub(super) hook: Option<Hook>,
-    /// Its memory has grown to three quarters of its limit.
+    /// The memory has grown to three quarters of its limit.
     pub(super) is_grown: bool,
     /// How many host calls the hook may still make.
     pub(super) host_calls_left: u32,
@@ -37,7 +37,7 @@ pub(super) struct Guest {
     pub(super) host_calls: u32,
     pub(super) report: Option<Box<CallReport>>,
     pub(super) results: Option<Box<CallResults>>,
-    /// Of `plugin`, in the exchange's accounts.
+    /// Key of `plugin`, in the exchange's accounts.
     pub(super) key: PluginKey,
     /// Fields that it may add to a head: `headers` and `header_bytes` of `limits`, which is farther away.
     pub(super) most_of_head: Size,
@@ -51,7 +51,7 @@ pub(super) struct Guest {
     pub(super) handoff: Handoff,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
-    /// It may call the gateway's own routes.
+    /// The guest may call the gateway's own routes.
     pub(super) own_routes: bool,
     /// Zones that it may use.
     pub(super) zones: Zones,
@@ -59,15 +59,15 @@ pub(super) struct Guest {
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
     pub(super) calls_limit: usize,
-    /// Of all instances of the plugin in this worker.
+    /// Budget of log lines of all instances of the plugin in this worker.
     pub(super) log_lines: Arc<LineBudget>,
     /// Host calls of `configure` that an image makes up for, see [`super::snapshot`].
     pub(super) repeatable_calls: u32,
-    /// Those it has defined.
+    /// Metrics that the guest has defined.
     pub(super) metrics: InstanceMetrics,
 }
 
-/// What is told of a call of a guest beside what it returns. Few calls have that, and it goes when the next one begins.
+/// Report of a guest's call beside what it returns. Few calls have that, and it goes when the next one begins.
 #[derive(Default)]
 pub(super) struct CallReport {
     /// By the guest, of the error it returns.
@@ -80,12 +80,12 @@ pub(super) struct CallReport {
     pub(super) denied: Option<Reached>,
 }
 
-/// What the host holds for a guest until its hook returns. Few hooks have that.
+/// Results that the host holds for a guest until its hook returns. Few hooks have that.
 #[derive(Default)]
 pub(super) struct CallResults {
     /// Bodies that were read, by [`castling_abi::HeaderMap`].
     pub(super) bodies: [Option<Bytes>; 2],
-    /// What came of its last calls out.
+    /// Results of its last calls out.
     pub(super) calls: Vec<Result<CallResponse, String>>,
 }
 
@@ -98,7 +98,7 @@ impl Guest {
         self.results.get_or_insert_default()
     }
 
-    /// Of what was told of the last call, which is mostly nothing.
+    /// Forgets what was told of the last call, which is mostly nothing.
     #[inline]
     pub(super) fn forget_report(&mut self) {
         if self.report.is_some() {
@@ -106,7 +106,7 @@ impl Guest {
         }
     }
 
-    /// Of what is held, which is mostly nothing.
+    /// Forgets what is held, which is mostly nothing.
     #[inline]
     pub(super) fn forget_results(&mut self) {
         if self.results.is_some() {
@@ -118,10 +118,10 @@ impl Guest {
 /// Granted zones by name. A plugin has one or two.
 pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
 
-/// What an instance's memory and table are kept within.
+/// Bounds of an instance's memory and table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryLimit {
-    /// What the memory has been let grow to.
+    /// Size that the memory has been let grow to.
     pub(super) grown_to: usize,
     pub(super) bytes: usize,
     pub(super) table_elements: usize,
@@ -213,7 +213,7 @@ pub(super) fn text(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
     Ok(module_text::bytes(bytes(memory, ptr, len)?))
 }
 
-/// As `usize`, where no sum of two `u32` overflows.
+/// Makes a range of `usize`, where no sum of two `u32` overflows.
 fn range(ptr: u32, len: u32) -> std::ops::Range<usize> {
     let start = ptr as usize;
     start..start + len as usize

@@ -24,27 +24,27 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use wasmtime::{Result, bail};
 
-/// Of a worker; belongs to the thread that made it.
+/// Stack of a worker for hooks; belongs to the thread that made it.
 pub(super) struct HookStack {
     /// Suspended in its own loop, or in a job that has called [`suspend`].
     stack: ManuallyDrop<RefCell<Coroutine<Order, Report, ()>>>,
     shared: Rc<Shared>,
     /// A job has begun and not ended.
     is_busy: Cell<bool>,
-    /// Nobody waits for that job any more.
+    /// The job is given up: nobody waits for it any more.
     is_given_up: Cell<bool>,
     /// An `Option` of what the job returns, where it is to leave that: with those who let it run now, since those who have begun
     /// it may be gone.
     result_slot: Cell<*mut ()>,
 }
 
-/// What has become of a job up to now.
+/// State of a job up to now.
 pub(super) enum Started<'a, T> {
     Ended(T),
     Suspended(Suspended<'a, T>),
 }
 
-/// What comes at once nearly always, without the state of a future.
+/// A result that is nearly always ready: `Ready` avoids building a future.
 pub enum MaybeFuture<'a, T> {
     Ready(T),
     /// A guest computes for long, and others run meanwhile; or it has to wait first.
@@ -73,25 +73,25 @@ impl<'a, T: 'a> From<Started<'a, T>> for MaybeFuture<'a, T> {
 /// A job that has left the hook stack. When this is dropped, [`suspend`] returns an error and the job is run to its end.
 pub(super) struct Suspended<'a, T> {
     hook_stack: &'a HookStack,
-    /// What it waits for; `None`: it has gone on.
+    /// Future that the job waits for; `None`: it has gone on.
     wait: Option<Wait>,
-    /// Of the job, which borrows and returns.
+    /// Borrows and result of the job.
     _job: PhantomData<(&'a mut (), T)>,
 }
 
-/// What a job waits for before it goes on.
+/// Future that a job waits for before it goes on.
 pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What goes to the stack and comes from it. Orders and reports are a byte: what is larger than a register would be written here
+/// Values that go to the stack and come from it. Orders and reports are a byte: what is larger than a register would be written here
 /// in parts and read there as a whole, which the processor waits for.
 struct Shared {
     /// The stack's way back; valid for as long as the stack's loop runs, which [`HookStack::drop`] ends.
     yielder: Cell<*const Yielder<Order, Report>>,
-    /// Of [`Order::Run`]: the function, which takes the job out of what the pointer points to before it does anything else.
+    /// Job of [`Order::Run`]: the function, which takes the job out of what the pointer points to before it does anything else.
     job: Cell<Job>,
-    /// Of [`Report::Suspended`].
+    /// Wait of [`Report::Suspended`].
     wait: Cell<Option<Wait>>,
-    /// Of [`Report::Panicked`].
+    /// Panic of [`Report::Panicked`].
     panic: Cell<Option<Box<dyn Any + Send>>>,
 }
 
@@ -99,7 +99,7 @@ type Job = (unsafe fn(*mut ()), *mut ());
 
 #[derive(Clone, Copy)]
 enum Order {
-    /// What is in [`Shared::job`].
+    /// Runs what is in [`Shared::job`].
     Run,
     GoOn,
     /// The job is to end: nobody waits for it any more.
@@ -115,11 +115,11 @@ enum Report {
 }
 
 thread_local! {
-    /// Of the hook stack that runs now, null outside of it.
+    /// State of the hook stack that runs now, null outside of it.
     static RUNNING: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
-/// Of no job.
+/// Placeholder where there is no job.
 fn nothing(_: *mut ()) {}
 
 impl HookStack {
@@ -157,13 +157,13 @@ impl HookStack {
         })
     }
 
-    /// Nobody is on it: [`Self::start`] may be called.
+    /// Whether nobody is on the stack: [`Self::start`] may be called.
     #[inline]
     pub(super) fn is_free(&self) -> bool {
         !self.is_busy.get()
     }
 
-    /// Nobody waits any more for the job that asks: what it would still do is unwanted.
+    /// Whether nobody waits any more for the job that asks: what it would still do is unwanted.
     #[inline]
     pub(super) fn is_given_up(&self) -> bool {
         self.is_given_up.get()
@@ -182,7 +182,7 @@ impl HookStack {
         assert!(!self.is_busy.replace(true), "the lane is free");
         // Taken by `run_job`, so not dropped here.
         let mut job = ManuallyDrop::new((job, &raw const self.result_slot));
-        // What the job borrows outlives `'a`, and so the `Suspended` that ends it. One that is forgotten instead leaves the hook stack
+        // Borrows of the job outlive `'a`, and so the `Suspended` that ends it. One that is forgotten instead leaves the hook stack
         // taken, and nobody resumes it.
         let job = (&raw mut job).cast();
         self.shared.job.set((run_job::<T, F>, job));
@@ -313,7 +313,7 @@ impl<T> Drop for Suspended<'_, T> {
         while let Report::Suspended = self.hook_stack.resume(Order::GiveUp) {
             self.hook_stack.shared.wait.take();
         }
-        // Nobody hears of a panic, either.
+        // A panic is heard by nobody, either.
         self.hook_stack.shared.panic.take();
         self.hook_stack.is_given_up.set(false);
         self.hook_stack.is_busy.set(false);

@@ -1,4 +1,4 @@
-//! What a guest waits for. It asks, its stack is suspended, the flow does the work and hands back what came of it.
+//! Host calls that wait. The guest asks, its stack is suspended, the flow does the work and hands back what came of it.
 //!
 //! The flow polls the hook and finds the demand when the hook is pending; so all I/O is the flow's, in the request's one
 //! task, and a client that leaves ends both. With the demand comes the exchange: while the guest waits, it is the flow's.
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::message::Headers;
 
-/// What is asked of the flow.
+/// Request of a guest to the flow.
 pub enum IoRequest {
     /// The whole body of the request or of the response, if it is not longer than this.
     Body {
@@ -55,7 +55,7 @@ pub struct Call {
     pub calls_limit: usize,
 }
 
-/// What comes of a demand.
+/// Result of such a request.
 pub enum IoResult {
     Body(Result<Bytes, BodyRefused>),
     Calls(Vec<Result<CallResponse, String>>),
@@ -70,7 +70,7 @@ pub enum IoResult {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyRefused {
-    /// It is longer than the limit.
+    /// The body is longer than the limit.
     TooLarge,
     /// There is no body to read in this hook, or it is on its way already.
     NotNow,

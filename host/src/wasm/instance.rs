@@ -1,4 +1,4 @@
-//! One live instance of a plugin: a store, its guest, and the functions that the host calls.
+//! A live instance of a plugin: a store, its guest, and the functions that the host calls.
 
 use std::future::poll_fn;
 use std::mem;
@@ -43,7 +43,7 @@ pub(super) struct Instance {
     /// The guest's; beside the store, so that it can be watched while the store runs.
     handoff: Handoff,
     memory: Memory,
-    /// Those that were called: to find one and to check its type takes a tenth of a microsecond.
+    /// Functions that were called: to find one and to check its type takes a tenth of a microsecond.
     hooks: HookTable,
     wasm: wasmtime::Instance,
     code: Rc<Code>,
@@ -57,10 +57,10 @@ type HookTable = [Entry; Hook::ALL.len()];
 #[repr(align(64))]
 struct Entry(Option<TypedFunc<(u32, u32, u32), i32>>);
 
-/// What every instance of a plugin has alike.
+/// Facts that every instance of a plugin has alike.
 pub(super) struct InstanceTemplate {
     pub(super) plugin: Arc<str>,
-    /// As JSON.
+    /// Config of the plugin, as JSON.
     pub(super) config: Arc<str>,
     pub(super) memory_limit_bytes: usize,
     pub(super) cpu_limit: Duration,
@@ -75,7 +75,7 @@ pub(super) struct InstanceTemplate {
     pub(super) zones: Zones,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
-    /// It may call the gateway's own routes.
+    /// The plugin may call the gateway's own routes.
     pub(super) own_routes: bool,
     pub(super) hooks: Vec<Hook>,
     pub(super) limits: Arc<PluginLimits>,
@@ -163,7 +163,7 @@ impl Instance {
         exchange: &mut Box<Exchange>,
         args: (u32, u32, u32),
     ) -> Result<i32, Error> {
-        // As wide as an error, so that either comes in a register.
+        // The result is as wide as an error, so that either comes in a register.
         let returned = self.run_on_stack(hook, exchange, args)?;
         Ok(returned as i32)
     }
@@ -183,7 +183,7 @@ impl Instance {
         };
         let lent = ExchangeGuard::new(&mut self.store, exchange);
         let result = function.call(&mut *lent.store, args).map(i64::from);
-        // What it has used is the exchange's, too.
+        // CPU time of the call is the exchange's, too.
         cpu::stop(lent.store.data_mut());
         result
     }
@@ -239,7 +239,7 @@ impl Instance {
                 }
             }
         };
-        // What it has used is the exchange's, too.
+        // CPU time of the call is the exchange's, too.
         cpu::stop(lent.store.data_mut());
         Ok(result)
     }
@@ -288,7 +288,7 @@ impl Instance {
         self.suspended
     }
 
-    /// It has had so many calls, or its memory has grown to three quarters of its limit: it is not used again.
+    /// Whether it has had so many calls, or its memory has grown to three quarters of its limit: it is not used again.
     #[inline]
     pub(super) fn is_worn(&self, most_calls: u64) -> bool {
         self.calls >= most_calls || self.store.data().is_grown
@@ -299,7 +299,7 @@ impl Instance {
         self.store.data().memory_limit.grown_to
     }
 
-    /// Its linear memory, and what the host keeps for it.
+    /// Linear memory of the instance, and what the host keeps for it.
     pub(super) fn memory(&mut self) -> (&mut [u8], &mut Guest) {
         self.memory.data_and_store_mut(&mut self.store)
     }
@@ -308,7 +308,7 @@ impl Instance {
         self.store.data()
     }
 
-    /// Its memory is as large as that, or larger.
+    /// The memory is as large as that, or larger.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Error> {
         let missing = bytes.saturating_sub(self.memory_bytes());
         if missing > 0 {
@@ -403,7 +403,7 @@ impl Instance {
     }
 }
 
-/// What the code has said it exports.
+/// The code has said that it exports this.
 fn export<T>(
     instance: &wasmtime::Instance,
     store: &mut Store<Guest>,
@@ -463,7 +463,7 @@ fn not_instantiated(store: &mut Store<Guest>, error: &Error) -> HookError {
     HookError::Trapped(format!("it cannot be instantiated: {why}"))
 }
 
-/// One line and the guest's backtrace: which limit or panic it was, where it can be told.
+/// Describes a failure in one line and the guest's backtrace: which limit or panic it was, where it can be told.
 fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
     let stack_bytes = store.engine().get_max_wasm_stack();
     let guest = store.data_mut();
@@ -493,7 +493,7 @@ fn trap_reason(store: &mut Store<Guest>, trap: &Error) -> String {
 struct ExchangeGuard<'a> {
     store: &'a mut Store<Guest>,
     exchange: &'a mut Box<Exchange>,
-    /// It is back for a while, because the guest waits.
+    /// The exchange is back for a while, because the guest waits.
     is_home: bool,
 }
 
@@ -520,7 +520,7 @@ impl Drop for ExchangeGuard<'_> {
 
 #[cfg(test)]
 impl InstanceTemplate {
-    /// Of a plugin without hooks, with default limits.
+    /// Template of a plugin without hooks, with default limits.
     pub(super) fn of_test() -> Self {
         let (plugin, limits) = (Arc::from("test"), PluginLimits::default());
         Self {

@@ -44,7 +44,7 @@ pub struct PinnedInstances(pub(super) Vec<InstanceGuard>);
 impl PinnedInstances {
     /// The request is over: the guests forget their state and the instances are free again.
     pub async fn release(&mut self) {
-        // One by one: dropped in the middle, the others are discarded with `self`.
+        // Released one by one: dropped in the middle, the others are discarded with `self`.
         while let Some(mut guard) = self.0.pop() {
             let plugin = Rc::clone(&guard.plugin);
             if let Err(e) = guard.instance_mut().reset_state(plugin.hook_stack()).await {
@@ -75,7 +75,7 @@ impl Drop for PinnedInstances {
 pub struct PolicyInstance(pub(super) Option<InstanceGuard>);
 
 impl PolicyInstance {
-    /// One that a request has left in the middle of a call is of no more use.
+    /// An instance that a request has left in the middle of a call is of no more use.
     #[inline]
     pub(super) fn is_usable(&self) -> bool {
         let instance = self.0.as_ref().and_then(|guard| guard.instance.as_ref());

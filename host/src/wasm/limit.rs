@@ -1,4 +1,4 @@
-//! What a plugin may use up beyond memory and CPU time, and how a limit that it has reached is named.
+//! Limits of a plugin beyond memory and CPU time, and how a limit that it has reached is named.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::exchange::{Section, Size, Usage};
 /// A limit that was reached, as errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reached {
-    /// Of the plugin's `limits`.
+    /// Limit of the plugin's `limits`.
     key: &'static str,
     pub(super) value: u64,
     unit: &'static str,
@@ -130,7 +130,7 @@ impl Allowance {
         made.count <= self.most.count && made.bytes <= self.most.bytes
     }
 
-    /// What will have been added once `comes` is there in the place of `goes`; `None`: more than there is room for.
+    /// Usage once `comes` is there in the place of `goes`; `None`: more than there is room for.
     #[inline]
     pub(super) fn after(self, added: Usage, comes: Size, goes: Size) -> Option<Usage> {
         let after = added.after(comes, goes);
@@ -162,7 +162,7 @@ fn is_within(added: i64, limit: usize) -> bool {
     added <= 0 || added.unsigned_abs() <= limit as u64
 }
 
-/// What a plugin may add to a head.
+/// Allowance of a plugin in a head.
 pub(super) fn most_of_head(limits: &PluginLimits) -> Size {
     Size {
         count: limits.headers,
@@ -174,7 +174,7 @@ pub(super) fn most_of_head(limits: &PluginLimits) -> Size {
 pub(super) struct LineBudget {
     plugin: Arc<str>,
     lines_a_second: u32,
-    /// Of one thread; a mutex because it lies in a store.
+    /// Second of one thread; a mutex because it lies in a store.
     second: Mutex<Second>,
 }
 

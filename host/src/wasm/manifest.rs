@@ -1,4 +1,4 @@
-//! What a module says of itself, read and checked without running it.
+//! Manifests: what a module says of itself, read and checked without running it.
 
 use castling_abi::{
     ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, IMPORT_MODULE, MANIFEST_SECTION,
@@ -25,7 +25,7 @@ pub struct Manifest {
     /// By name, in the order of a request's life; each once.
     #[serde(deserialize_with = "module_text::of_manifest_list")]
     pub hooks: Vec<String>,
-    /// It keeps state for each request, so an instance stays with its request.
+    /// The plugin keeps state for each request, so an instance stays with its request.
     #[serde(default)]
     pub state: bool,
     /// Names that its `variable` hook computes; a hook call names one by its index.
@@ -34,7 +34,7 @@ pub struct Manifest {
     /// When its `timer` hook runs.
     #[serde(default)]
     pub timer: Option<Timer>,
-    /// What it needs to be granted. Not in the section: read from its imports, which do not lie.
+    /// Capabilities that need to be granted. Not in the section: read from its imports, which do not lie.
     #[serde(default)]
     pub uses: Vec<Capability>,
     /// The host can see all state of its instances, so that it may make an image of one. Not in the section: found when it is
@@ -56,7 +56,7 @@ pub struct Timer {
 pub enum TimerOn {
     /// Each worker.
     Workers,
-    /// One worker of the generation.
+    /// A single worker of the generation.
     OneWorker,
 }
 
@@ -125,7 +125,7 @@ pub enum ModuleError {
 }
 
 impl ModuleError {
-    /// The same error, with what is the module's own in it escaped and cut.
+    /// Repeats an error with what is the module's own in it escaped and cut.
     pub(super) fn told(mut self) -> Self {
         match &mut self {
             Self::NotWasm(text) | Self::BadManifest(text) | Self::Compile(text) => {

@@ -6,7 +6,7 @@ use wasmparser::{ExternalKind, Operator, Parser, Payload, ValType, Validator, Wa
 /// Begins the names under which [`exposed`] exports globals.
 pub(super) const GLOBAL_PREFIX: &str = "castling:global:";
 
-/// The same module, with its mutable globals exported as [`GLOBAL_PREFIX`] and their index: compiled code lets nobody see a
+/// Rewrites a module, with its mutable globals exported as [`GLOBAL_PREFIX`] and their index: compiled code lets nobody see a
 /// global that is not. (So the offsets in backtraces are some bytes higher than in the file; functions are named.)
 ///
 /// `None` where the host could still not see, or not set, all that distinguishes one instance from another: then no image is made of
@@ -22,7 +22,7 @@ pub(super) fn exposed(wasm: &[u8]) -> Option<Vec<u8>> {
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.ok()?;
         match &payload {
-            // It would run before `configure`, also where an image takes the place of that.
+            // A start function would run before `configure`, also where a snapshot takes the place of that.
             Payload::StartSection { .. } => return None,
             Payload::GlobalSection(section) => {
                 for (global, idx) in section.clone().into_iter().zip(0..) {
@@ -54,7 +54,7 @@ pub(super) fn exposed(wasm: &[u8]) -> Option<Vec<u8>> {
     (globals.len() <= MOST_GLOBALS).then(|| module.finish())
 }
 
-/// What has no other state than is said above. Threads, garbage collection, exceptions, several memories and what comes after
+/// Features that have no other state than is said above. Threads, garbage collection, exceptions, several memories and what comes after
 /// them are not part of it.
 const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::TAIL_CALL)

@@ -55,7 +55,7 @@ pub enum HookError {
     /// there are in the worker.
     #[error("{0}")]
     Exhausted(String),
-    /// It keeps trapping and is out of service for a while. Told once, when it is taken out.
+    /// The plugin keeps trapping and is out of service for a while. Told once, when it is taken out.
     #[error("it is out of service, because it keeps trapping")]
     Quarantined,
     /// The request has ended while the guest waited. The instance is gone.
@@ -64,7 +64,7 @@ pub enum HookError {
 }
 
 impl HookError {
-    /// The same about a config, without its values.
+    /// Tells the error of a config without its values.
     pub(super) fn without_values(self, config: &str) -> Self {
         let hide = |said: String| config::without_values(config, &said);
         match self {
@@ -80,9 +80,9 @@ impl HookError {
 #[repr(C, align(64))]
 pub struct Plugin {
     engine: Rc<Engine>,
-    /// Its hooks wait for nothing, and no request keeps an instance: they are mostly run without further ado.
+    /// Hooks wait for nothing, and no request keeps an instance: they are mostly run without further ado.
     is_quick: bool,
-    /// It uses a host call that waits, so that its hooks run on fibers.
+    /// The module uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
     /// Free instances; the last one used is taken first, its memory is warm.
     #[expect(
@@ -115,7 +115,7 @@ pub struct Plugin {
     exhausted: Cell<u64>,
 }
 
-/// What `castling status` shows of a plugin in one worker.
+/// State of a plugin in one worker, as `castling status` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginStatus {
     pub name: String,
@@ -239,7 +239,7 @@ impl Plugin {
             Some(snapshot) => {
                 let bytes = snapshot.bytes();
                 debug!(plugin, bytes, "further instances are made from an image");
-                // It is the first.
+                // This instance is the first.
                 let _ = self.code.snapshot.set(snapshot);
             }
             None => debug!(plugin, "`configure` runs for each instance"),
@@ -391,7 +391,7 @@ impl Plugin {
         self.metrics.calls.inc();
     }
 
-    /// What a hook has returned, as far as it has not failed. After a trap the instance is gone.
+    /// Takes what a hook has returned, as far as it has not failed. After a trap the instance is gone.
     #[inline]
     fn ended(
         &self,
@@ -448,7 +448,7 @@ impl Plugin {
         failure
     }
 
-    /// What is no action is a guest that breaks the ABI; what it wanted cannot be known.
+    /// A number that is no action is a guest that breaks the ABI; what it wanted cannot be known.
     #[inline]
     fn action(&self, hook: Hook, exchange: &Exchange, raw: i32) -> Result<Action, HookError> {
         Action::from_raw(raw).ok_or_else(|| self.no_action(hook, exchange, raw))
@@ -465,7 +465,7 @@ impl Plugin {
     fn count(&self, hook: Hook, whose: Option<&Exchange>, failure: &HookError) {
         let (counter, cause) = match failure {
             HookError::Failed(_) => {
-                // One of `configure`: a hook's has told that it returned.
+                // An error of `configure`: a hook's has told that it returned.
                 self.quarantine.abandoned();
                 (&self.failures, self.metrics.errors)
             }

@@ -37,7 +37,7 @@ enum State {
     Out {
         until: Instant,
     },
-    /// One call is under way that decides. One that has not by then is given up.
+    /// A call is under way that decides. One that has not by then is given up.
     Trial {
         until: Instant,
     },
@@ -77,7 +77,7 @@ struct Origin {
 /// Clients and paths that are remembered at most.
 const MOST_ORIGINS: usize = 50_000;
 
-/// Of the traps that take a plugin out, one client's count for a tenth at most, one path's for a quarter; at least one does.
+/// Shares of the traps that take a plugin out: one client's count for a tenth at most, one path's for a quarter; at least one does.
 const CLIENTS: u32 = 10;
 const PATHS: u32 = 4;
 
@@ -318,7 +318,7 @@ mod tests {
         exchange
     }
 
-    /// Of clients and paths that differ.
+    /// Exchanges of clients and paths that differ.
     fn trap(quarantine: &Quarantine, traps: u8) {
         for n in 0..traps {
             quarantine.trapped("p", Some(&request(n, &format!("/{n}"))));

@@ -1,4 +1,4 @@
-//! What `configure` makes of an instance, so that further instances need not run it.
+//! Snapshots: what `configure` makes of an instance, so that further instances need not run it.
 //!
 //! The state of an instance is its linear memory, its mutable globals, its tables, the segments it has dropped, and what the
 //! host keeps for it. An image is made only of a module whose instances change neither tables nor segments and whose globals
@@ -25,7 +25,7 @@ use crate::metrics::InstanceMetrics;
 
 pub(super) struct Snapshot {
     memory_bytes: usize,
-    /// What is in memory at the pieces' places, one after the other.
+    /// Bytes in memory at the ranges' places, one after the other.
     bytes: Box<[u8]>,
     ranges: Box<[MemoryRange]>,
     /// By their index in the code's list.
@@ -41,7 +41,7 @@ struct MemoryRange {
 }
 
 impl Snapshot {
-    /// Of an instance that has just been configured; `fresh` has not. `pagemap` is this process's. `None`: `configure` is to
+    /// Takes the snapshot of an instance that has just been configured; `fresh` has not. `pagemap` is this process's. `None`: `configure` is to
     /// run for each instance.
     pub(super) fn of(
         configured: &mut Instance,
@@ -146,7 +146,7 @@ const LARGEST_BYTES: usize = 1024 * 1024;
 /// The unit in which memory is compared.
 const LINE_BYTES: usize = 64;
 
-/// What lies between two changes and is no longer than this is copied with them.
+/// Longest gap between two changes that is copied with them.
 const GAP_BYTES: usize = 256;
 
 /// Whether each page of the guest's memory was ever read or written; all of them, where the system does not say.
@@ -165,7 +165,7 @@ fn touched(memory: &[u8], pagemap: Option<&File>) -> impl Fn(usize) -> bool + us
     }
 }
 
-/// Of an entry for each page, as in the kernel's `admin-guide/mm/pagemap`: bit 63 says that it is present, bit 62 that it was swapped out. One
+/// Bits of an entry for each page, as in the kernel's `admin-guide/mm/pagemap`: bit 63 says that it is present, bit 62 that it was swapped out. One
 /// with neither is what the mapping began with: the module's image, or zeros.
 const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
 const ENTRY_BYTES: usize = 8;

@@ -21,7 +21,7 @@ pub struct Step {
     pub on_error: OnError,
 }
 
-/// What comes after a step.
+/// Continuation after a step.
 pub enum Next {
     Step,
     /// The hook failed and the plugin's `on_error` is `skip`; what it did before that may stand.
@@ -33,9 +33,9 @@ pub enum Next {
 
 /// How far steps have come that were run at once.
 pub struct Progress {
-    /// So many have said to go on.
+    /// Steps that have said to go on.
     passed: usize,
-    /// What the next one has returned; `None`: it was not run, or there is none. In a box, so that a way fits into registers.
+    /// Result of the next one; `None`: it was not run, or there is none. In a box, so that it fits into registers.
     returned: Option<Box<Result<Action, HookError>>>,
 }
 
@@ -55,7 +55,7 @@ impl Step {
         }
     }
 
-    /// Those of the plugins that implement the hook, in their order.
+    /// Lists the plugins that implement the hook, in their order.
     pub fn list(plugins: &[Self], hook: Hook) -> Box<[Self]> {
         let implementing = plugins.iter().filter(|step| step.plugin.implements(hook));
         implementing.cloned().collect()
@@ -146,7 +146,7 @@ impl Step {
         self.next(hook, exchange, returned)
     }
 
-    /// What comes after what the hook has returned.
+    /// Decides what comes after what the hook has returned.
     #[inline(never)]
     fn next(
         &self,

@@ -427,7 +427,7 @@ fn equal_lengths_are_folded_to_one() {
     }
 }
 
-/// What a parse came to, in a form that compares.
+/// Outcome of a parse, in a form that compares.
 fn outcome(parsed: Result<Option<ParsedRequest>, HeadError>, left: &[u8]) -> String {
     match parsed {
         Ok(parsed) => format!("{parsed:?} {left:?}"),

@@ -40,7 +40,7 @@ impl Headers {
         self.known &= !bits;
     }
 
-    /// What `Connection` names beyond the fields that are removed anyway: mostly nothing, which allocates nothing. In lower
+    /// Names that `Connection` has beyond the fields that are removed anyway: mostly none, which allocates nothing. In lower
     /// case.
     fn nominated(&self) -> Vec<Vec<u8>> {
         self.get_all(KnownHeader::Connection)

@@ -154,7 +154,7 @@ mod tests {
     fn a_burst_passes_and_then_one_an_interval() {
         let start = now_ns();
         let zone = CounterZone::create("test", CounterZone::MIN_BYTES, start).unwrap();
-        // One a second, three at once.
+        // A rate of one a second, three at once.
         let take = |at: u64| take(&zone, b"key", SECOND, 3 * SECOND, start + at);
         assert_eq!(take(0), Ok(SECOND));
         assert_eq!(take(0), Ok(2 * SECOND));

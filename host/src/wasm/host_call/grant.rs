@@ -1,4 +1,4 @@
-//! What the config grants to the plugin.
+//! Grants of the config to the plugin.
 
 use castling_abi::{Grant, IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};

@@ -267,7 +267,7 @@ fn checked<'a>(name: &'a [u8], value: &[u8]) -> Option<FieldName<'a>> {
     may_be_set(name.known(), value).then_some(name)
 }
 
-/// The same for a name that is known to be well formed.
+/// Finds a field by a name that is known to be well formed.
 fn may_be_set(name: Option<KnownHeader>, value: &[u8]) -> bool {
     match name {
         // RFC 9112 §3.2: what is no host there is answered 400.

@@ -176,7 +176,7 @@ fn read_expected(expected: u32, value: &[u8]) -> Option<Expected<'_>> {
     })
 }
 
-/// What the guest is told; what is no fault of its own goes into the log.
+/// Status that the guest is told; what is no fault of its own goes into the log.
 fn status(guest: &Guest, error: &ZoneError) -> Status {
     match error {
         ZoneError::KeyLength(_) => Status::BadArgument,

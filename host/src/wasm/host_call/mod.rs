@@ -1,4 +1,4 @@
-//! What a guest may call, one file a capability. The contract of each call is in `castling_abi`.
+//! Functions that a guest may call, one file a capability. The contract of each call is in `castling_abi`.
 //!
 //! Copy, check, then act: a pointer outside of the guest's memory traps the guest; any other argument that is not valid
 //! is a status, because clients can make a guest pass such things on.
@@ -118,7 +118,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
 
 const DONE: i32 = 0;
 
-/// What a call returns that was refused.
+/// Status of a call that was refused.
 const fn refuse(status: Status) -> Result<i32> {
     Ok(status as i32)
 }
@@ -134,12 +134,12 @@ impl Guest {
         self.exchange.stage() >= Stage::Reply
     }
 
-    /// It was called for a piece of a body.
+    /// Whether the hook was called for a piece of a body.
     fn has_chunk(&self) -> bool {
         matches!(self.hook, Some(Hook::RequestBody | Hook::ResponseBody))
     }
 
-    /// It may pass a response to `answer`.
+    /// Whether the hook may pass a response to `answer`.
     fn may_answer(&self) -> bool {
         match self.hook {
             // No response has begun.
@@ -162,7 +162,7 @@ mod tests {
     use crate::wasm::engine;
     use crate::wasm::instance::{InstanceTemplate, new_store};
 
-    /// What `waits` is for: wasmtime refuses a plain call into a module that uses what may be suspended.
+    /// The reason for `waits`: wasmtime refuses a plain call into a module that uses what may be suspended.
     #[tokio::test]
     async fn those_that_wait_and_no_others_need_a_fiber() {
         let engine = engine::Engine::for_worker(512 * 1024, 8).unwrap();

@@ -1,4 +1,4 @@
-//! What is not of an exchange: log, errors, config, clocks, random.
+//! Host calls beside the exchange: log, errors, config, clocks, random.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -30,7 +30,7 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     let Some(level) = LogLevel::from_raw(level) else {
         bail!("the plugin logged at level {level}, which there is not")
     };
-    // What the log's level leaves out costs no text and no line of the budget; the pointer is checked all the same.
+    // A line that the log's level leaves out costs no text and none of the budget; the pointer is checked all the same.
     let line = bytes(memory, ptr, len)?;
     if !is_written(level) {
         guest.note_repeatable();
@@ -105,7 +105,7 @@ fn is_field_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// As long as a line's text may be.
+/// Cut to the length that a line's text may have.
 const MAX_FIELDS_BYTES: usize = 4096;
 
 fn is_written(level: LogLevel) -> bool {

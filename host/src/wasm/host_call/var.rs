@@ -79,7 +79,7 @@ fn var_set(
     let vars = &guest.exchange.vars;
     let there = vars.find(name);
     let goes = there.map(|idx| vars.size(idx));
-    // One that is there, or was, is well formed.
+    // A name that is there, or was, is well formed.
     if there.is_none() && !vars.expects(name) && !is_name(name) {
         return refuse(Status::BadArgument);
     }

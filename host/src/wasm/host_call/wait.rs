@@ -1,4 +1,4 @@
-//! What suspends the guest: bodies that must be there whole, calls out, delays.
+//! Host calls that suspend the guest: bodies that must be there whole, calls out, delays.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -143,7 +143,7 @@ impl Plugin {
         }
     }
 
-    /// One that is suspended was dropped in the middle of a call.
+    /// An instance that is suspended was dropped in the middle of a call.
     #[cold]
     #[inline(never)]
     fn retire(&self, instance: Option<Box<Instance>>) {
@@ -179,7 +179,7 @@ pub(super) struct Queue {
     freed: Notify,
 }
 
-/// One call that waits, until this is dropped.
+/// A call that waits, until this is dropped.
 struct Waiting<'a> {
     plugin: &'a Plugin,
     share: Share,
@@ -203,7 +203,7 @@ impl<'a> Waiting<'a> {
 }
 
 impl Drop for Waiting<'_> {
-    /// One that has waited too long may have been told of an instance: then another takes that.
+    /// A call that has waited too long may have been told of an instance: then another takes that.
     fn drop(&mut self) {
         self.add(-1);
         if self.plugin.all_waiting.get() > 0 {
@@ -218,7 +218,7 @@ impl Drop for Waiting<'_> {
 pub(in crate::wasm) enum Share {
     /// Hooks up to the response's head.
     Request,
-    /// The same hooks of a sub-request, which a hook of its parent waits for with an instance of its own; and variables, which a
+    /// Hooks of a sub-request, which a hook of its parent waits for with an instance of its own; and variables, which a
     /// hook asks for.
     Nested,
     /// Hooks on the response.

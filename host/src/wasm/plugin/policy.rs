@@ -12,7 +12,7 @@ use super::super::instance_guard::{InstanceGuard, PinnedInstances, PolicyInstanc
 use super::{HookError, Plugin};
 use crate::exchange::Exchange;
 
-/// What the hook has returned: an `i32`, but as wide as what there is else, so that it goes from function to function in
+/// Result of the hook: an `i32`, but as wide as what there is else, so that it goes from function to function in
 /// registers.
 pub type PolicyResult = Result<i64, Box<HookError>>;
 
@@ -60,7 +60,7 @@ impl Plugin {
         self.count_call();
         let result = guard.instance_mut().call_on_stack(hook, exchange, args);
         if result.is_err() && self.engine.hook_stack.is_given_up() {
-            // Nobody hears it.
+            // The result is heard by nobody.
             return Ok(BALANCE_DECLINED);
         }
         let result = self.ended(&mut guard.instance, hook, exchange, result);
