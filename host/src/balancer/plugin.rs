@@ -15,7 +15,7 @@ use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::Exchange;
 use crate::runtime::clock;
-use crate::wasm::{HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
+use crate::wasm::{HookCall, HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
 const DECLINED: i64 = BALANCE_DECLINED as i64;
 
@@ -111,15 +111,14 @@ impl PluginPolicy {
 
     fn policy_instance<'a>(
         &'a self,
-        hook: Hook,
+        call: HookCall,
         exchange: &'a mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> MaybeFuture<'a, PolicyResult> {
         match self.try_instance() {
-            Some(guard) => self.plugin.call_policy(guard, hook, exchange, args),
+            Some(guard) => self.plugin.call_policy(guard, call, exchange),
             None => MaybeFuture::Pending(Box::pin(async move {
                 let guard = self.await_instance().await;
-                let result = self.plugin.call_policy(guard, hook, exchange, args);
+                let result = self.plugin.call_policy(guard, call, exchange);
                 result.finish().await
             })),
         }
@@ -133,9 +132,8 @@ impl PluginPolicy {
         tried: &Tried,
     ) -> MaybeFuture<'a, PolicyResult> {
         lend_peers(balancer, exchange, tried);
-        let count = u32::try_from(balancer.peers.len()).unwrap_or(u32::MAX);
-        let args = (count, u32::try_from(tried.count()).unwrap_or(u32::MAX), 0);
-        self.policy_instance(Hook::Balance, exchange, args)
+        let call = HookCall::balance(balancer.peers.len(), tried.count());
+        self.policy_instance(call, exchange)
     }
 
     /// The plugin's choice; `None`, also for a peer that is not eligible, leaves it to round robin.
@@ -183,13 +181,8 @@ impl PluginPolicy {
             return MaybeFuture::Ready(Ok(DECLINED));
         }
         lend_addresses(balancer, exchange);
-        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-        let args = (
-            u32::try_from(peer_idx).unwrap_or(u32::MAX),
-            outcome as u32,
-            micros,
-        );
-        self.policy_instance(Hook::PeerDone, exchange, args)
+        let call = HookCall::peer_done(peer_idx, outcome, latency.as_micros());
+        self.policy_instance(call, exchange)
     }
 
     fn fallback(&self, what: PluginFault) -> Result<Option<usize>, Error> {

@@ -7,7 +7,10 @@ use http::StatusCode;
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, PluginKey, Stage};
 use crate::message::{FieldName, Headers};
-use crate::wasm::{Chunks, HostIo, Next, Passed, PinnedInstances, Progress, Step};
+use crate::wasm::{Chunks, HookCall, HostIo, Next, Passed, PinnedInstances, Progress, Step};
+
+/// The hook of filters of heads.
+pub const HEAD: HookCall = HookCall::plain(Hook::ResponseHeaders);
 
 /// Runs the head through its filters, after [`Step::go`]. An answer of one of them takes the place of the response, and the next
 /// ones see that; the last such body is returned.
@@ -16,12 +19,11 @@ pub async fn head(
     mut progress: Progress,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
-    io: &mut impl HostIo,
+    io: &mut dyn HostIo,
 ) -> Result<Option<Bytes>, Error> {
-    let hook = Hook::ResponseHeaders;
     let mut replaced = None;
     loop {
-        let (run, next) = Step::run_rest(steps, progress, hook, exchange, pinned, io).await?;
+        let (run, next) = Step::run_rest(steps, progress, HEAD, exchange, pinned, io).await?;
         if let Next::Answer(Answer {
             status,
             headers,
@@ -36,7 +38,7 @@ pub async fn head(
         if steps.is_empty() {
             return Ok(replaced);
         }
-        progress = Step::go(steps, hook, exchange).finish().await;
+        progress = Step::go(steps, HEAD, exchange).finish().await;
     }
 }
 
@@ -114,7 +116,7 @@ impl<'a> Body<'a> {
         &mut self,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
+        io: &mut dyn HostIo,
         chunk: Bytes,
         last: bool,
     ) -> Result<(Bytes, bool), Error> {

@@ -16,9 +16,7 @@ use crate::phase::Plan;
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadFilter, UploadSource};
-use crate::wasm::{
-    self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, PinnedInstances,
-};
+use crate::wasm::{BodyRefused, Call, CallResponse, Destination, HookCall, IoRequest, IoResult, Performing, PinnedInstances, self};
 use crate::worker_context::WorkerContext;
 
 /// Serves what the hooks of a request wait for.
@@ -37,40 +35,44 @@ pub struct RequestIo<'s, 'a> {
 }
 
 impl wasm::HostIo for RequestIo<'_, '_> {
-    async fn perform(
-        &mut self,
+    fn perform<'a>(
+        &'a mut self,
         request: IoRequest,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        match request {
-            IoRequest::Body {
-                of: HeaderMap::Request,
-                limit_bytes,
-            } => self.request_body(limit_bytes).await,
-            IoRequest::Body { limit_bytes, .. } => {
-                self.response_body(exchange, pinned, limit_bytes).await
-            }
-            IoRequest::Variable(idx) => compute(self.plan.get(), idx, exchange, pinned, self).await,
-            IoRequest::Calls(calls) => {
-                if !count_calls(self.calls, &calls) {
-                    return Ok(IoResult::TooManyCalls);
+        exchange: &'a mut Box<Exchange>,
+        pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a> {
+        Box::pin(async move {
+            match request {
+                IoRequest::Body {
+                    of: HeaderMap::Request,
+                    limit_bytes,
+                } => self.request_body(limit_bytes).await,
+                IoRequest::Body { limit_bytes, .. } => {
+                    self.response_body(exchange, pinned, limit_bytes).await
                 }
-                let (worker, service, made) = (self.worker, self.service, self.calls);
-                let parent = subrequest::Parent::new(exchange, service, made);
-                let results = calls
-                    .into_iter()
-                    .map(|call| call_out(worker, Some(&parent), call));
-                self.while_client_stays(join_all(results))
-                    .await
-                    .map(IoResult::Calls)
+                IoRequest::Variable(idx) => {
+                    compute(self.plan.get(), idx, exchange, pinned, self).await
+                }
+                IoRequest::Calls(calls) => {
+                    if !count_calls(self.calls, &calls) {
+                        return Ok(IoResult::TooManyCalls);
+                    }
+                    let (worker, service, made) = (self.worker, self.service, self.calls);
+                    let parent = subrequest::Parent::new(exchange, service, made);
+                    let results = calls
+                        .into_iter()
+                        .map(|call| call_out(worker, Some(&parent), call));
+                    self.while_client_stays(join_all(results))
+                        .await
+                        .map(IoResult::Calls)
+                }
+                IoRequest::Delay(duration) => {
+                    self.while_client_stays(tokio::time::sleep(duration))
+                        .await?;
+                    Ok(IoResult::Delayed)
+                }
             }
-            IoRequest::Delay(duration) => {
-                self.while_client_stays(tokio::time::sleep(duration))
-                    .await?;
-                Ok(IoResult::Delayed)
-            }
-        }
+        })
     }
 }
 
@@ -148,25 +150,29 @@ impl<'a> TimerIo<'a> {
 }
 
 impl wasm::HostIo for TimerIo<'_> {
-    async fn perform(
-        &mut self,
+    fn perform<'a>(
+        &'a mut self,
         request: IoRequest,
-        _exchange: &mut Box<Exchange>,
-        _pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        Ok(match request {
-            IoRequest::Calls(calls) if !count_calls(&self.calls, &calls) => IoResult::TooManyCalls,
-            IoRequest::Calls(calls) => {
-                let results = calls
-                    .into_iter()
-                    .map(|call| call_out(self.worker, None, call));
-                IoResult::Calls(join_all(results).await)
-            }
-            IoRequest::Delay(duration) => {
-                tokio::time::sleep(duration).await;
-                IoResult::Delayed
-            }
-            IoRequest::Body { .. } | IoRequest::Variable(_) => IoResult::NotNow,
+        _exchange: &'a mut Box<Exchange>,
+        _pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a> {
+        Box::pin(async move {
+            Ok(match request {
+                IoRequest::Calls(calls) if !count_calls(&self.calls, &calls) => {
+                    IoResult::TooManyCalls
+                }
+                IoRequest::Calls(calls) => {
+                    let results = calls
+                        .into_iter()
+                        .map(|call| call_out(self.worker, None, call));
+                    IoResult::Calls(join_all(results).await)
+                }
+                IoRequest::Delay(duration) => {
+                    tokio::time::sleep(duration).await;
+                    IoResult::Delayed
+                }
+                IoRequest::Body { .. } | IoRequest::Variable(_) => IoResult::NotNow,
+            })
         })
     }
 }
@@ -199,18 +205,20 @@ impl VariablesOnly<'_> {
 }
 
 impl wasm::HostIo for VariablesOnly<'_> {
-    async fn perform(
-        &mut self,
+    fn perform<'a>(
+        &'a mut self,
         request: IoRequest,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        match request {
-            IoRequest::Variable(idx) => self.compute(idx, exchange, pinned).await,
-            IoRequest::Body { .. } | IoRequest::Calls(_) | IoRequest::Delay(_) => {
-                Ok(IoResult::NotNow)
+        exchange: &'a mut Box<Exchange>,
+        pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a> {
+        Box::pin(async move {
+            match request {
+                IoRequest::Variable(idx) => self.compute(idx, exchange, pinned).await,
+                IoRequest::Body { .. } | IoRequest::Calls(_) | IoRequest::Delay(_) => {
+                    Ok(IoResult::NotNow)
+                }
             }
-        }
+        })
     }
 }
 
@@ -220,16 +228,14 @@ async fn compute(
     idx: usize,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
-    io: &mut impl wasm::HostIo,
+    io: &mut dyn wasm::HostIo,
 ) -> Result<IoResult, Error> {
     let Some(variable) = plan.variables.get(idx) else {
         return Ok(IoResult::NotNow);
     };
     exchange.computed |= 1 << idx;
-    let args = (variable.idx, 0, 0);
-    let run = variable
-        .step
-        .run(Hook::Variable, exchange, pinned, io, args);
+    let call = HookCall::variable(variable.idx);
+    let run = variable.step.run(call, exchange, pinned, io);
     match run.await {
         // The failure is in the log; the variable has no value then.
         Ok(_) | Err(Error::Plugin { .. }) => Ok(IoResult::Computed),

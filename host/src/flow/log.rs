@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use crate::exchange::{Exchange, Stage};
 use crate::phase::Plan;
 use crate::service::Service;
+use crate::wasm::HookCall;
 
 impl Pipeline<'_> {
     /// Logs the exchange, and lets go of the instances that were kept for it.
@@ -30,15 +31,9 @@ impl Pipeline<'_> {
         }
         for step in &plan.log {
             // The exchange is over: a failure is in the log and changes nothing.
-            let _ = step
-                .run(
-                    Hook::Log,
-                    self.exchange,
-                    &mut self.pinned,
-                    &mut variables,
-                    (0, 0, 0),
-                )
-                .await;
+            let call = HookCall::plain(Hook::Log);
+            let (exchange, pinned) = (&mut *self.exchange, &mut self.pinned);
+            let _ = step.run(call, exchange, pinned, &mut variables).await;
         }
         self.pinned.release().await;
         count(self.exchange, plan, self.service);

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use castling_abi::Hook;
 use http::Method;
 
 use super::host_io::RequestIo;
@@ -135,7 +134,7 @@ impl<'a> Pipeline<'a> {
         self.exchange.body_skips.clear();
         let steps = &self.plan.get().response_headers;
         // Mostly they are through at once, with no future.
-        let progress = match Step::go(steps, Hook::ResponseHeaders, self.exchange) {
+        let progress = match Step::go(steps, filter::HEAD, self.exchange) {
             MaybeFuture::Ready(progress) => progress,
             MaybeFuture::Pending(progress) => progress.await,
         };

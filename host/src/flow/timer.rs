@@ -7,7 +7,7 @@ use castling_abi::Hook;
 
 use crate::exchange::Exchange;
 use crate::flow::host_io::TimerIo;
-use crate::wasm::{PinnedInstances, Plugin};
+use crate::wasm::{HookCall, PinnedInstances, Plugin};
 use crate::worker_context::WorkerContext;
 
 /// Runs the plugin's `timer` hook at once and then `every` so long after each run has ended, until the worker drains;
@@ -35,7 +35,7 @@ async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Wo
     let mut io = TimerIo::new(worker);
     // Failures are counted and logged there.
     let _ = plugin
-        .call(Hook::Timer, exchange, &mut pinned, &mut io, (0, 0, 0))
+        .call(HookCall::plain(Hook::Timer), exchange, &mut pinned, &mut io)
         .await;
     pinned.release().await;
 }

@@ -13,7 +13,7 @@ pub use route::Router;
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{HostIo, MaybeFuture, Next, PinnedInstances, Progress, Step};
+use crate::wasm::{HookCall, HostIo, MaybeFuture, Next, PinnedInstances, Progress, Step};
 
 /// Decision of the phases.
 pub enum Verdict {
@@ -63,7 +63,7 @@ impl<'p> Phases<'p> {
     /// Runs the steps that are next, as far as they can be run at once: mostly to their end, with no future.
     #[inline]
     pub fn start<'a>(&'a self, exchange: &'a mut Box<Exchange>) -> MaybeFuture<'a, Progress> {
-        Step::go(self.steps, self.hook, exchange)
+        Step::go(self.steps, HookCall::plain(self.hook), exchange)
     }
 
     /// Whether all phases are through with this progress of [`Self::start`].
@@ -80,7 +80,7 @@ impl<'p> Phases<'p> {
         plan: &Cell<&'p Plan>,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
+        io: &mut dyn HostIo,
     ) -> Result<Verdict, Error> {
         let mut progress = Some(progress);
         while !self.steps.is_empty() {
@@ -88,7 +88,8 @@ impl<'p> Phases<'p> {
                 Some(progress) => progress,
                 None => self.start(exchange).finish().await,
             };
-            let run = Step::run_rest(self.steps, progress, self.hook, exchange, pinned, io);
+            let call = HookCall::plain(self.hook);
+            let run = Step::run_rest(self.steps, progress, call, exchange, pinned, io);
             match run.await?.1 {
                 Next::Step | Next::Skipped => self.advance(plan, exchange)?,
                 Next::Answer(answer) => return Ok(Verdict::Answer(answer)),

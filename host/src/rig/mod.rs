@@ -25,9 +25,7 @@ use crate::metrics::Recorder;
 use crate::process;
 use crate::transport::address::ServerAddress;
 use crate::wasm::compile::compile;
-use crate::wasm::{
-    Engine, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance,
-};
+use crate::wasm::{Engine, HookCall, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance};
 use scripted_io::ScriptedIo;
 
 pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
@@ -159,7 +157,11 @@ impl Rig {
                 last = match hook {
                     Hook::Balance | Hook::PeerDone => self
                         .plugin
-                        .call_policy(&mut self.policy, hook, &mut self.exchange, args)
+                        .call_policy(
+                            &mut self.policy,
+                            HookCall::with(hook, args),
+                            &mut self.exchange,
+                        )
                         .finish()
                         .await
                         .map(|raw| raw as i32)
@@ -181,11 +183,10 @@ impl Rig {
                     self.exchange.enter_out_of_order(stage(hook));
                     self.plugin
                         .call(
-                            hook,
+                            HookCall::plain(hook),
                             &mut self.exchange,
                             &mut self.pinned,
                             &mut self.io,
-                            (0, 0, 0),
                         )
                         .await
                         .map_err(|e| e.to_string())?;
@@ -206,11 +207,10 @@ impl Rig {
         let result = self
             .plugin
             .call(
-                hook,
+                HookCall::with(hook, args),
                 &mut self.exchange,
                 &mut self.pinned,
                 &mut self.io,
-                args,
             )
             .await;
         self.pinned.release().await;

@@ -8,7 +8,7 @@ use http::{HeaderName, StatusCode};
 use crate::error::{ClientError, Error};
 use crate::exchange::Exchange;
 use crate::message::Headers;
-use crate::wasm::{BodyRefused, CallResponse, HostIo, IoRequest, IoResult, PinnedInstances};
+use crate::wasm::{BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances};
 
 /// One byte for each demand, and one for each call out.
 #[derive(Default)]
@@ -39,38 +39,42 @@ impl ScriptedIo {
 }
 
 impl HostIo for ScriptedIo {
-    async fn perform(
-        &mut self,
+    fn perform<'a>(
+        &'a mut self,
         request: IoRequest,
-        _exchange: &mut Box<Exchange>,
-        _pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        let Some(byte) = self.0.pop_front() else {
-            return Ok(IoResult::NotNow);
-        };
-        if byte & 7 == 7 {
-            return Err(ClientError::Gone.into());
-        }
-        if byte & 7 == 6 {
-            // The guest is suspended for a round of the event loop.
-            tokio::task::yield_now().await;
-        }
-        Ok(match request {
-            IoRequest::Body { .. } if byte & 7 == 0 => IoResult::Body(Err(BodyRefused::TooLarge)),
-            IoRequest::Body { .. } if byte & 7 == 1 => IoResult::Body(Err(BodyRefused::NotNow)),
-            IoRequest::Body { limit_bytes, .. } => {
-                let body = body(byte);
-                IoResult::Body(match body.len() <= limit_bytes {
-                    true => Ok(body),
-                    false => Err(BodyRefused::TooLarge),
-                })
+        _exchange: &'a mut Box<Exchange>,
+        _pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a> {
+        Box::pin(async move {
+            let Some(byte) = self.0.pop_front() else {
+                return Ok(IoResult::NotNow);
+            };
+            if byte & 7 == 7 {
+                return Err(ClientError::Gone.into());
             }
-            IoRequest::Calls(_) if byte & 7 == 0 => IoResult::TooManyCalls,
-            IoRequest::Calls(calls) => {
-                IoResult::Calls(calls.iter().map(|_| self.response()).collect())
+            if byte & 7 == 6 {
+                // The guest is suspended for a round of the event loop.
+                tokio::task::yield_now().await;
             }
-            IoRequest::Delay(_) => IoResult::Delayed,
-            IoRequest::Variable(_) => IoResult::Computed,
+            Ok(match request {
+                IoRequest::Body { .. } if byte & 7 == 0 => {
+                    IoResult::Body(Err(BodyRefused::TooLarge))
+                }
+                IoRequest::Body { .. } if byte & 7 == 1 => IoResult::Body(Err(BodyRefused::NotNow)),
+                IoRequest::Body { limit_bytes, .. } => {
+                    let body = body(byte);
+                    IoResult::Body(match body.len() <= limit_bytes {
+                        true => Ok(body),
+                        false => Err(BodyRefused::TooLarge),
+                    })
+                }
+                IoRequest::Calls(_) if byte & 7 == 0 => IoResult::TooManyCalls,
+                IoRequest::Calls(calls) => {
+                    IoResult::Calls(calls.iter().map(|_| self.response()).collect())
+                }
+                IoRequest::Delay(_) => IoResult::Delayed,
+                IoRequest::Variable(_) => IoResult::Computed,
+            })
         })
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use castling_abi::Hook;
 
+use super::hook_call::HookCall;
 use super::host_io::HostIo;
 use super::instance_guard::PinnedInstances;
 use super::step::{Next, Step};
@@ -62,7 +63,7 @@ impl Chunks {
         steps: &[Step],
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
+        io: &mut dyn HostIo,
         chunk: Bytes,
         mut last: bool,
     ) -> Result<Passed, Error> {
@@ -76,9 +77,8 @@ impl Chunks {
                 continue;
             }
             let before = exchange.chunk.clone();
-            let len = u32::try_from(before.len()).unwrap_or(u32::MAX);
-            let args = (len, u32::from(last), 0);
-            match step.run(self.hook, exchange, pinned, io, args).await? {
+            let call = HookCall::chunk(self.hook, before.len(), last);
+            match step.run(call, exchange, pinned, io).await? {
                 Next::Skipped if *stage == ChunkStage::Some => {
                     let plugin = step.plugin.name.to_string();
                     let what = match self.hook {

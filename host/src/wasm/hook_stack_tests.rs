@@ -8,6 +8,7 @@ use wasmtime::{Linker, Module};
 
 use super::code::Code;
 use super::engine::Engine;
+use super::hook_call::HookCall;
 use super::hook_stack::HookStack;
 use super::host_io::NoIo;
 use super::instance::{Instance, InstanceTemplate};
@@ -46,15 +47,15 @@ async fn count(
     exchange: &mut Box<Exchange>,
     from: u32,
 ) -> Result<i32, HookError> {
-    let (hook, args) = (Hook::Access, (from, 0, 0));
+    let call = HookCall::with(Hook::Access, (from, 0, 0));
     let Some(hook_stack) = hook_stack else {
         let pinned = &mut PinnedInstances::default();
         let io = &mut NoIo;
-        let called = instance.call(hook, exchange, pinned, io, args);
+        let called = instance.call(call, exchange, pinned, io);
         let result = called.await.expect("nothing is waited for");
         return instance.end_call(result);
     };
-    let result = hook_stack.run(|| instance.call_on_stack(hook, exchange, args));
+    let result = hook_stack.run(|| instance.call_on_stack(call, exchange));
     let result = result.await;
     instance.end_call(result)
 }

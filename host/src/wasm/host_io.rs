@@ -4,6 +4,7 @@
 //! task, and a client that leaves ends both. With the demand comes the exchange: while the guest waits, it is the flow's.
 
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,28 +83,32 @@ pub struct CallResponse {
     pub body: Bytes,
 }
 
-/// The flow's side.
+/// The flow's side. Dynamic, since few hooks wait: so the futures of phases and filters exist once, not once for each
+/// implementor.
 pub trait HostIo {
-    /// An error ends the request, and with it the hook that waits.
-    async fn perform(
-        &mut self,
+    /// Performs what a guest waits for. An error ends the request, and with it the hook.
+    fn perform<'a>(
+        &'a mut self,
         request: IoRequest,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error>;
+        exchange: &'a mut Box<Exchange>,
+        pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a>;
 }
 
-/// For hooks that may not wait.
+/// A host call that is performed.
+pub type Performing<'a> = Pin<Box<dyn Future<Output = Result<IoResult, Error>> + 'a>>;
+
+/// Serves hooks that may not wait.
 pub struct NoIo;
 
 impl HostIo for NoIo {
-    async fn perform(
-        &mut self,
-        _demand: IoRequest,
-        _exchange: &mut Box<Exchange>,
-        _pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        Ok(IoResult::NotNow)
+    fn perform<'a>(
+        &'a mut self,
+        _request: IoRequest,
+        _exchange: &'a mut Box<Exchange>,
+        _pinned: &'a mut PinnedInstances,
+    ) -> Performing<'a> {
+        Box::pin(async { Ok(IoResult::NotNow) })
     }
 }
 

@@ -18,6 +18,7 @@ use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::engine::Engine;
 use super::guest::{CallReport, Guest, MemoryLimit, Zones};
+use super::hook_call::HookCall;
 use super::hook_stack::HookStack;
 use super::host_io::{Handoff, HostIo, PendingIo};
 use super::instance_guard::PinnedInstances;
@@ -159,21 +160,16 @@ impl Instance {
     #[inline]
     pub(super) fn call_on_stack(
         &mut self,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> Result<i32, Error> {
         // The result is as wide as an error, so that either comes in a register.
-        let returned = self.run_on_stack(hook, exchange, args)?;
+        let returned = self.run_on_stack(call, exchange)?;
         Ok(returned as i32)
     }
 
-    fn run_on_stack(
-        &mut self,
-        hook: Hook,
-        exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Result<i64, Error> {
+    fn run_on_stack(&mut self, call: HookCall, exchange: &mut Box<Exchange>) -> Result<i64, Error> {
+        let (hook, args) = (call.hook(), call.args());
         self.begin_call(Some(hook), true);
         self.find(hook)?;
         // Borrowed, not cloned: a clone is a handful of atomic operations, a tenth of an empty call.
@@ -193,12 +189,12 @@ impl Instance {
     /// instance must not be used again. What the guest has returned is for [`Self::end_call`].
     pub(super) async fn call(
         &mut self,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
-        args: (u32, u32, u32),
+        io: &mut dyn HostIo,
     ) -> Result<Result<i32, Error>, crate::error::Error> {
+        let (hook, args) = (call.hook(), call.args());
         self.begin_call(Some(hook), false);
         if let Err(error) = self.find(hook) {
             return Ok(Err(error));
@@ -228,13 +224,11 @@ impl Instance {
                     }) => {
                         let stand_in = mem::replace(lent.exchange, exchange);
                         lent.is_home = true;
-                        // Boxed: its state would be part of every connection's, and few hooks wait.
-                        let supply = Box::pin(io.perform(request, lent.exchange, pinned));
-                        let supply = supply.await?;
+                        let result = io.perform(request, lent.exchange, pinned).await?;
                         lent.is_home = false;
                         let exchange = mem::replace(lent.exchange, stand_in);
                         // The guest takes it at once: its call is polled next, and nothing is awaited in between.
-                        let _ = reply.send((supply, exchange));
+                        let _ = reply.send((result, exchange));
                     }
                 }
             }

@@ -11,6 +11,7 @@ pub mod compile;
 mod cpu;
 mod engine;
 mod guest;
+mod hook_call;
 mod hook_stack;
 #[cfg(test)]
 mod hook_stack_tests;
@@ -30,11 +31,12 @@ mod step;
 
 pub use chunks::{Chunks, Passed};
 pub use engine::{Engine, MAX_INSTANCES, instances};
+pub use hook_call::HookCall;
 pub use hook_stack::MaybeFuture;
 pub use host_call::PLUGIN_FIELDS;
 pub use host_call::SIGNATURES;
 pub use host_io::{
-    BodyRefused, Call, CallResponse, Destination, HostIo, IoRequest, IoResult, NoIo,
+    BodyRefused, Call, CallResponse, Destination, HostIo, IoRequest, IoResult, NoIo, Performing,
 };
 pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use manifest::{Capability, Manifest, TimerOn};

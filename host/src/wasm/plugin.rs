@@ -19,6 +19,7 @@ use wasmtime::Linker;
 use super::code::Code;
 use super::engine::Engine;
 use super::guest::Zones;
+use super::hook_call::HookCall;
 use super::hook_stack::HookStack;
 use super::host_io::HostIo;
 use super::instance::{Instance, InstanceTemplate};
@@ -267,17 +268,17 @@ impl Plugin {
     #[inline]
     pub(super) fn call_on_stack(
         &self,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> Option<Result<Action, HookError>> {
+        let hook = call.hook();
         if !self.is_quick {
             return None;
         }
         let mut borrow_idle = self.borrow_idle()?;
         self.count_call();
         let instance = borrow_idle.instance.as_mut()?;
-        let result = instance.call_on_stack(hook, exchange, args);
+        let result = instance.call_on_stack(call, exchange);
         match result {
             Ok(raw) if !is_failure(hook, raw) => {
                 self.returned(instance);
@@ -297,12 +298,12 @@ impl Plugin {
     /// [`PinnedInstances::release`].
     pub async fn call(
         self: &Rc<Self>,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
-        args: (u32, u32, u32),
+        io: &mut dyn HostIo,
     ) -> Result<Action, HookError> {
+        let hook = call.hook();
         let raw = if self.keeps_instance() {
             let mut guard = match pinned.position(self) {
                 Some(idx) => pinned.0.remove(idx),
@@ -311,9 +312,7 @@ impl Plugin {
                     .await
                     .inspect_err(|e| self.count(hook, None, e))?,
             };
-            let raw = self
-                .call_on(&mut guard, hook, exchange, pinned, io, args)
-                .await;
+            let raw = self.call_on(&mut guard, call, exchange, pinned, io).await;
             if guard.instance.is_some() {
                 // First: a call of the same plugin that was nested in this one has left another, without this one's state.
                 pinned.0.insert(0, guard);
@@ -327,8 +326,7 @@ impl Plugin {
                     .await
                     .inspect_err(|e| self.count(hook, None, e))?,
             };
-            self.call_on(&mut guard, hook, exchange, pinned, io, args)
-                .await?
+            self.call_on(&mut guard, call, exchange, pinned, io).await?
         };
         self.action(hook, exchange, raw)
     }
@@ -358,20 +356,20 @@ impl Plugin {
     async fn call_on(
         &self,
         guard: &mut InstanceGuard,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
-        args: (u32, u32, u32),
+        io: &mut dyn HostIo,
     ) -> Result<i32, HookError> {
+        let hook = call.hook();
         self.count_call();
         let instance = guard.instance_mut();
         let called = match self.hook_stack() {
             Some(hook_stack) => Ok(hook_stack
-                .run(|| instance.call_on_stack(hook, exchange, args))
+                .run(|| instance.call_on_stack(call, exchange))
                 .await),
             None => {
-                let called = instance.call(hook, exchange, pinned, io, args);
+                let called = instance.call(call, exchange, pinned, io);
                 called.await
             }
         };

@@ -6,6 +6,7 @@ use std::slice;
 use castling_abi::{Action, Hook};
 use tracing::error;
 
+use super::hook_call::HookCall;
 use super::hook_stack::MaybeFuture;
 use super::host_io::HostIo;
 use super::instance_guard::PinnedInstances;
@@ -69,23 +70,13 @@ impl Step {
         }
     }
 
-    /// Runs the steps one after the other in one visit to the hook stack, as long as they say to go on and can be run there. The rest is
-    /// for [`Self::run_rest`].
+    /// Runs the steps one after the other in one visit to the hook stack, as long as they say to go on and can be run there.
+    /// The rest is for [`Self::run_rest`].
     #[inline]
     pub fn go<'a>(
         steps: &'a [Self],
-        hook: Hook,
+        call: HookCall,
         exchange: &'a mut Box<Exchange>,
-    ) -> MaybeFuture<'a, Progress> {
-        Self::go_with(steps, hook, exchange, (0, 0, 0))
-    }
-
-    #[inline]
-    fn go_with<'a>(
-        steps: &'a [Self],
-        hook: Hook,
-        exchange: &'a mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> MaybeFuture<'a, Progress> {
         let hook_stack = steps
             .first()
@@ -97,19 +88,14 @@ impl Step {
             });
         };
         hook_stack
-            .start(move || Self::run_on_stack(steps, hook, exchange, args))
+            .start(move || Self::run_on_stack(steps, call, exchange))
             .into()
     }
 
-    fn run_on_stack(
-        steps: &[Self],
-        hook: Hook,
-        exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
-    ) -> Progress {
+    fn run_on_stack(steps: &[Self], call: HookCall, exchange: &mut Box<Exchange>) -> Progress {
         let mut passed = 0;
         for step in steps {
-            match step.plugin.call_on_stack(hook, exchange, args) {
+            match step.plugin.call_on_stack(call, exchange) {
                 Some(Ok(Action::Continue)) => passed += 1,
                 returned => {
                     let returned = returned.map(Box::new);
@@ -123,27 +109,24 @@ impl Step {
         }
     }
 
+    /// Runs this step alone.
     pub async fn run(
         &self,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
-        args: (u32, u32, u32),
+        io: &mut dyn HostIo,
     ) -> Result<Next, Error> {
-        let progress = match Self::go_with(slice::from_ref(self), hook, exchange, args) {
+        let progress = match Self::go(slice::from_ref(self), call, exchange) {
             MaybeFuture::Ready(progress) => progress,
             MaybeFuture::Pending(progress) => progress.await,
         };
         let returned = match progress.returned {
             Some(returned) => *returned,
             None if progress.passed > 0 => return Ok(Next::Step),
-            None => {
-                let plugin = &self.plugin;
-                plugin.call(hook, exchange, pinned, io, args).await
-            }
+            None => self.plugin.call(call, exchange, pinned, io).await,
         };
-        self.next(hook, exchange, returned)
+        self.next(call.hook(), exchange, returned)
     }
 
     /// Decides what comes after what the hook has returned.
@@ -198,27 +181,23 @@ impl Step {
     pub async fn run_rest(
         steps: &[Self],
         mut progress: Progress,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
-        io: &mut impl HostIo,
+        io: &mut dyn HostIo,
     ) -> Result<(usize, Next), Error> {
         let mut run = progress.passed;
         while let Some(step) = steps.get(run) {
             let returned = match progress.returned.take() {
                 Some(returned) => *returned,
-                None => {
-                    let plugin = &step.plugin;
-                    let args = (0, 0, 0);
-                    plugin.call(hook, exchange, pinned, io, args).await
-                }
+                None => step.plugin.call(call, exchange, pinned, io).await,
             };
             run += 1;
-            match step.next(hook, exchange, returned)? {
+            match step.next(call.hook(), exchange, returned)? {
                 Next::Step | Next::Skipped => {}
                 next @ (Next::Answer(_) | Next::Reroute) => return Ok((run, next)),
             }
-            progress = Self::go(&steps[run..], hook, exchange).finish().await;
+            progress = Self::go(&steps[run..], call, exchange).finish().await;
             run += progress.passed;
         }
         Ok((run, Next::Step))

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use castling_abi::{BALANCE_DECLINED, Hook};
 
+use super::super::hook_call::HookCall;
 use super::super::hook_stack::MaybeFuture;
 use super::super::host_io::NoIo;
 use super::super::instance::Instance;
@@ -24,22 +25,21 @@ impl Plugin {
     pub fn call_policy<'a>(
         self: &'a Rc<Self>,
         mut policy: impl BorrowMut<PolicyInstance> + 'a,
-        hook: Hook,
+        call: HookCall,
         exchange: &'a mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> MaybeFuture<'a, PolicyResult> {
         match self.stack_when_quick() {
             Some(hook_stack) if policy.borrow().is_usable() => {
                 let result = hook_stack.start(move || {
                     let policy = policy.borrow_mut();
-                    let result = self.call_policy_on_stack(policy, hook, exchange, args);
+                    let result = self.call_policy_on_stack(policy, call, exchange);
                     widened(result)
                 });
                 result.into()
             }
             _ => MaybeFuture::Pending(Box::pin(async move {
                 let policy = policy.borrow_mut();
-                let result = self.call_policy_later(policy, hook, exchange, args).await;
+                let result = self.call_policy_later(policy, call, exchange).await;
                 widened(result)
             })),
         }
@@ -50,20 +50,19 @@ impl Plugin {
     fn call_policy_on_stack(
         &self,
         policy: &mut PolicyInstance,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         let Some(guard) = &mut policy.0 else {
             return Ok(BALANCE_DECLINED);
         };
         self.count_call();
-        let result = guard.instance_mut().call_on_stack(hook, exchange, args);
+        let result = guard.instance_mut().call_on_stack(call, exchange);
         if result.is_err() && self.engine.hook_stack.is_given_up() {
             // The result is heard by nobody.
             return Ok(BALANCE_DECLINED);
         }
-        let result = self.ended(&mut guard.instance, hook, exchange, result);
+        let result = self.ended(&mut guard.instance, call.hook(), exchange, result);
         if guard.instance.is_none() {
             policy.0 = None;
         }
@@ -73,12 +72,11 @@ impl Plugin {
     async fn call_policy_later(
         self: &Rc<Self>,
         policy: &mut PolicyInstance,
-        hook: Hook,
+        call: HookCall,
         exchange: &mut Box<Exchange>,
-        args: (u32, u32, u32),
     ) -> Result<i32, HookError> {
         if !policy.is_usable() {
-            self.create(policy, hook, exchange).await?;
+            self.create(policy, call.hook(), exchange).await?;
         }
         let Some(guard) = &mut policy.0 else {
             return Ok(BALANCE_DECLINED);
@@ -86,11 +84,10 @@ impl Plugin {
         let result = self
             .call_on(
                 guard,
-                hook,
+                call,
                 exchange,
                 &mut PinnedInstances::default(),
                 &mut NoIo,
-                args,
             )
             .await;
         let kept = match &mut guard.instance {
