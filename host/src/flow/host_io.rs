@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use castling_abi::{HeaderMap, Hook};
+use castling_abi::HeaderMap;
 use futures_util::future::join_all;
 
 use super::pipeline::ResponseBody;
@@ -16,7 +16,10 @@ use crate::phase::Plan;
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadFilter, UploadSource};
-use crate::wasm::{BodyRefused, Call, CallResponse, Destination, HookCall, IoRequest, IoResult, Performing, PinnedInstances, self};
+use crate::wasm::{
+    self, BodyRefused, Call, CallResponse, Destination, HookCall, IoRequest, IoResult, Performing,
+    PinnedInstances,
+};
 use crate::worker_context::WorkerContext;
 
 /// Serves what the hooks of a request wait for.

@@ -25,7 +25,9 @@ use crate::metrics::Recorder;
 use crate::process;
 use crate::transport::address::ServerAddress;
 use crate::wasm::compile::compile;
-use crate::wasm::{Engine, HookCall, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance};
+use crate::wasm::{
+    Engine, HookCall, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance,
+};
 use scripted_io::ScriptedIo;
 
 pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;

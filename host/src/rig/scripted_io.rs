@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
-use crate::error::{ClientError, Error};
+use crate::error::ClientError;
 use crate::exchange::Exchange;
 use crate::message::Headers;
-use crate::wasm::{BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances};
+use crate::wasm::{
+    BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances,
+};
 
 /// One byte for each demand, and one for each call out.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::clock::Clock;
 use super::cpu::CpuSlices;
 use super::hook_stack::HookStack;
-use super::plugin::Share;
+use super::share::Share;
 use crate::config::{
     self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, PluginLimits,
 };

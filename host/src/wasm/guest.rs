@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use castling_abi::Hook;
+use castling_abi::{Hook, Status};
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
-use super::host_io::{CallResponse, Handoff};
-use super::limit::{LineBudget, Reached};
+use super::io_request::{CallResponse, Handoff};
+use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
 use crate::config::PluginLimits;
-use crate::exchange::{Exchange, PluginKey, Size};
+use crate::exchange::{Exchange, PluginKey, Section, Size, Usage};
 use crate::metrics::InstanceMetrics;
 use crate::zone::Zone;
 
@@ -163,6 +163,58 @@ impl Guest {
             self.report_mut().denied = Some(limit);
         }
         admitted
+    }
+}
+
+impl Guest {
+    /// Counts a host call against `limits.host_calls`. The error ends the hook.
+    #[inline]
+    pub(super) fn count_host_call(&mut self) -> Result<()> {
+        match self.host_calls_left.checked_sub(1) {
+            Some(left) => {
+                self.host_calls_left = left;
+                Ok(())
+            }
+            None => Err(self.no_host_calls_left()),
+        }
+    }
+
+    #[cold]
+    fn no_host_calls_left(&self) -> wasmtime::Error {
+        Reached::count("host_calls", self.limits.host_calls as usize).into()
+    }
+
+    /// Refuses a host call because of a limit, which the hook's failure will name.
+    #[cold]
+    pub(super) fn limit(&mut self, reached: Reached) -> Status {
+        self.report_mut().reached = Some(reached);
+        Status::Limit
+    }
+
+    /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
+    /// is counted, and it must not be added.
+    pub(super) fn add(&mut self, part: Section, comes: Size, goes: Size) -> Result<(), Status> {
+        let room = Allowance::of(&self.limits, part);
+        let added = self.exchange.usage.of(self.key, part);
+        match room.after(*added, comes, goes) {
+            Some(after) => {
+                *added = after;
+                Ok(())
+            }
+            None => {
+                let after = added.after(comes, goes);
+                Err(self.limit(room.reached(after)))
+            }
+        }
+    }
+
+    /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
+    pub(super) fn make(&mut self, part: Section, made: Size) -> Result<(), Status> {
+        let room = Allowance::of(&self.limits, part);
+        match room.admits(made) {
+            true => Ok(()),
+            false => Err(self.limit(room.reached(Usage::default().after(made, Size::default())))),
+        }
     }
 }
 

@@ -9,11 +9,11 @@ use wasmtime::{Linker, Module};
 use super::code::Code;
 use super::engine::Engine;
 use super::hook_call::HookCall;
+use super::hook_error::HookError;
 use super::hook_stack::HookStack;
-use super::host_io::NoIo;
+use super::host_io::{CallIo, NoIo};
 use super::instance::{Instance, InstanceTemplate};
 use super::instance_guard::PinnedInstances;
-use super::plugin::HookError;
 use crate::exchange::Exchange;
 
 /// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0)
@@ -51,7 +51,8 @@ async fn count(
     let Some(hook_stack) = hook_stack else {
         let pinned = &mut PinnedInstances::default();
         let io = &mut NoIo;
-        let called = instance.call(call, exchange, pinned, io);
+        let mut io = CallIo { io, pinned };
+        let called = instance.call(call, exchange, &mut io);
         let result = called.await.expect("nothing is waited for");
         return instance.end_call(result);
     };

@@ -19,12 +19,11 @@ use super::cpu::{self, Cpu};
 use super::engine::Engine;
 use super::guest::{CallReport, Guest, MemoryLimit, Zones};
 use super::hook_call::HookCall;
+use super::hook_error::HookError;
 use super::hook_stack::HookStack;
-use super::host_io::{Handoff, HostIo, PendingIo};
-use super::instance_guard::PinnedInstances;
+use super::io_request::{Handoff, PendingIo, Perform};
 use super::limit::{LineBudget, most_of_head};
 use super::module_text;
-use super::plugin::HookError;
 use crate::config::PluginLimits;
 use crate::exchange::{Exchange, PluginKey};
 #[cfg(test)]
@@ -191,8 +190,7 @@ impl Instance {
         &mut self,
         call: HookCall,
         exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-        io: &mut dyn HostIo,
+        io: &mut dyn Perform,
     ) -> Result<Result<i32, Error>, crate::error::Error> {
         let (hook, args) = (call.hook(), call.args());
         self.begin_call(Some(hook), false);
@@ -224,7 +222,7 @@ impl Instance {
                     }) => {
                         let stand_in = mem::replace(lent.exchange, exchange);
                         lent.is_home = true;
-                        let result = io.perform(request, lent.exchange, pinned).await?;
+                        let result = io.perform(request, lent.exchange).await?;
                         lent.is_home = false;
                         let exchange = mem::replace(lent.exchange, stand_in);
                         // The guest takes it at once: its call is polled next, and nothing is awaited in between.

@@ -4,11 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use castling_abi::Status;
 use tracing::warn;
-use wasmtime::{Error, Result};
 
-use super::guest::Guest;
 use crate::config::PluginLimits;
 use crate::exchange::{Section, Size, Usage};
 
@@ -46,58 +43,6 @@ impl fmt::Display for Reached {
 }
 
 impl std::error::Error for Reached {}
-
-impl Guest {
-    /// Counts a host call against `limits.host_calls`. The error ends the hook.
-    #[inline]
-    pub(super) fn count_host_call(&mut self) -> Result<()> {
-        match self.host_calls_left.checked_sub(1) {
-            Some(left) => {
-                self.host_calls_left = left;
-                Ok(())
-            }
-            None => Err(self.no_host_calls_left()),
-        }
-    }
-
-    #[cold]
-    fn no_host_calls_left(&self) -> Error {
-        Reached::count("host_calls", self.limits.host_calls as usize).into()
-    }
-
-    /// Refuses a host call because of a limit, which the hook's failure will name.
-    #[cold]
-    pub(super) fn limit(&mut self, reached: Reached) -> Status {
-        self.report_mut().reached = Some(reached);
-        Status::Limit
-    }
-
-    /// Counts what the plugin adds to a part of the exchange in the place of something else. Beyond its limits nothing
-    /// is counted, and it must not be added.
-    pub(super) fn add(&mut self, part: Section, comes: Size, goes: Size) -> Result<(), Status> {
-        let room = Allowance::of(&self.limits, part);
-        let added = self.exchange.usage.of(self.key, part);
-        match room.after(*added, comes, goes) {
-            Some(after) => {
-                *added = after;
-                Ok(())
-            }
-            None => {
-                let after = added.after(comes, goes);
-                Err(self.limit(room.reached(after)))
-            }
-        }
-    }
-
-    /// Whether the plugin may make something of this extent that is all its own, such as the head of a call out.
-    pub(super) fn make(&mut self, part: Section, made: Size) -> Result<(), Status> {
-        let room = Allowance::of(&self.limits, part);
-        match room.admits(made) {
-            true => Ok(()),
-            false => Err(self.limit(room.reached(Usage::default().after(made, Size::default())))),
-        }
-    }
-}
 
 /// How much a plugin may add to a part of an exchange.
 #[derive(Clone, Copy)]

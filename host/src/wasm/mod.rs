@@ -12,6 +12,7 @@ mod cpu;
 mod engine;
 mod guest;
 mod hook_call;
+mod hook_error;
 mod hook_stack;
 #[cfg(test)]
 mod hook_stack_tests;
@@ -19,6 +20,7 @@ mod host_call;
 mod host_io;
 mod instance;
 mod instance_guard;
+mod io_request;
 mod limit;
 mod manifest;
 mod mapped;
@@ -26,19 +28,22 @@ mod module_state;
 pub mod module_text;
 mod plugin;
 mod quarantine;
+mod share;
 mod snapshot;
 mod step;
 
 pub use chunks::{Chunks, Passed};
 pub use engine::{Engine, MAX_INSTANCES, instances};
 pub use hook_call::HookCall;
+pub use hook_error::HookError;
 pub use hook_stack::MaybeFuture;
 pub use host_call::PLUGIN_FIELDS;
 pub use host_call::SIGNATURES;
-pub use host_io::{
-    BodyRefused, Call, CallResponse, Destination, HostIo, IoRequest, IoResult, NoIo, Performing,
-};
+pub use host_io::{HostIo, NoIo};
 pub use instance_guard::{PinnedInstances, PolicyInstance};
+pub use io_request::{
+    BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, Performing,
+};
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{HookError, Module, Plugin, PluginStatus, PolicyResult};
+pub use plugin::{Module, Plugin, PluginStatus, PolicyResult};
 pub use step::{Next, Progress, Step};

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
 use instances::Queue;
-pub(super) use instances::Share;
 pub use policy::PolicyResult;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
@@ -20,16 +19,17 @@ use super::code::Code;
 use super::engine::Engine;
 use super::guest::Zones;
 use super::hook_call::HookCall;
+use super::hook_error::HookError;
 use super::hook_stack::HookStack;
-use super::host_io::HostIo;
+use super::host_io::{CallIo, HostIo};
 use super::instance::{Instance, InstanceTemplate};
 use super::instance_guard::{InstanceGuard, PinnedInstances};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
+use super::share::Share;
 use super::snapshot::Snapshot;
 use super::{Manifest, host_call, mapped, module_text};
 use crate::config::{self, Isolation, OnError, PluginLimits};
-use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::metrics::{HookMetrics, PluginMetrics, Recorder};
 use crate::zone;
@@ -41,39 +41,6 @@ pub struct Module {
     pub manifest: Manifest,
     /// Opened by the master, written by the compile helper.
     pub artefact: File,
-}
-
-/// Why a hook gave no verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum HookError {
-    /// The guest returned an error. The instance lives on.
-    #[error("{0}")]
-    Failed(String),
-    /// The guest trapped: a panic, a limit, a bad pointer. The instance is gone.
-    #[error("{0}")]
-    Trapped(String),
-    /// All instances are busy, and none became free in time or too many calls wait for one; or other plugins have all that
-    /// there are in the worker.
-    #[error("{0}")]
-    Exhausted(String),
-    /// The plugin keeps trapping and is out of service for a while. Told once, when it is taken out.
-    #[error("it is out of service, because it keeps trapping")]
-    Quarantined,
-    /// The request has ended while the guest waited. The instance is gone.
-    #[error("{0}")]
-    Cancelled(Box<Error>),
-}
-
-impl HookError {
-    /// Tells the error of a config without its values.
-    pub(super) fn without_values(self, config: &str) -> Self {
-        let hide = |said: String| config::without_values(config, &said);
-        match self {
-            Self::Failed(said) => Self::Failed(hide(said)),
-            Self::Trapped(said) => Self::Trapped(hide(said)),
-            Self::Exhausted(_) | Self::Quarantined | Self::Cancelled(_) => self,
-        }
-    }
 }
 
 /// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
@@ -369,8 +336,8 @@ impl Plugin {
                 .run(|| instance.call_on_stack(call, exchange))
                 .await),
             None => {
-                let called = instance.call(call, exchange, pinned, io);
-                called.await
+                let mut io = CallIo { io, pinned };
+                instance.call(call, exchange, &mut io).await
             }
         };
         match called {

@@ -7,10 +7,11 @@ use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::hook_call::HookCall;
+use super::hook_error::HookError;
 use super::hook_stack::MaybeFuture;
 use super::host_io::HostIo;
 use super::instance_guard::PinnedInstances;
-use super::plugin::{HookError, Plugin};
+use super::plugin::Plugin;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey, Section};

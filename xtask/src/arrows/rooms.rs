@@ -186,33 +186,12 @@ pub(super) const DEBTS: &[Debt] = &[Debt {
     why: "paths of routes are read as those of requests are",
 }];
 
-pub(super) const CIRCLES: &[Circle] = &[
-    Circle {
-        files: &[
-            "wasm/code.rs",
-            "wasm/cpu.rs",
-            "wasm/engine.rs",
-            "wasm/guest.rs",
-            "wasm/host_call/mod.rs",
-            "wasm/host_io.rs",
-            "wasm/instance.rs",
-            "wasm/instance_guard.rs",
-            "wasm/limit.rs",
-            "wasm/manifest.rs",
-            "wasm/mapped.rs",
-            "wasm/plugin.rs",
-            "wasm/plugin/instances.rs",
-            "wasm/snapshot.rs",
-        ],
-        why: "owed: an instance gives itself back to its plugin; errors, signatures and limits lie with those who make them",
-    },
-    Circle {
-        files: &[
-            "config/listener.rs",
-            "config/resolve.rs",
-            "config/route.rs",
-            "config/upstream.rs",
-        ],
-        why: "owed: what the sections of a config share lies in one of them",
-    },
-];
+pub(super) const CIRCLES: &[Circle] = &[Circle {
+    files: &[
+        "config/listener.rs",
+        "config/resolve.rs",
+        "config/route.rs",
+        "config/upstream.rs",
+    ],
+    why: "owed: what the sections of a config share lies in one of them",
+}];

@@ -7,7 +7,7 @@ use super::wait::wait;
 use super::{DONE, refuse};
 use crate::exchange::{Section, Size};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
-use crate::wasm::host_io::{IoRequest, IoResult};
+use crate::wasm::io_request::{IoRequest, IoResult};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
     linker

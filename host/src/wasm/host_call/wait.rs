@@ -14,7 +14,7 @@ use crate::exchange::Section;
 use crate::message::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
-use crate::wasm::host_io::{
+use crate::wasm::io_request::{
     BodyRefused, Call, CallResponse, Destination, Handoff, IoRequest, IoResult,
 };
 use crate::wasm::limit::Reached;

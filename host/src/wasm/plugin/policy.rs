@@ -6,11 +6,12 @@ use std::rc::Rc;
 use castling_abi::{BALANCE_DECLINED, Hook};
 
 use super::super::hook_call::HookCall;
+use super::super::hook_error::HookError;
 use super::super::hook_stack::MaybeFuture;
 use super::super::host_io::NoIo;
 use super::super::instance::Instance;
 use super::super::instance_guard::{InstanceGuard, PinnedInstances, PolicyInstance};
-use super::{HookError, Plugin};
+use super::Plugin;
 use crate::exchange::Exchange;
 
 /// Result of the hook: an `i32`, but as wide as what there is else, so that it goes from function to function in

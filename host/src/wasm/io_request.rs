@@ -1,0 +1,135 @@
+//! Host calls that wait. The guest asks, its stack is suspended, the flow does the work and hands back what came of it.
+//!
+//! The flow polls the hook and finds the demand when the hook is pending; so all I/O is the flow's, in the request's one
+//! task, and a client that leaves ends both. With the demand comes the exchange: while the guest waits, it is the flow's.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use castling_abi::HeaderMap;
+use http::{Method, StatusCode};
+use tokio::sync::oneshot;
+use wasmtime::Caller;
+
+use super::guest::Guest;
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::message::Headers;
+
+/// Request of a guest to the flow.
+pub enum IoRequest {
+    /// The whole body of the request or of the response, if it is not longer than this.
+    Body {
+        of: HeaderMap,
+        limit_bytes: usize,
+    },
+    /// These calls, all at once.
+    Calls(Vec<Call>),
+    Delay(Duration),
+    /// The value of a variable that a plugin computes: its index among those of the exchange.
+    Variable(usize),
+}
+
+/// Where a plugin's call goes; it is granted.
+pub enum Destination {
+    Upstream(Arc<str>),
+    /// The routes of the listener that the client's request came through.
+    OwnRoutes,
+}
+
+/// A request of a plugin's.
+pub struct Call {
+    pub to: Destination,
+    pub method: Method,
+    /// Path and query.
+    pub target: Bytes,
+    pub headers: Headers,
+    pub body: Bytes,
+    pub timeout: Option<Duration>,
+    /// Largest body of the response.
+    pub limit_bytes: usize,
+    /// The plugin's `limits.calls`.
+    pub calls_limit: usize,
+}
+
+/// Result of such a request.
+pub enum IoResult {
+    Body(Result<Bytes, BodyRefused>),
+    Calls(Vec<Result<CallResponse, String>>),
+    /// The request has made as many as it may.
+    TooManyCalls,
+    Delayed,
+    /// The exchange has it now, if it has a value at all.
+    Computed,
+    /// There is no such thing at this stage.
+    NotNow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyRefused {
+    /// The body is longer than the limit.
+    TooLarge,
+    /// There is no body to read in this hook, or it is on its way already.
+    NotNow,
+}
+
+pub struct CallResponse {
+    pub status: StatusCode,
+    pub headers: Headers,
+    pub body: Bytes,
+}
+
+/// A host call that is performed.
+pub type Performing<'a> = Pin<Box<dyn Future<Output = Result<IoResult, Error>> + 'a>>;
+
+/// Who performs what the guest of one call waits for.
+pub(super) trait Perform {
+    /// Performs it. An error ends the request, and with it the hook.
+    fn perform<'a>(
+        &'a mut self,
+        request: IoRequest,
+        exchange: &'a mut Box<Exchange>,
+    ) -> Performing<'a>;
+}
+
+/// The handoff through which a guest hands its demand to the flow. One at a time: a suspended guest asks for nothing else.
+#[derive(Clone, Default)]
+pub(super) struct Handoff(Arc<Mutex<Option<PendingIo>>>);
+
+pub(super) struct PendingIo {
+    pub(super) request: IoRequest,
+    /// The guest's, until it has its supply.
+    pub(super) exchange: Box<Exchange>,
+    pub(super) reply: oneshot::Sender<(IoResult, Box<Exchange>)>,
+}
+
+impl Handoff {
+    /// Leaves the guest's demand and its exchange, and waits for both to be served. `None`: nobody serves it.
+    pub(super) async fn ask(
+        caller: &mut Caller<'_, Guest>,
+        request: IoRequest,
+    ) -> Option<IoResult> {
+        let (reply, result) = oneshot::channel();
+        let guest = caller.data_mut();
+        let pending = PendingIo {
+            request,
+            exchange: mem::replace(&mut guest.exchange, Exchange::idle()),
+            reply,
+        };
+        *guest
+            .handoff
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(pending);
+        let (result, exchange) = result.await.ok()?;
+        caller.data_mut().exchange = exchange;
+        Some(result)
+    }
+
+    pub(super) fn take(&self) -> Option<PendingIo> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
