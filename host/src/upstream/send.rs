@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use castling_abi::PeerOutcome;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::response::{Body, read_head};
 use super::upload::{Sink, Upload, UploadError, UploadPause, UploadSource};
 use super::{Host, Upstream, upload_filter};
-use crate::balancer::Tried;
+use crate::balancer::{Active, Tried};
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, ParsedResponse};
@@ -43,83 +43,157 @@ pub async fn send(
         }
         started = Instant::now();
     }
-    let policy = upstream.balancer.plugin_policy();
-    let mut tried = Tried::default();
-    let mut last_error = None;
-    let mut ended = started;
-    for _ in 0..upstream.tries {
-        let result = match policy.map(|it| it.choose(&upstream.balancer, exchange, &tried)) {
-            Some(MaybeFuture::Ready(result)) => Some(result),
-            Some(MaybeFuture::Pending(result)) => Some(result.await),
-            None => None,
-        };
-        let Some((peer_idx, active)) = upstream.balancer.choose(&tried, result)? else {
-            break;
-        };
-        tried.insert(peer_idx);
-        exchange.stats.tries += 1;
-        exchange
-            .peer
-            .set(&upstream.balancer.peers()[peer_idx].label);
-        let one = Try {
-            upstream,
-            peer_idx,
-            // A plugin takes its time to choose; else the clock would show the same.
-            started: policy.map_or(ended, |_| clock::now()),
-        };
+    let mut tries = Tries::new(upstream, started);
+    while let Some((one, active)) = tries.next(exchange).await? {
         let result = one.run(exchange, source).await;
-        ended = clock::now();
-        let (outcome, took) = (outcome(&result), ended.duration_since(one.started));
-        exchange.stats.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
-        upstream.metrics.tried(outcome, took);
-        upstream.balancer.note(peer_idx, outcome, ended);
-        if let Some(policy) = policy {
-            match policy.done(&upstream.balancer, exchange, peer_idx, outcome, took) {
-                MaybeFuture::Ready(_) => {}
-                MaybeFuture::Pending(result) => drop(result.await),
-            }
-        }
+        tries.settle(&one, &result, exchange).await;
         match result {
             Ok((connection, status)) => {
-                exchange.stats.upstream = Some(match one.started == started {
-                    true => took,
-                    false => ended.duration_since(started),
-                });
+                exchange.stats.upstream = Some(tries.took());
                 exchange.reply.status = status;
-                let body = Body::new(connection, Rc::clone(upstream), active, ended);
+                let body = Body::new(connection, Rc::clone(upstream), active, tries.ended);
                 return Ok(Proxied::Response(body));
             }
-            Err(TryError::Client(error)) => return Err(error.into()),
-            Err(TryError::Filter(error)) => return Err(error),
-            // Another peer would fare no better.
-            Err(TryError::Shortage(cause)) => {
-                return Err(Error::Shortage {
-                    upstream: upstream.name.to_string(),
-                    cause,
-                });
-            }
-            Err(TryError::Answered(answer)) => return Ok(Proxied::Answer(answer)),
-            Err(TryError::Upstream { cause, sent }) => {
-                // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
-                let again =
-                    !sent || (exchange.request.method.is_idempotent() && source.body.can_replay());
-                // A time-out says more than a refusal that came after it.
-                if !last_error.as_ref().is_some_and(UpstreamError::is_timeout) {
-                    last_error = Some(cause);
-                }
-                if !again {
-                    break;
+            Err(error) => {
+                if let Some(answer) = tries.failed(error, exchange, source)? {
+                    return Ok(Proxied::Answer(answer));
                 }
             }
         }
     }
-    exchange.stats.upstream = Some(ended.duration_since(started));
-    // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
-    let cause = last_error.expect("every try that does not return leaves its error");
-    Err(Error::Upstream {
-        upstream: upstream.name.to_string(),
-        cause,
-    })
+    exchange.stats.upstream = Some(tries.took());
+    Err(tries.into_error())
+}
+
+/// The tries of one request: which peer is next, what its outcome means, and what is left when none has answered.
+struct Tries<'a> {
+    upstream: &'a Rc<Upstream>,
+    tried: Tried,
+    /// Tries that may still be made.
+    left: u32,
+    started: Instant,
+    /// End of the last try.
+    ended: Instant,
+    last_error: Option<UpstreamError>,
+}
+
+impl<'a> Tries<'a> {
+    fn new(upstream: &'a Rc<Upstream>, started: Instant) -> Self {
+        Self {
+            upstream,
+            tried: Tried::default(),
+            left: upstream.tries,
+            started,
+            ended: started,
+            last_error: None,
+        }
+    }
+
+    /// The next try, counted as active for its peer; `None` when none is left.
+    async fn next(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<(Try<'a>, Active)>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let (upstream, tried) = (self.upstream, &mut self.tried);
+        let balancer = &upstream.balancer;
+        let policy = balancer.plugin_policy();
+        let result = match policy.map(|it| it.choose(balancer, exchange, tried)) {
+            Some(MaybeFuture::Ready(result)) => Some(result),
+            Some(MaybeFuture::Pending(result)) => Some(result.await),
+            None => None,
+        };
+        let Some((peer_idx, active)) = balancer.choose(tried, result)? else {
+            return Ok(None);
+        };
+        tried.insert(peer_idx);
+        exchange.stats.tries += 1;
+        exchange.peer.set(&balancer.peers()[peer_idx].label);
+        let one = Try {
+            upstream,
+            peer_idx,
+            // A plugin takes its time to choose; else the clock would show the same.
+            started: policy.map_or(self.ended, |_| clock::now()),
+        };
+        Ok(Some((one, active)))
+    }
+
+    /// Notes how a try has ended: for the peer, the metrics, and the policy if it wants to know.
+    async fn settle<T>(
+        &mut self,
+        one: &Try<'_>,
+        result: &Result<(T, StatusCode), TryError>,
+        exchange: &mut Box<Exchange>,
+    ) {
+        self.ended = clock::now();
+        let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
+        exchange.stats.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
+        self.upstream.metrics.tried(outcome, took);
+        let balancer = &self.upstream.balancer;
+        balancer.note(one.peer_idx, outcome, self.ended);
+        if let Some(policy) = balancer.plugin_policy() {
+            match policy.done(balancer, exchange, one.peer_idx, outcome, took) {
+                MaybeFuture::Ready(_) => {}
+                MaybeFuture::Pending(result) => drop(result.await),
+            }
+        }
+    }
+
+    /// Decides what comes after a try that has failed: an answer of a plugin, the end, or with `None` the next try.
+    fn failed(
+        &mut self,
+        error: TryError,
+        exchange: &Exchange,
+        source: &UploadSource<'_, '_>,
+    ) -> Result<Option<Answer>, Error> {
+        match error {
+            TryError::Client(error) => Err(error.into()),
+            TryError::Filter(error) => Err(error),
+            // Another peer would fare no better.
+            TryError::Shortage(cause) => Err(Error::Shortage {
+                upstream: self.upstream.name.to_string(),
+                cause,
+            }),
+            TryError::Answered(answer) => Ok(Some(answer)),
+            TryError::Upstream { cause, sent } => {
+                // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
+                let is_repeatable =
+                    exchange.request.method.is_idempotent() && source.body.can_replay();
+                if sent && !is_repeatable {
+                    self.left = 0;
+                }
+                // A time-out says more than a refusal that came after it.
+                if !self
+                    .last_error
+                    .as_ref()
+                    .is_some_and(UpstreamError::is_timeout)
+                {
+                    self.last_error = Some(cause);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// From the choice of the first peer to the end of the last try.
+    fn took(&self) -> Duration {
+        self.ended.duration_since(self.started)
+    }
+
+    /// The error of tries of which none has answered.
+    fn into_error(self) -> Error {
+        // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
+        let cause = self
+            .last_error
+            .expect("every try that does not return leaves its error");
+        Error::Upstream {
+            upstream: self.upstream.name.to_string(),
+            cause,
+        }
+    }
 }
 
 fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
