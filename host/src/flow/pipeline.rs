@@ -158,10 +158,6 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Lends what hooks are run with: the plan, what serves host calls that wait, the exchange and the instances of the request.
-    #[expect(
-        clippy::type_complexity,
-        reason = "borrows of one pipeline that go apart to one call"
-    )]
     fn for_plugins<'s>(
         &'s mut self,
         response: Option<&'s mut ResponseBody>,

@@ -124,7 +124,6 @@ impl Plugin {
         let hooks: Vec<Hook> = names.filter_map(|name| Hook::from_name(name)).collect();
         let code = Code::new(pre, &hooks, module.manifest.state).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
-        let limits = Arc::new(config.limits.clone());
         let metrics = recorder.hooks(&name);
         let own = PluginMetrics::new(
             recorder,
@@ -135,42 +134,18 @@ impl Plugin {
         let waits = mapped
             .imports()
             .any(|import| host_call::waits(import.name(), meets_computed));
+        let template = template(&name, hooks, config, zones, own);
+        let limits = Arc::clone(&template.limits);
         let mut plugin = Self {
-            name: Arc::clone(&name),
             on_error: config.on_error,
             engine: Rc::clone(engine),
             code: Rc::new(code),
             waits,
             is_quick: false,
             failure_lines: LineBudget::new(&name, limits.log_lines),
-            most_calls: match (config.isolation, config.limits.instance_calls) {
-                (Isolation::Request, _) => 0,
-                (Isolation::Call, 0) => u64::MAX,
-                (Isolation::Call, most) => most,
-            },
-            template: InstanceTemplate {
-                log_lines: LineBudget::new(&name, limits.log_lines),
-                limits: Arc::clone(&limits),
-                plugin: name,
-                config: Arc::from(config.config.as_str()),
-                memory_limit_bytes: config.limits.memory_bytes,
-                cpu_limit: config.limits.cpu,
-                configure_cpu_limit: config.limits.configure_cpu,
-                request_cpu_limit: config.limits.request_cpu,
-                body_limit_bytes: config.limits.body_bytes,
-                zones: granted_zones(config, zones),
-                calls_limit: config.limits.calls as usize,
-                upstreams: config
-                    .grants
-                    .upstreams
-                    .iter()
-                    .flatten()
-                    .map(|name| Arc::from(name.as_str()))
-                    .collect(),
-                own_routes: config.grants.own_routes,
-                hooks,
-                metrics: own,
-            },
+            most_calls: most_calls(config),
+            template,
+            name,
             manifest: module.manifest,
             limits,
             isolation: config.isolation,
@@ -456,6 +431,48 @@ impl Plugin {
             let (plugin, hook) = (&*self.name, hook.name());
             error!(plugin, hook, "plugin {plugin} failed in {hook}: {failure}");
         }
+    }
+}
+
+/// Calls after which an instance is not used again: `limits.instance_calls`, or 0 where each request has its own.
+fn most_calls(config: &config::Plugin) -> u64 {
+    match (config.isolation, config.limits.instance_calls) {
+        (Isolation::Request, _) => 0,
+        (Isolation::Call, 0) => u64::MAX,
+        (Isolation::Call, most) => most,
+    }
+}
+
+/// Template of the instances of a plugin with this config are made from.
+fn template(
+    name: &Arc<str>,
+    hooks: Vec<Hook>,
+    config: &config::Plugin,
+    zones: &zone::Zones,
+    metrics: Arc<PluginMetrics>,
+) -> InstanceTemplate {
+    InstanceTemplate {
+        log_lines: LineBudget::new(name, config.limits.log_lines),
+        limits: Arc::new(config.limits.clone()),
+        plugin: Arc::clone(name),
+        config: Arc::from(config.config.as_str()),
+        memory_limit_bytes: config.limits.memory_bytes,
+        cpu_limit: config.limits.cpu,
+        configure_cpu_limit: config.limits.configure_cpu,
+        request_cpu_limit: config.limits.request_cpu,
+        body_limit_bytes: config.limits.body_bytes,
+        zones: granted_zones(config, zones),
+        calls_limit: config.limits.calls as usize,
+        upstreams: config
+            .grants
+            .upstreams
+            .iter()
+            .flatten()
+            .map(|name| Arc::from(name.as_str()))
+            .collect(),
+        own_routes: config.grants.own_routes,
+        hooks,
+        metrics,
     }
 }
 
