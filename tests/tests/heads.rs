@@ -178,6 +178,39 @@ fn trailers_are_announced_where_they_are_passed_on() {
 }
 
 #[test]
+fn trailers_of_a_request_reach_the_peer_also_when_it_is_sent_again() {
+    const BODY: &str = "2\r\nok\r\n0\r\nx-sum: 1\r\nx-more: 2\r\n\r\n";
+    let broken = raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        connection.read_exact(BODY.len()).map(drop)
+    });
+    let sound = raw_origin::scripted(|connection, _| {
+        let head = connection.read_head()?;
+        let body = connection.read_exact(BODY.len())?;
+        let is_announced = head.contains("\r\ntrailer: X-Sum, X-More\r\n");
+        let status = match is_announced && body == BODY.as_bytes() {
+            true => 200,
+            false => 400,
+        };
+        connection.send(format!(
+            "HTTP/1.1 {status} Seen\r\nContent-Length: 0\r\n\r\n"
+        ));
+        connection.read_head().map(drop)
+    });
+    let config = config("", "").replace("[\"{app}\"]", "[\"{broken}\", \"{sound}\"]");
+    let proxy = Proxy::with_config(&config)
+        .origin("broken", broken)
+        .origin("sound", sound)
+        .start();
+    let mut client = proxy.raw();
+    client.send(
+        "PUT / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum, X-More\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nok\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\nContent-Length: 7\r\n\r\n",
+    );
+    assert_eq!(client.read_reply().status, 200);
+}
+
+#[test]
 fn via_and_server_are_as_the_listener_says() {
     let origin =
         || raw_origin::repeating("HTTP/1.1 200 OK\r\nServer: mine\r\nContent-Length: 2\r\n\r\nok");

@@ -109,3 +109,20 @@ async fn work(job: Rc<Cell<Job>>, alarms: Alarms) -> Infallible {
         job.set(Job::Done(connection, after));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::alarm;
+
+    /// Most bytes of the future: an idle workspace keeps it, and docs/MEMORY.md counts with it.
+    const MOST_BYTES: usize = 4 * 1024;
+
+    #[test]
+    fn the_future_of_a_workspace_stays_small() {
+        let future = work(Rc::default(), Alarms::new(alarm::FINE));
+        let bytes = size_of_val(&future);
+        assert!(bytes <= MOST_BYTES, "{bytes} bytes");
+        println!("{bytes}");
+    }
+}

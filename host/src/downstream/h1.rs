@@ -142,7 +142,7 @@ impl<'c> Session<'c> {
         if self.protocol == Protocol::Http10 {
             return Ok(());
         }
-        headers.remove_hop_by_hop_of_response();
+        headers.remove_hop_by_hop();
         self.settings.marks.add_to_response(headers);
         let to = ReplyTo {
             method: &Method::GET,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Downstream, KeptPieces, Settings};
 use crate::config::Rate;
 use crate::error::ClientError;
-use crate::message::{BodySize, Piece};
+use crate::message::{BodySize, Headers, Piece};
 use crate::runtime::clock;
 use crate::transport::halves::BODY_ROOM_BYTES;
 
@@ -21,6 +21,8 @@ pub struct RequestBody {
     /// Time that the client was waited for in all.
     waited: Duration,
     pub received_bytes: u64,
+    /// Fields after the body, once it has ended; `None` when there were none.
+    trailers: Option<Headers>,
     /// Read for a plugin that wanted all of it, and not sent yet.
     ahead: KeptPieces,
     replay_limit_bytes: usize,
@@ -76,6 +78,7 @@ impl RequestBody {
             rate: Rate::NONE,
             waited: Duration::ZERO,
             received_bytes: 0,
+            trailers: None,
             ahead: KeptPieces::default(),
             replay_limit_bytes: REPLAY_LIMIT_BYTES,
             replay: Replay::Kept(KeptPieces::default()),
@@ -162,11 +165,15 @@ impl RequestBody {
     /// Takes what has come of it, without waiting.
     fn receive(&mut self, downstream: &mut Downstream<'_>) -> Result<Piece, ClientError> {
         let piece = downstream.try_piece()?;
-        if let Piece::Data(data) = &piece {
-            self.received_bytes += data.len() as u64;
-            if self.exceeds(self.received_bytes) {
-                return Err(ClientError::BodyTooLarge(self.max_bytes));
+        match &piece {
+            Piece::Data(data) => {
+                self.received_bytes += data.len() as u64;
+                if self.exceeds(self.received_bytes) {
+                    return Err(ClientError::BodyTooLarge(self.max_bytes));
+                }
             }
+            Piece::End => self.note_trailers(downstream),
+            Piece::NeedMore => {}
         }
         Ok(piece)
     }
@@ -181,6 +188,29 @@ impl RequestBody {
             Piece::NeedMore => BodyPiece::NeedMore,
             Piece::End => BodyPiece::End,
         })
+    }
+
+    fn note_trailers(&mut self, downstream: &mut Downstream<'_>) {
+        if let Some(trailers) = downstream.take_trailers() {
+            self.trailers = Some(trailers);
+        }
+    }
+
+    /// Fields after the body, to be sent after it; empty before its end.
+    pub fn trailers(&self) -> &Headers {
+        const NONE: &Headers = &Headers::new();
+        self.trailers.as_ref().unwrap_or(NONE)
+    }
+
+    /// Lends the trailers to the filters of the body's last piece: [`Self::give_trailers`] takes them back.
+    pub fn lend_trailers(&mut self, downstream: &mut Downstream<'_>) -> Headers {
+        self.note_trailers(downstream);
+        self.trailers.take().unwrap_or_default()
+    }
+
+    /// Takes trailers back that were lent.
+    pub fn give_trailers(&mut self, trailers: Headers) {
+        self.trailers = (!trailers.is_empty()).then_some(trailers);
     }
 
     /// Waits for more of it from the client.

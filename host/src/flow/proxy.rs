@@ -27,7 +27,7 @@ impl Pipeline<'_> {
         match proxied.await? {
             Proxied::Response(body) => {
                 let headers = &mut self.exchange.reply.headers;
-                headers.remove_hop_by_hop_of_response();
+                headers.remove_hop_by_hop();
                 marks.add_to_response(headers);
                 Ok(ResponseBody::Upstream(body))
             }

@@ -15,9 +15,6 @@ use crate::message::{Headers, Target};
 /// After the bytes of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// The end of a chunked body without trailers.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
 /// Facts of the request and its connection that decide about the form of the response.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTo<'a> {
@@ -428,6 +425,6 @@ mod tests {
         assert_eq!(out, b"0\r\na: b\r\n\r\n");
         out.clear();
         write_trailers(&mut out, &Headers::new());
-        assert_eq!(out, LAST_CHUNK);
+        assert_eq!(out, b"0\r\n\r\n");
     }
 }

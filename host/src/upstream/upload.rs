@@ -137,7 +137,7 @@ impl Upload {
                 }
                 UploadPiece::Body(BodyPiece::End) => {
                     if source.body.size == BodySize::Unknown {
-                        to.writer.small().extend_from_slice(http1::LAST_CHUNK);
+                        http1::write_trailers(to.writer.small(), source.body.trailers());
                     }
                     self.stage = UploadStage::Ending;
                 }

@@ -65,13 +65,18 @@ pub(super) async fn pass(
         return Ok(None);
     };
     if last {
-        exchange.trailers = source.downstream.take_trailers().unwrap_or_default();
+        exchange.trailers = source.body.lend_trailers(source.downstream);
     }
     let passed = match &mut source.pinned {
         Some(pinned) => run(filter, exchange, pinned, piece, last).await,
         None => Ok(Passed::Bytes { bytes: piece, last }),
     };
-    exchange.trailers.clear();
+    match last {
+        true => source
+            .body
+            .give_trailers(std::mem::take(&mut exchange.trailers)),
+        false => exchange.trailers.clear(),
+    }
     match passed? {
         Passed::Bytes { bytes, last } => {
             filter.ended = last;

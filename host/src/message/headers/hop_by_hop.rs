@@ -5,23 +5,15 @@ use crate::message::field_name::KnownHeader;
 
 impl Headers {
     /// Removes what is meant for this connection only (RFC 9110 §7.6.1): `Connection` and the fields it names,
-    /// `Keep-Alive`, `Proxy-Connection`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`. The trailers of a request are not
-    /// passed on, and so it does not announce them.
+    /// `Keep-Alive`, `Proxy-Connection`, `TE`, `Transfer-Encoding`, `Upgrade`. `Trailer` stays (RFC 9110 §6.6.2), as trailers
+    /// are passed on.
     ///
     /// Call it on a request before the first hook runs. A sender names fields in `Connection` as it likes; later, it
     /// could so remove what a plugin has set (the user that `access` has found, say). Fields that are meant for the whole
     /// way are kept even if named, as are all that begin with `x-forwarded-`; after 64 options the rest is
     /// ignored.
     pub fn remove_hop_by_hop(&mut self) {
-        self.remove_of_connection(HOP_BY_HOP | KnownHeader::Trailer.bit());
-    }
-
-    /// Removes the same fields of a response but for `Trailer` (RFC 9110 §6.6.2), as its trailers are passed on.
-    pub fn remove_hop_by_hop_of_response(&mut self) {
-        self.remove_of_connection(HOP_BY_HOP);
-    }
-
-    fn remove_of_connection(&mut self, hop_by_hop: u32) {
+        let hop_by_hop = HOP_BY_HOP;
         if !self.contains_any(hop_by_hop) {
             return;
         }
