@@ -22,7 +22,7 @@ pub struct RequestBody {
     waited: Duration,
     pub received_bytes: u64,
     /// Fields after the body, once it has ended; `None` when there were none.
-    trailers: Option<Headers>,
+    trailers: Option<Box<Headers>>,
     /// Read for a plugin that wanted all of it, and not sent yet.
     ahead: KeptPieces,
     replay_limit_bytes: usize,
@@ -192,25 +192,28 @@ impl RequestBody {
 
     fn note_trailers(&mut self, downstream: &mut Downstream<'_>) {
         if let Some(trailers) = downstream.take_trailers() {
-            self.trailers = Some(trailers);
+            self.trailers = Some(Box::new(trailers));
         }
     }
 
     /// Fields after the body, to be sent after it; empty before its end.
     pub fn trailers(&self) -> &Headers {
         const NONE: &Headers = &Headers::new();
-        self.trailers.as_ref().unwrap_or(NONE)
+        self.trailers.as_deref().unwrap_or(NONE)
     }
 
     /// Lends the trailers to the filters of the body's last piece: [`Self::give_trailers`] takes them back.
     pub fn lend_trailers(&mut self, downstream: &mut Downstream<'_>) -> Headers {
         self.note_trailers(downstream);
-        self.trailers.take().unwrap_or_default()
+        self.trailers
+            .take()
+            .map(|trailers| *trailers)
+            .unwrap_or_default()
     }
 
     /// Takes trailers back that were lent.
     pub fn give_trailers(&mut self, trailers: Headers) {
-        self.trailers = (!trailers.is_empty()).then_some(trailers);
+        self.trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
     }
 
     /// Waits for more of it from the client.
