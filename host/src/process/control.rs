@@ -16,7 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::channel::{FrameReader, write_frame};
-use super::master::{Master, ReloadProgress, ReloadWaiter, UpgradeOrder};
+use super::master::Master;
+use super::orders::{ReloadProgress, ReloadWaiter, UpgradeOrder};
 use super::peers;
 use super::report::{MasterStatus, Reloaded, Upgraded};
 

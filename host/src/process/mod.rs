@@ -17,6 +17,7 @@ mod merge;
 mod metrics;
 mod module_store;
 mod notify;
+mod orders;
 mod orphans;
 mod ownership;
 mod peers;

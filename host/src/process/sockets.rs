@@ -16,13 +16,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 pub use bind::{address_of, is_in_use};
+pub use held::HeldSocket;
 pub use set::SocketSet;
 
 use super::socket_options;
 use super::unix_socket::{self, SocketFile};
 use crate::config::{Accept, Bind, Config, Listener};
 use bind::{bind, is_not_ours_to_bind, probe};
-use held::HeldSocket;
 use set::ListenerSockets;
 
 /// The sockets that the master holds, by the address in the config; the index is the worker's slot, where each has one.

@@ -61,7 +61,7 @@ pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
 pub fn zones(
     config: &Config,
     store: impl Fn() -> Result<Rc<ZoneStore>, String>,
-    old: Option<&Zones>,
+    old: &Zones,
 ) -> Result<Zones, Vec<String>> {
     let lent = |zone: SharedZone| {
         if let (SharedZone::Kv(folder), Some(identity)) = (&zone, &config.workers.user) {
@@ -71,7 +71,7 @@ pub fn zones(
     };
     let make = |name: &str, wanted: &config::Zone| {
         let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
-        let kept = old.and_then(|old| match old.get(name)? {
+        let kept = old.get(name).and_then(|old| match old {
             SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
             SharedZone::Counter(_) | SharedZone::Kv(_) => None,
         });

@@ -7,8 +7,9 @@ use futures_util::future::{join_all, select_all};
 
 use crate::config::{Config, WhenDrainingFull};
 use crate::process::generation::{Generation, GenerationStage};
+use crate::process::orders::ReloadProgress;
 
-use super::{Master, ReloadProgress};
+use super::Master;
 
 impl Master {
     /// Before a reload begins: whether one more generation may drain. With `wait` a reload that finds none has its askers
@@ -22,15 +23,14 @@ impl Master {
         if draining.len() + self.to_retire() <= limit {
             return true;
         }
-        if self.reload_waits.borrow().is_none() {
+        let mut reloads = self.reloads.borrow_mut();
+        if reloads.held_up_by().is_none() {
             let line = why(&draining, limit);
             tracing::info!("{line}");
-            self.reloads
-                .borrow()
-                .waiters()
-                .flatten()
-                .for_each(|waiter| waiter.tell(ReloadProgress::Waits(line.clone())));
-            self.reload_waits.replace(Some(line));
+            for waiter in reloads.waiters().flatten() {
+                waiter.tell(ReloadProgress::Waits(line.clone()));
+            }
+            reloads.hold_up(line);
         }
         false
     }
@@ -72,7 +72,7 @@ impl Master {
 
     /// How many generations a new one sends to drain: none where none serves, as after `drain`.
     fn to_retire(&self) -> usize {
-        usize::from(self.serving.borrow().is_some())
+        usize::from(self.serving().is_some())
     }
 
     /// Oldest first.

@@ -16,7 +16,7 @@ pub struct Inheritance {
     pub version: String,
     /// Of the old master.
     pub pid: u32,
-    pub places: Paths,
+    pub paths: Paths,
     pub last_generation: u64,
     pub started_at: SystemTime,
     pub instance_lock: File,
@@ -109,7 +109,7 @@ impl Inheritance {
         Ok(Self {
             version: offer.version,
             pid: offer.pid,
-            places: offer.places,
+            paths: offer.places,
             last_generation: offer.last_generation,
             started_at: offer.started_at,
             instance_lock: instance_lock.ok_or("the hand-over lacks the instance's lock")?,
