@@ -21,12 +21,13 @@ use super::orders::{ReloadProgress, ReloadWaiter, UpgradeOrder};
 use super::peers;
 use super::report::{MasterStatus, Reloaded, Upgraded};
 
+/// Command to a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Loads the config again; the reply comes when the new generation serves or was refused.
     Reload,
     Status,
-    /// `fast` does not wait for requests under way. The connection closes when the master has ended.
+    /// End of the gateway; `fast` does not wait for requests under way. The connection closes when the master has ended.
     Stop {
         fast: bool,
     },
@@ -36,12 +37,14 @@ pub enum Request {
     Metrics,
     /// Hands over to a new master; the reply comes when that serves or nothing came of it.
     Upgrade {
-        /// Absolute. Default: what the master was started from.
+        /// Absolute path. Default: the file that the master was started from.
         binary: Option<PathBuf>,
+        /// Time within which the new master must serve. Default 2 minutes.
         timeout: Option<Duration>,
     },
 }
 
+/// Answer of a running gateway.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The reload waits, and why, in a line for a person. Another reply follows.
@@ -51,15 +54,16 @@ pub enum Reply {
     Stopping,
     LogsReopened,
     Draining,
-    /// In Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     Metrics(String),
     Upgraded(Upgraded),
-    /// Why not, in lines for a person.
+    /// Reasons why nothing came of it, in lines for a person.
     Refused(Vec<String>),
 }
 
+/// Largest request, bytes.
 const REQUEST_LIMIT_BYTES: usize = 64 * 1024;
-/// The metrics of 262144 series.
+/// Largest reply, bytes: the metrics of 262144 series.
 const REPLY_LIMIT_BYTES: usize = 128 * 1024 * 1024;
 
 /// Connections that have not sent their request yet, at a time. A further one takes the place of the oldest, so that nobody who
@@ -69,10 +73,10 @@ const SILENT: usize = 32;
 /// Requests under way at a time; a further one is refused.
 const REQUESTS: usize = 128;
 
-/// A peer that has not sent its request by then is dropped. Commands send it at once.
+/// Time to send a request, after which the peer is dropped. Commands send it at once.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The same for one that has not taken its reply.
+/// Time to take a reply, after which the peer is dropped.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers requests until the master ends.
@@ -94,7 +98,7 @@ pub async fn serve(listener: UnixListener, master: Rc<Master>) {
                     Rc::clone(&room),
                 );
                 tokio::task::spawn_local(task);
-                // What has sent its request is heard before the next one may take its place.
+                // A peer that has sent its request is heard before the next one may take its place.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
@@ -189,7 +193,7 @@ async fn answer(
     master: &Rc<Master>,
     sink: &mut OwnedWriteHalf,
 ) -> io::Result<Reply> {
-    // Whoever comes this late has found the old socket still.
+    // A peer that comes this late has found the old socket still.
     if let Some(control) = master.successors_control() {
         let asked = Box::pin(ask(&control, request, |line| tracing::info!("{line}"))).await;
         return Ok(asked.unwrap_or_else(|error| Reply::Refused(vec![error])));
@@ -285,13 +289,13 @@ pub async fn ask(
         }
     };
     if matches!(reply, Reply::Stopping) {
-        // However the connection ends, the gateway has.
+        // The connection's end is the gateway's, in order or not.
         let _ = replies.next().await;
     }
     Ok(reply)
 }
 
-/// As a person in this folder would write it.
+/// The path as a person in this folder would write it.
 fn shown(path: &Path) -> std::path::Display<'_> {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display()

@@ -1,4 +1,4 @@
-//! A master hands over to another.
+//! Upgrade: a master hands over to another.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,10 +21,10 @@ use crate::process::zones::SharedZone;
 use super::Master;
 use super::state::{Active, Current, HandedOver, MasterState};
 
-/// What a worker takes to notice and to end, beyond the time for its requests.
+/// Time that a worker takes to notice its master's death and to end, beyond the time for its requests.
 const ORPHANS_GRACE: Duration = Duration::from_secs(5);
 
-/// All plugins may have to be compiled again, for another version.
+/// Time within which a new master must serve, by default: all plugins may have to be compiled again, for another version.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Master {
@@ -111,7 +111,7 @@ impl Master {
         let was_serving = self.serving();
         let is_done = self.let_go(serving.pid);
         if let Err(error) = successor.take_all().await {
-            // It was killed just now. There is no going back: its workers accept, and ours do not any more.
+            // The new master was killed just now. There is no going back: its workers accept, and ours do not any more.
             tracing::error!(%error, "the new master ended as it took over");
         }
         spawn_local(Rc::clone(self).attend(successor, is_done));
@@ -134,7 +134,7 @@ impl Master {
         })
     }
 
-    /// Everything that a new master gets, and what it is.
+    /// Collects everything that a new master gets, and says what it is.
     fn offer(&self) -> io::Result<(Offer, Vec<OwnedFd>)> {
         let mut described = Vec::new();
         let mut descriptors = Vec::new();
@@ -210,13 +210,13 @@ impl Master {
             self.clean_zone_store();
             return;
         }
-        // Its workers may have accepted connections, and finish what they have.
+        // Workers of the new master may have accepted connections, and finish what they have.
         let master = Rc::clone(self);
         let longest = self.orphans_end_within();
         spawn_local(async move {
             tokio::time::sleep(longest).await;
             forget();
-            // Not while another new master opens zones, and not once they are its own.
+            // The turn keeps this from a time when another new master opens zones; and they may be its own by now.
             let _turn = master.changes.lock().await;
             if master.successor().is_none() {
                 master.clean_zone_store();
@@ -246,7 +246,7 @@ impl Master {
         }
     }
 
-    /// How long workers go on whose master was killed: as long as its config said, which was this one's or much like it.
+    /// Time that workers go on whose master was killed: as long as its config said, which was this one's or much like it.
     pub(super) fn orphans_end_within(&self) -> Duration {
         let timeout = |generation: Rc<Generation>| generation.config.workers.drain_timeout;
         let longest = self.generations().into_iter().map(timeout).max();
@@ -295,7 +295,7 @@ impl Master {
                 message = successor.next() => message,
                 in_order = is_done.wait_for(Option::is_some) => {
                     if in_order.is_ok_and(|in_order| *in_order == Some(true)) {
-                        // One that is gone does not hear it.
+                        // A successor that is gone does not hear it.
                         let _ = successor.tell_ended().await;
                     }
                     break;
@@ -313,7 +313,7 @@ impl Master {
                             continue;
                         }
                     };
-                    // One that is gone does not hear it.
+                    // A successor that is gone does not hear it.
                     let _ = successor.tell_status(status).await;
                 }
                 FromNew::Stop { fast } => self.stop(fast),
@@ -328,7 +328,7 @@ impl Master {
 
 fn tell(waiter: Option<UpgradeWaiter>, result: Result<Upgraded, Vec<String>>) {
     if let Some(waiter) = waiter {
-        // Who asked may have left.
+        // A waiter may have left.
         let _ = waiter.send(result);
     }
 }
