@@ -1,5 +1,6 @@
 //! The master: it holds what outlives a generation, swaps generations and ends.
 
+mod commands;
 mod reload;
 mod room;
 mod start;
@@ -18,7 +19,6 @@ use tokio::task::spawn_local;
 use crate::config::{self, Config, PlacedPath};
 use crate::log;
 
-use super::control;
 use super::generation::{Generation, GenerationStage};
 use super::merge::Merge;
 use super::notify;
@@ -249,7 +249,7 @@ impl Master {
     ) -> Result<(), String> {
         let listener = tokio::net::UnixListener::from_std(listener)
             .map_err(|error| format!("control socket: {error}"))?;
-        let task = spawn_local(control::serve(listener, Rc::clone(self)));
+        let task = spawn_local(commands::serve(listener, Rc::clone(self)));
         let before = self.tasks.borrow_mut().control.replace(task.abort_handle());
         if let Some(before) = before {
             // Commands that have connected to it are answered.
