@@ -172,3 +172,45 @@ impl Tasks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PlacedPath;
+
+    #[test]
+    fn what_is_the_active_masters_is_left_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = PlacedPath {
+            path: folder.path().join("control.sock"),
+            place: "site.toml:2:11".to_owned(),
+        };
+        let lock = InstanceLock::take(&control, None).unwrap();
+        let active = Active::new(lock, SocketTable::default(), Zones::new());
+        let mut state = MasterState::Active(active);
+        assert!(state.active_mut().unwrap().park().is_none());
+        assert!(state.serving().is_none());
+
+        let stop = |lock| MasterState::Stopping { _lock: lock };
+        assert!(state.leave_active(stop).is_some());
+        assert!(state.active().is_none() && state.successor().is_none());
+        let held = InstanceLock::take(&control, None).err().unwrap();
+        assert!(held.contains("a gateway is running already"), "{held}");
+        let hand_over = |_| {
+            MasterState::HandedOver(HandedOver {
+                successor: 7,
+                is_done: watch::Sender::default(),
+            })
+        };
+        assert!(state.leave_active(hand_over).is_none());
+        assert_eq!(state.successor(), None);
+
+        drop(state);
+        let lock = InstanceLock::take(&control, None).unwrap();
+        let active = Active::new(lock, SocketTable::default(), Zones::new());
+        let mut state = MasterState::Active(active);
+        assert!(state.leave_active(hand_over).is_some());
+        assert_eq!(state.successor(), Some(7));
+        InstanceLock::take(&control, None).unwrap();
+    }
+}
