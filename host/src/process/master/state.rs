@@ -205,12 +205,15 @@ mod tests {
         assert!(state.leave_active(hand_over).is_none());
         assert_eq!(state.successor(), None);
 
-        drop(state);
+        let control = PlacedPath {
+            path: folder.path().join("other.sock"),
+            ..control
+        };
         let lock = InstanceLock::take(&control, None).unwrap();
         let active = Active::new(lock, SocketTable::default(), Zones::new());
         let mut state = MasterState::Active(active);
         assert!(state.leave_active(hand_over).is_some());
         assert_eq!(state.successor(), Some(7));
-        InstanceLock::take(&control, None).unwrap();
+        assert!(!folder.path().join("other.sock.lock").exists(), "let go of");
     }
 }
