@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What went wrong, in lines for a person.
+/// Result of a command. The error is lines for a person.
 type Outcome = Result<(), Vec<String>>;
 
 /// A reverse proxy whose behaviour is written as sandboxed WebAssembly plugins.
@@ -122,7 +122,7 @@ Example, after a package manager has put a new version in its place:
         /// The new binary. Default: the file that the running gateway was started from
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
-        /// It must serve by then, its plugins compiled; `90s`, `5min`. Default: 2 minutes
+        /// Time within which it must serve, its plugins compiled; `90s`, `5min`. Default: 2 minutes
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
     },
@@ -230,7 +230,7 @@ Example:
     },
 }
 
-/// Which gateway is meant.
+/// Gateway that is meant.
 #[derive(Args)]
 struct On {
     /// The config file; for commands to a running gateway, the one it was started with
@@ -247,9 +247,22 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::process::Role;
 
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_role_has_a_hidden_command() {
+        let cli = Cli::command();
+        for role in Role::ALL {
+            let command = cli.find_subcommand(role.needs().command);
+            assert!(
+                command.is_some_and(|command| command.is_hide_set()),
+                "{role:?}"
+            );
+        }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn inspect(file: &Path) -> Outcome {
     Ok(())
 }
 
-/// What a module asks for and offers, by name.
+/// Imports and exports of a module, by name.
 #[derive(Default)]
 struct Outline {
     imports: Vec<String>,

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{MasterStatus, Reply, Request};
+use crate::process::{DeathsReport, GenerationReport, MasterStatus, Reply, Request, WorkerReport};
+use crate::wasm::PluginStatus;
+use crate::zone::ZoneStatus;
 
 use super::{Outcome, control};
 
@@ -33,121 +35,137 @@ fn text(status: &MasterStatus) -> String {
         duration(status.uptime_seconds),
         status.config.display()
     );
-    let mut generations =
-        Table::new(["generation", "master", "state", "for", "since", "listeners"]);
-    for generation in &status.generations {
-        let listeners = generation
-            .listeners
-            .iter()
-            .map(|(name, address)| format!("{name} {address}"));
-        generations.row([
-            generation.id.to_string(),
-            generation.master.to_string(),
-            match generation.ends_within_seconds {
-                Some(at_most) => format!("{}, ends within {}", generation.state, duration(at_most)),
-                None => generation.state.clone(),
-            },
-            duration(generation.state_seconds),
-            generation.since.clone(),
-            or_dash(listeners.collect::<Vec<_>>().join(", ")),
-        ]);
-    }
-    let mut workers = Table::new([
-        "worker",
-        "pid",
-        "core",
-        "generation",
-        "state",
-        "up",
-        "connections",
-        "requests",
-        "active",
-    ]);
-    for worker in &status.workers {
-        workers.row([
-            worker.slot.to_string(),
-            worker.pid.to_string(),
-            or_dash(worker.core.map_or(String::new(), |core| core.to_string())),
-            worker.generation.to_string(),
-            worker.state.clone(),
-            duration(worker.uptime_seconds),
-            worker.connections.to_string(),
-            worker.requests.to_string(),
-            worker.requests_active.to_string(),
-        ]);
-    }
-    let mut deaths = Table::new(["worker", "generation", "deaths", "last", "how"]);
-    for slot in &status.deaths {
-        deaths.row([
-            slot.slot.to_string(),
-            slot.generation.to_string(),
-            slot.count.to_string(),
-            slot.at.clone(),
-            slot.last.clone(),
-        ]);
-    }
-    let mut plugins = Table::new([
-        "plugin",
-        "version",
-        "instances",
-        "calls",
-        "failures",
-        "traps",
-        "exhausted",
-        "state",
-        "hooks",
-    ]);
-    for plugin in &status.plugins {
-        plugins.row([
-            plugin.name.clone(),
-            plugin.version.clone(),
-            plugin.instances.to_string(),
-            plugin.calls.to_string(),
-            plugin.failures.to_string(),
-            plugin.traps.to_string(),
-            plugin.exhausted.to_string(),
-            service(&plugin.state).to_owned(),
-            plugin.hooks.join(" "),
-        ]);
-    }
-    let mut zones = Table::new(["zone", "kind", "size", "used", "evicted", "contended"]);
-    for zone in &status.zones {
-        zones.row([
-            zone.name.clone(),
-            zone.kind.clone(),
-            size(zone.size_bytes),
-            size(zone.used_bytes),
-            zone.evicted.to_string(),
-            zone.contended.to_string(),
-        ]);
-    }
-    if !status
-        .generations
-        .iter()
-        .any(|generation| generation.state == "serving")
-    {
+    let is_serving = |generation: &GenerationReport| generation.state == "serving";
+    if !status.generations.iter().any(is_serving) {
         text.push_str("no generation serves: new connections wait until `castling reload`\n\n");
     }
-    if !status.generations.is_empty() {
-        text.push_str(&generations.print());
+    if let Some(generations) = table(&status.generations, GENERATION, generation) {
+        text.push_str(&generations);
         text.push('\n');
     }
-    if !status.workers.is_empty() {
-        text.push_str(&workers.print());
+    if let Some(workers) = table(&status.workers, WORKER, worker) {
+        text.push_str(&workers);
     }
-    if !status.deaths.is_empty() {
+    let last = [
+        table(&status.deaths, DEATHS, deaths),
+        table(&status.plugins, PLUGIN, plugin),
+        table(&status.zones, ZONE, zone),
+    ];
+    for table in last.into_iter().flatten() {
         text.push('\n');
-        text.push_str(&deaths.print());
-    }
-    if !status.plugins.is_empty() {
-        text.push('\n');
-        text.push_str(&plugins.print());
-    }
-    if !status.zones.is_empty() {
-        text.push('\n');
-        text.push_str(&zones.print());
+        text.push_str(&table);
     }
     text
+}
+
+/// A table with a row for each item; None without items.
+fn table<T, const COLUMNS: usize>(
+    items: &[T],
+    head: [&str; COLUMNS],
+    row: fn(&T) -> [String; COLUMNS],
+) -> Option<String> {
+    let mut table = Table::new(head);
+    for item in items {
+        table.row(row(item));
+    }
+    (!items.is_empty()).then(|| table.print())
+}
+
+const GENERATION: [&str; 6] = ["generation", "master", "state", "for", "since", "listeners"];
+
+fn generation(generation: &GenerationReport) -> [String; 6] {
+    let listeners = generation
+        .listeners
+        .iter()
+        .map(|(name, address)| format!("{name} {address}"));
+    [
+        generation.id.to_string(),
+        generation.master.to_string(),
+        match generation.ends_within_seconds {
+            Some(at_most) => format!("{}, ends within {}", generation.state, duration(at_most)),
+            None => generation.state.clone(),
+        },
+        duration(generation.state_seconds),
+        generation.since.clone(),
+        or_dash(listeners.collect::<Vec<_>>().join(", ")),
+    ]
+}
+
+const WORKER: [&str; 9] = [
+    "worker",
+    "pid",
+    "core",
+    "generation",
+    "state",
+    "up",
+    "connections",
+    "requests",
+    "active",
+];
+
+fn worker(worker: &WorkerReport) -> [String; 9] {
+    [
+        worker.slot.to_string(),
+        worker.pid.to_string(),
+        or_dash(worker.core.map_or(String::new(), |core| core.to_string())),
+        worker.generation.to_string(),
+        worker.state.clone(),
+        duration(worker.uptime_seconds),
+        worker.connections.to_string(),
+        worker.requests.to_string(),
+        worker.requests_active.to_string(),
+    ]
+}
+
+const DEATHS: [&str; 5] = ["worker", "generation", "deaths", "last", "how"];
+
+fn deaths(slot: &DeathsReport) -> [String; 5] {
+    [
+        slot.slot.to_string(),
+        slot.generation.to_string(),
+        slot.count.to_string(),
+        slot.at.clone(),
+        slot.last.clone(),
+    ]
+}
+
+const PLUGIN: [&str; 9] = [
+    "plugin",
+    "version",
+    "instances",
+    "calls",
+    "failures",
+    "traps",
+    "exhausted",
+    "state",
+    "hooks",
+];
+
+fn plugin(plugin: &PluginStatus) -> [String; 9] {
+    [
+        plugin.name.clone(),
+        plugin.version.clone(),
+        plugin.instances.to_string(),
+        plugin.calls.to_string(),
+        plugin.failures.to_string(),
+        plugin.traps.to_string(),
+        plugin.exhausted.to_string(),
+        service(&plugin.state).to_owned(),
+        plugin.hooks.join(" "),
+    ]
+}
+
+const ZONE: [&str; 6] = ["zone", "kind", "size", "used", "evicted", "contended"];
+
+fn zone(zone: &ZoneStatus) -> [String; 6] {
+    [
+        zone.name.clone(),
+        zone.kind.clone(),
+        size(zone.size_bytes),
+        size(zone.used_bytes),
+        zone.evicted.to_string(),
+        zone.contended.to_string(),
+    ]
 }
 
 /// A plugin's state in words.

@@ -17,8 +17,8 @@ pub struct Activated {
     socket: OwnedFd,
 }
 
-/// All that systemd has handed to this process. To be called once, before anything else is opened. The error is for
-/// a person.
+/// Takes all sockets that systemd has handed to this process. To be called once, before anything else is opened. The error is
+/// for a person.
 pub fn descriptors() -> Result<Vec<Activated>, String> {
     let about = |error: std::io::Error| format!("LISTEN_FDS: {error}");
     let named = sd_notify::listen_fds_with_names().map_err(about)?;
@@ -30,7 +30,7 @@ pub fn descriptors() -> Result<Vec<Activated>, String> {
         .collect()
 }
 
-/// Those that listeners of the config have the address of. The others are closed here, with a warning.
+/// Picks the sockets whose address a listener of the config has. The others are closed here, with a warning.
 pub fn sockets_for(config: &Config, activated: Vec<Activated>) -> Vec<Adopted> {
     let wanted = |Activated { name, socket }: Activated| {
         let bind = match address_of(socket.as_fd()) {

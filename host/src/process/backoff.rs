@@ -1,4 +1,4 @@
-//! How long a worker's slot stays empty when its workers keep dying.
+//! Backoff: the time that a worker's slot stays empty when its workers keep dying.
 
 use std::time::Duration;
 

@@ -19,10 +19,10 @@ use crate::config::{Accept, Config};
 use crate::gateway::GatewayStatus;
 use crate::wasm::Manifest;
 
-/// What the master asks of a worker.
+/// Order of the master to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message: everything that the worker is to run. It answers `Ready` or `Failed`.
+    /// First message: everything that the worker is to run. The worker answers `Ready` or `Failed`.
     Start(Box<WorkerSpec>),
     /// All workers of the generation are ready: accept.
     Serve,
@@ -31,41 +31,41 @@ pub enum ToWorker {
     /// End now.
     Stop,
     ReopenLogs,
-    /// It answers `Status`.
+    /// Request that the worker answers by `Status`.
     StatusRequest,
-    /// It answers `Alive`.
+    /// Request that the worker answers by `Alive`.
     Heartbeat,
 }
 
-/// What a worker tells the master.
+/// Message of a worker to its master.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
     /// Plugins are instantiated and upstreams resolved; waits for `Serve`.
     Ready,
-    /// It accepts connections.
+    /// The worker accepts connections.
     Serving,
-    /// It accepts no more connections.
+    /// The worker accepts no more connections.
     Draining,
-    /// It cannot run this config, and ends. Lines for a person.
+    /// The worker cannot run this config, and ends. Lines for a person.
     Failed(Vec<String>),
     Status(GatewayStatus),
-    /// Its event loop turns.
+    /// The event loop turns.
     Alive,
-    /// No connection is left; it ends.
+    /// No connection is left; the worker ends.
     Drained,
 }
 
-/// What a worker is to run, and which of the descriptors it has inherited is what.
+/// Work of a worker, and the meaning of each descriptor that it has inherited.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerSpec {
     pub generation: u64,
     pub slot: usize,
-    /// By which requests that come back are known ([`crate::message::forwarded::Marks`]).
+    /// Number by which requests that come back are known ([`crate::message::forwarded::Marks`]).
     pub gateway_id: u64,
     pub config: Config,
     pub listeners: Vec<ListenerFd>,
     pub modules: Vec<ModuleFd>,
-    /// By name.
+    /// Zones by name.
     pub zones: BTreeMap<String, ZoneHandle>,
     pub metrics: MetricsFd,
 }
@@ -86,7 +86,7 @@ pub struct ModuleFd {
     pub fd: RawFd,
 }
 
-/// What a worker opens a zone by.
+/// Key by which a worker opens a zone.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ZoneHandle {
     /// A counter zone's memory.

@@ -9,10 +9,9 @@ use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use command_fds::CommandFdExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::gateway::GatewayStatus;
@@ -22,9 +21,10 @@ use super::channel::{
     write_frame,
 };
 use super::metrics::RowLease;
-use super::{confine, sys};
+use super::role::Role;
+use super::sys;
 
-/// A started worker. Dropping the last handle of one that runs ends it at once.
+/// Handle of a started worker. Dropping the last handle of one that runs ends it at once.
 pub struct WorkerChild {
     pub pid: u32,
     pub slot: usize,
@@ -35,25 +35,26 @@ pub struct WorkerChild {
     heard: Rc<Heard>,
 }
 
+/// State of a worker, as the master knows it.
 #[derive(Clone, Debug)]
 pub enum WorkerState {
     Starting,
-    /// Its generation can be put to work.
+    /// The worker can be put to work.
     Ready,
-    /// It accepts connections.
+    /// The worker accepts connections.
     Serving,
-    /// It accepts no more.
+    /// The worker accepts no more connections.
     Draining,
     Ended(Ending),
 }
 
-/// How a worker ended.
+/// End of a worker.
 #[derive(Clone, Debug)]
 pub struct Ending {
     pub status: ExitStatus,
-    /// What it has said about it. Empty for one that crashed or was told to end.
+    /// Reasons that the worker gave, lines for a person. Empty when it crashed or was told to end.
     pub errors: Vec<String>,
-    /// It was killed after it had not answered for so long.
+    /// Time without an answer after which the worker was killed; None when that is not how it ended.
     pub silence: Option<Duration>,
 }
 
@@ -69,10 +70,10 @@ impl fmt::Display for Ending {
 
 type StatusWaiters = Rc<RefCell<Vec<oneshot::Sender<GatewayStatus>>>>;
 
-/// What came last from the worker, whatever it said.
+/// Time of the worker's last message, whatever it said.
 struct Heard {
     at: Cell<Instant>,
-    /// Questions since then that it has not answered.
+    /// Questions since then that the worker has not answered.
     unanswered: Cell<u32>,
 }
 
@@ -91,42 +92,42 @@ impl WorkerChild {
 
         let mut inherited = descriptors;
         inherited.push(theirs.into());
-        let mut command = Command::new(super::executable());
+        let title = format!("worker {slot} of generation {}", spec.generation);
+        let user = spec.config.workers.user.as_ref();
+        let mut command = Role::Worker.start(&title, user, inherited);
         command
-            .arg0(format!(
-                "castling: worker {slot} of generation {}",
-                spec.generation
-            ))
-            .args(["worker", "--channel", &channel_fd.to_string()])
-            .stdin(Stdio::null())
-            // Ctrl-C on the terminal is for the master, who then ends its workers in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .preserved_fds(inherited);
-        confine::empty_environment(&mut command);
-        confine::run_as(&mut command, spec.config.workers.user.as_ref());
+            .args(["--channel", &channel_fd.to_string()])
+            .stdin(Stdio::null());
         let child = command.spawn()?;
         // Closes our copy of the worker's end: when the worker dies, the channel ends.
         drop(command);
 
+        Self::attended(child, channel, spec, row)
+    }
+
+    /// The handle of a process that has just been started, its tasks and its first order.
+    fn attended(
+        child: Child,
+        channel: UnixStream,
+        spec: WorkerSpec,
+        row: Option<RowLease>,
+    ) -> io::Result<Rc<Self>> {
         let pid = child
             .id()
             .ok_or_else(|| io::Error::other("the worker ended at once"))?;
         let (orders, pending_orders) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(WorkerState::Starting);
-        let status_waiters = StatusWaiters::default();
-        let heard = Rc::new(Heard {
-            at: Cell::new(Instant::now()),
-            unanswered: Cell::new(0),
-        });
         let process = Self {
             pid,
-            slot,
+            slot: spec.slot,
             started: Instant::now(),
             orders,
             state,
-            status_waiters,
-            heard: Rc::clone(&heard),
+            status_waiters: StatusWaiters::default(),
+            heard: Rc::new(Heard {
+                at: Cell::new(Instant::now()),
+                unanswered: Cell::new(0),
+            }),
         };
         process.tell(ToWorker::Start(Box::new(spec)));
         let (from_worker, to_worker) = channel.into_split();
@@ -138,7 +139,7 @@ impl WorkerChild {
             errors: Vec::new(),
             state: state_sender,
             status_waiters: Rc::clone(&process.status_waiters),
-            heard,
+            heard: Rc::clone(&process.heard),
             _row: row,
         };
         tokio::task::spawn_local(attendant.attend(pending_orders, written_orders));
@@ -151,6 +152,7 @@ impl WorkerChild {
         let _ = self.orders.send(order);
     }
 
+    /// State that the worker is in by its last message, or by its end.
     pub fn state(&self) -> WorkerState {
         self.state.borrow().clone()
     }
@@ -180,7 +182,7 @@ impl WorkerChild {
         }
     }
 
-    /// Waits until it has said that it accepts connections, or has ended.
+    /// Waits until the worker has said that it accepts connections, or has ended.
     pub async fn serves(&self) {
         let past =
             |state: &WorkerState| !matches!(state, WorkerState::Starting | WorkerState::Ready);
@@ -188,11 +190,11 @@ impl WorkerChild {
         let _ = self.state.clone().wait_for(past).await;
     }
 
-    /// Waits until it has said that it accepts no more, or has ended.
+    /// Waits until the worker has said that it accepts no more, or has ended.
     pub async fn accepts_no_more(&self) {
         let past =
             |state: &WorkerState| matches!(state, WorkerState::Draining | WorkerState::Ended(_));
-        // As above.
+        // An attendant that is gone leaves nobody to wait for.
         let _ = self.state.clone().wait_for(past).await;
     }
 
@@ -214,7 +216,7 @@ impl WorkerChild {
         }
     }
 
-    /// What the worker says about itself; `None` when it does not within a second.
+    /// Status of the worker by its own word; `None` when it does not answer within a second.
     pub async fn status(&self) -> Option<GatewayStatus> {
         let (waiter, answer) = oneshot::channel();
         self.status_waiters.borrow_mut().push(waiter);
@@ -244,6 +246,7 @@ impl WorkerChild {
         std::future::pending().await
     }
 
+    /// Whether the process has not ended, as far as is known.
     pub fn is_alive(&self) -> bool {
         !matches!(self.state(), WorkerState::Ended(_))
     }
@@ -266,7 +269,7 @@ struct Attendant {
     state: watch::Sender<WorkerState>,
     status_waiters: StatusWaiters,
     heard: Rc<Heard>,
-    /// Of the metrics: another worker may have it when this one has ended.
+    /// Row of the metrics, which another worker may have when this one has ended.
     _row: Option<RowLease>,
 }
 
@@ -286,13 +289,13 @@ impl Attendant {
                     Some(order) => drop(written_orders.send(order)),
                     None => {
                         wanted = false;
-                        // It fails when the process has ended, which is what we want.
+                        // A kill fails when the process has ended, which is what we want.
                         let _ = self.child.start_kill();
                     }
                 },
             }
         };
-        // What the worker said last may still be in the channel.
+        // The worker's last messages may still be in the channel.
         while self.inbox.is_some() {
             match tokio::time::timeout(LAST_WORDS, next_message(&mut self.inbox)).await {
                 Ok(message) => self.hear(message),
@@ -324,17 +327,17 @@ impl Attendant {
             Ok(Some(FromWorker::Failed(errors))) => self.errors = errors,
             Ok(Some(FromWorker::Status(status))) => {
                 for waiter in self.status_waiters.borrow_mut().drain(..) {
-                    // Who asked may have stopped waiting.
+                    // A waiter may have given up.
                     let _ = waiter.send(status.clone());
                 }
             }
-            // That it came is all there is to it.
+            // The message's coming is all there is to it; it was noted above.
             Ok(Some(FromWorker::Alive)) => {}
             Ok(Some(FromWorker::Drained)) => {
                 tracing::debug!(pid = self.child.id(), "worker has drained");
             }
             Ok(None) => self.inbox = None,
-            // It died with orders unread.
+            // A worker that died with orders unread resets the channel.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.inbox = None,
             Err(error) => {
                 tracing::warn!(pid = self.child.id(), %error, "worker channel broke");
@@ -353,7 +356,7 @@ async fn next_message(
     }
 }
 
-/// In a task of its own, so that a worker that does not read holds up nobody.
+/// Writes orders to the worker, in a task of its own, so that a worker that does not read holds up nobody.
 async fn write_orders(mut sink: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<ToWorker>) {
     while let Some(order) = orders.recv().await {
         if let Err(error) = write_frame(&mut sink, &order, ORDER_LIMIT_BYTES).await {
@@ -367,10 +370,10 @@ async fn write_orders(mut sink: OwnedWriteHalf, mut orders: mpsc::UnboundedRecei
     }
 }
 
-/// So many questions without an answer are silence.
+/// Questions in a row without an answer that count as silence.
 const MISSED_HEARTBEATS: u32 = 3;
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a dead worker's channel is read for what it said last.
+/// Time for which a dead worker's channel is read for its last messages.
 const LAST_WORDS: Duration = Duration::from_millis(200);

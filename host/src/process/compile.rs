@@ -10,28 +10,26 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use command_fds::CommandFdExt;
 use futures_util::StreamExt;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::Child;
 
 use crate::config::{self, Config, PlacedPath, Plugin, Workers};
 use crate::wasm::compile::{compile, engine_fingerprint};
 use crate::wasm::{Manifest, module_text};
 
+use super::confine::{self, Seal};
 use super::module_store::{ModuleKey, ModuleStore, StoredModule};
-use super::{confine, sys};
+use super::role::{COMPILER_LIMITS, Role};
+use super::sys;
 
 /// Largest module file, bytes.
 pub const WASM_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What the helper may use.
-const ADDRESS_SPACE_LIMIT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
-const CPU_LIMIT_SECONDS: u64 = 60;
-/// Catches a helper that neither computes nor ends.
+/// Longest life of a helper: catches one that neither computes nor ends.
 const WALL_CLOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Helpers that run at the same time.
@@ -40,7 +38,7 @@ const HELPERS: usize = 2;
 /// Bytes of the helper's answer, and of what it says on standard error.
 const ANSWER_LIMIT_BYTES: u64 = 1024 * 1024;
 
-/// The compiled modules of all plugins of a config, by plugin; what the store does not hold is compiled now. A file
+/// Returns the compiled modules of all plugins of a config, by plugin; what the store does not hold is compiled now. A file
 /// that several plugins use is compiled once. Fails with a line for each plugin that cannot be had.
 pub async fn modules(config: &Config) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
     let folder = &config.master.module_store;
@@ -48,8 +46,8 @@ pub async fn modules(config: &Config) -> Result<BTreeMap<String, StoredModule>, 
     obtain_all(config, None, &store).await
 }
 
-/// The same for who only looks: the gateway's store is read, where it may be, and nothing is added to it; what it does
-/// not hold is compiled into a folder that is gone when this returns.
+/// [`modules`] for a check: the gateway's store is read, where it may be, and nothing is added to it; what it does not hold
+/// is compiled into a folder that is gone when this returns.
 pub async fn modules_for_check(
     config: &Config,
 ) -> Result<BTreeMap<String, StoredModule>, Vec<String>> {
@@ -69,7 +67,7 @@ fn store_error(folder: &PlacedPath, error: &std::io::Error) -> Vec<String> {
     vec![format!("{place}: module store {folder}: {error}")]
 }
 
-/// From `known` or `store`; what neither holds is compiled into `store`.
+/// Takes modules from `known` or `store`; what neither holds is compiled into `store`.
 async fn obtain_all(
     config: &Config,
     known: Option<&ModuleStore>,
@@ -110,10 +108,14 @@ async fn obtain_all(
 /// The helper's side: limits itself, compiles standard input into the inherited file, and says on standard output what
 /// came of it.
 pub fn run_helper(out: RawFd, seccomp: bool) -> anyhow::Result<()> {
-    sys::set_process_name(c"castling-build");
-    sys::limit_self(ADDRESS_SPACE_LIMIT_BYTES, CPU_LIMIT_SECONDS)?;
+    sys::set_process_name(Role::Compiler.needs().process_name);
+    confine::settle(Role::Compiler).map_err(anyhow::Error::msg)?;
     let mut out = File::from(sys::inherited(out)?);
-    confine::seal_helper(seccomp).map_err(anyhow::Error::msg)?;
+    let seal = Seal {
+        core_dumps: false,
+        seccomp,
+    };
+    confine::seal(Role::Compiler, &seal).map_err(anyhow::Error::msg)?;
     let mut wasm = Vec::new();
     std::io::stdin()
         .lock()
@@ -130,14 +132,14 @@ pub fn run_helper(out: RawFd, seccomp: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the helper says.
+/// Answer of the helper.
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Compiled(Manifest),
     Refused(String),
 }
 
-/// One module and the plugins that are made of it.
+/// A module and the plugins that are made of it.
 struct Job {
     wasm: Vec<u8>,
     plugins: Vec<String>,
@@ -146,7 +148,8 @@ struct Job {
 /// The modules of plugins, each read once; and why others cannot be read, by plugin.
 type Jobs = (BTreeMap<ModuleKey, Job>, Vec<(String, String)>);
 
-/// In a thread of its own: reading may take as long as disk and network please, and the master answers meanwhile.
+/// Reads modules in a thread of its own: reading may take as long as disk and network please, and the master answers
+/// meanwhile.
 async fn read_aside(plugins: &BTreeMap<String, Plugin>) -> Result<Jobs, Vec<String>> {
     if plugins.is_empty() {
         return Ok(Jobs::default());
@@ -220,7 +223,8 @@ async fn obtain(
     stored
 }
 
-/// The manifest, and the code in a memory file. The helper may run as another user, and has no file of the store's open.
+/// Has a helper compile a module. Returns the manifest, and the code in a memory file. The helper may run as another user,
+/// and has no file of the store's open.
 async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File), String> {
     let room =
         |error: std::io::Error| format!("there is no memory for what it is compiled to: {error}");
@@ -228,23 +232,29 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
         .map(File::from)
         .map_err(|error| room(error.into()))?;
     let theirs = OwnedFd::from(artefact.try_clone().map_err(room)?);
-    let mut command = Command::new(super::executable());
-    confine::empty_environment(&mut command);
+    let out = theirs.as_raw_fd().to_string();
+    let mut command = Role::Compiler.start("compile", workers.user.as_ref(), vec![theirs]);
     command
-        .arg0("castling: compile")
-        .arg("compile")
-        .args(["--out", &theirs.as_raw_fd().to_string()])
+        .args(["--out", &out])
         .args((!workers.seccomp).then_some("--no-seccomp"))
-        .preserved_fds(vec![theirs])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    confine::run_as(&mut command, workers.user.as_ref());
-    let mut helper = command
+        .stderr(Stdio::piped());
+    let helper = command
         .spawn()
         .map_err(|e| format!("the compiler cannot be started: {e}"))?;
+    match converse(helper, wasm).await? {
+        Answer::Compiled(manifest) => match manifest.check() {
+            Ok(()) => Ok((manifest, artefact)),
+            Err(error) => Err(module_text::text(&error.to_string())),
+        },
+        Answer::Refused(reason) => Err(module_text::text(&reason)),
+    }
+}
+
+/// Gives the helper the module, and returns what it answers. Fails for the plugin's author when it ends without an answer or
+/// takes too long.
+async fn converse(mut helper: Child, wasm: &[u8]) -> Result<Answer, String> {
     let (stdin, stdout, stderr) = (
         helper.stdin.take(),
         helper.stdout.take(),
@@ -272,38 +282,32 @@ async fn run_compiler(wasm: &[u8], workers: &Workers) -> Result<(Manifest, File)
     if !status.success() {
         return Err(explain(status, &String::from_utf8_lossy(&complaint)));
     }
-    match serde_json::from_slice(&answer) {
-        Ok(Answer::Compiled(manifest)) => match manifest.check() {
-            Ok(()) => Ok((manifest, artefact)),
-            Err(error) => Err(module_text::text(&error.to_string())),
-        },
-        Ok(Answer::Refused(reason)) => Err(module_text::text(&reason)),
-        Err(error) => {
-            let error = module_text::text(&error.to_string());
-            Err(format!("the compiler gave no answer: {error}"))
-        }
-    }
+    serde_json::from_slice(&answer).map_err(|error| {
+        let error = module_text::text(&error.to_string());
+        format!("the compiler gave no answer: {error}")
+    })
 }
 
 async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What could be read until an error is all there is to tell.
+        // An error ends the reading: what came before is all there is to tell.
         let _ = pipe.take(ANSWER_LIMIT_BYTES).read_to_end(&mut bytes).await;
     }
     bytes
 }
 
-/// Why a helper ended without an answer, for the plugin's author.
+/// The reason why a helper ended without an answer, for the plugin's author.
 fn explain(status: ExitStatus, complaint: &str) -> String {
     let out_of_memory = complaint.contains("memory allocation of");
     let signal = status.signal();
     if out_of_memory {
-        let gib = ADDRESS_SPACE_LIMIT_BYTES / 1024 / 1024 / 1024;
+        let gib = COMPILER_LIMITS.address_space_bytes / 1024 / 1024 / 1024;
         return format!("compiling needs more than {gib} GiB of memory");
     }
     if signal == Some(Signal::XCPU.as_raw()) {
-        return format!("compiling takes more than {CPU_LIMIT_SECONDS} s of CPU time");
+        let seconds = COMPILER_LIMITS.cpu_seconds;
+        return format!("compiling takes more than {seconds} s of CPU time");
     }
     if signal == Some(Signal::KILL.as_raw()) {
         return "the compiler was killed; the system may be out of memory".to_owned();

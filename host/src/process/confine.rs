@@ -1,45 +1,45 @@
-//! What workers and helpers go without: files beyond a number, other cores, other users, system calls.
+//! Confinement of workers and helpers, from inside: they give up files beyond a number, other cores, other users, system
+//! calls. What each role keeps is in [`super::role`].
 //!
-//! The order matters. The master starts them as the user that they stay ([`run_as`]), so that none of their code ever runs
-//! as root. A worker takes over its descriptors and makes its engine first: taking over looks into `/proc/self`,
-//! and wasmtime opens `/proc/self/pagemap`, which belongs to root as soon as the process is not dumpable. Then, before it
-//! maps a plugin's code or meets a client's byte, it gives up the rest ([`seal_worker`]).
+//! The order matters. The master starts them as the user that they stay ([`Role::start`]), so that none of their code ever
+//! runs as root. A process first limits itself ([`settle`]), then takes over its descriptors, and a worker makes its
+//! engine: taking over looks into `/proc/self`, and wasmtime opens `/proc/self/pagemap`, which belongs to root as soon as
+//! the process is not dumpable. Then, before it maps a plugin's code or meets a client's byte or a stranger's module, it
+//! gives up the rest ([`seal`]).
 
 use rustix::process::{DumpableBehavior, Signal, geteuid, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities, set_no_new_privs,
 };
-use tokio::process::Command;
 
-use crate::config::{Identity, Pin, Workers};
+use crate::config::{Pin, Workers};
 
-use super::sys;
-use super::syscalls::{self, Role};
+use super::role::{Limits, Role};
+use super::{sys, syscalls};
 
-/// Has the process that this starts run as this user, in this group and in no other. A master that is not root is that
-/// user already (see [`super::ownership::check`]).
-pub fn run_as(command: &mut Command, identity: Option<&Identity>) {
-    if let Some(identity) = identity
-        && geteuid().is_root()
+/// Limits this process as its role wants it: address space and time, its master's death, and that nothing it could execute
+/// makes it more than it is. The error is a line for a person.
+pub fn settle(role: Role) -> Result<(), String> {
+    let needs = role.needs();
+    if let Some(Limits {
+        address_space_bytes,
+        cpu_seconds,
+    }) = &needs.limits
     {
-        // The standard library gives up root's other groups as well where a uid is set.
-        command.uid(identity.uid).gid(identity.gid);
+        sys::limit_self(*address_space_bytes, *cpu_seconds)
+            .map_err(|error| format!("limits: {error}"))?;
     }
+    if needs.dies_with_master {
+        // The change of user, which would take the signal back, is over. A master that was killed before this has closed the
+        // helper's standard input.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| format!("the master's death: {error}"))?;
+    }
+    be_ordinary()
 }
 
-/// Gives the process that this starts the time zone, and nothing else of the master's environment, where secrets for
-/// `from_env` are. (`RUST_BACKTRACE` would change nothing: a panic is a line of the log.)
-pub fn empty_environment(command: &mut Command) {
-    command.env_clear();
-    if let Some(zone) = std::env::var_os(TIME_ZONE) {
-        command.env(TIME_ZONE, zone);
-    }
-}
-
-const TIME_ZONE: &str = "TZ";
-
-/// At a worker's begin: its core, its limit of open files, and that nothing it could execute makes it more than it is.
-/// The error is a line for a person.
+/// Limits a worker as `[workers]` wants it: its core and its open files, and then as [`settle`]. The error is a line for a
+/// person.
 pub fn settle_worker(workers: &Workers, slot: usize) -> Result<(), String> {
     let files = workers.max_open_files.as_ref();
     sys::limit_open_files(files.map(|files| files.count)).map_err(|error| match files {
@@ -53,45 +53,43 @@ pub fn settle_worker(workers: &Workers, slot: usize) -> Result<(), String> {
             format!("workers.pin: worker {slot} cannot be bound to core {core}: {error}")
         })?;
     }
-    be_ordinary()
+    settle(Role::Worker)
 }
 
-/// When it has opened what only a dumpable process may open. The error is a line for a person.
-pub fn seal_worker(workers: &Workers) -> Result<(), String> {
-    if !workers.core_dumps {
+/// Confinement that a config may take off.
+pub struct Seal {
+    /// Whether a crash may leave a core file, with keys and requests in it.
+    pub core_dumps: bool,
+    /// Whether system calls are filtered.
+    pub seccomp: bool,
+}
+
+/// Gives up the rest, when the process has opened what only a dumpable one may open. The error is a line for a person.
+pub fn seal(role: Role, seal: &Seal) -> Result<(), String> {
+    if !seal.core_dumps {
         be_secret()?;
     }
-    match workers.seccomp {
-        true => give_up(Role::Worker),
-        false => Ok(()),
+    if !seal.seccomp {
+        return Ok(());
     }
+    syscalls::give_up_all_but(&role.needs().allowed).map_err(|error| {
+        format!(
+            "system calls cannot be filtered: {error}; `seccomp = false` in [workers] goes without"
+        )
+    })
 }
 
-/// A helper's, all at once: it ends with its master, and what it reads it may do no more with than compute.
-pub fn seal_helper(seccomp: bool) -> Result<(), String> {
-    // After the change of user, which would take it back. A master that was killed before has closed the helper's
-    // standard input.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| format!("the master's death: {error}"))?;
-    be_ordinary()?;
-    be_secret()?;
-    match seccomp {
-        true => give_up(Role::Helper),
-        false => Ok(()),
-    }
-}
-
-/// Nothing that it could execute makes it more than it is, and of root's rights it has none: a unit with
-/// `AmbientCapabilities=` gives them to whatever the master starts.
+/// Sees to it that nothing this process could execute makes it more than it is, and that it has none of root's rights: a unit
+/// with `AmbientCapabilities=` gives them to whatever the master starts.
 fn be_ordinary() -> Result<(), String> {
-    // Root's workers open root's files by it, and another user's.
+    // Workers of root open root's files by them, and another user's.
     if !geteuid().is_root() {
         give_up_capabilities()?;
     }
     set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))
 }
 
-/// The ambient ones go with the others (capabilities(7)).
+/// Gives up all capabilities; the ambient ones go with the others (capabilities(7)).
 fn give_up_capabilities() -> Result<(), String> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
@@ -101,18 +99,11 @@ fn give_up_capabilities() -> Result<(), String> {
     set_capabilities(None, none).map_err(|error| format!("capabilities: {error}"))
 }
 
-/// No core file, and no other process of the same user reads its memory: there are keys and requests in it.
+/// Lets no core file be written and no other process of the same user read this one's memory: there are keys and requests
+/// in it.
 fn be_secret() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| format!("not dumpable: {error}"))
-}
-
-fn give_up(role: Role) -> Result<(), String> {
-    syscalls::give_up(role).map_err(|error| {
-        format!(
-            "system calls cannot be filtered: {error}; `seccomp = false` in [workers] goes without"
-        )
-    })
 }
 
 impl Pin {
@@ -135,7 +126,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_capabilities_that_were_given_at_the_start() {
-        // They are a thread's.
+        // Capabilities are a thread's.
         let thread = std::thread::spawn(|| {
             let mut sets = capabilities(None).unwrap();
             if sets.permitted.contains(CapabilitySet::NET_BIND_SERVICE) {

@@ -1,4 +1,4 @@
-//! One load of the config and the workers that run it.
+//! Generation: a load of the config and the workers that run it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,37 +22,38 @@ use super::zones::Zones;
 
 /// A generation in the master. Dropping one that does not serve yet ends its workers.
 pub struct Generation {
+    /// Number in the gateway's life, from 1 on; a reload that is refused uses none up.
     pub number: u64,
     pub config: Config,
-    /// Let go of when its last worker has ended, as the zones are: a descriptor each.
+    /// Modules by plugin, a descriptor each. Let go of when the last worker has ended, as the zones are.
     modules: RefCell<BTreeMap<String, StoredModule>>,
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
     metrics: Rc<Ledger>,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
-    /// By slot; None while a worker that died is not replaced yet.
+    /// Workers by slot; None while one that died is not replaced yet.
     workers: RefCell<Vec<Option<Rc<WorkerChild>>>>,
-    /// By slot.
+    /// Deaths by slot.
     deaths: RefCell<Vec<Deaths>>,
     stage: watch::Sender<GenerationStage>,
     stage_since: RefCell<jiff::Timestamp>,
 }
 
-/// Where a generation is in its life. It only moves forward.
+/// Stage in a generation's life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GenerationStage {
     Starting,
     Serving,
-    /// Its workers finish what they have.
+    /// The workers finish what they have.
     Draining,
-    /// Its workers have been told to end now.
+    /// The workers have been told to end now.
     Stopping,
     Ended,
 }
 
 impl GenerationStage {
-    /// As `status` prints it.
+    /// The word that `status` prints.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -68,7 +69,7 @@ impl GenerationStage {
 #[derive(Clone, Debug, Default)]
 pub struct Deaths {
     pub count: u64,
-    /// How the last of them ended, for a person.
+    /// End of the last of them, in words for a person.
     pub last: Option<String>,
     pub last_at: Option<jiff::Timestamp>,
 }
@@ -76,11 +77,12 @@ pub struct Deaths {
 /// A generation whose workers are not all ready by then is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a swap waits for workers to say that they have begun or ceased to accept.
+/// Time that a swap waits for workers to say that they have begun or ceased to accept.
 const SAY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a worker gets beyond the time it was given, before it is told the next, harder thing.
+/// Time beyond what a worker was given to drain, after which it is told to stop.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// Time that a worker has to stop, after which it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
 impl Generation {
@@ -162,27 +164,29 @@ impl Generation {
         self.reached(GenerationStage::Ended).await;
     }
 
+    /// Stage that the generation is in now.
     pub fn stage(&self) -> GenerationStage {
         *self.stage.borrow()
     }
 
+    /// Time when it came into that stage.
     pub fn stage_since(&self) -> jiff::Timestamp {
         *self.stage_since.borrow()
     }
 
-    /// Until it has ended at the latest, for one that drains.
+    /// Longest time until a generation that drains has ended.
     pub fn time_left(&self) -> Duration {
         let whole = self.config.workers.drain_timeout + DRAIN_GRACE + STOP_GRACE;
         let since = jiff::Timestamp::now().duration_since(self.stage_since());
         whole.saturating_sub(since.unsigned_abs())
     }
 
-    /// Those that there are now, by slot.
+    /// Workers that there are now, by slot.
     pub fn workers(&self) -> Vec<Rc<WorkerChild>> {
         self.workers.borrow().iter().flatten().cloned().collect()
     }
 
-    /// By slot.
+    /// Deaths by slot.
     pub fn deaths(&self) -> Vec<Deaths> {
         self.deaths.borrow().clone()
     }
@@ -318,11 +322,11 @@ impl Generation {
         report_death(worker, ending, self.number, wait);
     }
 
-    /// One that fails to start has ended when this returns, or is about to.
+    /// Has a replacement serve when it is ready. A worker that fails to start has ended when this returns, or is about to.
     async fn put_to_work(&self, worker: &WorkerChild) {
         match tokio::time::timeout(START_TIMEOUT, worker.ready()).await {
             Ok(Ok(())) if self.stage() == GenerationStage::Serving => worker.tell(ToWorker::Serve),
-            // It has been told to drain, or has ended and said why.
+            // The worker has been told to drain, or has ended and said why.
             Ok(_) => {}
             Err(_) => {
                 tracing::error!(
@@ -418,7 +422,7 @@ impl Generation {
     }
 }
 
-/// Of a worker that was told to end: only one that crashed on the way is worth a line.
+/// Logs the end of a worker that was told to end: only a crash on the way is worth a line.
 fn report_end(worker: &WorkerChild, ending: Option<&Ending>) {
     if let Some(Ending { status, .. }) = ending
         && !status.success()
@@ -431,7 +435,7 @@ fn report_end(worker: &WorkerChild, ending: Option<&Ending>) {
 fn report_death(worker: &WorkerChild, ending: Option<Ending>, generation: u64, wait: Duration) {
     let (pid, slot, lived) = (worker.pid, worker.slot, worker.started.elapsed());
     match ending {
-        // Somebody has sent it a signal that it knows.
+        // A signal that the worker knows has ended it.
         Some(Ending { status, errors, .. }) if status.success() && errors.is_empty() => {
             tracing::warn!(
                 pid,

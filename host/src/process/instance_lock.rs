@@ -1,4 +1,4 @@
-//! One gateway for each control socket, and the files that say so.
+//! Instance lock: each control socket has one gateway, and files say so.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ pub struct InstanceLock {
     killed_before: Option<String>,
     /// Device and inode of the control socket that this master has put up.
     own_control: Cell<Option<(u64, u64)>>,
-    /// The same of the pid file.
+    /// Device and inode of the pid file that this master has put up.
     own_pid_file: Cell<Option<(u64, u64)>>,
 }
 
@@ -61,9 +61,9 @@ impl InstanceLock {
                 Err(Errno::WOULDBLOCK) => return Err(already_running(&mut file, control)),
                 Err(error) => return Err(about(error.into())),
             }
-            // One that ended in order has removed the file.
+            // A gateway that ended in order has removed the file, and one that was killed has left its pid in it.
             let mut before = String::new();
-            // What cannot be read says nothing.
+            // A file that cannot be read says nothing.
             let _ = (&mut file).take(PID_DIGITS).read_to_string(&mut before);
             let is_pid = !before.is_empty() && before.bytes().all(|byte| byte.is_ascii_digit());
             return Ok(Self {
@@ -109,7 +109,7 @@ impl InstanceLock {
         })
     }
 
-    /// For the master that it is handed to.
+    /// The lock's file, for the master that it is handed to.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -151,7 +151,7 @@ impl InstanceLock {
         }
     }
 
-    /// The files are this master's from now on, or another's.
+    /// Says whose the files are from now on, this master's or another's.
     pub fn set_owner(&mut self, is_owner: bool) {
         self.owns_files = is_owner;
     }
@@ -194,8 +194,8 @@ impl Drop for InstanceLock {
         if !self.owns_files {
             return;
         }
-        // What cannot be removed is replaced by the next start. The lock goes last: until then all of this is ours. What
-        // others have put there meanwhile stays.
+        // The lock goes last: until then all of this is ours. Files that others have put there meanwhile stay, and what cannot
+        // be removed is replaced by the next start.
         let own_pid = std::process::id().to_string();
         if let Some(pid_file) = &self.pid_file
             && self
@@ -232,7 +232,7 @@ fn lock_path(control: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Beside the socket and as long as its name, which the system bounds (108 bytes, unix(7)).
+/// A path beside the socket, as long as its name, which the system bounds (108 bytes, unix(7)).
 fn draft_of(control: &Path) -> PathBuf {
     let mut draft = control.as_os_str().as_bytes().to_vec();
     if let Some(last) = draft.last_mut() {
@@ -241,14 +241,14 @@ fn draft_of(control: &Path) -> PathBuf {
     PathBuf::from(OsString::from_vec(draft))
 }
 
-/// There is a whole pid in it at any moment. Returns its device and inode.
+/// Writes the pid file so that there is a whole pid in it at any moment. Returns its device and inode.
 fn write_pid_file(path: &Path) -> io::Result<(u64, u64)> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    // Not into what somebody else has put there, be it a link to another file.
+    // A file that somebody else has put there is removed, not written into, be it a link to another file.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -263,10 +263,11 @@ fn write_pid_file(path: &Path) -> io::Result<(u64, u64)> {
     Ok((made.dev(), made.ino()))
 }
 
-/// It is emptied and written to: a second name of another file would cost that file's contents.
+/// Refuses a lock that is another file's second name: the lock is emptied and written to, which would cost that file's
+/// contents.
 fn must_be_plain(lock: &File) -> io::Result<()> {
     let found = lock.metadata()?;
-    // One without a name was removed meanwhile, in order.
+    // A file without a name was removed meanwhile, in order.
     if found.is_file() && found.nlink() <= 1 {
         return Ok(());
     }
@@ -284,7 +285,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 fn already_running(lock: &mut File, control: &Path) -> String {
     let mut pid = String::new();
-    // Without it the message has no pid.
+    // A lock that cannot be read leaves the message without a pid.
     let _ = lock.take(PID_DIGITS).read_to_string(&mut pid);
     let pid = match pid.is_empty() {
         true => String::new(),
@@ -296,7 +297,7 @@ fn already_running(lock: &mut File, control: &Path) -> String {
     )
 }
 
-/// More than a pid has.
+/// Bytes read of a lock: more than a pid has.
 const PID_DIGITS: u64 = 20;
 
 #[cfg(test)]
@@ -328,7 +329,7 @@ mod tests {
         let second = InstanceLock::take(&control, None).unwrap();
         assert_eq!(second.killed_before(), None);
         let _listener = second.put_up_files().unwrap();
-        // As a kill would: nothing is dropped but the lock.
+        // Nothing is dropped but the lock, as by a kill.
         let file = second.file.try_clone().unwrap();
         flock(&file, FlockOperation::Unlock).unwrap();
         std::mem::forget(second);

@@ -19,7 +19,7 @@ pub struct Ledger {
     taken: RefCell<BTreeSet<u32>>,
     /// Rows that are another master's.
     foreign: RefCell<BTreeSet<u32>>,
-    /// From the moment that it is offered to another master: no other rows than these.
+    /// Rows that are left to this master since it has offered the ledger to another; None before.
     only: RefCell<Option<BTreeSet<u32>>>,
     workers: Rc<Workers>,
 }
@@ -44,12 +44,13 @@ impl Workers {
 /// A row in the hands of one worker, until this is dropped, which must not be before the worker's end.
 pub struct RowLease {
     ledger: Rc<Ledger>,
+    /// Number of the row. Row 0 is the master's.
     pub row: u32,
 }
 
 impl Ledger {
-    /// The old one, with all that was counted, unless it must have another size or has turned out too small: then a new
-    /// one, which begins at 0 as after a start. The error is lines for a person. `started` is the master's start.
+    /// Returns the old ledger, with all that was counted, unless it must have another size or has turned out too small: then a
+    /// new one, which begins at 0 as after a start. The error is lines for a person. `started` is the master's start.
     pub fn of(
         max_series: u32,
         old: Option<&Rc<Self>>,
@@ -101,7 +102,7 @@ impl Ledger {
         }))
     }
 
-    /// For another master: which rows are this one's for as long as it lives, those of its workers and some more for
+    /// Tells another master which rows are this one's for as long as it lives, those of its workers and some more for
     /// workers that take a dead one's place.
     pub fn offer(&self) -> Vec<u32> {
         let mut only = self.taken.borrow().clone();
@@ -118,7 +119,7 @@ impl Ledger {
         rows
     }
 
-    /// Nothing came of the offer: this generation serves. Returns the rows that the other master's workers may have; they
+    /// Takes an offer back of which nothing came: this generation serves. Returns the rows that the other master's workers may have; they
     /// are theirs until [`Self::forget`].
     pub fn keep(self: &Rc<Self>, generation: u64) -> Vec<u32> {
         let only = self.only.take().unwrap_or_default();
@@ -133,7 +134,7 @@ impl Ledger {
         left
     }
 
-    /// The workers that had these rows have ended.
+    /// Frees rows whose workers have ended.
     pub fn forget(&self, rows: &[u32]) {
         for row in rows {
             if self.foreign.borrow_mut().remove(row) {
@@ -142,23 +143,25 @@ impl Ledger {
         }
     }
 
-    /// The other master has begun to show them: this one's workers go on counting, and it shows no number of its own.
+    /// Leaves the metrics to the other master, which has begun to show them: this one's workers go on counting, and it shows no
+    /// number of its own.
     pub fn let_go(&self) {
         self.workers.shown_in.replace(Weak::new());
     }
 
-    /// The master that has handed them over has ended, and so have its workers.
+    /// Frees the rows of the master that has handed them over: it has ended, and so have its workers.
     pub fn is_alone(&self) {
         for row in self.foreign.take() {
             forget_gauges(self.metrics.zone(), row);
         }
     }
 
+    /// Series that the memory has room for.
     pub fn max_series(&self) -> u32 {
         self.max_series
     }
 
-    /// It is the one that is shown, from now on.
+    /// Makes this ledger the one that is shown, from now on.
     pub fn begins(self: &Rc<Self>) {
         self.metrics.of_this_build();
         self.workers.shown_in.replace(Rc::downgrade(self));
@@ -193,24 +196,24 @@ impl Ledger {
         })
     }
 
-    /// For workers.
+    /// The memory, for workers.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.metrics.descriptor()
     }
 
-    /// What the master itself counts.
+    /// Counters of the master itself.
     pub fn metrics(&self) -> &MasterMetrics {
         &self.metrics
     }
 
-    /// All of it, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     pub fn text(&self) -> String {
         text(self.metrics.zone())
     }
 }
 
-/// Of a master that has offered its metrics to another: as many of its workers may die before it ends and still be
-/// counted in their successors.
+/// Rows that a master keeps beyond its workers' when it offers its metrics to another: so many of its workers may die before
+/// it ends and still be counted in their successors.
 const SPARE_ROWS: usize = 64;
 
 impl Drop for RowLease {

@@ -17,10 +17,12 @@ mod merge;
 mod metrics;
 mod module_store;
 mod notify;
+mod orders;
 mod orphans;
 mod ownership;
 mod peers;
 mod report;
+mod role;
 mod signals;
 mod socket_options;
 mod sockets;
@@ -41,7 +43,9 @@ use std::sync::OnceLock;
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::{run as run_master, take_over};
-pub use report::MasterStatus;
+pub use report::{DeathsReport, GenerationReport, MasterStatus, WorkerReport};
+#[cfg(test)]
+pub use role::Role;
 pub use worker::run as run_worker;
 pub use zones::private_zones;
 
@@ -51,7 +55,7 @@ fn gateway_id() -> u64 {
     *ID.get_or_init(|| RandomState::new().hash_one(std::process::id()))
 }
 
-/// What a worker and a helper are started from: this binary, also when its file was replaced since.
+/// Path that workers and helpers are started from: this binary, also when its file was replaced since.
 ///
 /// Under valgrind, by which instructions are counted, the link names this binary but leads to valgrind's own; then the name
 /// counts. The name of a file that was replaced leads nowhere.

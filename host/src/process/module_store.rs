@@ -37,7 +37,7 @@ pub struct StoredModule {
 #[derive(Serialize, Deserialize)]
 struct EntryHead {
     manifest: Manifest,
-    /// Of the artefact. Another length means that the machine stopped while it was written.
+    /// Length of the artefact. A file of another length means that the machine stopped while it was written.
     artefact_bytes: u64,
 }
 
@@ -76,8 +76,8 @@ impl ModuleStore {
         })
     }
 
-    /// As [`Self::open`], but creates nothing: `None` when the folder is not there, or is another user's, whose entries
-    /// are not to be trusted.
+    /// Opens the folder like [`Self::open`], but creates nothing: `None` when the folder is not there, or is another user's, whose
+    /// entries are not to be trusted.
     pub fn open_existing(folder: &Path) -> io::Result<Option<Self>> {
         let metadata = match fs::metadata(folder) {
             Ok(metadata) => metadata,
@@ -168,7 +168,7 @@ impl ModuleStore {
             let limit = match path.extension().and_then(|extension| extension.to_str()) {
                 Some(HEAD_EXTENSION | ARTEFACT_EXTENSION) => unused_for,
                 Some(DRAFT_EXTENSION) => DRAFT_LIFE,
-                // Not ours.
+                // A file of another name is not ours.
                 _ => continue,
             };
             let modified = entry.metadata().and_then(|metadata| metadata.modified());

@@ -1,4 +1,4 @@
-//! What systemd is told, where it has started the gateway (`Type=notify`, sd_notify(3)). Without `NOTIFY_SOCKET` in the
+//! Notices to systemd, where it has started the gateway (`Type=notify`, sd_notify(3)). Without `NOTIFY_SOCKET` in the
 //! environment nothing is told to anybody.
 
 use std::time::Duration;
@@ -9,12 +9,12 @@ use sd_notify::NotifyState;
 pub const ONE_PROCESS_ONLY: [&str; 4] =
     ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
-/// The gateway serves; also after a reload, whether that was refused or not.
+/// Tells that the gateway serves; also after a reload, whether that was refused or not.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A reload begins, until the next [`ready`].
+/// Tells that a reload begins, which lasts until the next [`ready`].
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -22,11 +22,12 @@ pub fn reloading() {
     }
 }
 
+/// Tells that the gateway ends, and why it has not ended yet.
 pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Another master is the one to watch.
+/// Tells that another process is the main one, to be watched from now on.
 pub fn main_pid(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
@@ -37,7 +38,7 @@ pub async fn keep_watchdog(is_watched: impl Fn() -> bool) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
     };
-    // As sd_watchdog_enabled(3) recommends.
+    // Half the time, which sd_watchdog_enabled(3) recommends.
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
     while is_watched() {
         tell(&[NotifyState::Watchdog]);

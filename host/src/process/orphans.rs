@@ -1,4 +1,4 @@
-//! What a master that was killed has left running, when the next one starts.
+//! Orphans: workers that a master which was killed has left running when the next one starts.
 //!
 //! Its workers learn of it by the end of their channel. They stop listening at once, and finish what they have while the
 //! next gateway serves already.

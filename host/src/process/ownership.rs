@@ -1,4 +1,4 @@
-//! What the master makes for workers that run as another user, and its limits, before a generation starts.
+//! Preparations of the master for workers that run as another user, and its limits, before a generation starts.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use crate::log;
 
 use super::sys;
 
-/// Everything that must be so before workers start. Fails with lines for a person; what an operator should look at
+/// Sees to everything that must be so before workers start. Fails with lines for a person; what an operator should look at
 /// is a warning.
 pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
     let mut errors = Vec::new();
@@ -39,7 +39,7 @@ pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-/// Only root can start processes of another user.
+/// Refuses another user unless this is root, which alone can start processes of another user.
 pub fn check(identity: Option<&Identity>) -> Result<(), String> {
     let Some(identity) = identity else {
         return Ok(());
@@ -152,10 +152,11 @@ fn warn_of_few_mappings(config: &Config) {
     }
 }
 
-/// A worker's own, such as code.
+/// Mappings of a worker without instances, such as code.
 const OWN_MAPPINGS: usize = 1000;
-/// Its place in the pool: a stack and its guard. Memory and table, what is written in them and what is not yet; of these, 4 were
-/// measured.
+
+/// Mappings of an instance: its place in the pool is a stack and its guard; then memory and table, what is written in them and
+/// what is not yet. Of these, 4 were measured.
 const MAPPINGS_OF_INSTANCE: usize = 8;
 
 #[cfg(test)]

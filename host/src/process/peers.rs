@@ -1,11 +1,11 @@
-//! Who may ask on the control socket: its mode lets the master's user in, whose workers may be, too.
+//! Peers of the control socket, and which of them may ask: its mode lets the master's user in, whose workers may be, too.
 
 use std::fs;
 
 use rustix::process::geteuid;
 use tokio::net::unix::UCred;
 
-/// Refuses processes that this master or the one before it has started: who has taken over a worker could otherwise have
+/// Refuses processes that this master or the one before it has started: an attacker who has taken over a worker could otherwise have
 /// a binary of its own run, by an upgrade, without the worker's limits. Their workers and helpers cannot start others, so
 /// that who has connected is who asks. The error is a line for a person.
 pub fn check(peer: &UCred, before: Option<u32>) -> Result<(), String> {
@@ -14,7 +14,7 @@ pub fn check(peer: &UCred, before: Option<u32>) -> Result<(), String> {
         return Ok(());
     }
     let pid = match peer.pid().map(u32::try_from) {
-        // Of another pid namespace, where none of ours is.
+        // A process of another pid namespace is none of ours.
         None | Some(Ok(0) | Err(_)) => return Ok(()),
         Some(Ok(pid)) => pid,
     };
@@ -28,7 +28,7 @@ pub fn check(peer: &UCred, before: Option<u32>) -> Result<(), String> {
     }
 }
 
-/// One of these has started the process, or its parent, and so on. None when it is not there any more.
+/// Whether one of these has started the process, or its parent, and so on. None when it is not there any more.
 fn comes_from(pid: u32, these: &[u32]) -> Option<bool> {
     let mut parent = parent(pid)?;
     for _ in 0..ANCESTORS_AT_MOST {

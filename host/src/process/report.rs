@@ -1,4 +1,4 @@
-//! What the gateway says about itself: `castling status`, and the answer to `castling reload`.
+//! Reports of the gateway about itself: `castling status`, and the answer to `castling reload`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,45 +15,47 @@ use crate::zone::ZoneStatus;
 use super::child::{WorkerChild, WorkerState};
 use super::generation::{Generation, GenerationStage};
 
-/// A new generation serves.
+/// Success of a reload: a new generation serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reloaded {
     pub generation: u64,
     pub workers: usize,
-    /// From the request to the moment that the new workers were told to accept.
+    /// Time from the request to the moment that the new workers were told to accept.
     pub seconds: f64,
 }
 
-/// A new master serves.
+/// Success of an upgrade: a new master serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upgraded {
-    /// Of the new master.
+    /// Process id of the new master.
     pub pid: u32,
     pub version: String,
     pub generation: u64,
     pub workers: usize,
-    /// From the request to the moment that the old master's workers had ceased to accept.
+    /// Time from the request to the moment that the old master's workers had ceased to accept.
     pub seconds: f64,
 }
 
+/// State of a gateway and of all its workers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MasterStatus {
     pub version: String,
-    /// The master's.
+    /// Process id of the master.
     pub pid: u32,
     pub uptime_seconds: f64,
     pub config: PathBuf,
-    /// Oldest first; the one that serves is the last. Older ones drain.
+    /// Generations, the oldest first; the last one serves. Older ones drain.
     pub generations: Vec<GenerationReport>,
     pub workers: Vec<WorkerReport>,
     /// Slots whose workers have died though nobody had told them to end.
     pub deaths: Vec<DeathsReport>,
-    /// Of the newest generation, added up over its workers; the state is the worst of theirs.
+    /// Plugins of the newest generation, added up over its workers; the state is the worst of theirs.
     pub plugins: Vec<PluginStatus>,
-    /// Of the newest generation; all its workers see the same.
+    /// Zones of the newest generation; all its workers see the same.
     pub zones: Vec<ZoneStatus>,
 }
 
+/// State of a generation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GenerationReport {
     pub id: u64,
@@ -61,22 +63,23 @@ pub struct GenerationReport {
     pub master: u32,
     /// `serving`, `draining`, `stopping` or `ended`.
     pub state: String,
-    /// When it came into that state, RFC 3339 in UTC.
+    /// Time when it came into that state, RFC 3339 in UTC.
     pub since: String,
-    /// The same, until now.
+    /// Time since then.
     pub state_seconds: f64,
-    /// While it drains: it has ended by then at the latest.
+    /// Longest time until it has ended; None when it does not drain.
     pub ends_within_seconds: Option<f64>,
-    /// By name; empty for a generation that no longer accepts.
+    /// Addresses by listener; empty for a generation that no longer accepts.
     pub listeners: BTreeMap<String, Bind>,
 }
 
+/// State of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerReport {
     pub pid: u32,
     pub slot: usize,
     pub generation: u64,
-    /// Its generation's, or `starting`, `ended`, or `silent` when it does not answer.
+    /// State of its generation, or `starting`, `ended`, or `silent` when it does not answer.
     pub state: String,
     pub uptime_seconds: f64,
     /// The core that it ran on last; none when it has ended.
@@ -98,14 +101,15 @@ impl MasterStatus {
     }
 }
 
+/// Deaths of one slot's workers that nobody had told to end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeathsReport {
     pub generation: u64,
     pub slot: usize,
     pub count: u64,
-    /// Of the last one, RFC 3339 in UTC.
+    /// Time of the last death, RFC 3339 in UTC.
     pub at: String,
-    /// How it ended, for a person.
+    /// End of the last worker that died, in words for a person.
     pub last: String,
 }
 
@@ -220,7 +224,7 @@ fn worker_report(
     }
 }
 
-/// As `/proc` has it (proc_pid_stat(5), field 39).
+/// The core that a process ran on last (proc_pid_stat(5), field 39).
 fn core_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the process's name in parentheses, and may hold anything.
@@ -246,7 +250,7 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
     }
 }
 
-/// Of a plugin's state in one worker: the worst of all is shown.
+/// Rank of a plugin's state in one worker: the worst of all is shown.
 fn badness(state: &str) -> u8 {
     match state {
         "in" => 0,

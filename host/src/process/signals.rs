@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the signals ask for, as nginx has it.
+/// Meaning of a signal, as nginx has it.
 #[derive(Clone, Copy, Debug)]
 pub enum Verb {
     Reload,
@@ -15,6 +15,7 @@ pub enum Verb {
     BinaryUpgrade,
 }
 
+/// Signals to the master, caught.
 pub struct Signals {
     hangup: Signal,
     quit: Signal,
@@ -26,7 +27,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on they do nothing by themselves.
+    /// Catches the signals, which from here on do nothing by themselves.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -39,6 +40,7 @@ impl Signals {
         })
     }
 
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Verb {
         tokio::select! {
             _ = self.hangup.recv() => Verb::Reload,
@@ -51,7 +53,7 @@ impl Signals {
         }
     }
 
-    /// The next one that ends a gateway; its name.
+    /// Waits for the next signal that ends a gateway; returns its name.
     pub async fn ends(&mut self) -> &'static str {
         tokio::select! {
             _ = self.quit.recv() => "QUIT",

@@ -16,13 +16,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 pub use bind::{address_of, is_in_use};
+pub use held::HeldSocket;
 pub use set::SocketSet;
 
 use super::socket_options;
 use super::unix_socket::{self, SocketFile};
 use crate::config::{Accept, Bind, Config, Listener};
 use bind::{bind, is_not_ours_to_bind, probe};
-use held::HeldSocket;
 use set::ListenerSockets;
 
 /// The sockets that the master holds, by the address in the config; the index is the worker's slot, where each has one.
@@ -36,7 +36,7 @@ pub struct SocketTable {
 pub struct Adopted {
     pub bind: Bind,
     pub socket: OwnedFd,
-    /// Of a Unix socket: the file is this master's from now on, to be removed at the end.
+    /// Whether the file of a Unix socket is this master's from now on, to be removed at the end.
     pub owns_file: bool,
 }
 
@@ -69,6 +69,7 @@ impl SocketTable {
             .flat_map(|(bind, sockets)| std::iter::repeat(bind).zip(sockets))
     }
 
+    /// Whether there is a socket with this address.
     pub fn holds(&self, bind: &Bind) -> bool {
         self.bound.contains_key(bind)
     }
@@ -224,7 +225,7 @@ mod tests {
         listener.local_addr().unwrap()
     }
 
-    /// How many sockets each of two workers gets.
+    /// Counts the sockets that each of two workers gets.
     fn of_workers(set: &SocketSet) -> [usize; 2] {
         [set.of_slot(0).count(), set.of_slot(1).count()]
     }
@@ -410,7 +411,8 @@ mod tests {
         }
     }
 
-    /// As systemd, which is root, binds one for a gateway that is not, with `ReusePort=yes`; here it is the other way round.
+    /// A socket of another user. systemd, which is root, binds one for a gateway that is not, with `ReusePort=yes`; here it is the
+    /// other way round.
     fn bind_as_nobody() -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         std::os::unix::fs::fchown(&socket, Some(65534), None)?;

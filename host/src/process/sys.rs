@@ -62,7 +62,7 @@ pub fn limit_self(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// What `ps` and `top` show, at most 15 bytes; started from [`super::executable`] it would be `exe`.
+/// Sets the name that `ps` and `top` show, at most 15 bytes; started from [`super::executable`] it would be `exe`.
 pub fn set_process_name(name: &CStr) {
     // A name is a convenience.
     let _ = rustix::thread::set_name(name);
@@ -75,12 +75,12 @@ pub fn limit_open_files(count: Option<u64>) -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
 }
 
-/// How many they may, at most.
+/// Files that this process and those that it starts may have open, at most.
 pub fn open_files_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// Lets them open so many at most. For root, and up to `fs.nr_open`.
+/// Raises the limit of open files for good. For root, and up to `fs.nr_open`.
 pub fn raise_open_files_limit(count: u64) -> io::Result<()> {
     let limit = Rlimit {
         current: Some(count),
@@ -169,7 +169,7 @@ pub fn trim_heap() {
     let _anything_freed = unsafe { libc::malloc_trim(KEPT_AT_THE_TOP_BYTES) };
 }
 
-/// For what comes next.
+/// Free memory that the allocator keeps for what comes next.
 #[cfg(target_env = "gnu")]
 const KEPT_AT_THE_TOP_BYTES: usize = 1024 * 1024;
 
@@ -192,7 +192,7 @@ mod tests {
         kill(child.id());
         let mut nothing = Vec::new();
         stdout.read_to_end(&mut nothing).unwrap();
-        // Nobody has waited for it.
+        // The process is a zombie: nobody has waited for it.
         assert!(has_ended(child.id()));
         child.wait().unwrap();
         assert!(has_ended(child.id()));

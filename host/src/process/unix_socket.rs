@@ -31,7 +31,7 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> 
     let address = SocketAddrUnix::new(path)?;
     bind_socket(&socket, &address)?;
     let file = SocketFile::of(path);
-    // Nobody can connect before it listens, whatever its permissions are until now.
+    // Permissions may come after the bind: before the socket listens, no process can connect.
     file.set_mode(mode)?;
     Ok((socket, file))
 }
@@ -59,24 +59,24 @@ impl SocketFile {
         if self.identity != Some((there.dev(), there.ino())) {
             return Ok(());
         }
-        // By this name it is the file that was looked at, whatever lies at the path meanwhile.
+        // This name leads to the file that was looked at, whatever lies at the path meanwhile.
         let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
         fs::set_permissions(by_descriptor, Permissions::from_mode(mode))
     }
 
-    /// The same file still lies there.
+    /// Whether the same file still lies there.
     fn is_there(&self) -> bool {
         let there = fs::symlink_metadata(&self.path).ok();
         let there = there.map(|there| (there.dev(), there.ino()));
         there.is_some() && there == self.identity
     }
 
-    /// It belongs to another process from now on, who removes it.
+    /// Leaves the file to another process, which removes it.
     pub(super) fn disown(&self) {
         self.disowned.set(true);
     }
 
-    /// The other process has let go of it.
+    /// Takes the file back: the other process has let go of it.
     pub(super) fn own(&self) {
         self.disowned.set(false);
     }
@@ -85,13 +85,13 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if !self.disowned.get() && self.is_there() {
-            // What cannot be removed is replaced by the next start.
+            // A file that cannot be removed is replaced by the next start.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What a server that was killed has left.
+/// Removes the file that a server which was killed has left.
 fn remove_left_over(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
@@ -105,7 +105,8 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Nobody listens only where the kernel says so. One that could be connected to is told by the connection's end.
+/// Whether a server listens at the path. It does not only where the kernel says so; a server that could be connected to sees
+/// the connection end.
 pub(super) fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -115,7 +116,7 @@ pub(super) fn is_served(path: &Path) -> io::Result<bool> {
             Ok(true)
         }
         Err(error) if error == Errno::CONNREFUSED => Ok(false),
-        // Its queue is full, or it is of another type.
+        // The server's queue is full, or its socket is of another type.
         Err(error) if [Errno::AGAIN, Errno::PROTOTYPE].contains(&error) => Ok(true),
         Err(error) => Err(error.into()),
     }
@@ -149,7 +150,12 @@ mod tests {
         );
         drop(server);
         assert!(path.exists());
-        bind(&path, 0o666).unwrap();
+        // A process that another test starts has the server's socket open, too, until it executes its program.
+        let bound = (0..1000).find_map(|_| {
+            let refused = |_: &io::Error| std::thread::sleep(std::time::Duration::from_millis(5));
+            bind(&path, 0o666).inspect_err(refused).ok()
+        });
+        assert!(bound.is_some());
     }
 
     #[test]

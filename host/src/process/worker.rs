@@ -23,11 +23,13 @@ use super::channel::{
     FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
     write_frame,
 };
-use super::{confine, sys, zones};
+use super::confine::{self, Seal};
+use super::role::Role;
+use super::{sys, zones};
 
 /// Runs a worker whose channel to the master is this inherited descriptor, until the master or a signal ends it.
 pub fn run(channel_fd: RawFd) -> anyhow::Result<()> {
-    sys::set_process_name(c"castling-worker");
+    sys::set_process_name(Role::Worker.needs().process_name);
     let channel = StdUnixStream::from(sys::inherited(channel_fd)?);
     channel.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -72,10 +74,10 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
 /// plugins that run on one worker. There is a worker in the first slot as long as there is any.
 const FIRST_SLOT: usize = 0;
 
-/// The master sends it at once.
+/// Time for the spec, which the master sends at once.
 const SPEC_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A fast stop that takes longer than this leaves the rest to the system.
+/// Longest fast stop, after which the rest is left to the system.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets that wait for the master's word to be accepted on, by their listeners' names.
@@ -116,14 +118,18 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     log::init(&config.log, None).map_err(said)?;
     tracing::debug!(generation, slot, "worker starts");
     let engine = Gateway::engine(&config)?;
-    // From here on it meets what others have written: plugins, names' addresses, clients.
-    confine::seal_worker(&config.workers).map_err(said)?;
+    // The worker is sealed before it meets what others have written: plugins, names' addresses, clients.
+    let seal = Seal {
+        core_dumps: config.workers.core_dumps,
+        seccomp: config.workers.seccomp,
+    };
+    confine::seal(Role::Worker, &seal).map_err(said)?;
     let gateway =
         Gateway::build(Rc::new(config), engine, opened, zones, recorder, gateway_id).await?;
     Ok((gateway, sockets))
 }
 
-/// From ready to the end.
+/// Serves from ready to the end.
 async fn serve(
     gateway: Rc<Gateway>,
     slot: usize,
@@ -166,7 +172,7 @@ async fn serve(
                 }
             }
             Event::Stop => {
-                // What is not closed by then closes with the process.
+                // Connections that are not closed by then close with the process.
                 let _ = tokio::time::timeout(STOP_TIMEOUT, gateway.drain(Duration::ZERO)).await;
                 return Ok(());
             }
@@ -181,7 +187,7 @@ async fn serve(
     }
 }
 
-/// Its end is the worker's. None while it serves.
+/// The drain, whose end is the worker's. None while it serves.
 type Draining = Option<Pin<Box<dyn Future<Output = ()>>>>;
 
 async fn drained(draining: &mut Draining) {
@@ -191,10 +197,10 @@ async fn drained(draining: &mut Draining) {
     }
 }
 
-/// What a worker acts on, whoever sent it.
+/// Event that a worker acts on, whichever way it came.
 enum Event {
     Serve,
-    /// None: as long as the config says.
+    /// Drain within this time. None: as long as the config says.
     Drain(Option<Duration>),
     Stop,
     ReopenLogs,
@@ -232,7 +238,7 @@ impl MasterLink {
         }
     }
 
-    /// Before there is anything to drain, every order but to go on is one to end.
+    /// Waits for an order that ends the worker before it is ready: a drain or a stop, since there is nothing to drain yet.
     async fn ends_early(&mut self) {
         while !matches!(self.next().await, Event::Drain(_) | Event::Stop) {}
     }

@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 use crate::config::Identity;
 use crate::zone::{Prepared, ZoneError, lend_kv, prepare_kv, remove_kv};
 
-/// Held by one gateway at a time, by a lock that ends with the process however that ends. When the last handle is
+/// Store of kv zones. Held by one gateway at a time, by a lock that ends with the process however that ends. When the last handle is
 /// dropped, zones and folder are gone.
 ///
 /// A zone's folder in it is named by the zone's name and size, so that a zone whose size changes has a new folder while the
@@ -25,7 +25,7 @@ pub struct ZoneStore {
     folder: PathBuf,
     /// The folder, locked. None once it is another master's.
     lock: RefCell<Option<File>>,
-    /// By the path that name and size give.
+    /// Folders by the path that name and size give.
     in_use: RefCell<BTreeMap<PathBuf, Weak<ZoneFolder>>>,
     /// Workers of another master may have zones in it open: nothing is removed.
     shared: Cell<bool>,
@@ -34,7 +34,7 @@ pub struct ZoneStore {
 /// A kv zone's folder. It is removed when no generation has it any more.
 pub struct ZoneFolder {
     pub path: PathBuf,
-    /// By which the store knows it.
+    /// Path by which the store knows it.
     key: PathBuf,
     store: Rc<ZoneStore>,
 }
@@ -91,7 +91,7 @@ impl ZoneStore {
         }))
     }
 
-    /// For the master that it is handed to: a lock belongs to the open file, and whoever has its descriptor holds it.
+    /// The lock, for the master that it is handed to: a lock belongs to the open file, and whoever has its descriptor holds it.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         match &*self.lock.borrow() {
             Some(lock) => Ok(lock.try_clone()?.into()),
@@ -99,7 +99,7 @@ impl ZoneStore {
         }
     }
 
-    /// It is another master's from now on: this one's generations still use it, and nothing is removed.
+    /// Leaves the store to another master: this one's generations still use it, and nothing is removed.
     pub fn let_go(&self) {
         self.shared.set(true);
         self.lock.take();
@@ -134,7 +134,7 @@ impl ZoneStore {
                 path = self.folder.join(format!("{name}.new-{pid}.{size_bytes}"));
                 prepare_kv(&path, name, size_bytes)?
             }
-            // Of another version, or damaged: there is nothing in it that could be used.
+            // A zone of another version, or a damaged one, has nothing in it that could be used.
             Err(error @ (ZoneError::Mismatch { .. } | ZoneError::Damaged { .. })) => {
                 tracing::warn!(zone = name, %error, "what is left of a kv zone is removed");
                 remove_kv(&path)?;
@@ -161,7 +161,7 @@ impl ZoneStore {
             return;
         };
         let named_so = |path: &PathBuf| {
-            // What is not named as a zone's folder is somebody else's.
+            // An entry that is not named as a zone's folder is another's.
             let name = path.file_name().and_then(|name| name.to_str());
             name.and_then(|name| name.rsplit_once('.'))
                 .is_some_and(|(_, size)| size.parse::<u64>().is_ok())
@@ -195,13 +195,13 @@ impl ZoneFolder {
     }
 }
 
-/// Others may pass through to zones that are lent to them, and see nothing else.
+/// Mode of a store whose zones are lent: others may pass through to these, and see nothing else.
 const PASSABLE: u32 = 0o711;
 
 impl Drop for ZoneStore {
     fn drop(&mut self) {
         if !self.shared.get() {
-            // What is left in it is not ours.
+            // The folder stays where others have put something into it.
             let _ = fs::remove_dir(&self.folder);
         }
     }
@@ -222,7 +222,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// Others may not write: workers map what lies in it. The error says whose it is and what to do.
+/// Refuses a folder that others may write to: workers map what lies in it. The error says whose it is and what to do.
 fn check_owner(found: &fs::Metadata) -> Result<(), String> {
     let own = geteuid().as_raw();
     let (mode, owner) = (found.mode() & 0o7777, found.uid());
@@ -246,7 +246,7 @@ fn check_owner(found: &fs::Metadata) -> Result<(), String> {
 fn user(uid: u32) -> String {
     match nix::unistd::User::from_uid(uid.into()) {
         Ok(Some(user)) => format!("user {} ({uid})", user.name),
-        // Who has no name is told by number.
+        // A user without a name is told by number.
         Ok(None) | Err(_) => format!("user {uid}"),
     }
 }
@@ -338,7 +338,7 @@ mod tests {
             let left = store.zone("left", SIZE).unwrap();
             let broken = store.zone("broken", SIZE).unwrap();
             fs::write(broken.path.join("zone.json"), "{}").unwrap();
-            // As a kill would: nothing is dropped but the lock.
+            // Nothing is dropped but the lock, as by a kill.
             let lock = store.descriptor().unwrap();
             flock(&lock, FlockOperation::Unlock).unwrap();
             std::mem::forget((kept, left, broken, store));

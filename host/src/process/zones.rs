@@ -15,7 +15,7 @@ use super::sys;
 use super::upgrade::InheritedZone;
 use super::zone_store::{ZoneFolder, ZoneStore};
 
-/// The master's, by name.
+/// Zones of the master, by name.
 pub type Zones = BTreeMap<String, SharedZone>;
 
 /// A zone as the master holds it for its workers.
@@ -55,13 +55,13 @@ pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
     zones
 }
 
-/// Those that the config names. A counter zone that has kept name, kind and size since `old` is the old one, contents and
+/// Makes the zones that the config names. A counter zone that has kept name, kind and size since `old` is the old one, contents and
 /// all; a kv zone is what the store has of that name and size. The store is asked for with the first kv zone. The error
 /// is lines for a person.
 pub fn zones(
     config: &Config,
     store: impl Fn() -> Result<Rc<ZoneStore>, String>,
-    old: Option<&Zones>,
+    old: &Zones,
 ) -> Result<Zones, Vec<String>> {
     let lent = |zone: SharedZone| {
         if let (SharedZone::Kv(folder), Some(identity)) = (&zone, &config.workers.user) {
@@ -71,7 +71,7 @@ pub fn zones(
     };
     let make = |name: &str, wanted: &config::Zone| {
         let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
-        let kept = old.and_then(|old| match old.get(name)? {
+        let kept = old.get(name).and_then(|old| match old {
             SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
             SharedZone::Counter(_) | SharedZone::Kv(_) => None,
         });
@@ -107,7 +107,8 @@ pub fn zones(
     }
 }
 
-/// What a generation that came to nothing had lent to its own user goes back to this one, whose next worker opens it by name.
+/// Lends kv zones to this user again, whose next worker opens them by name, after a generation that came to nothing had lent
+/// them to its own user.
 pub fn lend_again(zones: &Zones, user: &config::Identity) {
     for (name, zone) in zones {
         if let SharedZone::Kv(folder) = zone
@@ -118,7 +119,7 @@ pub fn lend_again(zones: &Zones, user: &config::Identity) {
     }
 }
 
-/// A worker's, from what the master hands it.
+/// Opens a worker's zones, from what the master hands it. The error is lines for a person.
 pub fn open(
     config: &Config,
     handles: BTreeMap<String, ZoneHandle>,
@@ -148,10 +149,10 @@ pub fn open(
     Ok(zones)
 }
 
-/// Empty ones for this process alone, of which nothing is left but what it has open: for `castling check`, beside a gateway
+/// Makes empty zones for this process alone, of which nothing is left but what it has open: for `castling check`, beside a gateway
 /// that runs.
 pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
-    // Not beside the gateway's: it may be another user who checks. It goes with this function; what is open stays.
+    // A folder of its own, not beside the gateway's: another user may check. It goes with this function; what is open stays.
     let folder = LazyCell::new(|| tempfile::tempdir().map_err(|error| error.to_string()));
     let store = LazyCell::new(|| {
         let folder = folder.as_ref().map_err(String::clone)?;
@@ -184,7 +185,7 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
     Ok(zones)
 }
 
-/// Takes as large values as any.
+/// Largest zone of a check, bytes. Such a zone takes as large values as any.
 const CHECKED_BYTES: u64 = 16 << 20;
 
 #[cfg(test)]
@@ -201,7 +202,7 @@ mod tests {
             size_bytes: CounterZone::MIN_BYTES,
             memory: made.descriptor().try_clone_to_owned().unwrap(),
         };
-        // As one of another version would be, what is not what it is said to be is not taken.
+        // Memory that is not what it is said to be is not taken, as that of another version would not be.
         let zones = inherit(vec![handed_over("limits"), handed_over("other")]);
         assert_eq!(zones.keys().collect::<Vec<_>>(), ["limits"]);
         let SharedZone::Counter(zone) = &zones["limits"] else {

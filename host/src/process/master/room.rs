@@ -1,4 +1,4 @@
-//! How many generations may drain at a time, and what a reload does when there are so many.
+//! Room for generations: how many may drain at a time, and what a reload does when there are so many.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use futures_util::future::{join_all, select_all};
 
 use crate::config::{Config, WhenDrainingFull};
 use crate::process::generation::{Generation, GenerationStage};
+use crate::process::orders::ReloadProgress;
 
-use super::{Master, ReloadProgress};
+use super::Master;
 
 impl Master {
-    /// Before a reload begins: whether one more generation may drain. With `wait` a reload that finds none has its askers
+    /// Whether one more generation may drain, before a reload begins. With `wait` a reload that finds no room has its askers
     /// told so, once, and waits for [`Self::room_may_change`].
     pub(super) fn has_room(&self, config: &Config) -> bool {
         let limit = config.workers.max_draining_generations;
@@ -22,15 +23,14 @@ impl Master {
         if draining.len() + self.to_retire() <= limit {
             return true;
         }
-        if self.reload_waits.borrow().is_none() {
+        let mut reloads = self.reloads.borrow_mut();
+        if reloads.held_up_by().is_none() {
             let line = why(&draining, limit);
             tracing::info!("{line}");
-            self.reloads
-                .borrow()
-                .waiters()
-                .flatten()
-                .for_each(|waiter| waiter.tell(ReloadProgress::Waits(line.clone())));
-            self.reload_waits.replace(Some(line));
+            for waiter in reloads.waiters().flatten() {
+                waiter.tell(ReloadProgress::Waits(line.clone()));
+            }
+            reloads.hold_up(line);
         }
         false
     }
@@ -50,7 +50,8 @@ impl Master {
         }
     }
 
-    /// When a new generation is ready: with `end_oldest`, ends as many as it takes that the one which serves may drain.
+    /// Makes room when a new generation is ready: with `end_oldest`, ends as many as it takes that the one which serves may
+    /// drain.
     pub(super) async fn make_room(&self, config: &Config) {
         let limit = config.workers.max_draining_generations;
         if config.workers.when_draining_full != WhenDrainingFull::EndOldest {
@@ -70,12 +71,12 @@ impl Master {
         }
     }
 
-    /// How many generations a new one sends to drain: none where none serves, as after `drain`.
+    /// Number of generations that a new one sends to drain: none where none serves, as after `drain`.
     fn to_retire(&self) -> usize {
-        usize::from(self.serving.borrow().is_some())
+        usize::from(self.serving().is_some())
     }
 
-    /// Oldest first.
+    /// Generations that drain, the oldest first.
     fn draining(&self) -> Vec<Rc<Generation>> {
         let retired = self.retired.borrow();
         let mut draining: Vec<_> = retired
@@ -105,7 +106,7 @@ fn why(draining: &[Rc<Generation>], limit: usize) -> String {
     )
 }
 
-/// Open ones of clients, as far as its workers answer.
+/// Counts open connections of clients, as far as the workers answer.
 async fn connections(generation: &Generation) -> usize {
     let workers = generation.workers();
     let answers = join_all(workers.iter().map(|worker| worker.status())).await;

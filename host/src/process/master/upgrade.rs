@@ -1,4 +1,4 @@
-//! A master hands over to another.
+//! Upgrade: a master hands over to another.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,55 +6,32 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use crate::process::control::{self, Reply, Request};
 use crate::process::generation::Generation;
 use crate::process::notify;
+use crate::process::orders::{UpgradeOrder, UpgradeWaiter};
 use crate::process::report::{Reloaded, Upgraded};
+use crate::process::sockets::SocketTable;
 use crate::process::upgrade::{Described, FORMAT, FromNew, Offer, Successor, hand_over};
 use crate::process::zones::SharedZone;
 
 use super::Master;
+use super::state::{Active, Current, HandedOver, MasterState};
 
-/// How a master is to be replaced.
-#[derive(Clone, Debug, Default)]
-pub struct UpgradeOrder {
-    /// Default: what this master was started from.
-    pub binary: Option<PathBuf>,
-    /// The new master must serve by then. Default [`UPGRADE_TIMEOUT`].
-    pub timeout: Option<Duration>,
-}
-
-/// Who asked for an upgrade and waits for its result. A signal does not wait.
-pub type UpgradeWaiter = oneshot::Sender<Result<Upgraded, Vec<String>>>;
-
-/// What a worker takes to notice and to end, beyond the time for its requests.
+/// Time that a worker takes to notice its master's death and to end, beyond the time for its requests.
 const ORPHANS_GRACE: Duration = Duration::from_secs(5);
 
-/// All plugins may have to be compiled again, for another version.
+/// Time within which a new master must serve, by default: all plugins may have to be compiled again, for another version.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Master {
     /// Starts a new master and hands everything to it. A reload that runs comes first; a second upgrade at the same time
     /// is refused.
     pub fn upgrade(self: &Rc<Self>, order: UpgradeOrder, waiter: Option<UpgradeWaiter>) {
-        let refusal = match self.successor.get() {
-            Some(pid) => Some(format!("another master has taken over already (pid {pid})")),
-            None if self.upgrade_task.borrow().is_some() => {
-                Some("another upgrade is under way".to_owned())
-            }
-            None if *self.stopping.borrow() => Some("the gateway is stopping".to_owned()),
-            // The system ends all processes of a pid namespace with its first.
-            None if std::process::id() == 1 => Some(
-                "the master is process 1: all that it has started, a new master too, would end with it; \
-                 run it under an init process, such as `docker run --init`"
-                    .to_owned(),
-            ),
-            None => None,
-        };
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = self.no_upgrade() {
             tracing::warn!("upgrade refused: {refusal}");
             tell(waiter, Err(vec![refusal]));
             return;
@@ -62,7 +39,7 @@ impl Master {
         let master = Rc::clone(self);
         let task = spawn_local(async move {
             let result = master.run_upgrade(order).await;
-            master.upgrade_task.take();
+            master.tasks.borrow_mut().upgrade = None;
             if let Err(errors) = &result {
                 for error in errors {
                     tracing::error!("upgrade refused: {error}");
@@ -70,17 +47,39 @@ impl Master {
             }
             tell(waiter, result);
         });
-        self.upgrade_task.replace(Some(task.abort_handle()));
+        self.tasks.borrow_mut().upgrade = Some(task.abort_handle());
     }
 
-    /// The control socket of the master that has taken over.
+    /// The reason why no upgrade can begin now, in a line for a person.
+    fn no_upgrade(&self) -> Option<String> {
+        let reason = match &*self.state.borrow() {
+            MasterState::HandedOver(HandedOver { successor, .. }) => {
+                return Some(format!(
+                    "another master has taken over already (pid {successor})"
+                ));
+            }
+            MasterState::Stopping { .. } | MasterState::Ended => "the gateway is stopping",
+            MasterState::Active(_) if self.tasks.borrow().upgrade.is_some() => {
+                "another upgrade is under way"
+            }
+            // The system ends all processes of a pid namespace with its first.
+            MasterState::Active(_) if std::process::id() == 1 => {
+                "the master is process 1: all that it has started, a new master too, would end with it; \
+                 run it under an init process, such as `docker run --init`"
+            }
+            MasterState::Active(_) => return None,
+        };
+        Some(reason.to_owned())
+    }
+
+    /// Path of the control socket, which is the other master's once that has taken over; None before.
     pub fn successors_control(&self) -> Option<PathBuf> {
-        self.successor.get().map(|_| self.places.control.clone())
+        self.successor().map(|_| self.paths.control.clone())
     }
 
-    /// A reload that was asked for while an upgrade ran.
+    /// Passes a reload on that was asked for while an upgrade ran.
     pub(super) async fn reload_successor(&self) -> Result<Reloaded, Vec<String>> {
-        match control::ask(&self.places.control, Request::Reload, |_| {}).await {
+        match control::ask(&self.paths.control, Request::Reload, |_| {}).await {
             Ok(Reply::Reloaded(reloaded)) => Ok(reloaded),
             Ok(Reply::Refused(errors)) => Err(errors),
             Ok(_) => Err(vec!["the new master answers another question".to_owned()]),
@@ -109,13 +108,13 @@ impl Master {
             }
         };
         let serving = successor.serving.clone();
-        let was_serving = self.serving.borrow().clone();
-        self.let_go(serving.pid);
+        let was_serving = self.serving();
+        let is_done = self.let_go(serving.pid);
         if let Err(error) = successor.take_all().await {
-            // It was killed just now. There is no going back: its workers accept, and ours do not any more.
+            // The new master was killed just now. There is no going back: its workers accept, and ours do not any more.
             tracing::error!(%error, "the new master ended as it took over");
         }
-        spawn_local(Rc::clone(self).attend(successor));
+        spawn_local(Rc::clone(self).attend(successor, is_done));
         if let Some(was_serving) = was_serving {
             was_serving.accepts_no_more().await;
         }
@@ -135,7 +134,7 @@ impl Master {
         })
     }
 
-    /// Everything that a new master gets, and what it is.
+    /// Collects everything that a new master gets, and says what it is.
     fn offer(&self) -> io::Result<(Offer, Vec<OwnedFd>)> {
         let mut described = Vec::new();
         let mut descriptors = Vec::new();
@@ -143,20 +142,19 @@ impl Master {
             described.push(what);
             descriptors.push(descriptor);
         };
-        if let Some(lock) = &*self.lock.borrow() {
-            hand(
-                Described::InstanceLock,
-                lock.descriptor().try_clone_to_owned()?,
-            );
-        }
-        if let Some(store) = &*self.zone_store.borrow() {
+        let state = self.state.borrow();
+        let active = state
+            .active()
+            .ok_or_else(|| io::Error::other("the gateway is stopping"))?;
+        let memory = self.memory.borrow();
+        hand(
+            Described::InstanceLock,
+            active.lock.descriptor().try_clone_to_owned()?,
+        );
+        if let Some(store) = &memory.zone_store {
             hand(Described::ZoneStore, store.descriptor()?);
         }
-        let zones = match &*self.serving.borrow() {
-            Some(generation) => generation.with_zones(Clone::clone),
-            None => self.parked_zones.borrow().clone().unwrap_or_default(),
-        };
-        for (name, zone) in zones {
+        for (name, zone) in active.current.with_zones(Clone::clone) {
             if let SharedZone::Counter(zone) = zone {
                 let size_bytes = zone.size_bytes();
                 hand(
@@ -166,7 +164,7 @@ impl Master {
             }
         }
         let mut metrics_rows = Vec::new();
-        if let Some(metrics) = &*self.metrics.borrow() {
+        if let Some(metrics) = &memory.metrics {
             metrics_rows = metrics.offer();
             hand(
                 Described::Metrics {
@@ -175,7 +173,7 @@ impl Master {
                 metrics.descriptor().try_clone_to_owned()?,
             );
         }
-        for (bind, held) in self.sockets.borrow().held() {
+        for (bind, held) in active.sockets.held() {
             let what = Described::Listener {
                 bind: bind.clone(),
                 owns_file: held.owns_file(),
@@ -187,7 +185,7 @@ impl Master {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             descriptors: described,
-            places: self.places.clone(),
+            places: self.paths.clone(),
             last_generation: self.last_generation.get(),
             started_at: self.started_at,
             metrics_rows,
@@ -195,9 +193,9 @@ impl Master {
         Ok((offer, descriptors))
     }
 
-    /// Nothing came of the hand-over: all is this master's, as it was.
+    /// Takes everything back after a hand-over of which nothing came: all is this master's, as it was.
     fn stay(self: &Rc<Self>, committed: bool) {
-        let metrics = self.metrics.borrow().clone();
+        let metrics = self.memory.borrow().metrics.clone();
         let rows = metrics
             .as_ref()
             .map(|metrics| metrics.keep(self.last_generation.get()));
@@ -212,22 +210,31 @@ impl Master {
             self.clean_zone_store();
             return;
         }
-        // Its workers may have accepted connections, and finish what they have.
+        // Workers of the new master may have accepted connections, and finish what they have.
         let master = Rc::clone(self);
         let longest = self.orphans_end_within();
         spawn_local(async move {
             tokio::time::sleep(longest).await;
             forget();
-            // Not while another new master opens zones, and not once they are its own.
+            // The turn keeps this from a time when another new master opens zones; and they may be its own by now.
             let _turn = master.changes.lock().await;
-            if master.successor.get().is_none() {
+            if master.successor().is_none() {
                 master.clean_zone_store();
             }
         });
-        // The other one may have put itself there.
-        let (control, pid_file) = match &*self.lock.borrow() {
-            Some(lock) if lock.has_control() => (Ok(None), lock.put_up_pid_file()),
-            Some(lock) => (lock.put_up_control().map(Some), lock.put_up_pid_file()),
+        self.take_files_back();
+    }
+
+    /// Puts the control socket and the pid file back where the new master may have put its own.
+    fn take_files_back(self: &Rc<Self>) {
+        let (control, pid_file) = match self.state.borrow().active() {
+            Some(Active { lock, .. }) => {
+                let control = match lock.has_control() {
+                    true => Ok(None),
+                    false => lock.put_up_control().map(Some),
+                };
+                (control, lock.put_up_pid_file())
+            }
             None => return,
         };
         let control = control.and_then(|taken_back| match taken_back {
@@ -239,52 +246,56 @@ impl Master {
         }
     }
 
-    /// How long workers go on whose master was killed: as long as its config said, which was this one's or much like it.
+    /// Time that workers go on whose master was killed: as long as its config said, which was this one's or much like it.
     pub(super) fn orphans_end_within(&self) -> Duration {
         let timeout = |generation: Rc<Generation>| generation.config.workers.drain_timeout;
         let longest = self.generations().into_iter().map(timeout).max();
         longest.unwrap_or_default() + ORPHANS_GRACE
     }
 
-    /// All is the other master's.
-    fn let_go(&self, pid: u32) {
-        self.successor.set(Some(pid));
-        // There is no way back any more: a stop ends what drains, not the upgrade.
-        self.upgrade_task.take();
-        notify::main_pid(pid);
-        if let Some(mut lock) = self.lock.take() {
+    /// Goes from `Active` to `HandedOver`: all is the other master's. Returns what tells when this one is about to end.
+    fn let_go(&self, pid: u32) -> watch::Receiver<Option<bool>> {
+        let (is_done, done) = watch::channel(None);
+        let left = self.state.borrow_mut().leave_active(|mut lock| {
             lock.set_owner(false);
-        }
-        if let Some(store) = &*self.zone_store.borrow() {
+            MasterState::HandedOver(HandedOver {
+                successor: pid,
+                is_done,
+            })
+        });
+        // There is no way back any more: a stop ends what drains, not the upgrade.
+        self.tasks.borrow_mut().upgrade = None;
+        notify::main_pid(pid);
+        // Before the zones: those that are dropped afterwards leave their folders to the other master.
+        let memory = self.memory.borrow();
+        if let Some(store) = &memory.zone_store {
             store.let_go();
         }
-        if let Some(metrics) = &*self.metrics.borrow() {
+        if let Some(metrics) = &memory.metrics {
             metrics.let_go();
         }
-        self.stopping.send_replace(true);
-        let sockets = self.sockets.take();
-        sockets.held().for_each(|(_, held)| held.disown());
-        self.drain_workers();
-        self.parked_zones.take();
-    }
-
-    /// Resolves when this master is about to end, to whether all went in order.
-    async fn handover_done(&self) -> bool {
-        let mut handover_done = self.handover_done.subscribe();
-        // The sender is ours.
-        let said = handover_done.wait_for(Option::is_some).await;
-        said.is_ok_and(|said| *said == Some(true))
+        self.active_ended.notify_one();
+        let (sockets, current) = left.unzip();
+        for (_, held) in sockets.iter().flat_map(SocketTable::held) {
+            held.disown();
+        }
+        self.retire(current.and_then(Current::into_generation));
+        done
     }
 
     /// Answers the new master while this one drains.
-    async fn attend(self: Rc<Self>, mut successor: Successor) {
+    async fn attend(
+        self: Rc<Self>,
+        mut successor: Successor,
+        mut is_done: watch::Receiver<Option<bool>>,
+    ) {
         let pending_command = self.pending_command();
         loop {
             let message = tokio::select! {
                 message = successor.next() => message,
-                in_order = self.handover_done() => {
-                    if in_order {
-                        // One that is gone does not hear it.
+                in_order = is_done.wait_for(Option::is_some) => {
+                    if in_order.is_ok_and(|in_order| *in_order == Some(true)) {
+                        // A successor that is gone does not hear it.
                         let _ = successor.tell_ended().await;
                     }
                     break;
@@ -302,7 +313,7 @@ impl Master {
                             continue;
                         }
                     };
-                    // One that is gone does not hear it.
+                    // A successor that is gone does not hear it.
                     let _ = successor.tell_status(status).await;
                 }
                 FromNew::Stop { fast } => self.stop(fast),
@@ -317,7 +328,7 @@ impl Master {
 
 fn tell(waiter: Option<UpgradeWaiter>, result: Result<Upgraded, Vec<String>>) {
     if let Some(waiter) = waiter {
-        // Who asked may have left.
+        // A waiter may have left.
         let _ = waiter.send(result);
     }
 }

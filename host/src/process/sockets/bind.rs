@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::config::{Bind, Listener};
 use crate::process::unix_socket;
 
-/// Somebody listens there, be it one of ours.
+/// Whether some process listens there, be it one of ours.
 pub fn is_in_use(listener: &Listener) -> bool {
     match &listener.bind {
         Bind::Tcp(address) => {
@@ -21,13 +21,13 @@ pub fn is_in_use(listener: &Listener) -> bool {
     }
 }
 
-/// With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
+/// Fails where the address is in use. With SO_REUSEPORT, binding would silently join another process of the same user. Without it, that process's sockets
 /// make this fail with "address in use", as an operator expects.
 pub(super) fn probe(address: SocketAddr, ipv6_only: bool) -> io::Result<()> {
     bind(address, ipv6_only, false).map(drop)
 }
 
-/// Beside a socket of another user, from systemd say, although it shares its port (socket(7), SO_REUSEPORT), or on a
+/// Whether an address cannot be bound beside a socket of another user, from systemd say, although it shares its port (socket(7), SO_REUSEPORT), or on a
 /// privileged port.
 pub(super) fn is_not_ours_to_bind(error: &io::Error) -> bool {
     matches!(
@@ -36,7 +36,7 @@ pub(super) fn is_not_ours_to_bind(error: &io::Error) -> bool {
     )
 }
 
-/// A shared socket shares its port, too, so that it may be one of several after a reload.
+/// Binds a socket that does not listen yet. A shared socket shares its port, too, so that it may be one of several after a reload.
 pub(super) fn bind(address: SocketAddr, ipv6_only: bool, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -44,7 +44,7 @@ pub(super) fn bind(address: SocketAddr, ipv6_only: bool, reuse_port: bool) -> io
         Some(Protocol::TCP),
     )?;
     if matches!(address.ip(), IpAddr::V6(_)) {
-        // Whatever net.ipv6.bindv6only says.
+        // The socket has its own setting, whatever net.ipv6.bindv6only says.
         socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;

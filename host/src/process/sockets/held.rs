@@ -1,4 +1,4 @@
-//! One listening socket that the master holds, and the file of one that is a Unix socket.
+//! A listening socket that the master holds, with its file where it is a Unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::process::unix_socket::SocketFile;
 #[derive(Debug)]
 pub struct HeldSocket {
     pub(super) socket: OwnedFd,
-    /// Of a Unix socket, unless another process looks after it.
+    /// File of a Unix socket, unless another process looks after it.
     pub(super) file: Option<SocketFile>,
 }
 
@@ -21,26 +21,27 @@ impl HeldSocket {
         self.socket.try_clone()
     }
 
-    /// Its file is this master's to remove.
+    /// Whether its file is this master's to remove.
     pub fn owns_file(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Another process has [adopted](super::SocketTable::adopt) it: its file is left alone from now on.
+    /// Leaves its file alone from now on: another process has [adopted](super::SocketTable::adopt) the socket.
     pub fn disown(&self) {
         if let Some(file) = &self.file {
             file.disown();
         }
     }
 
-    /// The other process has let go of it: its file is this master's.
+    /// Takes its file: the other process has let go of it.
     pub fn own(&self) {
         if let Some(file) = &self.file {
             file.own();
         }
     }
 
-    /// It cannot be changed once a socket is bound, and a second one beside it would leave connections behind.
+    /// Refuses a changed `ipv6_only`: it is fixed once a socket is bound, and a second socket beside it would leave connections
+    /// behind.
     pub(super) fn must_be_ipv6_only(&self, address: SocketAddr, wanted: bool) -> io::Result<()> {
         match address.is_ipv4() || SockRef::from(&self.socket).only_v6()? == wanted {
             true => Ok(()),
@@ -51,9 +52,9 @@ impl HeldSocket {
         }
     }
 
-    /// More sockets can be bound to its address.
+    /// Whether more sockets can be bound to its address.
     pub(super) fn shares_port(&self) -> bool {
-        // Of a socket that cannot say so, it cannot.
+        // A socket that cannot say so does not share it.
         SockRef::from(&self.socket).reuse_port().unwrap_or(false)
     }
 }

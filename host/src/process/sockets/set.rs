@@ -17,7 +17,8 @@ pub struct SocketSet {
 pub(super) struct ListenerSockets {
     pub(super) name: String,
     pub(super) config: Listener,
-    /// As it can be had: sockets from outside that do not share their port, or not with this user, are shared by the workers.
+    /// Way of accepting that can be had: sockets from outside that do not share their port, or not with this user, are shared
+    /// by the workers.
     pub(super) accept: Accept,
     pub(super) sockets: Vec<Rc<HeldSocket>>,
 }
@@ -32,6 +33,7 @@ impl SocketSet {
         })
     }
 
+    /// Addresses in the config, with their listeners' names.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, &Bind)> {
         self.listeners
             .iter()

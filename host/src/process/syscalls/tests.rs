@@ -5,13 +5,14 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
+use super::super::role::Role;
 use super::super::sys;
 use super::*;
 
-/// What the process below does after it has given up the rest.
+/// Variable with the role and the task of the process below, done after it has given up the rest.
 const VICTIM: &str = "CASTLING_TEST_VICTIM";
 
-/// Is run by the other tests in a process of its own: a filter cannot be taken off again.
+/// Process of the other tests: a filter cannot be taken off again, so each has its own.
 #[test]
 #[ignore = "it does something to its process, and is run by the other tests"]
 fn victim() {
@@ -19,11 +20,10 @@ fn victim() {
         return;
     };
     let (role, task) = task.split_once(' ').unwrap();
-    give_up(match role {
-        "worker" => Role::Worker,
-        _ => Role::Helper,
-    })
-    .unwrap();
+    let known = Role::ALL
+        .into_iter()
+        .find(|known| known.needs().command == role);
+    give_up_all_but(&known.unwrap().needs().allowed).unwrap();
     match task.split_once(' ') {
         Some(("call", number)) => {
             let returned = sys::call_with_zeroes(number.parse().unwrap());
@@ -37,7 +37,7 @@ fn victim() {
     }
 }
 
-/// What a worker, or a helper, does all its life.
+/// Does what a worker, or a helper, does all its life.
 fn live(is_worker: bool) {
     std::thread::spawn(|| ()).join().unwrap();
     std::fs::read("/proc/self/status").unwrap();
@@ -89,7 +89,7 @@ fn what_only_somebody_else_would_do_ends_the_process() {
         let (status, said) = run(&format!("worker call {call}"));
         assert_eq!(status.signal(), Some(libc::SIGSYS), "call {call}: {said}");
     }
-    let (status, said) = run(&format!("helper call {}", libc::SYS_execve));
+    let (status, said) = run(&format!("compile call {}", libc::SYS_execve));
     assert_eq!(status.signal(), Some(libc::SIGSYS), "{said}");
 }
 
@@ -114,7 +114,7 @@ fn what_is_not_needed_is_refused() {
 
 #[test]
 fn what_is_needed_works() {
-    for role in ["worker", "helper"] {
+    for role in ["worker", "compile"] {
         let (status, said) = run(&format!("{role} live"));
         assert!(status.success(), "{role}: {said}");
     }
@@ -122,9 +122,9 @@ fn what_is_needed_works() {
 
 #[test]
 fn no_call_is_both_needed_and_fatal() {
-    for role in [Role::Worker, Role::Helper] {
-        let allowed = allowed(role).unwrap();
-        let both = FATAL.iter().find(|call| allowed.contains_key(call));
+    for role in Role::ALL {
+        let rules = rules(&role.needs().allowed).unwrap();
+        let both = FATAL.iter().find(|call| rules.contains_key(call));
         assert_eq!(both, None);
     }
 }

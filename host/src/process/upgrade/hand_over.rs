@@ -26,11 +26,11 @@ pub struct Successor {
     outbox: OwnedWriteHalf,
 }
 
-/// Why the old master is still the one.
+/// Failed hand-over: the old master is still the one.
 pub struct Failed {
     /// Lines for a person.
     pub reasons: Vec<String>,
-    /// The new one may have taken the control socket's and the pid file's place.
+    /// Whether the new master may have taken the control socket's and the pid file's place.
     pub committed: bool,
 }
 
@@ -90,7 +90,7 @@ pub async fn hand_over(
 }
 
 impl Successor {
-    /// Tells it that everything is its own. From here on it outlives this process.
+    /// Tells the new master that everything is its own. From here on it outlives this process.
     pub async fn take_all(&mut self) -> io::Result<()> {
         self.newcomer.ours_to_end = false;
         write_frame(&mut self.outbox, &FromOld::Yours, FRAME_LIMIT_BYTES).await
@@ -117,15 +117,15 @@ impl Successor {
         .await
     }
 
-    /// Tells it that this one ends, in order.
+    /// Tells the new master that this one ends, in order.
     pub async fn tell_ended(&mut self) -> io::Result<()> {
         write_frame(&mut self.outbox, &FromOld::Ended, FRAME_LIMIT_BYTES).await
     }
 
-    /// Waits for its end, so that it leaves no zombie.
+    /// Waits for the new master's end, so that it leaves no zombie.
     pub async fn ended(mut self) {
         if let Some(child) = &mut self.newcomer.child {
-            // It fails only when somebody else has waited for it.
+            // A wait fails only when another has waited for the process.
             let _ = child.wait().await;
         }
     }
@@ -133,7 +133,7 @@ impl Successor {
 
 /// The process that is to be the new master.
 struct Newcomer {
-    /// None once it was waited for.
+    /// The process; None once it was waited for.
     child: Option<Child>,
     ours_to_end: bool,
 }
@@ -165,16 +165,16 @@ impl Newcomer {
         Ok((newcomer, stream))
     }
 
-    /// Ends it, and waits for that.
+    /// Ends the process, and waits for that.
     async fn end(&mut self) {
         if let Some(child) = &mut self.child {
-            // It fails when the process has ended.
+            // A kill fails when the process has ended.
             let _ = child.start_kill();
             let _ = tokio::time::timeout(ENDING, child.wait()).await;
         }
     }
 
-    /// How it ended, when it has or is about to.
+    /// End of the process, in words for a person, when it has ended or is about to.
     async fn ending(&mut self) -> String {
         let Some(child) = &mut self.child else {
             return "ended".to_owned();
@@ -192,15 +192,16 @@ impl Drop for Newcomer {
         if let Some(child) = &mut self.child
             && self.ours_to_end
         {
-            // It fails when the process has ended. The runtime waits for it.
+            // A kill fails when the process has ended. The runtime waits for it.
             let _ = child.start_kill();
         }
     }
 }
 
-/// How long a process that has closed its channel has for ending.
+/// Time that a process has to end after it has closed its channel.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// Conversation until the new master serves.
 struct Talk<'a> {
     newcomer: &'a mut Newcomer,
     inbox: FrameReader<OwnedReadHalf, FromNew>,
@@ -222,7 +223,7 @@ impl<'a> Talk<'a> {
             outbox,
         };
         if let Err(error) = sent {
-            // One that has ended may have said why.
+            // A binary that has ended may have said why.
             tracing::debug!(%error, "the new binary did not take the descriptors");
             return Ok(talk);
         }
@@ -232,7 +233,7 @@ impl<'a> Talk<'a> {
         Ok(talk)
     }
 
-    /// One that has ended does not hear it, which [`Self::next`] tells.
+    /// Sends a message. A new master that has ended does not hear it, which [`Self::next`] tells.
     async fn say(&mut self, message: &FromOld) -> Result<(), Vec<String>> {
         match write_frame(&mut self.outbox, message, FRAME_LIMIT_BYTES).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {

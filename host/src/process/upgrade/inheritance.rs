@@ -1,22 +1,23 @@
-//! What a new master has been handed, sorted and checked.
+//! Inheritance of a new master: what it has been handed, sorted and checked.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 use serde_json::Value;
 
+use crate::config::Bind;
 use crate::process::sockets::{Adopted, address_of};
 
 use super::message::{Described, FORMAT, Offer, Paths};
 
-/// Each descriptor by what the old master says that it is. Whoever takes one checks that it is that.
+/// Descriptors, each by what the old master says that it is. The code that takes one checks that it is that.
 pub struct Inheritance {
-    /// Of the old master.
+    /// Version of the old master's binary.
     pub version: String,
-    /// Of the old master.
+    /// Process id of the old master.
     pub pid: u32,
-    pub places: Paths,
+    pub paths: Paths,
     pub last_generation: u64,
     pub started_at: SystemTime,
     pub instance_lock: File,
@@ -26,34 +27,26 @@ pub struct Inheritance {
     pub sockets: Vec<Adopted>,
 }
 
+/// Memory of a counter zone.
 pub struct InheritedZone {
     pub name: String,
     pub size_bytes: u64,
     pub memory: OwnedFd,
 }
 
+/// Memory of the metrics.
 pub struct InheritedMetrics {
     pub max_series: u32,
     pub memory: OwnedFd,
-    /// The old master's.
+    /// Rows that are the old master's until its end.
     pub rows: Vec<u32>,
 }
 
 impl Inheritance {
-    /// Fails, for a person, on an offer of another format and on one whose descriptors are not those that came.
+    /// Sorts the descriptors of an offer. Fails, for a person, on an offer of another format and on one whose descriptors are
+    /// not those that came.
     pub fn sort(offer: Value, descriptors: Vec<OwnedFd>) -> Result<Self, String> {
-        let format = offer.get("format").and_then(Value::as_u64);
-        if format != Some(u64::from(FORMAT)) {
-            let version = offer.get("version").and_then(Value::as_str).unwrap_or("?");
-            let format = format.map_or("?".to_owned(), |format| format.to_string());
-            return Err(format!(
-                "castling {version} hands over in format {format}; castling {} takes format {FORMAT}: \
-                 stop the one and start the other",
-                env!("CARGO_PKG_VERSION")
-            ));
-        }
-        let offer: Offer = serde_json::from_value(offer)
-            .map_err(|error| format!("the hand-over cannot be read: {error}"))?;
+        let offer = read(offer)?;
         if offer.descriptors.len() != descriptors.len() {
             return Err(format!(
                 "the hand-over has {} descriptors; it describes {}",
@@ -61,64 +54,103 @@ impl Inheritance {
                 offer.descriptors.len()
             ));
         }
-        let mut instance_lock = None;
-        let mut zone_store = None;
-        let mut counter_zones = Vec::new();
-        let mut metrics = None;
-        let mut sockets = Vec::new();
+        let mut sorted = Sorted::default();
         for (described, descriptor) in offer.descriptors.into_iter().zip(descriptors) {
-            let twice = match described {
-                Described::InstanceLock => instance_lock.replace(File::from(descriptor)).is_some(),
-                Described::ZoneStore => zone_store.replace(File::from(descriptor)).is_some(),
-                Described::CounterZone { name, size_bytes } => {
-                    counter_zones.push(InheritedZone {
-                        name,
-                        size_bytes,
-                        memory: descriptor,
-                    });
-                    false
-                }
-                Described::Metrics { max_series } => metrics
-                    .replace(InheritedMetrics {
-                        max_series,
-                        memory: descriptor,
-                        rows: offer.metrics_rows.clone(),
-                    })
-                    .is_some(),
-                Described::Listener { bind, owns_file } => {
-                    let found = address_of(descriptor.as_fd());
-                    if found.as_ref() != Ok(&bind) {
-                        let found = match found {
-                            Ok(found) => format!("it is bound to {found}"),
-                            Err(reason) => reason,
-                        };
-                        return Err(format!("what was handed over as {bind}: {found}"));
-                    }
-                    sockets.push(Adopted {
-                        bind,
-                        socket: descriptor,
-                        owns_file,
-                    });
-                    false
-                }
-            };
-            if twice {
-                return Err("the hand-over has two of what there is one of".to_owned());
-            }
+            sorted.put(described, descriptor, &offer.metrics_rows)?;
         }
         Ok(Self {
             version: offer.version,
             pid: offer.pid,
-            places: offer.places,
+            paths: offer.places,
             last_generation: offer.last_generation,
             started_at: offer.started_at,
-            instance_lock: instance_lock.ok_or("the hand-over lacks the instance's lock")?,
-            zone_store,
-            counter_zones,
-            metrics,
-            sockets,
+            instance_lock: sorted
+                .instance_lock
+                .ok_or("the hand-over lacks the instance's lock")?,
+            zone_store: sorted.zone_store,
+            counter_zones: sorted.counter_zones,
+            metrics: sorted.metrics,
+            sockets: sorted.sockets,
         })
     }
+}
+
+/// An offer of the format that this version knows.
+fn read(offer: Value) -> Result<Offer, String> {
+    let format = offer.get("format").and_then(Value::as_u64);
+    if format != Some(u64::from(FORMAT)) {
+        let version = offer.get("version").and_then(Value::as_str).unwrap_or("?");
+        let format = format.map_or("?".to_owned(), |format| format.to_string());
+        return Err(format!(
+            "castling {version} hands over in format {format}; castling {} takes format {FORMAT}: \
+             stop the one and start the other",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    serde_json::from_value(offer).map_err(|error| format!("the hand-over cannot be read: {error}"))
+}
+
+/// Descriptors that have found their place so far.
+#[derive(Default)]
+struct Sorted {
+    instance_lock: Option<File>,
+    zone_store: Option<File>,
+    counter_zones: Vec<InheritedZone>,
+    metrics: Option<InheritedMetrics>,
+    sockets: Vec<Adopted>,
+}
+
+impl Sorted {
+    /// Fails, for a person, on a second one of what there is one of, and on a socket that is not bound as it is said to be.
+    fn put(
+        &mut self,
+        described: Described,
+        descriptor: OwnedFd,
+        metrics_rows: &[u32],
+    ) -> Result<(), String> {
+        let is_second = match described {
+            Described::InstanceLock => self.instance_lock.replace(descriptor.into()).is_some(),
+            Described::ZoneStore => self.zone_store.replace(descriptor.into()).is_some(),
+            Described::CounterZone { name, size_bytes } => {
+                self.counter_zones.push(InheritedZone {
+                    name,
+                    size_bytes,
+                    memory: descriptor,
+                });
+                false
+            }
+            Described::Metrics { max_series } => {
+                let metrics = InheritedMetrics {
+                    max_series,
+                    memory: descriptor,
+                    rows: metrics_rows.to_vec(),
+                };
+                self.metrics.replace(metrics).is_some()
+            }
+            Described::Listener { bind, owns_file } => {
+                must_be_bound(descriptor.as_fd(), &bind)?;
+                self.sockets.push(Adopted {
+                    bind,
+                    socket: descriptor,
+                    owns_file,
+                });
+                false
+            }
+        };
+        match is_second {
+            true => Err("the hand-over has two of what there is one of".to_owned()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn must_be_bound(socket: BorrowedFd<'_>, bind: &Bind) -> Result<(), String> {
+    let found = match address_of(socket) {
+        Ok(found) if found == *bind => return Ok(()),
+        Ok(found) => format!("it is bound to {found}"),
+        Err(reason) => reason,
+    };
+    Err(format!("what was handed over as {bind}: {found}"))
 }
 
 #[cfg(test)]
@@ -126,7 +158,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::Bind;
 
     fn offer(descriptors: Vec<Described>) -> Value {
         let offer = Offer {

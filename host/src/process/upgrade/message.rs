@@ -1,4 +1,4 @@
-//! What an old and a new master say to one another, in the frames of `channel.rs`.
+//! Messages between an old and a new master, in the frames of `channel.rs`.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,32 +19,32 @@ pub const FRAME_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 /// Descriptors of one offer: 64 listeners with a socket for each of 512 workers, and their like in zones.
 pub const DESCRIPTORS_MAX: usize = 40_000;
 
-/// What the old master says to the new one.
+/// Message of the old master to the new one.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromOld {
     /// The first message, after the descriptors: an [`Offer`] of the format that it names.
     Offer(Value),
     /// Be the gateway: accept, take the control socket and the pid file, then say so.
     Commit,
-    /// Everything is the new master's. The old one drains.
+    /// All is the new master's from here on. The old one drains.
     Yours,
     /// A [`MasterStatus`](crate::process::MasterStatus) of the old master's version.
     Status(Value),
-    /// All its workers have ended, and those of the masters before it; it ends now. One that ends without it was killed, and
-    /// its workers finish what they have.
+    /// The old master's workers have all ended, and those of the masters before it; it ends now. A master that ends without
+    /// this message was killed, and its workers finish what they have.
     Ended,
 }
 
-/// What the new master says to the old one.
+/// Message of the new master to the old one.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromNew {
-    /// It cannot take over, and ends. Lines for a person.
+    /// The new master cannot take over, and ends. Lines for a person.
     Refused(Vec<String>),
-    /// All its workers are ready.
+    /// The new master's workers are all ready.
     Ready,
-    /// Its workers accept; control socket and pid file are its own.
+    /// The new master's workers accept; control socket and pid file are its own.
     Serving(Serving),
-    /// To be answered with `Status`.
+    /// Request that the old master answers by `Status`.
     StatusRequest,
     /// Do not drain any longer than it takes (`fast`: end now).
     Stop {
@@ -53,10 +53,11 @@ pub enum FromNew {
     ReopenLogs,
 }
 
+/// The new master, now that it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serving {
     pub version: String,
-    /// Its own: a script may have started it.
+    /// Process id by the new master's own word: a script may have started it.
     pub pid: u32,
     pub generation: u64,
     pub workers: usize,
@@ -66,21 +67,21 @@ pub struct Serving {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Offer {
     pub format: u32,
-    /// Of the old master's binary.
+    /// Version of the old master's binary.
     pub version: String,
     pub pid: u32,
-    /// What each of the descriptors is, in their order.
+    /// Descriptions of the descriptors, in their order.
     pub descriptors: Vec<Described>,
     /// Places that a gateway keeps from its start on.
     pub places: Paths,
     pub last_generation: u64,
-    /// The gateway's start.
+    /// Time of the gateway's start.
     pub started_at: SystemTime,
     /// Rows of the metrics that are the old master's until its end.
     pub metrics_rows: Vec<u32>,
 }
 
-/// What a descriptor is.
+/// Description of a descriptor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Described {
     /// The locked file beside the control socket.
@@ -96,7 +97,7 @@ pub enum Described {
     },
     Listener {
         bind: Bind,
-        /// A Unix socket whose file is the master's to remove.
+        /// Whether it is a Unix socket whose file is the master's to remove.
         owns_file: bool,
     },
 }

@@ -47,7 +47,8 @@ impl Predecessor {
         })
     }
 
-    /// Its status, with that of those before it; `None` when it does not answer in time, or not as this version does.
+    /// Status of the old master, with that of those before it; `None` when it does not answer in time, or not as this version
+    /// does.
     pub async fn status(&self) -> Option<MasterStatus> {
         if self.has_ended() {
             return None;
@@ -61,26 +62,27 @@ impl Predecessor {
             .ok()
     }
 
-    /// Has it end; not `fast` changes nothing, since it drains already.
+    /// Has the old master end; not `fast` changes nothing, since it drains already.
     pub fn stop(&self, fast: bool) {
         self.tell(FromNew::Stop { fast });
     }
 
-    /// Has its workers open their log files again.
+    /// Has the old master's workers open their log files again.
     pub fn reopen_logs(&self) {
         self.tell(FromNew::ReopenLogs);
     }
 
+    /// Whether the old master has ended, and those before it.
     pub fn has_ended(&self) -> bool {
         *self.ended.borrow()
     }
 
-    /// Whether its workers ended before it did, once it has: those of one that was killed finish what they have.
+    /// Whether its workers ended before it did, once it has ended: the workers of a master that was killed finish what they have.
     pub fn ended_in_order(&self) -> bool {
         self.in_order.get()
     }
 
-    /// Waits until it has ended, and those before it.
+    /// Waits until the old master has ended, and those before it.
     pub async fn ended(&self) {
         // A sender that is gone has sent it.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
@@ -92,7 +94,7 @@ impl Predecessor {
     }
 }
 
-/// Its own workers have a second, and so has its predecessor.
+/// Time for a status. The old master's workers have a second, and so has its own predecessor.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(2500);
 
 async fn write_orders(mut outbox: OwnedWriteHalf, mut orders: mpsc::UnboundedReceiver<FromNew>) {
@@ -117,7 +119,7 @@ async fn listen(
                 match serde_json::from_value::<MasterStatus>(status) {
                     Ok(status) => {
                         for waiter in waiters {
-                            // Who asked may have stopped waiting.
+                            // A waiter may have given up.
                             let _ = waiter.send(status.clone());
                         }
                     }
@@ -128,7 +130,7 @@ async fn listen(
             }
             Ok(Some(FromOld::Ended)) => in_order.set(true),
             Ok(Some(FromOld::Offer(_) | FromOld::Commit | FromOld::Yours)) => {}
-            // It closes with the old master's process.
+            // The channel closes with the old master's process.
             Ok(None) | Err(_) => break,
         }
     }

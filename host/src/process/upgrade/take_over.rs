@@ -73,11 +73,11 @@ impl TakeOver {
 
     /// Tells the old master why nothing comes of it.
     pub async fn refuse(&mut self, reasons: Vec<String>) {
-        // One that is gone needs no reason.
+        // An old master that is gone needs no reason.
         let _ = self.tell(&FromNew::Refused(reasons)).await;
     }
 
-    /// All that can fail without the old master's word has not failed; waits for that word. The error is for a person.
+    /// Says that all went well which can fail without the old master's word, and waits for that word. The error is for a person.
     pub async fn ready(&mut self) -> Result<(), String> {
         self.tell(&FromNew::Ready).await?;
         match self.inbox.next().await {
@@ -98,7 +98,7 @@ impl TakeOver {
     /// Tells the old master that this one serves, and waits until it has let go of everything. One that was killed in
     /// this moment has let go, too; one that lives and has given this one up is the master. The error is for a person.
     pub async fn serving(mut self, serving: Serving) -> Result<Rc<Predecessor>, String> {
-        // Its end is found out below.
+        // The old master's end is found out below.
         let _ = self.tell(&FromNew::Serving(serving)).await;
         match self.inbox.next().await {
             Ok(Some(FromOld::Yours)) => {}
@@ -117,5 +117,5 @@ impl TakeOver {
 
 const GONE: &str = "the old master has ended, or has given this one up";
 
-/// The old master sends it at once.
+/// Time for the offer, which the old master sends at once.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
