@@ -25,10 +25,11 @@ pub fn parse_request(
     parse(buf, progress, limits, room, false)
 }
 
-/// Parses what few heads need more for: more fields than there was room for, or a target with bytes beyond ASCII.
+/// Parses once more what few heads need more for: more fields than there was room for, or a target with bytes beyond ASCII.
 #[cold]
 #[inline(never)]
 fn parse_again(
+    again: bool,
     error: HeadError,
     buf: &mut BytesMut,
     progress: &mut HeadProgress,
@@ -36,6 +37,7 @@ fn parse_again(
     room: &mut HeadRoom,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     match error {
+        error if again => return Err(error),
         HeadError::TooManyFields if limits.max_fields > FEW_FIELDS => {}
         // The grammar takes UTF-8 in a target, and no other byte beyond ASCII.
         HeadError::Target | HeadError::Malformed(httparse::Error::Token)
@@ -69,13 +71,11 @@ fn parse(
         Err(error) => {
             let error = refusal(error, raw);
             drop(lines);
-            return match again {
-                false => parse_again(error, buf, progress, limits, room),
-                true => Err(error),
-            };
+            return parse_again(again, error, buf, progress, limits, room);
         }
     };
-    refuse_bare_line_feeds(&raw[..head_bytes], line.headers)?;
+    let raw = &raw[..head_bytes];
+    refuse_bare_line_feeds(raw, line.headers)?;
     let (Some(method), Some(target), Some(minor)) = (line.method, line.path, line.version) else {
         return Err(HeadError::Malformed(httparse::Error::Token));
     };
@@ -90,48 +90,53 @@ fn parse(
         mut headers,
         target: mut whole,
     } = std::mem::take(room);
-    let dropped_fields = take_over(
-        &raw[..head_bytes],
-        line.headers,
-        limits.any_names,
-        &mut headers,
-    )?;
+    let any_names = limits.any_names;
+    let dropped_fields = take_over(raw, line.headers, any_names, &mut headers)?;
     let parts = match read_target(target, &method) {
         Ok(parts) => parts,
         Err(error) => {
             drop(lines);
-            return match again {
-                false => parse_again(error, buf, progress, limits, room),
-                true => Err(error),
-            };
+            return parse_again(again, error, buf, progress, limits, room);
         }
     };
     whole.replace(parts.path, parts.query);
-    check_host(&headers, protocol)?;
-    if let Some(authority) = parts.authority {
+    let head = RequestHead {
+        method,
+        target: whole,
+        scheme: Scheme::Http,
+        protocol,
+        headers,
+    };
+    let parsed = checked(head, parts.authority, dropped_fields)?;
+    drop(lines);
+    progress.complete(buf, head_bytes);
+    Ok(Some(parsed))
+}
+
+/// Checks the fields of a head against each other, and settles its host and the framing of its body.
+#[inline]
+fn checked(
+    mut head: RequestHead,
+    authority: Option<&str>,
+    dropped_fields: usize,
+) -> Result<ParsedRequest, HeadError> {
+    let (headers, protocol) = (&mut head.headers, head.protocol);
+    check_host(headers, protocol)?;
+    if let Some(authority) = authority {
         // RFC 9112 §3.2.2: what `Host` said is ignored.
         headers.set(KnownHeader::Host, authority.as_bytes());
     }
     if headers.contains_any(SINGLE) {
-        check_single(&headers)?;
+        check_single(headers)?;
     }
-    let body = framing::request_body(&mut headers, protocol)?;
-    let parsed = ParsedRequest {
-        keep_alive: framing::keeps_alive(&headers, protocol),
-        expect_continue: expects_continue(&headers, protocol, body),
+    let body = framing::request_body(headers, protocol)?;
+    Ok(ParsedRequest {
+        keep_alive: framing::keeps_alive(headers, protocol),
+        expect_continue: expects_continue(headers, protocol, body),
         body,
         dropped_fields,
-        head: RequestHead {
-            method,
-            target: whole,
-            scheme: Scheme::Http,
-            protocol,
-            headers,
-        },
-    };
-    drop(lines);
-    progress.complete(buf, head_bytes);
-    Ok(Some(parsed))
+        head,
+    })
 }
 
 /// With the path that stands for none.

@@ -125,15 +125,10 @@ impl Plugin {
         let code = Code::new(pre, &hooks, module.manifest.state).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
         let metrics = recorder.hooks(&name);
-        let own = PluginMetrics::new(
-            recorder,
-            &name,
-            &module.manifest.name,
-            config.limits.metric_series,
-        );
-        let waits = mapped
-            .imports()
-            .any(|import| host_call::waits(import.name(), meets_computed));
+        let (in_module, most) = (&module.manifest.name, config.limits.metric_series);
+        let own = PluginMetrics::new(recorder, &name, in_module, most);
+        let mut imports = mapped.imports();
+        let waits = imports.any(|import| host_call::waits(import.name(), meets_computed));
         let template = template(&name, hooks, config, zones, own);
         let limits = Arc::clone(&template.limits);
         let mut plugin = Self {

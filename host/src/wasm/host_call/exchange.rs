@@ -35,8 +35,7 @@ fn property_get(
     if !guest.has_request() {
         return refuse(Status::NotFound);
     }
-    let exchange = &guest.exchange;
-    let request = &exchange.request;
+    let (exchange, request) = (&guest.exchange, &guest.exchange.request);
     let address;
     let mut digits;
     let routed;
@@ -49,7 +48,7 @@ fn property_get(
             address = exchange.client.host();
             Some(address.bytes())
         }
-        Property::ClientPort => match exchange.client.port() {
+        Property::ClientPort | Property::ServerPort => match port(exchange, property) {
             Some(port) => {
                 digits = itoa::Buffer::new();
                 Some(digits.format(port).as_bytes())
@@ -69,13 +68,6 @@ fn property_get(
             }
             ServerAddress::Unix(path) => Some(path.as_bytes()),
         },
-        Property::ServerPort => match &exchange.server {
-            ServerAddress::Tcp(server) => {
-                digits = itoa::Buffer::new();
-                Some(digits.format(server.port()).as_bytes())
-            }
-            ServerAddress::Unix(_) => None,
-        },
         Property::RoutedPath => {
             let path = request.target.path();
             routed = match path::read(path) {
@@ -88,6 +80,15 @@ fn property_get(
     match value {
         Some(value) => hand_out(memory, out, capacity, value),
         None => refuse(Status::NotFound),
+    }
+}
+
+/// Port of the client's end, or of the gateway's for [`Property::ServerPort`].
+fn port(exchange: &Exchange, property: Property) -> Option<u16> {
+    match (property, &exchange.server) {
+        (Property::ServerPort, ServerAddress::Tcp(server)) => Some(server.port()),
+        (Property::ServerPort, ServerAddress::Unix(_)) => None,
+        _ => exchange.client.port(),
     }
 }
 
