@@ -79,10 +79,9 @@ fn parse(
     let (Some(method), Some(target), Some(minor)) = (line.method, line.path, line.version) else {
         return Err(HeadError::Malformed(httparse::Error::Token));
     };
-    let protocol = if minor == 0 {
-        Protocol::Http10
-    } else {
-        Protocol::Http11
+    let protocol = match minor {
+        0 => Protocol::Http10,
+        _ => Protocol::Http11,
     };
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| HeadError::Malformed(httparse::Error::Token))?;
