@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::names::Named;
 use super::plugin;
-use super::resolve::{Sections, TIMEOUT, resolved};
+use super::sections::{Sections, TIMEOUT, resolved};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
@@ -185,7 +185,7 @@ fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> 
     match bound.insert(bind.clone(), value) {
         Some(first) => value.refuse(format_args!(
             "bind \"{bind}\" is already bound at {}",
-            value.sources().place(first.place())
+            value.map().place(first.place())
         )),
         None => Some(bind),
     }
@@ -196,7 +196,7 @@ fn socket_path(value: Value<'_>, text: &str) -> Option<PathBuf> {
     if !is_path {
         return value.expected(BIND_RULE);
     }
-    let path = value.sources().resolve_path(value.place(), text);
+    let path = value.map().resolve_path(value.place(), text);
     let bytes = path_bytes(&path);
     match bytes <= SOCKET_PATH_BYTES {
         true => Some(path),

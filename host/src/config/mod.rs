@@ -2,7 +2,7 @@
 //!
 //! Reading goes in three steps: `source` reads the files, their includes and environment values into trees that keep
 //! places; `table` reads checked values from a tree; `resolve` says which keys there are, with their defaults, and
-//! builds the `model`.
+//! builds the `model`. `place` tells where in the files something stands, and takes every error.
 
 mod access_log;
 mod error;
@@ -10,12 +10,15 @@ mod file;
 mod listener;
 mod model;
 mod names;
+mod place;
 mod plugin;
 mod privileges;
 mod redaction;
 mod resolve;
 mod route;
+mod sections;
 mod source;
+mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;

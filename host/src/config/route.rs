@@ -9,12 +9,11 @@ use crate::message::path;
 
 use super::listener;
 use super::names::{NAME_RULE, is_name};
+use super::place::Place;
 use super::plugin;
-use super::resolve::Sections;
-use super::source::Place;
+use super::sections::{Sections, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::upstream::is_host_name;
 use super::{HeaderMatch, HeaderTest, HostPattern, Route};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
@@ -71,7 +70,7 @@ fn route_name(value: Value<'_>, names: &mut HashMap<String, Place>) -> Option<St
     if let Some(first) = names.get(name) {
         return value.refuse(format_args!(
             "route \"{name}\" is already defined at {}",
-            value.sources().place(*first)
+            value.map().place(*first)
         ));
     }
     names.insert(name.to_owned(), value.place());
@@ -169,7 +168,7 @@ fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
     let mut names = HashSet::with_capacity(tests.len());
     for (value, test) in &tests {
         if !names.insert(test.name.as_str()) {
-            value.sources().refuse(
+            value.map().refuse(
                 value.key_place(),
                 format_args!("header \"{}\" is already in the table", test.name),
             );
@@ -180,7 +179,7 @@ fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
 
 fn header(value: Value<'_>) -> Option<HeaderMatch> {
     let Ok(name) = HeaderName::from_bytes(value.key().as_bytes()) else {
-        value.sources().refuse(
+        value.map().refuse(
             value.key_place(),
             format_args!("header {:?}: expected a header's name", value.key()),
         );

@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::PlacedPath;
-use super::names::nearest;
-use super::source::{Place, Sources};
+use super::place::{Place, SourceMap};
+use super::suggest::nearest;
 use super::tree::{Entry, Node, NodeKind};
 use super::units;
 
 /// A value under a key.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a> {
-    sources: &'a Sources,
+    map: &'a SourceMap,
     file_idx: usize,
     /// The key in front of it; of a list's item, the list's.
     key: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct Value<'a> {
 /// A table whose keys are asked for one by one; [`Self::finish`] refuses those that nobody asked for.
 #[derive(Clone)]
 pub(super) struct Table<'a> {
-    sources: &'a Sources,
+    map: &'a SourceMap,
     file_idx: usize,
     node: &'a Node,
     known_keys: Vec<&'static str>,
@@ -59,7 +59,7 @@ impl<'a> Value<'a> {
 
     /// `FILE:LINE:COLUMN`.
     pub(super) fn place_text(self) -> String {
-        self.sources.place(self.place())
+        self.map.place(self.place())
     }
 
     pub(super) fn node(self) -> &'a Node {
@@ -71,8 +71,8 @@ impl<'a> Value<'a> {
         Self { node, ..self }
     }
 
-    pub(super) fn sources(self) -> &'a Sources {
-        self.sources
+    pub(super) fn map(self) -> &'a SourceMap {
+        self.map
     }
 
     pub(super) fn kind(self) -> &'a NodeKind {
@@ -83,7 +83,7 @@ impl<'a> Value<'a> {
     pub(super) fn refuse<T>(self, message: impl Display) -> Option<T> {
         let refused_before = matches!(self.node.kind, NodeKind::Refused);
         if !refused_before {
-            self.sources.refuse(self.place(), message);
+            self.map.refuse(self.place(), message);
         }
         None
     }
@@ -200,7 +200,7 @@ impl<'a> Value<'a> {
     /// From the folder of the file that it stands in. Absolute.
     pub(super) fn path(self) -> Option<PathBuf> {
         let path = self.plain_text("a path")?;
-        Some(self.sources.resolve_path(self.place(), path))
+        Some(self.map.resolve_path(self.place(), path))
     }
 
     /// The same, for what is wrong with it and only found when it is used.
@@ -264,12 +264,12 @@ impl<'a> Value<'a> {
         let NodeKind::Table(_) = self.node.kind else {
             return self.expected("a table");
         };
-        Some(Table::new(self.sources, self.file_idx, self.node))
+        Some(Table::new(self.map, self.file_idx, self.node))
     }
 
     /// As it was written, where that is short. What the environment put in stays out of messages: it may be secret.
     pub(super) fn shown(self) -> String {
-        let written = self.sources.text(self.place(), self.node.span.end);
+        let written = self.map.text(self.place(), self.node.span.end);
         let short = !written.is_empty()
             && written.chars().count() <= MAX_SHOWN_CHARS
             && !written.contains(char::is_control);
@@ -291,9 +291,9 @@ impl<'a> Value<'a> {
 
 impl<'a> Table<'a> {
     /// `node` is a table.
-    pub(super) fn new(sources: &'a Sources, file_idx: usize, node: &'a Node) -> Self {
+    pub(super) fn new(map: &'a SourceMap, file_idx: usize, node: &'a Node) -> Self {
         Self {
-            sources,
+            map,
             file_idx,
             node,
             known_keys: Vec::new(),
@@ -309,16 +309,16 @@ impl<'a> Table<'a> {
 
     /// `FILE:LINE:COLUMN`.
     pub(super) fn place_text(&self) -> String {
-        self.sources.place(self.place())
+        self.map.place(self.place())
     }
 
     /// All values, in the order of the file.
     pub(super) fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (sources, file_idx) = (self.sources, self.file_idx);
+        let (map, file_idx) = (self.map, self.file_idx);
         self.node
             .entries()
             .iter()
-            .map(move |entry| value(sources, file_idx, entry))
+            .map(move |entry| value(map, file_idx, entry))
     }
 
     /// The key's value, if it is there.
@@ -356,7 +356,7 @@ impl<'a> Table<'a> {
     ) -> Option<T> {
         let value = self.get(key);
         if value.is_none() {
-            self.sources.refuse(
+            self.map.refuse(
                 self.place(),
                 format_args!("missing key \"{key}\": expected {what}"),
             );
@@ -377,7 +377,7 @@ impl<'a> Table<'a> {
                     any_of(self.known_keys.iter().map(|key| format!("\"{key}\"")))
                 ),
             };
-            self.sources.refuse(
+            self.map.refuse(
                 value.key_place(),
                 format_args!("unknown key {:?}: {hint}", value.key),
             );
@@ -385,9 +385,9 @@ impl<'a> Table<'a> {
     }
 }
 
-fn value<'a>(sources: &'a Sources, file_idx: usize, entry: &'a Entry) -> Value<'a> {
+fn value<'a>(map: &'a SourceMap, file_idx: usize, entry: &'a Entry) -> Value<'a> {
     Value {
-        sources,
+        map,
         file_idx,
         key: &entry.key,
         key_offset: entry.offset,

@@ -1,12 +1,12 @@
 //! `[upstreams.NAME]`.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::time::Duration;
 
 use super::names::Named;
-use super::resolve::TIMEOUT;
+use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{Balance, Peer, Upstream, UpstreamHost};
@@ -105,23 +105,6 @@ fn is_peer_address(text: &str) -> bool {
         None => is_host_name(host),
     };
     is_port && is_host
-}
-
-/// Letters, digits, `-` and `_` between dots (RFC 1123 §2.1; the underscore is common in container networks), at most
-/// 253 bytes. An IPv4 address is one, too; a name of digits and dots that is none is refused.
-pub(super) fn is_host_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let digits_only = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let bad_ipv4 = digits_only && text.parse::<Ipv4Addr>().is_err();
-    text.len() <= 253 && text.split('.').all(is_label) && !bad_ipv4
 }
 
 fn balance(value: Value<'_>, plugins: &Named<'_>) -> Option<Balance> {
