@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
+use super::headers::{CounterHeader, NAME_WORDS};
 use super::raw::Mapping;
-use super::{NAME_LIMIT_BYTES, ZoneError, check_name, check_size, later_ns};
+use super::{ZoneError, check_name, check_size, later_ns};
 use slots::{Change, EXPIRY_BITS, Hash, Live, Set, WAYS};
 
 pub(super) mod slots;
@@ -219,7 +220,7 @@ impl CounterZone {
             .map(|word| u128::from(word.load(Relaxed)));
         let seed = (high << 64 | low).to_ne_bytes();
         let origin_ns = header.origin_ns.load(Relaxed);
-        let sets = (mapping.size_bytes() - size_of::<Header>()) / size_of::<Set>();
+        let sets = (mapping.size_bytes() - size_of::<CounterHeader>()) / size_of::<Set>();
         let mut nonce = [0; 8];
         getrandom(&mut nonce, GetRandomFlags::empty())
             .map_err(|cause| io_error(name, "random seed", cause))?;
@@ -251,19 +252,19 @@ impl CounterZone {
         change
     }
 
-    fn note(&self, event: impl FnOnce(&Header) -> &AtomicU64) {
+    fn note(&self, event: impl FnOnce(&CounterHeader) -> &AtomicU64) {
         if let Some(header) = self.header() {
             event(header).fetch_add(1, Relaxed);
         }
     }
 
-    fn header(&self) -> Option<&Header> {
-        self.mapping.table(0, 1)?.first()
+    fn header(&self) -> Option<&CounterHeader> {
+        self.mapping.header()
     }
 
     fn sets(&self) -> &[Set] {
         self.mapping
-            .table(size_of::<Header>(), self.sets)
+            .table(size_of::<CounterHeader>(), self.sets)
             .unwrap_or_default()
     }
 
@@ -302,36 +303,16 @@ const SAMPLED_SETS: usize = 32 << 10;
 /// A tick is 2^20 ns, 1.05 ms. 40 bits of them are 36 years from the zone's making.
 const TICK_SHIFT: u32 = 20;
 
-/// Before the sets. Words that never change once `magic` is there, and two counts.
-#[repr(C)]
-pub(super) struct Header {
-    magic: AtomicU64,
-    version: AtomicU64,
-    kind: AtomicU64,
-    size_bytes: AtomicU64,
-    seed: [AtomicU64; 2],
-    /// Tick 0.
-    origin_ns: AtomicU64,
-    name: [AtomicU64; NAME_WORDS],
-    evicted: AtomicU64,
-    contended: AtomicU64,
-    /// Up to a multiple of a cache line.
-    spare: [AtomicU64; 7],
-}
-
-const _: () = assert!(size_of::<Header>() == 3 * 64);
-
 const MAGIC: u64 = u64::from_be_bytes(*b"castlnGz");
 /// Of the layout of header and sets.
 const VERSION: u64 = 1;
 const KIND: u64 = u64::from_be_bytes(*b"counter ");
-const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;
 
-fn header<'a>(mapping: &'a Mapping, zone: &str) -> Result<&'a Header, ZoneError> {
+fn header<'a>(mapping: &'a Mapping, zone: &str) -> Result<&'a CounterHeader, ZoneError> {
     if u64::try_from(mapping.size_bytes()).is_ok_and(|size| size < CounterZone::MIN_BYTES) {
         return Err(damaged(zone, "smaller than any counter zone"));
     }
-    let header = mapping.table(0, 1).and_then(<[_]>::first);
+    let header = mapping.header();
     header.ok_or_else(|| damaged(zone, "no header"))
 }
 

@@ -21,6 +21,7 @@
 //! lives. [`now_ns`] is the one to use.
 
 mod counter;
+mod headers;
 #[cfg(test)]
 mod kill_tests;
 mod kv;

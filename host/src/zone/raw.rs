@@ -91,6 +91,11 @@ impl Mapping {
         self.file.as_fd()
     }
 
+    /// The `T` at the start. None when it does not fit.
+    pub(super) fn header<T: Shared>(&self) -> Option<&T> {
+        self.table(0, 1)?.first()
+    }
+
     /// As many `T` as `count` says, from `offset_bytes` on. None when they do not fit or would not be aligned.
     pub(super) fn table<T: Shared>(&self, offset_bytes: usize, count: usize) -> Option<&[T]> {
         let end = size_of::<T>()
@@ -143,9 +148,9 @@ unsafe impl Shared for AtomicU64 {}
 // `CounterZone::over` opens no zone.
 unsafe impl Shared for AtomicU128 {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
-unsafe impl Shared for super::counter::Header {}
+unsafe impl Shared for super::headers::CounterHeader {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
-unsafe impl Shared for super::metrics::Header {}
+unsafe impl Shared for super::headers::MetricsHeader {}
 // SAFETY: `repr(C)`, nothing but arrays of the two above, and no padding (asserted beside it).
 unsafe impl Shared for super::counter::slots::Set {}
 

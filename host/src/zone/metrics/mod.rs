@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
 use super::ZoneError;
+use super::headers::MetricsHeader;
 use super::raw::Mapping;
 
 #[cfg(test)]
@@ -381,8 +382,8 @@ impl MetricsZone {
         std::hash::Hasher::finish(&hasher)
     }
 
-    fn header(&self) -> Option<&Header> {
-        self.mapping.table(0, 1)?.first()
+    fn header(&self) -> Option<&MetricsHeader> {
+        self.mapping.header()
     }
 
     /// Words of the heap that are taken, and above them cells that are.
@@ -392,14 +393,14 @@ impl MetricsZone {
 
     fn slots(&self) -> &[AtomicU64] {
         self.mapping
-            .table(size_of::<Header>(), self.layout.slots)
+            .table(size_of::<MetricsHeader>(), self.layout.slots)
             .unwrap_or_default()
     }
 
     fn heap(&self) -> &[AtomicU64] {
         self.mapping
             .table(
-                size_of::<Header>() + self.layout.slots * 8,
+                size_of::<MetricsHeader>() + self.layout.slots * 8,
                 self.layout.heap,
             )
             .unwrap_or_default()
@@ -466,28 +467,13 @@ impl Layout {
 
     fn row_offset_bytes(self, row: u32) -> usize {
         let words = self.slots + self.heap + row as usize * self.cells;
-        size_of::<Header>() + words * 8
+        size_of::<MetricsHeader>() + words * 8
     }
 
     fn size_bytes(self) -> usize {
         self.row_offset_bytes(MetricsZone::ROWS)
     }
 }
-
-/// Before everything else; a page, so that rows begin at one.
-#[repr(C)]
-pub(super) struct Header {
-    magic: AtomicU64,
-    version: AtomicU64,
-    cells: AtomicU64,
-    seed: [AtomicU64; 2],
-    rows: AtomicU64,
-    refused: AtomicU64,
-    cursor: AtomicU64,
-    spare: [AtomicU64; 504],
-}
-
-const _: () = assert!(size_of::<Header>() == 4096);
 
 const MAGIC: u64 = u64::from_be_bytes(*b"castlngM");
 /// Of the layout of header, records and rows.
@@ -511,8 +497,8 @@ const LONGEST_PROBE: usize = 128;
 /// Turns to wait for one who is adding a record, which takes less than a microsecond. The later ones yield.
 const LONGEST_WAIT: u32 = 2000;
 
-fn header(mapping: &Mapping) -> Result<&Header, ZoneError> {
-    let header = mapping.table(0, 1).and_then(<[_]>::first);
+fn header(mapping: &Mapping) -> Result<&MetricsHeader, ZoneError> {
+    let header = mapping.header();
     header.ok_or_else(|| ZoneError::Damaged {
         zone: ZONE.to_owned(),
         what: "no header".to_owned(),
