@@ -7,6 +7,7 @@
 mod access_log;
 mod error;
 mod file;
+mod http_settings;
 mod listener;
 mod model;
 mod names;

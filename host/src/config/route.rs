@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::message::path;
 
-use super::listener;
+use super::http_settings;
 use super::names::{NAME_RULE, is_name};
 use super::place::Place;
 use super::plugin;
@@ -47,7 +47,7 @@ fn route(
             plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
-        paths: table.optional("paths", listener::path_policy),
+        paths: table.optional("paths", http_settings::path_policy),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };

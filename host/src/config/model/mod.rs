@@ -4,6 +4,7 @@
 //! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30 days.
 //! Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
+mod http_settings;
 mod listener;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use http_settings::*;
 pub use listener::*;
 
 /// Everything one load of the config says.
