@@ -186,7 +186,7 @@ fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
         return value.expected("true, false or { idle = \"60s\", interval = \"10s\", count = 5 }");
     };
     let mut table = value.table()?;
-    // What Linux takes.
+    // Range that Linux takes.
     let period = |value| seconds(value, 1..=32767);
     let keepalive = TcpKeepalive {
         idle_seconds: table.or("idle", usual.idle_seconds, period),
@@ -197,7 +197,7 @@ fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
     Some(Some(keepalive))
 }
 
-/// Whole ones: the kernel counts no others.
+/// Whole seconds: the kernel counts no others.
 fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
     let from_seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
     let duration = value.duration(from_seconds(range.start())..=from_seconds(range.end()))?;

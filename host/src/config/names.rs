@@ -7,7 +7,7 @@ use super::table::{Value, any_of};
 
 /// Tables that have a name, of all files.
 pub(super) struct Named<'a> {
-    /// What one of them is, for messages.
+    /// Word for such a table, for messages.
     what: &'static str,
     values: BTreeMap<&'a str, Value<'a>>,
 }
@@ -93,13 +93,13 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// What [`is_name`] allows, for messages.
+/// Rule of [`is_name`], for messages.
 pub(super) const NAME_RULE: &str = "1 to 64 of A-Z a-z 0-9 _ . -";
 
-/// As many names are listed in a message.
+/// Most names that a message lists.
 const MAX_LISTED: usize = 8;
 
-/// Among more names none is looked for that somebody may have meant.
+/// Most names among which a similar one is looked for.
 const MAX_COMPARED: usize = 1000;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::place::Place;
 use super::source::Sources;
 use super::table::{Table, Value};
 
-/// The tables of all files, by what they are.
+/// Tables of all files, by section.
 pub(super) struct Sections<'a> {
     pub(super) master: Option<Table<'a>>,
     pub(super) workers: Option<Table<'a>>,
@@ -119,7 +119,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label) && !bad_ipv4
 }
 
-/// Time-outs.
+/// Range of time-outs.
 pub(super) const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 

@@ -105,7 +105,7 @@ impl Sources {
                 self.complete = false;
                 let offset = error.utf8_error().valid_up_to();
                 let refused = vec![(offset, "not UTF-8".to_owned())];
-                // Of such a file we keep only the text up to there, to count its lines.
+                // Text up to the bad byte is kept, to count its lines.
                 (
                     String::from_utf8_lossy(&error.as_bytes()[..offset]).into_owned(),
                     (Node::empty(), Vec::new(), refused),
@@ -211,7 +211,7 @@ impl Sources {
         }
         let folder = folder.to_str().ok_or("the folder's name is not UTF-8")?;
         let whole = Path::new(&glob::Pattern::escape(folder)).join(pattern);
-        // As a shell does: `*` crosses no `/` and matches no hidden file (what editors leave behind).
+        // Shell rules: `*` crosses no `/` and matches no hidden file (what editors leave behind).
         let options = glob::MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
@@ -227,10 +227,10 @@ impl Sources {
     }
 }
 
-/// Of one file: a peer takes some 30 bytes.
+/// Size limit of one file: a peer takes some 30 bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Of all files of a config.
+/// Size limit of all files of a config.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Includes within one another; nginx sets no bound.

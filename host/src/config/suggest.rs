@@ -1,6 +1,6 @@
 //! Suggests the word that was meant in the place of an unknown one.
 
-/// The known word that somebody may have meant.
+/// Known word that somebody may have meant.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > MAX_COMPARED_BYTES {
         return None;
@@ -13,10 +13,11 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-/// Comparing costs the product of the lengths.
+/// Longest word that is compared: comparing costs the product of the lengths.
 const MAX_COMPARED_BYTES: usize = 128;
 
-/// From 0 (nothing alike) to 1 (equal). `peers` and `pers` have 0.94, `host` and `cost` 0.83, `app` and `api` 0.82.
+/// Similarity from which a word is suggested, from 0 (nothing alike) to 1 (equal). `peers` and `pers` have 0.94, `host`
+/// and `cost` 0.83, `app` and `api` 0.82.
 const LEAST_SIMILARITY: f64 = 0.8;
 
 #[cfg(test)]

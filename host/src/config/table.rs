@@ -97,7 +97,7 @@ impl<'a> Value<'a> {
         ))
     }
 
-    /// What `read` makes of it, where the key means something at all; `what` is what it is for.
+    /// Reads the value where the key means something at all, and refuses it elsewhere; `what` names where it does.
     pub(super) fn only_where<T>(
         self,
         is_so: bool,
@@ -203,7 +203,7 @@ impl<'a> Value<'a> {
         Some(self.map.resolve_path(self.place(), path))
     }
 
-    /// The same, for what is wrong with it and only found when it is used.
+    /// Path with its place, for errors that are found only when it is used.
     pub(super) fn placed_path(self) -> Option<PlacedPath> {
         Some(PlacedPath {
             path: self.path()?,
@@ -211,7 +211,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn choice<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let text = if let NodeKind::Text(text) = &self.node.kind {
             Some(text.as_str())
@@ -238,7 +238,7 @@ impl<'a> Value<'a> {
         )
     }
 
-    /// As [`Self::list`]; an item that equals an earlier one is refused.
+    /// Reads a list as [`Self::list`] does; an item that equals an earlier one is refused.
     pub(super) fn set<T: Clone + Eq + Hash>(
         self,
         read: impl Fn(Self) -> Option<T>,
@@ -267,7 +267,8 @@ impl<'a> Value<'a> {
         Some(Table::new(self.map, self.file_idx, self.node))
     }
 
-    /// As it was written, where that is short. What the environment put in stays out of messages: it may be secret.
+    /// Value as it was written, where that is short. Values from the environment stay out of messages: they may be
+    /// secret.
     pub(super) fn shown(self) -> String {
         let written = self.map.text(self.place(), self.node.span.end);
         let short = !written.is_empty()
@@ -327,8 +328,7 @@ impl<'a> Table<'a> {
         self.values().find(|value| value.key == key)
     }
 
-    /// What `read` makes of the key's value; `default` without the key, and after an error, when nothing is built from
-    /// it.
+    /// Reads the key's value; `default` without the key, and after an error, when nothing is built from the result.
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,

@@ -150,7 +150,7 @@ fn host(value: Value<'_>) -> Option<UpstreamHost> {
     }
 }
 
-/// What RFC 9110 §7.2 allows as `Host`: a host and maybe a port.
+/// Whether RFC 9110 §7.2 allows the text as `Host`: a host and maybe a port.
 fn is_host(text: &str) -> bool {
     is_host_name(text)
         || is_peer_address(text)

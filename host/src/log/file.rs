@@ -57,7 +57,7 @@ pub fn must_be_safe(found: &Metadata, user: &Identity) -> io::Result<()> {
     )))
 }
 
-/// Nobody else may put something into the file's folder, or another folder into its place.
+/// Whether only root may put something into the file's folder, or another folder into its place.
 fn is_roots_alone(path: &Path) -> bool {
     let Some(Ok(folder)) = path.parent().map(fs::canonicalize) else {
         return false;

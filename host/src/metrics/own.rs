@@ -296,7 +296,7 @@ pub struct HookMetrics {
     pub quarantine: Gauge,
 }
 
-/// What the master counts, and its keeping of the zone. It has row 0.
+/// Metrics of the master, which keeps the zone. Its row is 0.
 pub struct MasterMetrics {
     zone: MetricsZone,
     build: Option<Record>,
@@ -314,7 +314,7 @@ impl MasterMetrics {
         Self::over(MetricsZone::create(max_series)?, started)
     }
 
-    /// The same over a zone that another master may have counted in.
+    /// Opens them over a zone that another master may have counted in.
     pub fn over(zone: MetricsZone, started: SystemTime) -> Result<Self, ZoneError> {
         zone.take_row(MASTER_ROW)?;
         let stamps = Stamps::of_serving(FIRST_GENERATION);

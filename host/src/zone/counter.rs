@@ -21,10 +21,11 @@ mod tests;
 
 /// A table of 64-bit numbers, each with a key and an expiry, in memory that all workers map.
 ///
-/// Keys are known by 120 bits of a hash keyed with the zone's secret (64 of tag, 24 of check, 32 of place), so no client can
-/// choose keys that meet in one place. Each key can lie in one set of 8 slots only. When all 8 are in use, the one that
-/// expires first makes room ([`CounterStats::evicted`] tells): an operation never fails. A slot takes 24 bytes.
-/// With twice as many slots as keys in use at once, 1 key in 100 finds its set full; with four times as many, 1 in 7000.
+/// Keys are known by 120 bits of a hash keyed with the zone's secret (64 of tag, 24 of check, 32 of place), so no
+/// client can choose keys that meet in one place. Each key can lie in one set of 8 slots only. When all 8 are in use,
+/// the one that expires first makes room ([`CounterStats::evicted`] tells): an operation never fails. A slot takes 24
+/// bytes. With twice as many slots as keys in use at once, 1 key in 100 finds its set full; with four times as many, 1
+/// in 7000.
 ///
 /// Times are exact to about a millisecond: a number may live up to 1.05 ms longer than asked for, never less.
 pub struct CounterZone {
@@ -32,7 +33,7 @@ pub struct CounterZone {
     seed: [u8; 16],
     origin_ns: u64,
     sets: usize,
-    /// What makes the nonces of this process its own.
+    /// Next nonce; its start at random makes the nonces of this process its own.
     nonce: AtomicU64,
 }
 
@@ -53,7 +54,7 @@ pub enum Updated {
     Contended(u64),
 }
 
-/// What an operator should know about a zone.
+/// Figures of a zone for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterStats {
     pub slots: usize,
@@ -107,16 +108,17 @@ impl CounterZone {
         Self::over(mapping, name, size_bytes)
     }
 
-    /// What a worker inherits and opens. It is closed in a process that is executed, unless handed over on purpose.
+    /// Descriptor that a worker inherits and opens. It is closed in a process that is executed, unless handed over on
+    /// purpose.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.mapping.descriptor()
     }
 
     /// Adds to a key's count and returns the count. The first addition opens a window, at whose end the count is gone.
     ///
-    /// A window that ends later than one opened now would (the config has changed) is shortened to that. The count stays at
-    /// `u64::MAX` rather than wrap. Adding 0 to a key without a window opens none. Under contention that does not end
-    /// the amount is not counted, but the returned count is as if it were.
+    /// A window that ends later than one opened now would (the config has changed) is shortened to that. The count
+    /// stays at `u64::MAX` rather than wrap. Adding 0 to a key without a window opens none. Under contention that does
+    /// not end the amount is not counted, but the returned count is as if it were.
     pub fn add(&self, key: &[u8], amount: u64, window: Duration, now_ns: u64) -> u64 {
         let expiry = self.expiry(window, now_ns);
         let change = self.change(key, now_ns, |live| {
@@ -304,7 +306,7 @@ const SAMPLED_SETS: usize = 32 << 10;
 const TICK_SHIFT: u32 = 20;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"castlnGz");
-/// Of the layout of header and sets.
+/// Version of the layout of header and sets.
 const VERSION: u64 = 1;
 const KIND: u64 = u64::from_be_bytes(*b"counter ");
 

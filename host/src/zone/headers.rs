@@ -1,4 +1,4 @@
-//! What lies at the start of each zone's shared memory.
+//! Headers at the start of each zone's shared memory.
 
 use std::sync::atomic::AtomicU64;
 

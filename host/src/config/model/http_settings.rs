@@ -9,18 +9,18 @@ use super::PluginUse;
 /// Plugins, limits and time-outs of a listener's requests, and what is added to messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HttpSettings {
-    /// Run for every route of the listener, before the route's own.
+    /// Plugins that run for every route of the listener, before the route's own.
     pub plugins: Vec<PluginUse>,
     /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
     /// `large_client_header_buffers`).
     pub max_head_bytes: usize,
-    /// Fields in it; beyond it 431. 16 to 10000. Default 1000 (nginx `max_headers`).
+    /// Fields in a request's head; beyond it 431. 16 to 10000. Default 1000 (nginx `max_headers`).
     pub max_fields: usize,
     /// Default `strict`.
     pub field_names: FieldNames,
     /// Default `encode`.
     pub non_ascii_target: NonAsciiTarget,
-    /// Default `normal`. Of the routes that do not say otherwise.
+    /// Path policy of the routes that do not say otherwise. Default `normal`.
     pub paths: PathPolicy,
     /// Whether paths of routes are compared with regard to case. Default `sensitive`.
     pub case: PathCase,
@@ -61,18 +61,19 @@ pub enum FieldNames {
     Any,
 }
 
-/// Policy of request paths: what they may be, and how they are sent on. In the file `"normal"`, `"strict"` or `"as_sent"`.
+/// Policy of request paths: what they may be, and how they are sent on. In the file `"normal"`, `"strict"` or
+/// `"as_sent"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathPolicy {
-    /// The compared path is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
-    /// `%5C` are data. 400 where a peer could read another path (see [`crate::message::path::PathError`]).
+    /// The compared path is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded;
+    /// `%2F` and `%5C` are data. 400 where a peer could read another path (see [`crate::message::path::PathError`]).
     #[default]
     Normal,
     /// 400 for a backslash, `%2F`, `%5C`, empty segments and dot segments, too.
     Strict,
-    /// As the client has sent it, compared by all that it could be to a peer. A peer may read another path than the one that
-    /// routes and plugins have decided by.
+    /// Path goes on as the client has sent it, and is compared by all that it could be to a peer. A peer may read
+    /// another path than the one that routes and plugins have decided by.
     AsSent,
 }
 
@@ -90,9 +91,9 @@ pub enum PathCase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NonAsciiTarget {
-    /// Percent-encoded.
+    /// Bytes are percent-encoded.
     Encode,
-    /// 400.
+    /// Request is answered 400.
     Refuse,
 }
 
@@ -101,7 +102,7 @@ pub enum NonAsciiTarget {
 pub struct Rate {
     /// Bytes a second. 0 to 1 GiB, 0 is no bound.
     pub min: u32,
-    /// From then on. 1 s to 1 h.
+    /// Time before the bound applies. 1 s to 1 h.
     pub after: Duration,
 }
 
@@ -119,8 +120,9 @@ impl Rate {
     }
 }
 
-/// After the last response, so much of what still comes is read and thrown away, and for so long: the kernel would reset
-/// a connection that is closed with bytes unread, and the response with it (RFC 9112 §9.6; nginx `lingering_time`).
+/// After the last response, so much of what still comes is read and thrown away, and for so long: the kernel would
+/// reset a connection that is closed with bytes unread, and the response with it (RFC 9112 §9.6; nginx
+/// `lingering_time`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linger {
     /// 0 to 1 GiB. Default 1 MiB.
@@ -134,7 +136,7 @@ pub struct Linger {
 pub enum ServerField {
     /// The peer's. Replies of the gateway's own say `castling`.
     Keep,
-    /// None.
+    /// Responses have none.
     Remove,
     /// This text.
     Fixed(String),

@@ -47,7 +47,7 @@ pub struct ConnectionLimits {
     /// Open client connections in one worker. For one more the longest idle is closed; where none is idle, it waits in
     /// the kernel's queue. 1 to 1000000. Default 16384.
     pub max_connections: usize,
-    /// Of these, connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
+    /// Open connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
     /// 1 to 1000000. Default half of `max_connections` and at least 64, so that no address keeps all others out.
     pub max_connections_per_address: NonZeroU32,
 }
@@ -86,7 +86,7 @@ pub struct TcpKeepalive {
 pub enum Accept {
     /// Each worker has a socket of its own; the kernel chooses one by a hash of the addresses (nginx `reuseport`).
     PerWorker,
-    /// All wait on one socket; a worker that is free takes the next connection.
+    /// All workers wait on one socket; a worker that is free takes the next connection.
     Shared,
 }
 

@@ -55,7 +55,7 @@ impl Site {
         })
     }
 
-    /// What is wrong, the folder's name taken out.
+    /// Errors of the config, the folder's name taken out.
     fn errors(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let errors = self.load().expect_err("a good config");
@@ -67,7 +67,7 @@ impl Site {
     }
 }
 
-/// What makes a config complete; tests put more in front, one line.
+/// Rest that makes a config complete; tests put more in front, one line.
 const REST: &str = "\n[listeners.web]\nbind = '127.0.0.1:8080'\n[upstreams.app]\npeers = ['127.0.0.1:9001']\n[[routes]]\nupstream = 'app'\n";
 
 fn good(config: &str) -> Config {

@@ -1,8 +1,8 @@
 //! A set of slots: where the keys of one hash range have their numbers. Lock-free, and safe against a writer that dies.
 //!
-//! Each slot is two words. The **tag** says whose it is; the **state** holds value, expiry and a second part of the key's
-//! hash (check) in 128 bits, which change together or not at all. A slot belongs to a key when tag and check are the
-//! key's, so a slot between two owners belongs to nobody, and there is no moment at which anybody has to wait:
+//! Each slot is two words. The **tag** says whose it is; the **state** holds value, expiry and a second part of the
+//! key's hash (check) in 128 bits, which change together or not at all. A slot belongs to a key when tag and check are
+//! the key's, so a slot between two owners belongs to nobody, and there is no moment at which anybody has to wait:
 //!
 //! 1. *claim*: the state of a slot (free, expired, or else the one that expires first) becomes *pending* for the new key;
 //! 2. the tag becomes the new key's;
@@ -40,7 +40,7 @@ pub(super) struct Hash {
 }
 
 impl Hash {
-    /// Of two independent hash words; only the lower half of the second is used.
+    /// Makes it of two independent hash words; only the lower half of the second is used.
     pub(super) fn of(first: u64, second: u64) -> Self {
         let check = (second & CHECK_MASK) as u32;
         Self {
@@ -50,7 +50,7 @@ impl Hash {
     }
 }
 
-/// What a live slot holds.
+/// Contents of a live slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Live {
     pub value: u64,
@@ -63,7 +63,7 @@ pub(super) struct Live {
 pub(super) enum Change {
     Stored {
         live: Live,
-        /// It took the place of another key's live number.
+        /// Whether it took the place of another key's live number.
         evicted: bool,
     },
     /// The function wanted no change.

@@ -1,4 +1,4 @@
-//! What lies in a kv zone. Two kinds of records, by the first byte of their key:
+//! Records of a kv zone. There are two kinds, by the first byte of their key:
 //!
 //! - `ENTRY key` → expiry, version, value;
 //! - `DUE expiry version` → key: what expires, in that order.
