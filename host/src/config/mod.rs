@@ -46,7 +46,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     load_with(path, &|name| std::env::var(name))
 }
 
-/// Where the control socket is, as well as it can be told from a config that may be broken otherwise: commands must
+/// Path of the control socket, as well as it can be told from a config that may be broken otherwise: commands must
 /// reach a running master through it. Fails where `path` cannot be read.
 pub fn control_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
     let sources = Sources::read(path, &|name| std::env::var(name))?;
@@ -63,7 +63,7 @@ pub fn place_in_plugin_config(config: &Config, plugin: &str, key_path: &str) -> 
 
 fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
     let sources = Sources::read(path, environment)?;
-    // Where a file is missing, good references would look unknown.
+    // Good references to a file that is missing would look unknown.
     let config = sources.is_complete().then(|| resolve::resolve(&sources));
     match (config, sources.into_errors()) {
         (Some(config), errors) if errors.is_empty() => Ok(config),

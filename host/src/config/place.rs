@@ -28,8 +28,8 @@ struct SourceFile {
     text: String,
     /// Offset of each line's first byte.
     line_offsets: Vec<usize>,
-    /// Characters before each multiple of [`STRIDE_BYTES`]: without them each place in a long line would take its length
-    /// to tell.
+    /// Characters before each multiple of [`STRIDE_BYTES`]: without them each place in a long line would take its
+    /// length to tell.
     chars_before: Vec<usize>,
 }
 
@@ -109,7 +109,7 @@ impl SourceMap {
 }
 
 impl SourceFile {
-    /// From 1, columns in characters.
+    /// Line and column of the offset, from 1; columns in characters.
     fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let line = self.line_offsets.partition_point(|&start| start <= offset);
         let chars = self.chars_to(offset) - self.chars_to(self.line_offsets[line - 1]);

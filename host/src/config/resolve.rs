@@ -135,7 +135,7 @@ fn heartbeat_timeout(value: Value<'_>) -> Option<Option<Duration>> {
     }
 }
 
-/// Below it a busy machine would look like a worker that hangs.
+/// Shortest heartbeat time-out: below it a busy machine would look like a worker that hangs.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 const WHEN_DRAINING_FULL: [(&str, WhenDrainingFull); 2] = [

@@ -109,7 +109,7 @@ fn host_pattern(value: Value<'_>) -> Option<HostPattern> {
     }
 }
 
-/// Without the slash at its end.
+/// Path of a route, without the slash at its end.
 fn route_path(value: Value<'_>) -> Option<String> {
     let text = value.text()?;
     let inner = text.strip_suffix('/').unwrap_or(text);

@@ -203,7 +203,7 @@ impl Sources {
         Table::new(&self.map, file_idx, &self.documents[file_idx].root)
     }
 
-    /// Sorted. A pattern with a wildcard may match nothing, a plain name must exist.
+    /// Files that match, sorted. A pattern with a wildcard may match nothing, a plain name must exist.
     fn matching_files(&self, file_idx: usize, pattern: &str) -> Result<Vec<PathBuf>, String> {
         let folder = self.map.name(file_idx).parent().unwrap_or(Path::new(""));
         if !pattern.contains(['*', '?', '[']) {

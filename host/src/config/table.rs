@@ -21,7 +21,7 @@ pub(super) struct Value<'a> {
     file_idx: usize,
     /// The key in front of it; of a list's item, the list's.
     key: &'a str,
-    /// Where `key` stands.
+    /// Offset of `key`.
     key_offset: usize,
     node: &'a Node,
 }
@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
         self.key
     }
 
-    /// Where the value begins; of a `[table]`, its header.
+    /// Place of the value; of a `[table]`, its header's.
     pub(super) fn place(self) -> Place {
         Place {
             file_idx: self.file_idx,
@@ -49,7 +49,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Where the key begins.
+    /// Place of the key.
     pub(super) fn key_place(self) -> Place {
         Place {
             file_idx: self.file_idx,
@@ -197,7 +197,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// From the folder of the file that it stands in. Absolute.
+    /// Path from the folder of the file that it stands in. Absolute.
     pub(super) fn path(self) -> Option<PathBuf> {
         let path = self.plain_text("a path")?;
         Some(self.map.resolve_path(self.place(), path))
@@ -410,5 +410,5 @@ pub(super) fn any_of(words: impl Iterator<Item = String>) -> String {
     text
 }
 
-/// Longer values are not repeated in messages.
+/// Longest value in messages: longer ones are not repeated in messages.
 const MAX_SHOWN_CHARS: usize = 60;

@@ -32,7 +32,7 @@ pub(super) enum NodeKind {
 /// A key of a table, with its value.
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Where the key begins.
+    /// Offset of the key.
     pub(super) offset: usize,
     pub(super) value: Node,
 }

@@ -113,7 +113,7 @@ impl UpstreamError {
         )
     }
 
-    /// Nothing of the request can have been worked on: another peer may be tried whatever the method.
+    /// Whether nothing of the request can have been worked on: another peer may be tried whatever the method.
     pub fn never_connected(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
     }

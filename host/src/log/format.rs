@@ -159,7 +159,7 @@ fn write_json_string(line: &mut Vec<u8>, value: &[u8]) {
 /// `\xHH`.
 fn escape_from(line: &mut Vec<u8>, start: usize) {
     let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
-    // Without an early end, so that the compiler looks at many bytes at once.
+    // The loop has no early end, so that the compiler looks at many bytes at once.
     if line[start..]
         .iter()
         .fold(true, |all, &byte| all & is_plain(byte))
@@ -181,7 +181,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) -> bool {
     true
 }
 
-/// With milliseconds, rounded. True, for the callers' sake.
+/// Writes seconds with milliseconds, rounded. Always true, for the callers' sake.
 fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
     let millis = (took + Duration::from_micros(500)).as_millis();
     let [thousands, rest] = [millis / 1000, millis % 1000].map(|n| u64::try_from(n).unwrap_or(0));

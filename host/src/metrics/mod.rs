@@ -30,8 +30,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a process that has this row of the zone; without one, what it counts is seen nowhere. What it defines counts
-    /// as defined from [`Self::serve`] on.
+    /// Recorder of a process that has this row of the zone; without one, what it counts is seen nowhere. What it
+    /// defines counts as defined from [`Self::serve`] on.
     ///
     /// The zone stays mapped for as long as the process lives: what counts on the path of a request holds plain
     /// references.
@@ -54,7 +54,7 @@ impl Recorder {
         self.stamps.serve(self.zone);
     }
 
-    /// In memory of its own, for `castling check`.
+    /// Recorder in memory of its own, for `castling check`.
     pub fn alone(max_series: u32) -> Result<Self, ZoneError> {
         let zone = MetricsZone::create(max_series)?;
         zone.take_row(0)?;
@@ -158,7 +158,7 @@ impl Stamps {
         }
     }
 
-    /// For when a series is looked up, not for when it counts.
+    /// Stamps a record when its series is looked up, not when it counts.
     fn stamp(&self, zone: &MetricsZone, record: Record) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *waiting {

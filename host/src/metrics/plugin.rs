@@ -89,7 +89,8 @@ impl PluginMetrics {
 
 /// Cells of the zone that a plugin has taken, over all workers and generations.
 struct Account {
-    /// None when there was no room to count that, so that there is none for more either.
+    /// Cells that the plugin is charged for. None when there was no room to count them, so that there is none for more
+    /// either.
     charged: Option<&'static AtomicU64>,
     limit: u64,
 }
@@ -142,7 +143,7 @@ pub struct InstanceMetrics {
 #[derive(Clone)]
 struct Metric {
     kind: MetricKind,
-    /// With the prefix.
+    /// Name with the prefix.
     name: Arc<str>,
     labels: Arc<[String]>,
     bounds: Arc<[f64]>,
@@ -277,7 +278,7 @@ impl InstanceMetrics {
         Ok(())
     }
 
-    /// Nothing was counted as `other`: what it has looked up, any instance would have found.
+    /// Whether nothing was counted as `other`: any instance would have found the same series.
     pub fn is_within_limits(&self) -> bool {
         self.defined.iter().all(|metric| metric.other.is_none())
     }
@@ -374,7 +375,7 @@ fn clash(a: &Metric, b: &Metric) -> bool {
 /// memory.
 fn push_cut(key: &mut Vec<u8>, list: &[u8]) -> Option<()> {
     if list.len() <= MAX_VALUE_BYTES {
-        // None of them can be too long.
+        // No value of the list can be too long.
         key.extend_from_slice(list);
         return Some(());
     }

@@ -100,12 +100,12 @@ fn families(zone: &MetricsZone) -> BTreeMap<String, Family> {
         let generation = zone.note(record).map_or(0, |note| note.load(Relaxed));
         match kind {
             RecordKind::Account => {}
-            // Only of a generation that does not serve yet or was refused.
+            // The series is only of a generation that does not serve yet or was refused.
             _ if generation < FIRST_GENERATION => {}
             RecordKind::Family(kind) => {
                 let family = families.entry(name.to_owned()).or_default();
                 let known = family.meaning.as_ref();
-                // Between two of one generation the choice is arbitrary, and must be the same at each reading.
+                // The choice between two of one generation is arbitrary, and must be the same at each reading.
                 let later = known.is_none_or(|known| {
                     (generation, more) > (known.generation, known.help.as_str())
                 });

@@ -104,7 +104,7 @@ impl Counters {
 pub struct Values(KvZone);
 
 impl Values {
-    /// In a folder that is not there yet.
+    /// Zone in a folder that is not there yet.
     pub fn new(folder: &Path) -> Result<Self, String> {
         let bytes = 16 << 20;
         prepare_kv(folder, "bench", bytes).map_err(|e| e.to_string())?;

@@ -81,7 +81,7 @@ impl HostIo for ScriptedIo {
     }
 }
 
-/// Up to 32 KiB.
+/// Body of up to 32 KiB.
 fn body(byte: u8) -> Bytes {
     Bytes::from(vec![b'b'; (1 << (byte >> 4)) - 1])
 }

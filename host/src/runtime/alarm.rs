@@ -33,7 +33,7 @@ struct Slot {
     since: Cell<Instant>,
     /// Group whose waits may be ended early: see [`Alarms::end_longest`].
     group: Cell<usize>,
-    /// Where it stands in the book.
+    /// Position in the list.
     position: Cell<usize>,
 }
 
@@ -48,10 +48,10 @@ struct AlarmList {
     grain: Duration,
 }
 
-/// For a request's alarms, of which there are no more than requests under way.
+/// Resolution of a request's alarms, of which there are no more than requests under way.
 pub const FINE: Duration = Duration::from_millis(10);
 
-/// For those of idle connections. There may be very many, and each look passes over all of them.
+/// Resolution of the alarms of idle connections. There may be very many, and each look passes over all of them.
 pub const COARSE: Duration = Duration::from_millis(100);
 
 /// Group of alarms whose waits are not ended early.

@@ -22,7 +22,7 @@ pub struct HeapTrim {
 /// A workspace with its buffers and its exchange (`docs/MEMORY.md`).
 const WORKSPACE_BYTES: usize = 16 * 1024;
 
-/// Less than this is not worth a look.
+/// Smallest fall that is worth a look.
 const FALL_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time between a fall and its trim, and between two trims: memory that was freed just now may be wanted again just

@@ -50,7 +50,7 @@ pub enum Expected<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     pub keys: Vec<Vec<u8>>,
-    /// Where to go on, with [`KvZone::list`]'s `after`. None: that was all.
+    /// Key to go on after, with [`KvZone::list`]'s `after`. None: that was all.
     pub next: Option<Vec<u8>>,
 }
 
@@ -249,7 +249,7 @@ impl KvZone {
         Err(ZoneError::Full(self.name.clone()))
     }
 
-    /// None, and no change, when the zone would be fuller than it may be.
+    /// Runs the change. None, and no change, when the zone would be fuller than it may be.
     fn try_write<R>(
         &self,
         now_ns: u64,

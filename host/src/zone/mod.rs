@@ -140,7 +140,7 @@ pub enum ZoneError {
     /// The file that is there is no zone, or is damaged.
     #[error("zone {zone}: {what}")]
     Damaged { zone: String, what: String },
-    /// This machine cannot have counter zones.
+    /// The machine cannot have counter zones.
     #[error("zone {0}: the processor lacks 128-bit atomic operations")]
     Unsupported(String),
     #[error("zone {zone}: {doing}: {cause}")]

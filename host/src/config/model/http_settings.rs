@@ -26,14 +26,14 @@ pub struct HttpSettings {
     pub case: PathCase,
     /// Largest request body, bytes; beyond it 413. Up to 1 PiB, 0 means no limit. Default 0, unlike nginx's 1 MiB.
     pub max_body_bytes: u64,
-    /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
+    /// Time from the first byte of a request's head to its last, and from accept to the first byte. On expiry the
     /// connection is closed. Default 60 s (nginx `client_header_timeout`).
     pub head_timeout: Duration,
-    /// Between two reads of a request's body; then 408. Default 60 s (nginx `client_body_timeout`).
+    /// Longest time between two reads of a request's body; then 408. Default 60 s (nginx `client_body_timeout`).
     pub body_timeout: Duration,
-    /// Between two writes to the client. Default 60 s (nginx `send_timeout`).
+    /// Longest time between two writes to the client. Default 60 s (nginx `send_timeout`).
     pub send_timeout: Duration,
-    /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
+    /// Longest time of a keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
     pub idle_timeout: Duration,
     /// How long a whole request goes on without a byte for the client once that has ended its direction of the
     /// connection (RFC 9112 §9.6); then 499. 0 to 1 h, 0 is at once. Default 10 s. A reset ends the request at once.
@@ -77,7 +77,7 @@ pub enum PathPolicy {
     AsSent,
 }
 
-/// In the file `"sensitive"` or `"insensitive"`.
+/// Comparison of paths. In the file `"sensitive"` or `"insensitive"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathCase {
@@ -120,7 +120,7 @@ impl Rate {
     }
 }
 
-/// After the last response, so much of what still comes is read and thrown away, and for so long: the kernel would
+/// Bounds of the bytes that are still read and thrown away after the last response: the kernel would
 /// reset a connection that is closed with bytes unread, and the response with it (RFC 9112 §9.6; nginx
 /// `lingering_time`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,6 @@ pub enum ServerField {
     Keep,
     /// Responses have none.
     Remove,
-    /// This text.
+    /// Responses have this text.
     Fixed(String),
 }

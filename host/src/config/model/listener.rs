@@ -58,7 +58,7 @@ pub enum Serves {
     Http(HttpSettings),
 }
 
-/// Where a listener listens. Read and written as in the config.
+/// Address that a listener listens at. Read and written as in the config.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Bind {
@@ -68,8 +68,8 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
-/// After `idle` without a byte the kernel probes a connection, each `interval`, and ends it when `count` probes stay
-/// unanswered (tcp(7)).
+/// Probes of silent connections: after `idle` without a byte the kernel probes a connection, each `interval`, and ends
+/// it when `count` probes stay unanswered (tcp(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpKeepalive {
     /// 1 to 32767. Default 7200, as Linux has it.

@@ -30,7 +30,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub zones: BTreeMap<String, Zone>,
     pub metrics: Metrics,
-    /// In the order of the files; matching does not depend on it except between equals, where the first wins.
+    /// Routes in the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
 }
 
@@ -54,12 +54,12 @@ impl Deref for PlacedPath {
 pub struct Master {
     /// The control socket. Default `run/castling.sock` beside the config file.
     pub control: PlacedPath,
-    /// Where compiled plugins are kept. What lies there is trusted native code: only the master's user may write to
+    /// Folder of compiled plugins. Its files are trusted native code: only the master's user may write to
     /// it. Default `run/modules` beside the config file.
     pub module_store: PlacedPath,
     /// Written at start, removed at the end. Default none (nginx `pid`).
     pub pid_file: Option<PlacedPath>,
-    /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing,
+    /// Folder of kv zones, for one gateway only and for nothing else; should be in memory. Made when it is missing,
     /// removed at the end. Default, by a hash of `control`: `castling-zones-HASH` in the first of these that there is
     /// and that is in memory: the service's runtime folder (systemd's `RUNTIME_DIRECTORY`), `/run` for root,
     /// `XDG_RUNTIME_DIR` for others; else `/dev/shm/castling-USER-HASH`, by user id.
@@ -173,7 +173,7 @@ pub struct AccessLog {
     pub flush: Duration,
 }
 
-/// In the file: `"stdout"`, `"off"` or a path.
+/// Target of the access log. In the file: `"stdout"`, `"off"` or a path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogTarget {
     Off,
@@ -181,7 +181,8 @@ pub enum AccessLogTarget {
     File(PlacedPath),
 }
 
-/// In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key = "$variable ..." } }`.
+/// Lines of the access log. In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key =
+/// "$variable ..." } }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogFormat {
     /// A line of text; `combined` is resolved to one.
@@ -196,8 +197,8 @@ pub struct Plugin {
     pub wasm: PathBuf,
     /// Input of the plugin's `configure`, as JSON text. `{}` where the config says nothing.
     pub config: String,
-    /// For errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and where
-    /// the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
+    /// Places of errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and
+    /// where the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
     pub config_places: BTreeMap<String, String>,
     /// Default `deny`.
     pub on_error: OnError,
@@ -263,8 +264,8 @@ pub enum OnError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUse {
     pub name: String,
-    /// In the place of the plugin's own, for its hooks in this list. `balance` and `peer_done` are the upstream's and
-    /// keep the plugin's.
+    /// Replaces the plugin's own `on_error`, for its hooks in this list. `balance` and `peer_done` are the upstream's
+    /// and keep the plugin's.
     pub on_error: Option<OnError>,
 }
 
@@ -350,15 +351,16 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
-    /// At least one.
+    /// Peers, at least one.
     pub peers: Vec<Peer>,
     /// Default `round_robin`.
     pub balance: Balance,
     /// Longest wait for a TCP connection to a peer. On expiry the next peer is tried. Default 5 s.
     pub connect_timeout: Duration,
-    /// From the end of the request to the response's head; then 504. Default 60 s (nginx `proxy_read_timeout`).
+    /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
+    /// `proxy_read_timeout`).
     pub response_timeout: Duration,
-    /// Between two reads or two writes of a body. Default 60 s.
+    /// Longest time between two reads or two writes of a body. Default 60 s.
     pub idle_timeout: Duration,
     /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx
     /// `proxy_next_upstream_tries`).
@@ -379,7 +381,7 @@ pub struct Upstream {
     pub place: String,
 }
 
-/// In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
+/// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum UpstreamHost {
     /// Host that the client sent (nginx `proxy_set_header Host $http_host`).
@@ -398,7 +400,7 @@ pub struct Peer {
     pub weight: NonZeroU16,
 }
 
-/// In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
+/// Balancing policy. In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Balance {
     RoundRobin,
@@ -408,7 +410,7 @@ pub enum Balance {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// For logs. A given one is the only one of that name. Default: its hosts and path,
+    /// Name for logs. A given one is the only one of that name. Default: its hosts and path,
     /// `example.com,*.example.org/api`, which another route may have, too.
     pub name: String,
     /// Which listeners it belongs to. Default all.
@@ -423,31 +425,32 @@ pub struct Route {
     pub methods: Vec<String>,
     /// All must match. Names in lower case.
     pub headers: Vec<HeaderMatch>,
-    /// In the order of the config; their response hooks run in the reverse order.
+    /// Plugins in the order of the config; their response hooks run in the reverse order.
     pub plugins: Vec<PluginUse>,
-    /// None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
+    /// Upstream of the route. None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
     pub upstream: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
-    /// In the place of its listeners'.
+    /// Replaces the path policy of its listeners.
     pub paths: Option<PathPolicy>,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
 }
 
-/// In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address in
-/// brackets.
+/// Pattern of hosts. In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address
+/// in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostPattern {
     Exact(String),
-    /// With its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never `example.com`.
+    /// Suffix with its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never
+    /// `example.com`.
     Suffix(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeaderMatch {
     pub name: String,
-    /// In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
+    /// Test of the value. In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
     pub test: HeaderTest,
 }
 

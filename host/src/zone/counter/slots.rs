@@ -33,7 +33,7 @@ const _: () = assert!(size_of::<Set>() == 64 + 128, "no padding");
 /// A key's hash, as it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hash {
-    /// Not 0.
+    /// Tag of the key's hash; not 0.
     pub tag: u64,
     /// 24 bits, not 0.
     pub check: u32,
@@ -54,7 +54,7 @@ impl Hash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Live {
     pub value: u64,
-    /// In ticks; 40 bits, and later than now.
+    /// Expiry in ticks; 40 bits, and later than now.
     pub expiry: u64,
 }
 
@@ -169,7 +169,7 @@ impl Set {
         }
         #[cfg(test)]
         tests::dawdle();
-        // Not a plain store: had somebody taken the slot since, it would become nobody's.
+        // A plain store would not do: had somebody taken the slot since, it would become nobody's.
         self.tags[way]
             .compare_exchange(tag, key.tag, SeqCst, SeqCst)
             .is_ok()
@@ -404,7 +404,7 @@ mod tests {
         static DAWDLING: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Between any two steps of a change: widens the gaps in which others may come.
+    /// Pause between any two steps of a change: widens the gaps in which others may come.
     pub(super) fn dawdle() {
         let mut state = DAWDLING.get();
         // xorshift64

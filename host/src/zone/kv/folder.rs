@@ -74,7 +74,7 @@ pub fn lend_kv(folder: &Path, uid: u32, gid: u32) -> Result<(), ZoneError> {
         .and_then(|()| fs::set_permissions(&marker, fs::Permissions::from_mode(READABLE)))
         .map_err(file(&marker))?;
     for path in [DATA_FILE, LOCK_FILE].map(|name| folder.join(name)) {
-        // By name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
+        // Owners change by name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
         lchown(&path, Some(uid), Some(gid)).map_err(file(&path))?;
     }
     Ok(())
@@ -198,7 +198,7 @@ impl Marker {
 /// Version of the format of marker, keys and values.
 const FORMAT: u32 = 1;
 
-/// Far more than one with the longest name has.
+/// Size limit of a marker: far more than one with the longest name has.
 const MARKER_LIMIT_BYTES: u64 = 4096;
 
 const MARKER_FILE: &str = "zone.json";
@@ -241,7 +241,7 @@ fn must_be_private(folder: &Path, zone: &str, or_to: u32) -> Result<(), ZoneErro
 
 /// The user and nobody else may enter.
 const PRIVATE: u32 = 0o700;
-/// Others may pass through it to a file that is theirs.
+/// Mode of a folder that others may pass through to a file of theirs.
 const PASSABLE: u32 = 0o711;
 /// Mode of a marker that other users' workers read.
 const READABLE: u32 = 0o644;
@@ -276,7 +276,7 @@ fn only_ours(folder: &Path, zone: &str) -> Result<(), ZoneError> {
 fn reserve(path: &Path, size_bytes: usize) -> Result<(), ZoneError> {
     let data = File::options().write(true).open(path).map_err(file(path))?;
     match fallocate(&data, FallocateFlags::empty(), 0, size_bytes as u64) {
-        // Some file systems cannot. A write may then fail with the file system's error.
+        // Some file systems cannot reserve. A write may then fail with the file system's error.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(cause) => Err(file(path)(cause.into())),
     }

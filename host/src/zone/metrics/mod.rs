@@ -45,7 +45,7 @@ pub struct Record {
     pub cells: usize,
 }
 
-/// Where things lie, in words of 8 bytes.
+/// Sizes of the parts, in words of 8 bytes.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Values in a row.
@@ -154,7 +154,7 @@ impl MetricsZone {
                 Probed::Vacant(slot, seen) => (slot, seen),
                 Probed::Crowded => break,
             };
-            // Before a place is claimed, which stays claimed when nothing comes of it.
+            // Room is looked for before a slot is claimed, which stays claimed when nothing comes of it.
             if !self.has_room(&name) {
                 break;
             }
@@ -163,7 +163,7 @@ impl MetricsZone {
                 continue;
             }
             let Some(record) = self.write(&name) else {
-                // Not vacant again: others may have passed over it.
+                // The slot must not be vacant again: others may have passed over it.
                 let _ = slot.compare_exchange(claim, CLAIM, Relaxed, Relaxed);
                 break;
             };
@@ -306,13 +306,13 @@ impl MetricsZone {
                 .all(|(found, expected)| found.load(Relaxed) == expected)
     }
 
-    /// Others may be quicker to take it.
+    /// Whether there is room for the record; others may be quicker to take it.
     fn has_room(&self, name: &MetricName<'_>) -> bool {
         let cursor = self.cursor().map(|cursor| cursor.load(Relaxed));
         cursor.is_some_and(|cursor| self.after(cursor, name).is_some())
     }
 
-    /// Where the cursor is once the record has room. None: it does not fit.
+    /// Cursor once the record has room. None: it does not fit.
     fn after(&self, cursor: u64, name: &MetricName<'_>) -> Option<u64> {
         u16::try_from(name.text.len()).ok()?;
         let (words, cells) = (name.words(), usize::from(name.cells));
@@ -491,8 +491,8 @@ const HEAP_WORDS_A_CELL: usize = 24;
 /// The upper half of the hash, in a slot; below it is where the record lies, counted from 1.
 const TAG: u64 = 0xffff_ffff_0000_0000;
 
-/// In a slot, below the tag: somebody is writing the record that will be there, or (without a number below) has found
-/// no room for it.
+/// Bit in a slot, below the tag: somebody is writing the record that will be there, or (without a number below) has
+/// found no room for it.
 const CLAIM: u64 = 1 << 31;
 
 const LONGEST_PROBE: usize = 128;
