@@ -122,6 +122,7 @@ impl Case {
 pub(super) fn all() -> Vec<Case> {
     let mut cases = proxying();
     cases.extend(plugins());
+    cases.extend(filters_and_limits());
     cases.extend(connections_and_latency());
     cases.extend(CLIENTS.map(by_clients));
     cases
@@ -191,6 +192,11 @@ fn plugins() -> Vec<Case> {
                 "/34",
             )
         },
+    ]
+}
+
+fn filters_and_limits() -> Vec<Case> {
+    vec![
         Case {
             note: "64 KiB responses, of which a filter is handed each piece and changes nothing; nginx alone has none.",
             peers: vec![
