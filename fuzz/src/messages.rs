@@ -1,7 +1,8 @@
-//! What comes over a socket: requests of clients, responses of peers, chunked bodies of both. An input is the bytes themselves.
+//! Bytes that come over a socket: requests of clients, responses of peers, chunked bodies of both. An input is the
+//! bytes themselves.
 //!
-//! Holds: no panic; a message is the same in however many pieces it comes; what is passed on of it, once written, is read
-//! as the one message that it is.
+//! Holds: no panic; a message is the same in however many pieces it comes; what is passed on of it, once written, is
+//! read as the one message that it is.
 
 use castling::rig::wire;
 

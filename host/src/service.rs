@@ -26,7 +26,7 @@ impl Service {
     /// `gateway_id` is the same for all workers of a gateway, and no other gateway's.
     pub fn new(
         name: &str,
-        config: &config::Listener,
+        config: &config::HttpSettings,
         router: Router,
         metrics: ListenerMetrics,
         gateway_id: u64,

@@ -1,8 +1,9 @@
 //! Measures what hooks that compute for 200 ms cost the other requests of their worker.
 //!
-//! One gateway with one worker. A steady load goes over the route `/quick`, to an origin on this machine; in some rounds
-//! 1, 4 or 16 clients at a time ask for `/busy`, whose plugin computes 200 ms by its own clock in every request. The kinds
-//! of round take turns, so that what else the machine does meets all of them alike. `docs/FAIRNESS.md` has figures.
+//! One gateway with one worker. A steady load goes over the route `/quick`, to an origin on this machine; in some
+//! rounds 1, 4 or 16 clients at a time ask for `/busy`, whose plugin computes 200 ms by its own clock in every request.
+//! The kinds of round take turns, so that what else the machine does meets all of them alike. `docs/FAIRNESS.md` has
+//! figures.
 //!
 //! ```sh
 //! cargo xtask build && cargo run --release -p castling-tests --example fairness -- [fill] [ROUNDS [PAUSE_MS]]
@@ -10,8 +11,9 @@
 //!
 //! With `fill` the plugin of `/busy` fills 16 MiB of its memory again and again in the place of computing.
 //!
-//! With a pause all busy clients rest at once for so long after their 200 ms. For machines that do other things: there the
-//! measurement may run with real-time priority (`chrt -f 10`), and the pause keeps the kernel from taking the CPU away.
+//! With a pause all busy clients rest at once for so long after their 200 ms. For machines that do other things: there
+//! the measurement may run with real-time priority (`chrt -f 10`), and the pause keeps the kernel from taking the CPU
+//! away.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -52,7 +54,7 @@ const BUSY_CLIENTS: [usize; 4] = [0, 1, 4, 16];
 const QUICK_CONNECTIONS: u32 = 4;
 const QUICK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What [`BUSY`] asks for.
+/// Time that [`BUSY`] asks for.
 const COMPUTING: Duration = Duration::from_millis(200);
 
 const ROUND: Duration = Duration::from_secs(3);
@@ -199,7 +201,7 @@ fn steady(gateway: SocketAddr, offset: Duration) -> Vec<f64> {
     latencies
 }
 
-/// One request and its answer, which comes in one piece.
+/// Sends a request and reads its answer, which comes in one piece.
 fn ask(socket: &mut TcpStream) {
     socket
         .write_all(QUICK.as_bytes())

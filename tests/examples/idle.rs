@@ -2,16 +2,16 @@
 //!
 //! One gateway with one worker. Connections are opened and kept: first silent ones, then each is served one request and
 //! kept alive, then all of them send a request at the same time. After each step the worker's own memory is read from
-//! `/proc/PID/smaps_rollup` (Pss: shared pages count in parts). Then the gateway is reloaded with all of them open, while
-//! other connections go on asking. `docs/MEMORY.md` has figures.
+//! `/proc/PID/smaps_rollup` (Pss: shared pages count in parts). Then the gateway is reloaded with all of them open,
+//! while other connections go on asking. `docs/MEMORY.md` has figures.
 //!
 //! ```sh
 //! cargo xtask build && cargo run --release -p castling-tests --example idle -- [CONNECTIONS [nginx]]
 //! ```
 //!
-//! With `nginx` the same is done with the nginx of the machine, without the reload. Each connection takes a descriptor here
-//! and one in the worker, so the limit of open files (`ulimit -Hn`) must be beyond their number; the client's addresses
-//! are 127.0.0.1 and up, one for each 10,000 connections, since an address has some 28,000 ports.
+//! With `nginx` the same is done with the nginx of the machine, without the reload. Each connection takes a descriptor
+//! here and one in the worker, so the limit of open files (`ulimit -Hn`) must be beyond their number; the client's
+//! addresses are 127.0.0.1 and up, one for each 10,000 connections, since an address has some 28,000 ports.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -145,7 +145,7 @@ fn nginx(count: usize) {
 
 /// Opens the connections and prints what they cost, step by step.
 fn measure(gateway: SocketAddr, worker: u32, count: usize) -> Vec<TcpStream> {
-    // What is made once, at the first requests, is no connection's.
+    // Memory that the first requests take once is no connection's.
     let mut warm = open(gateway, 64);
     ask(&mut warm, &[PROXIED], 200);
     ask(&mut warm, &NOT_FOUND, 404);
@@ -202,7 +202,7 @@ fn open(gateway: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
-/// One request on each, all at the same time: the next piece of any is sent when all have sent the piece before.
+/// Sends a request on each, all at the same time: the next piece of any is sent when all have sent the piece before.
 fn ask(connections: &mut [TcpStream], pieces: &[&str], status: u16) {
     for piece in pieces {
         for connection in &mut *connections {
@@ -221,7 +221,7 @@ fn ask(connections: &mut [TcpStream], pieces: &[&str], status: u16) {
     }
 }
 
-/// Of 1000 requests, one after the other.
+/// Latency of 1000 requests, one after the other.
 fn latency(gateway: SocketAddr) -> String {
     let mut client = RawClient::connect(gateway);
     let mut times: Vec<Duration> = Vec::new();
@@ -241,7 +241,7 @@ fn latency(gateway: SocketAddr) -> String {
     )
 }
 
-/// Of a process, in bytes.
+/// Memory of a process, in bytes.
 #[derive(Clone, Copy)]
 struct Memory {
     pss: u64,
@@ -287,7 +287,7 @@ fn settle(worker: u32) {
     });
 }
 
-/// As many connections as wanted, or as many as there can be descriptors for.
+/// Number of connections: as many as wanted, or as many as there can be descriptors for.
 fn with_descriptors(wanted: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     let needed = (wanted + SPARE_DESCRIPTORS) as u64;

@@ -76,7 +76,7 @@ impl Stuff {
         .boxed()
     }
 
-    /// The same without a Content-Length: it is sent in chunks.
+    /// Body without a Content-Length: it is sent in chunks.
     pub fn chunked(&self, from: u64, len: u64) -> AnyBody {
         Generated {
             stuff: self.clone(),

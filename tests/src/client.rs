@@ -42,7 +42,7 @@ impl Reply {
     }
 }
 
-/// One connection to the gateway. Dropping it closes it, also in the middle of a body.
+/// Connection to the gateway. Dropping it closes it, also in the middle of a body.
 #[derive(Debug)]
 pub struct Connection {
     requests: SendRequest<AnyBody>,
@@ -57,7 +57,7 @@ impl Connection {
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
         let (requests, connection) = shaken.map_err(std::io::Error::other)?;
         let driver = tokio::spawn(async move {
-            // What goes wrong shows at the request.
+            // Errors show at the request.
             let _closed = connection.await;
         });
         Ok(Self { requests, driver })

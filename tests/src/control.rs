@@ -29,7 +29,7 @@ pub fn begin_reload(control: &Path) -> std::io::Result<UnixStream> {
     }
 }
 
-/// One question, one answer, each a length of four bytes (little-endian) and that many bytes of JSON.
+/// Sends a question and reads the answer, each a length of four bytes (little-endian) and that many bytes of JSON.
 fn ask(control: &Path, question: &Value) -> std::io::Result<Value> {
     let mut socket = UnixStream::connect(control)?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;

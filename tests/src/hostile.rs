@@ -9,13 +9,13 @@ pub fn hostile(more: &str) -> Proxy {
     hostile_before(origin::text("hello"), more)
 }
 
-/// The same before another origin.
+/// Starts [`setup`] before another origin.
 #[track_caller]
 pub fn hostile_before(app: Origin, more: &str) -> Proxy {
     setup("", more).origin("app", app).start()
 }
 
-/// The same, not started, with these lines in `[workers]`; the origin is to be called `app`.
+/// Setup of such a gateway, not started, with these lines in `[workers]`; the origin is to be called `app`.
 pub fn setup(workers: &str, more: &str) -> Setup {
     let config = r#"
         [workers]

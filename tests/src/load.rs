@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::runtime::runtime;
 use crate::{DEADLINE, until};
 
-/// What the clients send and expect.
+/// Requests that the clients send and expect.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub address: SocketAddr,
@@ -32,7 +32,7 @@ pub struct Running {
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
-/// What came of it.
+/// Result of a load.
 #[derive(Debug)]
 pub struct Report {
     /// Requests that were answered as they should be.
@@ -40,7 +40,7 @@ pub struct Report {
     /// Requests sent again on a new connection, because the gateway closed the old, idle one at that moment (RFC 9112
     /// §9.3.1 has clients do so).
     pub resent: usize,
-    /// What went wrong, a line a request.
+    /// Failures, a line a request.
     pub failures: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ async fn client(load: &Load, tally: &Tally) -> Vec<String> {
     failures
 }
 
-/// One connection's life. `Err` is the request that failed on it.
+/// Life of a connection. `Err` is the request that failed on it.
 async fn connection(load: &Load, tally: &Tally) -> Result<(), String> {
     let connected = tokio::time::timeout(DEADLINE, TcpStream::connect(load.address)).await;
     let mut socket = connected

@@ -41,7 +41,7 @@ enum Runs {
     },
 }
 
-/// What an origin has seen.
+/// Traffic that an origin has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) connections: AtomicUsize,
@@ -94,7 +94,7 @@ impl Origin {
         last.clone().expect("the origin has seen a request")
     }
 
-    /// Its thread ends with the other end of `stop`. It counts nothing.
+    /// Origin whose thread ends with the other end of `stop`. It counts nothing.
     pub(crate) fn of_thread(address: SocketAddr, stop: oneshot::Sender<()>) -> Self {
         Self {
             address,
@@ -132,7 +132,7 @@ pub fn answering(answer: impl Fn(&Seen) -> Response<AnyBody> + Send + Sync + 'st
     answering_after(Duration::ZERO, answer)
 }
 
-/// As [`answering`], but every answer takes `delay`.
+/// Answers as [`answering`] does, but every answer takes `delay`.
 pub fn answering_after(
     delay: Duration,
     answer: impl Fn(&Seen) -> Response<AnyBody> + Send + Sync + 'static,

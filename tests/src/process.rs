@@ -1,4 +1,4 @@
-//! What `/proc` says about a process and its children.
+//! Facts that `/proc` tells about a process and its children.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 pub struct Process(pub u32);
 
 impl Process {
-    /// Its children, those that nobody has waited for included, in the order of their ids.
+    /// Children of the process, those that nobody has waited for included, in the order of their ids.
     pub fn children(self) -> Vec<Self> {
         let Ok(list) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)) else {
             return Vec::new();
@@ -24,14 +24,14 @@ impl Process {
         found
     }
 
-    /// Its children whose command line has `word` in it, in the order of their ids.
+    /// Children of the process whose command line has `word` in it, in the order of their ids.
     pub fn children_with(self, word: &str) -> Vec<Self> {
         let mut found = self.children();
         found.retain(|child| child.arguments().iter().any(|arg| arg == word));
         found
     }
 
-    /// Its command line.
+    /// Command line of the process.
     pub fn arguments(self) -> Vec<String> {
         let raw = fs::read(format!("/proc/{}/cmdline", self.0)).unwrap_or_default();
         let parts = raw.split(|byte| *byte == 0).filter(|part| !part.is_empty());
@@ -75,7 +75,7 @@ impl Process {
             .any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
     }
 
-    /// It has been stopped by a signal and not been continued.
+    /// Whether the process was stopped by a signal and not continued.
     pub fn is_stopped(self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
         status
@@ -120,7 +120,7 @@ impl Process {
         }
     }
 
-    /// What `/proc/PID/status` has behind this key, its colon included. Empty when the process has ended.
+    /// Text that `/proc/PID/status` has behind this key, its colon included. Empty when the process has ended.
     pub fn status(self, key: &str) -> String {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(key));

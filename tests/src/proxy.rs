@@ -1,4 +1,4 @@
-//! One running gateway and what stands around it.
+//! A running gateway and its surroundings.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,7 +42,7 @@ impl Proxy {
         }
     }
 
-    /// One listener, one route for everything, this origin, one worker, whose descriptors can be counted.
+    /// Gateway with one listener, one route for everything, this origin, one worker, whose descriptors can be counted.
     #[track_caller]
     pub fn before(origin: Origin) -> Self {
         let config = r#"
@@ -136,7 +136,7 @@ impl Proxy {
         RawClient::connect(self.address())
     }
 
-    /// The same of a client with this address, such as `127.0.0.9`.
+    /// Connection of a client with this address, such as `127.0.0.9`.
     #[track_caller]
     pub fn raw_from(&self, client: Ipv4Addr) -> RawClient {
         RawClient::connect_from(client, self.address())
@@ -322,7 +322,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let mut masters = self.masters();
-        // One that was to take over when the test failed.
+        // A master that was to take over when the test failed.
         let unknown = masters
             .iter()
             .flat_map(|master| master.children_with("take-over"));

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::DEADLINE;
 
-/// One connection. Reads and writes fail after [`DEADLINE`].
+/// Connection whose bytes the test writes itself. Reads and writes fail after [`DEADLINE`].
 #[derive(Debug)]
 pub struct RawClient {
     socket: TcpStream,
@@ -100,13 +100,13 @@ impl RawClient {
         self.reply(false).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// As [`Self::read_reply`], of a response to HEAD: it ends with its head, whatever that says.
+    /// Reads as [`Self::read_reply`] does, but a response to HEAD: it ends with its head, whatever that says.
     #[track_caller]
     pub fn read_reply_to_head(&mut self) -> RawReply {
         self.reply(true).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// One response, or what is wrong with what came.
+    /// Reads a response; the error says how it is bad.
     pub fn try_read_reply(&mut self) -> Result<RawReply, String> {
         self.reply(false)
     }

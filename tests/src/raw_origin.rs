@@ -41,7 +41,7 @@ pub fn scripted(
             let script = Arc::clone(&script);
             std::thread::spawn(move || {
                 let mut connection = RawClient::over(socket);
-                // What went wrong shows at the client's end.
+                // Errors show at the client's end.
                 let _ended = script(&mut connection, number);
                 let _closed_before = connection.socket().shutdown(std::net::Shutdown::Both);
             });
@@ -127,7 +127,7 @@ impl DeadAddress {
         listening.listen(0).expect("a bound socket");
         let address = address_of(&listening);
         let mut held = vec![listening];
-        // One more than the queue holds; the kernel drops the handshakes of all that follow.
+        // Fill the queue and one more; the kernel drops the handshakes of all that follow.
         for _ in 0..4 {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
             socket.set_nonblocking(true).expect("a socket of ours");

@@ -1,4 +1,4 @@
-//! One tokio runtime serves the origins, the ordinary client and the load generator of all tests of a process.
+//! Tokio runtime that serves the origins, the ordinary client and the load generator of all tests of a process.
 
 use std::future::Future;
 use std::sync::OnceLock;

@@ -32,7 +32,7 @@ use crate::template;
 pub struct Setup {
     pub(crate) dir: TempDir,
     pub(crate) config: String,
-    /// What a placeholder stands for, beside listeners.
+    /// Values of placeholders, beside listeners.
     known: BTreeMap<String, String>,
     pub(crate) listeners: BTreeMap<String, SocketAddr>,
     pub(crate) origins: BTreeMap<String, Origin>,
@@ -97,7 +97,7 @@ impl Setup {
         self
     }
 
-    /// Its standard output is a pipe that fills up, since nobody reads it. [`Proxy::stdout`] has nothing then.
+    /// Makes standard output a pipe that fills up, since nobody reads it. [`Proxy::stdout`] has nothing then.
     pub fn stdout_that_nobody_reads(mut self) -> Self {
         self.stdout = Stdout::UnreadPipe;
         self
@@ -116,7 +116,7 @@ impl Setup {
         self
     }
 
-    /// The same, whose address stands for `{name}`.
+    /// Listener activated with this socket, whose address stands for `{name}`.
     pub fn activated_listener(mut self, name: &str, socket: TcpListener) -> Self {
         let address = socket.local_addr().expect("a bound socket");
         self.listeners.insert(name.to_owned(), address);
@@ -135,7 +135,7 @@ impl Setup {
             self.write_config();
             match self.try_start() {
                 Ok(master) => return Proxy::started(self, master),
-                // Somebody else got the port between our asking for a free one and the gateway's bind.
+                // Another process got the port between our asking for a free one and the gateway's bind.
                 Err(said) if said.contains("in use") => self.listeners.clear(),
                 Err(said) => panic!("the gateway does not start:\n{said}"),
             }
@@ -300,7 +300,7 @@ enum Stdout {
     UnreadPipe,
 }
 
-/// What a command said of a config, and the folder that it lay in.
+/// Output of a command about a config, and the folder that it lay in.
 #[derive(Debug)]
 pub struct Checked {
     pub outcome: Outcome,
@@ -308,8 +308,8 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Panics unless the command exits with 1 and one line of its standard error is `error`, in which `{dir}` stands for
-    /// the config's folder.
+    /// Panics unless the command exits with 1 and one line of its standard error is `error`, in which `{dir}` stands
+    /// for the config's folder.
     #[track_caller]
     pub fn expect_error(self, error: &str) {
         let error = error.replace("{dir}", &self.dir.path().display().to_string());
@@ -333,7 +333,7 @@ pub(crate) fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Of those that come from systemd (sd_listen_fds(3)).
+/// First descriptor of those that come from systemd (sd_listen_fds(3)).
 const FIRST_FD: i32 = 3;
 
 /// The control socket in the test's folder.

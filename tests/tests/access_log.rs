@@ -1,4 +1,4 @@
-//! One line a request: formats, variables, targets, reopening.
+//! Lines of the access log: formats, variables, targets, reopening.
 
 use castling_tests::body::Stuff;
 use castling_tests::{Proxy, body, origin, raw_origin, until};
@@ -28,7 +28,7 @@ fn combined_is_the_default() {
         rest.starts_with(r#""GET /path?q=1 HTTP/1.1" 200 5 "http://from/" "tests/1 "#),
         "{rest}"
     );
-    // What a client sends can end neither the quotes nor the line.
+    // Bytes of a client can end neither the quotes nor the line.
     assert!(!rest.contains(r#"1 "q""#), "{rest}");
 }
 
@@ -98,7 +98,7 @@ fn a_format_of_ones_own_names_variables() {
     proxy.get("/q");
     let lines = proxy.until_access_lines(2);
     assert_eq!(lines[0], "GET|h.example|/p|a=b|200|5|app|42|$");
-    // What is not there is a dash.
+    // Missing values are dashes.
     assert_eq!(lines[1], "GET|test.example|/q|-|200|5|app|-|$");
 }
 

@@ -1,4 +1,4 @@
-//! What a bad config, a bad module or a bad command gets: a clear error, and nothing lost.
+//! A bad config, a bad module or a bad command gets a clear error, and nothing lost.
 
 use castling_tests::{Proxy, module, origin, until};
 
@@ -159,7 +159,7 @@ fn all_errors_are_told_at_once() {
     );
 }
 
-/// What is only found wrong when it is used.
+/// Settings that are found wrong only when they are used.
 #[test]
 fn a_path_or_format_that_cannot_be_used_is_told_once_with_its_place() {
     const REST: &str = r#"
@@ -437,8 +437,8 @@ fn refused(config: &str, error: &str) {
     Proxy::with_config(config).check().expect_error(error);
 }
 
-/// `check` refuses a config with this module, and so does `reload` of a gateway that serves without it; both name all of
-/// `facts`, and the gateway serves on.
+/// `check` refuses a config with this module, and so does `reload` of a gateway that serves without it; both name all
+/// of `facts`, and the gateway serves on.
 #[track_caller]
 fn bad_module(module: Vec<u8>, facts: &[&str]) {
     let with_plugin = r#"

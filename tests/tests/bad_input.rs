@@ -1,4 +1,4 @@
-//! What bad requests and bad upstreams get: a clear answer, and nothing lost.
+//! Bad requests and bad upstreams get a clear answer, and nothing lost.
 
 use castling_tests::raw_origin::{self, scripted};
 use castling_tests::{Proxy, RawClient, body, origin, until};

@@ -1,4 +1,5 @@
-//! The benchmark that compares the gateway with its peers runs, without peers and so shortly that it says nothing of costs.
+//! The benchmark that compares the gateway with its peers runs, without peers and so shortly that it says nothing of
+//! costs.
 
 use std::ffi::OsString;
 use std::fs;
@@ -54,7 +55,7 @@ fn a_case_that_is_not_there_is_told() {
     );
 }
 
-/// As `cargo xtask bench` tells it.
+/// Places as `cargo xtask bench` tells them.
 fn places(work: &Path) -> Vec<OsString> {
     let places = [
         ("--castling", castling_bin()),

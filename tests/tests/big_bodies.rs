@@ -80,7 +80,7 @@ fn two_hundred_clients_and_64_mib_both_ways_come_through_unchanged() {
     assert_eq!(proxy.error_lines(), [""; 0]);
 }
 
-/// What one of the clients does on its connection.
+/// Requests of one client on its connection.
 async fn client(address: SocketAddr, number: u64) -> Result<(), String> {
     let (len, requests) = match number {
         0..8 => (64 * MIB, 1),
@@ -116,7 +116,7 @@ async fn client(address: SocketAddr, number: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// One request with a body and what must come back.
+/// A request with a body and the bytes that must come back.
 struct Exchange {
     filtered: bool,
     sized: bool,

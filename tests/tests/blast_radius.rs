@@ -65,7 +65,7 @@ fn look(proxy: &Proxy) -> usize {
 #[test]
 fn what_an_instance_had_in_memory_is_not_in_the_next_one() {
     let limits = "cpu = \"10s\", instances = 1, instance_reserve = 0, memory = \"60MiB\"";
-    // The same instance: what was planted is found, so looking works.
+    // Planted bytes are found in the same instance, so looking works.
     let proxy = hostile(&format!("limits = {{ {limits} }}"));
     assert_eq!(plant(&proxy, ""), StatusCode::OK);
     assert!(look(&proxy) > 100_000);

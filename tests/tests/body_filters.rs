@@ -60,7 +60,7 @@ fn a_request_body_is_replaced_grown_shrunk_and_held() {
             (StatusCode::OK, came_out),
             "{what}"
         );
-        // It came whole with its head, so the origin is told its length.
+        // The body came whole with its head, so the origin is told its length.
         let length = came_out.len().to_string();
         assert_eq!(
             proxy.origin("app").last().header("content-length"),
@@ -120,7 +120,7 @@ fn a_filter_may_answer_in_the_middle_of_a_body() {
     let reply = post(&proxy, "refuse", body::full("this is bad"));
     assert_eq!((reply.status.as_u16(), &*reply.text()), (422, "not that"));
     assert_eq!(proxy.origin("app").requests(), 0);
-    // One that streams: the origin has begun to read, and the client has not sent all of it.
+    // A body that streams: the origin has begun to read, and the client has not sent all of it.
     let mut client = proxy.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Up: refuse\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n");
     castling_tests::until("the origin is asked", || {
@@ -141,7 +141,7 @@ fn trailers_are_seen_with_the_last_chunk() {
         "POST / HTTP/1.1\r\nHost: a\r\nX-Up: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
          2\r\nab\r\n0\r\nX-Sum: 7\r\nX-More: m\r\nContent-Length: 3\r\n\r\n",
     );
-    // What may not be a trailer (RFC 9110 §6.5.1) is not one.
+    // Fields that may not be trailers (RFC 9110 §6.5.1) are none.
     assert_eq!(client.read_reply().text(), "ab<x-sum=7,x-more=m; 7>");
 
     let with_trailers = raw_origin::repeating(
@@ -163,7 +163,7 @@ fn a_filter_that_fails_is_a_500_or_is_left_out() {
     let proxy = passing("on_error = \"skip\"");
     let reply = post(&proxy, "fail", body::full("hello"));
     assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "hello"));
-    // It may hold back what it has taken before it failed.
+    // A filter may hold back what it has taken before it failed.
     let long = vec![b'x'; 300_000];
     let reply = post(&proxy, "fail-later", body::full(long));
     assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -215,7 +215,7 @@ fn a_filter_may_end_a_body() {
     let proxy = passing("");
     let reply = post(&proxy, "end", body::full("hello"));
     assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "hello."));
-    // What the client still sends is read, and its connection lives on.
+    // The rest that the client sends is read, and its connection lives on.
     let proxy = passing("");
     let mut client = proxy.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nX-Up: end\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -333,10 +333,10 @@ fn a_filter_that_fails_after_it_has_changed_the_head_is_not_passed_over() {
     let proxy = passing_before(gzip(), "on_error = \"skip\"");
     let reply = proxy.get_with("/", &[("x-down", "strip-fail")]);
     assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
-    // One that has changed nothing yet is passed over.
+    // A filter that has changed nothing yet is passed over.
     let reply = proxy.get_with("/", &[("x-down", "fail")]);
     assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "gzip"));
-    // What is out already is cut.
+    // A response that is out already is cut.
     let (seen, until_seen) = std::sync::mpsc::channel();
     let until_seen = std::sync::Mutex::new(until_seen);
     let pieces = raw_origin::scripted(move |connection, _| {

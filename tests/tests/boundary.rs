@@ -1,8 +1,9 @@
-//! What hooks may do and when, told by modules that ask for just that.
+//! Rights of each hook, told by modules that ask for just that.
 
 use castling_tests::{Proxy, module, origin, until};
 
-/// Sets the client's address in the hook `post_read` to 10.9.9.9, which must go, and in `access` to 10.8.8.8, which must not.
+/// Sets the client's address in the hook `post_read` to 10.9.9.9, which must go, and in `access` to 10.8.8.8, which
+/// must not.
 const ADDRESS_SETTER: &str = r#"
     (import "castling" "property_set" (func $set (param i32 i32 i32) (result i32)))
     (data (i32.const 1024) "10.9.9.9")

@@ -55,7 +55,7 @@ fn check_writes_nothing() {
         .collect();
     files.sort();
     assert_eq!(files, ["castling.toml"]);
-    // What would keep the gateway from writing its logs is told all the same.
+    // A fault that would keep the gateway from writing its logs is told all the same.
     let moved = std::fs::read_to_string(&path)
         .unwrap()
         .replace("/access.log", "/none/access.log");

@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// One worker; `/metrics` and an origin behind `/`.
+/// Gateway with one worker; `/metrics` and an origin behind `/`.
 fn start(listener: &str) -> Proxy {
     let config = r#"
         [workers]
@@ -87,7 +87,7 @@ fn connections_beyond_all_that_may_be_wait_for_room() {
     });
     let mut waits = proxy.raw();
     waits.send(GET);
-    // Its request goes before the one that waits, and after that it is idle.
+    // The open connection's request goes before the one that waits, and after that it is idle.
     first.send("i");
     assert_eq!(first.read_reply().status, 200);
     assert_eq!(waits.read_reply().status, 200);
@@ -136,7 +136,7 @@ fn set_limit(process: Process, descriptors: u64) {
     let pid = i32::try_from(process.0).ok().and_then(Pid::from_raw);
     let limit = Rlimit {
         current: Some(descriptors),
-        // As it was: lowered, an ordinary user could not raise it again.
+        // The hard limit stays as it was: lowered, an ordinary user could not raise it again.
         maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
     };
     prlimit(pid, Resource::Nofile, limit).expect("a worker of ours");
@@ -151,7 +151,7 @@ fn without_descriptors_new_connections_are_closed_and_the_others_served() {
 
     leave(worker, 5);
     let begun = Instant::now();
-    // What still fits is taken; from the first that is closed on, all are, since nothing ends meanwhile.
+    // Connections that still fit are taken; from the first that is closed on, all are, since nothing ends meanwhile.
     let mut taken = Vec::new();
     let mut closed = 0;
     for _ in 0..200 {

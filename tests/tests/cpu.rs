@@ -64,7 +64,8 @@ fn all_at_once(
     clients.into_iter().map(ask).collect()
 }
 
-/// These tests compute, and judge what comes of it: beside one another each would have less of the machine than its clock says.
+/// These tests compute, and judge what comes of it: beside one another each would have less of the machine than its
+/// clock says.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -188,7 +189,7 @@ fn the_hooks_of_a_request_together_are_ended_by_its_limit() {
 
 // Hooks that wait for nothing share one stack, until one of them computes for long.
 
-/// One worker with plugins that use no host call: `endless` computes for ever, `quick` returns at once.
+/// Gateway with one worker and plugins that use no host call: `endless` computes for ever, `quick` returns at once.
 #[track_caller]
 fn on_one_stack(cpu: &str) -> Proxy {
     let config = r#"

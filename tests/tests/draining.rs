@@ -83,7 +83,7 @@ fn a_reload_waits_when_too_many_generations_drain() {
         assert!(waiting.iter().all(|reload| !reload.is_finished()));
         let said = proxy.command("status", &[]).expect_success().stdout;
         assert!(said.contains("draining, ends within "), "{said}");
-        // Its last client leaves, so the oldest ends.
+        // The oldest generation ends, since its last client leaves.
         first.reset();
         let done = waiting.map(|reload| reload.join().unwrap().expect_success());
         for done in done {
@@ -109,7 +109,7 @@ fn a_reload_that_waits_takes_the_config_as_it_is_then() {
     proxy.reload().expect_success();
     proxy.master().signal(Signal::HUP);
     proxy.until_log_has("reload waits");
-    // One that is wrong is refused before it would wait, though a right one waits.
+    // A wrong config is refused before it would wait, though a right one waits.
     proxy.write_config(&config(keys).replace("[upstreams.app]", "[upstreams.other]"));
     first.reset();
     proxy.until_log_has("reload refused");
@@ -148,7 +148,7 @@ fn an_upgrade_does_not_wait_for_a_reload_that_waits() {
         let waiting = scope.spawn(|| proxy.reload());
         proxy.until_log_has("reload waits");
         proxy.command("upgrade", &[]).expect_success();
-        // It is the new master's now, which has none that drains.
+        // The reload is the new master's now, which has none that drains.
         let said = waiting.join().unwrap().expect_success().stdout;
         assert!(said.contains("generation 4 serves"), "{said}");
     });
@@ -192,7 +192,7 @@ fn a_reload_may_end_the_oldest_generation_instead() {
     let mut first = stalled_client(&proxy);
     proxy.reload().expect_success();
     let mut second = stalled_client(&proxy);
-    // One that is refused ends nothing.
+    // A refused reload ends nothing.
     proxy
         .reload_with(&config(keys).replace("{app}", "256.0.0.1:x"))
         .expect_refusal();
@@ -330,7 +330,7 @@ fn what_is_queued_at_a_worker_that_goes_is_served_by_those_that_remain() {
         .origin("stalls", castling_tests::raw_origin::stalled())
         .start();
     for count in [1, 3, 2, 4] {
-        // Nobody accepts, so all of it is queued, in the sockets of all workers.
+        // Connections are all queued, since no worker accepts, in the sockets of all workers.
         let old = proxy.workers();
         old.iter().for_each(|worker| worker.signal(Signal::STOP));
         let mut queued: Vec<RawClient> = (0..40).map(|_| proxy.raw()).collect();

@@ -31,7 +31,7 @@ impl TokenAuth {
 }
 "#;
 
-// One worker, so that the lines of the access log are in the order of the requests.
+// A single worker, so that the lines of the access log are in the order of the requests.
 const GATEWAY: &str = r#"
     [workers]
     count = 1
@@ -79,7 +79,7 @@ fn the_example_is_the_plugin_of_the_design_and_works() {
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .collect();
-    // Its unit test stands below it.
+    // The plugin's unit test stands below it.
     let plugin = without_docs.split("#[cfg(test)]").next().unwrap();
     let words = code(plugin).replace(",}", "}");
     assert_eq!(words, code(DESIGN).replace(",}", "}"));

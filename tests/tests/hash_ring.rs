@@ -23,7 +23,7 @@ fn keys_of_a_dead_peer_go_elsewhere_and_others_stay() {
     proxy.reload_with(&config).expect_success();
     // The next on the ring after a peer is whose they were before it came.
     assert_eq!(peers_of_keys(&proxy), without);
-    // It was asked once, and then passed over by a worker that knows.
+    // The dead peer was asked once, and then passed over by a worker that knows.
     let lines = proxy.until_access_lines(2 * KEYS);
     let tries = lines[KEYS..].iter().filter(|line| *line == "2").count();
     assert_eq!(tries, 1, "{lines:?}");

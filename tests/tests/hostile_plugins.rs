@@ -1,4 +1,4 @@
-//! What a plugin that misbehaves may cost: its own request, and nothing else.
+//! Plugins that misbehave may cost their own request, and nothing else.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ fn on_error_skip_leaves_out_a_body_hook_only_before_it_has_taken_some_of_the_bod
     for (what, rest) in [
         // Skipped from its first chunk on: all of the body.
         ("fail", "5\r\n-last\r\n0\r\n\r\n"),
-        // It may have held back some of the first chunk: the end is missing, and the client can tell.
+        // The filter may have held back some of the first chunk: the end is missing, and the client can tell.
         ("fail-at-end", ""),
     ] {
         let mut client = proxy.raw();

@@ -57,7 +57,7 @@ fn instances_from_an_image_are_as_configured_and_know_nothing_of_one_another() {
     let proxy = start(r#"{ draws = "nothing", label = "a", bytes = 2_000_000 }"#);
     proxy.until_log_has(CONFIGURED);
     assert_eq!(answers(&proxy, 5), ["a 0 1 true"; 5]);
-    // What is not written to the log may be left out.
+    // Draws that are not written to the log may be left out.
     let proxy = start(r#"{ draws = "unwritten", label = "b" }"#);
     proxy.until_log_has(FROM_IMAGE);
     assert_eq!(answers(&proxy, 3), ["b 0 1 true"; 3]);

@@ -1,4 +1,5 @@
-//! Instances of plugins that wait: what comes later in a request's life has a share of its own, and `configure` a limit.
+//! Instances of plugins that wait: what comes later in a request's life has a share of its own, and `configure` a
+//! limit.
 
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +25,7 @@ fn requests_that_wait_in_earlier_hooks_leave_instances_to_responses() {
     let proxy = hostile_before(app, limits);
     let calls = || proxy.status()["plugins"][0]["calls"].as_u64().unwrap_or(0);
 
-    // One request is through with its early hooks and waits for its response.
+    // The first request is through with its early hooks and waits for its response.
     let mut gated = proxy.raw();
     gated.send("GET /gated HTTP/1.1\r\nHost: a\r\n\r\n");
     until("it has come to the peer", || {
@@ -54,7 +55,8 @@ fn requests_that_wait_in_earlier_hooks_leave_instances_to_responses() {
     assert_eq!(plugin["failures"], 0, "{}", proxy.log());
 }
 
-/// A plugin whose `configure` counts to this number; for each instance, since it has a start function, of which no image is made.
+/// A plugin whose `configure` counts to this number; for each instance, since it has a start function, of which no
+/// image is made.
 fn counting(to: u32) -> Vec<u8> {
     let manifest = module::manifest(1, r#"["access"]"#).replace('"', "\\\"");
     module::assemble(&format!(

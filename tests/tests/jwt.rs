@@ -212,7 +212,7 @@ fn without_any_keys_the_hook_fails() {
     }
     proxy.until_log_has("upstream idp answered 503 for its keys: expected 200");
     assert_eq!(proxy.origin("idp").requests(), 1);
-    // Who has no token, or one that is no good, is told so all the same.
+    // Clients without a good token are told so all the same.
     assert_eq!(proxy.get("/").status, StatusCode::UNAUTHORIZED);
     assert_eq!(with(&proxy, EXPIRED).status, StatusCode::UNAUTHORIZED);
 }
@@ -332,7 +332,7 @@ fn with(proxy: &Proxy, token: &str) -> Reply {
 const HS256: &str = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsInNjb3BlIjoicmVhZCIsImV4cCI6NDEwMjQ0NDgwMH0.HdnAICAgwnn1KvyFcZc4iER3iFaCwdLdO7TzrlmAkyM";
 const RS256: &str = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsInNjb3BlIjoicmVhZCIsImV4cCI6NDEwMjQ0NDgwMH0.DDSTN3T0xNHsKDD-BNU3U9aQL8eQrmdRQLpxcVuTtqkjeW9zln7R7HXwS8iPX6fX4f2sa6-YLfhKftW9p0ilOlA18PSYdqzuNymqPs5CTXylLaNmVGyhD2SfFfLEbN0YnVInjomPfwzsgU8vrg9ONTzvei7N_0_H59yZ5Dpy1qeiVT4Xbu3aF7NUYeH-leKVvN8s9BtprKpX9xkMAv3joc8GoDQFuMFdXcYeGrr7UPy_soDPFhP-oaOHfG-NfU-7g8GAxwqQL6Neb95Eh149F8f-nwZ9yTlSV6sKTLU7QaH_he61tvLKuarjUaosMlOvY9Oe1Ei2f4ffZTIdGP2DGw";
 const ES256_A: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsInNjb3BlIjoicmVhZCIsImV4cCI6NDEwMjQ0NDgwMH0.2YChP_tOCq6A21-4INiQsb2Nx6Ue54d8dWUodZ9pqrg1BZmAGnX-aACkfBMx_Gd2gUawE_hdLPEju7u4mpB5BQ";
-/// Of another key.
+/// Token of another key.
 const ES256_B: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImIifQ.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsInNjb3BlIjoicmVhZCIsImV4cCI6NDEwMjQ0NDgwMH0.VM_1dgq0YtH3yv_2XlCJD9qXbjJtw-ajjJnXgCHLsqlJB9zZF0-G99YZfQ11hckzwEuc08RmPVhud4bZBBhctg";
 /// In 2023.
 const EXPIRED: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsInNjb3BlIjoicmVhZCIsImV4cCI6MTcwMDAwMDAwMH0.u1O9_nOPjEvED_x9bhb6NW-VmZEGxLcr_9JXxeag7ijF9GBBOUun3LWgp55H0Cpl61EspFDqx7cdJPov-dU1XQ";

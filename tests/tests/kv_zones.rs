@@ -38,7 +38,7 @@ fn keeper() -> Proxy {
     Proxy::with_config(CONFIG).start()
 }
 
-/// What the zone said; each request has a connection of its own, so both workers get some.
+/// Answer of the zone; each request has a connection of its own, so both workers get some.
 #[track_caller]
 fn ask(proxy: &Proxy, path: &str, headers: &[(&str, &str)]) -> String {
     let reply = proxy.get_with(path, headers);
@@ -122,7 +122,7 @@ fn what_has_expired_is_gone_and_makes_room() {
     });
     assert_eq!(ask(&proxy, "/get/long", &[]), "1");
 
-    // Nobody writes any more, and yet they go: one worker sweeps.
+    // Expired entries go though nothing writes any more: one worker sweeps.
     let filled = ask(
         &proxy,
         "/fill/x",
@@ -396,7 +396,7 @@ struct Ledger {
     ended: AtomicU64,
 }
 
-/// What a client gets while workers die: often nothing.
+/// Answer that a client gets while workers die: often nothing.
 fn try_to_ask(proxy: &Proxy, path: &str, headers: &[(&str, &str)]) -> Option<Reply> {
     let request = headers
         .iter()
@@ -450,7 +450,7 @@ fn workers_killed_in_the_midst_of_writes_leave_every_value_whole() {
             });
         }
         for round in 0..3 * WORKERS {
-            // One after the other, so that each has lived for a while and is replaced at once.
+            // Kills one after the other, so that each has lived for a while and is replaced at once.
             std::thread::sleep(Duration::from_micros(
                 300_000 + round as u64 * 7919 % 10_000,
             ));

@@ -43,7 +43,7 @@ fn config(listener: &str) -> Setup {
     Proxy::with_config(&config.replace("LISTENER", listener)).origin("app", tells)
 }
 
-/// One request over a Unix socket; what was answered, up to the connection's end.
+/// Sends a request over a Unix socket; returns the answer, up to the connection's end.
 fn get(socket: &Path) -> Result<String, std::io::Error> {
     let mut client = UnixStream::connect(socket)?;
     client.set_read_timeout(Some(DEADLINE))?;
@@ -154,7 +154,7 @@ fn pids(lines: &[String]) -> BTreeSet<String> {
 fn workers_that_wait_on_a_shared_socket_take_turns() {
     for bind in ["{listen}", "unix:web.sock"] {
         let proxy = config(&format!("bind = \"{bind}\"\naccept = \"shared\"")).start();
-        // One after the other: a worker that had waited first each time would get all.
+        // Requests one after the other: a worker that had waited first each time would get all.
         for _ in 0..40 {
             match bind {
                 "{listen}" => drop(proxy.get("/")),

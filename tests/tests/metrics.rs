@@ -1,4 +1,4 @@
-//! What the gateway and its plugins count, and how it is read.
+//! Metrics of the gateway and its plugins, and how they are read.
 
 use castling_tests::{Exposition, Proxy, Reply, Setup, origin, until};
 use http::{Request, StatusCode};
@@ -40,7 +40,7 @@ fn metered() -> Proxy {
     setup(CONFIG).start()
 }
 
-/// What `castling metrics` prints.
+/// Output of `castling metrics`.
 #[track_caller]
 fn told(proxy: &Proxy) -> Exposition {
     Exposition::parse(&proxy.command("metrics", &[]).expect_success().stdout)
@@ -117,7 +117,7 @@ fn workers_are_added_up_and_the_route_and_the_command_agree() {
         Some("text/plain; version=0.0.4; charset=utf-8")
     );
     let shown = Exposition::parse(&reply.text());
-    // What reading itself changes.
+    // Metrics that reading itself changes.
     let by_reading = |name: &str, labels: &std::collections::BTreeMap<String, String>| {
         name.starts_with("castling_connections")
             || name.ends_with("_bytes_total")

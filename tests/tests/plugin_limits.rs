@@ -280,7 +280,7 @@ fn the_stack() {
         ],
     );
     assert_eq!(proxy.workers(), worker);
-    // So many frames fit into the default and not into this.
+    // Frames of this depth fit into the default and not into this.
     let deep = [("x-do", "recurse-without-memory"), ("x-times", "4000")];
     let failed = proxy.get_with("/", &deep);
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -319,7 +319,7 @@ fn the_table() {
         let module = module::plugin(&module::manifest(1, r#"["access"]"#), &fields);
         Proxy::with_config(&config.replace("LIMIT", limit)).file("crude.wasm", module)
     };
-    // One element more is refused to the guest, which gives up.
+    // An element more is refused to the guest, which gives up.
     let grow = r#"(if (i32.eq (table.grow $t (ref.null func) (i32.const 1)) (i32.const -1)) (then unreachable))
                   (i32.const 0)"#;
     let proxy = crude("10", "9", grow)

@@ -59,7 +59,7 @@ fn hooks_run_in_the_order_of_a_requests_life() {
 
 #[test]
 fn a_variable_reaches_later_plugins_and_the_access_log() {
-    // One worker, so that the lines of the access log are in the order of the requests.
+    // A single worker, so that the lines of the access log are in the order of the requests.
     let config = r#"
         [workers]
         count = 1

@@ -153,7 +153,7 @@ fn a_refused_reload_leaves_zones_to_the_user_who_serves() {
     let zone = proxy.path("zones/kept.1048576");
     assert_eq!(owner(zone.join("data.mdb")), NOBODY);
     assert_eq!(owner(zone.join("zone.json")), 0);
-    // It may not open the log, which is nobody's.
+    // The worker may not open the log, which is nobody's.
     let said = proxy
         .reload_with(&with_user("daemon"))
         .expect_refusal()

@@ -50,7 +50,7 @@ fn head_has_the_headers_of_get_and_no_body() {
         (reply.status, reply.header("content-length")),
         (200, Some("12"))
     );
-    // What follows on the connection is the next response, so no body was sent.
+    // Bytes that follow on the connection are the next response, so no body was sent.
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.read_reply().text(), "twelve bytes");
 }
@@ -538,7 +538,7 @@ fn a_hundred_clients_are_served_at_once() {
             }
         },
     ));
-    // One after the other they would take 20 s.
+    // Requests one after the other would take 20 s.
     assert!(start.elapsed().as_secs() < 10);
 }
 

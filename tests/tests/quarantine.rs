@@ -29,7 +29,7 @@ const HOSTILE: u8 = 200;
 fn one_hostile_client_among_a_hundred_harms_itself_alone() {
     let proxy = hostile("quarantine = { traps = 20, within = \"1h\", backoff = \"1m\" }");
     for client in 1..=99 {
-        // The same path as everybody's, and paths of its own.
+        // Traps on everybody's path, and on paths of its own.
         assert_eq!(ask(&proxy, HOSTILE, "/", "panic"), 500);
         assert_eq!(ask(&proxy, HOSTILE, &format!("/{client}"), "panic"), 500);
         assert_eq!(ask(&proxy, client, "/", "nothing"), 200, "client {client}");
@@ -57,7 +57,8 @@ fn a_plugin_that_traps_for_many_is_taken_out_and_a_hostile_client_does_not_keep_
         state(&proxy) == "out"
     });
     assert!(taken_out, "{}", proxy.log());
-    // It asks all the time, to be the one that decides; another client, which has done nothing, asks now and then.
+    // The hostile client asks all the time, to be the one that decides; another client, which has done nothing, asks
+    // now and then.
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -62,7 +62,7 @@ fn fifty_reloads_under_load_fail_no_request() {
     for reload in 0..50 {
         let name = if reload % 2 == 0 { "two" } else { "one" };
         proxy.reload_with(&config(name, 2)).expect_success();
-        // What `reload` promised: the new generation serves.
+        // `reload` has promised it: the new generation serves.
         assert_eq!(proxy.get("/").text(), name);
         load.until_more(20);
     }

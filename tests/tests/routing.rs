@@ -235,7 +235,7 @@ fn least_conn_prefers_the_idle_peer() {
         .origin("slow", slow)
         .origin("quick", origin::text("quick"))
         .start();
-    // One request, maybe the second, hangs at the slow peer.
+    // A request, maybe the second, hangs at the slow peer.
     let mut hanging = [proxy.raw(), proxy.raw()];
     for client in &mut hanging {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

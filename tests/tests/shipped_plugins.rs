@@ -275,7 +275,7 @@ fn cors_lets_chosen_origins_read_responses() {
         let headers = [&[("authorization", "s3cret")], headers].concat();
         let reply = proxy.get_with("/", &headers);
         assert_eq!(reply.text(), "hello");
-        // What the upstream says is replaced.
+        // The value that the upstream says is replaced.
         let values = reply.headers.get_all("access-control-allow-origin");
         assert!(values.iter().all(|value| value != "*"), "{reply:?}");
         assert_eq!(reply.header("vary"), Some("Origin"));
@@ -403,7 +403,7 @@ fn canary_keeps_a_client_with_its_variant() {
         reply.text()
     );
     assert_eq!(reply.header("set-cookie"), Some(set.as_str()));
-    // Nobody stays where nobody is to be.
+    // Clients leave a variant of weight 0.
     let proxy = canary("stable = 1, canary = 0");
     let reply = proxy.get_with("/", &[("cookie", "variant=canary")]);
     assert_eq!(reply.text(), "stable");
@@ -428,7 +428,8 @@ fn canary_looks_for_the_route_again_once() {
     assert_eq!(trail.matches("before.access").count(), 1, "{trail}");
 }
 
-/// Origins that tell which variant they are; the access log has the variant and what a plugin before canary went through.
+/// Origins that tell which variant they are; the access log has the variant and what a plugin before canary went
+/// through.
 #[track_caller]
 fn canary(variants: &str) -> Proxy {
     let config = r#"

@@ -105,7 +105,7 @@ fn a_page_is_put_together_from_routes_with_their_plugins() {
             "200:failed: http::send_all(OWN_ROUTES, POST ): bad argument: expected a target that begins with /",
         ]
     );
-    // One request of a client's, one line.
+    // A client's request makes a single line.
     assert_eq!(proxy.until_access_lines(1), ["200 /"]);
 }
 

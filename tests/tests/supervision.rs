@@ -1,4 +1,4 @@
-//! What becomes of a gateway whose processes hang, die or are killed.
+//! Supervision of processes that hang, die or are killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ fn start(settings: &str) -> Proxy {
         .start()
 }
 
-/// So many clients that each of two workers has some of them.
+/// Clients, so many that each of two workers has some of them.
 fn clients(proxy: &Proxy) -> Vec<RawClient> {
     let mut clients: Vec<_> = (0..32).map(|_| proxy.raw()).collect();
     for client in &mut clients {

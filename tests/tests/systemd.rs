@@ -1,4 +1,4 @@
-//! What systemd hears from the gateway (sd_notify(3)), and the sockets that it hands to it (sd_listen_fds(3)).
+//! Notices to systemd (sd_notify(3)), and the sockets that it hands to the gateway (sd_listen_fds(3)).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -95,7 +95,7 @@ fn systemd_hears_of_start_reload_and_stop() {
         "READY=1\nSTATUS=generation 2 serves, workers: 1; the last reload was refused\n"
     );
 
-    // What is the master's business is not in its workers' environment.
+    // Variables for the master is not in its workers' environment.
     for worker in proxy.workers() {
         let environment = fs::read(format!("/proc/{}/environ", worker.0)).unwrap();
         let environment = String::from_utf8_lossy(&environment).into_owned();
@@ -207,7 +207,7 @@ fn sockets_from_systemd_are_listened_on_and_outlive_the_gateway() {
     let setup = setup(ACTIVATED);
     let path = setup.dir().join("web.sock");
     let unix = UnixListener::bind(&path).unwrap();
-    // As systemd, we hold them, too.
+    // The test holds them, too, as systemd does.
     let held = (
         tcp.try_clone().unwrap(),
         unix.try_clone().unwrap(),
@@ -215,7 +215,7 @@ fn sockets_from_systemd_are_listened_on_and_outlive_the_gateway() {
     );
     let datagrams = UnixDatagram::unbound().unwrap();
 
-    // What connects before the gateway is there waits for it.
+    // A client that connects before the gateway is there waits for it.
     let mut early = TcpStream::connect(address).unwrap();
     early.write_all(REQUEST).unwrap();
     let mut proxy = setup

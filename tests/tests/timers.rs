@@ -49,7 +49,7 @@ fn a_timer_runs_again_and_again_and_may_call_out() {
 fn a_timer_on_one_worker_runs_once_a_generation_and_on_the_worker_that_replaces_it() {
     let mut proxy = ticking("");
     until("the first run", || ticks(&proxy, "solo") == 1);
-    // Its period is an hour; the other worker has none.
+    // The timer's period is an hour; the other worker has none.
     until("the other timer has run long since", || {
         ticks(&proxy, "ticker") >= 6
     });

@@ -128,7 +128,7 @@ fn upgrades_in_a_row_under_load_fail_no_request() {
             "{said}"
         );
         assert_eq!(pid_in_file(&proxy), master.0);
-        // What `upgrade` promised: the new master serves, with the config as it is now.
+        // `upgrade` has promised it: the new master serves, with the config as it is now.
         assert_eq!(proxy.get("/").text(), name);
         assert_eq!(
             fs::read_link(format!("/proc/{}/exe", master.0)).unwrap(),
@@ -174,7 +174,7 @@ fn usr2_starts_what_lies_where_the_binary_lay() {
         .upgrade(&["--binary", &copy.display().to_string()])
         .expect_success();
     let before = proxy.master();
-    // As a package manager replaces a file: the running one is "(deleted)".
+    // A package manager replaces a file so: the running one is "(deleted)".
     let next = copy_of_binary(&proxy, "castling.next");
     fs::rename(&next, &copy).unwrap();
     before.signal(Signal::USR2);
@@ -294,7 +294,7 @@ fn a_config_that_the_new_master_refuses_is_told_with_its_place() {
     proxy.write_config(&config("two").replace("count = 2", "count = \"many\""));
     let said = proxy.upgrade(&[]).expect_refusal().stderr;
     assert!(said.contains("castling.toml:7:9: count \"many\""), "{said}");
-    // One that only its workers find wrong, too.
+    // A config that only its workers find wrong is refused, too.
     proxy.write_config(&config("two").replace("set = {", "sets = {"));
     let said = proxy.upgrade(&[]).expect_refusal().stderr;
     assert!(said.contains("mark") && said.contains("sets"), "{said}");
@@ -311,7 +311,7 @@ fn a_new_master_that_fails_at_the_last_moment_has_taken_nothing() {
     let mut proxy = start();
     let load = steady(&proxy, 20).start();
     load.until_more(20);
-    // It has put its control socket up when it finds that this is no place for a pid file.
+    // The new master has put its control socket up when it finds that this is no place for a pid file.
     fs::remove_file(proxy.path("castling.pid")).unwrap();
     fs::create_dir(proxy.path("castling.pid")).unwrap();
     let said = proxy.upgrade(&[]).expect_refusal().stderr;
@@ -329,8 +329,8 @@ fn a_new_master_that_fails_at_the_last_moment_has_taken_nothing() {
 }
 
 /// A binary whose log is a pipe that is full: it stands still at its first line, which is that its workers accept, with
-/// config "two". Nothing is to be warned of before: neither of workers that are root without anybody having said so, nor
-/// of too few files. With `run` other than "exec" it is no child of the old master, which so cannot kill it.
+/// config "two". Nothing is to be warned of before: neither of workers that are root without anybody having said so,
+/// nor of too few files. With `run` other than "exec" it is no child of the old master, which so cannot kill it.
 fn stands_still(proxy: &mut Proxy, run: &str) -> String {
     let quiet = config("two")
         .replace(
@@ -366,7 +366,7 @@ fn a_new_master_that_fails_when_it_serves_finishes_what_it_has_accepted() {
         let mut client = client.unwrap();
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
         client.send(head).send("ab");
-        // It goes on, and finds that there is no place for a pid file.
+        // The new master goes on, and finds that there is no place for a pid file.
         let mut log = fs::File::open(proxy.path("pipe")).unwrap();
         scope.spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let said = upgrade.join().unwrap().expect_refusal().stderr;
@@ -390,7 +390,7 @@ fn a_new_master_that_is_killed_just_before_it_serves_has_taken_nothing() {
         until("an answer of the new master's workers", || {
             proxy.get("/").text() == "two"
         });
-        // What is asked for meanwhile waits.
+        // A reload that is asked for meanwhile waits.
         let reload = scope.spawn(|| proxy.reload());
         let said = proxy.command("upgrade", &[]).expect_refusal().stderr;
         assert!(said.contains("another upgrade is under way"), "{said}");

@@ -1,4 +1,4 @@
-//! What an upgrade takes along, and how long the old master stays.
+//! State that an upgrade takes along, and how long the old master stays.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -50,7 +50,7 @@ const CONFIG: &str = r#"
     upstream = "app"
 "#;
 
-/// Whose kv zone is another one.
+/// Config whose kv zone is another one.
 fn larger() -> String {
     CONFIG.replace(
         "kind = \"kv\"\n    size = \"1MiB\"",
@@ -248,7 +248,7 @@ fn a_zone_that_only_the_old_master_has_lives_as_long_as_it() {
     until("the old zone is gone", || {
         zones_in(&store) == ["kept.2097152"]
     });
-    // What an upgrade that fails has made is gone, too.
+    // A zone that a failed upgrade has made is gone, too.
     let third = larger
         .replace("2MiB", "3MiB")
         .replace("burst = 6", "bursts = 6");
@@ -302,7 +302,7 @@ fn signals_to_an_old_master_that_drains_end_it_alone() {
         assert_eq!(proxy.get("/").text(), "answered");
         until("the new one knows", || generations(&proxy).len() == 1);
         if signal == Signal::KILL {
-            // Its worker goes on, and keeps what it has.
+            // The killed master's worker goes on, and keeps what it has.
             proxy.until_log_has("the master before this one was killed");
             let store = proxy.path("zones");
             assert_eq!(zones_in(&store), ["kept.1048576", "kept.2097152"]);

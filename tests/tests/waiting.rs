@@ -1,4 +1,4 @@
-//! What plugins wait for: whole bodies, calls out, delays. Their worker serves others meanwhile.
+//! Host calls that plugins wait for: whole bodies, calls out, delays. Their worker serves others meanwhile.
 
 use std::time::{Duration, Instant};
 

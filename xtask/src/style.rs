@@ -42,13 +42,13 @@ pub(crate) fn run(workspace: &Workspace, list: bool) -> Result<bool> {
 /// Folders of the repository with the share of comments without a subject, in per cent, that each may have. Lower it
 /// where comments were mended; never raise it.
 const GATES: [(&str, f64); 7] = [
-    ("host", 20.0),
-    ("sdk", 5.0),
-    ("xtask", 5.0),
-    ("bench", 5.0),
-    ("tests", 20.0),
-    ("plugins", 5.0),
-    ("fuzz", 5.0),
+    ("host", 5.5),
+    ("sdk", 1.0),
+    ("xtask", 1.0),
+    ("bench", 1.0),
+    ("tests", 1.0),
+    ("plugins", 1.0),
+    ("fuzz", 2.5),
 ];
 
 /// Share that the gates are to come down to.
@@ -151,7 +151,7 @@ fn are_short(functions: &mut [Function]) -> bool {
 const FUNCTION_LINES: usize = 60;
 
 /// Lower it where functions became shorter; never raise it.
-const LONG_FUNCTIONS_PERCENT: f64 = 0.7;
+const LONG_FUNCTIONS_PERCENT: f64 = 0.45;
 const GOAL_LONG_FUNCTIONS_PERCENT: f64 = 0.3;
 
 fn are_files_short(files: &[(PathBuf, usize)]) -> bool {

@@ -19,7 +19,7 @@ use crate::Places;
 use crate::peers::origin::Origin;
 use crate::peers::peer::{Peer, Running, Surroundings};
 use crate::peers::probe::KEY;
-use crate::peers::{case, counters, idle, origin, probe};
+use crate::peers::{case, conformance, counters, idle, origin};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -167,7 +167,7 @@ impl Stream {
         };
         // A fault in the config is found by a gateway that runs at full speed.
         let quick = self.peer.start(&around, &folder)?;
-        probe::conforms(&quick)?;
+        conformance::conforms(&quick)?;
         drop(quick);
 
         let out = folder.join("callgrind.out");

@@ -118,36 +118,50 @@ impl Case {
     }
 }
 
-/// All of them, in the order of the report.
+/// All cases, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
-    let plain = [NGINX, HAPROXY, ENVOY, CASTLING];
-    let mut cases = vec![
+    let mut cases = proxying();
+    cases.extend(plugins());
+    cases.extend(filters_and_limits());
+    cases.extend(connections_and_latency());
+    cases.extend(CLIENTS.map(by_clients));
+    cases
+}
+
+/// Proxying without plugins, by size of bodies.
+fn proxying() -> Vec<Case> {
+    vec![
         Case {
             peers: vec![NGINX, FORWARDED, HAPROXY, ENVOY, CASTLING],
             goals: vec![cpu("nginx", 1.0, 0.8), SYSCALLS],
             ..saturated("plain", "Plain proxy, 34-byte responses", "/34")
         },
         Case {
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             ..saturated("plain-1k", "Plain proxy, 1 KiB responses", "/1k")
         },
         Case {
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             ..saturated("plain-64k", "Plain proxy, 64 KiB responses", "/64k")
         },
         Case {
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             goals: vec![cpu("nginx", 1.1, 1.0)],
             ..saturated("plain-1m", "Plain proxy, 1 MiB responses", "/1m")
         },
         Case {
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             measure: Measure::Saturated(Sends {
                 body: true,
                 ..sends("/34")
             }),
             ..saturated("request-body", "Plain proxy, 64 KiB request bodies", "/34")
         },
+    ]
+}
+
+fn plugins() -> Vec<Case> {
+    vec![
         Case {
             note: "The plugin reads a header, sets one each way and answers 403 where the first is missing. Lua, njs, proxy-wasm \
                    and HAProxy's rules do the same, which is checked before it is measured; nginx and Envoy alone do nothing.",
@@ -178,6 +192,11 @@ pub(super) fn all() -> Vec<Case> {
                 "/34",
             )
         },
+    ]
+}
+
+fn filters_and_limits() -> Vec<Case> {
+    vec![
         Case {
             note: "64 KiB responses, of which a filter is handed each piece and changes nothing; nginx alone has none.",
             peers: vec![
@@ -210,8 +229,13 @@ pub(super) fn all() -> Vec<Case> {
             ],
             ..saturated("rate-limit", "Rate limit", "/34")
         },
+    ]
+}
+
+fn connections_and_latency() -> Vec<Case> {
+    vec![
         Case {
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             measure: Measure::Saturated(Sends {
                 closes: true,
                 ..sends("/34")
@@ -257,12 +281,10 @@ pub(super) fn all() -> Vec<Case> {
             measure: Measure::Idle,
             note: "Memory (PSS) of all of the proxy's processes, by how much it grows with connections that have made one \
                    request each.",
-            peers: plain.to_vec(),
+            peers: PLAIN.to_vec(),
             ..saturated("idle", "Memory of idle connections", "/34")
         },
-    ];
-    cases.extend(CLIENTS.map(by_clients));
-    cases
+    ]
 }
 
 /// Plain proxying for so many clients at once: where connections to the origin are closed for want of room and made again, a
@@ -359,6 +381,9 @@ const fn with(peer: Peer, logic: &'static str) -> Peer {
         ..peer
     }
 }
+
+/// Peers without plugins.
+const PLAIN: [Peer; 4] = [NGINX, HAPROXY, ENVOY, CASTLING];
 
 const NGINX: Peer = peer("nginx", Software::Nginx);
 const NGINX_ROOM: Peer = peer("nginx-room", Software::Nginx);

@@ -5,6 +5,7 @@
 //! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it.
 
 pub(crate) mod case;
+pub(crate) mod conformance;
 pub(crate) mod counters;
 mod framing;
 pub(crate) mod idle;
@@ -270,7 +271,7 @@ fn start(case: &Case, around: &Surroundings<'_>, folder: &Path) -> Result<Vec<Ru
             continue;
         }
         let started = peer.start(around, folder)?;
-        probe::conforms(&started)?;
+        conformance::conforms(&started)?;
         running.push(started);
     }
     Ok(running)

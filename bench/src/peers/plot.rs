@@ -15,7 +15,6 @@ pub(super) struct Bar {
 pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(|bar| bar.ratio.high).fold(1.0, f64::max);
     let scale = PLOT_WIDTH / (most * 1.05);
-    let x = |ratio: f64| LABEL_WIDTH + ratio * scale;
     let height = TOP + bars.len() as f64 * ROW + 8.0;
     let width = LABEL_WIDTH + PLOT_WIDTH + VALUE_WIDTH;
     let mut svg = format!(
@@ -30,55 +29,60 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
         ),
     );
     for (row, bar) in bars.iter().enumerate() {
-        let y = TOP + row as f64 * ROW;
-        let middle = y + ROW / 2.0;
-        let color = if bar.ours { "#2f6f4f" } else { "#8a9ba8" };
-        let Spread { median, low, high } = bar.ratio;
-        element(
-            &mut svg,
-            &format!(
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                LABEL_WIDTH - 8.0,
-                middle + 4.5,
-                escaped(&bar.label)
-            ),
-        );
-        element(
-            &mut svg,
-            &format!(
-                "<rect x=\"{LABEL_WIDTH:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{color}\"/>",
-                y + 4.0,
-                median * scale,
-                ROW - 8.0
-            ),
-        );
-        element(
-            &mut svg,
-            &format!(
-                "<path d=\"M{:.1} {middle:.1}H{:.1}\" stroke=\"#000000\"/>",
-                x(low),
-                x(high)
-            ),
-        );
-        element(
-            &mut svg,
-            &format!(
-                "<text x=\"{:.1}\" y=\"{:.1}\">{median:.2}</text>",
-                x(high) + 6.0,
-                middle + 4.5
-            ),
-        );
+        draw(&mut svg, bar, TOP + row as f64 * ROW, scale);
     }
     element(
         &mut svg,
         &format!(
             "<path d=\"M{one:.1} {TOP}V{:.1}\" stroke=\"#000000\" stroke-dasharray=\"3 3\"/>",
             height - 8.0,
-            one = x(1.0)
+            one = LABEL_WIDTH + scale
         ),
     );
     svg.push_str("</svg>\n");
     svg
+}
+
+/// Draws a bar with its label, its spread and its value in the row that begins at `y`.
+fn draw(svg: &mut String, bar: &Bar, y: f64, scale: f64) {
+    let end = |ratio: f64| LABEL_WIDTH + ratio * scale;
+    let middle = y + ROW / 2.0;
+    let color = if bar.ours { "#2f6f4f" } else { "#8a9ba8" };
+    let Spread { median, low, high } = bar.ratio;
+    element(
+        svg,
+        &format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LABEL_WIDTH - 8.0,
+            middle + 4.5,
+            escaped(&bar.label)
+        ),
+    );
+    element(
+        svg,
+        &format!(
+            "<rect x=\"{LABEL_WIDTH:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{color}\"/>",
+            y + 4.0,
+            median * scale,
+            ROW - 8.0
+        ),
+    );
+    element(
+        svg,
+        &format!(
+            "<path d=\"M{:.1} {middle:.1}H{:.1}\" stroke=\"#000000\"/>",
+            end(low),
+            end(high)
+        ),
+    );
+    element(
+        svg,
+        &format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\">{median:.2}</text>",
+            end(high) + 6.0,
+            middle + 4.5
+        ),
+    );
 }
 
 fn element(svg: &mut String, element: &str) {

@@ -1,19 +1,15 @@
-//! Single requests: whether a peer answers, and whether it does what a case says that it does. Figures of proxies that
-//! do different things are of no use to anybody.
+//! Single requests: whether a peer answers, and with what.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::origin::{BODIES, PHRASE, SEEN};
-use super::peer::Running;
-
-/// Response that came back.
+/// Response of a peer.
 pub(crate) struct Reply {
     pub(super) status: u16,
     /// The status line and the headers, in lower case.
     pub(super) head: String,
-    /// Body as it is on the wire: chunks with their sizes.
+    /// Bytes as on the wire: chunks with their sizes.
     pub(super) body: String,
 }
 
@@ -50,79 +46,7 @@ pub(crate) fn get(
     })
 }
 
-/// Whether the proxy does what its logic is named after.
-pub(crate) fn conforms(running: &Running) -> Result<(), String> {
-    let check = Check { running };
-    let logic = running.peer.logic.unwrap_or("plain");
-    match logic.split('-').next().unwrap_or(logic) {
-        "gate" | "three" => check.gate(logic == "three"),
-        "substitute" => check.substitutes(),
-        "compute" => check.computes(),
-        _ => check.passes_on(),
-    }
-    .map_err(|error| format!("{} ({logic}): {error}", running.peer.id))
-}
-
-struct Check<'a> {
-    running: &'a Running,
-}
-
-impl Check<'_> {
-    fn passes_on(&self) -> Result<(), String> {
-        for (path, len) in BODIES {
-            let reply = self.get(path, &[KEY])?;
-            // A filtered body may come in chunks.
-            if reply.status != 200 || reply.body.len() < len {
-                return Err(format!(
-                    "{path}: {} with {} bytes",
-                    reply.status,
-                    reply.body.len()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn gate(&self, checks_tokens: bool) -> Result<(), String> {
-        self.passes_on()?;
-        let refusal = if checks_tokens { 401 } else { 403 };
-        let without = self.get("/34", &[])?.status;
-        if without != refusal {
-            return Err(format!("without a key: {without}"));
-        }
-        let seen = self.get(SEEN, &[KEY])?;
-        if !seen.head.contains("\r\nx-gate: passed") {
-            return Err(format!("no x-gate in the response: {}", seen.head));
-        }
-        has(&seen.body, "x-consumer: s3cret")
-    }
-
-    fn substitutes(&self) -> Result<(), String> {
-        let body = self.get("/64k", &[KEY])?.body;
-        match body.matches("https://www.example.com").count() {
-            64 if !body.contains(PHRASE) => Ok(()),
-            n => Err(format!("{n} of 64 were replaced")),
-        }
-    }
-
-    fn computes(&self) -> Result<(), String> {
-        let seen = self.get(SEEN, &[("x-compute", "10")])?;
-        has(&seen.body, "x-computed: ")
-    }
-
-    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Reply, String> {
-        get(self.running.address, path, headers)
-    }
-}
-
-fn has(seen: &str, header: &str) -> Result<(), String> {
-    match seen.to_ascii_lowercase().contains(header) {
-        true => Ok(()),
-        false => Err(format!("the origin has not seen {header:?}: {seen}")),
-    }
-}
-
-/// Fields that every request of the benchmark carries, so that all cases send the same.
+/// Header of every request of the benchmark, so that all cases send the same.
 pub(crate) const KEY: (&str, &str) = ("x-api-key", "s3cret");
 
 const PATIENCE: Duration = Duration::from_secs(20);

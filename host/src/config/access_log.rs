@@ -80,7 +80,7 @@ fn json_fields(value: Value<'_>) -> Option<Vec<(String, String)>> {
     }
 }
 
-/// As nginx's.
+/// Format `combined`, as nginx has it.
 fn combined() -> AccessLogFormat {
     let line = r#"$client_address - - [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent""#;
     AccessLogFormat::Text(line.to_owned())

@@ -1,18 +1,18 @@
-//! What is wrong with a config, each thing with its place.
+//! Errors of a config, each with its place.
 
 use std::fmt;
 
-/// Everything that was found wrong in one load, in the order of the files.
+/// All errors of one load, in the order of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
-/// One thing that is wrong.
+/// An error of the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// `FILE:LINE:COLUMN`, the file as the operator named it; lines and columns (characters) count from 1. `FILE` alone
     /// where the file cannot be read.
     pub place: String,
-    /// What is wrong and what was expected. One line.
+    /// Says what is wrong and what was expected. A single line.
     pub message: String,
 }
 
@@ -21,7 +21,7 @@ impl ConfigErrors {
         self.0.is_empty()
     }
 
-    /// Each of them, in the order of the files.
+    /// Errors in the order of the files.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
@@ -40,7 +40,7 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
-/// One a line, without a newline at the end.
+/// An error a line, without a newline at the end.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (idx, error) in self.0.iter().enumerate() {

@@ -7,15 +7,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::http_settings;
 use super::names::Named;
-use super::plugin;
-use super::resolve::{Sections, TIMEOUT, resolved};
+use super::sections::{Sections, resolved};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{
-    Accept, Bind, FieldNames, Linger, Listener, NonAsciiTarget, PathCase, PathPolicy, Rate,
-    ServerField, TcpKeepalive,
-};
+use super::{Accept, Bind, ConnectionLimits, Listener, Serves, SocketOptions, TcpKeepalive};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
@@ -34,7 +31,7 @@ fn refuse_second_for_ipv4(listener: &Listener, bound: &BTreeMap<Bind, Value<'_>>
         return;
     };
     let ipv4 = Bind::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, both.port())));
-    let is_both = both.ip() == Ipv6Addr::UNSPECIFIED && !listener.ipv6_only;
+    let is_both = both.ip() == Ipv6Addr::UNSPECIFIED && !listener.socket.ipv6_only;
     if let (true, Some(value)) = (is_both, bound.get(&ipv4)) {
         value.refuse::<()>(format_args!(
             "bind \"{ipv4}\" is already bound by \"{both}\" with ipv6_only = false"
@@ -53,24 +50,31 @@ fn listener<'a>(
         bind_address(value, bound)
     });
     let bind = bind.unwrap_or(NOWHERE);
+    let listener = Listener {
+        socket: socket_options(&mut table, &bind),
+        limits: connection_limits(&mut table, &bind),
+        serves: Serves::Http(http_settings::settings(&mut table, plugins)),
+        bind,
+        place,
+    };
+    table.finish();
+    listener
+}
+
+fn socket_options(table: &mut Table<'_>, bind: &Bind) -> SocketOptions {
     let is_unix = matches!(bind, Bind::Unix(_));
+    let is_ipv6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
     let usual_accept = match is_unix {
         true => Accept::Shared,
         false => Accept::PerWorker,
     };
-    let max_connections = table.or("max_connections", 16384, |value| {
-        value.integer(1..=1_000_000)
-    });
-    let most_of_address = u32::try_from(max_connections / 2).unwrap_or(u32::MAX);
-    let most_of_address = NonZeroU32::MIN.saturating_add(most_of_address.max(64) - 1);
-    let listener = Listener {
+    SocketOptions {
         accept: table.or("accept", usual_accept, |value| accept(value, is_unix)),
         mode: table.or("mode", 0o666, |value| {
             value.only_where(is_unix, "\"unix:PATH\"", mode)
         }),
         backlog: table.or("backlog", 4096, |value| value.integer(1..=65535)),
         ipv6_only: table.or("ipv6_only", true, |value| {
-            let is_ipv6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
             value.only_where(is_ipv6, "an IPv6 address", Value::boolean)
         }),
         nodelay: table.or("nodelay", true, |value| {
@@ -82,90 +86,27 @@ fn listener<'a>(
         defer_accept_seconds: table.or("defer_accept", 0, |value| {
             value.only_where(!is_unix, "TCP", |value| seconds(value, 0..=300))
         }),
-        plugins: table.or("plugins", Vec::new(), |value| plugin::uses(value, plugins)),
-        max_head_bytes: table.or("max_head", 32 << 10, |value| value.size(1 << 10..=1 << 20)),
-        max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
-        field_names: table.or("field_names", FieldNames::Strict, |value| {
-            value.choice(&FIELD_NAMES)
-        }),
-        non_ascii_target: table.or("non_ascii_target", NonAsciiTarget::Encode, |value| {
-            value.choice(&NON_ASCII_TARGETS)
-        }),
-        paths: table.or("paths", PathPolicy::Normal, path_policy),
-        case: table.or("case", PathCase::Sensitive, |value| value.choice(&CASES)),
-        max_body_bytes: table.or("max_body", 0, |value| value.size(0..=1 << 50)),
+    }
+}
+
+fn connection_limits(table: &mut Table<'_>, bind: &Bind) -> ConnectionLimits {
+    let max_connections = table.or("max_connections", 16384, |value| {
+        value.integer(1..=1_000_000)
+    });
+    let half = u32::try_from(max_connections / 2).unwrap_or(u32::MAX);
+    let per_address = NonZeroU32::MIN.saturating_add(half.max(64) - 1);
+    ConnectionLimits {
         max_connections,
         max_connections_per_address: table.or(
             "max_connections_per_address",
-            most_of_address,
+            per_address,
             |value| {
-                value.only_where(!is_unix, "TCP", |value| {
+                let is_tcp = matches!(bind, Bind::Tcp(_));
+                value.only_where(is_tcp, "TCP", |value| {
                     value.integer(1..=1_000_000).and_then(NonZeroU32::new)
                 })
             },
         ),
-        head_timeout: table.or("head_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        body_timeout: table.or("body_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        send_timeout: table.or("send_timeout", Duration::from_secs(60), |value| {
-            value.duration(TIMEOUT)
-        }),
-        idle_timeout: table.or("idle_timeout", Duration::from_secs(75), |value| {
-            value.duration(TIMEOUT)
-        }),
-        half_close: table.or("half_close", Duration::from_secs(10), |value| {
-            value.duration(Duration::ZERO..=Duration::from_secs(3600))
-        }),
-        body_rate: table.or("body_rate", BODY_RATE, |value| rate(value, BODY_RATE)),
-        send_rate: table.or("send_rate", SEND_RATE, |value| rate(value, SEND_RATE)),
-        linger: table.or("linger", LINGER, linger),
-        via: table.or("via", true, Value::boolean),
-        server: table.or("server", ServerField::Keep, server),
-        bind,
-        place,
-    };
-    table.finish();
-    listener
-}
-
-/// Path policy of a listener or a route.
-pub(super) fn path_policy(value: Value<'_>) -> Option<PathPolicy> {
-    value.choice(&PATH_POLICIES)
-}
-
-fn rate(value: Value<'_>, usual: Rate) -> Option<Rate> {
-    let mut table = value.table()?;
-    let rate = Rate {
-        min: table.or("min", usual.min, |value| value.size(0..=1 << 30)),
-        after: table.or("after", usual.after, |value| {
-            value.duration(Duration::from_secs(1)..=Duration::from_secs(3600))
-        }),
-    };
-    table.finish();
-    Some(rate)
-}
-
-fn linger(value: Value<'_>) -> Option<Linger> {
-    let mut table = value.table()?;
-    let linger = Linger {
-        bytes: table.or("bytes", LINGER.bytes, |value| value.size(0..=1 << 30)),
-        time: table.or("time", LINGER.time, |value| {
-            value.duration(Duration::ZERO..=Duration::from_secs(3600))
-        }),
-    };
-    table.finish();
-    Some(linger)
-}
-
-fn server(value: Value<'_>) -> Option<ServerField> {
-    match value.plain_text(SERVER_RULE)? {
-        "keep" => Some(ServerField::Keep),
-        "remove" => Some(ServerField::Remove),
-        text if text.is_ascii() => Some(ServerField::Fixed(text.to_owned())),
-        _ => value.expected(SERVER_RULE),
     }
 }
 
@@ -185,7 +126,7 @@ fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> 
     match bound.insert(bind.clone(), value) {
         Some(first) => value.refuse(format_args!(
             "bind \"{bind}\" is already bound at {}",
-            value.sources().place(first.place())
+            value.map().place(first.place())
         )),
         None => Some(bind),
     }
@@ -196,7 +137,7 @@ fn socket_path(value: Value<'_>, text: &str) -> Option<PathBuf> {
     if !is_path {
         return value.expected(BIND_RULE);
     }
-    let path = value.sources().resolve_path(value.place(), text);
+    let path = value.map().resolve_path(value.place(), text);
     let bytes = path_bytes(&path);
     match bytes <= SOCKET_PATH_BYTES {
         true => Some(path),
@@ -245,7 +186,7 @@ fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
         return value.expected("true, false or { idle = \"60s\", interval = \"10s\", count = 5 }");
     };
     let mut table = value.table()?;
-    // What Linux takes.
+    // Range that Linux takes.
     let period = |value| seconds(value, 1..=32767);
     let keepalive = TcpKeepalive {
         idle_seconds: table.or("idle", usual.idle_seconds, period),
@@ -256,7 +197,7 @@ fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
     Some(Some(keepalive))
 }
 
-/// Whole ones: the kernel counts no others.
+/// Whole seconds: the kernel counts no others.
 fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
     let from_seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
     let duration = value.duration(from_seconds(range.start())..=from_seconds(range.end()))?;
@@ -268,42 +209,6 @@ fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
 
 const BIND_RULE: &str =
     "ADDRESS:PORT such as \"127.0.0.1:8080\" or \"[::]:8080\", or \"unix:PATH\"";
-
-const PATH_POLICIES: [(&str, PathPolicy); 3] = [
-    ("normal", PathPolicy::Normal),
-    ("strict", PathPolicy::Strict),
-    ("as_sent", PathPolicy::AsSent),
-];
-
-const CASES: [(&str, PathCase); 2] = [
-    ("sensitive", PathCase::Sensitive),
-    ("insensitive", PathCase::Insensitive),
-];
-
-const FIELD_NAMES: [(&str, FieldNames); 2] =
-    [("strict", FieldNames::Strict), ("any", FieldNames::Any)];
-
-const NON_ASCII_TARGETS: [(&str, NonAsciiTarget); 2] = [
-    ("encode", NonAsciiTarget::Encode),
-    ("refuse", NonAsciiTarget::Refuse),
-];
-
-const BODY_RATE: Rate = Rate {
-    min: 500,
-    after: Duration::from_secs(20),
-};
-
-const SEND_RATE: Rate = Rate {
-    min: 240,
-    after: Duration::from_secs(5),
-};
-
-const LINGER: Linger = Linger {
-    bytes: 1 << 20,
-    time: Duration::from_secs(5),
-};
-
-const SERVER_RULE: &str = "\"keep\", \"remove\" or a text in ASCII";
 
 const MODE_RULE: &str = "permissions in octal such as \"0660\"";
 

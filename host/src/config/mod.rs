@@ -2,20 +2,24 @@
 //!
 //! Reading goes in three steps: `source` reads the files, their includes and environment values into trees that keep
 //! places; `table` reads checked values from a tree; `resolve` says which keys there are, with their defaults, and
-//! builds the `model`.
+//! builds the `model`. `place` tells where in the files something stands, and takes every error.
 
 mod access_log;
 mod error;
 mod file;
+mod http_settings;
 mod listener;
 mod model;
 mod names;
+mod place;
 mod plugin;
 mod privileges;
 mod redaction;
 mod resolve;
 mod route;
+mod sections;
 mod source;
+mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -42,7 +46,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     load_with(path, &|name| std::env::var(name))
 }
 
-/// Where the control socket is, as well as it can be told from a config that may be broken otherwise: commands must
+/// Path of the control socket, as well as it can be told from a config that may be broken otherwise: commands must
 /// reach a running master through it. Fails where `path` cannot be read.
 pub fn control_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
     let sources = Sources::read(path, &|name| std::env::var(name))?;
@@ -59,7 +63,7 @@ pub fn place_in_plugin_config(config: &Config, plugin: &str, key_path: &str) -> 
 
 fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {
     let sources = Sources::read(path, environment)?;
-    // Where a file is missing, good references would look unknown.
+    // Good references to a file that is missing would look unknown.
     let config = sources.is_complete().then(|| resolve::resolve(&sources));
     match (config, sources.into_errors()) {
         (Some(config), errors) if errors.is_empty() => Ok(config),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::suggest::nearest;
 use super::table::{Value, any_of};
 
 /// Tables that have a name, of all files.
 pub(super) struct Named<'a> {
-    /// What one of them is, for messages.
+    /// Word for such a table, for messages.
     what: &'static str,
     values: BTreeMap<&'a str, Value<'a>>,
 }
@@ -23,9 +24,9 @@ impl<'a> Named<'a> {
     pub(super) fn add_section(&mut self, section: Value<'a>) {
         let Some(table) = section.table() else { return };
         for value in table.values() {
-            let sources = value.sources();
+            let map = value.map();
             if !is_name(value.key()) {
-                sources.refuse(
+                map.refuse(
                     value.key_place(),
                     format_args!(
                         "{} {:?}: expected a name, {NAME_RULE}",
@@ -36,8 +37,8 @@ impl<'a> Named<'a> {
             }
             match self.values.get(value.key()) {
                 Some(first) => {
-                    let first = sources.place(first.key_place());
-                    sources.refuse(
+                    let first = map.place(first.key_place());
+                    map.refuse(
                         value.key_place(),
                         format_args!(
                             "{} {:?} is already defined at {first}",
@@ -92,48 +93,18 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// The known word that somebody may have meant.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > MAX_COMPARED_BYTES {
-        return None;
-    }
-    let similar = known
-        .map(|known| (strsim::jaro_winkler(word, known), known))
-        .filter(|(similarity, _)| *similarity > LEAST_SIMILARITY);
-    similar
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
-}
-
-/// What [`is_name`] allows, for messages.
+/// Rule of [`is_name`], for messages.
 pub(super) const NAME_RULE: &str = "1 to 64 of A-Z a-z 0-9 _ . -";
 
-/// As many names are listed in a message.
+/// Most names that a message lists.
 const MAX_LISTED: usize = 8;
 
-/// Among more names none is looked for that somebody may have meant.
+/// Most names among which a similar one is looked for.
 const MAX_COMPARED: usize = 1000;
-
-/// Comparing costs the product of the lengths.
-const MAX_COMPARED_BYTES: usize = 128;
-
-/// From 0 (nothing alike) to 1 (equal). `peers` and `pers` have 0.94, `host` and `cost` 0.83, `app` and `api` 0.82.
-const LEAST_SIMILARITY: f64 = 0.8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_of_the_finger_finds_its_word() {
-        let known = ["peers", "balance", "connect_timeout", "idle_timeout"];
-        assert_eq!(nearest("pers", known.into_iter()), Some("peers"));
-        assert_eq!(
-            nearest("conect_timeout", known.into_iter()),
-            Some("connect_timeout")
-        );
-        assert_eq!(nearest("zebra", known.into_iter()), None);
-    }
 
     #[test]
     fn names_are_short_and_plain() {

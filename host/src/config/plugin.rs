@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::file::open_regular;
 use super::names::Named;
 use super::table::{Table, Value};
-use super::tree::{Node, NodeKind};
+use super::tree::{Entry, Node, NodeKind};
 use super::{
     Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
     OnError, Plugin, PluginLimits, PluginUse, Quarantine,
@@ -145,70 +145,64 @@ fn quarantine(mut table: Table<'_>) -> Quarantine {
 }
 
 fn limits(mut table: Table<'_>) -> PluginLimits {
+    let usual = DEFAULT_LIMITS;
     let limits = PluginLimits {
-        memory_bytes: table.or("memory", DEFAULT_LIMITS.memory_bytes, |value| {
+        memory_bytes: table.or("memory", usual.memory_bytes, |value| {
             value.size(64 << 10..=MAX_PLUGIN_MEMORY_BYTES as u64)
         }),
-        cpu: table.or("cpu", DEFAULT_LIMITS.cpu, |value| {
-            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
-        }),
-        configure_cpu: table.or("configure_cpu", DEFAULT_LIMITS.configure_cpu, |value| {
-            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
-        }),
-        request_cpu: table.or("request_cpu", DEFAULT_LIMITS.request_cpu, |value| {
+        cpu: table.or("cpu", usual.cpu, up_to_a_minute),
+        configure_cpu: table.or("configure_cpu", usual.configure_cpu, up_to_a_minute),
+        request_cpu: table.or("request_cpu", usual.request_cpu, |value| {
             let limit = value.duration(Duration::ZERO..=Duration::from_secs(3600))?;
             Some((!limit.is_zero()).then_some(limit))
         }),
-        instances: table.or("instances", DEFAULT_LIMITS.instances, |value| {
+        instances: table.or("instances", usual.instances, |value| {
             value.integer(1..=1000)
         }),
-        instance_reserve: table.or(
-            "instance_reserve",
-            DEFAULT_LIMITS.instance_reserve,
-            |value| value.integer(0..=100),
-        ),
-        body_bytes: table.or("body", DEFAULT_LIMITS.body_bytes, |value| {
+        instance_reserve: table.or("instance_reserve", usual.instance_reserve, |value| {
+            value.integer(0..=100)
+        }),
+        body_bytes: table.or("body", usual.body_bytes, |value| {
             value.size(1 << 10..=64 << 20)
         }),
-        instance_calls: table.or("instance_calls", DEFAULT_LIMITS.instance_calls, |value| {
+        instance_calls: table.or("instance_calls", usual.instance_calls, |value| {
             value.integer(0..=u64::from(u32::MAX))
         }),
-        calls: table.or("calls", DEFAULT_LIMITS.calls, |value| {
-            value.integer(0..=1000)
-        }),
-        instance_queue: table.or("instance_queue", DEFAULT_LIMITS.instance_queue, |value| {
+        calls: table.or("calls", usual.calls, |value| value.integer(0..=1000)),
+        instance_queue: table.or("instance_queue", usual.instance_queue, |value| {
             value.integer(0..=100_000)
         }),
-        instance_wait: table.or("instance_wait", DEFAULT_LIMITS.instance_wait, |value| {
-            value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
-        }),
-        table_elements: table.or("table", DEFAULT_LIMITS.table_elements, |value| {
+        instance_wait: table.or("instance_wait", usual.instance_wait, up_to_a_minute),
+        table_elements: table.or("table", usual.table_elements, |value| {
             value.integer(1..=MAX_PLUGIN_TABLE_ELEMENTS as u64)
         }),
-        host_calls: table.or("host_calls", DEFAULT_LIMITS.host_calls, |value| {
+        host_calls: table.or("host_calls", usual.host_calls, |value| {
             value.integer(100..=1_000_000_000)
         }),
-        log_lines: table.or("log_lines", DEFAULT_LIMITS.log_lines, |value| {
+        log_lines: table.or("log_lines", usual.log_lines, |value| {
             value.integer(1..=1_000_000)
         }),
-        headers: table.or("headers", DEFAULT_LIMITS.headers, |value| {
-            value.integer(1..=10_000)
-        }),
-        header_bytes: table.or("header_bytes", DEFAULT_LIMITS.header_bytes, |value| {
+        headers: table.or("headers", usual.headers, |value| value.integer(1..=10_000)),
+        header_bytes: table.or("header_bytes", usual.header_bytes, |value| {
             value.size(256..=1 << 20)
         }),
-        variables: table.or("variables", DEFAULT_LIMITS.variables, |value| {
+        variables: table.or("variables", usual.variables, |value| {
             value.integer(1..=10_000)
         }),
-        variable_bytes: table.or("variable_bytes", DEFAULT_LIMITS.variable_bytes, |value| {
+        variable_bytes: table.or("variable_bytes", usual.variable_bytes, |value| {
             value.size(256..=1 << 20)
         }),
-        metric_series: table.or("metric_series", DEFAULT_LIMITS.metric_series, |value| {
+        metric_series: table.or("metric_series", usual.metric_series, |value| {
             value.integer(0..=u64::from(MAX_METRIC_SERIES))
         }),
     };
     table.finish();
     limits
+}
+
+/// A time-out of 1 ms to 1 min.
+fn up_to_a_minute(value: Value<'_>) -> Option<Duration> {
+    value.duration(Duration::from_millis(1)..=Duration::from_secs(60))
 }
 
 /// The config as JSON text; in `places` where each of its values stands.
@@ -218,7 +212,7 @@ fn config(value: Value<'_>, places: &mut BTreeMap<String, String>) -> Option<Str
     Some(json.to_string())
 }
 
-/// `None`: something in it was refused.
+/// Value as JSON. `None`: something in it was refused.
 fn json(
     config: Value<'_>,
     node: &Node,
@@ -229,22 +223,7 @@ fn json(
     places.insert(path.to_owned(), value.place_text());
     match &node.kind {
         NodeKind::Text(text) => Some(Json::from(text.as_str())),
-        NodeKind::Integer(integer) => {
-            let signed = integer
-                .and_then(|integer| i64::try_from(integer).ok())
-                .map(Json::from);
-            let number = signed.or_else(|| {
-                integer
-                    .and_then(|integer| u64::try_from(integer).ok())
-                    .map(Json::from)
-            });
-            number.or_else(|| {
-                value.refuse(format_args!(
-                    "{}: expected an integer of at most 64 bits",
-                    value.key()
-                ))
-            })
-        }
+        NodeKind::Integer(integer) => json_integer(value, *integer),
         NodeKind::Float(float) => {
             let number = float.and_then(serde_json::Number::from_f64).map(Json::from);
             number.or_else(|| {
@@ -259,35 +238,35 @@ fn json(
         NodeKind::List(items) => {
             let item =
                 |(idx, item): (usize, &Node)| json(config, item, &format!("{path}[{idx}]"), places);
-            // All of them, so that each wrong one is reported.
+            // All items are read, so that each wrong one is reported.
             let items: Vec<_> = items.iter().enumerate().map(item).collect();
-            items
-                .into_iter()
-                .collect::<Option<Vec<_>>>()
-                .map(Json::from)
+            let items: Option<Vec<_>> = items.into_iter().collect();
+            items.map(Json::from)
         }
         NodeKind::Table(entries) => {
             let dot = if path.is_empty() { "" } else { "." };
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|entry| {
-                    Some((
-                        entry.key.clone(),
-                        json(
-                            config,
-                            &entry.value,
-                            &format!("{path}{dot}{}", entry.key),
-                            places,
-                        )?,
-                    ))
-                })
-                .collect();
-            entries
-                .into_iter()
-                .collect::<Option<serde_json::Map<_, _>>>()
-                .map(Json::from)
+            let entry = |Entry { key, value, .. }: &Entry| {
+                let value = json(config, value, &format!("{path}{dot}{key}"), places)?;
+                Some((key.clone(), value))
+            };
+            let entries: Vec<_> = entries.iter().map(entry).collect();
+            let entries: Option<serde_json::Map<_, _>> = entries.into_iter().collect();
+            entries.map(Json::from)
         }
         NodeKind::Refused => None,
+    }
+}
+
+fn json_integer(value: Value<'_>, integer: Option<i128>) -> Option<Json> {
+    let signed = integer.and_then(|integer| i64::try_from(integer).ok());
+    let unsigned = integer.and_then(|integer| u64::try_from(integer).ok());
+    match (signed, unsigned) {
+        (Some(signed), _) => Some(Json::from(signed)),
+        (None, Some(unsigned)) => Some(Json::from(unsigned)),
+        (None, None) => value.refuse(format_args!(
+            "{}: expected an integer of at most 64 bits",
+            value.key()
+        )),
     }
 }
 

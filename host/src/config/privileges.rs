@@ -1,4 +1,4 @@
-//! What workers may do: whom they run as, on which cores, with how many open files.
+//! Privileges of workers: whom they run as, on which cores, with how many open files.
 
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::thread::{CpuSet, sched_getaffinity};

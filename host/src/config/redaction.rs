@@ -1,13 +1,13 @@
-//! Errors about a plugin's config without its values: they may be secrets, and logs are read by others than who wrote the
-//! config.
+//! Errors about a plugin's config without its values: they may be secrets, and logs are read by others than who wrote
+//! the config.
 
 use std::borrow::Cow;
 
 use serde_json::Value as Json;
 
-/// `said`, in which every value of the plugin's config (JSON) is replaced by its kind: `invalid type: a string of 12 bytes,
-/// expected u32`. An error that begins with a key path (`config.tokens[1]: ...`) is searched for the values at that key
-/// only, any other for all of them. Names of keys stay.
+/// `said`, in which every value of the plugin's config (JSON) is replaced by its kind: `invalid type: a string of 12
+/// bytes, expected u32`. An error that begins with a key path (`config.tokens[1]: ...`) is searched for the values at
+/// that key only, any other for all of them. Names of keys stay.
 pub fn without_values(config: &str, said: &str) -> String {
     let Ok(config) = serde_json::from_str::<Json>(config) else {
         return said.to_owned();
@@ -43,7 +43,8 @@ fn is_key_path(path: &str) -> bool {
     path.starts_with("config.") || path.starts_with("config[")
 }
 
-/// What serde says of keys. They are no values, and which one is missing may be the text of a value elsewhere.
+/// Whether serde's message is about keys. Keys are no values, and which one is missing may be the text of a value
+/// elsewhere.
 fn names_keys_only(reason: &str) -> bool {
     ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
@@ -66,8 +67,8 @@ fn at<'a>(config: &'a Json, path: &str) -> Option<&'a Json> {
     Some(value)
 }
 
-/// Each text and number in the value, with its kind. Numbers only where the value itself is `asked_for`: elsewhere they would
-/// hide the limits that an error names.
+/// Each text and number in the value, with its kind. Numbers only where the value itself is `asked_for`: elsewhere they
+/// would hide the limits that an error names.
 fn add_values(value: &Json, asked_for: bool, shown: &mut Vec<(String, String)>) {
     match value {
         Json::Null | Json::Bool(_) => {}
@@ -116,8 +117,8 @@ fn replace(reason: &str, text: &str, kind: &str) -> String {
     reason
 }
 
-/// Puts `kind` into the place of `text` where it stands without quotes: anywhere when it is long enough to be no accident, else
-/// where no letter or digit is beside it and it is a number.
+/// Puts `kind` into the place of `text` where it stands without quotes: anywhere when it is long enough to be no
+/// accident, else where no letter or digit is beside it and it is a number.
 fn replace_words(reason: &str, text: &str, kind: &str) -> String {
     let is_number = text.parse::<f64>().is_ok();
     if !is_number {
@@ -141,7 +142,8 @@ fn replace_words(reason: &str, text: &str, kind: &str) -> String {
     whole
 }
 
-/// Hides what stands in backticks or quotes and is a part of a value: an error often quotes from where it could not read on.
+/// Hides what stands in backticks or quotes and is a part of a value: an error often quotes from where it could not
+/// read on.
 fn hide_parts(reason: &str, value: &str) -> String {
     let mut hidden = String::with_capacity(reason.len());
     let mut rest = reason;

@@ -1,13 +1,12 @@
 //! Which tables and keys the config has, with their defaults and ranges: from trees to the model.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::names::Named;
-use super::source::{Place, Sources};
+use super::place::SourceMap;
+use super::sections::{MAIN_FILE, Sections, TIMEOUT, resolved};
+use super::source::Sources;
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
@@ -20,7 +19,7 @@ use super::{access_log, listener, plugin, privileges, route, upstream, zone_stor
 pub(super) fn resolve(sources: &Sources) -> Config {
     let mut sections = Sections::gather(sources);
     Config {
-        master: master(sources, sections.master.take()),
+        master: master(sources.map(), sections.master.take()),
         workers: workers(sections.workers.take()),
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
@@ -32,7 +31,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
             upstream::resolve(table, &sections.plugins)
         }),
         zones: resolved(&sections.zones, zone),
-        metrics: metrics(sources, sections.metrics.take()),
+        metrics: metrics(sources.map(), sections.metrics.take()),
         routes: route::resolve(&sections),
     }
 }
@@ -45,106 +44,16 @@ pub(super) fn control_socket(sources: &Sources) -> PathBuf {
     let control = masters
         .filter_map(|mut master| master.optional("control", Value::path))
         .next();
-    control.unwrap_or_else(|| sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL))
+    control.unwrap_or_else(|| sources.map().resolve_path(MAIN_FILE, DEFAULT_CONTROL))
 }
 
-/// The tables of all files, by what they are.
-pub(super) struct Sections<'a> {
-    master: Option<Table<'a>>,
-    workers: Option<Table<'a>>,
-    log: Option<Table<'a>>,
-    access_log: Option<Table<'a>>,
-    pub(super) plugins: Named<'a>,
-    pub(super) listeners: Named<'a>,
-    pub(super) upstreams: Named<'a>,
-    zones: Named<'a>,
-    metrics: Option<Table<'a>>,
-    pub(super) routes: Vec<Table<'a>>,
-}
-
-impl<'a> Sections<'a> {
-    fn gather(sources: &'a Sources) -> Self {
-        let mut sections = Self {
-            master: None,
-            workers: None,
-            log: None,
-            access_log: None,
-            plugins: Named::new("plugin"),
-            listeners: Named::new("listener"),
-            upstreams: Named::new("upstream"),
-            zones: Named::new("zone"),
-            metrics: None,
-            routes: Vec::new(),
-        };
-        for mut root in sources.roots() {
-            root.get("include"); // was read with the files
-            once(&mut sections.master, root.get("master"));
-            once(&mut sections.workers, root.get("workers"));
-            once(&mut sections.log, root.get("log"));
-            once(&mut sections.access_log, root.get("access_log"));
-            root.get("plugins")
-                .into_iter()
-                .for_each(|section| sections.plugins.add_section(section));
-            root.get("listeners")
-                .into_iter()
-                .for_each(|section| sections.listeners.add_section(section));
-            root.get("upstreams")
-                .into_iter()
-                .for_each(|section| sections.upstreams.add_section(section));
-            root.get("zones")
-                .into_iter()
-                .for_each(|section| sections.zones.add_section(section));
-            once(&mut sections.metrics, root.get("metrics"));
-            sections
-                .routes
-                .extend(root.or("routes", Vec::new(), |value| value.list(Value::table)));
-            root.finish();
-        }
-        if sections.listeners.is_empty() {
-            sources.refuse(
-                MAIN_FILE,
-                "no listener: expected at least one [listeners.NAME]",
-            );
-        }
-        if sections.routes.is_empty() {
-            sources.refuse(MAIN_FILE, "no route: expected at least one [[routes]]");
-        }
-        sections
-    }
-}
-
-/// A section that may stand in one file only.
-fn once<'a>(section: &mut Option<Table<'a>>, value: Option<Value<'a>>) {
-    let Some(value) = value else { return };
-    match section {
-        Some(first) => {
-            let first = value.sources().place(first.place());
-            value.refuse::<()>(format_args!(
-                "[{}] is already at {first}: expected once in all files",
-                value.key()
-            ));
-        }
-        None => *section = value.table(),
-    }
-}
-
-pub(super) fn resolved<'a, T>(
-    tables: &Named<'a>,
-    mut resolve: impl FnMut(Table<'a>) -> T,
-) -> BTreeMap<String, T> {
-    tables
-        .iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), resolve(value.table()?))))
-        .collect()
-}
-
-fn master(sources: &Sources, table: Option<Table<'_>>) -> Master {
+fn master(map: &SourceMap, table: Option<Table<'_>>) -> Master {
     let by_default = |path| PlacedPath {
         path,
-        place: sources.place(MAIN_FILE),
+        place: map.place(MAIN_FILE),
     };
-    let mut control = by_default(sources.resolve_path(MAIN_FILE, DEFAULT_CONTROL));
-    let mut module_store = by_default(sources.resolve_path(MAIN_FILE, "run/modules"));
+    let mut control = by_default(map.resolve_path(MAIN_FILE, DEFAULT_CONTROL));
+    let mut module_store = by_default(map.resolve_path(MAIN_FILE, "run/modules"));
     let mut pid_file = None;
     let mut zone_store = None;
     if let Some(mut table) = table {
@@ -226,7 +135,7 @@ fn heartbeat_timeout(value: Value<'_>) -> Option<Option<Duration>> {
     }
 }
 
-/// Below it a busy machine would look like a worker that hangs.
+/// Shortest heartbeat time-out: below it a busy machine would look like a worker that hangs.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 const WHEN_DRAINING_FULL: [(&str, WhenDrainingFull); 2] = [
@@ -290,10 +199,10 @@ fn zone(mut table: Table<'_>) -> Zone {
     zone
 }
 
-fn metrics(sources: &Sources, table: Option<Table<'_>>) -> Metrics {
+fn metrics(map: &SourceMap, table: Option<Table<'_>>) -> Metrics {
     let mut metrics = Metrics {
         max_series: 8192,
-        place: sources.place(MAIN_FILE),
+        place: map.place(MAIN_FILE),
     };
     if let Some(mut table) = table {
         metrics.max_series = table.or("max_series", metrics.max_series, |value| {
@@ -304,16 +213,6 @@ fn metrics(sources: &Sources, table: Option<Table<'_>>) -> Metrics {
     }
     metrics
 }
-
-/// Time-outs.
-pub(super) const TIMEOUT: RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The start of the file that the operator named.
-const MAIN_FILE: Place = Place {
-    file_idx: 0,
-    offset: 0,
-};
 
 const DEFAULT_CONTROL: &str = "run/castling.sock";
 

@@ -7,14 +7,13 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::message::path;
 
-use super::listener;
+use super::http_settings;
 use super::names::{NAME_RULE, is_name};
+use super::place::Place;
 use super::plugin;
-use super::resolve::Sections;
-use super::source::Place;
+use super::sections::{Sections, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::upstream::is_host_name;
 use super::{HeaderMatch, HeaderTest, HostPattern, Route};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
@@ -48,7 +47,7 @@ fn route(
             plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
-        paths: table.optional("paths", listener::path_policy),
+        paths: table.optional("paths", http_settings::path_policy),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
@@ -71,7 +70,7 @@ fn route_name(value: Value<'_>, names: &mut HashMap<String, Place>) -> Option<St
     if let Some(first) = names.get(name) {
         return value.refuse(format_args!(
             "route \"{name}\" is already defined at {}",
-            value.sources().place(*first)
+            value.map().place(*first)
         ));
     }
     names.insert(name.to_owned(), value.place());
@@ -110,7 +109,7 @@ fn host_pattern(value: Value<'_>) -> Option<HostPattern> {
     }
 }
 
-/// Without the slash at its end.
+/// Path of a route, without the slash at its end.
 fn route_path(value: Value<'_>) -> Option<String> {
     let text = value.text()?;
     let inner = text.strip_suffix('/').unwrap_or(text);
@@ -169,7 +168,7 @@ fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
     let mut names = HashSet::with_capacity(tests.len());
     for (value, test) in &tests {
         if !names.insert(test.name.as_str()) {
-            value.sources().refuse(
+            value.map().refuse(
                 value.key_place(),
                 format_args!("header \"{}\" is already in the table", test.name),
             );
@@ -180,7 +179,7 @@ fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
 
 fn header(value: Value<'_>) -> Option<HeaderMatch> {
     let Ok(name) = HeaderName::from_bytes(value.key().as_bytes()) else {
-        value.sources().refuse(
+        value.map().refuse(
             value.key_place(),
             format_args!("header {:?}: expected a header's name", value.key()),
         );

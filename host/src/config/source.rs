@@ -1,44 +1,28 @@
-//! The files of a config: reading, includes, and places in them.
+//! The files of a config: reading and includes.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors};
 use super::file::read_regular;
+use super::place::{Place, SourceMap};
 use super::table::{Table, Value};
 use super::tree::{Environment, Node};
 
-/// All files of one load, a file before those that it includes, and what was found wrong in them so far.
+/// All files of one load, a file before those that it includes.
 pub(super) struct Sources {
-    files: Vec<SourceFile>,
-    /// By their paths without links, to know a file that is met twice.
+    map: SourceMap,
+    /// Trees of the files, by the map's indices.
+    documents: Vec<Document>,
+    /// Indices by paths without links, to know a file that is met twice.
     by_path: BTreeMap<PathBuf, usize>,
     bytes_left: u64,
-    errors: RefCell<Vec<(Place, String)>>,
     complete: bool,
 }
 
-/// A byte of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) file_idx: usize,
-    pub(super) offset: usize,
-}
-
-struct SourceFile {
-    /// As messages name it: as the operator, or the `include` that led here, wrote it.
-    name: PathBuf,
-    /// Absolute; what relative paths in the file start from.
-    folder: PathBuf,
-    text: String,
-    /// Where each line begins.
-    line_offsets: Vec<usize>,
-    /// Characters before each multiple of [`STRIDE_BYTES`]: in a long line, places would take its length to tell, each.
-    chars_before: Vec<usize>,
+struct Document {
     root: Node,
     included_at: Option<Place>,
 }
@@ -48,10 +32,10 @@ impl Sources {
     /// [`Self::into_errors`].
     pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Result<Self, ConfigErrors> {
         let mut sources = Self {
-            files: Vec::new(),
+            map: SourceMap::default(),
+            documents: Vec::new(),
             by_path: BTreeMap::new(),
             bytes_left: MAX_BYTES,
-            errors: RefCell::default(),
             complete: true,
         };
         match sources.read_file(path, None, environment) {
@@ -69,53 +53,19 @@ impl Sources {
         self.complete
     }
 
-    /// What was refused, in the order of the files.
-    pub(super) fn into_errors(self) -> ConfigErrors {
-        let mut errors = self.errors.take();
-        errors.sort();
-        errors.dedup();
-        errors
-            .into_iter()
-            .map(|(at, message)| ConfigError {
-                place: self.place(at),
-                message,
-            })
-            .collect()
+    /// Texts of the files, which tell places and take errors.
+    pub(super) fn map(&self) -> &SourceMap {
+        &self.map
     }
 
-    /// Records an error.
-    pub(super) fn refuse(&self, at: Place, message: impl Display) {
-        self.errors.borrow_mut().push((at, message.to_string()));
+    /// Errors in the order of the files.
+    pub(super) fn into_errors(self) -> ConfigErrors {
+        self.map.into_errors()
     }
 
     /// The top-level table of each file.
     pub(super) fn roots(&self) -> impl Iterator<Item = Table<'_>> {
-        (0..self.files.len()).map(|file_idx| self.root(file_idx))
-    }
-
-    /// `FILE:LINE:COLUMN`.
-    pub(super) fn place(&self, at: Place) -> String {
-        let file = &self.files[at.file_idx];
-        let (line, column) = file.line_and_column(at.offset);
-        format!("{}:{line}:{column}", file.name.display())
-    }
-
-    /// What stands in the file between two bytes.
-    pub(super) fn text(&self, at: Place, end: usize) -> &str {
-        self.files[at.file_idx]
-            .text
-            .get(at.offset..end)
-            .unwrap_or_default()
-    }
-
-    /// `path` from the folder of the file that it stands in. Absolute.
-    pub(super) fn resolve_path(&self, at: Place, path: &str) -> PathBuf {
-        // Collecting the components drops `.` between them.
-        self.files[at.file_idx]
-            .folder
-            .join(path)
-            .components()
-            .collect()
+        (0..self.documents.len()).map(|file_idx| self.root(file_idx))
     }
 
     /// `Err` says why the file cannot be read. What is wrong in it is recorded.
@@ -155,39 +105,23 @@ impl Sources {
                 self.complete = false;
                 let offset = error.utf8_error().valid_up_to();
                 let refused = vec![(offset, "not UTF-8".to_owned())];
-                // Of such a file we keep only the text up to there, to count its lines.
+                // Text up to the bad byte is kept, to count its lines.
                 (
                     String::from_utf8_lossy(&error.as_bytes()[..offset]).into_owned(),
                     (Node::empty(), Vec::new(), refused),
                 )
             }
         };
-        let file_idx = self.files.len();
-        let line_offsets = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(idx, _)| idx + 1))
-            .collect();
+        let file_idx = self.map.add(path, folder, text);
         self.by_path.insert(canonical, file_idx);
-        self.files.push(SourceFile {
-            name: path.to_owned(),
-            folder,
-            chars_before: chars_before(&text),
-            text,
-            line_offsets,
-            root,
-            included_at,
-        });
+        self.documents.push(Document { root, included_at });
         self.complete &= syntax_errors.is_empty();
         syntax_errors
             .iter()
             .for_each(|error| self.refuse_syntax(file_idx, error));
         refused.iter().for_each(|(offset, message)| {
-            self.refuse(
-                Place {
-                    file_idx,
-                    offset: *offset,
-                },
-                message,
-            )
+            let offset = *offset;
+            self.map.refuse(Place { file_idx, offset }, message);
         });
         self.read_includes(file_idx, environment);
         Ok(())
@@ -197,15 +131,16 @@ impl Sources {
     /// is too deep.
     fn refused_include(&self, canonical: &Path, included_at: Option<Place>) -> Option<String> {
         let above: Vec<_> =
-            std::iter::successors(included_at, |at| self.files[at.file_idx].included_at).collect();
+            std::iter::successors(included_at, |at| self.documents[at.file_idx].included_at)
+                .collect();
         match self.by_path.get(canonical).copied() {
             Some(first) if above.iter().any(|at| at.file_idx == first) => {
                 Some("includes itself".to_owned())
             }
             Some(first) => {
-                let place = self.files[first]
+                let place = self.documents[first]
                     .included_at
-                    .map(|at| self.place(at))
+                    .map(|at| self.map.place(at))
                     .unwrap_or_default();
                 Some(format!("is already included at {place}"))
             }
@@ -217,22 +152,16 @@ impl Sources {
     }
 
     fn refuse_syntax(&self, file_idx: usize, error: &toml::de::Error) {
-        let file = &self.files[file_idx];
         let offset = error.span().map_or(0, |span| span.start);
+        let at = Place { file_idx, offset };
         let first = (error.message() == "duplicate key")
-            .then(|| file.first_of_duplicate(offset))
+            .then(|| self.map.first_of_duplicate(at))
             .flatten();
         let message = match first {
-            Some(first) => format!(
-                "already defined at {}",
-                self.place(Place {
-                    file_idx,
-                    offset: first
-                })
-            ),
+            Some(first) => format!("already defined at {}", self.map.place(first)),
             None => format!("TOML: {}", error.message()),
         };
-        self.refuse(Place { file_idx, offset }, message);
+        self.map.refuse(at, message);
     }
 
     fn read_includes(&mut self, file_idx: usize, environment: &Environment<'_>) {
@@ -254,7 +183,8 @@ impl Sources {
             };
             for reason in failures {
                 self.complete = false;
-                self.refuse(at, format_args!("include {pattern:?}: {reason}"));
+                self.map
+                    .refuse(at, format_args!("include {pattern:?}: {reason}"));
             }
         }
     }
@@ -270,18 +200,18 @@ impl Sources {
     }
 
     fn root(&self, file_idx: usize) -> Table<'_> {
-        Table::new(self, file_idx, &self.files[file_idx].root)
+        Table::new(&self.map, file_idx, &self.documents[file_idx].root)
     }
 
-    /// Sorted. A pattern with a wildcard may match nothing, a plain name must exist.
+    /// Files that match, sorted. A pattern with a wildcard may match nothing, a plain name must exist.
     fn matching_files(&self, file_idx: usize, pattern: &str) -> Result<Vec<PathBuf>, String> {
-        let folder = self.files[file_idx].name.parent().unwrap_or(Path::new(""));
+        let folder = self.map.name(file_idx).parent().unwrap_or(Path::new(""));
         if !pattern.contains(['*', '?', '[']) {
             return Ok(vec![folder.join(pattern)]);
         }
         let folder = folder.to_str().ok_or("the folder's name is not UTF-8")?;
         let whole = Path::new(&glob::Pattern::escape(folder)).join(pattern);
-        // As a shell does: `*` crosses no `/` and matches no hidden file (what editors leave behind).
+        // Shell rules: `*` crosses no `/` and matches no hidden file (what editors leave behind).
         let options = glob::MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
@@ -297,87 +227,10 @@ impl Sources {
     }
 }
 
-impl SourceFile {
-    /// From 1, columns in characters.
-    fn line_and_column(&self, offset: usize) -> (usize, usize) {
-        let line = self.line_offsets.partition_point(|&start| start <= offset);
-        let chars = self.chars_to(offset) - self.chars_to(self.line_offsets[line - 1]);
-        (line, chars + 1)
-    }
-
-    /// Characters before the offset.
-    fn chars_to(&self, offset: usize) -> usize {
-        let offset = offset.min(self.text.len());
-        let stride = offset / STRIDE_BYTES;
-        let rest = &self.text.as_bytes()[stride * STRIDE_BYTES..offset];
-        self.chars_before.get(stride).copied().unwrap_or_default() + count_chars(rest)
-    }
-
-    /// Where the key that is repeated at `offset` stands first. The parser tells only the second place.
-    fn first_of_duplicate(&self, offset: usize) -> Option<usize> {
-        let line_idx = self.line_offsets.partition_point(|&start| start <= offset) - 1;
-        let repeated = self.line(line_idx);
-        if let Some((header, _)) = repeated
-            .split_once(']')
-            .filter(|_| repeated.starts_with('['))
-        {
-            let first = (0..line_idx).find(|&idx| {
-                self.line(idx)
-                    .split_once(']')
-                    .is_some_and(|(line, _)| line == header)
-            })?;
-            return Some(self.key_offset(first));
-        }
-        let key = |line: &str| {
-            line.split_once('=')
-                .map(|(key, _)| key.trim_end().to_owned())
-        };
-        let name = key(repeated)?;
-        // A key of another table is another key.
-        let same_table = (0..line_idx)
-            .rev()
-            .take_while(|&idx| !self.line(idx).starts_with('['));
-        let first = same_table
-            .filter(|&idx| key(self.line(idx)).as_ref() == Some(&name))
-            .last()?;
-        Some(self.key_offset(first))
-    }
-
-    fn line(&self, idx: usize) -> &str {
-        self.text[self.line_offsets[idx]..]
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start()
-    }
-
-    fn key_offset(&self, line_idx: usize) -> usize {
-        let line = &self.text[self.line_offsets[line_idx]..];
-        self.line_offsets[line_idx] + (line.len() - line.trim_start().len())
-    }
-}
-
-/// See [`SourceFile::chars_before`].
-fn chars_before(text: &str) -> Vec<usize> {
-    let mut before = vec![0];
-    for stride in text.as_bytes().chunks(STRIDE_BYTES) {
-        let so_far = before.last().copied().unwrap_or_default();
-        before.push(so_far + count_chars(stride));
-    }
-    before
-}
-
-/// Every byte but those that go on with a character (RFC 3629 §3).
-fn count_chars(utf8: &[u8]) -> usize {
-    utf8.iter().filter(|&&byte| byte & 0xc0 != 0x80).count()
-}
-
-const STRIDE_BYTES: usize = 1024;
-
-/// Of one file: a peer takes some 30 bytes.
+/// Size limit of one file: a peer takes some 30 bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Of all files of a config.
+/// Size limit of all files of a config.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Includes within one another; nginx sets no bound.

@@ -9,19 +9,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::PlacedPath;
-use super::names::nearest;
-use super::source::{Place, Sources};
+use super::place::{Place, SourceMap};
+use super::suggest::nearest;
 use super::tree::{Entry, Node, NodeKind};
 use super::units;
 
 /// A value under a key.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a> {
-    sources: &'a Sources,
+    map: &'a SourceMap,
     file_idx: usize,
     /// The key in front of it; of a list's item, the list's.
     key: &'a str,
-    /// Where `key` stands.
+    /// Offset of `key`.
     key_offset: usize,
     node: &'a Node,
 }
@@ -29,7 +29,7 @@ pub(super) struct Value<'a> {
 /// A table whose keys are asked for one by one; [`Self::finish`] refuses those that nobody asked for.
 #[derive(Clone)]
 pub(super) struct Table<'a> {
-    sources: &'a Sources,
+    map: &'a SourceMap,
     file_idx: usize,
     node: &'a Node,
     known_keys: Vec<&'static str>,
@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
         self.key
     }
 
-    /// Where the value begins; of a `[table]`, its header.
+    /// Place of the value; of a `[table]`, its header's.
     pub(super) fn place(self) -> Place {
         Place {
             file_idx: self.file_idx,
@@ -49,7 +49,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Where the key begins.
+    /// Place of the key.
     pub(super) fn key_place(self) -> Place {
         Place {
             file_idx: self.file_idx,
@@ -59,7 +59,7 @@ impl<'a> Value<'a> {
 
     /// `FILE:LINE:COLUMN`.
     pub(super) fn place_text(self) -> String {
-        self.sources.place(self.place())
+        self.map.place(self.place())
     }
 
     pub(super) fn node(self) -> &'a Node {
@@ -71,8 +71,8 @@ impl<'a> Value<'a> {
         Self { node, ..self }
     }
 
-    pub(super) fn sources(self) -> &'a Sources {
-        self.sources
+    pub(super) fn map(self) -> &'a SourceMap {
+        self.map
     }
 
     pub(super) fn kind(self) -> &'a NodeKind {
@@ -83,7 +83,7 @@ impl<'a> Value<'a> {
     pub(super) fn refuse<T>(self, message: impl Display) -> Option<T> {
         let refused_before = matches!(self.node.kind, NodeKind::Refused);
         if !refused_before {
-            self.sources.refuse(self.place(), message);
+            self.map.refuse(self.place(), message);
         }
         None
     }
@@ -97,7 +97,7 @@ impl<'a> Value<'a> {
         ))
     }
 
-    /// What `read` makes of it, where the key means something at all; `what` is what it is for.
+    /// Reads the value where the key means something at all, and refuses it elsewhere; `what` names where it does.
     pub(super) fn only_where<T>(
         self,
         is_so: bool,
@@ -197,13 +197,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// From the folder of the file that it stands in. Absolute.
+    /// Path from the folder of the file that it stands in. Absolute.
     pub(super) fn path(self) -> Option<PathBuf> {
         let path = self.plain_text("a path")?;
-        Some(self.sources.resolve_path(self.place(), path))
+        Some(self.map.resolve_path(self.place(), path))
     }
 
-    /// The same, for what is wrong with it and only found when it is used.
+    /// Path with its place, for errors that are found only when it is used.
     pub(super) fn placed_path(self) -> Option<PlacedPath> {
         Some(PlacedPath {
             path: self.path()?,
@@ -211,7 +211,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn choice<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let text = if let NodeKind::Text(text) = &self.node.kind {
             Some(text.as_str())
@@ -238,7 +238,7 @@ impl<'a> Value<'a> {
         )
     }
 
-    /// As [`Self::list`]; an item that equals an earlier one is refused.
+    /// Reads a list as [`Self::list`] does; an item that equals an earlier one is refused.
     pub(super) fn set<T: Clone + Eq + Hash>(
         self,
         read: impl Fn(Self) -> Option<T>,
@@ -264,12 +264,13 @@ impl<'a> Value<'a> {
         let NodeKind::Table(_) = self.node.kind else {
             return self.expected("a table");
         };
-        Some(Table::new(self.sources, self.file_idx, self.node))
+        Some(Table::new(self.map, self.file_idx, self.node))
     }
 
-    /// As it was written, where that is short. What the environment put in stays out of messages: it may be secret.
+    /// Value as it was written, where that is short. Values from the environment stay out of messages: they may be
+    /// secret.
     pub(super) fn shown(self) -> String {
-        let written = self.sources.text(self.place(), self.node.span.end);
+        let written = self.map.text(self.place(), self.node.span.end);
         let short = !written.is_empty()
             && written.chars().count() <= MAX_SHOWN_CHARS
             && !written.contains(char::is_control);
@@ -291,9 +292,9 @@ impl<'a> Value<'a> {
 
 impl<'a> Table<'a> {
     /// `node` is a table.
-    pub(super) fn new(sources: &'a Sources, file_idx: usize, node: &'a Node) -> Self {
+    pub(super) fn new(map: &'a SourceMap, file_idx: usize, node: &'a Node) -> Self {
         Self {
-            sources,
+            map,
             file_idx,
             node,
             known_keys: Vec::new(),
@@ -309,16 +310,16 @@ impl<'a> Table<'a> {
 
     /// `FILE:LINE:COLUMN`.
     pub(super) fn place_text(&self) -> String {
-        self.sources.place(self.place())
+        self.map.place(self.place())
     }
 
     /// All values, in the order of the file.
     pub(super) fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (sources, file_idx) = (self.sources, self.file_idx);
+        let (map, file_idx) = (self.map, self.file_idx);
         self.node
             .entries()
             .iter()
-            .map(move |entry| value(sources, file_idx, entry))
+            .map(move |entry| value(map, file_idx, entry))
     }
 
     /// The key's value, if it is there.
@@ -327,8 +328,7 @@ impl<'a> Table<'a> {
         self.values().find(|value| value.key == key)
     }
 
-    /// What `read` makes of the key's value; `default` without the key, and after an error, when nothing is built from
-    /// it.
+    /// Reads the key's value; `default` without the key, and after an error, when nothing is built from the result.
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,
@@ -356,7 +356,7 @@ impl<'a> Table<'a> {
     ) -> Option<T> {
         let value = self.get(key);
         if value.is_none() {
-            self.sources.refuse(
+            self.map.refuse(
                 self.place(),
                 format_args!("missing key \"{key}\": expected {what}"),
             );
@@ -377,7 +377,7 @@ impl<'a> Table<'a> {
                     any_of(self.known_keys.iter().map(|key| format!("\"{key}\"")))
                 ),
             };
-            self.sources.refuse(
+            self.map.refuse(
                 value.key_place(),
                 format_args!("unknown key {:?}: {hint}", value.key),
             );
@@ -385,9 +385,9 @@ impl<'a> Table<'a> {
     }
 }
 
-fn value<'a>(sources: &'a Sources, file_idx: usize, entry: &'a Entry) -> Value<'a> {
+fn value<'a>(map: &'a SourceMap, file_idx: usize, entry: &'a Entry) -> Value<'a> {
     Value {
-        sources,
+        map,
         file_idx,
         key: &entry.key,
         key_offset: entry.offset,
@@ -410,5 +410,5 @@ pub(super) fn any_of(words: impl Iterator<Item = String>) -> String {
     text
 }
 
-/// Longer values are not repeated in messages.
+/// Longest value in messages: longer ones are not repeated in messages.
 const MAX_SHOWN_CHARS: usize = 60;

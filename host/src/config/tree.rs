@@ -21,23 +21,23 @@ pub(super) enum NodeKind {
     Integer(Option<i128>),
     Float(Option<f64>),
     Boolean(bool),
-    /// As it was written.
+    /// Text as it was written.
     Datetime(String),
     List(Vec<Node>),
     Table(Vec<Entry>),
-    /// What is wrong with it was recorded already.
+    /// Value whose error was recorded already.
     Refused,
 }
 
 /// A key of a table, with its value.
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Where the key begins.
+    /// Offset of the key.
     pub(super) offset: usize,
     pub(super) value: Node,
 }
 
-/// What was refused: where, and why.
+/// Refused values: offset and reason of each.
 pub(super) type Refused = Vec<(usize, String)>;
 
 impl Node {
@@ -143,7 +143,8 @@ impl Reader<'_> {
     }
 }
 
-/// Name and default, where the table is `{ from_env = "NAME" }` or `{ from_env = "NAME", default = "TEXT" }` and no more.
+/// Name and default, where the table is `{ from_env = "NAME" }` or `{ from_env = "NAME", default = "TEXT" }` and no
+/// more.
 fn environment_reference<'a>(entries: &'a DeTable<'_>) -> Option<(&'a str, Option<&'a str>)> {
     let name = entries.get("from_env")?.get_ref().as_str()?;
     match entries.get("default") {

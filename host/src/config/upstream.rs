@@ -1,12 +1,12 @@
 //! `[upstreams.NAME]`.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::time::Duration;
 
 use super::names::Named;
-use super::resolve::TIMEOUT;
+use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{Balance, Peer, Upstream, UpstreamHost};
@@ -107,23 +107,6 @@ fn is_peer_address(text: &str) -> bool {
     is_port && is_host
 }
 
-/// Letters, digits, `-` and `_` between dots (RFC 1123 §2.1; the underscore is common in container networks), at most
-/// 253 bytes. An IPv4 address is one, too; a name of digits and dots that is none is refused.
-pub(super) fn is_host_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let digits_only = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let bad_ipv4 = digits_only && text.parse::<Ipv4Addr>().is_err();
-    text.len() <= 253 && text.split('.').all(is_label) && !bad_ipv4
-}
-
 fn balance(value: Value<'_>, plugins: &Named<'_>) -> Option<Balance> {
     if let NodeKind::Table(_) = value.kind() {
         let mut table = value.table()?;
@@ -167,7 +150,7 @@ fn host(value: Value<'_>) -> Option<UpstreamHost> {
     }
 }
 
-/// What RFC 9110 §7.2 allows as `Host`: a host and maybe a port.
+/// Whether RFC 9110 §7.2 allows the text as `Host`: a host and maybe a port.
 fn is_host(text: &str) -> bool {
     is_host_name(text)
         || is_peer_address(text)

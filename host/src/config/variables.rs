@@ -10,15 +10,15 @@ pub enum TemplatePart<'a> {
     Variable(&'a str),
 }
 
-/// The text's parts: `$name` and `${name}` are variables, `$$` is a dollar sign. The error says, for a person, what is no
-/// variable's name.
+/// The text's parts: `$name` and `${name}` are variables, `$$` is a dollar sign. The error says, for a person, what is
+/// no variable's name.
 pub fn template_parts(text: &str) -> Result<Vec<TemplatePart<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         let (before, after) = (&rest[..dollar], &rest[dollar + 1..]);
         if let Some(after) = after.strip_prefix('$') {
-            // With the first of the two.
+            // The literal ends with the first of the two.
             pieces.push(TemplatePart::Literal(&rest[..=dollar]));
             rest = after;
             continue;

@@ -1,4 +1,4 @@
-//! Where kv zones lie when the config does not say.
+//! Place of kv zones when the config does not say.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use rustix::fs::statfs;
 use rustix::process::geteuid;
 use sha2::{Digest, Sha256};
 
-/// In memory, where only the gateway's user may write if there is such a place, and the same for each load of this gateway's
-/// config: there is one gateway for a control socket.
+/// Folder in memory, where only the gateway's user may write if there is such a place; the same for each load of this
+/// gateway's config: there is one gateway for a control socket.
 pub(super) fn default(control: &Path) -> PathBuf {
     let surroundings = Surroundings {
         user: geteuid().as_raw(),
@@ -18,13 +18,13 @@ pub(super) fn default(control: &Path) -> PathBuf {
     surroundings.zone_store(control, is_in_memory)
 }
 
-/// What the choice depends on.
+/// Surroundings that the choice depends on.
 struct Surroundings {
     /// Effective user id.
     user: u32,
-    /// From systemd (`RuntimeDirectory=`): folders, with a colon between two.
+    /// Folders from systemd (`RuntimeDirectory=`): folders, with a colon between two.
     runtime_directory: Option<OsString>,
-    /// Of a user's session.
+    /// Runtime folder of a user's session.
     xdg_runtime_dir: Option<OsString>,
 }
 
@@ -53,7 +53,7 @@ impl Surroundings {
         (self.user == 0).then(|| PathBuf::from("/run"))
     }
 
-    /// Not root's: it may be the one of whom has become root.
+    /// Runtime folder of the user's session; none for root: it may be the one of whom has become root.
     fn of_session(&self) -> Option<PathBuf> {
         let folder = self.xdg_runtime_dir.as_ref().map(PathBuf::from);
         folder.filter(|_| self.user != 0)

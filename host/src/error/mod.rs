@@ -1,4 +1,4 @@
-//! What can go wrong with a request: whose fault, may we try again, what caused it.
+//! Errors of a request: whose fault, may we try again, what caused it.
 
 pub mod reply;
 
@@ -59,22 +59,22 @@ pub enum ClientError {
     SendTimeout(Duration),
 }
 
-/// What a plugin did to its request.
+/// Failure of a plugin at its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PluginFault {
-    /// It failed or trapped. What exactly is in the log, once.
+    /// The hook failed or trapped. The log has the reason, once.
     #[error("its hook failed")]
     Failed,
-    /// The hook failed when it had changed a part of the response, which `on_error = "skip"` cannot pass over: the rest would
-    /// not fit it.
+    /// The hook failed when it had changed a part of the response, which `on_error = "skip"` cannot pass over: the rest
+    /// would not fit it.
     #[error("its hook failed when it had changed a part of the response")]
     HalfDone,
-    /// It has no instance free, or is out of service.
+    /// The plugin has no instance free, or is out of service.
     #[error("it is not available now")]
     Exhausted,
 }
 
-/// How a try of a peer, or all of them, came to nothing.
+/// Failure of one try of a peer, or of all tries.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     #[error("connect to {peer}: {cause}")]
@@ -113,14 +113,14 @@ impl UpstreamError {
         )
     }
 
-    /// Nothing of the request can have been worked on: another peer may be tried whatever the method.
+    /// Whether nothing of the request can have been worked on: another peer may be tried whatever the method.
     pub fn never_connected(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
     }
 }
 
 impl Error {
-    /// Who is to blame, for the access log: `client`, `upstream`, `plugin` or `gateway`.
+    /// Party to blame, for the access log: `client`, `upstream`, `plugin` or `gateway`.
     pub fn culprit(&self) -> &'static str {
         match self {
             Self::Client(_) | Self::BadPath(_) | Self::Trace => "client",

@@ -7,7 +7,7 @@ use super::{ClientError, Error, PluginFault, client_closed_request};
 use crate::exchange::Answer;
 use crate::message::{Headers, KnownHeader};
 
-/// What the client is answered, or what the log says where it cannot be.
+/// Status that the client is answered, or that the log says where no answer is possible.
 pub fn status(error: &Error) -> StatusCode {
     match error {
         Error::Client(error) => client_status(error),

@@ -9,7 +9,7 @@ use castling_abi::Hook;
 use super::Gateway;
 use super::check::ungranted;
 use crate::balancer::Balancer;
-use crate::config::{self, Balance, Config};
+use crate::config::{self, Balance, Config, Serves};
 use crate::connection::Serving;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
@@ -78,8 +78,9 @@ impl Gateway {
         let acceptors = routers.into_iter().map(|(name, router)| {
             let counted = metrics.listener(&name);
             let config = &config.listeners[&name];
+            let Serves::Http(http) = &config.serves;
             let serving = Rc::new(Serving {
-                service: Service::new(&name, config, router, counted, gateway_id),
+                service: Service::new(&name, http, router, counted, gateway_id),
                 worker: Rc::clone(&worker),
                 workspaces: Rc::clone(&workspaces),
             });
@@ -181,7 +182,8 @@ impl Parts {
         let is_logged = |name: &str| access_log.is_some_and(|log| log.shows(name));
         let mut routers = BTreeMap::new();
         for (name, listener) in &config.listeners {
-            let own = self.named(&listener.plugins);
+            let Serves::Http(http) = &listener.serves;
+            let own = self.named(&http.plugins);
             let unrouted = Plan {
                 requests: self.metrics.requests(name, ""),
                 ..Plan::new(None, None, &own, is_logged)
@@ -203,7 +205,7 @@ impl Parts {
                     .and_then(|name| self.upstream_idx(name));
                 let plan = Plan {
                     metrics: route.metrics,
-                    paths: route.paths.unwrap_or(listener.paths),
+                    paths: route.paths.unwrap_or(http.paths),
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),
@@ -217,7 +219,7 @@ impl Parts {
                 plans.push((route, Rc::new(plan)));
             }
             let post_read = Step::list(&own, Hook::PostRead);
-            let compared = (listener.paths, listener.case);
+            let compared = (http.paths, http.case);
             let router = Router::new(post_read, Rc::new(unrouted), compared, plans);
             routers.insert(name.clone(), router);
         }
@@ -256,7 +258,8 @@ fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {
         }
     };
     for (name, listener) in &config.listeners {
-        let own: Vec<_> = listener.plugins.iter().collect();
+        let Serves::Http(http) = &listener.serves;
+        let own: Vec<_> = http.plugins.iter().collect();
         add(&own);
         for route in &config.routes {
             if route.listeners.is_empty() || route.listeners.contains(name) {

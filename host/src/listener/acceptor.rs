@@ -63,9 +63,9 @@ impl Acceptor {
                 Bind::Tcp(address) => ServerAddress::from(*address),
                 Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
             },
-            max_connections: config.max_connections,
+            max_connections: config.limits.max_connections,
             connections: Cell::new(0),
-            max_connections_per_address: config.max_connections_per_address,
+            max_connections_per_address: config.limits.max_connections_per_address,
             addresses: Addresses::default(),
             room: Notify::new(),
         })

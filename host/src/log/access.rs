@@ -35,7 +35,7 @@ enum Target {
     File { path: PathBuf, file: File },
 }
 
-/// What could not be written at once is tried again after this.
+/// Shortest wait before a write is tried again that was not whole.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// Lines are written when they have grown to this, however new they are.
@@ -106,8 +106,8 @@ impl AccessLog {
         });
     }
 
-    /// Writes what was collected. What cannot be written is dropped, with an error line once in a while: neither a full disk
-    /// nor a pipe that nobody reads may stop the traffic, or fill the other log.
+    /// Writes what was collected. What cannot be written is dropped, with an error line once in a while: neither a full
+    /// disk nor a pipe that nobody reads may stop the traffic, or fill the other log.
     pub fn flush(&self) {
         let mut lines = self.lines.borrow_mut();
         if lines.is_empty() {
@@ -156,8 +156,8 @@ impl AccessLog {
     }
 }
 
-/// Writes as much as can be without waiting; whole lines, in pieces that a pipe takes in one go (pipe(7)), so that those
-/// of several workers do not mix.
+/// Writes as much as can be without waiting; whole lines, in pieces that a pipe takes in one go (pipe(7)), so that
+/// those of several workers do not mix.
 fn write_to_stdout(lines: &mut Vec<u8>) -> io::Result<()> {
     let mut done = 0;
     while done < lines.len() && stdout_takes_more() {
@@ -166,7 +166,7 @@ fn write_to_stdout(lines: &mut Vec<u8>) -> io::Result<()> {
             len if len <= PIPE_BUF => len,
             _ => match rest[..PIPE_BUF].iter().rposition(|&byte| byte == b'\n') {
                 Some(end) => end + 1,
-                // One line beyond that: it may mix with another's.
+                // The first line is longer than that: it may mix with another's.
                 None => rest
                     .iter()
                     .position(|&byte| byte == b'\n')

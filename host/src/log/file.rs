@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 
 use crate::config::Identity;
 
-/// For appending: several processes write to it, each line with one write.
+/// Opens a file for appending: several processes write to it, each line with one write.
 ///
 /// Root who writes beside workers of another `user` follows no link and takes nothing but a plain file, unless nobody
 /// but root can put something into the folder: that user could have a link to `/etc/passwd` in the file's place.
@@ -43,7 +43,7 @@ pub fn open_unfollowed(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Only the user's, or root's that has this name alone: it could be a second name of `/etc/shadow`.
+/// Refuses a file that is not the user's, nor root's with this name alone: it could be a second name of `/etc/shadow`.
 pub fn must_be_safe(found: &Metadata, user: &Identity) -> io::Result<()> {
     let is_roots = found.uid() == 0 && found.nlink() == 1;
     if is_roots || found.uid() == user.uid {
@@ -57,7 +57,7 @@ pub fn must_be_safe(found: &Metadata, user: &Identity) -> io::Result<()> {
     )))
 }
 
-/// Nobody else may put something into the file's folder, or another folder into its place.
+/// Whether only root may put something into the file's folder, or another folder into its place.
 fn is_roots_alone(path: &Path) -> bool {
     let Some(Ok(folder)) = path.parent().map(fs::canonicalize) else {
         return false;
@@ -120,7 +120,7 @@ mod tests {
         let refused = open(&path("hard.log"), Some(&user)).unwrap_err();
         assert!(refused.to_string().contains("has 2 names"), "{refused}");
 
-        // Without another user, and where that one may not write, a link is the operator's.
+        // A link that no other user may write to is the operator's.
         open(&path("soft.log"), None).unwrap();
         open(Path::new("/dev/null"), Some(&user)).unwrap();
         assert!(is_roots_alone(Path::new("/dev/null")));

@@ -21,14 +21,14 @@ pub enum FormatPart {
     Variable(Variable),
 }
 
-/// What a `$name` stands for.
+/// Variable that a `$name` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Variable {
     ClientAddress,
     ClientPort,
     Method,
     Host,
-    /// As it is at the end; plugins may have changed it.
+    /// Path at the end; plugins may have changed it.
     Path,
     Query,
     /// The request line as the client sent it.
@@ -45,7 +45,7 @@ pub enum Variable {
     Duration,
     UpstreamDuration,
     Tries,
-    /// Who is to blame for a response that ended before its end: `client`, `upstream` or `plugin`.
+    /// Party to blame for a response that ended before its end: `client`, `upstream` or `plugin`.
     CutBy,
     TimeLocal,
     TimeIso8601,
@@ -155,10 +155,11 @@ fn write_json_string(line: &mut Vec<u8>, value: &[u8]) {
     let _ = serde_json::to_writer(line, &*text);
 }
 
-/// Escapes what was written from there on, as nginx: what could end a field or a line, and what is not ASCII, becomes `\xHH`.
+/// Escapes what was written from there on, as nginx: what could end a field or a line, and what is not ASCII, becomes
+/// `\xHH`.
 fn escape_from(line: &mut Vec<u8>, start: usize) {
     let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
-    // Without an early end, so that the compiler looks at many bytes at once.
+    // The loop has no early end, so that the compiler looks at many bytes at once.
     if line[start..]
         .iter()
         .fold(true, |all, &byte| all & is_plain(byte))
@@ -180,7 +181,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) -> bool {
     true
 }
 
-/// With milliseconds, rounded. True, for the callers' sake.
+/// Writes seconds with milliseconds, rounded. Always true, for the callers' sake.
 fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
     let millis = (took + Duration::from_micros(500)).as_millis();
     let [thousands, rest] = [millis / 1000, millis % 1000].map(|n| u64::try_from(n).unwrap_or(0));
@@ -264,7 +265,7 @@ impl Variable {
         )
     }
 
-    /// It has no value where no request could be read.
+    /// Whether the variable has no value where no request could be read.
     fn is_of_request(&self) -> bool {
         matches!(
             self,

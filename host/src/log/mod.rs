@@ -22,8 +22,8 @@ pub use file::{must_be_safe, open_unfollowed};
 use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel, PlacedPath};
 use seldom::Losses;
 
-/// Starts the log of this process. A second call changes nothing. `user`: as whom workers run, if not as this process's.
-/// The error is a line for a person.
+/// Starts the log of this process. A second call changes nothing. `user`: as whom workers run, if not as this
+/// process's. The error is a line for a person.
 pub fn init(config: &Log, user: Option<&Identity>) -> Result<(), String> {
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -61,7 +61,7 @@ pub fn init(config: &Log, user: Option<&Identity>) -> Result<(), String> {
     Ok(())
 }
 
-/// What would keep the logs from being written, as far as it can be told without opening a file.
+/// Errors that would keep the logs from being written, as far as it can be told without opening a file.
 pub fn check(log: &Log, access_log: &config::AccessLog) -> Vec<String> {
     let mut errors = Vec::new();
     let access_file = match &access_log.target {
@@ -108,7 +108,7 @@ enum Target {
     File { path: PathBuf, file: Mutex<File> },
 }
 
-/// Of the log's file. Of standard error nothing is told: where?
+/// Losses of the log's file. Those of standard error are not told: there is no other place.
 static LOSSES: Mutex<Losses> = Mutex::new(Losses::new());
 
 impl<'a> MakeWriter<'a> for &'static Target {
@@ -158,7 +158,7 @@ impl Write for TargetWriter {
     }
 }
 
-/// What is told of a log file that cannot be opened. Who may not is often a worker that runs as another user.
+/// Message about a log file that cannot be opened, often by a worker that runs as another user.
 fn not_opened(key: &str, path: &PlacedPath, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => {

@@ -1,8 +1,8 @@
 //! Metrics: counters, gauges and histograms of the gateway and of its plugins, in memory that all workers share.
 //!
-//! Each worker writes to values of its own (a row of the [`MetricsZone`]), so that to count is to load, to add and to store
-//! on memory that no other core touches. Who reads ([`text()`]) adds up all rows. The values of a worker that has ended
-//! stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
+//! Each worker writes to values of its own (a row of the [`MetricsZone`]), so that to count is to load, to add and to
+//! store on memory that no other core touches. Who reads ([`text()`]) adds up all rows. The values of a worker that has
+//! ended stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
 //! over reloads. Gauges end with their worker.
 
 mod own;
@@ -30,10 +30,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a process that has this row of the zone; without one, what it counts is seen nowhere. What it defines counts
-    /// as defined from [`Self::serve`] on.
+    /// Recorder of a process that has this row of the zone; without one, what it counts is seen nowhere. What it
+    /// defines counts as defined from [`Self::serve`] on.
     ///
-    /// The zone stays mapped for as long as the process lives: what counts on the path of a request holds plain references.
+    /// The zone stays mapped for as long as the process lives: what counts on the path of a request holds plain
+    /// references.
     pub fn new(zone: MetricsZone, row: Option<u32>, generation: u64) -> Self {
         let zone: &'static MetricsZone = Box::leak(Box::new(zone));
         let row = row.and_then(|row| zone.row(row)).unwrap_or_else(|| {
@@ -47,13 +48,13 @@ impl Recorder {
         }
     }
 
-    /// Its generation serves: what it has defined so far, and from here on at once, takes the place of what earlier
-    /// generations made of the same names.
+    /// Tells that the generation serves: its definitions so far, and from here on at once, take the place of those that
+    /// earlier generations gave the same names.
     pub fn serve(&self) {
         self.stamps.serve(self.zone);
     }
 
-    /// In memory of its own, for `castling check`.
+    /// Recorder in memory of its own, for `castling check`.
     pub fn alone(max_series: u32) -> Result<Self, ZoneError> {
         let zone = MetricsZone::create(max_series)?;
         zone.take_row(0)?;
@@ -62,7 +63,7 @@ impl Recorder {
         Ok(alone)
     }
 
-    /// What all processes have counted so far, see [`text()`].
+    /// Page of all that the processes have counted so far, see [`text()`].
     pub fn text(&self) -> String {
         text(self.zone)
     }
@@ -157,7 +158,7 @@ impl Stamps {
         }
     }
 
-    /// For when a series is looked up, not for when it counts.
+    /// Stamps a record when its series is looked up, not when it counts.
     fn stamp(&self, zone: &MetricsZone, record: Record) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *waiting {
@@ -181,7 +182,7 @@ const FIRST_GENERATION: u64 = 1;
 pub struct Count(&'static AtomicU64);
 
 impl Count {
-    /// What it counts is lost.
+    /// Counter whose counts are lost.
     pub const NOWHERE: Self = Self(&NOWHERE);
 
     #[inline]
@@ -253,11 +254,11 @@ fn add(cell: &AtomicU64, amount: f64) {
     cell.store((now + amount).to_bits(), Relaxed);
 }
 
-/// What has no place is counted here.
+/// Counts that have no place in the zone end here.
 static NOWHERE: AtomicU64 = AtomicU64::new(0);
 
-/// Zero in a gauge's cell means that the process has set nothing; so a value is kept with the bits of this turned, a NaN
-/// that no value is.
+/// Zero in a gauge's cell means that the process has set nothing; so a value is kept with the bits of this turned, a
+/// NaN that no value is.
 const UNSET: u64 = 0x7ff8_6e6f_7465_7421;
 
 fn gauge_bits(value: f64) -> u64 {
@@ -284,14 +285,14 @@ pub fn forget_gauges(zone: &MetricsZone, row: u32) {
     });
 }
 
-/// What a record of the zone is.
+/// Kind of a record of the zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordKind {
     /// Name, labels and for a histogram its bounds; the note is the last serving generation that has looked it up.
     Series(MetricKind),
     /// Name and help; the note is the last serving generation that has defined it.
     Family(MetricKind),
-    /// What is charged and a plugin's name; the note is how much.
+    /// Charged resource and a plugin's name; the note is how much.
     Account,
 }
 

@@ -162,7 +162,7 @@ impl Recorder {
         self.gauge(own.kind, own.name, &Labels::new(labels.iter().copied()))
     }
 
-    /// For the requests of a route at a listener; those without a route have an empty one.
+    /// Metrics of the requests of a route at a listener; those without a route have an empty one.
     pub fn requests(&self, listener: &str, route: &str) -> RequestCounts {
         RequestCounts(CLASSES.map(|code| {
             self.own_counter(
@@ -207,7 +207,7 @@ impl Recorder {
         }
     }
 
-    /// For the calls of a plugin.
+    /// Metrics of the calls of a plugin.
     pub fn hooks(&self, plugin: &str) -> HookMetrics {
         let failures = |cause| self.own_counter(&FAILURES, &[("plugin", plugin), ("cause", cause)]);
         HookMetrics {
@@ -272,7 +272,7 @@ impl UpstreamMetrics {
     }
 }
 
-/// Where each has its number for an index.
+/// Outcomes, each at its number as the index.
 const OUTCOMES: [PeerOutcome; 5] = [
     PeerOutcome::Responded,
     PeerOutcome::ConnectFailed,
@@ -296,7 +296,7 @@ pub struct HookMetrics {
     pub quarantine: Gauge,
 }
 
-/// What the master counts, and its keeping of the zone. It has row 0.
+/// Metrics of the master, which keeps the zone. Its row is 0.
 pub struct MasterMetrics {
     zone: MetricsZone,
     build: Option<Record>,
@@ -314,7 +314,7 @@ impl MasterMetrics {
         Self::over(MetricsZone::create(max_series)?, started)
     }
 
-    /// The same over a zone that another master may have counted in.
+    /// Opens them over a zone that another master may have counted in.
     pub fn over(zone: MetricsZone, started: SystemTime) -> Result<Self, ZoneError> {
         zone.take_row(MASTER_ROW)?;
         let stamps = Stamps::of_serving(FIRST_GENERATION);
@@ -352,7 +352,7 @@ impl MasterMetrics {
         self.set(self.build, 1.0);
     }
 
-    /// For workers.
+    /// Descriptor for workers.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.zone.descriptor()
     }

@@ -1,4 +1,4 @@
-//! What plugins define and count themselves.
+//! Metrics that plugins define and count themselves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::{
 /// A plugin's part of the metrics in one worker; its instances share it.
 pub struct PluginMetrics {
     recorder: Recorder,
-    /// Its name in the config, the label `plugin` of all its series.
+    /// Name of the plugin in the config, the label `plugin` of all its series.
     plugin: Arc<str>,
-    /// Before the names of its metrics: `castling_plugin_MODULE_`.
+    /// Prefix of the names of its metrics: `castling_plugin_MODULE_`.
     prefix: String,
     series: Account,
     definitions: Account,
@@ -87,9 +87,10 @@ impl PluginMetrics {
     }
 }
 
-/// What a plugin has of the table, over all workers and generations.
+/// Cells of the zone that a plugin has taken, over all workers and generations.
 struct Account {
-    /// None when there was no room to count that, so that there is none for more either.
+    /// Cells that the plugin is charged for. None when there was no room to count them, so that there is none for more
+    /// either.
     charged: Option<&'static AtomicU64>,
     limit: u64,
 }
@@ -124,8 +125,8 @@ impl Account {
 /// New definitions of a plugin, over all its generations. More than any upgrades bring.
 const DEFINITIONS_LIMIT: u64 = 1000;
 
-/// What one instance has defined and looked up. A look-up is one hash; what is then counted needs none. A clone is for another
-/// instance that has done the same.
+/// Metrics that one instance has defined and looked up. A look-up is one hash; counting after it needs none. A clone is
+/// for another instance that has done the same.
 #[derive(Clone)]
 pub struct InstanceMetrics {
     shared: Arc<PluginMetrics>,
@@ -135,14 +136,14 @@ pub struct InstanceMetrics {
     known: HashMap<Arc<[u8]>, u32>,
     /// Room for the keys of `known`: as much as the series that the plugin may have need in the table, at most.
     known_left: u64,
-    /// What is looked for in `known`; kept for its allocation.
+    /// Key to look for in `known`; kept for its allocation.
     key: Vec<u8>,
 }
 
 #[derive(Clone)]
 struct Metric {
     kind: MetricKind,
-    /// With the prefix.
+    /// Name with the prefix.
     name: Arc<str>,
     labels: Arc<[String]>,
     bounds: Arc<[f64]>,
@@ -219,8 +220,8 @@ impl InstanceMetrics {
         let metric = metric.ok_or(Status::BadArgument)?;
         let values = label_values(values, metric.labels.len()).ok_or(Status::BadArgument)?;
         let labels = metric.labels(&shared.plugin, values.iter().copied());
-        // Values that differ may be one series (control characters are replaced), so that the limit of the series is none
-        // of these. A key is no longer than the texts of its series.
+        // Values that differ may be one series (control characters are replaced), so that the limit of the series is
+        // none of these. A key is no longer than the texts of its series.
         let charge = text_charge_of(self.key.len());
         let left = self.known_left.checked_sub(charge);
         if let Some(left) = left
@@ -232,7 +233,7 @@ impl InstanceMetrics {
             self.known.insert(self.key.clone().into(), series);
             return Ok(series);
         }
-        // Its label values are not remembered: there may be any number of them.
+        // Label values over the limit are not remembered: there may be any number of them.
         shared.over_limit.inc();
         if let Some(other) = metric.other {
             return Ok(other);
@@ -277,7 +278,7 @@ impl InstanceMetrics {
         Ok(())
     }
 
-    /// Nothing was counted as `other`: what it has looked up, any instance would have found.
+    /// Whether nothing was counted as `other`: any instance would have found the same series.
     pub fn is_within_limits(&self) -> bool {
         self.defined.iter().all(|metric| metric.other.is_none())
     }
@@ -370,10 +371,11 @@ fn clash(a: &Metric, b: &Metric) -> bool {
     one_of(a, b) || one_of(b, a)
 }
 
-/// Appends a list of label values, each cut as [`label_values`] cuts it: what a guest passes beyond that takes no memory.
+/// Appends a list of label values, each cut as [`label_values`] cuts it: what a guest passes beyond that takes no
+/// memory.
 fn push_cut(key: &mut Vec<u8>, list: &[u8]) -> Option<()> {
     if list.len() <= MAX_VALUE_BYTES {
-        // None of them can be too long.
+        // No value of the list can be too long.
         key.extend_from_slice(list);
         return Some(());
     }

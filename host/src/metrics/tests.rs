@@ -15,7 +15,7 @@ fn workers(count: u32) -> Vec<Recorder> {
     (0..count).map(open).collect()
 }
 
-/// The same worker, as one of another generation that does not serve yet.
+/// Recorder of this worker as one of another generation that does not serve yet.
 fn of_generation(generation: u64, recorder: Recorder) -> Recorder {
     Recorder {
         stamps: Box::leak(Box::new(Stamps::new(generation))),
@@ -202,7 +202,7 @@ fn what_is_remembered_is_as_long_as_the_series_may_be() {
     let wide = plugin
         .define(&definition(MetricKind::Counter, "wide", &labels, &[]))
         .unwrap();
-    // One series for us, since control characters are replaced, and another key each time.
+    // Values of one series, since control characters are replaced, and another key each time.
     for number in 0..30 {
         let value = format!("{}{}", "x".repeat(120), char::from(number));
         plugin.series(wide, &list(&[value.as_str(); 8])).unwrap();
@@ -472,7 +472,7 @@ fn what_has_no_room_is_lost_and_harms_nothing() {
 }
 
 proptest! {
-    /// Whatever a label's value is, it stays in its quotes, and comes out as it went in but for control characters.
+    /// Any value of a label stays in its quotes, and comes out as it went in but for control characters.
     #[test]
     fn label_values_come_back(value in any::<String>()) {
         let Labels(text) = Labels::new([("l", value.as_str())]);

@@ -9,10 +9,11 @@ use castling_abi::MetricKind;
 use super::{FIRST_GENERATION, RecordKind, gauge_value, read_record_text};
 use crate::zone::{MetricsZone, Record};
 
-/// Of [`text()`].
+/// Content type of [`text()`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Everything that all processes have counted, added up. Takes time for every series and for every row that was ever used.
+/// Everything that all processes have counted, added up. Takes time for every series and for every row that was ever
+/// used.
 ///
 /// Metrics and their series are sorted. A gauge that no living process has set is left out.
 pub fn text(zone: &MetricsZone) -> String {
@@ -36,7 +37,7 @@ pub fn text(zone: &MetricsZone) -> String {
     out
 }
 
-/// What only the zone itself knows.
+/// Writes the metrics that only the zone itself knows.
 fn write_own(out: &mut String, zone: &MetricsZone) {
     let (used, most) = (zone.cells_used() as f64, zone.cells() as f64);
     for (name, help, kind, value) in [
@@ -67,9 +68,9 @@ fn write_own(out: &mut String, zone: &MetricsZone) {
 /// All metrics of one name.
 #[derive(Default)]
 struct Family {
-    /// What it was defined as last, by a generation that served.
+    /// Last definition by a generation that served.
     meaning: Option<Meaning>,
-    /// Of all kinds that it ever had.
+    /// Series of all kinds that the family ever had.
     series: Vec<Series>,
 }
 
@@ -84,7 +85,7 @@ struct Series {
     labels: String,
     bounds: Vec<f64>,
     record: Record,
-    /// That has last looked it up.
+    /// Serving generation that looked the record up last.
     generation: u64,
 }
 
@@ -99,12 +100,12 @@ fn families(zone: &MetricsZone) -> BTreeMap<String, Family> {
         let generation = zone.note(record).map_or(0, |note| note.load(Relaxed));
         match kind {
             RecordKind::Account => {}
-            // Only of a generation that does not serve yet or was refused.
+            // The series is only of a generation that does not serve yet or was refused.
             _ if generation < FIRST_GENERATION => {}
             RecordKind::Family(kind) => {
                 let family = families.entry(name.to_owned()).or_default();
                 let known = family.meaning.as_ref();
-                // Between two of one generation the choice is arbitrary, and must be the same at each reading.
+                // The choice between two of one generation is arbitrary, and must be the same at each reading.
                 let later = known.is_none_or(|known| {
                     (generation, more) > (known.generation, known.help.as_str())
                 });
@@ -256,14 +257,14 @@ impl Display for Number {
         match self.0 {
             f64::INFINITY => out.write_str("+Inf"),
             f64::NEG_INFINITY => out.write_str("-Inf"),
-            // Its own form is `NaN`.
+            // Rust writes NaN as `NaN`, as the format wants it.
             value => write!(out, "{value}"),
         }
     }
 }
 
-/// Appends text so that it stays in its line and, for a label's value, in its quotes. What else a terminal might obey is
-/// replaced.
+/// Appends text so that it stays in its line and, for a label's value, in its quotes. What else a terminal might obey
+/// is replaced.
 pub(super) fn escape(out: &mut String, text: &str, quoted: bool) {
     for c in text.chars() {
         match c {

@@ -117,7 +117,11 @@ fn open_files(config: &Config) -> Result<(), String> {
         }
         limit = wanted.count;
     }
-    let clients: usize = config.listeners.values().map(|l| l.max_connections).sum();
+    let clients: usize = config
+        .listeners
+        .values()
+        .map(|l| l.limits.max_connections)
+        .sum();
     let needed = clients as u64 + OWN_FILES;
     if needed > limit {
         tracing::warn!(

@@ -12,18 +12,18 @@ use crate::config::{Bind, Listener};
 
 /// Makes it listen, with the listener's options. One that listens already gets them anew.
 pub(super) fn listen(socket: impl AsFd, listener: &Listener) -> io::Result<()> {
-    let socket = socket.as_fd();
+    let (socket, options) = (socket.as_fd(), &listener.socket);
     if let Bind::Tcp(_) = listener.bind {
-        sockopt::set_tcp_nodelay(socket, listener.nodelay)?;
-        sockopt::set_socket_keepalive(socket, listener.tcp_keepalive.is_some())?;
-        if let Some(keepalive) = listener.tcp_keepalive {
+        sockopt::set_tcp_nodelay(socket, options.nodelay)?;
+        sockopt::set_socket_keepalive(socket, options.tcp_keepalive.is_some())?;
+        if let Some(keepalive) = options.tcp_keepalive {
             let seconds = |seconds: u32| Duration::from_secs(seconds.into());
             sockopt::set_tcp_keepidle(socket, seconds(keepalive.idle_seconds))?;
             sockopt::set_tcp_keepintvl(socket, seconds(keepalive.interval_seconds))?;
             sockopt::set_tcp_keepcnt(socket, keepalive.count)?;
         }
-        sys::set_defer_accept(socket, listener.defer_accept_seconds)?;
+        sys::set_defer_accept(socket, options.defer_accept_seconds)?;
     }
-    let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     Ok(rustix::net::listen(socket, backlog)?)
 }

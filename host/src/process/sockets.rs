@@ -121,7 +121,7 @@ impl SocketTable {
             for held in sockets {
                 // A reload may have changed it.
                 let mode = match &held.file {
-                    Some(file) => file.set_mode(config.mode),
+                    Some(file) => file.set_mode(config.socket.mode),
                     None => Ok(()),
                 };
                 let listens = mode.and_then(|()| socket_options::listen(&held.socket, config));
@@ -150,7 +150,7 @@ impl SocketTable {
             Bind::Tcp(address) => *address,
             Bind::Unix(path) => {
                 if sockets.is_empty() {
-                    let (socket, file) = unix_socket::bind(path, listener.mode)?;
+                    let (socket, file) = unix_socket::bind(path, listener.socket.mode)?;
                     let file = Some(file);
                     sockets.push(Rc::new(HeldSocket { socket, file }));
                 }
@@ -158,13 +158,13 @@ impl SocketTable {
             }
         };
         if sockets.is_empty() && !self.overlaps(address) {
-            probe(address, listener.ipv6_only)?;
+            probe(address, listener.socket.ipv6_only)?;
         }
         for held in &sockets {
-            held.must_be_ipv6_only(address, listener.ipv6_only)?;
+            held.must_be_ipv6_only(address, listener.socket.ipv6_only)?;
         }
         let accept = match sockets.iter().all(|held| held.shares_port()) {
-            true => listener.accept,
+            true => listener.socket.accept,
             false => Accept::Shared,
         };
         let wanted = match accept {
@@ -173,7 +173,7 @@ impl SocketTable {
         };
         let there = sockets.len();
         while sockets.len() < wanted {
-            let socket = match bind(address, listener.ipv6_only, true) {
+            let socket = match bind(address, listener.socket.ipv6_only, true) {
                 Ok(socket) => socket.into(),
                 Err(error) if there > 0 && is_not_ours_to_bind(&error) => {
                     tracing::warn!(%address, %error, "no socket for each worker can be bound beside the one that is open: workers share it");

@@ -1,4 +1,5 @@
-//! What a request runs through without a plugin: routing, the gateway's own balancing policies, zones. For benchmarks.
+//! Parts that a request runs through without a plugin, for benchmarks: routing, the gateway's own balancing policies,
+//! zones.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +25,7 @@ pub struct Routes(Router);
 pub struct Head(RefCell<Box<Exchange>>);
 
 impl Routes {
-    /// Those of a gateway's config file, as if it had one listener.
+    /// Loads the routes of a gateway's config file, as if it had one listener.
     pub fn load(file: &Path) -> Result<Self, String> {
         let config = config::load(file).map_err(|e| e.to_string())?;
         let plan = |name: &str| Rc::new(Plan::new(Some(name.into()), None, &[], |_| false));
@@ -38,7 +39,7 @@ impl Routes {
         )))
     }
 
-    /// The name of the route that takes the request.
+    /// Name of the route that takes the request.
     pub fn find(&self, head: &Head) -> Option<&str> {
         let plan = self.0.route(&mut head.0.borrow_mut()).ok()?;
         plan.route.as_deref()
@@ -70,7 +71,7 @@ impl Peers {
         Self(Balancer::least_conn(peers(count)))
     }
 
-    /// Chooses one for a request that is over at once.
+    /// Chooses a peer for a request that is over at once.
     pub fn choose(&self) -> Option<usize> {
         let chosen = self.0.choose(&Tried::default(), None).ok().flatten();
         chosen.map(|(idx, _active)| idx)
@@ -93,7 +94,7 @@ impl Counters {
         zone.map(Self).map_err(|e| e.to_string())
     }
 
-    /// One more in the present minute; returns the sum.
+    /// Counts one more in the present minute; returns the sum.
     pub fn add(&self, key: &[u8]) -> u64 {
         self.0.add(key, 1, Duration::from_secs(60), now_ns())
     }
@@ -103,7 +104,7 @@ impl Counters {
 pub struct Values(KvZone);
 
 impl Values {
-    /// In a folder that is not there yet.
+    /// Zone in a folder that is not there yet.
     pub fn new(folder: &Path) -> Result<Self, String> {
         let bytes = 16 << 20;
         prepare_kv(folder, "bench", bytes).map_err(|e| e.to_string())?;

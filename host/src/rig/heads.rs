@@ -74,7 +74,7 @@ pub(super) fn check_response(status: StatusCode, headers: &Headers) {
 /// Plugins may leave more fields than are read back; the encoder adds a few.
 const READABLE_HEADERS: usize = 120;
 
-/// More than plugins may leave.
+/// Limit that is more than plugins may leave.
 const LIMITS: HeadLimits = HeadLimits {
     max_fields: READABLE_HEADERS + 8,
     any_names: true,

@@ -1,5 +1,5 @@
-//! One plugin without a gateway around it: what benchmarks measure and fuzz targets drive. It is loaded, lent exchanges and
-//! called as a worker does it; only what it waits for is invented.
+//! A plugin without a gateway around it, for benchmarks and fuzz targets. It is loaded, lent exchanges and called as a
+//! worker does it; only the results that it waits for are invented.
 
 pub mod components;
 mod heads;
@@ -43,7 +43,8 @@ pub struct Rig {
     bench: Rc<Bench>,
 }
 
-/// What plugins share: reserving a worker's address space for instances takes longer than loading one.
+/// Engine and runtime that plugins share: reserving a worker's address space for instances takes longer than loading
+/// one.
 pub struct Bench {
     runtime: Runtime,
     engine: Rc<Engine>,
@@ -139,7 +140,7 @@ impl Rig {
         self.exchange.chunk = Bytes::from(chunk);
     }
 
-    /// What a plugin gets of what it waits for: a byte decides each, in this order; then it may not wait.
+    /// Sets the results that the plugin waits for: a byte decides each, in this order; then it may not wait.
     pub fn set_supplies(&mut self, script: &[u8]) {
         self.io = ScriptedIo::new(script);
     }
@@ -148,8 +149,8 @@ impl Rig {
         self.plugin.implements(hook)
     }
 
-    /// Calls the hook so many times, in the stage that it belongs to, and says what it returned last. An instance that is
-    /// kept for a request ends with each call.
+    /// Calls the hook so many times, in the stage that it belongs to, and says what it returned last. An instance that
+    /// is kept for a request ends with each call.
     pub fn call(&mut self, hook: Hook, args: (u32, u32, u32), times: u64) -> Result<i32, String> {
         self.exchange.enter_out_of_order(stage(hook));
         let bench = Rc::clone(&self.bench);
@@ -175,8 +176,8 @@ impl Rig {
         })
     }
 
-    /// One request's life as far as this plugin sees it, so many times: `hooks` one after the other on what the plugin's
-    /// `isolation` says, then the end of the request.
+    /// Runs a request's life as this plugin sees it, so many times: `hooks` one after the other on the instances that
+    /// the plugin's `isolation` asks for, then the end of the request.
     pub fn requests(&mut self, hooks: &[Hook], times: u64) -> Result<(), String> {
         let bench = Rc::clone(&self.bench);
         bench.runtime.block_on(async {

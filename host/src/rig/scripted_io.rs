@@ -12,7 +12,7 @@ use crate::wasm::{
     BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances,
 };
 
-/// One byte for each demand, and one for each call out.
+/// Results by script: a byte for each demand, and one for each call out.
 #[derive(Default)]
 pub(super) struct ScriptedIo(VecDeque<u8>);
 
@@ -21,7 +21,7 @@ impl ScriptedIo {
         Self(script.iter().copied().collect())
     }
 
-    /// Its lowest bits choose the case, the others the length of what comes.
+    /// Reads a byte whose lowest bits choose the case, the others the length of the body.
     fn response(&mut self) -> Result<CallResponse, String> {
         let byte = self.0.pop_front().unwrap_or_default();
         if byte & 3 == 0 {
@@ -81,7 +81,7 @@ impl HostIo for ScriptedIo {
     }
 }
 
-/// Up to 32 KiB.
+/// Body of up to 32 KiB.
 fn body(byte: u8) -> Bytes {
     Bytes::from(vec![b'b'; (1 << (byte >> 4)) - 1])
 }

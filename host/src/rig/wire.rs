@@ -1,4 +1,5 @@
-//! Bytes from clients, peers and operators through what reads them first: heads, bodies, paths, configs. For fuzz targets.
+//! Bytes from clients, peers and operators through what reads them first: heads, bodies, paths, configs. For fuzz
+//! targets.
 //!
 //! Each function panics when one of the promises in its comment is broken; an input that is refused is no fault.
 
@@ -16,8 +17,9 @@ use crate::http1::{
 };
 use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
 
-/// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful. Promises: a
-/// head is the same in however many pieces it comes; what is passed on of it is read as the one message that it is.
+/// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful.
+/// Promises: a head is the same in however many pieces it comes; what is passed on of it is read as the one message
+/// that it is.
 pub fn requests(bytes: &[u8]) {
     for (any_names, non_ascii_target) in
         [(false, false), (true, false), (false, true), (true, true)]
@@ -102,8 +104,8 @@ pub fn request_path(text: &str) {
     );
 }
 
-/// Reads a config. Promises: no error is without its place in the file (`FILE:LINE:COLUMN: `), and each is one line. Says
-/// whether the config is good.
+/// Reads a config. Promises: no error is without its place in the file (`FILE:LINE:COLUMN: `), and each is one line.
+/// Says whether the config is good.
 pub fn config_file(file: &Path) -> bool {
     let Err(errors) = config::load(file) else {
         return true;
@@ -178,8 +180,8 @@ fn pieces_of(bytes: &[u8]) -> [Vec<&[u8]>; 3] {
     ]
 }
 
-/// Whether a head came out the same. Which error comes first may depend on the pieces; that none is taken for a message may
-/// not.
+/// Whether a head came out the same. Which error comes first may depend on the pieces; that none is taken for a message
+/// may not.
 fn same<T: Debug>(whole: &Read<T>, pieces: &Read<T>, fields: impl Fn(&T) -> String) {
     match (whole, pieces) {
         (Ok(Some((one, behind_one))), Ok(Some((other, behind_other)))) => {
@@ -215,7 +217,7 @@ fn body(length: Framing, bytes: &[u8]) -> Option<Vec<u8>> {
     (whole.end == Ok(true)).then_some(whole.behind)
 }
 
-/// What a decoder made of a body.
+/// Result of decoding a body.
 #[derive(Debug, PartialEq)]
 struct PieceBody {
     data: Vec<u8>,
@@ -264,7 +266,7 @@ fn has_no_detours(path: &str) -> bool {
     !segments.any(|segment| matches!(segment, "" | "." | ".."))
 }
 
-/// More than an input has.
+/// Limit that is more than an input has.
 const MAX_HEAD_BYTES: usize = 8 << 10;
 
 /// Messages that one input may hold.

@@ -1,8 +1,8 @@
 //! Time-outs that cost a request next to nothing.
 //!
-//! A tokio timer is registered and taken out again for every wait (107 ns, by the docs of pingora-timeout). Here a connection
-//! or a workspace owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of the worker looks at all of
-//! them when the earliest is due; with time-outs of seconds it sleeps for seconds.
+//! A tokio timer is registered and taken out again for every wait (107 ns, by the docs of pingora-timeout). Here a
+//! connection or a workspace owns its [`Alarm`]s for its whole life, and to arm one is to write a number. One task of
+//! the worker looks at all of them when the earliest is due; with time-outs of seconds it sleeps for seconds.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -19,7 +19,7 @@ use crate::runtime::clock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// One wait at a time can be limited by an alarm.
+/// Alarm that limits one wait at a time.
 pub struct Alarm {
     slot: Rc<Slot>,
     list: Rc<AlarmList>,
@@ -33,7 +33,7 @@ struct Slot {
     since: Cell<Instant>,
     /// Group whose waits may be ended early: see [`Alarms::end_longest`].
     group: Cell<usize>,
-    /// Where it stands in the book.
+    /// Position in the list.
     position: Cell<usize>,
 }
 
@@ -48,10 +48,10 @@ struct AlarmList {
     grain: Duration,
 }
 
-/// For a request's alarms, of which there are no more than requests under way.
+/// Resolution of a request's alarms, of which there are no more than requests under way.
 pub const FINE: Duration = Duration::from_millis(10);
 
-/// For those of idle connections. There may be very many, and each look passes over all of them.
+/// Resolution of the alarms of idle connections. There may be very many, and each look passes over all of them.
 pub const COARSE: Duration = Duration::from_millis(100);
 
 /// Group of alarms whose waits are not ended early.
@@ -164,7 +164,8 @@ impl AlarmList {
 }
 
 impl Alarm {
-    /// Runs `work` for `limit` at most, from when it has to wait first. Work that is ready at once never touches the clock.
+    /// Runs `work` for `limit` at most, from when it has to wait first. Work that is ready at once never touches the
+    /// clock.
     pub async fn limit<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Elapsed> {
         let mut work = pin!(work);
         let _disarm = Disarm(&self.slot);

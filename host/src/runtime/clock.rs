@@ -1,13 +1,13 @@
-//! What time it is for the request that is worked on: the clock is read once a turn.
+//! Time for the request that is worked on: the clock is read once a turn.
 //!
-//! A turn is what is done for a request from the moment that something has come for it until it waits again, mostly some
-//! microseconds; plugins that compute may make it milliseconds. It is precise enough for time-outs.
+//! A turn is what is done for a request from the moment that something has come for it until it waits again, mostly
+//! some microseconds; plugins that compute may make it milliseconds. It is precise enough for time-outs.
 
 use std::cell::Cell;
 use std::time::Instant;
 
-/// Pieces of a body, or requests, that are worked on in a row without a wait: after [`PIECES`] of them others have their turn.
-/// One read may bring many of them, a byte each.
+/// Pieces of a body, or requests, that are worked on in a row without a wait: after [`PIECES`] of them others have
+/// their turn. One read may bring many of them, a byte each.
 #[derive(Default)]
 pub struct PieceBudget(u32);
 
@@ -66,7 +66,7 @@ pub fn now() -> Instant {
     }
 }
 
-/// However it ends.
+/// Forgets the time on drop, also when the turn unwinds.
 struct Ends;
 
 impl Drop for Ends {

@@ -9,27 +9,28 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What connections and requests use, roughly, and the most that it was.
+/// Estimate of the heap that connections and requests use, and the most that it was; tells when to trim the heap.
 #[derive(Default)]
 pub struct HeapTrim {
     used_bytes: Cell<usize>,
     peak_bytes: Cell<usize>,
     fallen: Notify,
-    /// Of a fall that is not judged yet.
+    /// End of the settle time after a fall that is not judged yet.
     settle_ends: Cell<Option<Instant>>,
 }
 
 /// A workspace with its buffers and its exchange (`docs/MEMORY.md`).
 const WORKSPACE_BYTES: usize = 16 * 1024;
 
-/// Less than this is not worth a look.
+/// Smallest fall that is worth a look.
 const FALL_BYTES: usize = 8 * 1024 * 1024;
 
-/// What was freed just now may be wanted again just now; and no more often than this.
+/// Time between a fall and its trim, and between two trims: memory that was freed just now may be wanted again just
+/// now.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 impl HeapTrim {
-    /// So much more is used.
+    /// Adds to the estimate.
     pub fn add(&self, bytes: usize) {
         let used = self.used_bytes.get() + bytes;
         self.used_bytes.set(used);
@@ -38,7 +39,7 @@ impl HeapTrim {
         }
     }
 
-    /// So much of what was taken is free again.
+    /// Subtracts from the estimate.
     pub fn sub(&self, bytes: usize) {
         self.used_bytes.set(self.used_bytes.get() - bytes);
         if self.has_fallen() {

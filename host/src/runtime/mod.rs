@@ -1,5 +1,5 @@
-//! What a single-threaded event loop needs beside tokio: the time cached for one poll, cheap time-outs, and when to give memory
-//! back.
+//! Services for a single-threaded event loop that tokio lacks: the time cached for one poll, cheap time-outs, and when
+//! to give memory back.
 
 pub mod alarm;
 pub mod clock;

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
+use super::headers::{CounterHeader, NAME_WORDS};
 use super::raw::Mapping;
-use super::{NAME_LIMIT_BYTES, ZoneError, check_name, check_size, later_ns};
+use super::{ZoneError, check_name, check_size, later_ns};
 use slots::{Change, EXPIRY_BITS, Hash, Live, Set, WAYS};
 
 pub(super) mod slots;
@@ -20,10 +21,11 @@ mod tests;
 
 /// A table of 64-bit numbers, each with a key and an expiry, in memory that all workers map.
 ///
-/// Keys are known by 120 bits of a hash keyed with the zone's secret (64 of tag, 24 of check, 32 of place), so no client can
-/// choose keys that meet in one place. Each key can lie in one set of 8 slots only. When all 8 are in use, the one that
-/// expires first makes room ([`CounterStats::evicted`] tells): an operation never fails. A slot takes 24 bytes.
-/// With twice as many slots as keys in use at once, 1 key in 100 finds its set full; with four times as many, 1 in 7000.
+/// Keys are known by 120 bits of a hash keyed with the zone's secret (64 of tag, 24 of check, 32 of place), so no
+/// client can choose keys that meet in one place. Each key can lie in one set of 8 slots only. When all 8 are in use,
+/// the one that expires first makes room ([`CounterStats::evicted`] tells): an operation never fails. A slot takes 24
+/// bytes. With twice as many slots as keys in use at once, 1 key in 100 finds its set full; with four times as many, 1
+/// in 7000.
 ///
 /// Times are exact to about a millisecond: a number may live up to 1.05 ms longer than asked for, never less.
 pub struct CounterZone {
@@ -31,7 +33,7 @@ pub struct CounterZone {
     seed: [u8; 16],
     origin_ns: u64,
     sets: usize,
-    /// What makes the nonces of this process its own.
+    /// Next nonce; its start at random makes the nonces of this process its own.
     nonce: AtomicU64,
 }
 
@@ -52,7 +54,7 @@ pub enum Updated {
     Contended(u64),
 }
 
-/// What an operator should know about a zone.
+/// Figures of a zone for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterStats {
     pub slots: usize,
@@ -106,16 +108,17 @@ impl CounterZone {
         Self::over(mapping, name, size_bytes)
     }
 
-    /// What a worker inherits and opens. It is closed in a process that is executed, unless handed over on purpose.
+    /// Descriptor that a worker inherits and opens. It is closed in a process that is executed, unless handed over on
+    /// purpose.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.mapping.descriptor()
     }
 
     /// Adds to a key's count and returns the count. The first addition opens a window, at whose end the count is gone.
     ///
-    /// A window that ends later than one opened now would (the config has changed) is shortened to that. The count stays at
-    /// `u64::MAX` rather than wrap. Adding 0 to a key without a window opens none. Under contention that does not end
-    /// the amount is not counted, but the returned count is as if it were.
+    /// A window that ends later than one opened now would (the config has changed) is shortened to that. The count
+    /// stays at `u64::MAX` rather than wrap. Adding 0 to a key without a window opens none. Under contention that does
+    /// not end the amount is not counted, but the returned count is as if it were.
     pub fn add(&self, key: &[u8], amount: u64, window: Duration, now_ns: u64) -> u64 {
         let expiry = self.expiry(window, now_ns);
         let change = self.change(key, now_ns, |live| {
@@ -219,7 +222,7 @@ impl CounterZone {
             .map(|word| u128::from(word.load(Relaxed)));
         let seed = (high << 64 | low).to_ne_bytes();
         let origin_ns = header.origin_ns.load(Relaxed);
-        let sets = (mapping.size_bytes() - size_of::<Header>()) / size_of::<Set>();
+        let sets = (mapping.size_bytes() - size_of::<CounterHeader>()) / size_of::<Set>();
         let mut nonce = [0; 8];
         getrandom(&mut nonce, GetRandomFlags::empty())
             .map_err(|cause| io_error(name, "random seed", cause))?;
@@ -251,19 +254,19 @@ impl CounterZone {
         change
     }
 
-    fn note(&self, event: impl FnOnce(&Header) -> &AtomicU64) {
+    fn note(&self, event: impl FnOnce(&CounterHeader) -> &AtomicU64) {
         if let Some(header) = self.header() {
             event(header).fetch_add(1, Relaxed);
         }
     }
 
-    fn header(&self) -> Option<&Header> {
-        self.mapping.table(0, 1)?.first()
+    fn header(&self) -> Option<&CounterHeader> {
+        self.mapping.header()
     }
 
     fn sets(&self) -> &[Set] {
         self.mapping
-            .table(size_of::<Header>(), self.sets)
+            .table(size_of::<CounterHeader>(), self.sets)
             .unwrap_or_default()
     }
 
@@ -302,36 +305,16 @@ const SAMPLED_SETS: usize = 32 << 10;
 /// A tick is 2^20 ns, 1.05 ms. 40 bits of them are 36 years from the zone's making.
 const TICK_SHIFT: u32 = 20;
 
-/// Before the sets. Words that never change once `magic` is there, and two counts.
-#[repr(C)]
-pub(super) struct Header {
-    magic: AtomicU64,
-    version: AtomicU64,
-    kind: AtomicU64,
-    size_bytes: AtomicU64,
-    seed: [AtomicU64; 2],
-    /// Tick 0.
-    origin_ns: AtomicU64,
-    name: [AtomicU64; NAME_WORDS],
-    evicted: AtomicU64,
-    contended: AtomicU64,
-    /// Up to a multiple of a cache line.
-    spare: [AtomicU64; 7],
-}
-
-const _: () = assert!(size_of::<Header>() == 3 * 64);
-
 const MAGIC: u64 = u64::from_be_bytes(*b"castlnGz");
-/// Of the layout of header and sets.
+/// Version of the layout of header and sets.
 const VERSION: u64 = 1;
 const KIND: u64 = u64::from_be_bytes(*b"counter ");
-const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;
 
-fn header<'a>(mapping: &'a Mapping, zone: &str) -> Result<&'a Header, ZoneError> {
+fn header<'a>(mapping: &'a Mapping, zone: &str) -> Result<&'a CounterHeader, ZoneError> {
     if u64::try_from(mapping.size_bytes()).is_ok_and(|size| size < CounterZone::MIN_BYTES) {
         return Err(damaged(zone, "smaller than any counter zone"));
     }
-    let header = mapping.table(0, 1).and_then(<[_]>::first);
+    let header = mapping.header();
     header.ok_or_else(|| damaged(zone, "no header"))
 }
 

@@ -73,7 +73,7 @@ const TASK: &str = "CASTLING_ZONE_TEST_TASK";
 const READY: &str = "ready";
 
 const KEYS: u64 = 20;
-/// So wide that no set gets nine keys by chance: nothing is evicted.
+/// Size at which no set gets nine keys by chance: nothing is evicted.
 const QUIET_BYTES: u64 = 4 << 20;
 const CROWDED_BYTES: u64 = CounterZone::MIN_BYTES;
 const HOUR: Duration = Duration::from_secs(3600);

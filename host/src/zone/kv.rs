@@ -19,8 +19,8 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-/// An ordered map from bytes to bytes whose entries may expire. What has expired is invisible at once, and is removed a few
-/// entries with each write, or by [`KvZone::sweep`].
+/// An ordered map from bytes to bytes whose entries may expire. What has expired is invisible at once, and is removed a
+/// few entries with each write, or by [`KvZone::sweep`].
 ///
 /// Reads wait for nobody. A write waits for the writers before it, of all workers: microseconds each. A worker that is
 /// killed in the middle of a write loses that write only; the next writer takes its lock over and goes on. (One that is
@@ -37,10 +37,10 @@ pub struct KvZone {
     size_bytes: u64,
 }
 
-/// What must be there for a change.
+/// Condition of a change: the value that must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a> {
-    /// Whatever is there, or nothing.
+    /// Any value, or none.
     Anything,
     Nothing,
     Value(&'a [u8]),
@@ -50,7 +50,7 @@ pub enum Expected<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     pub keys: Vec<Vec<u8>>,
-    /// Where to go on, with [`KvZone::list`]'s `after`. None: that was all.
+    /// Key to go on after, with [`KvZone::list`]'s `after`. None: that was all.
     pub next: Option<Vec<u8>>,
 }
 
@@ -61,8 +61,8 @@ impl KvZone {
 
     /// Opens a zone in a folder that the master has prepared (`prepare_kv`).
     ///
-    /// Fails when it was prepared under another name, size or version or before the last boot, when it is damaged, and when
-    /// this process has it open already.
+    /// Fails when it was prepared under another name, size or version or before the last boot, when it is damaged, and
+    /// when this process has it open already.
     pub fn open(folder: &Path, name: &str, size_bytes: u64) -> Result<Self, ZoneError> {
         check_name(name)?;
         let (env, table) = folder::open_prepared(folder, name, size_bytes)?;
@@ -199,7 +199,7 @@ impl KvZone {
             .map_or(VALUE_LIMIT_BYTES, |part| part.min(VALUE_LIMIT_BYTES))
     }
 
-    /// What entries may take. The rest lets a change be written beside what it replaces, and deletions always.
+    /// Bytes that entries may take. The rest lets a change be written beside the old value, and deletions always.
     fn limit_bytes(&self) -> u64 {
         self.size_bytes - self.size_bytes / 8 - SPARE_BYTES
     }
@@ -249,7 +249,7 @@ impl KvZone {
         Err(ZoneError::Full(self.name.clone()))
     }
 
-    /// None, and no change, when the zone would be fuller than it may be.
+    /// Runs the change. None, and no change, when the zone would be fuller than it may be.
     fn try_write<R>(
         &self,
         now_ns: u64,
@@ -397,10 +397,10 @@ const SWEEP_STEP: usize = 2;
 const SWEEP_FULL: usize = 256;
 /// How often a write makes room.
 const WRITE_ROUNDS: usize = 8;
-/// Of the zone, for the store's own pages.
+/// Bytes of the zone for the store's own pages.
 const SPARE_BYTES: u64 = 128 << 10;
 
-/// What a transaction did.
+/// Outcome of a transaction.
 enum Done<R> {
     Changed(R),
     Unchanged(R),

@@ -1,10 +1,10 @@
 //! Zones: memory that all workers share.
 //!
-//! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle of a
-//! write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay the same.
-//! For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker inherits and opens; of a
-//! [`KvZone`] it keeps the folder only (`prepare_kv`) and never opens it. A zone of the same name but another kind or size
-//! needs a new memory file or another folder; opening the old one as such is refused.
+//! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle
+//! of a write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay
+//! the same. For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker inherits and opens; of
+//! a [`KvZone`] it keeps the folder only (`prepare_kv`) and never opens it. A zone of the same name but another kind or
+//! size needs a new memory file or another folder; opening the old one as such is refused.
 //!
 //! | kind | what it is | for |
 //! |---|---|---|
@@ -12,15 +12,16 @@
 //! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
 //! | [`MetricsZone`] | names and values that only grow in number, lock-free, in a memory file | metrics (not for plugins by name) |
 //!
-//! All are synchronous and quick enough for the event loop: a counter and a metric never wait; a kv write waits while another
-//! worker writes, which takes microseconds and ends also when that worker is killed. Nothing is ever written out to a disk on
-//! purpose. Measured (200-byte values, 10000 keys, a busy machine): a kv read 1.2 to 1.7 µs, a write 7 to 14 µs, 30 µs
-//! while another process does nothing but write.
+//! All are synchronous and quick enough for the event loop: a counter and a metric never wait; a kv write waits while
+//! another worker writes, which takes microseconds and ends also when that worker is killed. Nothing is ever written
+//! out to a disk on purpose. Measured (200-byte values, 10000 keys, a busy machine): a kv read 1.2 to 1.7 µs, a write 7
+//! to 14 µs, 30 µs while another process does nothing but write.
 //!
 //! **Time** is handed in, in nanoseconds of one clock that all processes share and that never goes back while the zone
 //! lives. [`now_ns`] is the one to use.
 
 mod counter;
+mod headers;
 #[cfg(test)]
 mod kill_tests;
 mod kv;
@@ -49,17 +50,18 @@ pub enum Zone {
     Kv(KvZone),
 }
 
-/// Those of a worker, by name.
+/// Zones of a worker, by name.
 pub type Zones = BTreeMap<String, Arc<Zone>>;
 
-/// What an operator should know about a zone.
+/// Figures of a zone for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneStatus {
     pub name: String,
-    /// As the config writes it.
+    /// Kind as the config writes it.
     pub kind: String,
     pub size_bytes: u64,
-    /// Of a large counter zone estimated from a part of it. Of a kv zone in whole pages, with what has expired and is not removed yet.
+    /// Bytes in use. Estimated from a part of a large counter zone; in whole pages for a kv zone, expired entries
+    /// included that are not removed yet.
     pub used_bytes: u64,
     /// Numbers of a counter zone that made room before they had expired, since it was made. When it grows, the zone is
     /// too small.
@@ -95,7 +97,7 @@ impl Zone {
     }
 }
 
-/// What a key of a counter zone takes.
+/// Bytes that a key of a counter zone takes.
 const COUNTER_SLOT_BYTES: u64 = 24;
 
 /// The clock of zones: nanoseconds since boot, the time of a suspended machine included.
@@ -127,7 +129,7 @@ pub enum ZoneError {
         "zone name {0:?}: expected 1 to {NAME_LIMIT_BYTES} bytes, none of them `/` or a control character"
     )]
     Name(String),
-    /// What is there was made under another name, kind, size or version. It is left as it is.
+    /// The zone that is there was made under another name, kind, size or version. It is left as it is.
     #[error("zone {zone}: {what} is {found}, expected {expected}")]
     Mismatch {
         zone: String,
@@ -135,10 +137,10 @@ pub enum ZoneError {
         found: String,
         expected: String,
     },
-    /// What is there is no zone, or is damaged.
+    /// The file that is there is no zone, or is damaged.
     #[error("zone {zone}: {what}")]
     Damaged { zone: String, what: String },
-    /// This machine cannot have counter zones.
+    /// The machine cannot have counter zones.
     #[error("zone {0}: the processor lacks 128-bit atomic operations")]
     Unsupported(String),
     #[error("zone {zone}: {doing}: {cause}")]

@@ -40,7 +40,7 @@ impl Mapping {
         Self::open(file)
     }
 
-    /// The same without taking memory: [`Mapping::take`] does, range by range.
+    /// Makes and maps one without taking memory: [`Mapping::take`] does, range by range.
     pub(super) fn create_sparse(name: &str, size_bytes: usize) -> Result<Self, Errno> {
         let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, u64::try_from(size_bytes).map_err(|_| Errno::FBIG)?)?;
@@ -91,7 +91,12 @@ impl Mapping {
         self.file.as_fd()
     }
 
-    /// As many `T` as `count` says, from `offset_bytes` on. None when they do not fit or would not be aligned.
+    /// The `T` at the start. None when it does not fit.
+    pub(super) fn header<T: Shared>(&self) -> Option<&T> {
+        self.table(0, 1)?.first()
+    }
+
+    /// Slice of `count` values from `offset_bytes` on. None when they do not fit or would not be aligned.
     pub(super) fn table<T: Shared>(&self, offset_bytes: usize, count: usize) -> Option<&[T]> {
         let end = size_of::<T>()
             .checked_mul(count)?
@@ -131,7 +136,7 @@ const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
 
-/// What may lie in memory that processes share.
+/// Types that may lie in memory that processes share.
 ///
 /// # Safety
 /// Any bytes are a valid value; there is no padding and no pointer; what a `&Self` can change is atomic.
@@ -143,16 +148,16 @@ unsafe impl Shared for AtomicU64 {}
 // `CounterZone::over` opens no zone.
 unsafe impl Shared for AtomicU128 {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
-unsafe impl Shared for super::counter::Header {}
+unsafe impl Shared for super::headers::CounterHeader {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
-unsafe impl Shared for super::metrics::Header {}
+unsafe impl Shared for super::headers::MetricsHeader {}
 // SAFETY: `repr(C)`, nothing but arrays of the two above, and no padding (asserted beside it).
 unsafe impl Shared for super::counter::slots::Set {}
 
 /// Opens or makes the LMDB files in `folder`, for this process.
 ///
-/// The map is read-only: a stray write of a worker cannot reach what all share, and a full file system is an error, not a
-/// SIGBUS. (Measured: a put of 200 bytes takes 6 µs, with a writable map 4 µs.)
+/// The map is read-only: a stray write of a worker cannot reach what all share, and a full file system is an error, not
+/// a SIGBUS. (Measured: a put of 200 bytes takes 6 µs, with a writable map 4 µs.)
 ///
 /// `map_bytes` is a multiple of the page size and the same in all processes. Fails with `EnvAlreadyOpened` when this
 /// process has the folder open.
@@ -168,7 +173,8 @@ pub(super) fn open_env(
     unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD) };
     // SAFETY: the files are mapped and must change through LMDB only. They lie in a folder that nobody but the
     // gateway's user owns and may enter (`kv::folder::must_be_private`). `kv::folder` takes space for a
-    // file that LMDB has made before others open it, and else only unlinks: what a process has mapped stays as it was. heed refuses to open a folder twice in one
-    // process; workers are executed anew, so that none uses an environment from before a fork.
+    // file that LMDB has made before others open it, and else only unlinks: what a process has mapped stays as it was.
+    // heed refuses to open a folder twice in one process; workers are executed anew, so that none uses an environment
+    // from before a fork.
     unsafe { options.open(folder) }
 }

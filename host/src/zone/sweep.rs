@@ -29,5 +29,5 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Entries that are removed with the zone's lock held: 9 µs each.
 const AT_ONCE: usize = 16;
 
-/// For requests, here and in other workers.
+/// Pause for requests, here and in other workers.
 const BREATH: Duration = Duration::from_millis(1);

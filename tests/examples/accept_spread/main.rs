@@ -1,8 +1,9 @@
 //! Measures how connections and latency spread over workers with a socket for each worker and with one that all share.
 //!
-//! For 2 and 8 workers and both ways to accept: connections that are opened and kept, one after the other and many at once,
-//! and how many of them each worker has; then a request every few milliseconds, each over a new connection, while other
-//! clients keep workers busy with hooks that compute. `docs/ACCEPT.md` has figures; `docs/accept.svg` is written anew.
+//! For 2 and 8 workers and both ways to accept: connections that are opened and kept, one after the other and many at
+//! once, and how many of them each worker has; then a request every few milliseconds, each over a new connection, while
+//! other clients keep workers busy with hooks that compute. `docs/ACCEPT.md` has figures; `docs/accept.svg` is written
+//! anew.
 //!
 //! ```sh
 //! cargo xtask build && cargo run --release -p castling-tests --example accept_spread -- [SECONDS]
@@ -63,14 +64,14 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const BUSY_CLIENTS: usize = 2;
 const REST: Duration = Duration::from_millis(60);
 
-/// What was measured with one config.
+/// Figures that were measured with one config.
 pub(crate) struct Measured {
     workers: usize,
     accept: &'static str,
     /// Connections of each worker, the most first.
     one_by_one: Vec<u64>,
     at_once: Vec<u64>,
-    /// Of quick requests, µs, sorted.
+    /// Latencies of quick requests, µs, sorted.
     latencies: Vec<f64>,
 }
 
@@ -91,7 +92,7 @@ fn main() {
 }
 
 impl Measured {
-    /// That many of 1000 requests took this long at most, µs.
+    /// Time that so many of 1000 requests took at most, µs.
     fn quantile(&self, of_1000: usize) -> f64 {
         self.latencies[(self.latencies.len() * of_1000 / 1000).min(self.latencies.len() - 1)]
     }
@@ -174,7 +175,7 @@ fn connections(proxy: &Proxy) -> Vec<u64> {
     workers.iter().filter_map(count).collect()
 }
 
-/// Of quick requests beside busy ones, µs, sorted.
+/// Latencies of quick requests beside busy ones, µs, sorted.
 fn latencies(gateway: SocketAddr, duration: Duration) -> Vec<f64> {
     let stop = AtomicBool::new(false);
     let end = Instant::now() + duration;

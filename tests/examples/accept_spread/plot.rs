@@ -7,7 +7,7 @@ use super::Measured;
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 620.0;
 
-/// Of each panel.
+/// Size of each panel.
 const PANEL_WIDTH: f64 = 340.0;
 const PANEL_HEIGHT: f64 = 200.0;
 const LEFT: [f64; 2] = [60.0, 490.0];
@@ -16,7 +16,7 @@ const TOP: [f64; 2] = [70.0, 370.0];
 const PER_WORKER: &str = "#c2622d";
 const SHARED: &str = "#2d6fc2";
 
-/// Of 1000 requests.
+/// Quantiles of 1000 requests.
 const QUANTILES: [(usize, &str); 6] = [
     (500, "p50"),
     (750, "p75"),

@@ -20,10 +20,10 @@ pub struct Options {
     pub lasts: Duration,
     /// A worker is killed so often.
     pub kill_every: Duration,
-    /// The same for so long before anything is measured.
+    /// Time of such load before anything is measured.
     pub warm_up: Duration,
     pub clients: usize,
-    /// Of those beside them that take a new connection for each request.
+    /// Clients beside them that take a new connection for each request.
     pub new_clients: usize,
 }
 
@@ -161,7 +161,7 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    /// What the gateway takes while it is idle, by workers that are as new.
+    /// Resources that the gateway takes while it is idle, by workers that are as new.
     fn sample(&self) -> Sample {
         control::reload(&self.proxy.path("castling.sock")).expect("the same config again");
         until("two workers", || self.proxy.master().children().len() == 2);
@@ -202,7 +202,7 @@ impl Chaos<'_> {
         let connections: usize = self.kills.iter().map(|kill| kill.clients.len()).sum();
         report.figure("connections on killed workers", connections);
         let all = outcome.good + failed as u64;
-        // What was reset once and answered then is among the good; so the share is no less than a half.
+        // Requests that were reset once and answered then are among the good; so the share is no less than a half.
         let share = |count: usize| 100.0 * count as f64 / all as f64;
         report.claim(
             "traps and resets took place",
@@ -246,7 +246,7 @@ enum Account {
     Reset,
 }
 
-/// What the gateway takes of the machine.
+/// Resources that the gateway takes of the machine.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     processes: usize,
@@ -313,5 +313,5 @@ impl Sample {
     }
 }
 
-/// What an allocator may keep of what was there for a moment: less than 60 workers' leftovers of 20 KiB each.
+/// Memory that an allocator may keep of short-lived values: less than 60 workers' leftovers of 20 KiB each.
 const MASTER_KIB: u64 = 1024;

@@ -1,5 +1,5 @@
-//! Greedy clients: hundreds that ask for large bodies and read nothing, and how long others wait meanwhile. The same of nginx,
-//! where it is installed.
+//! Greedy clients: hundreds that ask for large bodies and read nothing, and how long others wait meanwhile. The same of
+//! nginx, where it is installed.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -118,7 +118,7 @@ enum Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if let Self::Nginx { child, .. } = self {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }

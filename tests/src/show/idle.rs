@@ -250,7 +250,7 @@ fn until_connections(proxy: &Proxy, count: usize) {
 
 struct Closed {
     cleanly: usize,
-    /// What came in the place of the end, a line each.
+    /// Bytes or errors in the place of the end, a line each.
     otherwise: Vec<String>,
 }
 
@@ -280,5 +280,5 @@ fn ends(worker: Process) -> bool {
     !worker.is_alive()
 }
 
-/// What else is open in the worker and in this process.
+/// Other descriptors that are open in the worker and in this process.
 const SPARE_DESCRIPTORS: usize = 200;

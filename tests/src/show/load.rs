@@ -2,9 +2,9 @@
 //!
 //! A request has *failed* when its answer is wrong, cut, late or missing, or its connection was reset. One thing is
 //! allowed: the gateway may close a keep-alive connection between two requests. Where the client sees that before it
-//! writes, it takes another connection ([`Outcome::closed_idle`]). Where it sees it at or after the write, and not a byte
-//! came, it cannot tell whether its request crossed the close on the way, and sends it again on another connection, as
-//! RFC 9112 §9.3.1 has it ([`Outcome::resent`]); a reset is no close.
+//! writes, it takes another connection ([`Outcome::closed_idle`]). Where it sees it at or after the write, and not a
+//! byte came, it cannot tell whether its request crossed the close on the way, and sends it again on another
+//! connection, as RFC 9112 §9.3.1 has it ([`Outcome::resent`]); a reset is no close.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 use super::marks::{self, Kind, Wrong};
 use crate::{DEADLINE, until};
 
-/// What the clients do.
+/// Behaviour of the clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
@@ -45,7 +45,7 @@ pub(crate) struct Group {
     pub(crate) pause: Duration,
 }
 
-/// What the gateway has said about its config: which one it serves, or that this is about to change.
+/// Word of the gateway about its config: which one it serves, or that this is about to change.
 #[derive(Debug, Default)]
 pub(crate) struct Era(AtomicU64);
 
@@ -78,11 +78,11 @@ pub(crate) struct Running {
     begun: Instant,
 }
 
-/// What came of it.
+/// Result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) good: u64,
-    /// Of those, the ones that an origin had a part in.
+    /// Good ones that an origin had a part in.
     pub(crate) proxied: u64,
     /// Connections that were opened.
     pub(crate) connections: u64,
@@ -114,9 +114,9 @@ pub(crate) enum Cause {
     Connect(String),
     /// The connection ended without a byte of an answer.
     Closed,
-    /// It was reset, or broke in another way, after so many bytes of the answer.
+    /// Connection was reset, or broke in another way, after so many bytes of the answer.
     Broken(String, usize),
-    /// It ended after so many bytes of the answer.
+    /// Connection ended after so many bytes of the answer.
     Cut(usize),
     Late,
     Wrong(Wrong),
@@ -249,7 +249,7 @@ impl Client {
         self.failures
     }
 
-    /// One connection's life.
+    /// Life of a connection.
     async fn connection(&mut self) {
         // Before: the gateway may have accepted it before the client hears of it.
         let opened = Instant::now();
@@ -281,7 +281,7 @@ impl Client {
             let kind = self.kind_of(id);
             let hex = format!("{id:016x}");
             let last = number + 1 == self.group.requests;
-            // Of the connections that end after this request, half are ended by the gateway.
+            // Half of the connections that end after this request are ended by the gateway.
             let request = request(kind, &hex, last && id.is_multiple_of(2));
             let exchanged = exchange(&mut socket, &mut received, request.as_bytes());
             let exchanged = tokio::time::timeout(DEADLINE, exchanged).await;
@@ -538,7 +538,7 @@ pub(crate) fn number(id: &str) -> u64 {
     u64::from_str_radix(id, 16).unwrap_or(u64::MAX)
 }
 
-/// Of one client.
+/// Failures of one client that are kept.
 const FAILURES_KEPT: usize = 10_000;
 
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);

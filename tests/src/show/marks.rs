@@ -3,7 +3,7 @@
 
 use super::load::Answer;
 
-/// What the two configs are called.
+/// Names of the two configs.
 pub(crate) const NAMES: [&str; 2] = ["red", "blue"];
 
 /// The status of every response that is no error, by config.
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Proxied,
     /// An origin answers, and a plugin's body filter changes that.
     Filtered,
-    /// The same way as `Proxied`, by a request that must not be sent twice.
+    /// Proxied as `Proxied` is, but by a request that must not be sent twice.
     Post,
 }
 
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// What is wrong with a response.
+/// Fault of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     /// Parts of it come from one config and parts from the other.

@@ -28,7 +28,7 @@ pub(crate) fn marking(name: &str, resets: Option<Arc<Resets>>) -> Origin {
         let accept = async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let bound: SocketAddr = listener.local_addr().expect("a bound socket");
-            // Who asked may have panicked meanwhile.
+            // The receiver may have panicked meanwhile.
             let _ = address_known.send(bound);
             let name: Rc<str> = origin.into();
             while let Ok((socket, _)) = listener.accept().await {
@@ -58,7 +58,7 @@ pub(crate) struct Resets {
     once: Mutex<HashSet<u64>>,
 }
 
-/// What [`Resets`] does to a request.
+/// Fate that [`Resets`] gives a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answered,

@@ -12,7 +12,7 @@ use crate::{Proxy, control};
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// It lasts so long and until there were `requests`, but never longer than `at_most`.
+    /// Shortest duration of the storm; it goes on until there were `requests`, but never longer than `at_most`.
     pub lasts: Duration,
     pub at_most: Duration,
     pub requests: u64,
@@ -21,9 +21,9 @@ pub struct Options {
     pub claims_rate: bool,
     /// Clients that send one request after the other over kept connections.
     pub clients: usize,
-    /// Of those beside them that take a new connection for each request.
+    /// Clients beside them that take a new connection for each request.
     pub new_clients: usize,
-    /// And of those that pause up to 3 s between two requests, so that their connections are mostly idle.
+    /// Clients beside them that pause up to 3 s between two requests, so that their connections are mostly idle.
     pub idle_clients: usize,
 }
 
@@ -83,7 +83,7 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
             }
             Err(refusal) => {
                 refusals.push(refusal);
-                // What was is still so; two steps more, since one would name the other config.
+                // The config is still the one before; two steps more, since one would name the other config.
                 (0..3).for_each(|_| era.ends());
             }
         }
@@ -123,7 +123,7 @@ fn use_config(proxy: &Proxy, config_idx: usize) {
         .expect("the gateway's folder");
 }
 
-/// Of every kind: saturating clients, clients that come for one request, clients that mostly idle.
+/// Load of every kind: saturating clients, clients that come for one request, clients that mostly idle.
 pub(super) fn load(proxy: &Proxy, options: &Options, era: &Arc<Era>) -> Load {
     let group = |clients, requests, pause| Group {
         clients,

@@ -10,7 +10,7 @@ use crate::{Proxy, control, origin};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub reloads: usize,
-    /// What is promised. None: nothing, on a machine that does other things.
+    /// Longest time that is promised. None: nothing, on a machine that does other things.
     pub goal: Option<Duration>,
 }
 
@@ -33,7 +33,7 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
         options.reloads
     ));
     let mut failures = Vec::new();
-    // As a person does it: a process that starts, asks, waits and ends.
+    // Reloads as a person makes them: a process that starts, asks, waits and ends.
     let mut by_command = times(options, progress, || {
         let mut command = Command::new(crate::castling_bin());
         let config = proxy.path("castling.toml");
@@ -83,7 +83,7 @@ fn times(options: &Options, progress: &mut Progress, mut reload: impl FnMut()) -
         if number > 0 {
             times.push(begun.elapsed());
         }
-        // Its workers have ended before the next one begins.
+        // Workers of the old generation have ended before the next one begins.
         std::thread::sleep(PAUSE);
     }
     times

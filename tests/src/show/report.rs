@@ -1,10 +1,10 @@
-//! What a show says: a line while it runs, a table at its end.
+//! Words of a show: a line while it runs, a table at its end.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// What came of a show.
+/// Result of a show.
 #[derive(Debug)]
 pub struct Report {
     title: String,
@@ -144,7 +144,7 @@ impl Progress {
     fn write(&self, line: &str) {
         let seconds = self.begun.elapsed().as_secs();
         let mut stderr = std::io::stderr();
-        // Who does not want to read it loses nothing.
+        // A failed write loses nothing but progress.
         let _ = match self.is_terminal {
             true => write!(stderr, "\r\x1b[K{seconds:4} s  {line}"),
             false => writeln!(stderr, "{seconds:4} s  {line}"),

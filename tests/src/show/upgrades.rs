@@ -15,7 +15,7 @@ pub struct Options {
     pub upgrades: usize,
     /// Requests that must be answered between an upgrade and the next.
     pub requests_between: u64,
-    /// Whose clients come.
+    /// Storm whose clients come.
     pub load: reload_storm::Options,
 }
 

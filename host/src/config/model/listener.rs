@@ -4,16 +4,25 @@ use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::PluginUse;
+use super::HttpSettings;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     /// No other listener has the same; a port is not 0.
     pub bind: Bind,
+    pub socket: SocketOptions,
+    pub limits: ConnectionLimits,
+    pub serves: Serves,
+    /// `FILE:LINE:COLUMN` of `bind`.
+    pub place: String,
+}
+
+/// Options of the listening sockets, which the master sets. Connections inherit those that are of TCP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SocketOptions {
     /// Default `per_worker`, for a Unix socket `shared`, which it cannot but be.
     pub accept: Accept,
     /// Permissions of a Unix socket's file, 0 to 0o777. Default 0o666, as nginx has it.
@@ -30,146 +39,26 @@ pub struct Listener {
     /// The kernel hands a connection over when its first bytes are there, or after about so long (TCP_DEFER_ACCEPT;
     /// nginx `deferred`). 0 to 300 whole seconds, 0 is off. Default 0.
     pub defer_accept_seconds: u32,
-    /// Run for every route of the listener, before the route's own.
-    pub plugins: Vec<PluginUse>,
-    /// Largest request head, bytes; beyond it 431. 1 KiB to 1 MiB. Default 32 KiB (nginx
-    /// `large_client_header_buffers`).
-    pub max_head_bytes: usize,
-    /// Fields in it; beyond it 431. 16 to 10000. Default 1000 (nginx `max_headers`).
-    pub max_fields: usize,
-    /// Default `strict`.
-    pub field_names: FieldNames,
-    /// Default `encode`.
-    pub non_ascii_target: NonAsciiTarget,
-    /// Default `normal`. Of the routes that do not say otherwise.
-    pub paths: PathPolicy,
-    /// Whether paths of routes are compared with regard to case. Default `sensitive`.
-    pub case: PathCase,
-    /// Largest request body, bytes; beyond it 413. Up to 1 PiB, 0 means no limit. Default 0, unlike nginx's 1 MiB.
-    pub max_body_bytes: u64,
+}
+
+/// Bounds of a listener's open connections in one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionLimits {
     /// Open client connections in one worker. For one more the longest idle is closed; where none is idle, it waits in
     /// the kernel's queue. 1 to 1000000. Default 16384.
     pub max_connections: usize,
-    /// Of these, connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
+    /// Open connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
     /// 1 to 1000000. Default half of `max_connections` and at least 64, so that no address keeps all others out.
     pub max_connections_per_address: NonZeroU32,
-    /// From the first byte of a request's head to its last, and from accept to the first byte. On expiry the
-    /// connection is closed. Default 60 s (nginx `client_header_timeout`).
-    pub head_timeout: Duration,
-    /// Between two reads of a request's body; then 408. Default 60 s (nginx `client_body_timeout`).
-    pub body_timeout: Duration,
-    /// Between two writes to the client. Default 60 s (nginx `send_timeout`).
-    pub send_timeout: Duration,
-    /// A keep-alive connection without a request. Default 75 s (nginx `keepalive_timeout`).
-    pub idle_timeout: Duration,
-    /// How long a whole request goes on without a byte for the client once that has ended its direction of the
-    /// connection (RFC 9112 §9.6); then 499. 0 to 1 h, 0 is at once. Default 10 s. A reset ends the request at once.
-    pub half_close: Duration,
-    /// Slowest request body. Default 500 bytes a second after 20 s (Apache `RequestReadTimeout`).
-    pub body_rate: Rate,
-    /// Slowest taking of a response, while bytes wait for the client. Default 240 bytes a second, looked at each 5 s.
-    pub send_rate: Rate,
-    /// Bounds of what is still read after the last response.
-    pub linger: Linger,
-    /// Whether `Via` is added to requests and responses (RFC 9110 §7.6.3). Default true.
-    pub via: bool,
-    /// Default `keep`.
-    pub server: ServerField,
-    /// `FILE:LINE:COLUMN` of `bind`.
-    pub place: String,
 }
 
-/// Which names of request fields go on. In the file `"strict"` or `"any"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FieldNames {
-    /// Letters, digits and hyphens; fields of other names are dropped (nginx `underscores_in_headers off` and
-    /// `ignore_invalid_headers on`).
-    Strict,
-    /// All that RFC 9110 §5.1 allows.
-    Any,
+/// Protocol of a listener's connections, with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Serves {
+    Http(HttpSettings),
 }
 
-/// Policy of request paths: what they may be, and how they are sent on. In the file `"normal"`, `"strict"` or `"as_sent"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PathPolicy {
-    /// The compared path is sent on: dot segments resolved, empty segments taken out, a backslash percent-encoded; `%2F` and
-    /// `%5C` are data. 400 where a peer could read another path (see [`crate::message::path::PathError`]).
-    #[default]
-    Normal,
-    /// 400 for a backslash, `%2F`, `%5C`, empty segments and dot segments, too.
-    Strict,
-    /// As the client has sent it, compared by all that it could be to a peer. A peer may read another path than the one that
-    /// routes and plugins have decided by.
-    AsSent,
-}
-
-/// In the file `"sensitive"` or `"insensitive"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PathCase {
-    /// `/a` and `/A` are two paths.
-    Sensitive,
-    /// `/a` and `/A` are one path, as they are to peers on such file systems. ASCII only.
-    Insensitive,
-}
-
-/// Treatment of bytes beyond ASCII in a request's target. In the file `"encode"` or `"refuse"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NonAsciiTarget {
-    /// Percent-encoded.
-    Encode,
-    /// 400.
-    Refuse,
-}
-
-/// The slowest that a transfer may be. In the file `{ min = 500, after = "20s" }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
-    /// Bytes a second. 0 to 1 GiB, 0 is no bound.
-    pub min: u32,
-    /// From then on. 1 s to 1 h.
-    pub after: Duration,
-}
-
-impl Rate {
-    /// Any speed.
-    pub const NONE: Self = Self {
-        min: 0,
-        after: Duration::ZERO,
-    };
-
-    /// How long so many bytes may take; `None`: for ever.
-    pub fn time_for(self, bytes: u64) -> Option<Duration> {
-        let millis = bytes.saturating_mul(1000).checked_div(self.min.into())?;
-        Some(self.after.saturating_add(Duration::from_millis(millis)))
-    }
-}
-
-/// After the last response, so much of what still comes is read and thrown away, and for so long: the kernel would reset
-/// a connection that is closed with bytes unread, and the response with it (RFC 9112 §9.6; nginx `lingering_time`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Linger {
-    /// 0 to 1 GiB. Default 1 MiB.
-    pub bytes: usize,
-    /// 0 to 1 h. Default 5 s.
-    pub time: Duration,
-}
-
-/// The `Server` of responses. In the file `"keep"`, `"remove"` or another text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ServerField {
-    /// The peer's. Replies of the gateway's own say `castling`.
-    Keep,
-    /// None.
-    Remove,
-    /// This text.
-    Fixed(String),
-}
-
-/// Where a listener listens. Read and written as in the config.
+/// Address that a listener listens at. Read and written as in the config.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Bind {
@@ -179,8 +68,8 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
-/// After `idle` without a byte the kernel probes a connection, each `interval`, and ends it when `count` probes stay
-/// unanswered (tcp(7)).
+/// Probes of silent connections: after `idle` without a byte the kernel probes a connection, each `interval`, and ends
+/// it when `count` probes stay unanswered (tcp(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpKeepalive {
     /// 1 to 32767. Default 7200, as Linux has it.
@@ -197,7 +86,7 @@ pub struct TcpKeepalive {
 pub enum Accept {
     /// Each worker has a socket of its own; the kernel chooses one by a hash of the addresses (nginx `reuseport`).
     PerWorker,
-    /// All wait on one socket; a worker that is free takes the next connection.
+    /// All workers wait on one socket; a worker that is free takes the next connection.
     Shared,
 }
 

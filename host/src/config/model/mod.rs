@@ -1,9 +1,10 @@
 //! The resolved config: checked, with defaults filled in, references by name known to exist.
 //!
 //! The master parses it once for each generation and hands it to its workers as JSON, so that all of a generation runs
-//! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30 days.
-//! Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
+//! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30
+//! days. Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
+mod http_settings;
 mod listener;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use http_settings::*;
 pub use listener::*;
 
 /// Everything one load of the config says.
@@ -28,7 +30,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub zones: BTreeMap<String, Zone>,
     pub metrics: Metrics,
-    /// In the order of the files; matching does not depend on it except between equals, where the first wins.
+    /// Routes in the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
 }
 
@@ -52,15 +54,15 @@ impl Deref for PlacedPath {
 pub struct Master {
     /// The control socket. Default `run/castling.sock` beside the config file.
     pub control: PlacedPath,
-    /// Where compiled plugins are kept. What lies there is trusted native code: only the master's user may write to
+    /// Folder of compiled plugins. Its files are trusted native code: only the master's user may write to
     /// it. Default `run/modules` beside the config file.
     pub module_store: PlacedPath,
     /// Written at start, removed at the end. Default none (nginx `pid`).
     pub pid_file: Option<PlacedPath>,
-    /// Where kv zones lie, for one gateway only and for nothing else; should be in memory. Made when it is missing,
-    /// removed at the end. Default, by a hash of `control`: `castling-zones-HASH` in the first of these that there is and
-    /// that is in memory: the service's runtime folder (systemd's `RUNTIME_DIRECTORY`), `/run` for root, `XDG_RUNTIME_DIR` for
-    /// others; else `/dev/shm/castling-USER-HASH`, by user id.
+    /// Folder of kv zones, for one gateway only and for nothing else; should be in memory. Made when it is missing,
+    /// removed at the end. Default, by a hash of `control`: `castling-zones-HASH` in the first of these that there is
+    /// and that is in memory: the service's runtime folder (systemd's `RUNTIME_DIRECTORY`), `/run` for root,
+    /// `XDG_RUNTIME_DIR` for others; else `/dev/shm/castling-USER-HASH`, by user id.
     pub zone_store: PlacedPath,
 }
 
@@ -73,7 +75,7 @@ pub struct Workers {
     pub drain_timeout: Duration,
     /// 1 to 1000. So many old generations may drain at a time. Default 16. Each has workers of its own, and its memory.
     pub max_draining_generations: usize,
-    /// What a reload does when so many drain. Default `wait`.
+    /// Behaviour of a reload when so many drain. Default `wait`.
     pub when_draining_full: WhenDrainingFull,
     /// Deepest stack of a guest's calls, bytes; beyond it the hook is ended. 64 KiB to 8 MiB. Default 512 KiB. Each
     /// instance has one (address space; only what was used is memory).
@@ -87,8 +89,8 @@ pub struct Workers {
     pub user: Option<Identity>,
     /// Whether workers give up the system calls that they do not need. Default true. Linux on x86-64 and aarch64 only.
     pub seccomp: bool,
-    /// Whether a worker that crashes may leave a core file, and processes of its user (a debugger) look into it. Default
-    /// false: there are secrets in its memory.
+    /// Whether a worker that crashes may leave a core file, and processes of its user (a debugger) look into it.
+    /// Default false: there are secrets in its memory.
     pub core_dumps: bool,
     /// Files that a worker may have open, connections included. 64 to 1 073 741 816. Default none: as many as the hard
     /// limit allows (nginx `worker_rlimit_nofile`).
@@ -108,7 +110,7 @@ pub enum Pin {
 /// A user and a group of the system. In the file by name or number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// As the config has it, for messages.
+    /// Name or number as the config has it, for messages.
     pub name: String,
     pub uid: u32,
     /// Default the user's own. It is the only group that workers are in.
@@ -127,9 +129,9 @@ pub struct OpenFiles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenDrainingFull {
-    /// It waits until one of them has ended, which it has at the latest when its `drain_timeout` is over.
+    /// Reload waits until one of them has ended, at the latest when its `drain_timeout` is over.
     Wait,
-    /// The oldest is ended, with the connections that it has.
+    /// Reload ends the oldest, with the connections that it has.
     EndOldest,
 }
 
@@ -171,7 +173,7 @@ pub struct AccessLog {
     pub flush: Duration,
 }
 
-/// In the file: `"stdout"`, `"off"` or a path.
+/// Target of the access log. In the file: `"stdout"`, `"off"` or a path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogTarget {
     Off,
@@ -179,7 +181,8 @@ pub enum AccessLogTarget {
     File(PlacedPath),
 }
 
-/// In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key = "$variable ..." } }`.
+/// Lines of the access log. In the file: `"combined"`, `"json"`, a text with `$variables` in it, or `{ json = { key =
+/// "$variable ..." } }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogFormat {
     /// A line of text; `combined` is resolved to one.
@@ -192,10 +195,10 @@ pub enum AccessLogFormat {
 pub struct Plugin {
     /// The module's file.
     pub wasm: PathBuf,
-    /// What the plugin's `configure` gets, as JSON text. `{}` where the config says nothing.
+    /// Input of the plugin's `configure`, as JSON text. `{}` where the config says nothing.
     pub config: String,
-    /// For errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and where
-    /// the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
+    /// Places of errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and
+    /// where the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
     pub config_places: BTreeMap<String, String>,
     /// Default `deny`.
     pub on_error: OnError,
@@ -205,7 +208,7 @@ pub struct Plugin {
     pub quarantine: Quarantine,
     /// How long after one run of its `timer` hook the next one begins, 10 ms to 1 day. Default what the plugin says.
     pub timer: Option<Duration>,
-    /// What it may reach beyond its request. Default nothing.
+    /// Things that the plugin may reach beyond its request. Default nothing.
     pub grants: Grants,
     /// `FILE:LINE:COLUMN` of the plugin's table, for errors that are found after parsing.
     pub place: String,
@@ -215,17 +218,17 @@ pub struct Plugin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
-    /// One call after the other, of whatever requests.
+    /// Calls of any requests follow one another in an instance.
     Call,
-    /// One request: nothing that a request leaves in its memory is there for the next.
+    /// Instance serves one request: nothing that a request leaves in its memory is there for the next.
     Request,
 }
 
 /// When a plugin that keeps trapping is taken out for a while, as an unhealthy peer would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// So many traps in a worker within `within` take it out there; those of one client count for a tenth of them at most, those for
-    /// one path for a quarter. 0 to 10000, 0 never. Default 20.
+    /// Traps within `within` that take the plugin out of service in a worker; those of one client count for a tenth of
+    /// them at most, those for one path for a quarter. 0 to 10000, 0 never. Default 20.
     pub traps: u32,
     /// 100 ms to 1 h. Default 10 s.
     pub within: Duration,
@@ -234,25 +237,25 @@ pub struct Quarantine {
     pub backoff: Duration,
 }
 
-/// What a plugin is granted, by the names of the config. An empty list says that it is to do without, although it could;
-/// `None` says nothing, and a plugin that could is refused.
+/// Grants of a plugin, by the names of the config. An empty list says that it is to do without, although it could use
+/// one; `None` says nothing, and a plugin that could use one is refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grants {
     /// Upstreams that it may send calls to.
     pub upstreams: Option<Vec<String>>,
     /// Zones that it may read and change.
     pub zones: Option<Vec<String>>,
-    /// It may send sub-requests to the gateway's own routes.
+    /// Whether the plugin may send sub-requests to the gateway's own routes.
     pub own_routes: bool,
 }
 
-/// What happens to a request when a plugin's hook fails or traps.
+/// Treatment of a request whose plugin's hook fails or traps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// It is answered 500 (503 where a limit of the gateway was reached).
+    /// Request is answered 500 (503 where a limit of the gateway was reached).
     Deny,
-    /// It goes on as if the plugin did not implement the hook.
+    /// Request goes on as if the plugin did not implement the hook.
     Skip,
 }
 
@@ -261,8 +264,8 @@ pub enum OnError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUse {
     pub name: String,
-    /// In the place of the plugin's own, for its hooks in this list. `balance` and `peer_done` are the upstream's and
-    /// keep the plugin's.
+    /// Replaces the plugin's own `on_error`, for its hooks in this list. `balance` and `peer_done` are the upstream's
+    /// and keep the plugin's.
     pub on_error: Option<OnError>,
 }
 
@@ -274,14 +277,14 @@ pub struct PluginLimits {
     pub cpu: Duration,
     /// CPU time of `configure`, which runs when an instance is made. 1 ms to 60 s. Default 5 s.
     pub configure_cpu: Duration,
-    /// CPU time of all hook calls of the plugin for one request. Up to 1 h, 0 means no limit (`None`). Default 10 s, which is
-    /// far above what hooks on heads may take, for a filter works on every chunk of a long body.
+    /// CPU time of all hook calls of the plugin for one request. Up to 1 h, 0 means no limit (`None`). Default 10 s,
+    /// which is far above what hooks on heads may take, for a filter works on every chunk of a long body.
     pub request_cpu: Option<Duration>,
-    /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long as its
-    /// request takes, the response's way to a slow client included.
+    /// Instances of the plugin in one worker. 1 to 1000. Default 256. One with per-request state is taken for as long
+    /// as its request takes, the response's way to a slow client included.
     pub instances: usize,
-    /// Instances in one worker beyond `instances` that only later hooks get: so many for hooks of sub-requests and for variables, so
-    /// many more for hooks on responses, and so many more for `log`. 0 to 100. Default 4.
+    /// Instances in one worker beyond `instances` that only later hooks get: so many for hooks of sub-requests and for
+    /// variables, so many more for hooks on responses, and so many more for `log`. 0 to 100. Default 4.
     pub instance_reserve: usize,
     /// A body that `read_body`, a call out, an answer of its own or a chunk in the place of another may hold at once,
     /// bytes. 1 KiB to 64 MiB. Default 1 MiB.
@@ -291,8 +294,8 @@ pub struct PluginLimits {
     /// An instance is replaced after so many calls of its hooks; 0 never. Default 1000000. It is also replaced when it
     /// has grown to three quarters of `memory`.
     pub instance_calls: u64,
-    /// Calls that may wait at once in one worker when all `instances` are busy; beyond it one fails at once. 0 to 100000.
-    /// Default 1000.
+    /// Calls that may wait at once in one worker when all `instances` are busy; beyond it one fails at once. 0 to
+    /// 100000. Default 1000.
     pub instance_queue: usize,
     /// How long each of them waits. 1 ms to 60 s. Default 1 s.
     pub instance_wait: Duration,
@@ -339,8 +342,8 @@ pub enum ZoneKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Series that there may be, a histogram counting as its buckets and two more. 256 to 262144. Default 8192. Takes
-    /// 208 to 224 bytes for each, and 8 more in each worker. What was counted so far is kept over a reload that leaves it as it
-    /// is.
+    /// 208 to 224 bytes for each, and 8 more in each worker. What was counted so far is kept over a reload that leaves
+    /// it as it is.
     pub max_series: u32,
     /// `FILE:LINE:COLUMN` of `max_series`; for the default, the start of the config file.
     pub place: String,
@@ -348,21 +351,23 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
-    /// At least one.
+    /// Peers, at least one.
     pub peers: Vec<Peer>,
     /// Default `round_robin`.
     pub balance: Balance,
     /// Longest wait for a TCP connection to a peer. On expiry the next peer is tried. Default 5 s.
     pub connect_timeout: Duration,
-    /// From the end of the request to the response's head; then 504. Default 60 s (nginx `proxy_read_timeout`).
+    /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
+    /// `proxy_read_timeout`).
     pub response_timeout: Duration,
-    /// Between two reads or two writes of a body. Default 60 s.
+    /// Longest time between two reads or two writes of a body. Default 60 s.
     pub idle_timeout: Duration,
-    /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx `proxy_next_upstream_tries`).
+    /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx
+    /// `proxy_next_upstream_tries`).
     pub tries: u32,
-    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made only
-    /// when none is idle and the newest are used first, so that as many are kept as were in use at once within the last
-    /// `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
+    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
+    /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
+    /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
     pub keepalive_connections: usize,
     /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
     pub keepalive_timeout: Duration,
@@ -376,10 +381,10 @@ pub struct Upstream {
     pub place: String,
 }
 
-/// In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
+/// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum UpstreamHost {
-    /// What the client sent (nginx `proxy_set_header Host $http_host`).
+    /// Host that the client sent (nginx `proxy_set_header Host $http_host`).
     Client,
     /// The peer's own name from the config (nginx's default).
     Peer,
@@ -388,13 +393,14 @@ pub enum UpstreamHost {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
-    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and each of its addresses becomes a peer.
+    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and
+    /// each of its addresses becomes a peer.
     pub address: String,
     /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
     pub weight: NonZeroU16,
 }
 
-/// In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
+/// Balancing policy. In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Balance {
     RoundRobin,
@@ -404,46 +410,47 @@ pub enum Balance {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// For logs. A given one is the only one of that name. Default: its hosts and path, `example.com,*.example.org/api`,
-    /// which another route may have, too.
+    /// Name for logs. A given one is the only one of that name. Default: its hosts and path,
+    /// `example.com,*.example.org/api`, which another route may have, too.
     pub name: String,
     /// Which listeners it belongs to. Default all.
     pub listeners: Vec<String>,
     /// Empty: any host.
     pub hosts: Vec<HostPattern>,
     /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
-    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments, and is
-    /// one that [`crate::message::path::read`] reads.
+    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments,
+    /// and is one that [`crate::message::path::read`] reads.
     pub path: String,
     /// Empty: any method.
     pub methods: Vec<String>,
     /// All must match. Names in lower case.
     pub headers: Vec<HeaderMatch>,
-    /// In the order of the config; their response hooks run in the reverse order.
+    /// Plugins in the order of the config; their response hooks run in the reverse order.
     pub plugins: Vec<PluginUse>,
-    /// None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
+    /// Upstream of the route. None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
     pub upstream: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
-    /// In the place of its listeners'.
+    /// Replaces the path policy of its listeners.
     pub paths: Option<PathPolicy>,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
 }
 
-/// In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address in
-/// brackets.
+/// Pattern of hosts. In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address
+/// in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostPattern {
     Exact(String),
-    /// With its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never `example.com`.
+    /// Suffix with its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never
+    /// `example.com`.
     Suffix(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeaderMatch {
     pub name: String,
-    /// In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
+    /// Test of the value. In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
     pub test: HeaderTest,
 }
 

@@ -1,4 +1,4 @@
-//! What is refused of `[listeners.NAME]`.
+//! Refusals of `[listeners.NAME]`.
 
 use super::*;
 

@@ -55,7 +55,7 @@ impl Site {
         })
     }
 
-    /// What is wrong, the folder's name taken out.
+    /// Errors of the config, the folder's name taken out.
     fn errors(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let errors = self.load().expect_err("a good config");
@@ -67,7 +67,7 @@ impl Site {
     }
 }
 
-/// What makes a config complete; tests put more in front, one line.
+/// Rest that makes a config complete; tests put more in front, one line.
 const REST: &str = "\n[listeners.web]\nbind = '127.0.0.1:8080'\n[upstreams.app]\npeers = ['127.0.0.1:9001']\n[[routes]]\nupstream = 'app'\n";
 
 fn good(config: &str) -> Config {
@@ -139,21 +139,18 @@ fn defaults_are_filled_in() {
     );
     assert_eq!(config.metrics.max_series, 8192);
     let web = &config.listeners["web"];
-    assert_eq!((web.accept, web.backlog), (Accept::PerWorker, 4096));
-    assert_eq!((web.ipv6_only, web.nodelay), (true, true));
-    assert_eq!((web.tcp_keepalive, web.defer_accept_seconds), (None, 0));
-    assert!(!config.routes[0].metrics);
-    let web = &config.listeners["web"];
+    let socket = &web.socket;
+    assert_eq!((socket.accept, socket.backlog), (Accept::PerWorker, 4096));
+    assert_eq!((socket.ipv6_only, socket.nodelay), (true, true));
     assert_eq!(
-        (
-            web.backlog,
-            web.max_head_bytes,
-            web.max_body_bytes,
-            web.max_connections
-        ),
-        (4096, 32 << 10, 0, 16384)
+        (socket.tcp_keepalive, socket.defer_accept_seconds),
+        (None, 0)
     );
-    assert_eq!(web.idle_timeout.as_secs(), 75);
+    assert!(!config.routes[0].metrics);
+    assert_eq!(web.limits.max_connections, 16384);
+    let Serves::Http(http) = &web.serves;
+    assert_eq!((http.max_head_bytes, http.max_body_bytes), (32 << 10, 0));
+    assert_eq!(http.idle_timeout.as_secs(), 75);
     let app = &config.upstreams["app"];
     assert_eq!(
         (
@@ -304,16 +301,19 @@ metrics = true
         (millis(20), None)
     );
     let web = &config.listeners["web"];
+    assert_eq!(web.bind.to_string(), "[::1]:8080");
+    let Serves::Http(http) = &web.serves;
+    assert_eq!(
+        (http.max_head_bytes, http.max_body_bytes),
+        (2048, 10_000_000)
+    );
+    let socket = &web.socket;
     assert_eq!(
         (
-            web.bind.to_string().as_str(),
-            web.max_head_bytes,
-            web.max_body_bytes
+            socket.ipv6_only,
+            socket.nodelay,
+            socket.defer_accept_seconds
         ),
-        ("[::1]:8080", 2048, 10_000_000)
-    );
-    assert_eq!(
-        (web.ipv6_only, web.nodelay, web.defer_accept_seconds),
         (false, false, 5)
     );
     let keepalive = TcpKeepalive {
@@ -321,11 +321,12 @@ metrics = true
         interval_seconds: 75,
         count: 3,
     };
-    assert_eq!(web.tcp_keepalive, Some(keepalive));
+    assert_eq!(socket.tcp_keepalive, Some(keepalive));
     let local = &config.listeners["local"];
     assert_eq!(local.bind, Bind::Unix(site.path("run/app.sock")));
-    assert_eq!((local.accept, local.mode), (Accept::Shared, 0o640));
-    assert_eq!((web.accept, web.mode), (Accept::Shared, 0o666));
+    let of_local = (local.socket.accept, local.socket.mode);
+    assert_eq!(of_local, (Accept::Shared, 0o640));
+    assert_eq!((socket.accept, socket.mode), (Accept::Shared, 0o666));
     let app = &config.upstreams["app"];
     assert_eq!(
         (app.peers[0].address.as_str(), app.peers[0].weight.get()),

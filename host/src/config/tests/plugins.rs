@@ -1,4 +1,4 @@
-//! What the config says of plugins: their limits, and how lists name them.
+//! Plugins in the config: their limits, and how lists name them.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use crate::process::unix_socket;
 pub fn is_in_use(listener: &Listener) -> bool {
     match &listener.bind {
         Bind::Tcp(address) => {
-            let probed = probe(*address, listener.ipv6_only);
+            let probed = probe(*address, listener.socket.ipv6_only);
             probed.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
         }
         Bind::Unix(path) => unix_socket::is_served(path).unwrap_or(false),

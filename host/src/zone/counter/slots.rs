@@ -1,8 +1,8 @@
 //! A set of slots: where the keys of one hash range have their numbers. Lock-free, and safe against a writer that dies.
 //!
-//! Each slot is two words. The **tag** says whose it is; the **state** holds value, expiry and a second part of the key's
-//! hash (check) in 128 bits, which change together or not at all. A slot belongs to a key when tag and check are the
-//! key's, so a slot between two owners belongs to nobody, and there is no moment at which anybody has to wait:
+//! Each slot is two words. The **tag** says whose it is; the **state** holds value, expiry and a second part of the
+//! key's hash (check) in 128 bits, which change together or not at all. A slot belongs to a key when tag and check are
+//! the key's, so a slot between two owners belongs to nobody, and there is no moment at which anybody has to wait:
 //!
 //! 1. *claim*: the state of a slot (free, expired, or else the one that expires first) becomes *pending* for the new key;
 //! 2. the tag becomes the new key's;
@@ -33,14 +33,14 @@ const _: () = assert!(size_of::<Set>() == 64 + 128, "no padding");
 /// A key's hash, as it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hash {
-    /// Not 0.
+    /// Tag of the key's hash; not 0.
     pub tag: u64,
     /// 24 bits, not 0.
     pub check: u32,
 }
 
 impl Hash {
-    /// Of two independent hash words; only the lower half of the second is used.
+    /// Makes it of two independent hash words; only the lower half of the second is used.
     pub(super) fn of(first: u64, second: u64) -> Self {
         let check = (second & CHECK_MASK) as u32;
         Self {
@@ -50,11 +50,11 @@ impl Hash {
     }
 }
 
-/// What a live slot holds.
+/// Contents of a live slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Live {
     pub value: u64,
-    /// In ticks; 40 bits, and later than now.
+    /// Expiry in ticks; 40 bits, and later than now.
     pub expiry: u64,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Live {
 pub(super) enum Change {
     Stored {
         live: Live,
-        /// It took the place of another key's live number.
+        /// Whether it took the place of another key's live number.
         evicted: bool,
     },
     /// The function wanted no change.
@@ -169,7 +169,7 @@ impl Set {
         }
         #[cfg(test)]
         tests::dawdle();
-        // Not a plain store: had somebody taken the slot since, it would become nobody's.
+        // A plain store would not do: had somebody taken the slot since, it would become nobody's.
         self.tags[way]
             .compare_exchange(tag, key.tag, SeqCst, SeqCst)
             .is_ok()
@@ -404,7 +404,7 @@ mod tests {
         static DAWDLING: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Between any two steps of a change: widens the gaps in which others may come.
+    /// Pause between any two steps of a change: widens the gaps in which others may come.
     pub(super) fn dawdle() {
         let mut state = DAWDLING.get();
         // xorshift64

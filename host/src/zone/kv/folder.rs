@@ -14,23 +14,23 @@ use serde::{Deserialize, Serialize};
 use super::{KvZone, Table, map_bytes, open_table, store_error};
 use crate::zone::{ZoneError, check_name, check_size, raw};
 
-/// What [`prepare_kv`] found.
+/// Result of [`prepare_kv`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepared {
     /// The zone was there, with its contents.
     Kept,
-    /// It is new and empty.
+    /// The zone is new and empty.
     Made,
 }
 
 /// Makes the folder of a kv zone, or finds it made already. For the master, before it starts the workers that open it.
 ///
-/// The parent must exist. It should lie in memory (`/dev/shm`, a run folder). All space is taken at once, where the file
-/// system can. A folder from before the last boot, and one whose making was broken off, is made anew.
+/// The parent must exist. It should lie in memory (`/dev/shm`, a run folder). All space is taken at once, where the
+/// file system can. A folder from before the last boot, and one whose making was broken off, is made anew.
 ///
-/// Fails, and changes nothing, when a zone of another name, size or version is there, or something that is no zone, or a
-/// folder that other users own or may enter.
-/// The master's process does not keep the zone open: what workers write cannot hurt it.
+/// Fails, and changes nothing, when a zone of another name, size or version is there, or something that is no zone, or
+/// a folder that other users own or may enter. The master's process does not keep the zone open: what workers write
+/// cannot hurt it.
 pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared, ZoneError> {
     check_name(name)?;
     check_size(name, size_bytes, KvZone::MIN_BYTES, KvZone::MAX_BYTES)?;
@@ -46,7 +46,7 @@ pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared
             return Ok(Prepared::Kept);
         }
         Some(found) => {
-            // Nobody has written it out, so what a reboot has left on a disk may be torn.
+            // Files of an earlier boot may be torn on a disk: nothing was ever synced.
             found.must_be(&wanted, name)?;
             remove_files(folder)?;
         }
@@ -64,8 +64,8 @@ pub fn prepare_kv(folder: &Path, name: &str, size_bytes: u64) -> Result<Prepared
 
 /// Lets the processes of another user open a prepared zone. For a master that is root and no worker of it.
 ///
-/// Its data belong to that user then. Folder and marker stay root's, and others may pass through it to what they know the
-/// name of: who has taken over a worker cannot put something else into a place where root will look.
+/// Its data belong to that user then. Folder and marker stay root's, and others may pass through it to what they know
+/// the name of: who has taken over a worker cannot put something else into a place where root will look.
 pub fn lend_kv(folder: &Path, uid: u32, gid: u32) -> Result<(), ZoneError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(PASSABLE)).map_err(file(folder))?;
     // Root reads it before each generation, and an earlier version has lent it, too.
@@ -74,7 +74,7 @@ pub fn lend_kv(folder: &Path, uid: u32, gid: u32) -> Result<(), ZoneError> {
         .and_then(|()| fs::set_permissions(&marker, fs::Permissions::from_mode(READABLE)))
         .map_err(file(&marker))?;
     for path in [DATA_FILE, LOCK_FILE].map(|name| folder.join(name)) {
-        // By name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
+        // Owners change by name and not by descriptor: LMDB's lock, see `LOCK_FILE`.
         lchown(&path, Some(uid), Some(gid)).map_err(file(&path))?;
     }
     Ok(())
@@ -195,10 +195,10 @@ impl Marker {
     }
 }
 
-/// Of marker, keys and values.
+/// Version of the format of marker, keys and values.
 const FORMAT: u32 = 1;
 
-/// Far more than one with the longest name has.
+/// Size limit of a marker: far more than one with the longest name has.
 const MARKER_LIMIT_BYTES: u64 = 4096;
 
 const MARKER_FILE: &str = "zone.json";
@@ -209,8 +209,8 @@ const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
 const FILES: [&str; 4] = [MARKER_FILE, MARKER_NEW_FILE, DATA_FILE, LOCK_FILE];
 
-/// Nobody else may have put anything into it: what is in it is mapped and believed. It belongs to this user, or to the
-/// other one that is named.
+/// Refuses a folder into which somebody else may have put anything: its files are mapped and believed. It belongs to
+/// this user, or to the other one that is named.
 fn must_be_private(folder: &Path, zone: &str, or_to: u32) -> Result<(), ZoneError> {
     let found = fs::symlink_metadata(folder).map_err(file(folder))?;
     if !found.is_dir() {
@@ -241,9 +241,9 @@ fn must_be_private(folder: &Path, zone: &str, or_to: u32) -> Result<(), ZoneErro
 
 /// The user and nobody else may enter.
 const PRIVATE: u32 = 0o700;
-/// Others may pass through it to a file that is theirs.
+/// Mode of a folder that others may pass through to a file of theirs.
 const PASSABLE: u32 = 0o711;
-/// Of a marker that other users' workers read.
+/// Mode of a marker that other users' workers read.
 const READABLE: u32 = 0o644;
 const ROOT: u32 = 0;
 
@@ -276,7 +276,7 @@ fn only_ours(folder: &Path, zone: &str) -> Result<(), ZoneError> {
 fn reserve(path: &Path, size_bytes: usize) -> Result<(), ZoneError> {
     let data = File::options().write(true).open(path).map_err(file(path))?;
     match fallocate(&data, FallocateFlags::empty(), 0, size_bytes as u64) {
-        // Some file systems cannot. A write may then fail with the file system's error.
+        // Some file systems cannot reserve. A write may then fail with the file system's error.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(cause) => Err(file(path)(cause.into())),
     }

@@ -1,4 +1,4 @@
-//! What lies in a kv zone. Two kinds of records, by the first byte of their key:
+//! Records of a kv zone. There are two kinds, by the first byte of their key:
 //!
 //! - `ENTRY key` → expiry, version, value;
 //! - `DUE expiry version` → key: what expires, in that order.
@@ -6,7 +6,7 @@
 use crate::zone::{KEY_LIMIT_BYTES, ZoneError};
 
 const ENTRY: u8 = b'e';
-/// Behind all entries.
+/// Marks a due record. It lies behind all entries.
 pub(super) const DUE: u8 = b't';
 
 /// The expiry of what does not expire.
@@ -56,7 +56,7 @@ pub(super) struct Stored<'txn> {
 }
 
 impl<'txn> Stored<'txn> {
-    /// None for what we have not written.
+    /// Reads a record. None for bytes that no gateway has written.
     pub(super) fn parse(bytes: &'txn [u8]) -> Option<Self> {
         let (expires_ns, rest) = bytes.split_first_chunk()?;
         let (version, value) = rest.split_first_chunk()?;

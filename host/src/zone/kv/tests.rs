@@ -79,7 +79,7 @@ fn a_change_is_made_where_what_is_there_is_as_expected() {
     assert!(!delete(Expected::Value(b"1"), 0));
     assert!(!delete(Expected::Nothing, 0));
     assert_eq!(value(&zone, b"k", 0).as_deref(), Some(&b"2"[..]));
-    // What has expired is nothing.
+    // Expired values count as nothing.
     assert!(!put(b"3", Expected::Value(b"2"), 10));
     assert!(!delete(Expected::Value(b"2"), 10));
     assert!(put(b"3", Expected::Nothing, 10));

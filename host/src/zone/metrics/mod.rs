@@ -1,4 +1,4 @@
-//! What metrics are kept in: records that are only ever added, and for each process a row of values of its own.
+//! Storage of metrics: records that are only ever added, and for each process a row of values of its own.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
 use super::ZoneError;
+use super::headers::MetricsHeader;
 use super::raw::Mapping;
 
 #[cfg(test)]
@@ -21,29 +22,30 @@ mod tests;
 /// every row. A row belongs to one process at a time, which alone writes to it: its values need no contended
 /// instruction, and they stay when it dies. What the kinds and the values mean is the caller's business.
 ///
-/// Records are never removed. A process that is killed while it adds one leaves some unused room, and holds nobody up: a
-/// record is written whole before a compare-and-swap makes it known, and a place in the index that was claimed for one is
-/// taken over when nothing comes of it.
+/// Records are never removed. A process that is killed while it adds one leaves some unused room, and holds nobody up:
+/// a record is written whole before a compare-and-swap makes it known, and a place in the index that was claimed for
+/// one is taken over when nothing comes of it.
 ///
-/// Memory: 208 to 224 bytes for each cell that there may be, taken at once, and 8 more in each row, taken when the row is.
+/// Memory: 208 to 224 bytes for each cell that there may be, taken at once, and 8 more in each row, taken when the row
+/// is.
 pub struct MetricsZone {
     mapping: Mapping,
     seed: [u8; 16],
     layout: Layout,
-    /// What tells this process's claims from others'.
+    /// Next nonce; its start at random tells this process's claims from others'.
     nonce: AtomicU64,
 }
 
 /// A record that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its first word in the heap.
+    /// First word of the record in the heap.
     at: usize,
     pub first_cell: usize,
     pub cells: usize,
 }
 
-/// Where things lie, in words of 8 bytes.
+/// Sizes of the parts, in words of 8 bytes.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Values in a row.
@@ -126,7 +128,7 @@ impl MetricsZone {
         })
     }
 
-    /// What a worker inherits and opens.
+    /// Descriptor that a worker inherits and opens.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.mapping.descriptor()
     }
@@ -139,8 +141,8 @@ impl MetricsZone {
         }
     }
 
-    /// The same, added where it is not there; also whether it was this call that added it. None when there is no room for
-    /// it, which [`MetricsZone::refused`] counts, or the text is longer than 65535 bytes.
+    /// Finds the record or adds it; also tells whether this call added it. None when there is no room for it, which
+    /// [`MetricsZone::refused`] counts, or the text is longer than 65535 bytes.
     pub fn add(&self, kind: u8, text: &[u8], cells: u16) -> Option<(Record, bool)> {
         let name = MetricName { kind, text, cells };
         let tag = self.hash(&name) & TAG;
@@ -152,16 +154,16 @@ impl MetricsZone {
                 Probed::Vacant(slot, seen) => (slot, seen),
                 Probed::Crowded => break,
             };
-            // Before a place is claimed, which stays claimed when nothing comes of it.
+            // Room is looked for before a slot is claimed, which stays claimed when nothing comes of it.
             if !self.has_room(&name) {
                 break;
             }
-            // Whoever is quicker than this may be adding the same: look again.
+            // Another process was quicker and may be adding the same record: look again.
             if slot.compare_exchange(seen, claim, AcqRel, Relaxed).is_err() {
                 continue;
             }
             let Some(record) = self.write(&name) else {
-                // Not vacant again: others may have passed over it.
+                // The slot must not be vacant again: others may have passed over it.
                 let _ = slot.compare_exchange(claim, CLAIM, Relaxed, Relaxed);
                 break;
             };
@@ -172,7 +174,7 @@ impl MetricsZone {
             {
                 return Some((record, true));
             }
-            // So slow that it was taken for dead. What was written is lost room.
+            // This process was so slow that it was taken for dead: the record that it wrote is lost room.
         }
         if let Some(header) = self.header() {
             header.refused.fetch_add(1, Relaxed);
@@ -304,13 +306,13 @@ impl MetricsZone {
                 .all(|(found, expected)| found.load(Relaxed) == expected)
     }
 
-    /// Others may be quicker to take it.
+    /// Whether there is room for the record; others may be quicker to take it.
     fn has_room(&self, name: &MetricName<'_>) -> bool {
         let cursor = self.cursor().map(|cursor| cursor.load(Relaxed));
         cursor.is_some_and(|cursor| self.after(cursor, name).is_some())
     }
 
-    /// Where the cursor is once the record has room. None: it does not fit.
+    /// Cursor once the record has room. None: it does not fit.
     fn after(&self, cursor: u64, name: &MetricName<'_>) -> Option<u64> {
         u16::try_from(name.text.len()).ok()?;
         let (words, cells) = (name.words(), usize::from(name.cells));
@@ -346,7 +348,8 @@ impl MetricsZone {
         Some(record)
     }
 
-    /// What a slot points at. None for one that is empty or claimed, and where the memory holds no record that could be.
+    /// Record that a slot points at. None for an empty or claimed slot, and where the memory holds nothing that could
+    /// be one.
     fn record_at(&self, entry: u64) -> Option<(Record, Head)> {
         if entry & CLAIM != 0 {
             return None;
@@ -381,8 +384,8 @@ impl MetricsZone {
         std::hash::Hasher::finish(&hasher)
     }
 
-    fn header(&self) -> Option<&Header> {
-        self.mapping.table(0, 1)?.first()
+    fn header(&self) -> Option<&MetricsHeader> {
+        self.mapping.header()
     }
 
     /// Words of the heap that are taken, and above them cells that are.
@@ -392,14 +395,14 @@ impl MetricsZone {
 
     fn slots(&self) -> &[AtomicU64] {
         self.mapping
-            .table(size_of::<Header>(), self.layout.slots)
+            .table(size_of::<MetricsHeader>(), self.layout.slots)
             .unwrap_or_default()
     }
 
     fn heap(&self) -> &[AtomicU64] {
         self.mapping
             .table(
-                size_of::<Header>() + self.layout.slots * 8,
+                size_of::<MetricsHeader>() + self.layout.slots * 8,
                 self.layout.heap,
             )
             .unwrap_or_default()
@@ -414,7 +417,7 @@ impl fmt::Debug for MetricsZone {
     }
 }
 
-/// What a record is known by.
+/// Name of a record.
 struct MetricName<'a> {
     kind: u8,
     text: &'a [u8],
@@ -422,7 +425,7 @@ struct MetricName<'a> {
 }
 
 impl MetricName<'_> {
-    /// That its record takes.
+    /// Words of the heap that its record takes.
     fn words(&self) -> usize {
         HEAD_WORDS + self.text.len().div_ceil(8)
     }
@@ -446,9 +449,10 @@ struct Head {
 
 enum Probed<'a> {
     Found(Record),
-    /// It is not there, and would go here, in the place of this: 0, or the claim of one who must be dead.
+    /// The record is not there and would go into this slot, in the place of this entry: 0, or the claim of a process
+    /// that must be dead.
     Vacant(&'a AtomicU64, u64),
-    /// It is not there, and no place for it is near.
+    /// The record is not there, and no place for it is near.
     Crowded,
 }
 
@@ -466,7 +470,7 @@ impl Layout {
 
     fn row_offset_bytes(self, row: u32) -> usize {
         let words = self.slots + self.heap + row as usize * self.cells;
-        size_of::<Header>() + words * 8
+        size_of::<MetricsHeader>() + words * 8
     }
 
     fn size_bytes(self) -> usize {
@@ -474,23 +478,8 @@ impl Layout {
     }
 }
 
-/// Before everything else; a page, so that rows begin at one.
-#[repr(C)]
-pub(super) struct Header {
-    magic: AtomicU64,
-    version: AtomicU64,
-    cells: AtomicU64,
-    seed: [AtomicU64; 2],
-    rows: AtomicU64,
-    refused: AtomicU64,
-    cursor: AtomicU64,
-    spare: [AtomicU64; 504],
-}
-
-const _: () = assert!(size_of::<Header>() == 4096);
-
 const MAGIC: u64 = u64::from_be_bytes(*b"castlngM");
-/// Of the layout of header, records and rows.
+/// Version of the layout of header, records and rows.
 const VERSION: u64 = 1;
 
 /// First cell, length of the text and kind; the note; cells.
@@ -502,8 +491,8 @@ const HEAP_WORDS_A_CELL: usize = 24;
 /// The upper half of the hash, in a slot; below it is where the record lies, counted from 1.
 const TAG: u64 = 0xffff_ffff_0000_0000;
 
-/// In a slot, below the tag: somebody is writing the record that will be there, or (without a number below) has found no
-/// room for it.
+/// Bit in a slot, below the tag: somebody is writing the record that will be there, or (without a number below) has
+/// found no room for it.
 const CLAIM: u64 = 1 << 31;
 
 const LONGEST_PROBE: usize = 128;
@@ -511,8 +500,8 @@ const LONGEST_PROBE: usize = 128;
 /// Turns to wait for one who is adding a record, which takes less than a microsecond. The later ones yield.
 const LONGEST_WAIT: u32 = 2000;
 
-fn header(mapping: &Mapping) -> Result<&Header, ZoneError> {
-    let header = mapping.table(0, 1).and_then(<[_]>::first);
+fn header(mapping: &Mapping) -> Result<&MetricsHeader, ZoneError> {
+    let header = mapping.header();
     header.ok_or_else(|| ZoneError::Damaged {
         zone: ZONE.to_owned(),
         what: "no header".to_owned(),

@@ -11,7 +11,7 @@ impl Asker {
         let asked = text(request, "x-ask");
         let results = http::send_all(asked.split(' ').map(|path| {
             let mut call = http::Request::post(path).header("x-by", "asker").body(path);
-            // One that asks itself, again and again.
+            // This path asks itself, again and again.
             if path.starts_with("/again") {
                 call = call.header("x-ask", path);
             }

@@ -7,7 +7,7 @@ use castling_sdk::prelude::*;
 
 use crate::wish;
 
-/// What `access` does of it; the answer where there is one.
+/// Does the part of `access`; returns the answer where there is one.
 pub(crate) fn in_access(request: &mut Request) -> Result<Verdict> {
     let (times, bytes) = (number(request, "x-times"), number(request, "x-bytes"));
     let value = vec![b'v'; bytes];
@@ -50,14 +50,14 @@ pub(crate) fn in_access(request: &mut Request) -> Result<Verdict> {
     Ok(Verdict::Continue)
 }
 
-/// What `response_headers` does of it.
+/// Does the part of `response_headers`.
 pub(crate) fn in_response_headers(request: &Request, reply: &mut Reply) {
     if wish(request, "x-do") == "add-reply-headers" {
         (0..number(request, "x-times")).for_each(|_| reply.add_header("x-more", "v"));
     }
 }
 
-/// What `response_body` does of it.
+/// Does the part of `response_body`.
 pub(crate) fn in_response_body(request: &Request, chunk: &mut Chunk) {
     if wish(request, "x-do") == "grow-chunk" {
         chunk.replace(vec![b'v'; number(request, "x-bytes")]);
@@ -68,7 +68,7 @@ pub(crate) fn number(request: &Request, header: &str) -> usize {
     wish(request, header).parse().unwrap_or_default()
 }
 
-/// Its frames take nothing of linear memory, so it is the host that must end it.
+/// Frames of this function take nothing of linear memory, so it is the host that must end it.
 #[inline(never)]
 fn recurses_without_memory(depth: u64, end: u64) -> u64 {
     if depth == end {

@@ -1,11 +1,11 @@
-//! What `castling-bench` calls: each hook does one thing, so many times.
+//! Hooks that `castling-bench` calls: each does one thing, so many times.
 
 use castling_sdk::prelude::*;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
-    /// What `rewrite`, `preaccess` and `log` do in one call.
+    /// Repetitions of the work of `rewrite`, `preaccess` and `log` in one call.
     times: u32,
     header: HeaderName,
     zone: String,
@@ -56,7 +56,7 @@ impl Measured {
         Verdict::Continue
     }
 
-    /// What a small plugin does: reads two headers, sets two.
+    /// Work of a small plugin: reads two headers, sets two.
     fn access(&self, request: &mut Request) -> Verdict {
         let token = request.header(&self.config.header);
         let agent = request.header("user-agent");

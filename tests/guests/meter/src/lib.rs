@@ -38,7 +38,7 @@ impl Meter {
         if let Some(count) = number(request, "x-count") {
             self.counter.with([&key]).add(count as u64);
         }
-        // So many keys of its own.
+        // Keys of this request's own, as many as it wants.
         for each in 0..number(request, "x-keys").unwrap_or(0.0) as u64 {
             self.counter.with([&format!("{key}{each}")]).inc();
         }

@@ -1,5 +1,5 @@
-//! Leaves its config's name in every place that a plugin can reach, so that a response which two configs have made shows
-//! it. Traps for a share of the requests, chosen by their `x-id`.
+//! Leaves its config's name in every place that a plugin can reach, so that a response which two configs have made
+//! shows it. Traps for a share of the requests, chosen by their `x-id`.
 
 use castling_sdk::prelude::*;
 
@@ -7,7 +7,7 @@ use castling_sdk::prelude::*;
 #[serde(deny_unknown_fields)]
 struct Config {
     name: String,
-    /// Of every response.
+    /// Status of every response.
     status: u16,
     /// `access` panics for the ids whose remainder by 100 is below this.
     #[serde(default)]

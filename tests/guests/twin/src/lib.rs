@@ -6,11 +6,11 @@ use castling_sdk::prelude::*;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// What `configure` asks the host for.
+    /// Draws that `configure` asks the host for.
     draws: String,
     #[serde(default)]
     label: String,
-    /// So much memory is allocated and filled.
+    /// Memory to allocate and fill.
     #[serde(default)]
     bytes: usize,
 }

@@ -1,0 +1,43 @@
+//! Headers at the start of each zone's shared memory.
+
+use std::sync::atomic::AtomicU64;
+
+use super::NAME_LIMIT_BYTES;
+
+/// Header of a counter zone, before its sets. Its words never change once `magic` is there, but for the two counts.
+#[repr(C)]
+pub(super) struct CounterHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    pub(super) kind: AtomicU64,
+    pub(super) size_bytes: AtomicU64,
+    pub(super) seed: [AtomicU64; 2],
+    /// Tick 0.
+    pub(super) origin_ns: AtomicU64,
+    pub(super) name: [AtomicU64; NAME_WORDS],
+    pub(super) evicted: AtomicU64,
+    pub(super) contended: AtomicU64,
+    /// Fills the last cache line.
+    spare: [AtomicU64; 7],
+}
+
+const _: () = assert!(size_of::<CounterHeader>() == 3 * 64);
+
+/// Header of a metrics zone, before its index, heap and rows; a page, so that rows begin at a page's start.
+#[repr(C)]
+pub(super) struct MetricsHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    pub(super) cells: AtomicU64,
+    pub(super) seed: [AtomicU64; 2],
+    pub(super) rows: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) cursor: AtomicU64,
+    /// Fills the page.
+    spare: [AtomicU64; 504],
+}
+
+const _: () = assert!(size_of::<MetricsHeader>() == 4096);
+
+/// Words of a zone's name, padded with zero bytes.
+pub(super) const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;
