@@ -42,7 +42,7 @@ pub(crate) fn run(workspace: &Workspace, list: bool) -> Result<bool> {
 /// Folders of the repository with the share of comments without a subject, in per cent, that each may have. Lower it
 /// where comments were mended; never raise it.
 const GATES: [(&str, f64); 7] = [
-    ("host", 5.5),
+    ("host", 1.0),
     ("sdk", 1.0),
     ("xtask", 1.0),
     ("bench", 1.0),
@@ -151,7 +151,7 @@ fn are_short(functions: &mut [Function]) -> bool {
 const FUNCTION_LINES: usize = 60;
 
 /// Lower it where functions became shorter; never raise it.
-const LONG_FUNCTIONS_PERCENT: f64 = 0.45;
+const LONG_FUNCTIONS_PERCENT: f64 = 0.3;
 const GOAL_LONG_FUNCTIONS_PERCENT: f64 = 0.3;
 
 fn are_files_short(files: &[(PathBuf, usize)]) -> bool {
