@@ -101,15 +101,20 @@ impl Plan {
     /// The first list with steps among the phases of a route, from this index on, and its index: the order of phases.
     #[inline]
     pub fn phases(&self, from: usize) -> Option<(usize, Hook, &[Step])> {
-        let lists = [
-            (Hook::Rewrite, &self.rewrite),
-            (Hook::Preaccess, &self.preaccess),
-            (Hook::Access, &self.access),
-            (Hook::Content, &self.content),
-        ];
-        let mut rest = lists.into_iter().enumerate().skip(from);
-        let (at, (hook, steps)) = rest.find(|(_, (_, steps))| !steps.is_empty())?;
-        Some((at, hook, steps))
+        // Four comparisons, where a list of the lists would be built for each look.
+        if from == 0 && !self.rewrite.is_empty() {
+            return Some((0, Hook::Rewrite, &self.rewrite));
+        }
+        if from <= 1 && !self.preaccess.is_empty() {
+            return Some((1, Hook::Preaccess, &self.preaccess));
+        }
+        if from <= 2 && !self.access.is_empty() {
+            return Some((2, Hook::Access, &self.access));
+        }
+        match from <= 3 && !self.content.is_empty() {
+            true => Some((3, Hook::Content, &self.content)),
+            false => None,
+        }
     }
 
     /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.
