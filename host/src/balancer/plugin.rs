@@ -22,7 +22,7 @@ const DECLINED: i64 = BALANCE_DECLINED as i64;
 /// An upstream whose peers a plugin chooses.
 pub struct PluginPolicy {
     plugin: Rc<Plugin>,
-    /// Instance that sees all of the upstream's outcomes. `None` while it judges.
+    /// Instance that sees all of the upstream's outcomes. `None` while a call runs on it.
     policy_instance: Cell<Option<PolicyInstance>>,
     /// Calls that wait for it, because another request's has yielded.
     waiting: Cell<usize>,

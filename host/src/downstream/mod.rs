@@ -114,7 +114,7 @@ impl Downstream<'_> {
         }
     }
 
-    /// Sends an interim response (RFC 9110 §15.2), to whom knows any.
+    /// Sends an interim response (RFC 9110 §15.2) to a client whose protocol knows any.
     pub async fn send_interim(
         &mut self,
         status: StatusCode,
@@ -225,7 +225,8 @@ impl Downstream<'_> {
         }
     }
 
-    /// Whether the client's own request was for HEAD, whatever a plugin has made of it.
+    /// Whether a response of this status has no body for the client: by its status, or since the client's own request was HEAD,
+    /// whatever a plugin has made of it.
     pub fn is_bodiless(&self, status: StatusCode) -> bool {
         match self {
             Self::H1(session) => session.is_bodiless(status),

@@ -117,7 +117,10 @@ pub async fn refuse(
 impl Pipeline<'_> {
     /// Serves the request to its end, also when something fails on the way.
     async fn serve(&mut self) -> AfterResponse {
-        let mut response = self.respond().await;
+        let mut response = match self.check() {
+            Ok(()) => self.respond().await,
+            Err(error) => Err(error),
+        };
         loop {
             let sent = match response {
                 Ok(body) => self.send(body).await,
@@ -145,7 +148,6 @@ impl Pipeline<'_> {
 
     /// Comes to a response: phases, the upstream if none of them answers, filters of its head.
     async fn respond(&mut self) -> Result<ResponseBody, Error> {
-        self.check()?;
         let response = match self.run_phases().await? {
             Verdict::Answer(answer) => self.take(answer),
             Verdict::Metrics => self.show_metrics(),

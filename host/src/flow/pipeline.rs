@@ -64,20 +64,15 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Refuses what no plugin is to see.
+    /// Refuses a client's request that no plugin is to see. A sub-request is a plugin's, carries the loops of its parent, and
+    /// is bounded by its depth.
     pub fn check(&self) -> Result<(), Error> {
         if self.exchange.request.method == Method::TRACE {
             // TRACE would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
-        // A sub-request carries the loops of its parent, and is bounded by its depth.
-        if self.exchange.depth == 0
-            && self
-                .service
-                .client
-                .marks
-                .is_loop(&self.exchange.request.headers)
-        {
+        let (marks, request) = (&self.service.client.marks, &self.exchange.request);
+        if marks.is_loop(&request.headers) {
             return Err(Error::Loop);
         }
         Ok(self.body.check_announced()?)

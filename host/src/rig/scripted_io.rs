@@ -12,7 +12,7 @@ use crate::wasm::{
     BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances,
 };
 
-/// Results by script: a byte for each demand, and one for each call out.
+/// Results by script: a byte for each request, and one for each call out.
 #[derive(Default)]
 pub(super) struct ScriptedIo(VecDeque<u8>);
 

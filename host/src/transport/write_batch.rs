@@ -157,7 +157,7 @@ impl WriteBatch {
     }
 }
 
-/// Writes the rest of a letter, or gives up.
+/// Writes the rest of a queued write, or gives up.
 async fn finish(transport: Rc<Transport>, bytes: Vec<u8>) {
     let mut rest = &bytes[..];
     let all = poll_fn(|cx| {

@@ -66,7 +66,7 @@ impl CpuSlices {
 #[repr(C)]
 pub(super) struct Cpu {
     clock: ClockHandle,
-    /// The call runs on the worker's lane, not on a fiber.
+    /// The call runs on the worker's hook stack, not on a fiber.
     on_hook_stack: bool,
     /// The last call was measured: what is kept of it is to be forgotten. Few are.
     is_measured: bool,

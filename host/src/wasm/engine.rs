@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_pool_has_room_for_all_that_may_be_at_once() {
         assert_eq!(instances_of(&[]), 1);
-        // Three shares of four beyond a plugin's own, one judge, and one for the image.
+        // Three shares of four beyond a plugin's own, one that balances, and one for the snapshot.
         assert_eq!(instances_of(&[20, 3]), (20 + 12) + (3 + 12) + 1 + 1);
         assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES);
     }

@@ -61,7 +61,7 @@ pub(super) struct Guest {
     pub(super) calls_limit: usize,
     /// Budget of log lines of all instances of the plugin in this worker.
     pub(super) log_lines: Arc<LineBudget>,
-    /// Host calls of `configure` that an image makes up for, see [`super::snapshot`].
+    /// Host calls of `configure` that a snapshot makes up for, see [`super::snapshot`].
     pub(super) repeatable_calls: u32,
     /// Metrics that the guest has defined.
     pub(super) metrics: InstanceMetrics,

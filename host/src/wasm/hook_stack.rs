@@ -2,12 +2,12 @@
 //!
 //! A call of wasmtime's on a fiber costs seven times one without, and a guest that computes must be able to leave the
 //! thread to others: so the fiber is ours and is made once. wasmtime sees plain calls. To it, a guest that has left the
-//! lane to let others run is in a host call that takes long, and what the others do meanwhile is nested in that call.
+//! stack to let others run is in a host call that takes long, and what the others do meanwhile is nested in that call.
 //! This is why there is but one hook stack: calls of wasmtime must end in the reverse order of their beginning, so while a
 //! guest is paused on the hook stack, all others run on fibers of wasmtime's, which keep what they have begun apart.
 #![allow(
     unsafe_code,
-    reason = "what runs on the lane is taken from those who have begun it, and leaves what it returns with those who end it"
+    reason = "what runs on the hook stack is taken from those who have begun it, and leaves what it returns with those who end it"
 )]
 
 use std::any::Any;
@@ -179,7 +179,7 @@ impl HookStack {
     where
         F: FnOnce() -> T + 'a,
     {
-        assert!(!self.is_busy.replace(true), "the lane is free");
+        assert!(!self.is_busy.replace(true), "the hook stack is free");
         // Taken by `run_job`, so not dropped here.
         let mut job = ManuallyDrop::new((job, &raw const self.result_slot));
         // Borrows of the job outlive `'a`, and so the `Suspended` that ends it. One that is forgotten instead leaves the hook stack
@@ -325,7 +325,7 @@ impl<T> Drop for Suspended<'_, T> {
 pub(super) fn suspend(wait: Wait) -> Result<()> {
     // SAFETY: while it is not null, this runs on the hook stack's stack, and the hook stack is where it was.
     let Some(shared) = (unsafe { RUNNING.get().as_ref() }) else {
-        bail!("a guest that is not on the lane cannot leave it")
+        bail!("a guest that is not on the hook stack cannot leave it")
     };
     shared.wait.set(Some(wait));
     // SAFETY: as above; the yielder lives in the loop of that stack.

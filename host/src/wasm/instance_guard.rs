@@ -70,7 +70,7 @@ impl Drop for PinnedInstances {
     }
 }
 
-/// The instance that judges the peers of one upstream.
+/// The instance that balances one upstream.
 #[derive(Default)]
 pub struct PolicyInstance(pub(super) Option<InstanceGuard>);
 

@@ -1,7 +1,7 @@
 //! Host calls that wait. The guest asks, its stack is suspended, the flow does the work and hands back what came of it.
 //!
-//! The flow polls the hook and finds the demand when the hook is pending; so all I/O is the flow's, in the request's one
-//! task, and a client that leaves ends both. With the demand comes the exchange: while the guest waits, it is the flow's.
+//! The flow polls the hook and finds the request when the hook is pending; so all I/O is the flow's, in the request's one
+//! task, and a client that leaves ends both. With the request comes the exchange: while the guest waits, it is the flow's.
 
 use std::mem;
 use std::pin::Pin;
@@ -95,19 +95,19 @@ pub(super) trait Perform {
     ) -> Performing<'a>;
 }
 
-/// The handoff through which a guest hands its demand to the flow. One at a time: a suspended guest asks for nothing else.
+/// The handoff through which a guest hands its request to the flow. One at a time: a suspended guest asks for nothing else.
 #[derive(Clone, Default)]
 pub(super) struct Handoff(Arc<Mutex<Option<PendingIo>>>);
 
 pub(super) struct PendingIo {
     pub(super) request: IoRequest,
-    /// The guest's, until it has its supply.
+    /// The guest's, until it has its result.
     pub(super) exchange: Box<Exchange>,
     pub(super) reply: oneshot::Sender<(IoResult, Box<Exchange>)>,
 }
 
 impl Handoff {
-    /// Leaves the guest's demand and its exchange, and waits for both to be served. `None`: nobody serves it.
+    /// Leaves the guest's request and its exchange, and waits for both to be served. `None`: nobody serves it.
     pub(super) async fn ask(
         caller: &mut Caller<'_, Guest>,
         request: IoRequest,

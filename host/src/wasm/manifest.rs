@@ -37,7 +37,7 @@ pub struct Manifest {
     /// Capabilities that need to be granted. Not in the section: read from its imports, which do not lie.
     #[serde(default)]
     pub uses: Vec<Capability>,
-    /// The host can see all state of its instances, so that it may make an image of one. Not in the section: found when it is
+    /// The host can see all state of its instances, so that it may make a snapshot of one. Not in the section: found when it is
     /// compiled, false before that.
     #[serde(default)]
     pub state_is_exposed: bool,

@@ -1,12 +1,12 @@
 //! Snapshots: what `configure` makes of an instance, so that further instances need not run it.
 //!
 //! The state of an instance is its linear memory, its mutable globals, its tables, the segments it has dropped, and what the
-//! host keeps for it. An image is made only of a module whose instances change neither tables nor segments and whose globals
+//! host keeps for it. A snapshot is made only of a module whose instances change neither tables nor segments and whose globals
 //! the host can see ([`super::module_state`]: read from the code, not said by the plugin), and has the rest: the pages that differ from those of an instance
 //! that was not configured, the memory's size, the globals that differ, and the metrics that were defined.
 //!
-//! `configure` without an image runs once for each instance, and nobody must be able to tell the difference. So there is one only where
-//! `configure` has made no host calls but those that give every instance the same and change nothing that an image does not bring along
+//! `configure` without a snapshot runs once for each instance, and nobody must be able to tell the difference. So there is one only where
+//! `configure` has made no host calls but those that give every instance the same and change nothing that a snapshot does not bring along
 //! ([`Guest::note_repeatable`]); a host call that nobody has thought of here means that there is none. One that draws random
 //! bytes, reads a clock, writes to the log, counts, or uses a zone runs for each instance as ever: two instances never have the same
 //! secrets. What is left, a guest's computing, is deterministic: the same code, from the same state, with the same answers.
@@ -87,7 +87,7 @@ impl Snapshot {
             let (room, range) = memory
                 .get_mut(*start..start + len)
                 .zip(bytes.split_at_checked(*len))
-                .ok_or_else(|| format_err!("its image is larger than its memory"))?;
+                .ok_or_else(|| format_err!("its snapshot is larger than its memory"))?;
             room.copy_from_slice(range.0);
             bytes = range.1;
         }
@@ -140,7 +140,7 @@ fn changes(before: &[u8], after: &[u8], touched: impl Fn(usize) -> bool) -> Vec<
     ranges
 }
 
-/// A larger image is not made: it is copied in one piece, and `configure` runs in turns with others.
+/// A larger snapshot is not made: it is copied in one piece, and `configure` runs in turns with others.
 const LARGEST_BYTES: usize = 1024 * 1024;
 
 /// The unit in which memory is compared.
@@ -266,7 +266,7 @@ mod tests {
         )
     }
 
-    /// Whether there is an image, and an instance made from it (or, without one, one that was configured).
+    /// Whether there is a snapshot, and an instance made from it (or, without one, one that was configured).
     async fn snapshot(engine: &Engine, wasm: &[u8]) -> (bool, Box<Instance>) {
         let module = Module::new(&engine.wasmtime, module_state::exposed(wasm).unwrap()).unwrap();
         let mut linker = Linker::new(&engine.wasmtime);

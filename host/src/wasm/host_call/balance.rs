@@ -1,4 +1,4 @@
-//! The peers of an upstream, for the plugin that judges them.
+//! The peers of an upstream, for the plugin that chooses among them.
 
 use castling_abi::{IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports};
 use wasmtime::{Caller, Linker, Result};

@@ -1,4 +1,4 @@
-//! The instance that judges an upstream's peers.
+//! The instance that balances an upstream.
 
 use std::borrow::BorrowMut;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::exchange::Exchange;
 pub type PolicyResult = Result<i64, Box<HookError>>;
 
 impl Plugin {
-    /// Runs `balance` or `peer_done` on the one instance that judges an upstream's peers, so that what it has learnt is
+    /// Runs `balance` or `peer_done` on the one instance that balances an upstream, so that what it has learnt is
     /// in one place. It is beyond `limits.instances`: there is one for each upstream. A trap empties the slot; the next
     /// call fills it again.
     #[inline]
@@ -105,7 +105,7 @@ impl Plugin {
         result
     }
 
-    /// Makes the instance that judges.
+    /// Makes the instance that balances.
     async fn create(
         self: &Rc<Self>,
         policy: &mut PolicyInstance,
