@@ -101,8 +101,8 @@ pub struct Balancing {
 pub struct ExchangeStats {
     /// When the request's head was complete.
     pub started: Instant,
-    /// From the choice of the first peer to the response's head.
-    pub upstream: Option<Duration>,
+    /// From the choice of the first peer to the response's head: begin and end.
+    pub upstream: Option<(Instant, Instant)>,
     /// Status of the last peer's response, as the peer has sent it.
     pub upstream_status: Option<StatusCode>,
     pub tries: u32,
@@ -277,6 +277,14 @@ impl Exchange {
         out.push(b' ');
         out.extend_from_slice(self.request.protocol.as_str().as_bytes());
         true
+    }
+}
+
+impl ExchangeStats {
+    /// From the choice of the first peer to the response's head.
+    pub fn upstream_took(&self) -> Option<Duration> {
+        let (began, ended) = self.upstream?;
+        Some(ended.duration_since(began))
     }
 }
 

@@ -148,7 +148,7 @@ impl<'c> Session<'c> {
             method: &Method::GET,
             protocol: self.protocol,
             keep_alive: true,
-            date: &[0; 29],
+            date: None,
         };
         let out = self.writer.small();
         http1::write_response_head(out, status, headers, BodySize::None, &to);
@@ -239,6 +239,12 @@ impl<'c> Session<'c> {
         self.writer.has_pending()
     }
 
+    #[inline]
+    pub(super) fn flush_now(&mut self) -> Result<bool, ClientError> {
+        self.has_begun = true;
+        Ok(self.writer.flush_now()?)
+    }
+
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         let limit = self.settings.send_timeout;
         let rate = match self.is_event_stream {
@@ -252,15 +258,14 @@ impl<'c> Session<'c> {
             .map_err(ClientError::Io)
     }
 
-    pub(super) async fn finish(&mut self, trailers: &Headers) -> Result<(), ClientError> {
+    #[inline]
+    pub(super) fn finish(&mut self, trailers: &Headers) -> bool {
         if self.framing == Framing::Chunked {
             http1::write_trailers(self.writer.small(), trailers);
         }
-        if self.keep_alive && self.is_read() && self.writer.post() {
-            self.has_begun = true;
-            return Ok(());
-        }
-        self.flush().await
+        let is_posted = self.keep_alive && self.is_read() && self.writer.post();
+        self.has_begun |= is_posted;
+        is_posted
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -279,14 +284,16 @@ impl<'c> Session<'c> {
         self.keep_alive = false;
     }
 
-    /// Decides by the rest of the request's body, which stands between this request and the next.
-    pub(super) async fn after_response(&mut self) -> AfterResponse {
+    #[inline]
+    pub(super) fn after_response(&mut self) -> Option<AfterResponse> {
         if self.framing == Framing::UntilClose {
             self.writer.set_reset_on_close(false);
         }
-        if self.keep_alive && self.is_read() {
-            return AfterResponse::KeepAlive;
-        }
+        (self.keep_alive && self.is_read()).then_some(AfterResponse::KeepAlive)
+    }
+
+    /// Decides by the rest of the request's body, which stands between this request and the next.
+    pub(super) async fn end_request(&mut self) -> AfterResponse {
         // Bounded as a whole too: a client may send a byte a minute.
         if self.keep_alive
             && matches!(
@@ -336,7 +343,7 @@ pub async fn refuse(
         method: &Method::GET,
         protocol: Protocol::Http11,
         keep_alive: false,
-        date,
+        date: Some(date),
     };
     let (out, size) = (client.writer.small(), BodySize::Exact(body.len() as u64));
     http1::write_response_head(out, head.status, &head.headers, size, &to);

@@ -65,8 +65,8 @@ pub enum AfterResponse {
 pub struct SendOptions<'a> {
     /// Body that follows, as far as its size is known.
     pub size: BodySize,
-    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7).
-    pub date: &'a [u8; 29],
+    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7). `None`: they have one.
+    pub date: Option<&'a [u8; 29]>,
     /// Whether the client may send another request on its connection.
     pub keep_alive: bool,
 }
@@ -184,6 +184,15 @@ impl Downstream<'_> {
         }
     }
 
+    /// Sends what was appended, as far as it is taken at once. True: that was all; else it is to be flushed.
+    #[inline]
+    pub fn flush_now(&mut self) -> Result<bool, ClientError> {
+        match self {
+            Self::H1(session) => session.flush_now(),
+            Self::Collect(collector) => collector.check().map(|()| true),
+        }
+    }
+
     /// Sends what was appended.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         match self {
@@ -192,12 +201,13 @@ impl Downstream<'_> {
         }
     }
 
-    /// Ends the response's body, with these trailers where the protocol has any. It need not be out yet when the client is to
-    /// speak next.
-    pub async fn finish(&mut self, trailers: &Headers) -> Result<(), ClientError> {
+    /// Ends the response's body, with these trailers where the protocol has any. False: it is to be flushed. It need not be out
+    /// yet when the client is to speak next.
+    #[inline]
+    pub fn finish(&mut self, trailers: &Headers) -> bool {
         match self {
-            Self::H1(session) => session.finish(trailers).await,
-            Self::Collect(collector) => collector.check(),
+            Self::H1(session) => session.finish(trailers),
+            Self::Collect(_) => false,
         }
     }
 
@@ -234,10 +244,20 @@ impl Downstream<'_> {
         }
     }
 
-    /// Settles what becomes of the connection when the response is out.
-    pub async fn after_response(&mut self) -> AfterResponse {
+    /// Fate of the connection when the response is out. `None`: the rest of the request is in the way, see
+    /// [`Self::end_request`].
+    #[inline]
+    pub fn after_response(&mut self) -> Option<AfterResponse> {
         match self {
-            Self::H1(session) => session.after_response().await,
+            Self::H1(session) => session.after_response(),
+            Self::Collect(_) => Some(AfterResponse::Close),
+        }
+    }
+
+    /// Settles what becomes of a connection whose client has not sent all of its request, or may send no other.
+    pub async fn end_request(&mut self) -> AfterResponse {
+        match self {
+            Self::H1(session) => session.end_request().await,
             Self::Collect(_) => AfterResponse::Close,
         }
     }

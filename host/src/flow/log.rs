@@ -10,10 +10,18 @@ use crate::service::Service;
 use crate::wasm::HookCall;
 
 impl Pipeline<'_> {
-    /// Logs the exchange, and lets go of the instances that were kept for it.
-    pub async fn log(&mut self) {
+    /// Whether plugins have something to do yet, now that the request is over.
+    #[inline]
+    pub fn has_last_hooks(&mut self) -> bool {
         self.exchange.stats.body_bytes_received = self.body.received_bytes;
         self.exchange.enter(Stage::Log);
+        let plan = self.plan.get();
+        !plan.variables.is_empty() || !plan.log.is_empty() || !self.pinned.is_empty()
+    }
+
+    /// Computes the variables that the access log shows, runs the `log` hooks, and lets go of the instances that were kept for
+    /// the request.
+    pub async fn run_last_hooks(&mut self) {
         let plan = self.plan.get();
         let mut variables = VariablesOnly(plan);
         for (idx, variable) in plan.variables.iter().enumerate() {
@@ -36,7 +44,11 @@ impl Pipeline<'_> {
             let _ = step.run(call, exchange, pinned, &mut variables).await;
         }
         self.pinned.release().await;
-        count(self.exchange, plan, self.service);
+    }
+
+    /// Logs and counts the exchange.
+    pub fn log(&self) {
+        count(self.exchange, self.plan.get(), self.service);
         self.worker.add_to_access_log(self.exchange);
     }
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
 use crate::message::{ReplyHead, forwarded};
-use crate::phase::Verdict;
+use crate::phase::{self, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
 use crate::worker_context::WorkerContext;
@@ -83,7 +83,10 @@ pub async fn run(
     let downstream = Downstream::H1(session);
     let mut pipeline = Pipeline::new(exchange, downstream, body, &calls, service, worker);
     let after = pipeline.serve().await;
-    pipeline.log().await;
+    if pipeline.has_last_hooks() {
+        pipeline.run_last_hooks().await;
+    }
+    pipeline.log();
     after
 }
 
@@ -127,7 +130,7 @@ impl Pipeline<'_> {
                 Err(error) => Err(error),
             };
             let error = match sent {
-                Ok(()) => return self.downstream.after_response().await,
+                Ok(()) => break,
                 Err(error) => error,
             };
             self.note(&error);
@@ -144,16 +147,27 @@ impl Pipeline<'_> {
             self.exchange.stats.body_bytes_sent = 0;
             response = self.explain(error).await;
         }
+        match self.downstream.after_response() {
+            Some(after) => after,
+            None => self.downstream.end_request().await,
+        }
     }
 
     /// Comes to a response: phases, the upstream if none of them answers, filters of its head.
     async fn respond(&mut self) -> Result<ResponseBody, Error> {
-        let response = match self.run_phases().await? {
+        let verdict = match self.route()? {
+            Some(phases) => self.run_phases(phases).await?,
+            None => phase::verdict(self.plan.get())?,
+        };
+        let response = match verdict {
             Verdict::Answer(answer) => self.take(answer),
             Verdict::Metrics => self.show_metrics(),
             Verdict::Proxy(upstream) => self.proxy(upstream).await?,
         };
-        self.filter_head(response).await
+        match self.has_head_filters() {
+            true => self.filter_head(response).await,
+            false => Ok(response),
+        }
     }
 
     /// The reply to an error, through the filters as any other; past them if it is they that fail, or if the plugin

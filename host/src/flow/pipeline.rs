@@ -78,9 +78,15 @@ impl<'a> Pipeline<'a> {
         Ok(self.body.check_announced()?)
     }
 
-    /// Routes the request and runs it through its phases.
-    pub async fn run_phases(&mut self) -> Result<Verdict, Error> {
-        let mut phases = Phases::begin(&self.service.router, &self.plan, self.exchange)?;
+    /// Routes the request, unless a plugin is to see it before. `None`: it has no phases to run through.
+    #[inline]
+    pub fn route(&mut self) -> Result<Option<Phases<'a>>, Error> {
+        let phases = Phases::begin(&self.service.router, &self.plan, self.exchange)?;
+        Ok((!phases.are_over()).then_some(phases))
+    }
+
+    /// Runs the request through its phases.
+    pub async fn run_phases(&mut self, mut phases: Phases<'a>) -> Result<Verdict, Error> {
         // Mostly they are through at once, with no future.
         let progress = match phases.start(self.exchange) {
             MaybeFuture::Ready(progress) => progress,
@@ -121,6 +127,13 @@ impl<'a> Pipeline<'a> {
     pub fn show_metrics(&mut self) -> ResponseBody {
         let answer = metrics_page::answer(self.worker.metrics(), &self.exchange.request.method);
         self.take(answer)
+    }
+
+    /// Whether the response's head has filters. From here on it may be changed.
+    #[inline]
+    pub fn has_head_filters(&mut self) -> bool {
+        self.exchange.enter(Stage::Reply);
+        !self.plan.get().response_headers.is_empty()
     }
 
     /// Has the response's head go through its filters, any of which may put another response in its place.

@@ -7,7 +7,7 @@ use super::pipeline::{Pipeline, ResponseBody};
 use crate::downstream::SendOptions;
 use crate::error::Error;
 use crate::filter;
-use crate::message::{BodySize, Piece};
+use crate::message::{BodySize, KnownHeader, Piece};
 use crate::runtime::clock;
 use crate::transport::halves::BODY_ROOM_BYTES;
 use crate::upstream;
@@ -24,23 +24,24 @@ impl Pipeline<'_> {
         }
         let filters = (is_filtered && !bodiless).then(|| filter::Body::new(steps, self.exchange));
         match body {
-            ResponseBody::Here(body) => self.send_whole(body, filters, is_filtered).await,
+            ResponseBody::Here(body) => self.send_whole(body, filters, is_filtered).await?,
             ResponseBody::Upstream(body) => {
                 let size = match filters {
                     Some(_) => BodySize::Unknown,
                     None => body.size(),
                 };
                 match self.send_head(size) {
-                    true => self.relay(body, filters).await,
-                    false => {
-                        if body.is_end() || body.size() == BodySize::None {
-                            body.finish();
-                        }
-                        self.finish().await
-                    }
+                    true => self.relay(body, filters).await?,
+                    false if body.is_end() || body.size() == BodySize::None => body.finish(),
+                    false => {}
                 }
             }
         }
+        let downstream = &mut self.downstream;
+        if !downstream.finish(&self.exchange.trailers) && !downstream.flush_now()? {
+            downstream.flush().await?;
+        }
+        Ok(())
     }
 
     async fn send_whole(
@@ -61,14 +62,16 @@ impl Pipeline<'_> {
         if follows {
             self.push(body);
         }
-        self.finish().await
+        Ok(())
     }
 
     /// Appends the head. Returns whether the body is to follow.
     fn send_head(&mut self, size: BodySize) -> bool {
+        let has_date = self.exchange.reply.headers.contains(KnownHeader::Date);
+        let date = (!has_date).then(|| self.worker.date());
         let options = SendOptions {
             size,
-            date: &self.worker.date(),
+            date: date.as_ref(),
             keep_alive: !self.worker.is_draining(),
         };
         self.downstream.send_head(&self.exchange.reply, options)
@@ -90,7 +93,7 @@ impl Pipeline<'_> {
                 Piece::End => (Bytes::new(), true),
                 Piece::NeedMore => {
                     // A large piece is out already.
-                    if self.downstream.has_pending() {
+                    if self.downstream.has_pending() && !self.downstream.flush_now()? {
                         self.downstream.flush().await?;
                     }
                     let (mut source, exchange) = self.upload_source();
@@ -110,21 +113,17 @@ impl Pipeline<'_> {
             if last {
                 break;
             }
-            if self.downstream.is_full() {
+            if self.downstream.is_full() && !self.downstream.flush_now()? {
                 self.downstream.flush().await?;
             }
         }
         body.finish();
-        self.finish().await
+        Ok(())
     }
 
     fn push(&mut self, piece: Bytes) {
         self.exchange.stats.body_bytes_sent += piece.len() as u64;
         self.downstream.send_data(piece);
-    }
-
-    async fn finish(&mut self) -> Result<(), Error> {
-        Ok(self.downstream.finish(&self.exchange.trailers).await?)
     }
 
     /// Has a piece of the response's body go through its filters: what goes on in its place, and whether the body ends with

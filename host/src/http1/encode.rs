@@ -22,8 +22,8 @@ pub struct ReplyTo<'a> {
     pub protocol: Protocol,
     /// The client allows another request and so do we.
     pub keep_alive: bool,
-    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7).
-    pub date: &'a [u8; 29],
+    /// For `Date`, if the headers have none: an IMF-fixdate (RFC 9110 §5.6.7). `None`: they have one.
+    pub date: Option<&'a [u8; 29]>,
 }
 
 /// How the head that was written says the response goes on.
@@ -93,8 +93,10 @@ pub fn write_response_head(
     out.extend_from_slice(b"\r\n");
     headers.write_lines(out, FRAMING);
     if !status.is_informational() {
-        if !headers.contains(KnownHeader::Date) {
-            write_line(out, KnownHeader::Date.text(), to.date);
+        if let Some(date) = to.date
+            && !headers.contains(KnownHeader::Date)
+        {
+            write_line(out, KnownHeader::Date.text(), date);
         }
         write_response_framing(out, status, headers, body, framing, to);
     }
@@ -237,7 +239,7 @@ mod tests {
             method,
             protocol,
             keep_alive: true,
-            date: DATE,
+            date: Some(DATE),
         };
         let status = StatusCode::from_u16(status).expect("a status");
         let framing = write_response_head(&mut out, status, &headers(fields), body, &to);
@@ -381,7 +383,7 @@ mod tests {
             method: &Method::GET,
             protocol: Protocol::Http11,
             keep_alive: false,
-            date: DATE,
+            date: Some(DATE),
         };
         let head = |status, fields| {
             let mut out = Vec::new();

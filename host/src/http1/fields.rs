@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 
 use super::HeadError;
-use crate::message::Dropped;
 use crate::message::Headers;
 use crate::message::KnownHeader;
+use crate::message::{Dropped, FoundField};
 
 /// Room for the lines that the grammar finds; not initialised, as it mostly stays empty.
 pub(super) struct Lines<'a> {
@@ -70,9 +70,7 @@ pub(super) fn take_over(
         let name = (offset(head, name) - text_at, name_len);
         let value = (offset(head, line.value) - text_at, line.value.len());
         match headers.found(name, value, any_names) {
-            Ok(Some(KnownHeader::ContentLength | KnownHeader::TransferEncoding)) => {
-                refuse_tabs(head, line)?
-            }
+            Ok(field) if field.known.is_some_and(is_of_framing) => refuse_tabs(head, line, field)?,
             Ok(_) => {}
             Err(Dropped) => dropped += 1,
         }
@@ -103,11 +101,28 @@ pub(super) fn refuse_bare_line_feeds(
 
 /// Refuses tabs around a framing field's value. RFC 9110 §5.6.3 allows them, but there are servers that count them to the
 /// value and so see another framing than we do; no client sends them in good faith.
-fn refuse_tabs(raw: &[u8], line: &httparse::Header<'_>) -> Result<(), HeadError> {
-    let after_name = &raw[offset(raw, line.name.as_bytes()) + line.name.len()..];
-    let mut in_line = after_name.iter().take_while(|&&b| b != b'\n');
-    if in_line.any(|&b| b == b'\t') {
-        return Err(HeadError::Malformed(httparse::Error::HeaderValue));
+fn refuse_tabs(
+    raw: &[u8],
+    line: &httparse::Header<'_>,
+    field: FoundField,
+) -> Result<(), HeadError> {
+    let has_tab = match field.is_line {
+        true => line.value.contains(&b'\t'),
+        false => {
+            let after_name = &raw[offset(raw, line.name.as_bytes()) + line.name.len()..];
+            let mut in_line = after_name.iter().take_while(|&&b| b != b'\n');
+            in_line.any(|&b| b == b'\t')
+        }
+    };
+    match has_tab {
+        true => Err(HeadError::Malformed(httparse::Error::HeaderValue)),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+fn is_of_framing(known: KnownHeader) -> bool {
+    matches!(
+        known,
+        KnownHeader::ContentLength | KnownHeader::TransferEncoding
+    )
 }

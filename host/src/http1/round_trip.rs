@@ -88,7 +88,7 @@ proptest! {
         let protocol = if old { Protocol::Http10 } else { Protocol::Http11 };
         let sent = headers(&fields);
         let mut out = Vec::new();
-        let to = ReplyTo { method: &method, protocol, keep_alive, date: &[b'x'; 29] };
+        let to = ReplyTo { method: &method, protocol, keep_alive, date: Some(&[b'x'; 29]) };
         let framing = write_response_head(&mut out, status, &sent, body, &to);
         let mut buf = BytesMut::from(&out[..]);
         let mut received = Headers::new();

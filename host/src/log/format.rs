@@ -294,7 +294,9 @@ impl Variable {
             Self::BodyBytesReceived => return write_number(out, stats.body_bytes_received),
             Self::Duration => return write_seconds(out, stats.started.elapsed()),
             Self::UpstreamDuration => {
-                return stats.upstream.is_some_and(|took| write_seconds(out, took));
+                return stats
+                    .upstream_took()
+                    .is_some_and(|took| write_seconds(out, took));
             }
             Self::Tries => return write_number(out, stats.tries.into()),
             Self::Pid => return write_number(out, std::process::id().into()),

@@ -36,6 +36,14 @@ pub struct Field {
     pub is_line: bool,
 }
 
+/// Facts of a field that was taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundField {
+    pub known: Option<KnownHeader>,
+    /// Nothing but `: ` stands before its value, and nothing after it.
+    pub is_line: bool,
+}
+
 /// A field was left out for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped;
@@ -104,7 +112,7 @@ impl Headers {
         (name_at, name_len): (usize, u16),
         (value_at, value_len): (usize, usize),
         any_names: bool,
-    ) -> Result<Option<KnownHeader>, Dropped> {
+    ) -> Result<FoundField, Dropped> {
         let name_end = name_at + usize::from(name_len);
         let name = &mut self.text[name_at..name_end];
         make_lower(name);
@@ -127,7 +135,7 @@ impl Headers {
             known,
             is_line,
         });
-        Ok(known)
+        Ok(FoundField { known, is_line })
     }
 
     #[cold]

@@ -16,7 +16,7 @@ mod target;
 pub use body_size::{BodySize, never_has_body};
 pub use field_name::{FieldName, KnownHeader, is_valid_value};
 pub use head::{HeadRoom, ReplyHead, RequestHead};
-pub use headers::{Dropped, Headers, Occurrences, write_line};
+pub use headers::{Dropped, FoundField, Headers, Occurrences, write_line};
 pub use piece::Piece;
 pub use protocol::{Protocol, Scheme};
 pub use target::{

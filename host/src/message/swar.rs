@@ -60,6 +60,21 @@ pub(super) fn make_lower(bytes: &mut [u8]) {
         if let Some(last) = bytes.last_chunk_mut() {
             *last = end;
         }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        // Four to seven bytes, some of them twice.
+        let eight =
+            u64::from(u32::from_ne_bytes(*first)) | u64::from(u32::from_ne_bytes(*last)) << 32;
+        let eight = u64::from_ne_bytes(lower(eight.to_ne_bytes()));
+        let (first, last) = (
+            (eight as u32).to_ne_bytes(),
+            ((eight >> 32) as u32).to_ne_bytes(),
+        );
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = first;
+        }
+        if let Some(place) = bytes.last_chunk_mut() {
+            *place = last;
+        }
     } else {
         bytes.make_ascii_lowercase();
     }

@@ -60,6 +60,12 @@ impl<'p> Phases<'p> {
         Ok(phases)
     }
 
+    /// Whether nothing is left to be run.
+    #[inline]
+    pub fn are_over(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// Runs the steps that are next, as far as they can be run at once: mostly to their end, with no future.
     #[inline]
     pub fn start<'a>(&'a self, exchange: &'a mut Box<Exchange>) -> MaybeFuture<'a, Progress> {
@@ -83,7 +89,7 @@ impl<'p> Phases<'p> {
         io: &mut dyn HostIo,
     ) -> Result<Verdict, Error> {
         let mut progress = Some(progress);
-        while !self.steps.is_empty() {
+        while !self.are_over() {
             let progress = match progress.take() {
                 Some(progress) => progress,
                 None => self.start(exchange).finish().await,

@@ -51,7 +51,7 @@ pub(super) fn check_response(status: StatusCode, headers: &Headers) {
         method: &Method::GET,
         protocol: Protocol::Http11,
         keep_alive: true,
-        date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+        date: Some(b"Thu, 01 Jan 1970 00:00:00 GMT"),
     };
     http1::write_response_head(&mut out, status, headers, BodySize::Exact(5), &to);
     if headers.iter().count() > READABLE_HEADERS {

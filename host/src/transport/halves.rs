@@ -281,6 +281,19 @@ impl Writer {
         alarm.limit(limit, settled).await
     }
 
+    /// Writes what was appended, as far as the kernel takes it at once. True: that was all; else it is to be flushed.
+    pub fn flush_now(&mut self) -> io::Result<bool> {
+        if !self.is_settled() || !self.has_pending() {
+            return Ok(false);
+        }
+        match self.write_now() {
+            Ok(used) => self.budget.add(used),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(!self.has_pending())
+    }
+
     /// Writes all that was appended; `limit` is for each write that has to wait. An elapsed or dropped flush can be
     /// taken up again.
     pub async fn flush(

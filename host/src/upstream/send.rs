@@ -49,7 +49,7 @@ pub async fn send(
         tries.settle(&one, &result, exchange).await;
         match result {
             Ok((connection, status)) => {
-                exchange.stats.upstream = Some(tries.took());
+                exchange.stats.upstream = Some((tries.started, tries.ended));
                 exchange.reply.status = status;
                 let body = Body::new(connection, Rc::clone(upstream), active, tries.ended);
                 return Ok(Proxied::Response(body));
@@ -61,7 +61,7 @@ pub async fn send(
             }
         }
     }
-    exchange.stats.upstream = Some(tries.took());
+    exchange.stats.upstream = Some((tries.started, tries.ended));
     Err(tries.into_error())
 }
 
@@ -176,11 +176,6 @@ impl<'a> Tries<'a> {
                 Ok(None)
             }
         }
-    }
-
-    /// From the choice of the first peer to the end of the last try.
-    fn took(&self) -> Duration {
-        self.ended.duration_since(self.started)
     }
 
     /// The error of tries of which none has answered.

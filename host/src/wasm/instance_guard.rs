@@ -54,6 +54,11 @@ impl PinnedInstances {
         }
     }
 
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn position(&self, plugin: &Rc<Plugin>) -> Option<usize> {
         self.0
             .iter()

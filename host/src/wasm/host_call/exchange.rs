@@ -188,7 +188,9 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
         Number::BodyBytesSent => i64::try_from(stats.body_bytes_sent).unwrap_or(i64::MAX),
         Number::BodyBytesReceived => i64::try_from(stats.body_bytes_received).unwrap_or(i64::MAX),
         Number::DurationMicros => micros(stats.started.elapsed()),
-        Number::UpstreamMicros => stats.upstream.map_or(status(Status::NotFound), micros),
+        Number::UpstreamMicros => stats
+            .upstream_took()
+            .map_or(status(Status::NotFound), micros),
         Number::Tries => i64::from(stats.tries),
         Number::UpstreamStatus => match stats.upstream_status {
             Some(peers) => i64::from(peers.as_u16()),
