@@ -197,7 +197,7 @@ impl PluginPolicy {
 }
 
 fn lend_addresses(balancer: &Balancer, exchange: &mut Exchange) {
-    let addresses = &mut exchange.balancing.addresses;
+    let addresses = &mut exchange.context_mut().balancing.addresses;
     // Mostly they are there from the last request.
     if !Arc::ptr_eq(addresses, &balancer.labels) {
         *addresses = Arc::clone(&balancer.labels);
@@ -206,9 +206,10 @@ fn lend_addresses(balancer: &Balancer, exchange: &mut Exchange) {
 
 fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
     lend_addresses(balancer, exchange);
-    exchange.balancing.peers.clear();
+    exchange.context_mut().balancing.peers.clear();
     let now = clock::now();
     exchange
+        .context_mut()
         .balancing
         .peers
         .extend(

@@ -50,7 +50,7 @@ pub struct Body<'a> {
 
 /// Whether any of the steps sees the body of this response.
 pub fn is_active(steps: &[Step], exchange: &Exchange) -> bool {
-    let skips = &exchange.body_skips;
+    let skips = &exchange.body().skips;
     let sees = |step: &Step| !skips.contains(&PluginKey::of(&step.plugin.name));
     match skips.is_empty() {
         true => !steps.is_empty(),
@@ -62,7 +62,7 @@ pub fn is_active(steps: &[Step], exchange: &Exchange) -> bool {
 /// 304 (RFC 9110 §15.4.5): no length, no digests, no ranges and no date that parts could be asked for by (nginx
 /// `sub_filter_last_modified off`), and a weak validator (RFC 9110 §8.8.1).
 pub fn settle_head(exchange: &mut Exchange) {
-    let Exchange { request, reply, .. } = exchange;
+    let (request, reply) = exchange.heads_mut();
     let (pending, headers) = (&request.headers, &mut reply.headers);
     let tag = headers.find_value(b"etag").map(<[u8]>::to_vec);
     if reply.status == StatusCode::NOT_MODIFIED
@@ -107,7 +107,7 @@ impl<'a> Body<'a> {
     pub fn new(steps: &'a [Step], exchange: &Exchange) -> Self {
         Self {
             steps,
-            chunks: Chunks::without(Hook::ResponseBody, steps, &exchange.body_skips),
+            chunks: Chunks::without(Hook::ResponseBody, steps, &exchange.body().skips),
         }
     }
 

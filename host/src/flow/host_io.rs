@@ -236,7 +236,7 @@ async fn compute(
     let Some(variable) = plan.variables.get(idx) else {
         return Ok(IoResult::NotNow);
     };
-    exchange.computed |= 1 << idx;
+    exchange.context_mut().computed |= 1 << idx;
     let call = HookCall::variable(variable.idx);
     let run = variable.step.run(call, exchange, pinned, io);
     match run.await {
@@ -289,7 +289,7 @@ async fn send(
     if let Some(parent) = parent {
         parent.mark_call(&mut head.headers);
     }
-    exchange.begin(head, client, server, &exchange.listener.clone());
+    exchange.begin(head, client, server, &exchange.context().listener.clone());
     exchange.enter(Stage::Balance);
     let mut body = RequestBody::held(call.body);
     // The response is read here: nobody else waits for it.
@@ -301,7 +301,7 @@ async fn send(
         pinned: None,
     };
     let text = |error: Error| error.to_string();
-    let now = exchange.stats.started;
+    let now = exchange.stats().started;
     let proxied = upstream::send(upstream, &mut exchange, &mut source, now)
         .await
         .map_err(text)?;
@@ -319,7 +319,7 @@ async fn send(
         )
     })?;
     response.finish();
-    let reply = std::mem::take(&mut exchange.reply);
+    let reply = std::mem::take(exchange.reply_mut());
     Ok(CallResponse {
         status: reply.status,
         headers: reply.headers,

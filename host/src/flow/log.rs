@@ -13,7 +13,7 @@ impl Pipeline<'_> {
     /// Whether plugins have something to do yet, now that the request is over.
     #[inline]
     pub fn has_last_hooks(&mut self) -> bool {
-        self.exchange.stats.body_bytes_received = self.body.received_bytes;
+        self.exchange.stats_mut().body_bytes_received = self.body.received_bytes;
         self.exchange.enter(Stage::Log);
         let plan = self.plan.get();
         !plan.variables.is_empty() || !plan.log.is_empty() || !self.pinned.is_empty()
@@ -26,11 +26,11 @@ impl Pipeline<'_> {
         let mut variables = VariablesOnly(plan);
         for (idx, variable) in plan.variables.iter().enumerate() {
             let exchange = &self.exchange;
-            let names = exchange.computable.as_deref().unwrap_or_default();
+            let names = exchange.context().computable.as_deref().unwrap_or_default();
             let is_there = names
                 .get(idx)
-                .is_some_and(|name| exchange.vars.get(name.as_bytes()).is_some());
-            if variable.is_logged && !is_there && exchange.computed & (1 << idx) == 0 {
+                .is_some_and(|name| exchange.context().vars.get(name.as_bytes()).is_some());
+            if variable.is_logged && !is_there && exchange.context().computed & (1 << idx) == 0 {
                 // The client is not asked any more.
                 let _ = variables
                     .compute(idx, self.exchange, &mut self.pinned)
@@ -55,8 +55,8 @@ impl Pipeline<'_> {
 
 /// Adds a request that is over to the metrics.
 pub fn count(exchange: &Exchange, plan: &Plan, service: &Service) {
-    let (stats, metrics) = (&exchange.stats, &service.metrics);
-    plan.requests.count(exchange.reply.status);
+    let (stats, metrics) = (&exchange.stats(), &service.metrics);
+    plan.requests.count(exchange.reply().status);
     metrics.received_bytes.add(stats.body_bytes_received as f64);
     metrics.sent_bytes.add(stats.body_bytes_sent as f64);
 }

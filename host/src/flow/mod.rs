@@ -107,8 +107,8 @@ pub async fn refuse(
     } = reply::plain(error.status());
     service.client.marks.set_server(&mut headers);
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
-    exchange.reply.status = status;
-    exchange.stats.body_bytes_sent = body.len() as u64;
+    exchange.reply_mut().status = status;
+    exchange.stats_mut().body_bytes_sent = body.len() as u64;
     log::count(exchange, &service.router.unrouted, service);
     let (alarm, limit) = (&tools.write_alarm, service.client.send_timeout);
     let head = ReplyHead { status, headers };
@@ -136,15 +136,15 @@ impl Pipeline<'_> {
             self.note(&error);
             if self.downstream.has_begun() {
                 // The head is out, and the only way to tell is to end too early.
-                self.exchange.stats.cut_by = Some(error.culprit());
+                self.exchange.stats_mut().cut_by = Some(error.culprit());
                 return AfterResponse::Close;
             }
             if error.client_is_gone() {
-                self.exchange.reply.status = reply::status(&error);
+                self.exchange.reply_mut().status = reply::status(&error);
                 return AfterResponse::Close;
             }
             self.downstream.withdraw();
-            self.exchange.stats.body_bytes_sent = 0;
+            self.exchange.stats_mut().body_bytes_sent = 0;
             response = self.explain(error).await;
         }
         match self.downstream.after_response() {
@@ -197,11 +197,11 @@ impl Pipeline<'_> {
     }
 
     fn note(&self, error: &Error) {
-        let path = self.exchange.request.target.path();
+        let path = self.exchange.request().target.path();
         match error {
             Error::Upstream { .. } | Error::Plugin { .. } if self.downstream.has_begun() => {
-                let status = self.exchange.reply.status.as_u16();
-                let sent = self.exchange.stats.body_bytes_sent;
+                let status = self.exchange.reply().status.as_u16();
+                let sent = self.exchange.stats().body_bytes_sent;
                 warn!(
                     path,
                     status, "response cut after {sent} bytes of its body: {error}"
@@ -211,7 +211,7 @@ impl Pipeline<'_> {
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
             Error::TooManyReroutes(_) => {
-                warn!(path, route = self.exchange.route.as_deref(), "{error}");
+                warn!(path, route = self.exchange.route(), "{error}");
             }
             Error::Client(_) | Error::NoRoute | Error::BadPath(_) | Error::Trace => {
                 debug!(path, "{error}");

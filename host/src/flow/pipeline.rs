@@ -67,11 +67,11 @@ impl<'a> Pipeline<'a> {
     /// Refuses a client's request that no plugin is to see. A sub-request is a plugin's, carries the loops of its parent, and
     /// is bounded by its depth.
     pub fn check(&self) -> Result<(), Error> {
-        if self.exchange.request.method == Method::TRACE {
+        if self.exchange.request().method == Method::TRACE {
             // TRACE would show a client what lies between, cookies and all (nginx answers 405, too).
             return Err(Error::Trace);
         }
-        let (marks, request) = (&self.service.client.marks, &self.exchange.request);
+        let (marks, request) = (&self.service.client.marks, self.exchange.request());
         if marks.is_loop(&request.headers) {
             return Err(Error::Loop);
         }
@@ -125,7 +125,7 @@ impl<'a> Pipeline<'a> {
 
     /// Makes the gateway's metrics the response.
     pub fn show_metrics(&mut self) -> ResponseBody {
-        let answer = metrics_page::answer(self.worker.metrics(), &self.exchange.request.method);
+        let answer = metrics_page::answer(self.worker.metrics(), &self.exchange.request().method);
         self.take(answer)
     }
 
@@ -139,7 +139,7 @@ impl<'a> Pipeline<'a> {
     /// Has the response's head go through its filters, any of which may put another response in its place.
     pub async fn filter_head(&mut self, body: ResponseBody) -> Result<ResponseBody, Error> {
         self.exchange.enter(Stage::Reply);
-        self.exchange.body_skips.clear();
+        self.exchange.body_mut().skips.clear();
         let steps = &self.plan.get().response_headers;
         // Mostly they are through at once, with no future.
         let progress = match Step::go(steps, filter::HEAD, self.exchange) {

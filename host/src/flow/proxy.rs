@@ -13,10 +13,10 @@ impl Pipeline<'_> {
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         let upstream = self.worker.upstream(idx);
         let marks = &self.service.client.marks;
-        let client = self.exchange.client.ip();
+        let client = self.exchange.context().client.ip();
         self.exchange.enter(Stage::Balance);
-        self.exchange.upstream.set(&upstream.name);
-        let request = &mut self.exchange.request;
+        self.exchange.context_mut().upstream.set(&upstream.name);
+        let request = self.exchange.request_mut();
         marks.add_to_request(&mut request.headers, client, request.protocol);
         let filters = &self.plan.get().request_body;
         if !filters.is_empty() && self.body.size != BodySize::None {
@@ -26,7 +26,7 @@ impl Pipeline<'_> {
         let proxied = upstream::send(upstream, exchange, &mut source, clock::now());
         match proxied.await? {
             Proxied::Response(body) => {
-                let headers = &mut self.exchange.reply.headers;
+                let headers = &mut self.exchange.reply_mut().headers;
                 headers.remove_hop_by_hop();
                 marks.add_to_response(headers);
                 Ok(ResponseBody::Upstream(body))

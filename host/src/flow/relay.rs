@@ -15,7 +15,7 @@ use crate::upstream;
 impl Pipeline<'_> {
     /// Sends the response, whose head is in the exchange.
     pub async fn send(&mut self, body: ResponseBody) -> Result<(), Error> {
-        let bodiless = self.downstream.is_bodiless(self.exchange.reply.status);
+        let bodiless = self.downstream.is_bodiless(self.exchange.reply().status);
         let steps = &self.plan.get().response_body;
         let is_filtered =
             !steps.is_empty() && !self.past_filters && filter::is_active(steps, self.exchange);
@@ -38,7 +38,7 @@ impl Pipeline<'_> {
             }
         }
         let downstream = &mut self.downstream;
-        if !downstream.finish(&self.exchange.trailers) && !downstream.flush_now()? {
+        if !downstream.finish(&self.exchange.body().trailers) && !downstream.flush_now()? {
             downstream.flush().await?;
         }
         Ok(())
@@ -67,14 +67,14 @@ impl Pipeline<'_> {
 
     /// Appends the head. Returns whether the body is to follow.
     fn send_head(&mut self, size: BodySize) -> bool {
-        let has_date = self.exchange.reply.headers.contains(KnownHeader::Date);
+        let has_date = self.exchange.reply().headers.contains(KnownHeader::Date);
         let date = (!has_date).then(|| self.worker.date());
         let options = SendOptions {
             size,
             date: date.as_ref(),
             keep_alive: !self.worker.is_draining(),
         };
-        self.downstream.send_head(&self.exchange.reply, options)
+        self.downstream.send_head(self.exchange.reply(), options)
     }
 
     /// Passes the upstream's body on, piece by piece: what is not taken by the client is not read from the peer.
@@ -102,7 +102,7 @@ impl Pipeline<'_> {
                 }
             };
             if last {
-                self.exchange.trailers = body.take_trailers().unwrap_or_default();
+                self.exchange.body_mut().trailers = body.take_trailers().unwrap_or_default();
             }
             let (piece, last) = match &mut filters {
                 // A filter may end the body earlier, which costs the peer's connection.
@@ -122,7 +122,7 @@ impl Pipeline<'_> {
     }
 
     fn push(&mut self, piece: Bytes) {
-        self.exchange.stats.body_bytes_sent += piece.len() as u64;
+        self.exchange.stats_mut().body_bytes_sent += piece.len() as u64;
         self.downstream.send_data(piece);
     }
 

@@ -32,19 +32,19 @@ pub struct Parent<'a> {
 impl<'a> Parent<'a> {
     pub fn new(exchange: &Exchange, service: &'a Service, calls: &'a Cell<usize>) -> Self {
         Self {
-            client: exchange.client,
-            server: exchange.server.clone(),
+            client: exchange.context().client,
+            server: exchange.context().server.clone(),
             host: exchange
-                .request
+                .request()
                 .headers
                 .get(KnownHeader::Host)
                 .map(Box::from),
             loops: exchange
-                .request
+                .request()
                 .headers
                 .contains(KnownHeader::CdnLoop)
-                .then(|| joined(&exchange.request.headers)),
-            depth: exchange.depth,
+                .then(|| joined(&exchange.request().headers)),
+            depth: exchange.context().depth,
             service,
             calls,
         }
@@ -93,7 +93,7 @@ pub async fn run(
     let mut exchange = Exchange::idle();
     let service = parent.service;
     exchange.begin(head, parent.client, parent.server.clone(), &service.name);
-    exchange.depth = parent.depth + 1;
+    exchange.context_mut().depth = parent.depth + 1;
     let (downstream, body) = (Downstream::Collect(collector), RequestBody::held(call.body));
     let mut pipeline = Pipeline::new(
         &mut exchange,
@@ -120,7 +120,7 @@ pub async fn run(
             call.limit_bytes
         )
     })?;
-    let reply = std::mem::take(&mut exchange.reply);
+    let reply = std::mem::take(exchange.reply_mut());
     Ok(CallResponse {
         status: reply.status,
         headers: reply.headers,
@@ -130,7 +130,7 @@ pub async fn run(
 
 /// Makes the reply to an error the response, which no filter sees.
 fn explain(exchange: &mut Exchange, service: &Service, error: &Error) -> Bytes {
-    let path = exchange.request.target.path();
+    let path = exchange.request().target.path();
     debug!(path, "sub-request: {error}");
     let Answer {
         status,

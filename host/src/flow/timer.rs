@@ -30,7 +30,7 @@ pub async fn run(plugin: Rc<Plugin>, every: Duration, worker: Rc<WorkerContext>)
 
 async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &WorkerContext) {
     // Each run has its `limits.request_cpu` for itself.
-    exchange.cpu_time.clear();
+    exchange.context_mut().cpu_time.clear();
     let mut pinned = PinnedInstances::default();
     let mut io = TimerIo::new(worker);
     // Failures are counted and logged there.

@@ -278,18 +278,18 @@ impl Variable {
         if exchange.stage() == Stage::Idle && self.is_of_request() {
             return false;
         }
-        let request = &exchange.request;
-        let stats = &exchange.stats;
+        let request = exchange.request();
+        let stats = &exchange.stats();
         let value: Option<&[u8]> = match self {
             Self::ClientAddress => {
-                out.extend_from_slice(exchange.client.host().bytes());
+                out.extend_from_slice(exchange.context().client.host().bytes());
                 return true;
             }
             Self::ClientPort => {
-                let port = exchange.client.port();
+                let port = exchange.context().client.port();
                 return port.is_some_and(|port| write_number(out, port.into()));
             }
-            Self::Status => return write_number(out, exchange.reply.status.as_u16().into()),
+            Self::Status => return write_number(out, exchange.reply().status.as_u16().into()),
             Self::BodyBytesSent => return write_number(out, stats.body_bytes_sent),
             Self::BodyBytesReceived => return write_number(out, stats.body_bytes_received),
             Self::Duration => return write_seconds(out, stats.started.elapsed()),
@@ -305,17 +305,17 @@ impl Variable {
             Self::Host => request.headers.get(KnownHeader::Host),
             Self::Path => Some(request.target.path().as_bytes()),
             Self::Query => request.target.query().map(str::as_bytes),
-            Self::Protocol => Some(exchange.request.protocol.as_str().as_bytes()),
-            Self::Listener => Some(exchange.listener.as_bytes()),
-            Self::Route => exchange.route.as_deref().map(str::as_bytes),
-            Self::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
-            Self::Peer => exchange.peer.as_deref().map(str::as_bytes),
+            Self::Protocol => Some(exchange.request().protocol.as_str().as_bytes()),
+            Self::Listener => Some(exchange.context().listener.as_bytes()),
+            Self::Route => exchange.route().map(str::as_bytes),
+            Self::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),
+            Self::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
             Self::CutBy => stats.cut_by.map(str::as_bytes),
             Self::TimeLocal => Some(times.local.as_bytes()),
             Self::TimeIso8601 => Some(times.iso8601.as_bytes()),
             Self::RequestHeader(name) => request.headers.get(name),
-            Self::ResponseHeader(name) => exchange.reply.headers.get(name),
-            Self::Plugin(name) => exchange.vars.get(name),
+            Self::ResponseHeader(name) => exchange.reply().headers.get(name),
+            Self::Plugin(name) => exchange.context().vars.get(name),
         };
         match value {
             Some(value) => {
@@ -335,8 +335,8 @@ mod tests {
     fn line(format: &AccessLogFormat) -> String {
         let mut exchange = Exchange::idle();
         exchange.enter(Stage::Log);
-        exchange.vars.set("user", b"a\"b\n");
-        exchange.stats.body_bytes_sent = 5;
+        exchange.context_mut().vars.set("user", b"a\"b\n");
+        exchange.stats_mut().body_bytes_sent = 5;
         let mut line = Vec::new();
         let times = Times {
             local: "now".to_owned(),

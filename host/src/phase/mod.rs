@@ -46,7 +46,10 @@ impl<'p> Phases<'p> {
         plan: &Cell<&'p Plan>,
         exchange: &mut Exchange,
     ) -> Result<Self, Error> {
-        exchange.computable.clone_from(&plan.get().computable);
+        exchange
+            .context_mut()
+            .computable
+            .clone_from(&plan.get().computable);
         let mut phases = Self {
             router,
             hook: Hook::PostRead,
@@ -144,13 +147,13 @@ fn enter_route<'p>(
 ) -> Result<&'p Plan, Error> {
     let current = router.route(exchange)?;
     plan.set(current);
-    match &current.route {
-        Some(route) => exchange.route.set(route),
-        None => exchange.route.unset(),
-    }
+    exchange.set_route(current.route.as_ref());
     // Values that an earlier route has computed stay; its plugins' bits are another list's.
-    exchange.computable.clone_from(&current.computable);
-    exchange.computed = 0;
+    exchange
+        .context_mut()
+        .computable
+        .clone_from(&current.computable);
+    exchange.context_mut().computed = 0;
     Ok(current)
 }
 

@@ -104,7 +104,7 @@ impl Router {
     /// The plan of the request's route. The request's path is from now on what was compared, unless the route has paths sent
     /// as they came.
     pub fn route(&self, exchange: &mut Exchange) -> Result<&Plan, Error> {
-        let request = &exchange.request;
+        let request = exchange.request();
         let path = request.target.path();
         if self.ignores_case || !path::is_plain(path.as_bytes()) {
             return self.route_read(exchange);
@@ -121,13 +121,13 @@ impl Router {
     #[cold]
     #[inline(never)]
     fn route_read(&self, exchange: &mut Exchange) -> Result<&Plan, Error> {
-        let path = exchange.request.target.path().to_owned();
+        let path = exchange.request().target.path().to_owned();
         let Some(key) = self.key(&path) else {
             return Err(Error::BadPath(PathError::AboveRoot));
         };
         let read = path::read(&path);
         let key = if key == "*" { "/" } else { &*key };
-        let plan = match (self.find(key, &exchange.request), &read) {
+        let plan = match (self.find(key, exchange.request()), &read) {
             (Some(plan), _) => plan,
             (None, Err(error)) if self.paths != PathPolicy::AsSent => {
                 return Err(Error::BadPath(*error));
@@ -144,7 +144,7 @@ impl Router {
         let text = read.map_err(Error::BadPath)?.text;
         if *text != path {
             exchange.keep_original();
-            exchange.request.target.set_path(&text);
+            exchange.request_mut().target.set_path(&text);
         }
         Ok(plan)
     }
@@ -280,12 +280,12 @@ mod tests {
     /// The route and the path that is sent on, or why it is refused.
     fn routed(router: &Router, path: &str) -> Result<(String, String), String> {
         let mut exchange = Exchange::idle();
-        exchange.request.target = Target::new(path, None);
+        exchange.request_mut().target = Target::new(path, None);
         let plan = router
             .route(&mut exchange)
             .map_err(|error| error.to_string())?;
         let name = plan.route.as_deref().unwrap_or_default().to_owned();
-        Ok((name, exchange.request.target.path().to_owned()))
+        Ok((name, exchange.request().target.path().to_owned()))
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
             ..RequestHead::default()
         };
         let mut exchange = Exchange::idle();
-        exchange.request = request;
+        *exchange.request_mut() = request;
         router
             .route(&mut exchange)
             .ok()?

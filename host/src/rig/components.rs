@@ -54,7 +54,7 @@ impl Head {
         let parsed = http1::parse_request(&mut buf, &mut progress, &limits, &mut room);
         let parsed = parsed.map_err(|e| e.to_string())?;
         let mut exchange = Exchange::idle();
-        exchange.request = parsed.ok_or("the head has no end")?.head;
+        *exchange.request_mut() = parsed.ok_or("the head has no end")?.head;
         Ok(Self(RefCell::new(exchange)))
     }
 }

@@ -8,10 +8,10 @@ use crate::http1::{self, Framing, HeadLimits, HeadProgress, ReplyTo};
 use crate::message::{BodySize, HeadRoom, Headers, KnownHeader, Protocol, RequestHead};
 
 pub(super) fn check(exchange: &Exchange) {
-    check_request(&exchange.request);
-    let reply = &exchange.reply;
+    check_request(exchange.request());
+    let reply = exchange.reply();
     check_response(reply.status, &reply.headers);
-    if let Some(answer) = &exchange.answer {
+    if let Some(answer) = exchange.answer() {
         check_response(answer.status, &answer.headers);
     }
 }

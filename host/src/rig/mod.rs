@@ -115,7 +115,7 @@ impl Rig {
         self.exchange
             .begin(parsed.head, client, server, &Arc::from("web"));
         let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));
-        self.exchange.balancing = Balancing {
+        self.exchange.context_mut().balancing = Balancing {
             peers: vec![
                 PeerRecord {
                     weight: 1,
@@ -132,12 +132,12 @@ impl Rig {
 
     /// Sets a variable, of any length.
     pub fn set_var(&mut self, name: &str, value: Vec<u8>) {
-        self.exchange.vars.set(name, &value);
+        self.exchange.context_mut().vars.set(name, &value);
     }
 
     /// The chunk of a body that `request_body` and `response_body` see.
     pub fn set_chunk(&mut self, chunk: Vec<u8>) {
-        self.exchange.chunk = Bytes::from(chunk);
+        self.exchange.body_mut().chunk = Bytes::from(chunk);
     }
 
     /// Sets the results that the plugin waits for: a byte decides each, in this order; then it may not wait.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use castling_abi::PeerOutcome;
 use http::StatusCode;
@@ -23,7 +23,7 @@ use crate::wasm::MaybeFuture;
 
 /// Outcome of a request that was to go to an upstream.
 pub enum Proxied {
-    /// A peer has answered. The response's head is in `exchange.reply`.
+    /// A peer has answered. The response's head is in the exchange.
     Response(Body),
     /// A plugin on the way of the request's body has answered in its place.
     Answer(Answer),
@@ -49,8 +49,8 @@ pub async fn send(
         tries.settle(&one, &result, exchange).await;
         match result {
             Ok((connection, status)) => {
-                exchange.stats.upstream = Some((tries.started, tries.ended));
-                exchange.reply.status = status;
+                exchange.stats_mut().upstream = Some((tries.started, tries.ended));
+                exchange.reply_mut().status = status;
                 let body = Body::new(connection, Rc::clone(upstream), active, tries.ended);
                 return Ok(Proxied::Response(body));
             }
@@ -61,7 +61,7 @@ pub async fn send(
             }
         }
     }
-    exchange.stats.upstream = Some((tries.started, tries.ended));
+    exchange.stats_mut().upstream = Some((tries.started, tries.ended));
     Err(tries.into_error())
 }
 
@@ -110,8 +110,11 @@ impl<'a> Tries<'a> {
             return Ok(None);
         };
         tried.insert(peer_idx);
-        exchange.stats.tries += 1;
-        exchange.peer.set(&balancer.peers()[peer_idx].label);
+        exchange.stats_mut().tries += 1;
+        exchange
+            .context_mut()
+            .peer
+            .set(&balancer.peers()[peer_idx].label);
         let one = Try {
             upstream,
             peer_idx,
@@ -130,7 +133,7 @@ impl<'a> Tries<'a> {
     ) {
         self.ended = clock::now();
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
-        exchange.stats.upstream_status = result.as_ref().ok().map(|(_, status)| *status);
+        exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
         let balancer = &self.upstream.balancer;
         balancer.note(one.peer_idx, outcome, self.ended);
@@ -161,7 +164,7 @@ impl<'a> Tries<'a> {
             TryError::Upstream { cause, sent } => {
                 // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
                 let is_repeatable =
-                    exchange.request.method.is_idempotent() && source.body.can_replay();
+                    exchange.request().method.is_idempotent() && source.body.can_replay();
                 if sent && !is_repeatable {
                     self.left = 0;
                 }
@@ -260,7 +263,7 @@ impl Try<'_> {
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<(Box<Connection>, StatusCode), TryError> {
-        let repeatable = exchange.request.method.is_idempotent();
+        let repeatable = exchange.request().method.is_idempotent();
         let pool = &self.upstream.pool;
         let mut kept = pool.take(self.peer_idx, !repeatable, self.started);
         loop {
@@ -337,7 +340,7 @@ impl Try<'_> {
         let limits = &self.upstream.head_limits;
         let mut interims = 0;
         let head = loop {
-            let Exchange { request, reply, .. } = &mut **exchange;
+            let (request, reply) = exchange.heads_mut();
             let (method, headers) = (&request.method, &mut reply.headers);
             let head = read_head(reader, progress, limits, method, headers, peer);
             let head = read_alarm.limit(after, head);
@@ -374,7 +377,7 @@ impl Try<'_> {
                 most: MAX_INTERIMS,
             }));
         }
-        let headers = &mut exchange.reply.headers;
+        let headers = &mut exchange.reply_mut().headers;
         let timeout = self.upstream.idle_timeout;
         let sent = source.downstream.send_interim(status, headers, timeout);
         sent.await.map_err(TryError::Client)
@@ -398,7 +401,7 @@ impl Try<'_> {
         } = connection;
         let mut interims = 0;
         loop {
-            let Exchange { request, reply, .. } = &mut **exchange;
+            let (request, reply) = exchange.heads_mut();
             let (method, headers) = (&request.method, &mut reply.headers);
             let limits = &self.upstream.head_limits;
             let sending = upload.run(source, self.sink(writer, write_alarm));
@@ -442,7 +445,7 @@ impl Try<'_> {
     }
 
     fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodySize) {
-        let request = &exchange.request;
+        let request = exchange.request();
         let peer = &self.upstream.balancer.peers()[self.peer_idx];
         // A plugin's call may leave it out.
         let clients = request.headers.get(KnownHeader::Host);

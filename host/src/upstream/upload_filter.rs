@@ -65,7 +65,7 @@ pub(super) async fn pass(
         return Ok(None);
     };
     if last {
-        exchange.trailers = source.body.lend_trailers(source.downstream);
+        exchange.body_mut().trailers = source.body.lend_trailers(source.downstream);
     }
     let passed = match &mut source.pinned {
         Some(pinned) => run(filter, exchange, pinned, piece, last).await,
@@ -74,8 +74,8 @@ pub(super) async fn pass(
     match last {
         true => source
             .body
-            .give_trailers(std::mem::take(&mut exchange.trailers)),
-        false => exchange.trailers.clear(),
+            .give_trailers(std::mem::take(&mut exchange.body_mut().trailers)),
+        false => exchange.body_mut().trailers.clear(),
     }
     match passed? {
         Passed::Bytes { bytes, last } => {

@@ -67,16 +67,16 @@ impl Chunks {
         chunk: Bytes,
         mut last: bool,
     ) -> Result<Passed, Error> {
-        exchange.chunk = chunk;
-        exchange.body_ends = false;
+        exchange.body_mut().chunk = chunk;
+        exchange.body_mut().ends = false;
         for (step, stage) in steps.iter().zip(&mut self.stages) {
-            if exchange.chunk.is_empty() && !last {
+            if exchange.body().chunk.is_empty() && !last {
                 break;
             }
             if *stage == ChunkStage::Off {
                 continue;
             }
-            let before = exchange.chunk.clone();
+            let before = exchange.body().chunk.clone();
             let call = HookCall::chunk(self.hook, before.len(), last);
             match step.run(call, exchange, pinned, io).await? {
                 Next::Skipped if *stage == ChunkStage::Some => {
@@ -89,8 +89,8 @@ impl Chunks {
                 }
                 Next::Skipped => {
                     // The chunk goes on as it came, whatever the hook had done to it before it failed.
-                    exchange.chunk = before;
-                    exchange.body_ends = last;
+                    exchange.body_mut().chunk = before;
+                    exchange.body_mut().ends = last;
                     *stage = ChunkStage::Off;
                 }
                 Next::Answer(answer) if self.hook == Hook::RequestBody => {
@@ -98,9 +98,9 @@ impl Chunks {
                 }
                 Next::Step | Next::Answer(_) | Next::Reroute => *stage = ChunkStage::Some,
             }
-            last |= exchange.body_ends;
+            last |= exchange.body().ends;
         }
-        let bytes = std::mem::take(&mut exchange.chunk);
+        let bytes = std::mem::take(&mut exchange.body_mut().chunk);
         Ok(Passed::Bytes { bytes, last })
     }
 }

@@ -252,7 +252,7 @@ fn stop_measured(guest: &mut Guest) {
 fn charge(guest: &mut Guest, used: Duration) -> Duration {
     guest.cpu.used += used;
     match guest.hook {
-        Some(_) => guest.exchange.cpu_time.add(guest.key, used),
+        Some(_) => guest.exchange.context_mut().cpu_time.add(guest.key, used),
         // The instance is configured or reset, for no request.
         None => Duration::ZERO,
     }

@@ -195,7 +195,7 @@ impl Guest {
     /// is counted, and it must not be added.
     pub(super) fn add(&mut self, part: Section, comes: Size, goes: Size) -> Result<(), Status> {
         let room = Allowance::of(&self.limits, part);
-        let added = self.exchange.usage.of(self.key, part);
+        let added = self.exchange.context_mut().usage.of(self.key, part);
         match room.after(*added, comes, goes) {
             Some(after) => {
                 *added = after;

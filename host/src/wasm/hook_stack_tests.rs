@@ -99,14 +99,14 @@ async fn a_call_that_is_dropped_gives_lane_and_exchange_back() {
     let engine = Engine::for_worker(64 << 10, 8).unwrap();
     let mut instance = counting(&engine, Duration::from_secs(60)).await;
     let mut exchange = Exchange::idle();
-    exchange.depth = 7;
+    exchange.context_mut().depth = 7;
     tokio::select! {
         biased;
         counted = count(&mut instance, Some(&engine.hook_stack), &mut exchange, 0) => panic!("{counted:?}"),
         () = tokio::task::yield_now() => {}
     }
     assert!(instance.is_suspended());
-    assert_eq!(exchange.depth, 7);
+    assert_eq!(exchange.context().depth, 7);
     let mut next = counting(&engine, Duration::from_secs(60)).await;
     let counted = count(&mut next, Some(&engine.hook_stack), &mut exchange, 1).await;
     assert_eq!(counted.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! Who performs the host calls that wait.
+//! The performer of host calls that wait.
 
 use super::instance_guard::PinnedInstances;
 use super::io_request::{IoRequest, IoResult, Perform, Performing};

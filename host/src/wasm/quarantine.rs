@@ -233,7 +233,7 @@ impl Quarantine {
 
 impl Ledger {
     fn origin(&self, exchange: &Exchange) -> Origin {
-        self.origin_of(exchange.client, exchange.request.target.path())
+        self.origin_of(exchange.context().client, exchange.request().target.path())
     }
 
     fn origin_of(&self, client: ClientAddress, path: &str) -> Origin {
@@ -313,8 +313,8 @@ mod tests {
     /// A request of the client with this number.
     fn request(client: u8, path: &str) -> Box<Exchange> {
         let mut exchange = Exchange::idle();
-        exchange.client = SocketAddr::from(([192, 0, 2, client], 1000)).into();
-        exchange.request.target = Target::new(path, None);
+        exchange.context_mut().client = SocketAddr::from(([192, 0, 2, client], 1000)).into();
+        exchange.request_mut().target = Target::new(path, None);
         exchange
     }
 

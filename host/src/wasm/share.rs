@@ -32,7 +32,7 @@ impl Share {
             | Hook::RequestBody
             | Hook::Balance
             | Hook::PeerDone
-            | Hook::Timer => match exchange.depth {
+            | Hook::Timer => match exchange.context().depth {
                 0 => Self::Request,
                 _ => Self::Nested,
             },

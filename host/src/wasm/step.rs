@@ -142,7 +142,7 @@ impl Step {
         let fault = match called {
             Ok(Action::Continue) => return Ok(Next::Step),
             Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
-            Ok(Action::Answer) => match exchange.answer.take() {
+            Ok(Action::Answer) => match exchange.take_answer() {
                 Some(answer) => return Ok(Next::Answer(answer)),
                 None => {
                     error!(plugin = %plugin.name, hook = hook.name(), "said it answers, without an answer");
@@ -157,13 +157,17 @@ impl Step {
             Err(HookError::Exhausted(_) | HookError::Quarantined) => PluginFault::Exhausted,
             Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
         };
-        exchange.answer = None;
+        exchange.take_answer();
         let key = PluginKey::of(&plugin.name);
         let is_of_response = matches!(hook, Hook::ResponseHeaders | Hook::ResponseBody);
         match self.on_error {
             // The head may say something of the body that is not so: that a coding is none any more, say.
             OnError::Skip
-                if is_of_response && exchange.usage.has_changed(key, Section::ReplyHead) =>
+                if is_of_response
+                    && exchange
+                        .context()
+                        .usage
+                        .has_changed(key, Section::ReplyHead) =>
             {
                 Err(Error::Plugin {
                     plugin: plugin.name.to_string(),

@@ -19,7 +19,7 @@ fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
     if guest.exchange.stage() != Stage::Balance {
         return refuse(Status::NotNow);
     }
-    let peers = &guest.exchange.balancing.peers;
+    let peers = &guest.exchange.context().balancing.peers;
     let Ok(len) = u32::try_from(peers.len() * PEER_RECORD_BYTES) else {
         return refuse(Status::Limit);
     };
@@ -42,7 +42,13 @@ fn peer_address(
     if guest.exchange.stage() != Stage::Balance {
         return refuse(Status::NotNow);
     }
-    match guest.exchange.balancing.addresses.get(peer_idx as usize) {
+    match guest
+        .exchange
+        .context()
+        .balancing
+        .addresses
+        .get(peer_idx as usize)
+    {
         Some(address) => hand_out(memory, out, capacity, address.as_bytes()),
         None => refuse(Status::NotFound),
     }

@@ -35,7 +35,7 @@ fn property_get(
     if !guest.has_request() {
         return refuse(Status::NotFound);
     }
-    let (exchange, request) = (&guest.exchange, &guest.exchange.request);
+    let (exchange, request) = (&guest.exchange, guest.exchange.request());
     let address;
     let mut digits;
     let routed;
@@ -45,7 +45,7 @@ fn property_get(
         Property::Query => request.target.query().map(str::as_bytes),
         Property::Host => request.headers.get(KnownHeader::Host),
         Property::ClientAddress => {
-            address = exchange.client.host();
+            address = exchange.context().client.host();
             Some(address.bytes())
         }
         Property::ClientPort | Property::ServerPort => match port(exchange, property) {
@@ -57,11 +57,11 @@ fn property_get(
         },
         Property::Scheme => Some(request.scheme.as_str().as_bytes()),
         Property::Protocol => Some(request.protocol.as_str().as_bytes()),
-        Property::Listener => Some(exchange.listener.as_bytes()),
-        Property::Route => exchange.route.as_deref().map(str::as_bytes),
-        Property::Upstream => exchange.upstream.as_deref().map(str::as_bytes),
-        Property::Peer => exchange.peer.as_deref().map(str::as_bytes),
-        Property::ServerAddress => match &exchange.server {
+        Property::Listener => Some(exchange.context().listener.as_bytes()),
+        Property::Route => exchange.route().map(str::as_bytes),
+        Property::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),
+        Property::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
+        Property::ServerAddress => match &exchange.context().server {
             ServerAddress::Tcp(server) => {
                 address = AddressText::new(server.ip());
                 Some(address.bytes())
@@ -85,10 +85,10 @@ fn property_get(
 
 /// Port of the client's end, or of the gateway's for [`Property::ServerPort`].
 fn port(exchange: &Exchange, property: Property) -> Option<u16> {
-    match (property, &exchange.server) {
+    match (property, &exchange.context().server) {
         (Property::ServerPort, ServerAddress::Tcp(server)) => Some(server.port()),
         (Property::ServerPort, ServerAddress::Unix(_)) => None,
-        _ => exchange.client.port(),
+        _ => exchange.context().client.port(),
     }
 }
 
@@ -121,7 +121,7 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
     ) {
         exchange.keep_original();
     }
-    let request = &mut exchange.request;
+    let request = exchange.request_mut();
     match property {
         Property::Method => {
             let method = Method::from_bytes(value).ok()?;
@@ -151,7 +151,7 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
         }
         Property::ClientAddress => {
             let address: IpAddr = std::str::from_utf8(value).ok()?.parse().ok()?;
-            exchange.client.set_ip(address);
+            exchange.context_mut().client.set_ip(address);
         }
         Property::ClientPort
         | Property::Scheme
@@ -181,7 +181,7 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
     if !guest.has_request() {
         return Ok(status(Status::NotFound));
     }
-    let stats = &guest.exchange.stats;
+    let stats = &guest.exchange.stats();
     let micros =
         |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Ok(match number {
@@ -220,23 +220,23 @@ mod tests {
         }
         let mut exchange = exchange();
         assert_eq!(set(&mut exchange, Property::Path, b"/a/%20b"), Some(()));
-        assert_eq!(exchange.request.target.path(), "/a/%20b");
+        assert_eq!(exchange.request().target.path(), "/a/%20b");
     }
 
     #[test]
     fn an_empty_query_removes_it() {
         let mut exchange = exchange();
         assert_eq!(set(&mut exchange, Property::Query, b"a=1?&b"), Some(()));
-        assert_eq!(exchange.request.target.query(), Some("a=1?&b"));
+        assert_eq!(exchange.request().target.query(), Some("a=1?&b"));
         assert_eq!(set(&mut exchange, Property::Query, b""), Some(()));
-        assert_eq!(exchange.request.target.query(), None);
+        assert_eq!(exchange.request().target.query(), None);
     }
 
     #[test]
     fn an_asterisk_is_for_options_alone() {
         let mut exchange = exchange();
-        exchange.request.method = Method::OPTIONS;
-        exchange.request.target.set_path("*");
+        exchange.request_mut().method = Method::OPTIONS;
+        exchange.request_mut().target.set_path("*");
         assert_eq!(set(&mut exchange, Property::Method, b"GET"), None);
         assert_eq!(set(&mut exchange, Property::Query, b"a=b"), None);
         assert_eq!(set(&mut exchange, Property::Path, b"/"), Some(()));

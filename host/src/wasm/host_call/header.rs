@@ -6,7 +6,7 @@ use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
-use crate::exchange::{Exchange, PluginUsage, Section, Size, Stage, Usage};
+use crate::exchange::{Exchange, PluginUsage, Section, Size, Usage};
 use crate::message::{FieldName, Headers, KnownHeader, Occurrences, is_valid_host, is_valid_value};
 use crate::wasm::guest::{CallReport, Guest, bytes, bytes_mut, hand_out, split};
 use crate::wasm::limit::{Allowance, Reached};
@@ -288,9 +288,9 @@ fn may_be_set(name: Option<KnownHeader>, value: &[u8]) -> bool {
 
 fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
     match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
-        HeaderMap::Request if guest.has_request() => Ok(&guest.exchange.request.headers),
-        HeaderMap::Response if guest.has_reply() => Ok(&guest.exchange.reply.headers),
-        HeaderMap::Trailers => Ok(&guest.exchange.trailers),
+        HeaderMap::Request if guest.has_request() => Ok(&guest.exchange.request().headers),
+        HeaderMap::Response if guest.has_reply() => Ok(&guest.exchange.reply().headers),
+        HeaderMap::Trailers => Ok(&guest.exchange.body().trailers),
         HeaderMap::Request | HeaderMap::Response => Err(Status::NotFound),
     }
 }
@@ -303,19 +303,15 @@ struct Writable<'a> {
 }
 
 fn writable(exchange: &mut Exchange, map: u32) -> Result<Writable<'_>, Status> {
-    let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
-    let (headers, part) = match (map, exchange.stage()) {
-        (HeaderMap::Request, Stage::Request) => {
-            (&mut exchange.request.headers, Section::RequestHead)
-        }
-        (HeaderMap::Response, Stage::Reply) => (&mut exchange.reply.headers, Section::ReplyHead),
-        (HeaderMap::Request | HeaderMap::Response | HeaderMap::Trailers, _) => {
-            return Err(Status::NotNow);
-        }
+    let part = match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
+        HeaderMap::Request => Section::RequestHead,
+        HeaderMap::Response => Section::ReplyHead,
+        HeaderMap::Trailers => return Err(Status::NotNow),
     };
+    let (headers, context) = exchange.guest_headers_mut(part).ok_or(Status::NotNow)?;
     Ok(Writable {
         headers,
-        usage: &mut exchange.usage,
+        usage: &mut context.usage,
         part,
     })
 }

@@ -46,7 +46,7 @@ fn answer(
     if body.len() > guest.body_limit_bytes {
         return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
     }
-    guest.exchange.answer = Some(Answer {
+    guest.exchange.set_answer(Answer {
         status,
         headers,
         body: Bytes::copy_from_slice(body),
@@ -57,7 +57,7 @@ fn answer(
 fn status_get(mut caller: Caller<'_, Guest>) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
     match guest.has_reply() {
-        true => Ok(i32::from(guest.exchange.reply.status.as_u16())),
+        true => Ok(i32::from(guest.exchange.reply().status.as_u16())),
         false => refuse(Status::NotFound),
     }
 }
@@ -70,7 +70,7 @@ fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
     let Some(status) = final_status(status) else {
         return refuse(Status::BadArgument);
     };
-    guest.exchange.reply.status = status;
+    guest.exchange.reply_mut().status = status;
     Ok(DONE)
 }
 
@@ -87,7 +87,7 @@ fn chunk_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
     if !guest.has_chunk() {
         return refuse(Status::NotNow);
     }
-    hand_out(memory, out, capacity, &guest.exchange.chunk)
+    hand_out(memory, out, capacity, &guest.exchange.body().chunk)
 }
 
 fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
@@ -99,7 +99,7 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     if chunk.len() > guest.body_limit_bytes {
         return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
     }
-    guest.exchange.chunk = Bytes::copy_from_slice(chunk);
+    guest.exchange.body_mut().chunk = Bytes::copy_from_slice(chunk);
     Ok(DONE)
 }
 
@@ -109,8 +109,8 @@ fn body_skip(mut caller: Caller<'_, Guest>) -> Result<i32> {
         return refuse(Status::NotNow);
     }
     let key = guest.key;
-    if !guest.exchange.body_skips.contains(&key) {
-        guest.exchange.body_skips.push(key);
+    if !guest.exchange.body().skips.contains(&key) {
+        guest.exchange.body_mut().skips.push(key);
     }
     Ok(DONE)
 }
@@ -120,6 +120,6 @@ fn chunk_end(mut caller: Caller<'_, Guest>) -> Result<i32> {
     if !guest.has_chunk() {
         return refuse(Status::NotNow);
     }
-    guest.exchange.body_ends = true;
+    guest.exchange.body_mut().ends = true;
     Ok(DONE)
 }

@@ -33,10 +33,10 @@ fn var_get(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    match guest.exchange.vars.get(name) {
+    match guest.exchange.context().vars.get(name) {
         Some(value) => hand_out(memory, out, capacity, value),
         None if !is_name(name) => refuse(Status::BadArgument),
-        None if guest.exchange.uncomputed(name).is_some() => refuse(Status::Uncomputed),
+        None if guest.exchange.context().uncomputed(name).is_some() => refuse(Status::Uncomputed),
         None => refuse(Status::NotFound),
     }
 }
@@ -44,7 +44,7 @@ fn var_get(
 async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    if let Some(idx) = guest.exchange.uncomputed(name) {
+    if let Some(idx) = guest.exchange.context().uncomputed(name) {
         match wait(&mut caller, IoRequest::Variable(idx)).await {
             Some(IoResult::Computed) => {}
             _ => return refuse(Status::NotNow),
@@ -58,10 +58,10 @@ async fn var_compute(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32
 fn var_is_there(mut caller: Caller<'_, Guest>, name_ptr: u32, name_len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    match guest.exchange.vars.get(name) {
+    match guest.exchange.context().vars.get(name) {
         Some(_) => Ok(DONE),
         None if !is_name(name) => refuse(Status::BadArgument),
-        None if guest.exchange.uncomputed(name).is_some() => refuse(Status::NotNow),
+        None if guest.exchange.context().uncomputed(name).is_some() => refuse(Status::NotNow),
         None => refuse(Status::NotFound),
     }
 }
@@ -76,7 +76,7 @@ fn var_set(
     let (memory, guest) = split(&mut caller)?;
     let value = bytes(memory, ptr, len)?;
     let name = bytes(memory, name_ptr, name_len)?;
-    let vars = &guest.exchange.vars;
+    let vars = &guest.exchange.context().vars;
     let there = vars.find(name);
     let goes = there.map(|idx| vars.size(idx));
     // A name that is there, or was, is well formed.
@@ -91,8 +91,8 @@ fn var_set(
         return refuse(status);
     }
     match there {
-        Some(idx) => guest.exchange.vars.replace(idx, value),
-        None => guest.exchange.vars.add(name, value),
+        Some(idx) => guest.exchange.context_mut().vars.replace(idx, value),
+        None => guest.exchange.context_mut().vars.add(name, value),
     }
     Ok(DONE)
 }
