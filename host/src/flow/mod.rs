@@ -21,7 +21,7 @@ use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
 use crate::message::{ReplyHead, forwarded};
-use crate::phase::{self, Verdict};
+use crate::phase::{self, Native, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
 use crate::worker_context::WorkerContext;
@@ -161,7 +161,7 @@ impl Pipeline<'_> {
         };
         let response = match verdict {
             Verdict::Answer(answer) => self.take(answer),
-            Verdict::Metrics => self.show_metrics(),
+            Verdict::Native(Native::Metrics) => self.show_metrics(),
             Verdict::Proxy(upstream) => self.proxy(upstream).await?,
         };
         match self.has_head_filters() {

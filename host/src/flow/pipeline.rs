@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter;
 use crate::handler::metrics_page;
-use crate::phase::{self, Phases, Plan, Verdict};
+use crate::phase::{self, Phases, Plan, Progress, Step, Verdict};
 use crate::service::Service;
 use crate::upstream::{self, UploadFilter, UploadSource};
-use crate::wasm::{MaybeFuture, PinnedInstances, Progress, Step};
+use crate::wasm::{MaybeFuture, PinnedInstances};
 use crate::worker_context::WorkerContext;
 
 /// A request on its way.
@@ -159,7 +159,7 @@ impl<'a> Pipeline<'a> {
     ) -> Result<ResponseBody, Error> {
         let steps = &self.plan.get().response_headers;
         let (_, mut io, exchange, pinned) = self.for_plugins(Some(&mut body));
-        match filter::head(steps, progress, exchange, pinned, &mut io).await? {
+        match filter::run_head(steps, progress, exchange, pinned, &mut io).await? {
             Some(replaced) => Ok(ResponseBody::Here(replaced)),
             None => Ok(body),
         }

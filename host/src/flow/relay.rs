@@ -6,7 +6,7 @@ use super::host_io::VariablesOnly;
 use super::pipeline::{Pipeline, ResponseBody};
 use crate::downstream::SendOptions;
 use crate::error::Error;
-use crate::filter;
+use crate::filter::{self, ResponseBodyFilter};
 use crate::message::{BodySize, KnownHeader, Piece};
 use crate::runtime::clock;
 use crate::transport::halves::BODY_ROOM_BYTES;
@@ -22,7 +22,8 @@ impl Pipeline<'_> {
         if is_filtered {
             filter::settle_head(self.exchange);
         }
-        let filters = (is_filtered && !bodiless).then(|| filter::Body::new(steps, self.exchange));
+        let filters =
+            (is_filtered && !bodiless).then(|| ResponseBodyFilter::new(steps, self.exchange));
         match body {
             ResponseBody::Here(body) => self.send_whole(body, filters, is_filtered).await?,
             ResponseBody::Upstream(body) => {
@@ -47,7 +48,7 @@ impl Pipeline<'_> {
     async fn send_whole(
         &mut self,
         mut body: Bytes,
-        filters: Option<filter::Body<'_>>,
+        filters: Option<ResponseBodyFilter<'_>>,
         is_filtered: bool,
     ) -> Result<(), Error> {
         let has_filters = filters.is_some();
@@ -81,7 +82,7 @@ impl Pipeline<'_> {
     async fn relay(
         &mut self,
         mut body: upstream::Body,
-        mut filters: Option<filter::Body<'_>>,
+        mut filters: Option<ResponseBodyFilter<'_>>,
     ) -> Result<(), Error> {
         let mut pieces = clock::PieceBudget::default();
         loop {
@@ -130,7 +131,7 @@ impl Pipeline<'_> {
     /// it.
     async fn filter_piece(
         &mut self,
-        filters: &mut filter::Body<'_>,
+        filters: &mut ResponseBodyFilter<'_>,
         piece: Bytes,
         last: bool,
     ) -> Result<(Bytes, bool), Error> {
@@ -145,7 +146,7 @@ impl Pipeline<'_> {
     async fn filter_whole(
         &mut self,
         mut body: Bytes,
-        mut filters: filter::Body<'_>,
+        mut filters: ResponseBodyFilter<'_>,
     ) -> Result<Bytes, Error> {
         let mut whole = bytes::BytesMut::new();
         loop {

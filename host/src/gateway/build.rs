@@ -14,11 +14,11 @@ use crate::connection::Serving;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
 use crate::metrics::Recorder;
-use crate::phase::{Plan, Router, UpstreamIdx};
+use crate::phase::{Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::upstream::{self, Upstream};
-use crate::wasm::{self, Engine, HookError, Module, Plugin, Step};
+use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
 
@@ -186,7 +186,7 @@ impl Parts {
             let own = self.named(&http.plugins);
             let unrouted = Plan {
                 requests: self.metrics.requests(name, ""),
-                ..Plan::new(None, None, &own, is_logged)
+                ..Plan::new(None, None, &own, None, is_logged)
             };
             if let Some(variable) = unrouted.variables.first() {
                 let place = &config.plugins[&*variable.step.plugin.name].place;
@@ -198,19 +198,19 @@ impl Parts {
             let mut plans = Vec::new();
             for route in config.routes.iter().filter(of_listener) {
                 let of_route = self.named(&route.plugins);
-                let plugins: Vec<Step> = own.iter().chain(&of_route).cloned().collect();
+                let plugins: Vec<PluginStep> = own.iter().chain(&of_route).cloned().collect();
                 let upstream = route
                     .upstream
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
                 let plan = Plan {
-                    metrics: route.metrics,
                     paths: route.paths.unwrap_or(http.paths),
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),
                         upstream,
                         &plugins,
+                        route.metrics.then_some(Native::Metrics),
                         is_logged,
                     )
                 };
@@ -218,7 +218,8 @@ impl Parts {
                 self.check_variables(&route.place, &format!("route {}", route.name), &plan);
                 plans.push((route, Rc::new(plan)));
             }
-            let post_read = Step::list(&own, Hook::PostRead);
+            let post_read = PluginStep::list(&own, Hook::PostRead);
+            let post_read = post_read.map(Step::Plugin).collect();
             let compared = (http.paths, http.case);
             let router = Router::new(post_read, Rc::new(unrouted), compared, plans);
             routers.insert(name.clone(), router);
@@ -229,10 +230,10 @@ impl Parts {
     }
 
     /// Steps of the plugins that could be loaded; the others' errors are told already.
-    fn named(&self, uses: &[config::PluginUse]) -> Vec<Step> {
+    fn named(&self, uses: &[config::PluginUse]) -> Vec<PluginStep> {
         let step = |one: &config::PluginUse| {
             let plugin = self.plugins.get(&one.name)?;
-            Some(Step::new(plugin, one.on_error))
+            Some(PluginStep::new(plugin, one.on_error))
         };
         uses.iter().filter_map(step).collect()
     }

@@ -3,25 +3,30 @@
 
 use super::build::Parts;
 use crate::config;
-use crate::phase::{MAX_COMPUTED, Plan};
-use crate::wasm::{Capability, Manifest, Step};
+use crate::phase::{MAX_COMPUTED, Plan, PluginStep};
+use crate::wasm::{Capability, Manifest};
 use crate::zone::{Zone, Zones};
 use castling_abi::Hook;
 
 impl Parts {
-    pub(super) fn check_route(&mut self, route: &config::Route, of_route: &[Step], plan: &Plan) {
+    pub(super) fn check_route(
+        &mut self,
+        route: &config::Route,
+        of_route: &[PluginStep],
+        plan: &Plan,
+    ) {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
         // A plugin may answer whatever comes already in `rewrite`, or send it to another route.
         let may_answer = !plan.content.is_empty() || !plan.rewrite.is_empty();
-        let unanswered = route.upstream.is_none() && !route.metrics && !may_answer;
+        let unanswered = route.upstream.is_none() && !may_answer;
         if unanswered && all_loaded {
             self.errors.push(format!(
                 "{place}: route {name}: expected `upstream` or a plugin with a `content` or \
                  `rewrite` hook"
             ));
         }
-        for Step { plugin, .. } in of_route
+        for PluginStep { plugin, .. } in of_route
             .iter()
             .filter(|step| step.plugin.implements(Hook::PostRead))
         {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Gateway;
 use crate::config::PathPolicy;
-use crate::phase::Plan;
+use crate::phase::{Native, Plan};
 
 impl Gateway {
     /// Describes what runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
@@ -21,8 +21,10 @@ impl Gateway {
                 let route = plan.route.as_deref().unwrap_or_default();
                 let target = match plan.upstream {
                     Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
-                    None if plan.metrics => "metrics".to_owned(),
-                    None => "content of its plugins".to_owned(),
+                    None => match plan.native() {
+                        Some(Native::Metrics) => "metrics".to_owned(),
+                        None => "content of its plugins".to_owned(),
+                    },
                 };
                 let _ = writeln!(text, "  route {route} -> {target}");
                 if !plan.describe().is_empty() {

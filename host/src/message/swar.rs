@@ -117,7 +117,7 @@ const fn within(eight: u64, first: u8, last: u8) -> u64 {
     is_from_first & !is_beyond_last & !eight
 }
 
-/// Ones, a 1 in each of eight bytes.
+/// A 1 in each of eight bytes.
 const EACH: u64 = u64::from_ne_bytes([1; 8]);
 
 const EIGHT_HIGHEST_BITS: u64 = EACH * 0x80;

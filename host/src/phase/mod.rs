@@ -3,6 +3,7 @@
 mod paths;
 mod plan;
 mod route;
+mod step;
 
 use std::cell::Cell;
 
@@ -10,17 +11,18 @@ use castling_abi::Hook;
 
 pub use plan::{MAX_COMPUTED, Plan, UpstreamIdx};
 pub use route::Router;
+pub use step::{Native, Next, PluginStep, Progress, Step};
 
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
-use crate::wasm::{HookCall, HostIo, MaybeFuture, Next, PinnedInstances, Progress, Step};
+use crate::wasm::{HookCall, HostIo, MaybeFuture, PinnedInstances};
 
 /// Decision of the phases.
 pub enum Verdict {
     Answer(Answer),
     Proxy(UpstreamIdx),
-    /// The gateway's metrics are the answer.
-    Metrics,
+    /// The gateway makes the answer itself.
+    Native(Native),
 }
 
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
@@ -102,6 +104,7 @@ impl<'p> Phases<'p> {
             match run.await?.1 {
                 Next::Step | Next::Skipped => self.advance(plan, exchange)?,
                 Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
+                Next::Native(native) => return Ok(Verdict::Native(native)),
                 Next::Reroute if self.routings == MAX_ROUTINGS => {
                     return Err(Error::TooManyReroutes(self.routings));
                 }
@@ -161,8 +164,7 @@ fn enter_route<'p>(
 pub fn verdict(plan: &Plan) -> Result<Verdict, Error> {
     match plan.upstream {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
-        None if plan.metrics => Ok(Verdict::Metrics),
-        // Every `content` plugin has declined and there is nobody else to ask.
+        // Every step of `content` has declined and there is nobody else to ask.
         None => Err(Error::NoRoute),
     }
 }

@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
+use super::{Native, PluginStep, Step};
 use crate::config::PathPolicy;
 use crate::metrics::RequestCounts;
-use crate::wasm::Step;
 
 #[derive(Default)]
 pub struct Plan {
     /// `None` for what runs before a route is found.
     pub route: Option<Arc<str>>,
     pub upstream: Option<UpstreamIdx>,
-    /// In the place of an upstream, the gateway's metrics.
-    pub metrics: bool,
     /// Policy of its paths.
     pub paths: PathPolicy,
     /// Counts of its requests, by status.
@@ -28,7 +26,7 @@ pub struct Plan {
     /// In the order they run in: the last plugin of the config sees the response first.
     pub response_headers: Box<[Step]>,
     pub response_body: Box<[Step]>,
-    pub log: Box<[Step]>,
+    pub log: Box<[PluginStep]>,
     /// Steps that compute variables, by their indices among [`Self::computable`].
     pub variables: Box<[Computed]>,
     /// Names of those variables; `None` where there are none.
@@ -37,7 +35,7 @@ pub struct Plan {
 
 /// A variable that a plugin computes.
 pub struct Computed {
-    pub step: Step,
+    pub step: PluginStep,
     /// Among those of the plugin.
     pub idx: u32,
     /// The access log writes it, so it is computed for every request.
@@ -52,11 +50,13 @@ pub const MAX_COMPUTED: usize = 64;
 pub struct UpstreamIdx(pub usize);
 
 impl Plan {
-    /// Flattens the plugins of a listener and of a route, in the order of the config.
+    /// Flattens the plugins of a listener and of a route, in the order of the config. `native` makes the content where no
+    /// plugin does.
     pub fn new(
         route: Option<Arc<str>>,
         upstream: Option<UpstreamIdx>,
-        plugins: &[Step],
+        plugins: &[PluginStep],
+        native: Option<Native>,
         is_logged: impl Fn(&str) -> bool,
     ) -> Self {
         let (computable, variables): (Vec<Arc<str>>, Vec<Computed>) = plugins
@@ -73,28 +73,37 @@ impl Plan {
                 })
             })
             .unzip();
-        let steps = |hook| Step::list(plugins, hook);
+        let list = |hook| PluginStep::list(plugins, hook).map(Step::Plugin);
+        let steps = |hook| -> Box<[Step]> { list(hook).collect() };
         let reversed = |hook| {
             let mut steps = steps(hook).into_vec();
             steps.reverse();
             steps.into_boxed_slice()
         };
+        let content = list(Hook::Content).chain(native.map(Step::Native));
         Self {
             route,
             upstream,
-            metrics: false,
             paths: PathPolicy::Normal,
             requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),
             access: steps(Hook::Access),
-            content: steps(Hook::Content),
+            content: content.collect(),
             request_body: steps(Hook::RequestBody).into(),
             response_headers: reversed(Hook::ResponseHeaders),
             response_body: reversed(Hook::ResponseBody),
-            log: steps(Hook::Log),
+            log: PluginStep::list(plugins, Hook::Log).collect(),
             variables: variables.into(),
             computable: (!computable.is_empty()).then(|| computable.into()),
+        }
+    }
+
+    /// Whether the gateway itself makes the content.
+    pub fn native(&self) -> Option<Native> {
+        match self.content.last()? {
+            Step::Native(native) => Some(*native),
+            Step::Plugin(_) => None,
         }
     }
 
@@ -119,7 +128,7 @@ impl Plan {
 
     /// `access: token-auth; response_headers: headers, substitute (on_error skip)`.
     pub fn describe(&self) -> String {
-        let lists: [(Hook, &[Step]); 8] = [
+        let lists: [(Hook, &[Step]); 7] = [
             (Hook::Rewrite, &self.rewrite),
             (Hook::Preaccess, &self.preaccess),
             (Hook::Access, &self.access),
@@ -127,17 +136,17 @@ impl Plan {
             (Hook::RequestBody, &self.request_body),
             (Hook::ResponseHeaders, &self.response_headers),
             (Hook::ResponseBody, &self.response_body),
-            (Hook::Log, &self.log),
         ];
-        let described: Vec<String> = lists
-            .iter()
-            .filter(|(_, steps)| !steps.is_empty())
-            .map(|(hook, steps)| {
-                let names: Vec<String> = steps.iter().map(Step::describe).collect();
-                format!("{}: {}", hook.name(), names.join(", "))
-            })
+        let of_plugins = lists.into_iter().map(|(hook, steps)| {
+            let steps = steps.iter().filter_map(Step::plugin);
+            (hook, steps.map(PluginStep::describe).collect())
+        });
+        let log = self.log.iter().map(PluginStep::describe).collect();
+        let mut described: Vec<String> = of_plugins
+            .chain([(Hook::Log, log)])
+            .filter(|(_, names): &(Hook, Vec<String>)| !names.is_empty())
+            .map(|(hook, names)| format!("{}: {}", hook.name(), names.join(", ")))
             .collect();
-        let mut described = described;
         if let Some(names) = &self.computable {
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             described.push(format!("variable: {}", names.join(", ")));

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use http::{HeaderName, Method};
 
+use super::Step;
 use super::paths::Paths;
 use super::plan::Plan;
 use crate::config::{self, HeaderTest, HostPattern, PathCase, PathPolicy};
@@ -14,7 +15,6 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::message::RequestHead;
 use crate::message::path::{self, PathError};
-use crate::wasm::Step;
 
 /// The routes of one listener.
 pub struct Router {

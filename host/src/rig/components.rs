@@ -28,9 +28,9 @@ impl Routes {
     /// Loads the routes of a gateway's config file, as if it had one listener.
     pub fn load(file: &Path) -> Result<Self, String> {
         let config = config::load(file).map_err(|e| e.to_string())?;
-        let plan = |name: &str| Rc::new(Plan::new(Some(name.into()), None, &[], |_| false));
+        let plan = |name: &str| Rc::new(Plan::new(Some(name.into()), None, &[], None, |_| false));
         let routes = config.routes.iter().map(|route| (route, plan(&route.name)));
-        let unrouted = Rc::new(Plan::new(None, None, &[], |_| false));
+        let unrouted = Rc::new(Plan::new(None, None, &[], None, |_| false));
         Ok(Self(Router::new(
             Box::default(),
             unrouted,

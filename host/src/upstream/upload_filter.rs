@@ -9,8 +9,10 @@ use super::upload::UploadSource;
 use crate::downstream::RequestBody;
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange};
+use crate::filter::{Chunks, Passed};
 use crate::message::BodySize;
-use crate::wasm::{Chunks, NoIo, Passed, PinnedInstances, Step};
+use crate::phase::Step;
+use crate::wasm::{NoIo, PinnedInstances};
 
 /// The filters of one request's body, and the one piece that is with them. They see each piece once, however many peers
 /// are sent it.

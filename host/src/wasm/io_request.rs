@@ -85,7 +85,7 @@ pub struct CallResponse {
 /// A host call that is performed.
 pub type Performing<'a> = Pin<Box<dyn Future<Output = Result<IoResult, Error>> + 'a>>;
 
-/// Who performs what the guest of one call waits for.
+/// Performer of what the guest of one call waits for.
 pub(super) trait Perform {
     /// Performs it. An error ends the request, and with it the hook.
     fn perform<'a>(

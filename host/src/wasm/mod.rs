@@ -4,7 +4,6 @@
 //! plugin against it and says what the hook asked for; what that means is the flow's business.
 
 mod bulk;
-mod chunks;
 mod clock;
 mod code;
 pub mod compile;
@@ -30,9 +29,7 @@ mod plugin;
 mod quarantine;
 mod share;
 mod snapshot;
-mod step;
 
-pub use chunks::{Chunks, Passed};
 pub use engine::{Engine, MAX_INSTANCES, instances};
 pub use hook_call::HookCall;
 pub use hook_error::HookError;
@@ -46,4 +43,3 @@ pub use io_request::{
 };
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{Module, Plugin, PluginStatus, PolicyResult};
-pub use step::{Next, Progress, Step};

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::guest::Zones;
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
-use super::hook_stack::HookStack;
+use super::hook_stack::{HookStack, MaybeFuture};
 use super::host_io::{CallIo, HostIo};
 use super::instance::{Instance, InstanceTemplate};
 use super::instance_guard::{InstanceGuard, PinnedInstances};
@@ -193,9 +193,20 @@ impl Plugin {
         self.template.hooks.contains(&hook)
     }
 
+    /// Runs a job on the hook stack, whose hooks are called by [`Self::call_on_stack`]. `None`: the plugin's hooks wait, or
+    /// somebody is there.
+    #[inline]
+    pub fn run_on_stack<'a, T: 'a>(
+        &'a self,
+        job: impl FnOnce() -> T + 'a,
+    ) -> Option<MaybeFuture<'a, T>> {
+        let hook_stack = self.stack_when_quick()?;
+        Some(hook_stack.start(job).into())
+    }
+
     /// Where its hooks run without further ado, when nobody is there.
     #[inline]
-    pub(super) fn stack_when_quick(&self) -> Option<&HookStack> {
+    fn stack_when_quick(&self) -> Option<&HookStack> {
         let hook_stack = &self.engine.hook_stack;
         (self.is_quick && hook_stack.is_free()).then_some(hook_stack)
     }
@@ -203,7 +214,7 @@ impl Plugin {
     /// Runs a hook of a request within a job on the hook stack. What nearly every call is, without the state of a future. `None`: it
     /// cannot be run so, for it waits, or no instance is free; or nobody waits for the job any more.
     #[inline]
-    pub(super) fn call_on_stack(
+    pub fn call_on_stack(
         &self,
         call: HookCall,
         exchange: &mut Box<Exchange>,

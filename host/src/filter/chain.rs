@@ -1,14 +1,12 @@
-//! A body's chunks on their way through the plugins that filter it.
+//! A body's chunks on their way through the steps that filter it.
 
 use bytes::Bytes;
 use castling_abi::Hook;
 
-use super::hook_call::HookCall;
-use super::host_io::HostIo;
-use super::instance_guard::PinnedInstances;
-use super::step::{Next, Step};
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey};
+use crate::phase::{Next, PluginStep, Step};
+use crate::wasm::{HookCall, HostIo, PinnedInstances};
 
 /// State of the filters of one body.
 pub struct Chunks {
@@ -43,7 +41,7 @@ impl Chunks {
 
     /// Chunks of a body of which these plugins see nothing.
     pub fn without(hook: Hook, steps: &[Step], skips: &[PluginKey]) -> Self {
-        let stage = |step: &Step| match skips.contains(&PluginKey::of(&step.plugin.name)) {
+        let stage = |step: &Step| match step.key().is_some_and(|key| skips.contains(&key)) {
             true => ChunkStage::Off,
             false => ChunkStage::Nothing,
         };
@@ -80,7 +78,8 @@ impl Chunks {
             let call = HookCall::chunk(self.hook, before.len(), last);
             match step.run(call, exchange, pinned, io).await? {
                 Next::Skipped if *stage == ChunkStage::Some => {
-                    let plugin = step.plugin.name.to_string();
+                    let name = |step: &PluginStep| step.plugin.name.to_string();
+                    let plugin = step.plugin().map(name).unwrap_or_default();
                     let what = match self.hook {
                         Hook::ResponseBody => PluginFault::HalfDone,
                         _ => PluginFault::Failed,
@@ -96,7 +95,9 @@ impl Chunks {
                 Next::Answer(answer) if self.hook == Hook::RequestBody => {
                     return Ok(Passed::Answer(answer));
                 }
-                Next::Step | Next::Answer(_) | Next::Reroute => *stage = ChunkStage::Some,
+                Next::Step | Next::Answer(_) | Next::Reroute | Next::Native(_) => {
+                    *stage = ChunkStage::Some;
+                }
             }
             last |= exchange.body().ends;
         }

@@ -1,26 +1,34 @@
-//! A plugin's turn in a phase or a filter: its hook is run and `on_error` applied.
+//! Steps of a phase or a filter: a plugin's hook with its `on_error`, or something that the gateway does itself.
 
 use std::rc::Rc;
-use std::slice;
 
 use castling_abi::{Action, Hook};
 use tracing::error;
 
-use super::hook_call::HookCall;
-use super::hook_error::HookError;
-use super::hook_stack::MaybeFuture;
-use super::host_io::HostIo;
-use super::instance_guard::PinnedInstances;
-use super::plugin::Plugin;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey, Section};
+use crate::wasm::{HookCall, HookError, HostIo, MaybeFuture, PinnedInstances, Plugin};
 
+/// A step of a phase or a filter.
+pub enum Step {
+    Plugin(PluginStep),
+    Native(Native),
+}
+
+/// A plugin's turn: its hook is run, and `on_error` applied.
 #[derive(Clone)]
-pub struct Step {
+pub struct PluginStep {
     pub plugin: Rc<Plugin>,
     /// The plugin's own, unless the route or listener says another.
     pub on_error: OnError,
+}
+
+/// A step of the gateway's own, which the flow takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Native {
+    /// Answers with the gateway's metrics. In `content`.
+    Metrics,
 }
 
 /// Continuation after a step.
@@ -31,6 +39,8 @@ pub enum Next {
     Answer(Answer),
     /// From `rewrite` only.
     Reroute,
+    /// The flow is to do this.
+    Native(Native),
 }
 
 /// How far steps have come that were run at once.
@@ -50,24 +60,18 @@ impl Progress {
 }
 
 impl Step {
-    pub fn new(plugin: &Rc<Plugin>, on_error: Option<OnError>) -> Self {
-        Self {
-            plugin: Rc::clone(plugin),
-            on_error: on_error.unwrap_or(plugin.on_error),
-        }
+    /// Key of the plugin whose step it is.
+    #[inline]
+    pub fn key(&self) -> Option<PluginKey> {
+        let step = self.plugin()?;
+        Some(PluginKey::of(&step.plugin.name))
     }
 
-    /// Lists the plugins that implement the hook, in their order.
-    pub fn list(plugins: &[Self], hook: Hook) -> Box<[Self]> {
-        let implementing = plugins.iter().filter(|step| step.plugin.implements(hook));
-        implementing.cloned().collect()
-    }
-
-    /// `token-auth`, `hello (on_error skip)`.
-    pub fn describe(&self) -> String {
-        match self.on_error {
-            OnError::Deny => self.plugin.name.to_string(),
-            OnError::Skip => format!("{} (on_error skip)", self.plugin.name),
+    #[inline]
+    pub fn plugin(&self) -> Option<&PluginStep> {
+        match self {
+            Self::Plugin(step) => Some(step),
+            Self::Native(_) => None,
         }
     }
 
@@ -79,23 +83,22 @@ impl Step {
         call: HookCall,
         exchange: &'a mut Box<Exchange>,
     ) -> MaybeFuture<'a, Progress> {
-        let hook_stack = steps
-            .first()
-            .and_then(|step| step.plugin.stack_when_quick());
-        let Some(hook_stack) = hook_stack else {
-            return MaybeFuture::Ready(Progress {
-                passed: 0,
-                returned: None,
-            });
-        };
-        hook_stack
-            .start(move || Self::run_on_stack(steps, call, exchange))
-            .into()
+        let begun = steps.first().and_then(Self::plugin).and_then(|first| {
+            let job = move || Self::run_on_stack(steps, call, exchange);
+            first.plugin.run_on_stack(job)
+        });
+        begun.unwrap_or(MaybeFuture::Ready(Progress {
+            passed: 0,
+            returned: None,
+        }))
     }
 
     fn run_on_stack(steps: &[Self], call: HookCall, exchange: &mut Box<Exchange>) -> Progress {
         let mut passed = 0;
         for step in steps {
+            let Self::Plugin(step) = step else {
+                break;
+            };
             match step.plugin.call_on_stack(call, exchange) {
                 Some(Ok(Action::Continue)) => passed += 1,
                 returned => {
@@ -118,13 +121,83 @@ impl Step {
         pinned: &mut PinnedInstances,
         io: &mut dyn HostIo,
     ) -> Result<Next, Error> {
-        let progress = match Self::go(slice::from_ref(self), call, exchange) {
-            MaybeFuture::Ready(progress) => progress,
-            MaybeFuture::Pending(progress) => progress.await,
+        match self {
+            Self::Plugin(step) => step.run(call, exchange, pinned, io).await,
+            Self::Native(native) => Ok(Next::Native(*native)),
+        }
+    }
+
+    /// Runs the steps after [`Self::go`], until one does not say to go on. Returns how many were run, too.
+    pub async fn run_rest(
+        steps: &[Self],
+        mut progress: Progress,
+        call: HookCall,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        io: &mut dyn HostIo,
+    ) -> Result<(usize, Next), Error> {
+        let mut run = progress.passed;
+        while let Some(step) = steps.get(run) {
+            run += 1;
+            let step = match step {
+                Self::Plugin(step) => step,
+                Self::Native(native) => return Ok((run, Next::Native(*native))),
+            };
+            let returned = match progress.returned.take() {
+                Some(returned) => *returned,
+                None => step.plugin.call(call, exchange, pinned, io).await,
+            };
+            match step.next(call.hook(), exchange, returned)? {
+                Next::Step | Next::Skipped => {}
+                next => return Ok((run, next)),
+            }
+            progress = Self::go(&steps[run..], call, exchange).finish().await;
+            run += progress.passed;
+        }
+        Ok((run, Next::Step))
+    }
+}
+
+impl PluginStep {
+    pub fn new(plugin: &Rc<Plugin>, on_error: Option<OnError>) -> Self {
+        Self {
+            plugin: Rc::clone(plugin),
+            on_error: on_error.unwrap_or(plugin.on_error),
+        }
+    }
+
+    /// Lists the plugins that implement the hook, in their order.
+    pub fn list(plugins: &[Self], hook: Hook) -> impl Iterator<Item = Self> {
+        let implementing = plugins
+            .iter()
+            .filter(move |step| step.plugin.implements(hook));
+        implementing.cloned()
+    }
+
+    /// `token-auth`, `hello (on_error skip)`.
+    pub fn describe(&self) -> String {
+        match self.on_error {
+            OnError::Deny => self.plugin.name.to_string(),
+            OnError::Skip => format!("{} (on_error skip)", self.plugin.name),
+        }
+    }
+
+    /// Runs this step alone.
+    pub async fn run(
+        &self,
+        call: HookCall,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+        io: &mut dyn HostIo,
+    ) -> Result<Next, Error> {
+        let job = || self.plugin.call_on_stack(call, exchange);
+        let returned = match self.plugin.run_on_stack(job) {
+            Some(MaybeFuture::Ready(returned)) => returned,
+            Some(MaybeFuture::Pending(returned)) => returned.await,
+            None => None,
         };
-        let returned = match progress.returned {
-            Some(returned) => *returned,
-            None if progress.passed > 0 => return Ok(Next::Step),
+        let returned = match returned {
+            Some(returned) => returned,
             None => self.plugin.call(call, exchange, pinned, io).await,
         };
         self.next(call.hook(), exchange, returned)
@@ -180,31 +253,5 @@ impl Step {
                 what: fault,
             }),
         }
-    }
-
-    /// Runs the steps after [`Self::go`], until one does not say to go on. Returns how many were run, too.
-    pub async fn run_rest(
-        steps: &[Self],
-        mut progress: Progress,
-        call: HookCall,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-        io: &mut dyn HostIo,
-    ) -> Result<(usize, Next), Error> {
-        let mut run = progress.passed;
-        while let Some(step) = steps.get(run) {
-            let returned = match progress.returned.take() {
-                Some(returned) => *returned,
-                None => step.plugin.call(call, exchange, pinned, io).await,
-            };
-            run += 1;
-            match step.next(call.hook(), exchange, returned)? {
-                Next::Step | Next::Skipped => {}
-                next @ (Next::Answer(_) | Next::Reroute) => return Ok((run, next)),
-            }
-            progress = Self::go(&steps[run..], call, exchange).finish().await;
-            run += progress.passed;
-        }
-        Ok((run, Next::Step))
     }
 }
