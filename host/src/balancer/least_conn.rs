@@ -1,8 +1,10 @@
 //! The peer with the fewest active requests for its weight; round robin among equals (nginx `least_conn`).
 
+use std::rc::Rc;
+
 use super::{Peer, Usable, round_robin};
 
-pub(super) fn choose(usable: &Usable<'_>) -> Option<usize> {
+pub(super) fn choose<'a>(usable: &Usable<'a>) -> Option<&'a Rc<Peer>> {
     // a/w < b/v compared as a*v < b*w: no division, no rounding.
     let load = |a: &Peer, b: &Peer| {
         let (left, right) = (
@@ -11,22 +13,25 @@ pub(super) fn choose(usable: &Usable<'_>) -> Option<usize> {
         );
         left.cmp(&right)
     };
-    let (_, least) = usable.iter().min_by(|(_, a), (_, b)| load(a, b))?;
-    let equals = usable.iter().filter(|(_, peer)| load(peer, least).is_eq());
+    let least = usable.iter().min_by(|a, b| load(a, b))?;
+    let equals = usable.iter().filter(|peer| load(peer, least).is_eq());
     round_robin::among(equals)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Tried;
     use super::super::tests::{all, peers};
     use super::*;
+
+    fn slot(peers: &[Rc<Peer>]) -> Option<u32> {
+        choose(&all(peers)).map(|peer| peer.slot)
+    }
 
     #[test]
     fn the_idle_peer_is_preferred() {
         let peers = peers(&[1, 1]);
         peers[0].active.set(1);
-        assert_eq!(choose(&all(&peers, &Tried::default())), Some(1));
+        assert_eq!(slot(&peers), Some(1));
     }
 
     #[test]
@@ -34,15 +39,13 @@ mod tests {
         let peers = peers(&[4, 1]);
         peers[0].active.set(2);
         peers[1].active.set(1);
-        assert_eq!(choose(&all(&peers, &Tried::default())), Some(0));
+        assert_eq!(slot(&peers), Some(0));
     }
 
     #[test]
     fn equals_take_turns() {
         let peers = peers(&[1, 1, 1]);
-        let order: Vec<usize> = (0..6)
-            .filter_map(|_| choose(&all(&peers, &Tried::default())))
-            .collect();
+        let order: Vec<u32> = (0..6).filter_map(|_| slot(&peers)).collect();
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
     }
 }

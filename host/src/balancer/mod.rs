@@ -4,41 +4,20 @@ mod least_conn;
 mod plugin;
 mod round_robin;
 
-use std::cell::Cell;
-use std::net::SocketAddr;
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use castling_abi::PeerOutcome;
-use http::HeaderValue;
+use std::time::Instant;
 
 use crate::error::Error;
+use crate::upstream::{Active, Peer, PeerSet};
 use crate::wasm::{Plugin, PolicyResult};
 pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
 pub struct Balancer {
-    peers: Box<[Peer]>,
+    /// Swapped whole when other peers are to be balanced among.
+    peers: RefCell<Rc<PeerSet>>,
     policy: Policy,
-    /// The peers' labels by index, for plugins.
-    labels: Arc<[Arc<str>]>,
-}
-
-/// Address that requests can be sent to.
-pub struct Peer {
-    pub address: SocketAddr,
-    /// `address` as text, for logs and plugins.
-    pub label: Arc<str>,
-    /// Name of the peer in the config, for the `Host` field.
-    pub host: HeaderValue,
-    pub weight: u32,
-    /// Requests under way there, from this worker.
-    active: Cell<u32>,
-    /// Taken only when no other is left until then.
-    cooling_until: Cell<Option<Instant>>,
-    /// Smooth weighted round robin's score.
-    score: Cell<i64>,
 }
 
 enum Policy {
@@ -47,61 +26,27 @@ enum Policy {
     Plugin(PluginPolicy),
 }
 
-/// A peer that did not answer is passed over for this long while others are there (nginx `fail_timeout`).
-const COOLING: Duration = Duration::from_secs(10);
-
-/// Peers that were tried for one request, by index. One is mostly all, and takes no allocation.
+/// Peers that were tried for one request, by slot. One is mostly all, and takes no allocation.
 #[derive(Default)]
 pub struct Tried {
-    first: Option<usize>,
-    others: Vec<usize>,
+    first: Option<u32>,
+    others: Vec<u32>,
 }
 
 impl Tried {
-    pub fn contains(&self, peer_idx: usize) -> bool {
-        self.first == Some(peer_idx) || self.others.contains(&peer_idx)
+    pub fn contains(&self, peer: &Peer) -> bool {
+        self.first == Some(peer.slot) || self.others.contains(&peer.slot)
     }
 
-    pub fn insert(&mut self, peer_idx: usize) {
+    pub fn insert(&mut self, peer: &Peer) {
         match self.first {
-            None => self.first = Some(peer_idx),
-            Some(_) => self.others.push(peer_idx),
+            None => self.first = Some(peer.slot),
+            Some(_) => self.others.push(peer.slot),
         }
     }
 
     fn count(&self) -> usize {
         usize::from(self.first.is_some()) + self.others.len()
-    }
-}
-
-impl Peer {
-    pub fn new(address: SocketAddr, host: HeaderValue, weight: u32) -> Self {
-        Self {
-            address,
-            label: Arc::from(address.to_string()),
-            host,
-            weight,
-            active: Cell::new(0),
-            cooling_until: Cell::new(None),
-            score: Cell::new(0),
-        }
-    }
-
-    fn is_cooling(&self, now: Instant) -> bool {
-        self.cooling_until.get().is_some_and(|until| now < until)
-    }
-}
-
-/// A request under way at a peer; counted until it is dropped.
-pub struct Active {
-    balancer: Rc<Balancer>,
-    peer_idx: usize,
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        let active = &self.balancer.peers[self.peer_idx].active;
-        active.set(active.get() - 1);
     }
 }
 
@@ -120,59 +65,41 @@ impl Balancer {
     }
 
     fn new(peers: Vec<Peer>, policy: Policy) -> Rc<Self> {
-        let labels = peers.iter().map(|peer| Arc::clone(&peer.label)).collect();
+        let peers = PeerSet::new(peers.into_iter().map(Rc::new));
         Rc::new(Self {
-            peers: peers.into(),
+            peers: RefCell::new(peers),
             policy,
-            labels,
         })
     }
 
-    pub fn peers(&self) -> &[Peer] {
-        &self.peers
+    pub fn peers(&self) -> Rc<PeerSet> {
+        Rc::clone(&self.peers.borrow())
     }
 
-    /// The peer for the next try; `None` when all were tried. Counts it as active. `result`: what the plugin has said, where one
+    /// The peer for the next try, counted as active; `None` when all were tried. `result`: what the plugin has said, where one
     /// chooses.
     pub fn choose(
-        self: &Rc<Self>,
+        &self,
         tried: &Tried,
         result: Option<PolicyResult>,
-    ) -> Result<Option<(usize, Active)>, Error> {
-        let chosen = match (&self.policy, result) {
-            (Policy::RoundRobin | Policy::LeastConn, _) if self.peers.len() == 1 => {
-                (!tried.contains(0)).then_some(0)
+    ) -> Result<Option<Active>, Error> {
+        let set = self.peers.borrow();
+        let chosen = match (&self.policy, set.as_slice(), result) {
+            (Policy::RoundRobin | Policy::LeastConn, [only], _) => {
+                (!tried.contains(only)).then_some(only)
             }
-            (Policy::LeastConn, _) => least_conn::choose(&self.usable(tried)),
-            (Policy::Plugin(policy), Some(result)) => match policy.chosen(self, tried, result)? {
-                Some(peer_idx) => Some(peer_idx),
-                None => round_robin::choose(&self.usable(tried)),
-            },
-            (Policy::RoundRobin | Policy::Plugin(_), _) => round_robin::choose(&self.usable(tried)),
+            (Policy::LeastConn, peers, _) => least_conn::choose(&usable(peers, tried)),
+            (Policy::Plugin(policy), peers, Some(result)) => {
+                match policy.chosen(&set, tried, result)? {
+                    Some(peer) => Some(peer),
+                    None => round_robin::choose(&usable(peers, tried)),
+                }
+            }
+            (Policy::RoundRobin | Policy::Plugin(_), peers, _) => {
+                round_robin::choose(&usable(peers, tried))
+            }
         };
-        Ok(chosen.map(|peer_idx| {
-            let active = &self.peers[peer_idx].active;
-            active.set(active.get() + 1);
-            (
-                peer_idx,
-                Active {
-                    balancer: Rc::clone(self),
-                    peer_idx,
-                },
-            )
-        }))
-    }
-
-    /// A try has ended, at this moment.
-    pub fn note(&self, peer_idx: usize, outcome: PeerOutcome, at: Instant) {
-        let peer = &self.peers[peer_idx];
-        match outcome {
-            PeerOutcome::Responded => peer.cooling_until.set(None),
-            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                peer.cooling_until.set(Some(at + COOLING));
-            }
-            PeerOutcome::Cancelled => {}
-        }
+        Ok(chosen.map(Peer::begin))
     }
 
     /// The plugin that chooses, if one does: it wants to be told of each outcome.
@@ -182,130 +109,126 @@ impl Balancer {
             Policy::RoundRobin | Policy::LeastConn => None,
         }
     }
+}
 
-    /// Whether a policy may choose this peer. Every policy is held to it, a plugin's too.
-    fn is_eligible(&self, peer_idx: usize, tried: &Tried) -> bool {
-        !tried.contains(peer_idx)
-            && (self.peers[peer_idx].cooling_until.get().is_none()
-                || self.is_eligible_though_failed(peer_idx, tried))
-    }
+/// Whether a policy may choose this peer of the set. Every policy is held to it, a plugin's too.
+fn is_eligible(peer: &Peer, set: &PeerSet, tried: &Tried) -> bool {
+    !tried.contains(peer) && (!peer.has_failed() || is_eligible_though_failed(peer, set, tried))
+}
 
-    /// Eligibility of a peer that has failed: reads the clock and looks at the other peers.
-    #[cold]
-    #[inline(never)]
-    fn is_eligible_though_failed(&self, peer_idx: usize, tried: &Tried) -> bool {
-        let usable = self.usable(tried);
-        usable.iter().any(|(idx, _)| idx == peer_idx)
-    }
+/// Eligibility of a peer that has failed: reads the clock and looks at the other peers.
+#[cold]
+#[inline(never)]
+fn is_eligible_though_failed(peer: &Peer, set: &PeerSet, tried: &Tried) -> bool {
+    let usable = usable(set.as_slice(), tried);
+    usable.iter().any(|other| other.slot == peer.slot)
+}
 
-    /// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
-    fn usable<'a>(&'a self, tried: &'a Tried) -> Usable<'a> {
-        let peers = &*self.peers;
-        let mut usable = Usable {
-            peers,
-            tried,
-            warm_at: None,
-        };
-        // The clock is read only where it matters.
-        if peers.iter().any(|peer| peer.cooling_until.get().is_some()) {
-            usable.warm_at = Some(Instant::now());
-            if usable.iter().next().is_none() {
-                usable.warm_at = None;
-            }
+/// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
+fn usable<'a>(peers: &'a [Rc<Peer>], tried: &'a Tried) -> Usable<'a> {
+    let mut usable = Usable {
+        peers,
+        tried,
+        warm_at: None,
+    };
+    // The clock is read only where it matters.
+    if peers.iter().any(|peer| peer.has_failed()) {
+        usable.warm_at = Some(Instant::now());
+        if usable.iter().next().is_none() {
+            usable.warm_at = None;
         }
-        usable
     }
+    usable
 }
 
 /// Peers that a policy chooses from.
 struct Usable<'a> {
-    peers: &'a [Peer],
+    peers: &'a [Rc<Peer>],
     tried: &'a Tried,
     /// Peers that are cooling at this moment are left out.
     warm_at: Option<Instant>,
 }
 
 impl<'a> Usable<'a> {
-    /// With their indices, ascending.
-    fn iter(&self) -> impl Iterator<Item = (usize, &'a Peer)> {
-        self.peers.iter().enumerate().filter(|(idx, peer)| {
-            !self.tried.contains(*idx) && !self.warm_at.is_some_and(|now| peer.is_cooling(now))
+    /// By slot, ascending.
+    fn iter(&self) -> impl Iterator<Item = &'a Rc<Peer>> {
+        self.peers.iter().filter(|peer| {
+            !self.tried.contains(peer) && !self.warm_at.is_some_and(|now| peer.is_cooling(now))
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use castling_abi::PeerOutcome;
+
     use super::*;
+    use crate::upstream::peer_tests;
 
-    pub(super) fn peers(weights: &[u32]) -> Vec<Peer> {
-        weights
-            .iter()
-            .enumerate()
-            .map(|(idx, &weight)| {
-                let port = u16::try_from(9000 + idx).unwrap();
-                Peer::new(
-                    SocketAddr::from(([127, 0, 0, 1], port)),
-                    HeaderValue::from_static("h"),
-                    weight,
-                )
-            })
-            .collect()
+    pub(super) fn peers(weights: &[u32]) -> Vec<Rc<Peer>> {
+        let peers = peer_tests::peers(weights);
+        peers.into_iter().map(Rc::new).collect()
     }
 
-    fn fail(balancer: &Balancer, peer_idx: usize) {
-        balancer.peers[peer_idx]
-            .cooling_until
-            .set(Some(Instant::now() + COOLING));
-    }
-
-    fn usable(balancer: &Balancer, tried: &[usize]) -> Vec<usize> {
-        let tried = self::tried(tried);
-        let usable = balancer.usable(&tried);
-        usable.iter().map(|(idx, _)| idx).collect()
-    }
-
-    fn tried(peers: &[usize]) -> Tried {
-        let mut tried = Tried::default();
-        peers.iter().for_each(|&idx| tried.insert(idx));
-        tried
-    }
-
-    /// All of them.
-    pub(super) fn all<'a>(peers: &'a [Peer], tried: &'a Tried) -> Usable<'a> {
+    /// All of them, of which none was tried.
+    pub(super) fn all(peers: &[Rc<Peer>]) -> Usable<'_> {
+        const NONE: &Tried = &Tried {
+            first: None,
+            others: Vec::new(),
+        };
         Usable {
             peers,
-            tried,
+            tried: NONE,
             warm_at: None,
         }
     }
 
+    fn fail(peer: &Peer) {
+        peer.note(PeerOutcome::Broken, Instant::now());
+    }
+
+    fn tried(slots: &[u32]) -> Tried {
+        let mut tried = Tried::default();
+        let peers = peers(&[1; 9]);
+        slots
+            .iter()
+            .for_each(|&slot| tried.insert(&peers[slot as usize]));
+        tried
+    }
+
+    fn usable_slots(peers: &[Rc<Peer>], slots: &[u32]) -> Vec<u32> {
+        let tried = tried(slots);
+        usable(peers, &tried).iter().map(|peer| peer.slot).collect()
+    }
+
     #[test]
     fn a_failed_peer_is_passed_over_while_there_are_others() {
-        let balancer = Balancer::round_robin(peers(&[1, 1, 1]));
-        fail(&balancer, 1);
-        assert_eq!(usable(&balancer, &[]), [0, 2]);
-        assert_eq!(usable(&balancer, &[0, 2]), [1]);
+        let peers = peers(&[1, 1, 1]);
+        fail(&peers[1]);
+        assert_eq!(usable_slots(&peers, &[]), [0, 2]);
+        assert_eq!(usable_slots(&peers, &[0, 2]), [1]);
     }
 
     #[test]
     fn failed_peers_are_taken_when_nothing_else_is_left() {
-        let balancer = Balancer::round_robin(peers(&[1, 1]));
-        fail(&balancer, 0);
-        fail(&balancer, 1);
-        assert_eq!(usable(&balancer, &[]), [0, 1]);
-        assert_eq!(usable(&balancer, &[0]), [1]);
-        assert_eq!(usable(&balancer, &[0, 1]), [0; 0]);
+        let peers = peers(&[1, 1]);
+        peers.iter().for_each(|peer| fail(peer));
+        assert_eq!(usable_slots(&peers, &[]), [0, 1]);
+        assert_eq!(usable_slots(&peers, &[0]), [1]);
+        assert_eq!(usable_slots(&peers, &[0, 1]), [0; 0]);
     }
 
     #[test]
     fn a_peer_is_eligible_as_the_native_policies_see_it() {
-        let balancer = Balancer::round_robin(peers(&[1, 1, 1]));
-        fail(&balancer, 1);
-        let eligible = |idxs: &[usize]| -> Vec<usize> {
-            let tried = tried(idxs);
-            let all = 0..balancer.peers.len();
-            all.filter(|&idx| balancer.is_eligible(idx, &tried))
+        let set = PeerSet::new(peers(&[1, 1, 1]));
+        fail(&set.as_slice()[1]);
+        let eligible = |slots: &[u32]| -> Vec<u32> {
+            let tried = tried(slots);
+            let all = set.as_slice().iter();
+            all.filter(|peer| is_eligible(peer, &set, &tried))
+                .map(|peer| peer.slot)
                 .collect()
         };
         assert_eq!(eligible(&[]), [0, 2]);
@@ -316,22 +239,36 @@ mod tests {
 
     #[test]
     fn a_peer_is_eligible_again_when_it_has_answered_or_cooled() {
-        let balancer = Balancer::round_robin(peers(&[1, 1]));
-        let now = Instant::now();
-        balancer.note(0, PeerOutcome::Broken, now);
-        assert!(!balancer.is_eligible(0, &Tried::default()));
-        balancer.note(0, PeerOutcome::Responded, now);
-        assert!(balancer.is_eligible(0, &Tried::default()));
-        // The cooling time has passed.
-        balancer.peers[0].cooling_until.set(Some(now));
-        assert!(balancer.is_eligible(0, &Tried::default()));
+        let set = PeerSet::new(peers(&[1, 1]));
+        let first = &set.as_slice()[0];
+        let is_eligible = || is_eligible(first, &set, &Tried::default());
+        fail(first);
+        assert!(!is_eligible());
+        first.note(PeerOutcome::Responded, Instant::now());
+        assert!(is_eligible());
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+        first.note(
+            PeerOutcome::Broken,
+            long_ago.expect("the clock is that old"),
+        );
+        assert!(is_eligible());
+    }
+
+    #[test]
+    fn the_only_peer_is_chosen_once() {
+        let balancer = Balancer::round_robin(peer_tests::peers(&[1]));
+        let chosen = |tried| balancer.choose(&tried, None).ok().flatten();
+        let active = chosen(tried(&[])).map(|peer| (peer.slot, peer.active.get()));
+        assert_eq!(active, Some((0, 1)));
+        assert!(chosen(tried(&[0])).is_none());
+        assert_eq!(balancer.peers().as_slice()[0].active.get(), 0);
     }
 
     #[test]
     fn what_was_tried_is_known_however_much_it_is() {
-        let tried = tried(&[3, 0, 7]);
+        let (tried, peers) = (tried(&[3, 0, 7]), peers(&[1; 9]));
         assert_eq!(tried.count(), 3);
-        let found: Vec<usize> = (0..9).filter(|&idx| tried.contains(idx)).collect();
-        assert_eq!(found, [0, 3, 7]);
+        let found = peers.iter().filter(|peer| tried.contains(peer));
+        assert_eq!(found.map(|peer| peer.slot).collect::<Vec<_>>(), [0, 3, 7]);
     }
 }

@@ -10,11 +10,12 @@ use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::{Balancer, Tried};
+use super::{Balancer, Tried, is_eligible};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::Exchange;
 use crate::runtime::clock;
+use crate::upstream::{Peer, PeerSet};
 use crate::wasm::{HookCall, HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
 const DECLINED: i64 = BALANCE_DECLINED as i64;
@@ -131,27 +132,24 @@ impl PluginPolicy {
         exchange: &'a mut Box<Exchange>,
         tried: &Tried,
     ) -> MaybeFuture<'a, PolicyResult> {
-        lend_peers(balancer, exchange, tried);
-        let call = HookCall::balance(balancer.peers.len(), tried.count());
+        lend_peers(&balancer.peers.borrow(), exchange, tried);
+        let call = HookCall::balance(exchange.context().balancing.peers.len(), tried.count());
         self.policy_instance(call, exchange)
     }
 
     /// The plugin's choice; `None`, also for a peer that is not eligible, leaves it to round robin.
-    pub(super) fn chosen(
+    pub(super) fn chosen<'s>(
         &self,
-        balancer: &Balancer,
+        set: &'s PeerSet,
         tried: &Tried,
         result: PolicyResult,
-    ) -> Result<Option<usize>, Error> {
+    ) -> Result<Option<&'s Rc<Peer>>, Error> {
         match result {
             Ok(DECLINED) => Ok(None),
-            Ok(raw) => match usize::try_from(raw)
-                .ok()
-                .filter(|&idx| idx < balancer.peers.len())
-            {
+            Ok(raw) => match u32::try_from(raw).ok().and_then(|slot| set.by_slot(slot)) {
                 // A peer that is not eligible is no fault of the plugin: the host passes failed peers over by itself, and
                 // chooses another.
-                Some(peer_idx) => Ok(balancer.is_eligible(peer_idx, tried).then_some(peer_idx)),
+                Some(peer) => Ok(is_eligible(peer, set, tried).then_some(peer)),
                 None => {
                     error!(plugin = %self.plugin.name, hook = "balance", "chose peer {raw}, which is not there");
                     self.fallback(PluginFault::Failed)
@@ -173,19 +171,19 @@ impl PluginPolicy {
         &'a self,
         balancer: &Balancer,
         exchange: &'a mut Box<Exchange>,
-        peer_idx: usize,
+        peer: &Peer,
         outcome: PeerOutcome,
         latency: Duration,
     ) -> MaybeFuture<'a, PolicyResult> {
         if !self.plugin.implements(Hook::PeerDone) {
             return MaybeFuture::Ready(Ok(DECLINED));
         }
-        lend_addresses(balancer, exchange);
-        let call = HookCall::peer_done(peer_idx, outcome, latency.as_micros());
+        lend_addresses(&balancer.peers.borrow(), exchange);
+        let call = HookCall::peer_done(peer.slot as usize, outcome, latency.as_micros());
         self.policy_instance(call, exchange)
     }
 
-    fn fallback(&self, what: PluginFault) -> Result<Option<usize>, Error> {
+    fn fallback<'s>(&self, what: PluginFault) -> Result<Option<&'s Rc<Peer>>, Error> {
         match self.plugin.on_error {
             OnError::Skip => Ok(None),
             OnError::Deny => Err(Error::Plugin {
@@ -196,36 +194,38 @@ impl PluginPolicy {
     }
 }
 
-fn lend_addresses(balancer: &Balancer, exchange: &mut Exchange) {
+fn lend_addresses(set: &PeerSet, exchange: &mut Exchange) {
     let addresses = &mut exchange.context_mut().balancing.addresses;
     // Mostly they are there from the last request.
-    if !Arc::ptr_eq(addresses, &balancer.labels) {
-        *addresses = Arc::clone(&balancer.labels);
+    if !Arc::ptr_eq(addresses, set.labels()) {
+        *addresses = Arc::clone(set.labels());
     }
 }
 
-fn lend_peers(balancer: &Balancer, exchange: &mut Exchange, tried: &Tried) {
-    lend_addresses(balancer, exchange);
-    exchange.context_mut().balancing.peers.clear();
+fn lend_peers(set: &PeerSet, exchange: &mut Exchange, tried: &Tried) {
+    lend_addresses(set, exchange);
+    let records = &mut exchange.context_mut().balancing.peers;
+    records.clear();
     let now = clock::now();
-    exchange
-        .context_mut()
-        .balancing
-        .peers
-        .extend(
-            balancer
-                .peers
-                .iter()
-                .enumerate()
-                .map(|(idx, peer)| PeerRecord {
-                    weight: peer.weight,
-                    active: peer.active.get(),
-                    flags: flag(PEER_TRIED, tried.contains(idx))
-                        | flag(PEER_COOLING, peer.is_cooling(now)),
-                    reserved: 0,
-                }),
-        );
+    for peer in set.as_slice() {
+        records.resize(peer.slot as usize, NOBODY);
+        records.push(PeerRecord {
+            weight: peer.weight,
+            active: peer.active.get(),
+            flags: flag(PEER_TRIED, tried.contains(peer))
+                | flag(PEER_COOLING, peer.is_cooling(now)),
+            reserved: 0,
+        });
+    }
 }
+
+/// Record of a slot without a peer: as one that is not to be chosen.
+const NOBODY: PeerRecord = PeerRecord {
+    weight: 1,
+    active: 0,
+    flags: PEER_TRIED | PEER_COOLING,
+    reserved: 0,
+};
 
 fn flag(flag: u32, is_set: bool) -> u32 {
     if is_set { flag } else { 0 }

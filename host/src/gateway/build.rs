@@ -17,7 +17,7 @@ use crate::metrics::Recorder;
 use crate::phase::{Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, KeepAlive, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
@@ -134,7 +134,14 @@ impl Parts {
 
     async fn resolve_upstreams(&mut self, config: &Config, alarms: &Alarms) {
         for (name, upstream) in &config.upstreams {
-            let peers = match upstream::resolve(&upstream.peers).await {
+            let metrics = self.metrics.upstream(name);
+            let keep_alive = KeepAlive::new(
+                name,
+                upstream.keepalive_connections,
+                upstream.keepalive_timeout,
+                metrics.unasked,
+            );
+            let peers = match upstream::resolve(&upstream.peers, &keep_alive).await {
                 Ok(peers) => peers,
                 Err(error) => {
                     self.errors
@@ -162,13 +169,7 @@ impl Parts {
             };
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(
-                    name,
-                    upstream,
-                    balancer,
-                    alarms,
-                    self.metrics.upstream(name),
-                ),
+                Upstream::new(name, upstream, balancer, alarms, metrics),
             );
         }
     }

@@ -48,6 +48,7 @@ impl Gateway {
             let peers: Vec<String> = upstream
                 .balancer
                 .peers()
+                .as_slice()
                 .iter()
                 .map(|peer| peer.label.to_string())
                 .collect();

@@ -15,7 +15,9 @@ use crate::config::{self, PathCase, PathPolicy};
 use crate::exchange::Exchange;
 use crate::http1::{self, HeadLimits, HeadProgress};
 use crate::message::HeadRoom;
+use crate::metrics::Count;
 use crate::phase::{Plan, Router};
+use crate::upstream::{KeepAlive, Peer};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
 /// The routes of a config, without their plugins.
@@ -71,17 +73,18 @@ impl Peers {
         Self(Balancer::least_conn(peers(count)))
     }
 
-    /// Chooses a peer for a request that is over at once.
-    pub fn choose(&self) -> Option<usize> {
+    /// Chooses a peer for a request that is over at once: its slot.
+    pub fn choose(&self) -> Option<u32> {
         let chosen = self.0.choose(&Tried::default(), None).ok().flatten();
-        chosen.map(|(idx, _active)| idx)
+        chosen.map(|peer| peer.slot)
     }
 }
 
-fn peers(count: u16) -> Vec<crate::balancer::Peer> {
+fn peers(count: u16) -> Vec<Peer> {
     let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));
     let host = HeaderValue::from_static("peer");
-    let peer = |n| crate::balancer::Peer::new(address(n), host.clone(), 1);
+    let keep_alive = KeepAlive::new("bench", 0, Duration::ZERO, Count::NOWHERE);
+    let peer = |n: u16| Peer::new(n.into(), address(n), host.clone(), 1, &keep_alive);
     (0..count).map(peer).collect()
 }
 

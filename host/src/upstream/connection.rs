@@ -16,7 +16,6 @@ use crate::transport::halves::{self, Reader, Writer};
 /// In a box for as long as it lives, with the state of the exchange that is under way on it: what goes from hand to hand
 /// with each request is a pointer.
 pub(super) struct Connection {
-    pub(super) peer_idx: usize,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) progress: HeadProgress,
@@ -41,16 +40,11 @@ pub(super) struct Response {
 }
 
 impl Connection {
-    pub(super) async fn open(
-        peer_idx: usize,
-        address: SocketAddr,
-        alarms: &Alarms,
-    ) -> io::Result<Box<Self>> {
+    pub(super) async fn open(address: SocketAddr, alarms: &Alarms) -> io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = halves::split(stream);
         Ok(Box::new(Self {
-            peer_idx,
             reader,
             writer,
             progress: HeadProgress::new(),

@@ -1,6 +1,8 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
 mod connection;
+mod peer;
+mod peer_set;
 mod pool;
 mod resolve;
 mod response;
@@ -10,10 +12,13 @@ mod upload_filter;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+pub use peer::{Active, Peer};
+pub use peer_set::PeerSet;
+pub use pool::KeepAlive;
 pub use resolve::resolve;
 pub use response::Body;
 pub use send::{Proxied, send};
@@ -25,12 +30,13 @@ use crate::config::{self, UpstreamHost};
 use crate::http1::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
-use pool::Pool;
+
+#[cfg(test)]
+pub use peer::tests as peer_tests;
 
 pub struct Upstream {
     pub name: Arc<str>,
     pub balancer: Rc<Balancer>,
-    pool: Pool,
     alarms: Alarms,
     host: Host,
     connect_timeout: Duration,
@@ -64,16 +70,8 @@ impl Upstream {
                 HeaderValue::from_str(text).map_or(Host::Client, Host::Fixed)
             }
         };
-        let name = Arc::from(name);
         Rc::new(Self {
-            pool: Pool::new(
-                &name,
-                &balancer,
-                config.keepalive_connections,
-                config.keepalive_timeout,
-                metrics.unasked,
-            ),
-            name,
+            name: Arc::from(name),
             balancer,
             alarms: alarms.clone(),
             host,
@@ -95,7 +93,10 @@ impl Upstream {
     pub async fn sweep(self: Rc<Self>) {
         loop {
             tokio::time::sleep(pool::SWEEP_INTERVAL).await;
-            self.pool.sweep();
+            let now = Instant::now();
+            for peer in self.balancer.peers().as_slice() {
+                peer.pool.sweep(now);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Idle connections to the peers of an upstream, newest first.
+//! Idle connections to a peer, newest first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,24 +9,23 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::connection::Connection;
-use crate::balancer::Balancer;
 use crate::metrics::Count;
 
-pub(super) struct Pool {
-    /// By peer.
-    kept: Box<[Kept]>,
+/// Bounds of the idle connections of an upstream, which its peers share.
+pub struct KeepAlive {
+    upstream: Arc<str>,
+    /// Idle connections to all peers.
     count: Cell<usize>,
     max_idle: usize,
     idle_timeout: Duration,
-    upstream: Arc<str>,
-    balancer: Rc<Balancer>,
     /// Times that a peer has sent bytes that nobody had asked for.
     unasked: Count,
 }
 
 /// Idle connections of one peer, and whether there may be any.
-#[derive(Default)]
-struct Kept {
+pub(super) struct Pool {
+    keep_alive: Rc<KeepAlive>,
+    peer: Arc<str>,
     /// Idle connections, the newest last.
     idle: RefCell<VecDeque<Idle>>,
     /// End of the time in which nothing is kept: the peer has sent bytes that nobody had asked for.
@@ -46,37 +45,44 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// the next response.
 const BAN: Duration = Duration::from_secs(600);
 
-impl Pool {
-    pub(super) fn new(
-        upstream: &Arc<str>,
-        balancer: &Rc<Balancer>,
+impl KeepAlive {
+    /// `max_idle`: connections that are kept to all peers together, for `idle_timeout` each.
+    pub fn new(
+        upstream: &str,
         max_idle: usize,
         idle_timeout: Duration,
         unasked: Count,
-    ) -> Self {
-        Self {
-            kept: balancer.peers().iter().map(|_| Kept::default()).collect(),
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            upstream: Arc::from(upstream),
             count: Cell::new(0),
             max_idle,
             idle_timeout,
-            upstream: Arc::clone(upstream),
-            balancer: Rc::clone(balancer),
             unasked,
+        })
+    }
+
+    fn forget(&self, connections: usize) {
+        self.count.set(self.count.get() - connections);
+    }
+}
+
+impl Pool {
+    pub(super) fn new(keep_alive: &Rc<KeepAlive>, peer: &Arc<str>) -> Self {
+        Self {
+            keep_alive: Rc::clone(keep_alive),
+            peer: Arc::clone(peer),
+            idle: RefCell::default(),
+            banned_until: Cell::new(None),
         }
     }
 
-    /// The newest connection to this peer that is still good now; `surely` asks the kernel, for a request that cannot be
-    /// sent again if it is not. The newest is the least likely to be closed under us,
-    /// and the older ones can time out.
-    pub(super) fn take(
-        &self,
-        peer_idx: usize,
-        surely: bool,
-        now: Instant,
-    ) -> Option<Box<Connection>> {
+    /// The newest connection that is still good now; `surely` asks the kernel, for a request that cannot be sent again if
+    /// it is not. The newest is the least likely to be closed under us, and the older ones can time out.
+    pub(super) fn take(&self, surely: bool, now: Instant) -> Option<Box<Connection>> {
         loop {
-            let kept = self.kept[peer_idx].idle.borrow_mut().pop_back()?;
-            self.count.set(self.count.get() - 1);
+            let kept = self.idle.borrow_mut().pop_back()?;
+            self.keep_alive.forget(1);
             let reader = &kept.connection.reader;
             let good = if surely {
                 reader.is_quiet_now()
@@ -87,7 +93,7 @@ impl Pool {
                 return Some(kept.connection);
             }
             if !good && reader.has_bytes() {
-                self.ban(peer_idx);
+                self.ban();
             }
         }
     }
@@ -95,66 +101,63 @@ impl Pool {
     /// Keeps a connection, idle since then, for the next request. At the bound the peer's oldest goes, or this one if it
     /// has none.
     pub(super) fn put(&self, connection: Box<Connection>, since: Instant) {
-        let kept = &self.kept[connection.peer_idx];
-        if kept.banned_until.get().is_some() && kept.is_banned() {
+        if self.banned_until.get().is_some() && self.is_banned() {
             return;
         }
-        let mut idle = kept.idle.borrow_mut();
-        if self.count.get() >= self.max_idle {
+        let KeepAlive {
+            count,
+            max_idle,
+            idle_timeout,
+            ..
+        } = &*self.keep_alive;
+        let mut idle = self.idle.borrow_mut();
+        if count.get() >= *max_idle {
             if idle.pop_front().is_none() {
                 return;
             }
-            self.count.set(self.count.get() - 1);
+            count.set(count.get() - 1);
         }
-        self.count.set(self.count.get() + 1);
+        count.set(count.get() + 1);
         idle.push_back(Idle {
             connection,
-            until: since.checked_add(self.idle_timeout),
+            until: since.checked_add(*idle_timeout),
         });
     }
 
-    pub(super) fn sweep(&self) {
-        if self.count.get() == 0 {
-            return;
-        }
-        let now = Instant::now();
-        for (peer_idx, kept) in self.kept.iter().enumerate() {
-            let mut unasked = false;
-            let mut idle = kept.idle.borrow_mut();
-            let before = idle.len();
-            idle.retain(|kept| {
-                let reader = &kept.connection.reader;
-                let is_quiet = reader.is_quiet();
-                unasked |= !is_quiet && reader.has_bytes();
-                is_quiet && kept.is_fresh(now)
-            });
-            self.count.set(self.count.get() - (before - idle.len()));
-            drop(idle);
-            if unasked {
-                self.ban(peer_idx);
-            }
+    /// Closes connections that are old by now, or that the peer has closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut unasked = false;
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|kept| {
+            let reader = &kept.connection.reader;
+            let is_quiet = reader.is_quiet();
+            unasked |= !is_quiet && reader.has_bytes();
+            is_quiet && kept.is_fresh(now)
+        });
+        self.keep_alive.forget(before - idle.len());
+        drop(idle);
+        if unasked {
+            self.ban();
         }
     }
 
-    /// Keeps nothing of a peer for a while that has sent bytes that nobody had asked for: after the end of a response, or
+    /// Keeps nothing of the peer for a while: it has sent bytes that nobody had asked for, after the end of a response, or
     /// after one that has no body.
     #[cold]
     #[inline(never)]
-    pub(super) fn ban(&self, peer_idx: usize) {
-        let kept = &self.kept[peer_idx];
-        self.unasked.inc();
-        kept.banned_until.set(Some(Instant::now() + BAN));
-        let dropped = std::mem::take(&mut *kept.idle.borrow_mut());
-        self.count.set(self.count.get() - dropped.len());
+    pub(super) fn ban(&self) {
+        self.keep_alive.unasked.inc();
+        self.banned_until.set(Some(Instant::now() + BAN));
+        let dropped = std::mem::take(&mut *self.idle.borrow_mut());
+        self.keep_alive.forget(dropped.len());
         warn!(
-            upstream = &*self.upstream,
-            peer = &*self.balancer.peers()[peer_idx].label,
+            upstream = &*self.keep_alive.upstream,
+            peer = &*self.peer,
             "sent bytes that nobody had asked for: its connections are not used again for {BAN:?}"
         );
     }
-}
 
-impl Kept {
     #[cold]
     #[inline(never)]
     fn is_banned(&self) -> bool {
@@ -166,6 +169,13 @@ impl Kept {
             self.banned_until.set(None);
         }
         is_banned
+    }
+}
+
+impl Drop for Pool {
+    /// The connections of a peer that has left its upstream count no more.
+    fn drop(&mut self) {
+        self.keep_alive.forget(self.idle.get_mut().len());
     }
 }
 

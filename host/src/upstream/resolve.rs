@@ -1,27 +1,29 @@
 //! Names of peers to addresses, when a generation is built.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::HeaderValue;
 
-use crate::balancer::Peer;
+use super::{KeepAlive, Peer};
 use crate::config;
 
-/// Resolves peers, one for each address of each name. The error is a line for a person.
-pub async fn resolve(peers: &[config::Peer]) -> Result<Vec<Peer>, String> {
+/// Resolves peers, one for each address of each name, in slots from 0 on. The error is a line for a person.
+pub async fn resolve(
+    peers: &[config::Peer],
+    keep_alive: &Rc<KeepAlive>,
+) -> Result<Vec<Peer>, String> {
     let mut resolved = Vec::new();
+    let mut slots = 0..;
     for peer in peers {
         let addresses = lookup(&peer.address)
             .await
             .map_err(|e| format!("peer {}: {e}", peer.address))?;
         let host = HeaderValue::from_str(&peer.address)
             .map_err(|_| format!("peer {}: no valid host", peer.address))?;
-        for address in addresses {
-            resolved.push(Peer::new(
-                address,
-                host.clone(),
-                u32::from(peer.weight.get()),
-            ));
+        let weight = u32::from(peer.weight.get());
+        for (address, slot) in addresses.into_iter().zip(&mut slots) {
+            resolved.push(Peer::new(slot, address, host.clone(), weight, keep_alive));
         }
     }
     Ok(resolved)

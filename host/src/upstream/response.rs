@@ -10,8 +10,7 @@ use http::{Method, StatusCode};
 
 use super::connection::{Connection, Response};
 use super::upload::{Sink, UploadError, UploadPause, UploadSource};
-use super::{Upstream, upload_filter};
-use crate::balancer::Active;
+use super::{Active, Upstream, upload_filter};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::http1::{self, BodyDecoder, HeadLimits, ParsedResponse};
@@ -26,7 +25,7 @@ pub struct Body {
     upstream: Rc<Upstream>,
     /// When its head had come, as long as nothing of it was waited for since.
     came_at: Option<Instant>,
-    _active: Active,
+    active: Active,
 }
 
 /// Event that came first.
@@ -48,7 +47,7 @@ impl Body {
             connection,
             upstream,
             came_at: Some(came_at),
-            _active: active,
+            active,
         }
     }
 
@@ -145,21 +144,18 @@ impl Body {
     async fn read_once(&mut self, source: &mut UploadSource<'_, '_>) -> Result<Read, ClientError> {
         let after = self.upstream.idle_timeout;
         let Self {
-            connection,
-            upstream,
-            ..
+            connection, active, ..
         } = self;
         let Connection {
             reader,
             writer,
             read_alarm,
             write_alarm,
-            peer_idx,
             upload,
             response: Response { upload_broken, .. },
             ..
         } = &mut **connection;
-        let peer = &upstream.balancer.peers()[*peer_idx].label;
+        let peer = &active.label;
         let mut reading = std::pin::pin!(read_alarm.limit(after, reader.fill(BODY_ROOM_BYTES)));
         if !upload.is_done() && !*upload_broken {
             let to = Sink {
@@ -216,7 +212,7 @@ impl Body {
     pub fn finish(self) {
         let Self {
             mut connection,
-            upstream,
+            active,
             came_at,
             ..
         } = self;
@@ -227,7 +223,7 @@ impl Body {
         // A peer that has answered more than it was asked, or before it was.
         let is_in_step = connection.reader.buf.is_empty() && connection.writer.is_settled();
         if reusable && !is_in_step {
-            upstream.pool.ban(connection.peer_idx);
+            active.pool.ban();
         }
         if reusable && is_in_step {
             connection.reused = true;
@@ -236,9 +232,8 @@ impl Body {
             if connection.response.read_ahead.len() > 0 {
                 connection.response.read_ahead = vec::IntoIter::default();
             }
-            upstream
-                .pool
-                .put(connection, came_at.unwrap_or_else(clock::now));
+            let since = came_at.unwrap_or_else(clock::now);
+            active.pool.put(connection, since);
         }
     }
 
@@ -250,9 +245,7 @@ impl Body {
     }
 
     fn label(&self) -> String {
-        self.upstream.balancer.peers()[self.connection.peer_idx]
-            .label
-            .to_string()
+        self.active.label.to_string()
     }
 }
 

@@ -10,8 +10,8 @@ use http::StatusCode;
 use super::connection::Connection;
 use super::response::{Body, read_head};
 use super::upload::{Sink, Upload, UploadError, UploadPause, UploadSource};
-use super::{Host, Upstream, upload_filter};
-use crate::balancer::{Active, Tried};
+use super::{Active, Host, Upstream, upload_filter};
+use crate::balancer::Tried;
 use crate::error::{ClientError, Error, UpstreamError, is_shortage};
 use crate::exchange::{Answer, Exchange};
 use crate::http1::{self, ParsedResponse};
@@ -44,14 +44,14 @@ pub async fn send(
         started = Instant::now();
     }
     let mut tries = Tries::new(upstream, started);
-    while let Some((one, active)) = tries.next(exchange).await? {
+    while let Some(one) = tries.next(exchange).await? {
         let result = one.run(exchange, source).await;
         tries.settle(&one, &result, exchange).await;
         match result {
             Ok((connection, status)) => {
                 exchange.stats_mut().upstream = Some((tries.started, tries.ended));
                 exchange.reply_mut().status = status;
-                let body = Body::new(connection, Rc::clone(upstream), active, tries.ended);
+                let body = Body::new(connection, Rc::clone(upstream), one.peer, tries.ended);
                 return Ok(Proxied::Response(body));
             }
             Err(error) => {
@@ -90,10 +90,7 @@ impl<'a> Tries<'a> {
     }
 
     /// The next try, counted as active for its peer; `None` when none is left.
-    async fn next(
-        &mut self,
-        exchange: &mut Box<Exchange>,
-    ) -> Result<Option<(Try<'a>, Active)>, Error> {
+    async fn next(&mut self, exchange: &mut Box<Exchange>) -> Result<Option<Try<'a>>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -106,22 +103,18 @@ impl<'a> Tries<'a> {
             Some(MaybeFuture::Pending(result)) => Some(result.await),
             None => None,
         };
-        let Some((peer_idx, active)) = balancer.choose(tried, result)? else {
+        let Some(peer) = balancer.choose(tried, result)? else {
             return Ok(None);
         };
-        tried.insert(peer_idx);
+        tried.insert(&peer);
         exchange.stats_mut().tries += 1;
-        exchange
-            .context_mut()
-            .peer
-            .set(&balancer.peers()[peer_idx].label);
-        let one = Try {
+        exchange.context_mut().peer.set(&peer.label);
+        Ok(Some(Try {
             upstream,
-            peer_idx,
+            peer,
             // A plugin takes its time to choose; else the clock would show the same.
             started: policy.map_or(self.ended, |_| clock::now()),
-        };
-        Ok(Some((one, active)))
+        }))
     }
 
     /// Notes how a try has ended: for the peer, the metrics, and the policy if it wants to know.
@@ -135,10 +128,10 @@ impl<'a> Tries<'a> {
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
         exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
+        one.peer.note(outcome, self.ended);
         let balancer = &self.upstream.balancer;
-        balancer.note(one.peer_idx, outcome, self.ended);
         if let Some(policy) = balancer.plugin_policy() {
-            match policy.done(balancer, exchange, one.peer_idx, outcome, took) {
+            match policy.done(balancer, exchange, &one.peer, outcome, took) {
                 MaybeFuture::Ready(_) => {}
                 MaybeFuture::Pending(result) => drop(result.await),
             }
@@ -218,7 +211,7 @@ const MAX_INTERIMS: usize = 32;
 /// A try of one peer.
 struct Try<'a> {
     upstream: &'a Rc<Upstream>,
-    peer_idx: usize,
+    peer: Active,
     started: Instant,
 }
 
@@ -264,8 +257,7 @@ impl Try<'_> {
         source: &mut UploadSource<'_, '_>,
     ) -> Result<(Box<Connection>, StatusCode), TryError> {
         let repeatable = exchange.request().method.is_idempotent();
-        let pool = &self.upstream.pool;
-        let mut kept = pool.take(self.peer_idx, !repeatable, self.started);
+        let mut kept = self.peer.pool.take(!repeatable, self.started);
         loop {
             let mut connection = match kept.take() {
                 Some(kept) => kept,
@@ -286,10 +278,9 @@ impl Try<'_> {
     }
 
     async fn connect(&self) -> Result<Box<Connection>, TryError> {
-        let peer = &self.upstream.balancer.peers()[self.peer_idx];
         let after = self.upstream.connect_timeout;
         let alarm = self.upstream.alarms.alarm();
-        let open = Connection::open(self.peer_idx, peer.address, &self.upstream.alarms);
+        let open = Connection::open(self.peer.address, &self.upstream.alarms);
         let opened = alarm.limit(after, open).await;
         let opened = opened.map_err(|Elapsed| UpstreamError::ConnectTimeout {
             peer: self.label(),
@@ -336,7 +327,7 @@ impl Try<'_> {
             ..
         } = &mut *connection;
         let after = self.upstream.response_timeout;
-        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        let peer = &self.peer.label;
         let limits = &self.upstream.head_limits;
         let mut interims = 0;
         let head = loop {
@@ -390,7 +381,7 @@ impl Try<'_> {
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<Option<ParsedResponse>, TryError> {
-        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        let peer = &self.peer.label;
         let Connection {
             reader,
             writer,
@@ -435,7 +426,7 @@ impl Try<'_> {
     }
 
     fn sink<'c>(&'c self, writer: &'c mut Writer, alarm: &'c Alarm) -> Sink<'c> {
-        let peer = &self.upstream.balancer.peers()[self.peer_idx].label;
+        let peer = &self.peer.label;
         Sink {
             writer,
             alarm,
@@ -446,7 +437,7 @@ impl Try<'_> {
 
     fn write_head(&self, connection: &mut Connection, exchange: &Exchange, body: BodySize) {
         let request = exchange.request();
-        let peer = &self.upstream.balancer.peers()[self.peer_idx];
+        let peer = &*self.peer;
         // A plugin's call may leave it out.
         let clients = request.headers.get(KnownHeader::Host);
         let host = match &self.upstream.host {
@@ -465,8 +456,6 @@ impl Try<'_> {
     }
 
     fn label(&self) -> String {
-        self.upstream.balancer.peers()[self.peer_idx]
-            .label
-            .to_string()
+        self.peer.label.to_string()
     }
 }
