@@ -1,5 +1,6 @@
 //! A client's side of one exchange over HTTP/1: its connection, lent for as long as the exchange lasts.
 
+use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, ready};
@@ -108,9 +109,26 @@ impl<'c> Session<'c> {
         Ok(self.decoder.decode(&mut self.reader.buf)?)
     }
 
-    pub(super) async fn fill(&mut self, limit: Duration) -> Result<io::Result<usize>, Elapsed> {
-        let fill = self.reader.fill(BODY_ROOM_BYTES);
-        self.alarms.read.limit(limit, fill).await
+    async fn fill(&mut self, limit: Duration) -> Result<io::Result<usize>, Elapsed> {
+        let _disarmed = self.watch();
+        poll_fn(|cx| self.poll_fill(cx, limit)).await
+    }
+
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Result<io::Result<usize>, Elapsed>> {
+        match self.reader.poll_fill(cx, BODY_ROOM_BYTES) {
+            Poll::Ready(filled) => {
+                self.alarms.read.disarm();
+                Poll::Ready(Ok(filled))
+            }
+            Poll::Pending => {
+                let elapsed = self.alarms.read.poll_elapsed(limit, cx);
+                elapsed.map(|()| Err(Elapsed))
+            }
+        }
     }
 
     #[inline]
@@ -161,7 +179,7 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Disarms the alarm that [`Self::poll_gone`] uses when it is dropped.
+    /// Disarms the alarm that [`Self::poll_fill`] and [`Self::poll_gone`] use when it is dropped.
     pub(super) fn watch(&self) -> Disarm<'c> {
         self.alarms.read.disarmed()
     }

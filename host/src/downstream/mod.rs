@@ -21,7 +21,7 @@ use crate::config::{Linger, Rate};
 use crate::error::ClientError;
 use crate::message::forwarded::Marks;
 use crate::message::{BodySize, Headers, Piece, ReplyHead};
-use crate::runtime::alarm::Elapsed;
+use crate::runtime::alarm::{Disarm, Elapsed};
 
 pub use collect::Collector;
 pub use kept_pieces::KeptPieces;
@@ -71,7 +71,7 @@ pub struct SendOptions<'a> {
     pub keep_alive: bool,
 }
 
-impl Downstream<'_> {
+impl<'c> Downstream<'c> {
     /// Takes what has come of the request's body, without waiting.
     #[inline]
     pub fn try_piece(&mut self) -> Result<Piece, ClientError> {
@@ -82,10 +82,15 @@ impl Downstream<'_> {
     }
 
     /// Waits for more of the request's body, at most for so long. 0: the client has ended its direction.
-    pub async fn fill(&mut self, limit: Duration) -> Result<io::Result<usize>, Elapsed> {
+    /// [`Self::watch`] must outlive the calls.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Result<io::Result<usize>, Elapsed>> {
         match self {
-            Self::H1(session) => session.fill(limit).await,
-            Self::Collect(_) => Ok(Ok(0)),
+            Self::H1(session) => session.poll_fill(cx, limit),
+            Self::Collect(_) => Poll::Ready(Ok(Ok(0))),
         }
     }
 
@@ -131,10 +136,7 @@ impl Downstream<'_> {
     /// tells when it is not.
     pub async fn while_there<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        let _disarmed = match self {
-            Self::H1(session) => Some(session.watch()),
-            Self::Collect(_) => None,
-        };
+        let _disarmed = self.watch();
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => self.poll_gone(cx).map(|()| None),
@@ -142,7 +144,16 @@ impl Downstream<'_> {
         .await
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Disarms the alarm that waits for the client use when it is dropped.
+    pub fn watch(&self) -> Option<Disarm<'c>> {
+        match self {
+            Self::H1(session) => Some(session.watch()),
+            Self::Collect(_) => None,
+        }
+    }
+
+    /// Polls for the end that [`Self::while_there`] watches for. [`Self::watch`] must outlive the calls.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::H1(session) => session.poll_gone(cx),
             Self::Collect(_) => Poll::Pending,

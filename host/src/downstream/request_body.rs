@@ -1,6 +1,8 @@
 //! The body of one request: limits, what was read ahead, and what could be sent again.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -217,21 +219,35 @@ impl RequestBody {
     }
 
     /// Waits for more of it from the client.
-    pub async fn fill(&mut self, downstream: &mut Downstream<'_>) -> Result<(), ClientError> {
+    async fn fill(&mut self, downstream: &mut Downstream<'_>) -> Result<(), ClientError> {
+        let _disarmed = downstream.watch();
+        let mut since = None;
+        poll_fn(|cx| self.poll_fill(cx, downstream, &mut since)).await
+    }
+
+    /// Waits for more of it from the client. `since`: begin of this wait, of which the first call takes note.
+    /// [`Downstream::watch`] must outlive the calls.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        downstream: &mut Downstream<'_>,
+        since: &mut Option<Instant>,
+    ) -> Poll<Result<(), ClientError>> {
         let limit = self.rate.time_for(self.received_bytes);
         let limit = limit.map(|limit| limit.saturating_sub(self.waited));
         let limit = limit.map_or(self.read_timeout, |limit| limit.min(self.read_timeout));
-        let began = clock::now();
-        let read = downstream.fill(limit).await;
+        let began = *since.get_or_insert_with(clock::now);
+        let read = ready!(downstream.poll_fill(cx, limit));
         self.waited += clock::now() - began;
+        *since = None;
         let late = |_| match limit < self.read_timeout {
             true => ClientError::BodyTooSlow(self.rate.min),
             false => ClientError::BodyTimeout(self.read_timeout),
         };
-        match read.map_err(late)?? {
+        Poll::Ready(match read.map_err(late)?? {
             0 => Err(ClientError::Gone),
             _ => Ok(()),
-        }
+        })
     }
 
     fn exceeds(&self, bytes: u64) -> bool {

@@ -113,8 +113,8 @@ impl UpstreamError {
         )
     }
 
-    /// Whether nothing of the request can have been worked on: another peer may be tried whatever the method.
-    pub fn never_connected(&self) -> bool {
+    /// Whether the peer has worked on nothing of the request for sure: another one may be tried whatever the method.
+    pub fn not_processed(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
     }
 }

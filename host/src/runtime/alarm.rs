@@ -201,6 +201,11 @@ impl Alarm {
         Poll::Pending
     }
 
+    /// Ends the wait: the next one begins anew.
+    pub fn disarm(&self) {
+        self.slot.deadline.set(None);
+    }
+
     /// Disarms the alarm when it is dropped.
     pub fn disarmed(&self) -> Disarm<'_> {
         Disarm(&self.slot)

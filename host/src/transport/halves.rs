@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::config::Rate;
 use crate::runtime::alarm::{Alarm, Elapsed};
+use crate::transport::coop_budget::CoopBudget;
 use crate::transport::{Read, Socket, Transport};
 
 pub struct Reader {
@@ -60,16 +61,16 @@ pub enum Ended {
     Reset,
 }
 
-/// Bytes that were read or written in a row without a wait. tokio counts only calls that ask it to watch.
-#[derive(Default)]
-struct CoopBudget(usize);
-
-/// Bytes that one connection reads, or writes, before others have their turn: with hundreds of them that never have to wait,
-/// a request of another waits some milliseconds.
-const TURN_BYTES: usize = 64 * 1024;
-
-/// A call counts as so many bytes at least.
-const CALL_BYTES: usize = 1024;
+/// Result of writing as much as goes at once.
+enum Written {
+    All,
+    /// Others must have their turn first.
+    TurnOver,
+    /// The kernel takes no more for now.
+    Blocked {
+        has_progressed: bool,
+    },
+}
 
 /// Room for one read of a head. Heads are mostly far smaller; a larger one grows the buffer.
 pub const HEAD_ROOM_BYTES: usize = 8 * 1024;
@@ -169,7 +170,12 @@ impl Reader {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, room_bytes: usize) -> Poll<io::Result<usize>> {
+    /// Polls [`Self::fill`].
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        room_bytes: usize,
+    ) -> Poll<io::Result<usize>> {
         if !self.budget.goes_on() {
             ready!(pin!(tokio::task::yield_now()).poll(cx));
         }
@@ -301,7 +307,45 @@ impl Writer {
         alarm: &Alarm,
         limit: Duration,
     ) -> Result<io::Result<()>, Elapsed> {
-        self.flush_at(alarm, limit, Rate::NONE).await
+        let _disarmed = alarm.disarmed();
+        poll_fn(|cx| self.poll_flush(cx, alarm, limit)).await
+    }
+
+    /// Polls [`Self::flush`], as which it arms the alarm: what [`Alarm::disarmed`] returns must outlive the calls.
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        alarm: &Alarm,
+        limit: Duration,
+    ) -> Poll<Result<io::Result<()>, Elapsed>> {
+        if !self.is_settled() {
+            if self.transport.poll_settled(cx).is_pending() {
+                return alarm.poll_elapsed(limit, cx).map(|()| Err(Elapsed));
+            }
+            alarm.disarm();
+        }
+        loop {
+            match self.write_at_once() {
+                Ok(Written::All) => return Poll::Ready(Ok(Ok(()))),
+                Ok(Written::TurnOver) => {
+                    alarm.disarm();
+                    ready!(pin!(tokio::task::yield_now()).poll(cx));
+                }
+                Ok(Written::Blocked { has_progressed }) => {
+                    if has_progressed {
+                        alarm.disarm();
+                    }
+                    match self.transport.poll_write_ready(cx) {
+                        Poll::Ready(Ok(())) => alarm.disarm(),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Ok(Err(error))),
+                        Poll::Pending => {
+                            return alarm.poll_elapsed(limit, cx).map(|()| Err(Elapsed));
+                        }
+                    }
+                }
+                Err(error) => return Poll::Ready(Ok(Err(error))),
+            }
+        }
     }
 
     /// Flushes at a rate: the bytes that the other side has taken, and not just the kernel, are looked at each
@@ -315,16 +359,11 @@ impl Writer {
         if !self.is_settled() {
             self.settle(alarm, limit).await?;
         }
-        while self.has_pending() {
-            match self.write_now() {
-                Ok(used) => {
-                    self.budget.add(used);
-                    if self.has_pending() && !self.budget.goes_on() {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.budget.end();
+        loop {
+            match self.write_at_once() {
+                Ok(Written::All) => return Ok(Ok(())),
+                Ok(Written::TurnOver) => tokio::task::yield_now().await,
+                Ok(Written::Blocked { .. }) => {
                     if let Err(error) = self.writable(alarm, limit, rate).await? {
                         return Ok(Err(error));
                     }
@@ -332,7 +371,27 @@ impl Writer {
                 Err(error) => return Ok(Err(error)),
             }
         }
-        Ok(Ok(()))
+    }
+
+    fn write_at_once(&mut self) -> io::Result<Written> {
+        let mut has_progressed = false;
+        while self.has_pending() {
+            match self.write_now() {
+                Ok(used) => {
+                    has_progressed = true;
+                    self.budget.add(used);
+                    if self.has_pending() && !self.budget.goes_on() {
+                        return Ok(Written::TurnOver);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.budget.end();
+                    return Ok(Written::Blocked { has_progressed });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::All)
     }
 
     /// Waits until the kernel takes more.
@@ -413,27 +472,6 @@ impl Writer {
     }
 }
 
-impl CoopBudget {
-    /// False, once, at the bound: other tasks must have their turn first.
-    fn goes_on(&mut self) -> bool {
-        let goes_on = self.0 < TURN_BYTES;
-        if !goes_on {
-            self.0 = 0;
-        }
-        goes_on
-    }
-
-    /// Adds the bytes that a call has read or written.
-    fn add(&mut self, bytes: usize) {
-        self.0 += bytes.max(CALL_BYTES);
-    }
-
-    /// There was a wait.
-    fn end(&mut self) {
-        self.0 = 0;
-    }
-}
-
 impl Cursor {
     fn rest(&self) -> &[u8] {
         &self.bytes[self.written..]
@@ -479,6 +517,7 @@ mod tests {
     use tokio::runtime::LocalOptions;
 
     use super::*;
+    use crate::transport::coop_budget::{CALL_BYTES, TURN_BYTES};
 
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread()

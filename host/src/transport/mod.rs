@@ -5,6 +5,7 @@
 //! closed is known here, since it is another thing for bytes that are encrypted.
 
 pub mod address;
+mod coop_budget;
 pub mod halves;
 mod socket;
 pub mod write_batch;

@@ -1,12 +1,12 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
-mod connection;
+mod connect;
+mod http;
 mod peer;
 mod peer_set;
 mod pool;
 mod resolve;
-mod response;
-mod send;
+mod tries;
 mod upload;
 mod upload_filter;
 
@@ -14,14 +14,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use ::http::HeaderValue;
 
+pub use self::http::Body;
 pub use peer::{Active, Peer};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 pub use resolve::resolve;
-pub use response::Body;
-pub use send::{Proxied, send};
+pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 pub use upload_filter::UploadFilter;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::connection::Connection;
+use super::http::PeerStream;
 use crate::metrics::Count;
 
 /// Bounds of the idle connections of an upstream, which its peers share.
@@ -33,7 +33,7 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    connection: Box<Connection>,
+    stream: PeerStream,
     /// `None`: for ever.
     until: Option<Instant>,
 }
@@ -79,20 +79,15 @@ impl Pool {
 
     /// The newest connection that is still good now; `surely` asks the kernel, for a request that cannot be sent again if
     /// it is not. The newest is the least likely to be closed under us, and the older ones can time out.
-    pub(super) fn take(&self, surely: bool, now: Instant) -> Option<Box<Connection>> {
+    pub(super) fn take(&self, surely: bool, now: Instant) -> Option<PeerStream> {
         loop {
             let kept = self.idle.borrow_mut().pop_back()?;
             self.keep_alive.forget(1);
-            let reader = &kept.connection.reader;
-            let good = if surely {
-                reader.is_quiet_now()
-            } else {
-                reader.is_quiet()
-            };
-            if good && kept.is_fresh(now) {
-                return Some(kept.connection);
+            let is_quiet = kept.stream.is_quiet(surely);
+            if is_quiet && kept.is_fresh(now) {
+                return Some(kept.stream);
             }
-            if !good && reader.has_bytes() {
+            if !is_quiet && kept.stream.has_unasked() {
                 self.ban();
             }
         }
@@ -100,7 +95,7 @@ impl Pool {
 
     /// Keeps a connection, idle since then, for the next request. At the bound the peer's oldest goes, or this one if it
     /// has none.
-    pub(super) fn put(&self, connection: Box<Connection>, since: Instant) {
+    pub(super) fn put(&self, stream: PeerStream, since: Instant) {
         if self.banned_until.get().is_some() && self.is_banned() {
             return;
         }
@@ -119,7 +114,7 @@ impl Pool {
         }
         count.set(count.get() + 1);
         idle.push_back(Idle {
-            connection,
+            stream,
             until: since.checked_add(*idle_timeout),
         });
     }
@@ -130,9 +125,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain(|kept| {
-            let reader = &kept.connection.reader;
-            let is_quiet = reader.is_quiet();
-            unasked |= !is_quiet && reader.has_bytes();
+            let is_quiet = kept.stream.is_quiet(false);
+            unasked |= !is_quiet && kept.stream.has_unasked();
             is_quiet && kept.is_fresh(now)
         });
         self.keep_alive.forget(before - idle.len());
@@ -182,5 +176,77 @@ impl Drop for Pool {
 impl Idle {
     fn is_fresh(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http::tests::{pair, run};
+    use super::*;
+
+    fn pools<const N: usize>(max_idle: usize) -> [Pool; N] {
+        let keep_alive = KeepAlive::new("u", max_idle, Duration::from_secs(60), Count::NOWHERE);
+        [(); N].map(|()| Pool::new(&keep_alive, &Arc::from("peer")))
+    }
+
+    #[test]
+    fn a_peer_that_leaves_gives_its_room_to_others() {
+        run(async {
+            let [leaves, stays] = pools(1);
+            let now = Instant::now();
+            let (ours, _theirs) = pair();
+            leaves.put(ours, now);
+            let (ours, _theirs) = pair();
+            stays.put(ours, now);
+            assert!(stays.take(true, now).is_none(), "the room is taken");
+            drop(leaves);
+            let (ours, _theirs) = pair();
+            stays.put(ours, now);
+            assert!(stays.take(true, now).is_some());
+        });
+    }
+
+    #[test]
+    fn the_oldest_of_a_peer_makes_room_for_its_newest() {
+        run(async {
+            let [pool] = pools(1);
+            let now = Instant::now();
+            let [(old, their_old), (new, _their_new)] = [pair(), pair()];
+            drop(their_old);
+            pool.put(old, now);
+            pool.put(new, now);
+            assert!(pool.take(true, now).is_some());
+            assert!(pool.take(true, now).is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_old_or_closed_is_not_taken() {
+        run(async {
+            let [pool] = pools(2);
+            let now = Instant::now();
+            let [(old, _theirs), (closed, theirs)] = [pair(), pair()];
+            pool.put(old, now);
+            pool.put(closed, now + Duration::from_secs(1));
+            drop(theirs);
+            assert!(pool.take(true, now + Duration::from_secs(60)).is_none());
+            assert_eq!(pool.keep_alive.count.get(), 0);
+        });
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_peer_that_has_sent_what_nobody_had_asked_for() {
+        run(async {
+            let [pool] = pools(2);
+            let now = Instant::now();
+            let [(loud, theirs), (quiet, _theirs)] = [pair(), pair()];
+            pool.put(quiet, now);
+            pool.put(loud, now);
+            theirs.try_write(b"x").unwrap();
+            assert!(pool.take(true, now).is_none());
+            let (later, _theirs) = pair();
+            pool.put(later, now);
+            assert!(pool.take(true, now).is_none());
+        });
     }
 }

@@ -1,0 +1,219 @@
+//! HTTP with a peer: a request goes out, and a response comes in, whichever version of HTTP the peer speaks.
+//!
+//! What is above speaks of messages. Framing, keep-alive and connections are a variant's own, as they are of the client's side
+//! (`downstream/`): an enum, whose operations can be polled beside one another, and dropped and taken up again.
+
+mod h1;
+mod pump;
+mod request;
+mod response;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::ops::{Deref, DerefMut};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use crate::error::UpstreamError;
+use crate::http1::{BodyError, HeadLimits};
+use crate::message::{BodySize, Headers, Piece, RequestHead};
+use crate::runtime::alarm::Alarms;
+use crate::transport::halves::{Reader, Writer};
+
+pub(super) use request::{Try, TryError};
+pub use response::Body;
+
+/// The peer's side of one exchange after the other.
+pub(super) enum PeerStream {
+    /// A connection, in a box for as long as it lives: what goes from hand to hand with each request is a pointer.
+    H1(Box<h1::Connection>),
+}
+
+/// Fate of a stream after an exchange.
+pub(super) enum Released {
+    /// Another exchange may follow.
+    Reusable(PeerStream),
+    /// The peer has sent more than it was asked for, or before it was.
+    OutOfStep,
+    /// The stream is at its end, or in the middle of the exchange.
+    Closed,
+}
+
+/// A stream that is waited on: its alarms are disarmed when the wait ends, however it ends.
+pub(super) struct Waiting<'s>(&'s mut PeerStream);
+
+impl PeerStream {
+    /// A new connection, on which HTTP/1 is spoken.
+    pub(super) fn h1(halves: (Reader, Writer), alarms: &Alarms) -> Self {
+        Self::H1(Box::new(h1::Connection::new(halves, alarms)))
+    }
+
+    /// Whether the stream has served a request before, so that the peer may end it at any moment.
+    pub(super) fn is_reused(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_reused(),
+        }
+    }
+
+    /// Whether an idle stream is still good: nothing has come on it. As the event loop has heard, or `surely`, as the
+    /// kernel knows it now, for one system call.
+    pub(super) fn is_quiet(&self, surely: bool) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_quiet(surely),
+        }
+    }
+
+    /// Whether something has come on an idle stream that is not its end.
+    pub(super) fn has_unasked(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.has_unasked(),
+        }
+    }
+
+    /// Lets the stream be waited on.
+    fn wait(&mut self) -> Waiting<'_> {
+        Waiting(self)
+    }
+
+    /// Begins an exchange: appends the request's head, which a body of this size follows.
+    fn send_head(&mut self, request: &RequestHead, host: &[u8], body: BodySize) {
+        match self {
+            Self::H1(connection) => connection.send_head(request, host, body),
+        }
+    }
+
+    /// Whether it is time to flush before more is appended.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_full(),
+        }
+    }
+
+    /// Appends a piece of the request's body. [`Self::is_full`] must be false.
+    fn send_data(&mut self, piece: Bytes) {
+        match self {
+            Self::H1(connection) => connection.send_data(piece),
+        }
+    }
+
+    /// Ends the request's body, with these trailers where its framing has room for any.
+    fn finish(&mut self, trailers: &Headers) {
+        match self {
+            Self::H1(connection) => connection.finish(trailers),
+        }
+    }
+
+    /// Has what was appended sent together with what others send. False: it is too much, and must be flushed.
+    fn post(&mut self) -> bool {
+        match self {
+            Self::H1(connection) => connection.post(),
+        }
+    }
+
+    /// Sends what was appended; `limit` is for each wait. `peer`: for errors, here and below.
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+        peer: &str,
+    ) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::H1(connection) => connection.poll_flush(cx, limit, peer),
+        }
+    }
+
+    /// Reads the head of the response to a request with this method. The head of an interim response (1xx) is followed by
+    /// another. `100` is left out: the gateway has answered the client's expectation, and asks for none itself.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: &HeadLimits,
+        method: &Method,
+        headers: &mut Headers,
+        peer: &str,
+    ) -> Poll<Result<StatusCode, UpstreamError>> {
+        match self {
+            Self::H1(connection) => connection.poll_head(cx, limits, method, headers, peer),
+        }
+    }
+
+    /// Ready when this wait for the response has taken so long.
+    fn poll_late(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        match self {
+            Self::H1(connection) => connection.poll_late(cx, limit),
+        }
+    }
+
+    /// Size of the response's body, as far as it is known.
+    fn size(&self) -> BodySize {
+        match self {
+            Self::H1(connection) => connection.size(),
+        }
+    }
+
+    /// Takes what has come of the response's body, without waiting.
+    #[inline]
+    fn try_piece(&mut self) -> Result<Piece, BodyError> {
+        match self {
+            Self::H1(connection) => connection.try_piece(),
+        }
+    }
+
+    /// Waits for more of the response's body.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, peer: &str) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::H1(connection) => connection.poll_fill(cx, peer),
+        }
+    }
+
+    /// Whether the last piece of the response's body was taken.
+    #[inline]
+    fn is_end(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_end(),
+        }
+    }
+
+    /// The fields after the response's body, once; `None` when there were none.
+    fn take_trailers(&mut self) -> Option<Headers> {
+        match self {
+            Self::H1(connection) => connection.take_trailers(),
+        }
+    }
+
+    /// Ends an exchange whose response was read. A stream that is dropped in place of that is cut.
+    fn release(self) -> Released {
+        match self {
+            Self::H1(connection) => connection.release(),
+        }
+    }
+
+    fn disarm(&self) {
+        match self {
+            Self::H1(connection) => connection.disarm(),
+        }
+    }
+}
+
+impl Deref for Waiting<'_> {
+    type Target = PeerStream;
+
+    fn deref(&self) -> &PeerStream {
+        self.0
+    }
+}
+
+impl DerefMut for Waiting<'_> {
+    fn deref_mut(&mut self) -> &mut PeerStream {
+        self.0
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.disarm();
+    }
+}

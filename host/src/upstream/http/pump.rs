@@ -1,0 +1,273 @@
+//! The request's body on its way to a peer, beside whatever is waited for from it.
+
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::PeerStream;
+use crate::downstream::{BodyPiece, Downstream, RequestBody};
+use crate::error::{ClientError, UpstreamError};
+use crate::message::BodySize;
+use crate::runtime::alarm::Disarm;
+use crate::runtime::clock::PieceBudget;
+use crate::upstream::upload::{UploadPiece, UploadSource};
+
+/// Progress of the body for one peer; begins with what an earlier peer was sent.
+pub(super) struct Upload {
+    /// Bytes of the replay that were sent.
+    replayed: usize,
+    stage: UploadStage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UploadStage {
+    Sending,
+    /// All of it was appended, not all of that is sent.
+    Ending,
+    Done,
+    /// The peer takes no more.
+    Broken,
+}
+
+impl Upload {
+    /// Nothing is to be sent.
+    pub(super) const DONE: Self = Self {
+        replayed: 0,
+        stage: UploadStage::Done,
+    };
+
+    pub(super) fn new(body: &RequestBody) -> Self {
+        Self {
+            replayed: 0,
+            stage: match body.size {
+                BodySize::None => UploadStage::Done,
+                BodySize::Exact(_) | BodySize::Unknown => UploadStage::Sending,
+            },
+        }
+    }
+
+    /// Whether nothing more is sent.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, UploadStage::Done | UploadStage::Broken)
+    }
+
+    /// Gives up what is left: the peer has answered before the body's end and takes no more of it.
+    pub(super) fn break_off(&mut self) {
+        self.stage = UploadStage::Broken;
+    }
+
+    fn next_piece(
+        &mut self,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<UploadPiece, ClientError> {
+        if let Some(piece) = source.body.replayed_at(self.replayed) {
+            self.replayed += piece.len();
+            return Ok(UploadPiece::Body(BodyPiece::Owned(piece)));
+        }
+        let piece = source.next()?;
+        if let UploadPiece::Body(piece) = &piece {
+            source.body.remember(piece);
+        }
+        if let Some(bytes) = source.body.replayable_bytes() {
+            self.replayed = bytes;
+        }
+        Ok(piece)
+    }
+}
+
+/// Moves an upload on while a peer is waited for. Dropped, it leaves the upload where it is, for another one.
+pub(super) struct Pump<'p, 'c> {
+    upload: &'p mut Upload,
+    /// For each wait for the peer to take more.
+    timeout: Duration,
+    /// For errors.
+    peer: &'p str,
+    /// Begin of the wait for the client.
+    client_since: Option<Instant>,
+    pieces: PieceBudget,
+    _disarmed: Option<Disarm<'c>>,
+}
+
+/// State that a pump has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// All is sent.
+    Done,
+    /// The filters must see the next piece: [`crate::upstream::upload_filter::pass`]. Not done here, because what is polled
+    /// beside others may be dropped at any time, and a plugin's call may not.
+    Filter,
+}
+
+/// Error that ended an upload early.
+#[derive(Debug)]
+pub(super) enum UploadError {
+    Client(ClientError),
+    Upstream(UpstreamError),
+}
+
+impl<'p, 'c> Pump<'p, 'c> {
+    pub(super) fn new(
+        upload: &'p mut Upload,
+        from: &Downstream<'c>,
+        timeout: Duration,
+        peer: &'p str,
+    ) -> Self {
+        Self {
+            upload,
+            timeout,
+            peer,
+            client_since: None,
+            pieces: PieceBudget::default(),
+            _disarmed: from.watch(),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.upload.is_over()
+    }
+
+    pub(super) fn break_off(&mut self) {
+        self.upload.break_off();
+    }
+
+    /// Sends what there is to send. Pending: blocked by the client, or by the peer.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut PeerStream,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Poll<Result<Pumped, UploadError>> {
+        while self.upload.stage == UploadStage::Sending {
+            if self.pieces.is_turn_over() {
+                ready!(pin!(tokio::task::yield_now()).poll(cx));
+            }
+            if stream.is_full() {
+                ready!(self.poll_flush(cx, stream))?;
+            }
+            match self
+                .upload
+                .next_piece(source)
+                .map_err(UploadError::Client)?
+            {
+                UploadPiece::Body(BodyPiece::Owned(piece) | BodyPiece::Borrowed(piece)) => {
+                    stream.send_data(piece);
+                }
+                UploadPiece::Unfiltered => {
+                    ready!(self.poll_flush(cx, stream))?;
+                    return Poll::Ready(Ok(Pumped::Filter));
+                }
+                UploadPiece::Body(BodyPiece::NeedMore) => {
+                    ready!(self.poll_flush(cx, stream))?;
+                    let (body, since) = (&mut *source.body, &mut self.client_since);
+                    let filled = ready!(body.poll_fill(cx, source.downstream, since));
+                    filled.map_err(UploadError::Client)?;
+                }
+                UploadPiece::Body(BodyPiece::End) => {
+                    stream.finish(source.body.trailers());
+                    self.upload.stage = UploadStage::Ending;
+                }
+            }
+        }
+        ready!(self.poll_flush(cx, stream))?;
+        self.upload.stage = UploadStage::Done;
+        Poll::Ready(Ok(Pumped::Done))
+    }
+
+    fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        stream: &mut PeerStream,
+    ) -> Poll<Result<(), UploadError>> {
+        let flushed = stream.poll_flush(cx, self.timeout, self.peer);
+        flushed.map_err(UploadError::Upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use http::Method;
+    use tokio::io::AsyncReadExt;
+
+    use super::super::tests::{begin, pair, run};
+    use super::*;
+    use crate::downstream::Collector;
+
+    fn client() -> Downstream<'static> {
+        Downstream::Collect(Collector::new(&Method::POST, 0))
+    }
+
+    async fn pump(
+        upload: &mut Upload,
+        stream: &mut PeerStream,
+        (downstream, body): (&mut Downstream<'_>, &mut RequestBody),
+    ) -> Pumped {
+        let mut pump = Pump::new(upload, downstream, Duration::from_secs(60), "peer");
+        let mut source = UploadSource {
+            downstream,
+            body,
+            filter: &mut None,
+            pinned: None,
+        };
+        let pumped = poll_fn(|cx| pump.poll(cx, stream, &mut source));
+        pumped.await.expect("the peer takes it")
+    }
+
+    #[test]
+    fn each_peer_is_sent_all_of_the_body() {
+        run(async {
+            let mut body = RequestBody::held(Bytes::from_static(b"abc"));
+            let mut client = client();
+            for _ in 0..2 {
+                let (mut stream, mut peer) = pair();
+                let size = body.size;
+                begin(&mut stream, &mut peer, size).await;
+                let mut upload = Upload::new(&body);
+                let pumped = pump(&mut upload, &mut stream, (&mut client, &mut body)).await;
+                assert_eq!((pumped, upload.is_over()), (Pumped::Done, true));
+                drop(stream);
+                let mut seen = Vec::new();
+                peer.read_to_end(&mut seen).await.unwrap();
+                assert_eq!(seen, b"abc");
+            }
+        });
+    }
+
+    #[test]
+    fn a_body_of_unknown_size_is_framed() {
+        run(async {
+            let mut body = RequestBody::held(Bytes::from_static(b"abc"));
+            body.size = BodySize::Unknown;
+            let (mut stream, mut peer) = pair();
+            begin(&mut stream, &mut peer, body.size).await;
+            let mut upload = Upload::new(&body);
+            pump(&mut upload, &mut stream, (&mut client(), &mut body)).await;
+            drop(stream);
+            let mut seen = Vec::new();
+            peer.read_to_end(&mut seen).await.unwrap();
+            assert_eq!(seen, b"3\r\nabc\r\n0\r\n\r\n");
+        });
+    }
+
+    #[test]
+    fn what_a_dropped_pump_has_left_is_sent_by_the_next() {
+        const BYTES: usize = 4 << 20;
+        run(async {
+            let mut body = RequestBody::held(Bytes::from(vec![b'x'; BYTES]));
+            let (mut stream, mut peer) = pair();
+            let size = body.size;
+            begin(&mut stream, &mut peer, size).await;
+            let mut upload = Upload::new(&body);
+            let mut client = client();
+            let blocked = pump(&mut upload, &mut stream, (&mut client, &mut body));
+            let nothing = tokio::time::timeout(Duration::from_millis(1), blocked).await;
+            assert!(nothing.is_err() && !upload.is_over());
+            let rest = pump(&mut upload, &mut stream, (&mut client, &mut body));
+            let mut seen = vec![0; BYTES];
+            let (pumped, read) = tokio::join!(rest, peer.read_exact(&mut seen));
+            assert_eq!((pumped, read.unwrap()), (Pumped::Done, BYTES));
+        });
+    }
+}

@@ -1,0 +1,287 @@
+//! A request to one peer: it is sent, and the head of the response is waited for.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use super::pump::{Pump, Pumped, Upload, UploadError};
+use super::{Body, PeerStream};
+use crate::error::{ClientError, Error, UpstreamError};
+use crate::exchange::{Answer, Exchange};
+use crate::message::{BodySize, KnownHeader};
+use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::upload::UploadSource;
+use crate::upstream::{Active, Host, Upstream, upload_filter};
+
+/// A try of one peer.
+pub struct Try<'a> {
+    upstream: &'a Rc<Upstream>,
+    pub(in crate::upstream) peer: Active,
+    pub(in crate::upstream) started: Instant,
+    upload: Upload,
+}
+
+pub enum TryError {
+    Client(ClientError),
+    /// A plugin on the body's way has failed.
+    Filter(Error),
+    /// A plugin on the body's way has answered.
+    Answered(Answer),
+    /// Shortage of descriptors or memory, for a connection.
+    Shortage(io::Error),
+    /// `sent`: the peer may have seen the request.
+    Upstream {
+        cause: UpstreamError,
+        sent: bool,
+    },
+}
+
+/// Interim responses of a peer that one request passes on.
+const MAX_INTERIMS: usize = 32;
+
+/// Event that came first.
+enum Event {
+    Pumped(Result<Pumped, UploadError>),
+    Head(Result<StatusCode, UpstreamError>),
+}
+
+impl<'a> Try<'a> {
+    pub(in crate::upstream) fn new(
+        upstream: &'a Rc<Upstream>,
+        peer: Active,
+        started: Instant,
+    ) -> Self {
+        Self {
+            upstream,
+            peer,
+            started,
+            upload: Upload::DONE,
+        }
+    }
+
+    /// Returns when a response's head has come.
+    ///
+    /// A kept connection that turns out to be dead is no failure of the peer: the request goes once more, over a new
+    /// one, if it may be sent again at all.
+    pub(in crate::upstream) async fn run(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<(PeerStream, StatusCode), TryError> {
+        let repeatable = exchange.request().method.is_idempotent();
+        let mut kept = self.peer.pool.take(!repeatable, self.started);
+        loop {
+            let mut stream = match kept.take() {
+                Some(kept) => kept,
+                None => self.connect().await?,
+            };
+            match self.send_and_receive(&mut stream, exchange, source).await {
+                Ok(status) => return Ok((stream, status)),
+                Err(TryError::Upstream {
+                    cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
+                    ..
+                }) if stream.is_reused() && repeatable && source.body.can_replay() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The body of the response whose head has come on this stream, at this moment.
+    pub(in crate::upstream) fn into_body(self, stream: PeerStream, came_at: Instant) -> Body {
+        let upstream = Rc::clone(self.upstream);
+        Body::new(stream, self.upload, upstream, self.peer, came_at)
+    }
+
+    async fn connect(&self) -> Result<PeerStream, TryError> {
+        let Upstream {
+            alarms,
+            connect_timeout: after,
+            ..
+        } = &**self.upstream;
+        let halves = connect(self.peer.address, &alarms.alarm(), *after).await;
+        halves
+            .map(|halves| PeerStream::h1(halves, alarms))
+            .map_err(|error| match error {
+                ConnectError::Shortage(cause) => TryError::Shortage(cause),
+                ConnectError::TimedOut => TryError::from(UpstreamError::ConnectTimeout {
+                    peer: self.label(),
+                    after: *after,
+                }),
+                ConnectError::Failed(cause) => TryError::from(UpstreamError::Connect {
+                    peer: self.label(),
+                    cause,
+                }),
+            })
+    }
+
+    async fn send_and_receive(
+        &mut self,
+        stream: &mut PeerStream,
+        exchange: &mut Box<Exchange>,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<StatusCode, TryError> {
+        let idle_timeout = self.upstream.idle_timeout;
+        self.send_head(stream, exchange, source.body.size);
+        self.upload = Upload::new(source.body);
+        if self.upload.is_over() {
+            if !stream.post() {
+                self.flush(stream, idle_timeout).await?;
+            }
+        } else {
+            let invited = source.downstream.invite(idle_timeout).await;
+            invited.map_err(TryError::Client)?;
+            if let Some(status) = self.send_body(stream, exchange, source).await? {
+                return Ok(status);
+            }
+        }
+        let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
+        let after = self.upstream.response_timeout;
+        let mut interims = 0;
+        loop {
+            let (request, reply) = exchange.heads_mut();
+            let (method, headers) = (&request.method, &mut reply.headers);
+            let mut waiting = stream.wait();
+            let head = poll_fn(
+                |cx| match waiting.poll_head(cx, limits, method, headers, peer) {
+                    Poll::Ready(head) => Poll::Ready(head),
+                    Poll::Pending => waiting.poll_late(cx, after).map(|()| {
+                        let peer = peer.to_owned();
+                        Err(UpstreamError::ResponseTimeout { peer, after })
+                    }),
+                },
+            );
+            let Some(status) = source.downstream.while_there(head).await else {
+                return Err(TryError::Client(ClientError::Gone));
+            };
+            let status = status?;
+            if !status.is_informational() {
+                return Ok(status);
+            }
+            drop(waiting);
+            Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
+        }
+    }
+
+    /// Sends what was appended, where it is too much to be put off.
+    async fn flush(&self, stream: &mut PeerStream, limit: Duration) -> Result<(), UpstreamError> {
+        let mut waiting = stream.wait();
+        poll_fn(|cx| waiting.poll_flush(cx, limit, &self.peer.label)).await
+    }
+
+    /// Passes an interim response on to the source, at most [`MAX_INTERIMS`].
+    #[cold]
+    #[inline(never)]
+    async fn pass_interim(
+        &self,
+        passed: &mut usize,
+        status: StatusCode,
+        exchange: &mut Box<Exchange>,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<(), TryError> {
+        *passed += 1;
+        if *passed > MAX_INTERIMS {
+            return Err(TryError::from(UpstreamError::TooManyInterims {
+                peer: self.label(),
+                most: MAX_INTERIMS,
+            }));
+        }
+        let headers = &mut exchange.reply_mut().headers;
+        let timeout = self.upstream.idle_timeout;
+        let sent = source.downstream.send_interim(status, headers, timeout);
+        sent.await.map_err(TryError::Client)
+    }
+
+    /// Sends the body while it looks for the response, which may come before the body's end: its status, if it has.
+    async fn send_body(
+        &mut self,
+        stream: &mut PeerStream,
+        exchange: &mut Box<Exchange>,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<Option<StatusCode>, TryError> {
+        let mut interims = 0;
+        loop {
+            let event = self.wait_sending(stream, exchange, source).await;
+            match event {
+                Event::Pumped(Ok(Pumped::Done)) => return Ok(None),
+                Event::Pumped(Ok(Pumped::Filter)) => {
+                    match upload_filter::pass(source, exchange).await {
+                        Ok(None) => {}
+                        Ok(Some(answer)) => return Err(TryError::Answered(answer)),
+                        Err(error) => return Err(TryError::Filter(error)),
+                    }
+                }
+                // A peer that has answered without waiting for the body may have closed its side; its answer counts.
+                Event::Pumped(Err(UploadError::Upstream(UpstreamError::Io { .. }))) => {
+                    self.upload.break_off();
+                    return Ok(None);
+                }
+                Event::Pumped(Err(error)) => return Err(error.into()),
+                Event::Head(status) => {
+                    let status = status?;
+                    if !status.is_informational() {
+                        return Ok(Some(status));
+                    }
+                    Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
+                }
+            }
+        }
+    }
+
+    async fn wait_sending(
+        &mut self,
+        stream: &mut PeerStream,
+        exchange: &mut Exchange,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Event {
+        let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
+        let timeout = self.upstream.idle_timeout;
+        let (request, reply) = exchange.heads_mut();
+        let (method, headers) = (&request.method, &mut reply.headers);
+        let mut stream = stream.wait();
+        let mut pump = Pump::new(&mut self.upload, source.downstream, timeout, peer);
+        poll_fn(|cx| match pump.poll(cx, &mut stream, source) {
+            Poll::Ready(pumped) => Poll::Ready(Event::Pumped(pumped)),
+            Poll::Pending => {
+                let head = stream.poll_head(cx, limits, method, headers, peer);
+                head.map(Event::Head)
+            }
+        })
+        .await
+    }
+
+    fn send_head(&self, stream: &mut PeerStream, exchange: &Exchange, body: BodySize) {
+        let request = exchange.request();
+        // A plugin's call may leave it out.
+        let clients = request.headers.get(KnownHeader::Host);
+        let host = match &self.upstream.host {
+            Host::Client => clients.unwrap_or(self.peer.host.as_bytes()),
+            Host::Peer => self.peer.host.as_bytes(),
+            Host::Fixed(host) => host.as_bytes(),
+        };
+        stream.send_head(request, host, body);
+    }
+
+    fn label(&self) -> String {
+        self.peer.label.to_string()
+    }
+}
+
+impl From<UploadError> for TryError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Client(error) => Self::Client(error),
+            UploadError::Upstream(cause) => Self::Upstream { cause, sent: true },
+        }
+    }
+}
+
+impl From<UpstreamError> for TryError {
+    fn from(cause: UpstreamError) -> Self {
+        let sent = !cause.not_processed();
+        Self::Upstream { cause, sent }
+    }
+}

@@ -1,0 +1,204 @@
+//! The body of a peer's response, which comes piece by piece.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+use std::vec;
+
+use bytes::Bytes;
+
+use super::pump::{Pump, Pumped, Upload, UploadError};
+use super::{PeerStream, Released};
+use crate::error::{ClientError, Error, UpstreamError};
+use crate::exchange::Exchange;
+use crate::message::{BodySize, Headers, Piece};
+use crate::runtime::clock;
+use crate::upstream::upload::UploadSource;
+use crate::upstream::{Active, Upstream, upload_filter};
+
+/// The body of an upstream's response, read piece by piece. Dropped before its end, it cuts the peer's stream.
+pub struct Body {
+    stream: PeerStream,
+    /// The request's body, which may still be on its way.
+    upload: Upload,
+    upstream: Rc<Upstream>,
+    /// When its head had come, as long as nothing of it was waited for since.
+    came_at: Option<Instant>,
+    peer: Active,
+    /// Was read for a plugin that wanted all of it, which was too much.
+    read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
+}
+
+/// Event that came first.
+enum Event {
+    /// More of the body has come, or its end.
+    Filled(Result<(), UpstreamError>),
+    /// A piece of the request's body is to be filtered before it is sent.
+    Filter,
+    Client(ClientError),
+}
+
+impl Body {
+    /// Makes the body of a response whose head has come on this stream, at `came_at`.
+    pub(super) fn new(
+        stream: PeerStream,
+        upload: Upload,
+        upstream: Rc<Upstream>,
+        peer: Active,
+        came_at: Instant,
+    ) -> Self {
+        Self {
+            stream,
+            upload,
+            upstream,
+            came_at: Some(came_at),
+            peer,
+            read_ahead: None,
+        }
+    }
+
+    pub fn size(&self) -> BodySize {
+        self.stream.size()
+    }
+
+    /// Waits until all of it is there; `None` when it is longer than this. Then it goes on from its beginning all the
+    /// same.
+    pub async fn read_whole(
+        &mut self,
+        source: &mut UploadSource<'_, '_>,
+        exchange: &mut Box<Exchange>,
+        limit_bytes: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        let read_ahead = self.read_ahead.take().map(|pieces| *pieces);
+        let mut held: Vec<Bytes> = read_ahead.unwrap_or_default().collect();
+        let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
+        let mut pieces = clock::PieceBudget::default();
+        let whole = loop {
+            pieces.next().await;
+            if held_bytes > limit_bytes {
+                break false;
+            }
+            match self.try_piece()? {
+                Piece::Data(piece) => {
+                    held_bytes += piece.len();
+                    held.push(piece);
+                }
+                Piece::NeedMore => self.fill(source, exchange).await?,
+                Piece::End => break true,
+            }
+        };
+        if !whole {
+            self.read_ahead = Some(Box::new(held.into_iter()));
+            return Ok(None);
+        }
+        Ok(Some(match &held[..] {
+            [] => Bytes::new(),
+            [piece] => piece.clone(),
+            pieces => Bytes::from(pieces.concat()),
+        }))
+    }
+
+    /// Takes what has come of the body, without waiting.
+    pub fn try_piece(&mut self) -> Result<Piece, Error> {
+        if let Some(pieces) = &mut self.read_ahead
+            && let Some(piece) = pieces.next()
+        {
+            return Ok(Piece::Data(piece));
+        }
+        let piece = self.stream.try_piece();
+        piece.map_err(|cause| {
+            self.error(UpstreamError::BadBody {
+                peer: self.peer.label.to_string(),
+                cause,
+            })
+        })
+    }
+
+    /// The last piece was handed out.
+    pub fn is_end(&self) -> bool {
+        let read_ahead = self.read_ahead.as_ref();
+        self.stream.is_end() && read_ahead.is_none_or(|pieces| pieces.len() == 0)
+    }
+
+    /// The fields after a chunked body, once.
+    pub fn take_trailers(&mut self) -> Option<Headers> {
+        self.stream.take_trailers()
+    }
+
+    /// Waits for more of it. Meanwhile the rest of the request's body is sent, and the client is watched.
+    pub async fn fill(
+        &mut self,
+        source: &mut UploadSource<'_, '_>,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<(), Error> {
+        self.came_at = None;
+        loop {
+            match self.wait(source).await {
+                Event::Filled(filled) => return filled.map_err(|cause| self.error(cause)),
+                Event::Client(error) => return Err(error.into()),
+                // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
+                // costs the upload, not the response.
+                Event::Filter => {
+                    if upload_filter::pass(source, exchange).await.is_err() {
+                        self.upload.break_off();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, source: &mut UploadSource<'_, '_>) -> Event {
+        let after = self.upstream.idle_timeout;
+        let peer = &*self.peer.label;
+        let mut stream = self.stream.wait();
+        let mut pump = Pump::new(&mut self.upload, source.downstream, after, peer);
+        poll_fn(|cx| {
+            if let Poll::Ready(filled) = stream.poll_fill(cx, peer) {
+                return Poll::Ready(Event::Filled(filled));
+            }
+            if stream.poll_late(cx, after).is_ready() {
+                let peer = peer.to_owned();
+                return Poll::Ready(Event::Filled(Err(UpstreamError::BodyTimeout {
+                    peer,
+                    after,
+                })));
+            }
+            if !pump.is_over() {
+                match ready!(pump.poll(cx, &mut stream, source)) {
+                    Ok(Pumped::Done) => {}
+                    Ok(Pumped::Filter) => return Poll::Ready(Event::Filter),
+                    Err(UploadError::Client(error)) => return Poll::Ready(Event::Client(error)),
+                    Err(UploadError::Upstream(_)) => pump.break_off(),
+                }
+            }
+            let gone = source.downstream.poll_gone(cx);
+            gone.map(|()| Event::Client(ClientError::Gone))
+        })
+        .await
+    }
+
+    /// Ends a body that was read to its end: the stream is kept if both sides are through with it.
+    pub fn finish(self) {
+        let Self {
+            stream,
+            came_at,
+            peer,
+            ..
+        } = self;
+        match stream.release() {
+            Released::Reusable(stream) => {
+                peer.pool.put(stream, came_at.unwrap_or_else(clock::now));
+            }
+            Released::OutOfStep => peer.pool.ban(),
+            Released::Closed => {}
+        }
+    }
+
+    fn error(&self, cause: UpstreamError) -> Error {
+        Error::Upstream {
+            upstream: self.upstream.name.to_string(),
+            cause,
+        }
+    }
+}
