@@ -42,7 +42,7 @@ pub struct Computed {
     pub is_logged: bool,
 }
 
-/// Variables that the plugins of one route may compute: the bits of [`crate::exchange::Exchange::computed`].
+/// Variables that the plugins of one route may compute: the bits of [`crate::exchange::Context::computed`].
 pub const MAX_COMPUTED: usize = 64;
 
 /// Which of the generation's upstreams; the flow has them.
