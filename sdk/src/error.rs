@@ -16,6 +16,7 @@ pub struct Error {
     message: String,
     /// None: not the host's.
     status: Option<Status>,
+    is_unwanted: bool,
 }
 
 /// [`std::result::Result`] with [`Error`] unless said otherwise.
@@ -27,6 +28,7 @@ impl Error {
         Self {
             message: message.to_string(),
             status: None,
+            is_unwanted: false,
         }
     }
 
@@ -43,6 +45,20 @@ impl Error {
     /// can bring about from what an operator has to see to.
     pub fn is_limit(&self) -> bool {
         self.status == Some(Status::Limit)
+    }
+
+    /// Whether nobody takes more of the body that a [`BodyWriter`](crate::BodyWriter) writes. A `content` hook that returns this
+    /// error has not failed: its response ends.
+    pub fn is_unwanted(&self) -> bool {
+        self.is_unwanted
+    }
+
+    /// Error that [`Self::is_unwanted`].
+    pub(crate) fn unwanted() -> Self {
+        Self {
+            is_unwanted: true,
+            ..Self::msg("nobody takes more of this response's body")
+        }
     }
 
     /// Whether a kv zone had no room for what was to be put into it.
@@ -129,6 +145,7 @@ pub(crate) fn bad_argument(call: fmt::Arguments<'_>, status: Status, expected: &
         Status::BadArgument => Error {
             message: format!("{call}: {}: expected {expected}", status.name()),
             status: Some(status),
+            is_unwanted: false,
         },
         Status::NotFound
         | Status::NotNow
@@ -146,6 +163,7 @@ pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
     Error {
         message: format!("{call}: {}", status.name()),
         status: Some(status),
+        is_unwanted: false,
     }
 }
 
@@ -165,6 +183,7 @@ pub(crate) fn must_be_granted(grant: Grant, name: &str) -> Result<()> {
                 }
             ),
             status: Some(status(refused)),
+            is_unwanted: false,
         }),
     }
 }

@@ -35,8 +35,8 @@
 //! - **Config** that does not fit the plugin's type is refused when the gateway loads it, with the key that is wrong.
 //! - **An error** that a hook returns is logged, and the plugin's `on_error` decides about the request.
 //! - **A panic** is logged with message and place, and costs this instance of the plugin and this request's hook.
-//! - **Waiting** is written straight-line: [`Request::read_body`], [`http::send`], [`http::subrequest`] and [`delay`] return when the answer
-//!   is there. The gateway serves other requests meanwhile, and other instances of the plugin other requests of it.
+//! - **Waiting** is written straight-line: [`Request::read_body`], [`http::send`], [`http::subrequest`], [`delay`] and [`BodyWriter::write`]
+//!   return when it is done. The gateway serves other requests meanwhile, and other instances of the plugin other requests of it.
 //! - **Upstreams and zones** that a plugin uses are granted in the config: `grants = { upstreams = ["auth"], zones =
 //!   ["limits"] }`. What is not granted is an error that says so.
 //! - **Memory** of an instance lives on from request to request, in each worker for itself and possibly in several
@@ -69,6 +69,7 @@ pub mod random;
 mod raw;
 mod request;
 mod response;
+mod stream;
 pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -90,6 +91,7 @@ pub use outcome::Outcome;
 pub use request::Request;
 pub use response::{Reply, Response, Verdict};
 pub use serde;
+pub use stream::{BodyWriter, Streamed};
 pub use wait::delay;
 
 /// `serde::Deserialize` for crates that need not depend on `serde` themselves. It takes the same `#[serde(...)]`
@@ -117,7 +119,8 @@ pub use castling_macros::Deserialize;
 /// fn rewrite(&self, request: &mut Request) -> Verdict            after routing; Verdict::Reroute routes again
 /// fn preaccess(&self, request: &mut Request) -> Verdict          limits: may wait, or answer 429 or 503
 /// fn access(&self, request: &mut Request) -> Verdict             decides whether the request may go on
-/// fn content(&self, request: &mut Request) -> Verdict            answers in the place of an upstream; Continue: does not
+/// fn content(&self, request: &mut Request) -> Verdict            answers in the place of an upstream, whole or piece by piece;
+///                                                                Continue: does not
 /// fn request_body(&self, request: &Request, chunk: &mut Chunk) -> Verdict
 ///                                                                one chunk of the request's body, on its way to a peer
 /// fn balance(&mut self, request: &Request, peers: &Peers) -> Option<usize>
@@ -142,6 +145,8 @@ pub use castling_macros::Deserialize;
 ///   shorter or empty. A body that is to be seen whole is for `read_body`. `request_body` may answer as long as no
 ///   response has come; a request without a body has no chunk. Where the body's length is to be known to the peer,
 ///   `read_body` it first: a body that is there whole is filtered before it is sent.
+/// - **Streamed responses**: [`Response::stream`] sends the head and lends a [`BodyWriter`], to which `content` writes piece by piece,
+///   for as long as it likes.
 /// - **Computed variables**: `#[plugin(variables = ["country", "is_bot"])]` names what `variable` computes, at most once
 ///   a request, when another plugin or the access log asks for it. It may wait, as phases may. Plugins of one route must
 ///   not compute the same name.
@@ -214,8 +219,8 @@ pub mod prelude {
     pub use serde::de::Deserialize;
 
     pub use crate::{
-        Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer, PeerOutcome,
-        Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http, log, metrics,
-        plugin, random, zones,
+        BodyWriter, Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer,
+        PeerOutcome, Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http,
+        log, metrics, plugin, random, zones,
     };
 }

@@ -73,6 +73,14 @@ mod import {
             ptr: *const u8,
             len: usize,
         ) -> i32;
+        pub(super) fn response_begin(
+            status: u32,
+            headers: *const u8,
+            headers_len: usize,
+            length: i64,
+        ) -> i32;
+        pub(super) fn response_write(ptr: *const u8, len: usize) -> i32;
+        pub(super) fn response_trailers(ptr: *const u8, len: usize) -> i32;
         pub(super) fn var_compute(name: *const u8, name_len: usize) -> i32;
         pub(super) fn chunk_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
@@ -319,6 +327,21 @@ pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {
             body.len(),
         )
     }
+}
+
+pub(crate) fn response_begin(status: u16, headers: &[u8], length: i64) -> i32 {
+    // SAFETY: `headers` as in `log`.
+    unsafe { import::response_begin(u32::from(status), headers.as_ptr(), headers.len(), length) }
+}
+
+pub(crate) fn response_write(piece: &[u8]) -> i32 {
+    // SAFETY: `piece` as in `log`.
+    unsafe { import::response_write(piece.as_ptr(), piece.len()) }
+}
+
+pub(crate) fn response_trailers(fields: &[u8]) -> i32 {
+    // SAFETY: `fields` as in `log`.
+    unsafe { import::response_trailers(fields.as_ptr(), fields.len()) }
 }
 
 pub(crate) fn chunk_get(out: &mut [u8]) -> i32 {

@@ -4,6 +4,7 @@ use castling_abi::{HeaderMap, Status};
 
 use crate::error::{self, Error, Result};
 use crate::header::{self, HeaderList, HeaderValue, Headers};
+use crate::stream::{BodyWriter, Streamed};
 use crate::{host, wait};
 
 /// Decision about a request.
@@ -14,6 +15,8 @@ pub enum Verdict {
     /// This response is sent; no upstream is asked (or, from `response_headers`, the upstream's response is thrown
     /// away). The plugins' response hooks and the access log see it as they see any other.
     Answer(Response),
+    /// The response that [`Response::stream`] has begun is whole: [`BodyWriter::finish`]. From `content` only.
+    Streamed(Streamed),
     /// The route is looked for again, with the head as it is now. From `rewrite` only; bounded by the host.
     Reroute,
 }
@@ -65,6 +68,21 @@ impl Response {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Sends the head now, and lends what the body is written with, piece by piece; a body that is set is its first piece. In
+    /// `content` only; see [`BodyWriter`].
+    ///
+    /// The length of the body need not be known: it goes in chunks (to a client of HTTP/1.0 until the connection closes). Fails
+    /// for a status outside 200 to 599, headers that are not valid, and where a response has begun.
+    pub fn stream(self) -> Result<BodyWriter> {
+        BodyWriter::begin(self.status, &self.headers, None, &self.body)
+    }
+
+    /// Begins as [`Self::stream`] does, with a body of exactly so many bytes, which the client is told as `Content-Length` (unless a plugin
+    /// filters the body). A write beyond that is refused; a response that ends before it is cut.
+    pub fn stream_exact(self, bytes: u64) -> Result<BodyWriter> {
+        BodyWriter::begin(self.status, &self.headers, Some(bytes), &self.body)
     }
 
     /// The status, for tests.

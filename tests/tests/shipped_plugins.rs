@@ -1,7 +1,7 @@
-//! hmac-body, external-auth, cors and canary over real sockets, as their READMEs say.
+//! hmac-body, external-auth, cors, canary and ticks over real sockets, as their READMEs say.
 
 use castling_tests::origin::Origin;
-use castling_tests::{Proxy, Reply, body, origin, raw_origin};
+use castling_tests::{Proxy, Reply, body, origin, raw_origin, until};
 use http::{Request, Response, StatusCode};
 
 // hmac-body
@@ -471,4 +471,46 @@ fn canary(variants: &str) -> Proxy {
         .origin("stable", origin::text("stable"))
         .origin("canary", origin::text("canary"))
         .start()
+}
+
+// ticks
+
+#[test]
+fn ticks_streams_events_until_the_client_leaves() {
+    let config = r#"
+        [plugins.ticks]
+        wasm = "{plugins}/ticks.wasm"
+        config = { every = "10ms", count = 3 }
+
+        [plugins.endless]
+        wasm = "{plugins}/ticks.wasm"
+        config = { every = "10ms" }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        plugins = ["ticks"]
+
+        [[routes]]
+        path = "/endless"
+        plugins = ["endless"]
+    "#;
+    let proxy = Proxy::with_config(config).start();
+    let reply = proxy.get_with("/", &[("last-event-id", "41")]);
+    assert_eq!(reply.header("content-type"), Some("text/event-stream"));
+    let text = reply.text();
+    let ids: Vec<&str> = text.lines().filter(|line| line.starts_with("id")).collect();
+    assert_eq!(ids, ["id: 42", "id: 43", "id: 44"]);
+    let mut client = proxy.raw();
+    client.send("HEAD /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_reply_to_head().status, 200);
+    client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_head().expect("a head");
+    let events = client.read_exact(1000).expect("a stream");
+    assert!(String::from_utf8_lossy(&events).contains("\nid: 2\n"));
+    client.reset();
+    let active = || proxy.status()["workers"][0]["requests_active"].as_u64();
+    until("its hook has ended", || active() == Some(0));
+    assert_eq!(proxy.error_lines(), [""; 0]);
 }

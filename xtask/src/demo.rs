@@ -226,7 +226,7 @@ fn what_to_try(port: u16, config: &str) -> String {
 }
 
 /// Arguments of curl, and what to expect.
-const TRY: [(&str, &str); 6] = [
+const TRY: [(&str, &str); 7] = [
     (
         "-i {gateway}/",
         "200 from an origin, which X-Served-By names (`headers` sets it); they take turns",
@@ -247,6 +247,10 @@ const TRY: [(&str, &str); 6] = [
     (
         "-i {gateway}/direct/",
         "200 from `hello` in the gateway itself, without an upstream",
+    ),
+    (
+        "-N {gateway}/ticks/",
+        "an event a second, which `ticks` streams until curl is stopped",
     ),
 ];
 

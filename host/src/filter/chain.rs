@@ -95,7 +95,7 @@ impl Chunks {
                 Next::Answer(answer) if self.hook == Hook::RequestBody => {
                     return Ok(Passed::Answer(answer));
                 }
-                Next::Step | Next::Answer(_) | Next::Reroute | Next::Native(_) => {
+                Next::Step | Next::Answer(_) | Next::Reroute | Next::Streamed | Next::Native(_) => {
                     *stage = ChunkStage::Some;
                 }
             }

@@ -6,19 +6,23 @@ use bytes::Bytes;
 use castling_abi::HeaderMap;
 use futures_util::future::join_all;
 
+use super::outlet::Outlet;
 use super::pipeline::ResponseBody;
+use super::stream::Stream;
 use super::subrequest;
+use super::variables::compute;
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
+use crate::filter;
 use crate::message::{BodySize, RequestHead, Target};
-use crate::phase::Plan;
+use crate::phase::{Plan, Step};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadFilter, UploadSource};
 use crate::wasm::{
-    self, BodyRefused, Call, CallResponse, Destination, HookCall, IoRequest, IoResult, Performing,
-    PinnedInstances,
+    self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, Performing,
+    PinnedInstances, StreamHead,
 };
 use crate::worker_context::WorkerContext;
 
@@ -35,6 +39,8 @@ pub struct RequestIo<'s, 'a> {
     pub plan: &'s Cell<&'a Plan>,
     pub worker: &'s WorkerContext,
     pub service: &'s Service,
+    /// Response that a plugin writes piece by piece, once it has begun.
+    pub stream: Option<Box<Stream<'a>>>,
 }
 
 impl wasm::HostIo for RequestIo<'_, '_> {
@@ -49,7 +55,7 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                 IoRequest::Body {
                     of: HeaderMap::Request,
                     limit_bytes,
-                } => self.request_body(limit_bytes).await,
+                } => self.request_body(exchange.stage(), limit_bytes).await,
                 IoRequest::Body { limit_bytes, .. } => {
                     self.response_body(exchange, pinned, limit_bytes).await
                 }
@@ -74,14 +80,31 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                         .await?;
                     Ok(IoResult::Delayed)
                 }
+                IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
+                IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
             }
         })
     }
 }
 
-impl RequestIo<'_, '_> {
-    async fn request_body(&mut self, limit_bytes: usize) -> Result<IoResult, Error> {
-        if self.response.is_some() {
+impl<'a> RequestIo<'_, 'a> {
+    fn outlet<'s>(
+        &'s mut self,
+        exchange: &'s mut Box<Exchange>,
+        pinned: &'s mut PinnedInstances,
+    ) -> Outlet<'s, 'a> {
+        Outlet {
+            plan: self.plan.get(),
+            exchange,
+            pinned,
+            downstream: self.downstream,
+            worker: self.worker,
+        }
+    }
+
+    async fn request_body(&mut self, stage: Stage, limit_bytes: usize) -> Result<IoResult, Error> {
+        // A response has begun, and with it has ended what `Expect: 100-continue` asks for.
+        if stage >= Stage::Reply {
             return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         }
         let whole = self
@@ -107,6 +130,7 @@ impl RequestIo<'_, '_> {
         };
         let whole = match source {
             ResponseBody::Here(body) => (body.len() <= limit_bytes).then(|| body.clone()),
+            ResponseBody::Sent => return Ok(IoResult::Body(Err(BodyRefused::NotNow))),
             // A response without a body: its head may tell the length of another's, and keeps it.
             ResponseBody::Upstream(body) if body.size() == BodySize::None => {
                 return Ok(IoResult::Body(Ok(Bytes::new())));
@@ -128,6 +152,80 @@ impl RequestIo<'_, '_> {
             streamed.finish();
         }
         Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))
+    }
+
+    /// Begins a response that the hook goes on to write, through the filters of heads. One of them that answers has its response
+    /// sent in the place of this one.
+    async fn begin_response(
+        &mut self,
+        StreamHead {
+            plugin,
+            mut head,
+            length,
+        }: StreamHead,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<IoResult, Error> {
+        if exchange.stage() != Stage::Request || self.stream.is_some() {
+            return Ok(IoResult::NotNow);
+        }
+        self.service.client.marks.set_server(&mut head.headers);
+        // An answer that the hook has made before is given up.
+        exchange.take_answer();
+        exchange.replace_reply(head.status, head.headers);
+        exchange.enter(Stage::Reply);
+        let steps = &self.plan.get().response_headers;
+        let replaced = match steps.is_empty() {
+            true => None,
+            false => {
+                let progress = Step::go(steps, filter::HEAD, exchange).finish().await;
+                filter::run_head(steps, progress, exchange, pinned, self).await?
+            }
+        };
+        exchange.enter(Stage::Body);
+        let outlet = &mut self.outlet(exchange, pinned);
+        let stream = Stream::begin(plugin, length, replaced, outlet).await?;
+        let is_wanted = stream.is_wanted();
+        self.stream = Some(stream);
+        Ok(IoResult::Written { is_wanted })
+    }
+
+    /// Sends the next piece of the response that the hook writes.
+    async fn write_response(
+        &mut self,
+        piece: Bytes,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<IoResult, Error> {
+        let Some(mut stream) = self.stream.take() else {
+            return Ok(IoResult::NotNow);
+        };
+        let is_empty = piece.is_empty();
+        let is_taken = stream
+            .write(piece, &mut self.outlet(exchange, pinned))
+            .await?;
+        let is_wanted = stream.is_wanted();
+        self.stream = Some(stream);
+        if !is_taken {
+            return Ok(IoResult::BeyondLength);
+        }
+        if is_wanted && !is_empty && exchange.context().depth == 0 {
+            // A stream may ask upstreams for each of its pieces. A sub-request's calls are its parent's, which gets all pieces at once.
+            self.calls.set(0);
+        }
+        Ok(IoResult::Written { is_wanted })
+    }
+
+    /// Ends the response that the hook has written.
+    pub async fn end_response(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+        pinned: &mut PinnedInstances,
+    ) -> Result<(), Error> {
+        match self.stream.take() {
+            Some(stream) => stream.end(&mut self.outlet(exchange, pinned)).await,
+            None => Ok(()),
+        }
     }
 
     async fn while_client_stays<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
@@ -174,7 +272,10 @@ impl wasm::HostIo for TimerIo<'_> {
                     tokio::time::sleep(duration).await;
                     IoResult::Delayed
                 }
-                IoRequest::Body { .. } | IoRequest::Variable(_) => IoResult::NotNow,
+                IoRequest::Body { .. }
+                | IoRequest::Variable(_)
+                | IoRequest::Begin(_)
+                | IoRequest::Write(_) => IoResult::NotNow,
             })
         })
     }
@@ -190,60 +291,6 @@ fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
     }
     made.set(all);
     true
-}
-
-/// For hooks that may not wait for anything but a variable.
-pub struct VariablesOnly<'p>(pub &'p Plan);
-
-impl VariablesOnly<'_> {
-    /// Computes a variable of the plan.
-    pub async fn compute(
-        &mut self,
-        idx: usize,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-    ) -> Result<IoResult, Error> {
-        compute(self.0, idx, exchange, pinned, self).await
-    }
-}
-
-impl wasm::HostIo for VariablesOnly<'_> {
-    fn perform<'a>(
-        &'a mut self,
-        request: IoRequest,
-        exchange: &'a mut Box<Exchange>,
-        pinned: &'a mut PinnedInstances,
-    ) -> Performing<'a> {
-        Box::pin(async move {
-            match request {
-                IoRequest::Variable(idx) => self.compute(idx, exchange, pinned).await,
-                IoRequest::Body { .. } | IoRequest::Calls(_) | IoRequest::Delay(_) => {
-                    Ok(IoResult::NotNow)
-                }
-            }
-        })
-    }
-}
-
-/// Runs the `variable` hook of the plugin whose variable it is; at most once a request, also when it fails.
-async fn compute(
-    plan: &Plan,
-    idx: usize,
-    exchange: &mut Box<Exchange>,
-    pinned: &mut PinnedInstances,
-    io: &mut dyn wasm::HostIo,
-) -> Result<IoResult, Error> {
-    let Some(variable) = plan.variables.get(idx) else {
-        return Ok(IoResult::NotNow);
-    };
-    exchange.context_mut().computed |= 1 << idx;
-    let call = HookCall::variable(variable.idx);
-    let run = variable.step.run(call, exchange, pinned, io);
-    match run.await {
-        // The failure is in the log; the variable has no value then.
-        Ok(_) | Err(Error::Plugin { .. }) => Ok(IoResult::Computed),
-        Err(error) => Err(error),
-    }
 }
 
 /// Makes one call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The

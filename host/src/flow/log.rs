@@ -2,8 +2,8 @@
 
 use castling_abi::Hook;
 
-use super::host_io::VariablesOnly;
 use super::pipeline::Pipeline;
+use super::variables::VariablesOnly;
 use crate::exchange::{Exchange, Stage};
 use crate::phase::Plan;
 use crate::service::Service;

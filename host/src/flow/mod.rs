@@ -5,11 +5,14 @@
 
 mod host_io;
 mod log;
+mod outlet;
 mod pipeline;
 mod proxy;
 mod relay;
+mod stream;
 mod subrequest;
 pub mod timer;
+mod variables;
 
 use std::cell::Cell;
 
@@ -163,6 +166,8 @@ impl Pipeline<'_> {
             Verdict::Answer(answer) => self.take(answer),
             Verdict::Native(Native::Metrics) => self.show_metrics(),
             Verdict::Proxy(upstream) => self.proxy(upstream).await?,
+            // The response went through its filters piece by piece.
+            Verdict::Streamed => return Ok(ResponseBody::Sent),
         };
         match self.has_head_filters() {
             true => self.filter_head(response).await,

@@ -39,6 +39,8 @@ pub struct Pipeline<'a> {
 pub enum ResponseBody {
     Here(Bytes),
     Upstream(upstream::Body),
+    /// The response is out, head and all: a plugin has written it.
+    Sent,
 }
 
 impl<'a> Pipeline<'a> {
@@ -103,10 +105,16 @@ impl<'a> Pipeline<'a> {
         phases: &mut Phases<'a>,
         progress: Progress,
     ) -> Result<Verdict, Error> {
-        let (plan, io, exchange, pinned) = self.for_plugins(None);
-        phases
-            .run(progress, plan, exchange, pinned, &mut { io })
-            .await
+        let (plan, mut io, exchange, pinned) = self.for_plugins(None);
+        let verdict = phases
+            .run(progress, plan, exchange, pinned, &mut io)
+            .await?;
+        if matches!(verdict, Verdict::Streamed) {
+            Box::pin(io.end_response(exchange, pinned)).await?;
+            // Filters have seen it.
+            self.past_filters = true;
+        }
+        Ok(verdict)
     }
 
     /// Makes an answer the response.
@@ -184,6 +192,7 @@ impl<'a> Pipeline<'a> {
             plan: &self.plan,
             worker: self.worker,
             service: self.service,
+            stream: None,
         };
         (&self.plan, io, self.exchange, &mut self.pinned)
     }

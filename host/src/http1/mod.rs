@@ -33,3 +33,4 @@ pub use framing::Framing;
 pub use head::{HeadLimits, HeadProgress, ParsedRequest, ParsedResponse};
 pub use request::parse_request;
 pub use response::parse_response;
+pub use trailers::may_be_trailer;

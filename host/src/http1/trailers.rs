@@ -39,7 +39,7 @@ pub(super) fn parse_trailers(bytes: &[u8]) -> Result<(usize, Headers), BodyError
 
 /// RFC 9110 §6.5.1: no trailers for framing, routing, authentication, what the request or response is, or how its content
 /// is to be read. They are dropped: whoever decides by them has decided already.
-fn may_be_trailer(name: &HeaderName) -> bool {
+pub fn may_be_trailer(name: &HeaderName) -> bool {
     const FORBIDDEN: [HeaderName; 27] = [
         header::AGE,
         header::AUTHORIZATION,

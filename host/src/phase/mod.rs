@@ -23,6 +23,8 @@ pub enum Verdict {
     Proxy(UpstreamIdx),
     /// The gateway makes the answer itself.
     Native(Native),
+    /// A `content` hook has written the whole response.
+    Streamed,
 }
 
 /// A request is routed at most this many times; a rewrite that asks again fails it (nginx: 10 internal redirects).
@@ -105,6 +107,7 @@ impl<'p> Phases<'p> {
                 Next::Step | Next::Skipped => self.advance(plan, exchange)?,
                 Next::Answer(answer) => return Ok(Verdict::Answer(answer)),
                 Next::Native(native) => return Ok(Verdict::Native(native)),
+                Next::Streamed => return Ok(Verdict::Streamed),
                 Next::Reroute if self.routings == MAX_ROUTINGS => {
                     return Err(Error::TooManyReroutes(self.routings));
                 }

@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
-use crate::exchange::{Answer, Exchange, PluginKey, Section};
+use crate::exchange::{Answer, Exchange, PluginKey, Section, Stage};
 use crate::wasm::{HookCall, HookError, HostIo, MaybeFuture, PinnedInstances, Plugin};
 
 /// A step of a phase or a filter.
@@ -39,6 +39,8 @@ pub enum Next {
     Answer(Answer),
     /// From `rewrite` only.
     Reroute,
+    /// From `content` only: the hook has written the whole response.
+    Streamed,
     /// The flow is to do this.
     Native(Native),
 }
@@ -212,11 +214,17 @@ impl PluginStep {
         called: Result<Action, HookError>,
     ) -> Result<Next, Error> {
         let plugin = &self.plugin;
+        let has_begun = hook == Hook::Content && exchange.stage() == Stage::Body;
         let fault = match called {
+            Ok(Action::Continue) if has_begun => {
+                error!(plugin = %plugin.name, hook = hook.name(), "declined, after it had begun a response");
+                PluginFault::Failed
+            }
             Ok(Action::Continue) => return Ok(Next::Step),
             Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
             Ok(Action::Answer) => match exchange.take_answer() {
                 Some(answer) => return Ok(Next::Answer(answer)),
+                None if has_begun => return Ok(Next::Streamed),
                 None => {
                     error!(plugin = %plugin.name, hook = hook.name(), "said it answers, without an answer");
                     PluginFault::Failed
@@ -247,8 +255,9 @@ impl PluginStep {
                     what: PluginFault::HalfDone,
                 })
             }
-            OnError::Skip => Ok(Next::Skipped),
-            OnError::Deny => Err(Error::Plugin {
+            // Another response cannot follow the head that is out.
+            OnError::Skip if !has_begun => Ok(Next::Skipped),
+            OnError::Skip | OnError::Deny => Err(Error::Plugin {
                 plugin: plugin.name.to_string(),
                 what: fault,
             }),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
 use crate::error::ClientError;
-use crate::exchange::Exchange;
-use crate::message::Headers;
+use crate::exchange::{Exchange, Stage};
+use crate::message::{Headers, ReplyHead};
 use crate::wasm::{
     BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances,
 };
@@ -44,7 +44,7 @@ impl HostIo for ScriptedIo {
     fn perform<'a>(
         &'a mut self,
         request: IoRequest,
-        _exchange: &'a mut Box<Exchange>,
+        exchange: &'a mut Box<Exchange>,
         _pinned: &'a mut PinnedInstances,
     ) -> Performing<'a> {
         Box::pin(async move {
@@ -75,6 +75,18 @@ impl HostIo for ScriptedIo {
                     IoResult::Calls(calls.iter().map(|_| self.response()).collect())
                 }
                 IoRequest::Delay(_) => IoResult::Delayed,
+                IoRequest::Begin(begun) => {
+                    let ReplyHead { status, headers } = begun.head;
+                    exchange.replace_reply(status, headers);
+                    exchange.enter(Stage::Body);
+                    IoResult::Written {
+                        is_wanted: byte & 7 != 0,
+                    }
+                }
+                IoRequest::Write(_) if byte & 7 == 1 => IoResult::BeyondLength,
+                IoRequest::Write(_) => IoResult::Written {
+                    is_wanted: byte & 7 != 0,
+                },
                 IoRequest::Variable(_) => IoResult::Computed,
             })
         })

@@ -157,6 +157,11 @@ impl Cpu {
         self.turns.begin_slice();
     }
 
+    /// The call's limit counts anew, since a piece of a body is sent. What the request has used stays.
+    pub(super) fn begin_piece(&mut self) {
+        self.used = Duration::ZERO;
+    }
+
     /// Ends the slice of a call that nobody waits for any more, which does not go on.
     #[inline]
     pub(super) fn give_up(&mut self) {

@@ -179,6 +179,13 @@ impl Guest {
         }
     }
 
+    /// A piece of a body is sent: from here `limits.host_calls` and `limits.cpu` count anew, as they do from one chunk to the
+    /// next where a hook is called for each. `limits.request_cpu` goes on.
+    pub(super) fn begin_piece(&mut self) {
+        self.host_calls_left = self.host_calls;
+        self.cpu.begin_piece();
+    }
+
     #[cold]
     fn no_host_calls_left(&self) -> wasmtime::Error {
         Reached::count("host_calls", self.limits.host_calls as usize).into()

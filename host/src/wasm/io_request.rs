@@ -17,7 +17,7 @@ use wasmtime::Caller;
 use super::guest::Guest;
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::message::Headers;
+use crate::message::{Headers, ReplyHead};
 
 /// Request of a guest to the flow.
 pub enum IoRequest {
@@ -29,8 +29,20 @@ pub enum IoRequest {
     /// These calls, all at once.
     Calls(Vec<Call>),
     Delay(Duration),
+    /// The head of a response whose body the guest writes piece by piece.
+    Begin(Box<StreamHead>),
+    /// The next piece of that body.
+    Write(Bytes),
     /// The value of a variable that a plugin computes: its index among those of the exchange.
     Variable(usize),
+}
+
+/// Head of a response that a plugin writes piece by piece.
+pub struct StreamHead {
+    pub plugin: Arc<str>,
+    pub head: ReplyHead,
+    /// Length of the body in bytes, where the plugin knows it.
+    pub length: Option<u64>,
 }
 
 /// Where a plugin's call goes; it is granted.
@@ -62,6 +74,12 @@ pub enum IoResult {
     /// The request has made as many as it may.
     TooManyCalls,
     Delayed,
+    /// The head or the piece is sent. `is_wanted`: so will further pieces be.
+    Written {
+        is_wanted: bool,
+    },
+    /// The piece goes beyond the length that the head has told.
+    BeyondLength,
     /// The exchange has it now, if it has a value at all.
     Computed,
     /// There is no such thing at this stage.

@@ -205,7 +205,7 @@ mod tests {
                     retry_after.as_str().map(String::from),
                 )
             }
-            Verdict::Reroute => panic!("rerouted"),
+            Verdict::Reroute | Verdict::Streamed(_) => panic!("not answered"),
         }
     }
 

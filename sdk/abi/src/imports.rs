@@ -48,6 +48,19 @@ pub const VAR_SET: &str = "var_set";
 /// `answer(status, headers_ptr, headers_len, ptr, len)`: the response that [`crate::Action::Answer`] sends: a
 /// [`crate::header_list`] and a body; 0 or a status.
 pub const ANSWER: &str = "answer";
+/// `response_begin(status, headers_ptr, headers_len, length: i64)`: sends the head of a response whose body follows piece by piece,
+/// a [`crate::header_list`], through the filters of heads. `length` is the body's in bytes, or -1 where it is not known. In
+/// `content` only, once, and neither before nor after `answer`. 0, [`crate::BODY_UNWANTED`] or a status. From then on
+/// the hook must return [`crate::Action::Answer`]; whatever else it comes to cuts the response.
+pub const RESPONSE_BEGIN: &str = "response_begin";
+/// `response_write(ptr, len)`: the next piece of the body, through the filters of bodies; returns when it is sent. Pieces of up
+/// to the plugin's `limits.body`. 0, [`crate::BODY_UNWANTED`] or a status: [`crate::Status::BadArgument`] for a piece that
+/// goes beyond the length. The hook's `limits.cpu`, `limits.host_calls` and (but for a sub-request)
+/// `limits.calls` begin anew with each piece that is sent.
+pub const RESPONSE_WRITE: &str = "response_write";
+/// `response_trailers(ptr, len)`: a [`crate::header_list`] of the fields that follow the body where the client's protocol has any;
+/// in the place of those of an earlier call. After `response_begin`. 0 or a status.
+pub const RESPONSE_TRAILERS: &str = "response_trailers";
 /// `var_compute(name_ptr, name_len)`: has the variable computed by the plugin whose it is, and waits for that; 0,
 /// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in
 /// `request_body`, `balance` and `peer_done`.

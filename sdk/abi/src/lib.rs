@@ -55,6 +55,13 @@ pub const BALANCE_DECLINED: i32 = -1;
 /// Result of `balance`: the guest returned an error, which it has passed to `fail`.
 pub const BALANCE_FAILED: i32 = -2;
 
+/// Result of `response_begin` and `response_write`: nobody takes more of the body. The request was HEAD, the status has no body, or
+/// a filter has answered in the response's place or ended it. The hook should end; pieces are thrown away.
+pub const BODY_UNWANTED: i32 = 1;
+
+/// Length for `response_begin` that is not known.
+pub const LENGTH_UNKNOWN: i64 = -1;
+
 /// Defines an enum of ids with the names that both sides print and the way back from a number.
 macro_rules! ids {
     ($(#[$meta:meta])* $name:ident: $repr:ty { $($(#[$vmeta:meta])* $variant:ident = $value:literal, $text:literal;)+ }) => {
@@ -148,7 +155,8 @@ ids! {
         Failed = -1, "failed";
         /// Go on with the next step. From `content`: decline, an upstream is to answer.
         Continue = 0, "continue";
-        /// Send what was passed to `answer` and skip to the response's filters.
+        /// Send what was passed to `answer` and skip to the response's filters; or the response that `response_begin` has begun
+        /// is whole.
         Answer = 1, "answer";
         /// Look for the route again, with the head as it is now. From `rewrite` only.
         Reroute = 2, "reroute";
@@ -371,8 +379,9 @@ impl PeerRecord {
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
 /// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
-/// `content`; `BODY_READ` of the response and the other two also in `response_headers`. Elsewhere
-/// [`Status::NotNow`].
+/// `content`; `BODY_READ` of the response and the other two also in `response_headers`.
+/// [`imports::RESPONSE_BEGIN`] and [`imports::RESPONSE_WRITE`]: in `content`, where `BODY_READ` comes before them.
+/// Elsewhere [`Status::NotNow`].
 pub const LONGEST_DELAY_MS: u32 = 60_000;
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
     let acted = settle(verdict).and_then(|verdict| match verdict {
         Verdict::Continue => Ok(Action::Continue),
         Verdict::Answer(response) => response.hand_over().map(|()| Action::Answer),
+        // The host cuts it where bytes of a length are missing.
+        Verdict::Streamed(_) => Ok(Action::Answer),
         Verdict::Reroute if hook == Hook::Rewrite => Ok(Action::Reroute),
         Verdict::Reroute => Err(Error::msg(format_args!(
             "{} returned Verdict::Reroute, which is for rewrite",
@@ -46,6 +48,8 @@ fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
     });
     match acted {
         Ok(action) => action as i32,
+        // A piece that nobody wants ends the response: it is whole for its client.
+        Err(error) if error.is_unwanted() => Action::Answer as i32,
         Err(error) => fail(&error, Action::Failed as i32),
     }
 }

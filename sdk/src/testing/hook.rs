@@ -2,6 +2,7 @@
 
 use castling_abi::{Hook, Status};
 
+use super::stream;
 use super::world::with_world;
 use crate::error;
 use crate::response::Verdict;
@@ -25,12 +26,29 @@ impl Running {
     /// The hook returns this; what it may not return makes it fail.
     pub(crate) fn returns(&self, verdict: &Verdict) {
         match verdict {
+            Verdict::Continue if stream::is_begun() => {
+                error::note(error::Error::msg(format_args!(
+                    "{} declined, after it had begun a response",
+                    self.hook.name()
+                )));
+            }
             Verdict::Continue => {}
+            Verdict::Streamed(_) => {
+                if let Some(left) = stream::finish() {
+                    error::note(error::Error::msg(format_args!(
+                        "the response ended {left} bytes before the length that it has told"
+                    )));
+                }
+            }
             Verdict::Reroute if self.hook == Hook::Rewrite => {}
             Verdict::Reroute => error::note(error::Error::msg(format_args!(
                 "{} asked to reroute, which this hook cannot",
                 self.hook.name()
             ))),
+            Verdict::Answer(_) if stream::is_begun() => error::note(error::refusal(
+                format_args!("answer after the head of another response"),
+                Status::NotNow,
+            )),
             Verdict::Answer(response) => {
                 if let Err(refused) = response.check() {
                     error::note(refused);

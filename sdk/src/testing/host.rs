@@ -17,6 +17,7 @@ pub(crate) use super::kv::{kv_delete, kv_get, kv_list, kv_put};
 pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
+pub(crate) use super::stream::{response_begin, response_trailers, response_write};
 pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {

@@ -47,6 +47,7 @@ pub(crate) mod hook;
 pub(crate) mod host;
 mod kv;
 mod metrics;
+mod stream;
 mod world;
 mod zones;
 
@@ -61,6 +62,7 @@ use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, erro
 use world::{Facts, lend};
 
 pub use metrics::{metric, observations};
+pub use stream::StreamedBody;
 pub(crate) use world::with_world;
 
 /// A request and its response, with whatever a test says about them.
@@ -199,6 +201,15 @@ impl Exchange {
         self
     }
 
+    /// Says that nobody takes more of a streamed response than so many pieces, as where a filter ends its body with the last of
+    /// them: its [`BodyWriter::write`](crate::BodyWriter::write) fails with an error that [`Error::is_unwanted`]. All are taken
+    /// unless said. For plugins that write for as long as there is a client.
+    #[must_use]
+    pub fn wanted_pieces(self, pieces: usize) -> Self {
+        self.facts.borrow_mut().wanted_pieces = Some(pieces);
+        self
+    }
+
     /// Gives the response a body, for `read_body`; an empty one unless said.
     #[must_use]
     pub fn response_body(self, body: impl AsRef<[u8]>) -> Self {
@@ -294,6 +305,11 @@ impl Exchange {
         let mut facts = self.facts.borrow_mut();
         facts.trailers.extend(trailers);
         std::mem::take(&mut facts.chunk)
+    }
+
+    /// Body of a streamed response, as far as a hook has written it; its head is [`Self::reply`]. `None`: none has begun.
+    pub fn streamed(&self) -> Option<StreamedBody> {
+        self.facts.borrow().stream.clone()
     }
 
     /// Whether a plugin does not want to see the body: `Reply::skip_body`.

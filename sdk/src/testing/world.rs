@@ -10,6 +10,7 @@ use castling_abi::{Hook, LogLevel, Number, Property};
 use super::calls::Calls;
 use super::kv::KvZone;
 use super::metrics::Metrics;
+use super::stream::StreamedBody;
 use super::zones::Zones;
 use super::{FakePeer, ZoneFault};
 
@@ -50,6 +51,10 @@ pub(super) struct Facts {
     pub(super) trailers: Section,
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
+    /// Body of the response that a hook writes piece by piece.
+    pub(super) stream: Option<StreamedBody>,
+    /// Pieces after which nobody takes more of it.
+    pub(super) wanted_pieces: Option<usize>,
     pub(super) chunk: Vec<u8>,
     /// A chunk has ended its body.
     pub(super) body_ended: bool,

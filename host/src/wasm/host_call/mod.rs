@@ -11,6 +11,7 @@ mod header;
 mod kv;
 mod metric;
 mod reply;
+mod respond;
 mod system;
 mod var;
 mod wait;
@@ -30,6 +31,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     header::add_to(linker)?;
     var::add_to(linker, meets_computed)?;
     reply::add_to(linker)?;
+    respond::add_to(linker)?;
     wait::add_to(linker)?;
     counter::add_to(linker)?;
     grant::add_to(linker)?;
@@ -43,7 +45,7 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
     use castling_abi::imports::*;
     match name {
         VAR_COMPUTE => meets_computed,
-        _ => [BODY_READ, CALLS_SEND, DELAY].contains(&name),
+        _ => [BODY_READ, CALLS_SEND, DELAY, RESPONSE_BEGIN, RESPONSE_WRITE].contains(&name),
     }
 }
 
@@ -113,6 +115,9 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (VAR_COMPUTE, "(i32, i32) -> i32"),
         (CHUNK_END, "() -> i32"),
         (BODY_SKIP, "() -> i32"),
+        (RESPONSE_BEGIN, "(i32, i32, i32, i64) -> i32"),
+        (RESPONSE_WRITE, "(i32, i32) -> i32"),
+        (RESPONSE_TRAILERS, "(i32, i32) -> i32"),
     ]
 };
 
@@ -137,6 +142,16 @@ impl Guest {
     /// Whether the hook was called for a piece of a body.
     fn has_chunk(&self) -> bool {
         matches!(self.hook, Some(Hook::RequestBody | Hook::ResponseBody))
+    }
+
+    /// Whether the hook may begin a response and write its body piece by piece: none has begun.
+    fn may_begin_response(&self) -> bool {
+        self.hook == Some(Hook::Content) && self.exchange.stage() == Stage::Request
+    }
+
+    /// Whether the hook has begun a response and goes on with it.
+    fn writes_response(&self) -> bool {
+        self.hook == Some(Hook::Content) && self.exchange.stage() == Stage::Body
     }
 
     /// Whether the hook may pass a response to `answer`.

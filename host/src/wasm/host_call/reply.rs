@@ -75,7 +75,7 @@ fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
 }
 
 /// 200 to 599: an interim response would leave the client waiting for another.
-fn final_status(status: u32) -> Option<StatusCode> {
+pub(super) fn final_status(status: u32) -> Option<StatusCode> {
     let status = u16::try_from(status)
         .ok()
         .filter(|status| (200..600).contains(status))?;

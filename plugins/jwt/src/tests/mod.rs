@@ -45,7 +45,7 @@ fn outcome(plugin: &mut Jwt, exchange: &mut Exchange) -> String {
             let said = challenge.strip_prefix("Bearer").unwrap();
             format!("{}{said}", response.status_code())
         }
-        Verdict::Reroute => panic!("rerouted"),
+        Verdict::Reroute | Verdict::Streamed(_) => panic!("not answered"),
     }
 }
 
