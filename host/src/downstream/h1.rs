@@ -16,8 +16,8 @@ use crate::http1::{self, BodyDecoder, Framing, ReplyTo};
 use crate::message::{
     BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, never_has_body,
 };
+use crate::runtime::PieceBudget;
 use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
-use crate::runtime::clock;
 use crate::transport::Socket;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, BODY_ROOM_BYTES, Ended, Reader, Writer};
@@ -331,7 +331,7 @@ impl<'c> Session<'c> {
     /// Reads and throws away what is left of the request's body, up to a bound. True: the next request can follow.
     async fn discard(&mut self) -> bool {
         let mut left = DISCARD_LIMIT_BYTES;
-        let mut pieces = clock::PieceBudget::default();
+        let mut pieces = PieceBudget::default();
         loop {
             pieces.next().await;
             match self.decoder.decode(&mut self.reader.buf) {

@@ -10,7 +10,7 @@ use super::{Downstream, KeptPieces, Settings};
 use crate::config::Rate;
 use crate::error::ClientError;
 use crate::message::{BodySize, Headers, Piece};
-use crate::runtime::clock;
+use crate::runtime::{PieceBudget, clock};
 use crate::transport::halves::BODY_ROOM_BYTES;
 
 /// The body of one request, read piece by piece.
@@ -96,7 +96,7 @@ impl RequestBody {
         send_timeout: Duration,
     ) -> Result<Option<Bytes>, ClientError> {
         downstream.invite(send_timeout).await?;
-        let mut pieces = clock::PieceBudget::default();
+        let mut pieces = PieceBudget::default();
         loop {
             pieces.next().await;
             if self.ahead.bytes() > limit_bytes {

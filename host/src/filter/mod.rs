@@ -3,9 +3,10 @@
 //! A filter sees pieces of a body and whether one is the last, never a protocol: length and framing are its connection's.
 
 mod chain;
+mod request_body;
 mod response_body;
 mod response_head;
 
-pub use chain::{Chunks, Passed};
+pub use request_body::RequestBodyFilter;
 pub use response_body::{ResponseBodyFilter, is_active};
 pub use response_head::{HEAD, run_head, settle_head};

@@ -14,12 +14,12 @@ use super::variables::compute;
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
-use crate::filter;
+use crate::filter::{self, RequestBodyFilter};
 use crate::message::{BodySize, RequestHead, Target};
 use crate::phase::{Plan, Step};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
-use crate::upstream::{self, Proxied, UploadFilter, UploadSource};
+use crate::upstream::{self, Proxied, UploadSource};
 use crate::wasm::{
     self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, Performing,
     PinnedInstances, StreamHead,
@@ -32,7 +32,7 @@ pub struct RequestIo<'s, 'a> {
     pub response: Option<&'s mut ResponseBody>,
     pub downstream: &'s mut Downstream<'a>,
     pub body: &'s mut RequestBody,
-    pub body_filter: &'s mut Option<Box<UploadFilter>>,
+    pub body_filter: &'s mut Option<Box<RequestBodyFilter>>,
     /// Calls out that the client's request has made so far.
     pub calls: &'s Cell<usize>,
     /// The plan of the request's route, as soon as it has one.

@@ -9,11 +9,11 @@ use super::host_io::RequestIo;
 use crate::downstream::{Downstream, RequestBody};
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
-use crate::filter;
+use crate::filter::{self, RequestBodyFilter};
 use crate::handler::metrics_page;
 use crate::phase::{self, Phases, Plan, Progress, Step, Verdict};
 use crate::service::Service;
-use crate::upstream::{self, UploadFilter, UploadSource};
+use crate::upstream::{self, UploadSource};
 use crate::wasm::{MaybeFuture, PinnedInstances};
 use crate::worker_context::WorkerContext;
 
@@ -23,7 +23,7 @@ pub struct Pipeline<'a> {
     pub downstream: Downstream<'a>,
     pub body: RequestBody,
     /// The plugins on the body's way to a peer.
-    pub body_filter: Option<Box<UploadFilter>>,
+    pub body_filter: Option<Box<RequestBodyFilter>>,
     /// Plan of the request's route, as soon as it has one.
     pub plan: Cell<&'a Plan>,
     pub pinned: PinnedInstances,

@@ -3,10 +3,11 @@
 use super::pipeline::{Pipeline, ResponseBody};
 use crate::error::Error;
 use crate::exchange::Stage;
+use crate::filter::RequestBodyFilter;
 use crate::message::BodySize;
 use crate::phase::UpstreamIdx;
 use crate::runtime::clock;
-use crate::upstream::{self, Proxied, UploadFilter};
+use crate::upstream::{self, Proxied};
 
 impl Pipeline<'_> {
     /// Sends the request to a peer of the upstream, whose response becomes the response.
@@ -20,7 +21,7 @@ impl Pipeline<'_> {
         marks.add_to_request(&mut request.headers, client, request.protocol);
         let filters = &self.plan.get().request_body;
         if !filters.is_empty() && self.body.size != BodySize::None {
-            self.body_filter = Some(Box::new(UploadFilter::new(filters)));
+            self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));
         }
         let (mut source, exchange) = self.upload_source();
         let proxied = upstream::send(upstream, exchange, &mut source, clock::now());

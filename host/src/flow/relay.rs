@@ -7,7 +7,7 @@ use super::pipeline::{Pipeline, ResponseBody};
 use crate::error::Error;
 use crate::filter::ResponseBodyFilter;
 use crate::message::{BodySize, Piece};
-use crate::runtime::clock;
+use crate::runtime::PieceBudget;
 use crate::upstream;
 
 impl<'a> Pipeline<'a> {
@@ -46,7 +46,7 @@ impl<'a> Pipeline<'a> {
         mut body: upstream::Body,
         mut filters: Option<ResponseBodyFilter<'_>>,
     ) -> Result<(), Error> {
-        let mut pieces = clock::PieceBudget::default();
+        let mut pieces = PieceBudget::default();
         loop {
             if pieces.is_turn_over() {
                 tokio::task::yield_now().await;

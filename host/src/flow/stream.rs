@@ -9,7 +9,7 @@ use super::outlet::Outlet;
 use crate::error::{Error, PluginFault};
 use crate::filter::ResponseBodyFilter;
 use crate::message::BodySize;
-use crate::runtime::clock::PieceBudget;
+use crate::runtime::PieceBudget;
 use crate::transport::halves::BODY_ROOM_BYTES;
 
 /// A response that has begun, while the hook that writes it runs.

@@ -1,6 +1,9 @@
-//! Services for a single-threaded event loop that tokio lacks: the time cached for one poll, cheap time-outs, and when
-//! to give memory back.
+//! Services for a single-threaded event loop that tokio lacks: the time cached for one poll, cheap time-outs, turns, and
+//! when to give memory back.
 
 pub mod alarm;
 pub mod clock;
 pub mod heap_trim;
+mod piece_budget;
+
+pub use piece_budget::PieceBudget;

@@ -8,7 +8,6 @@ mod pool;
 mod resolve;
 mod tries;
 mod upload;
-mod upload_filter;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +22,6 @@ pub use pool::KeepAlive;
 pub use resolve::resolve;
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
-pub use upload_filter::UploadFilter;
 
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};

@@ -1,15 +1,15 @@
 //! Requests to an upstream: the tries, until a peer's response has begun.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use castling_abi::PeerOutcome;
 use http::StatusCode;
 
+use super::Upstream;
 use super::http::{Body, Try, TryError};
 use super::upload::UploadSource;
-use super::{Upstream, upload_filter};
-use crate::balancer::Tried;
+use crate::balancer::{PluginPolicy, Tried};
 use crate::error::{Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::runtime::clock;
@@ -32,7 +32,7 @@ pub async fn send(
 ) -> Result<Proxied, Error> {
     let mut started = now;
     if source.filter.is_some() {
-        if let Some(answer) = upload_filter::begin(source, exchange).await? {
+        if let Some(answer) = source.settle_size(exchange).await? {
             return Ok(Proxied::Answer(answer));
         }
         started = Instant::now();
@@ -40,7 +40,10 @@ pub async fn send(
     let mut tries = Tries::new(upstream, started);
     while let Some(mut one) = tries.next(exchange).await? {
         let result = one.run(exchange, source).await;
-        tries.settle(&one, &result, exchange).await;
+        let settled = tries.settle(&one, &result, exchange);
+        if let Some(policy) = upstream.balancer.plugin_policy() {
+            tries.tell(policy, &one, settled, exchange).await;
+        }
         match result {
             Ok((stream, status)) => {
                 exchange.stats_mut().upstream = Some((tries.started, tries.ended));
@@ -107,24 +110,33 @@ impl<'a> Tries<'a> {
         Ok(Some(Try::new(upstream, peer, started)))
     }
 
-    /// Notes how a try has ended: for the peer, the metrics, and the policy if it wants to know.
-    async fn settle<T>(
+    /// Notes how a try has ended, for the peer and the metrics. Returns how, and how long it took.
+    fn settle<T>(
         &mut self,
         one: &Try<'_>,
         result: &Result<(T, StatusCode), TryError>,
-        exchange: &mut Box<Exchange>,
-    ) {
+        exchange: &mut Exchange,
+    ) -> (PeerOutcome, Duration) {
         self.ended = clock::now();
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
         exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
         one.peer.note(outcome, self.ended);
+        (outcome, took)
+    }
+
+    /// Tells the plugin that chooses peers how a try has ended.
+    async fn tell(
+        &self,
+        policy: &PluginPolicy,
+        one: &Try<'_>,
+        (outcome, took): (PeerOutcome, Duration),
+        exchange: &mut Box<Exchange>,
+    ) {
         let balancer = &self.upstream.balancer;
-        if let Some(policy) = balancer.plugin_policy() {
-            match policy.done(balancer, exchange, &one.peer, outcome, took) {
-                MaybeFuture::Ready(_) => {}
-                MaybeFuture::Pending(result) => drop(result.await),
-            }
+        match policy.done(balancer, exchange, &one.peer, outcome, took) {
+            MaybeFuture::Ready(_) => {}
+            MaybeFuture::Pending(result) => drop(result.await),
         }
     }
 

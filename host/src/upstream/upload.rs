@@ -1,10 +1,10 @@
 //! The request's body, as it is taken for a peer.
 
-use bytes::Bytes;
-
-use super::upload_filter::UploadFilter;
 use crate::downstream::{BodyPiece, Downstream, RequestBody};
-use crate::error::ClientError;
+use crate::error::{ClientError, Error};
+use crate::exchange::{Answer, Exchange};
+use crate::filter::RequestBodyFilter;
+use crate::message::BodySize;
 use crate::wasm::PinnedInstances;
 
 /// The other side of an upstream's exchange: the body that it sends, and who waits for the response.
@@ -12,40 +12,54 @@ pub struct UploadSource<'a, 'c> {
     pub downstream: &'a mut Downstream<'c>,
     pub body: &'a mut RequestBody,
     /// The plugins on the body's way.
-    pub filter: &'a mut Option<Box<UploadFilter>>,
+    pub filter: &'a mut Option<Box<RequestBodyFilter>>,
     /// Instances of the request's plugins, for those that filter the body. Without them it is not filtered.
     pub pinned: Option<&'a mut PinnedInstances>,
 }
 
-/// Next thing that an upload has to send.
-pub(super) enum UploadPiece {
-    Body(BodyPiece),
-    /// There is a piece, which the filters must see first.
-    Unfiltered,
-}
-
 impl UploadSource<'_, '_> {
-    /// Takes what is to be sent next, without waiting.
-    pub(super) fn next(&mut self) -> Result<UploadPiece, ClientError> {
-        let (body, downstream) = (&mut *self.body, &mut *self.downstream);
-        let Some(filter) = self.filter else {
-            return body.next(downstream).map(UploadPiece::Body);
+    /// Takes what is to be sent next, without waiting. `None`: there is a piece, which the filters must see first
+    /// ([`Self::filter`]).
+    pub(super) fn next(&mut self) -> Result<Option<BodyPiece>, ClientError> {
+        match self.filter {
+            None => self.body.next(self.downstream).map(Some),
+            Some(filter) => filter.next(self.body, self.downstream),
+        }
+    }
+
+    /// Has the filters see the piece that is due. An answer of one of them ends the exchange.
+    pub(super) async fn filter(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<Answer>, Error> {
+        let pinned = self.pinned.as_deref_mut();
+        match self.filter {
+            None => Ok(None),
+            Some(filter) => {
+                filter
+                    .pass(self.body, self.downstream, pinned, exchange)
+                    .await
+            }
+        }
+    }
+
+    /// Settles what the peers are told of the length of a body that is filtered: that of what the filters make of it where all
+    /// of it is there, none else. An answer of a filter ends the exchange.
+    pub(super) async fn settle_size(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<Answer>, Error> {
+        self.body.hold_buffered(self.downstream)?;
+        if !self.body.is_held(self.downstream) {
+            self.body.size = BodySize::Unknown;
+            return Ok(None);
+        }
+        let Some(mut filter) = self.filter.take() else {
+            return Ok(None);
         };
-        if let Some(passed) = filter.take_passed() {
-            return Ok(UploadPiece::Body(BodyPiece::Owned(passed)));
-        }
-        if filter.is_due() {
-            return Ok(UploadPiece::Unfiltered);
-        }
-        if filter.is_ended() {
-            return Ok(UploadPiece::Body(BodyPiece::End));
-        }
-        let piece = match body.next(downstream)? {
-            BodyPiece::Borrowed(data) | BodyPiece::Owned(data) => data,
-            BodyPiece::End => Bytes::new(),
-            BodyPiece::NeedMore => return Ok(UploadPiece::Body(BodyPiece::NeedMore)),
-        };
-        filter.put(piece, body.is_end(downstream));
-        Ok(UploadPiece::Unfiltered)
+        let pinned = self.pinned.as_deref_mut();
+        filter
+            .pass_whole(self.body, self.downstream, pinned, exchange)
+            .await
     }
 }

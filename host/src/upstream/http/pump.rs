@@ -8,9 +8,9 @@ use super::PeerStream;
 use crate::downstream::{BodyPiece, Downstream, RequestBody};
 use crate::error::{ClientError, UpstreamError};
 use crate::message::BodySize;
+use crate::runtime::PieceBudget;
 use crate::runtime::alarm::Disarm;
-use crate::runtime::clock::PieceBudget;
-use crate::upstream::upload::{UploadPiece, UploadSource};
+use crate::upstream::upload::UploadSource;
 
 /// Progress of the body for one peer; begins with what an earlier peer was sent.
 pub(super) struct Upload {
@@ -56,16 +56,17 @@ impl Upload {
         self.stage = UploadStage::Broken;
     }
 
+    /// Takes what is to be sent next: [`UploadSource::next`], after what an earlier peer was sent.
     fn next_piece(
         &mut self,
         source: &mut UploadSource<'_, '_>,
-    ) -> Result<UploadPiece, ClientError> {
+    ) -> Result<Option<BodyPiece>, ClientError> {
         if let Some(piece) = source.body.replayed_at(self.replayed) {
             self.replayed += piece.len();
-            return Ok(UploadPiece::Body(BodyPiece::Owned(piece)));
+            return Ok(Some(BodyPiece::Owned(piece)));
         }
         let piece = source.next()?;
-        if let UploadPiece::Body(piece) = &piece {
+        if let Some(piece) = &piece {
             source.body.remember(piece);
         }
         if let Some(bytes) = source.body.replayable_bytes() {
@@ -93,7 +94,7 @@ pub(super) struct Pump<'p, 'c> {
 pub(super) enum Pumped {
     /// All is sent.
     Done,
-    /// The filters must see the next piece: [`crate::upstream::upload_filter::pass`]. Not done here, because what is polled
+    /// The filters must see the next piece: [`UploadSource::filter`]. Not done here, because what is polled
     /// beside others may be dropped at any time, and a plugin's call may not.
     Filter,
 }
@@ -149,20 +150,20 @@ impl<'p, 'c> Pump<'p, 'c> {
                 .next_piece(source)
                 .map_err(UploadError::Client)?
             {
-                UploadPiece::Body(BodyPiece::Owned(piece) | BodyPiece::Borrowed(piece)) => {
+                Some(BodyPiece::Owned(piece) | BodyPiece::Borrowed(piece)) => {
                     stream.send_data(piece);
                 }
-                UploadPiece::Unfiltered => {
+                None => {
                     ready!(self.poll_flush(cx, stream))?;
                     return Poll::Ready(Ok(Pumped::Filter));
                 }
-                UploadPiece::Body(BodyPiece::NeedMore) => {
+                Some(BodyPiece::NeedMore) => {
                     ready!(self.poll_flush(cx, stream))?;
                     let (body, since) = (&mut *source.body, &mut self.client_since);
                     let filled = ready!(body.poll_fill(cx, source.downstream, since));
                     filled.map_err(UploadError::Client)?;
                 }
-                UploadPiece::Body(BodyPiece::End) => {
+                Some(BodyPiece::End) => {
                     stream.finish(source.body.trailers());
                     self.upload.stage = UploadStage::Ending;
                 }

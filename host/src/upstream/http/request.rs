@@ -15,7 +15,7 @@ use crate::exchange::{Answer, Exchange};
 use crate::message::{BodySize, KnownHeader};
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::upload::UploadSource;
-use crate::upstream::{Active, Host, Upstream, upload_filter};
+use crate::upstream::{Active, Host, Upstream};
 
 /// A try of one peer.
 pub struct Try<'a> {
@@ -207,13 +207,11 @@ impl<'a> Try<'a> {
             let event = self.wait_sending(stream, exchange, source).await;
             match event {
                 Event::Pumped(Ok(Pumped::Done)) => return Ok(None),
-                Event::Pumped(Ok(Pumped::Filter)) => {
-                    match upload_filter::pass(source, exchange).await {
-                        Ok(None) => {}
-                        Ok(Some(answer)) => return Err(TryError::Answered(answer)),
-                        Err(error) => return Err(TryError::Filter(error)),
-                    }
-                }
+                Event::Pumped(Ok(Pumped::Filter)) => match source.filter(exchange).await {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => return Err(TryError::Answered(answer)),
+                    Err(error) => return Err(TryError::Filter(error)),
+                },
                 // A peer that has answered without waiting for the body may have closed its side; its answer counts.
                 Event::Pumped(Err(UploadError::Upstream(UpstreamError::Io { .. }))) => {
                     self.upload.break_off();

@@ -13,9 +13,9 @@ use super::{PeerStream, Released};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::message::{BodySize, Headers, Piece};
-use crate::runtime::clock;
+use crate::runtime::{PieceBudget, clock};
 use crate::upstream::upload::UploadSource;
-use crate::upstream::{Active, Upstream, upload_filter};
+use crate::upstream::{Active, Upstream};
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it cuts the peer's stream.
 pub struct Body {
@@ -73,7 +73,7 @@ impl Body {
         let read_ahead = self.read_ahead.take().map(|pieces| *pieces);
         let mut held: Vec<Bytes> = read_ahead.unwrap_or_default().collect();
         let mut held_bytes: usize = held.iter().map(Bytes::len).sum();
-        let mut pieces = clock::PieceBudget::default();
+        let mut pieces = PieceBudget::default();
         let whole = loop {
             pieces.next().await;
             if held_bytes > limit_bytes {
@@ -140,7 +140,7 @@ impl Body {
                 // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
                 // costs the upload, not the response.
                 Event::Filter => {
-                    if upload_filter::pass(source, exchange).await.is_err() {
+                    if source.filter(exchange).await.is_err() {
                         self.upload.break_off();
                     }
                 }
