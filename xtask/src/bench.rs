@@ -90,6 +90,18 @@ pub(crate) fn smoke(workspace: &Workspace) -> Result<bool> {
     )
 }
 
+/// Compares the instructions of a request with bench/instructions.toml. True where valgrind is not to be had, which is said.
+pub(crate) fn check_instructions(workspace: &Workspace) -> Result<bool> {
+    plugins_of_peers(workspace)?;
+    install(&[("valgrind", "valgrind")])?;
+    if !is_there("valgrind") {
+        say!("instructions: SKIPPED, valgrind is not installed");
+        return Ok(true);
+    }
+    let mut instructions = measure(workspace, build::QUICK);
+    command::succeeds(instructions.args(["instructions", "--check"]))
+}
+
 /// Path of the program that [`smoke`] has built.
 pub(crate) fn program(workspace: &Workspace) -> PathBuf {
     workspace.target.join("release/castling-bench")

@@ -44,6 +44,9 @@ pub(crate) fn run(
     report.tests("doc tests", &mut doc_tests(workspace, filter));
     if let Some(gateway) = gateway {
         report.check("benchmark runs", || bench::smoke(workspace));
+        if profile == build::SHIPPED {
+            report.check("instructions", || bench::check_instructions(workspace));
+        }
         report.tests(
             "end to end",
             &mut end_to_end(workspace, filter, &gateway, &this_program),

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "save")]
     check: bool,
     /// Percent
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 0.5)]
     tolerance: f64,
 }
 
