@@ -84,11 +84,11 @@ fn what_an_instance_had_in_memory_is_not_in_the_next_one() {
             format!("limits = {{ {} }}", limits.replace("60MiB", "8MiB")),
         ),
     ] {
-        // The next one is made from an image of one that was configured; see images.rs.
+        // The next one is made from a snapshot of one that was configured; see snapshots.rs.
         let proxy =
             hostile::setup("[log]\nlevel = \"debug\"", &lines).origin("app", origin::text("hello"));
         let proxy = proxy.start();
-        proxy.until_log_has("further instances are made from an image plugin=\"hostile\"");
+        proxy.until_log_has("further instances are made from a snapshot plugin=\"hostile\"");
         for _ in 0..3 {
             assert_eq!(plant(&proxy, ""), StatusCode::OK, "{how}");
             if how.contains("three quarters") {

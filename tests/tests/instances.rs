@@ -56,7 +56,7 @@ fn requests_that_wait_in_earlier_hooks_leave_instances_to_responses() {
 }
 
 /// A plugin whose `configure` counts to this number; for each instance, since it has a start function, of which no
-/// image is made.
+/// snapshot is made.
 fn counting(to: u32) -> Vec<u8> {
     let manifest = module::manifest(1, r#"["access"]"#).replace('"', "\\\"");
     module::assemble(&format!(

@@ -9,7 +9,7 @@ pub(super) const GLOBAL_PREFIX: &str = "castling:global:";
 /// Rewrites a module, with its mutable globals exported as [`GLOBAL_PREFIX`] and their index: compiled code lets nobody see a
 /// global that is not. (So the offsets in backtraces are some bytes higher than in the file; functions are named.)
 ///
-/// `None` where the host could still not see, or not set, all that distinguishes one instance from another: then no image is made of
+/// `None` where the host could still not see, or not set, all that distinguishes one instance from another: then no snapshot is made of
 /// any, see [`super::snapshot`]. The features allowed here have state in linear memory, in globals, in tables, and in segments that
 /// were dropped; the code of such a module is read to make sure that it changes neither tables nor segments. Imports are
 /// functions, which has been checked.

@@ -158,13 +158,13 @@ impl Plugin {
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
         let plugin = Rc::new(plugin);
         let mut first = plugin.take_instance(None).await?;
-        plugin.keep_image(first.instance_mut()).await;
+        plugin.keep_snapshot(first.instance_mut()).await;
         Ok(plugin)
     }
 
     /// Further instances become as this one, which is configured and has served nothing, where that cannot be told from running
     /// `configure`.
-    async fn keep_image(&self, configured: &mut Instance) {
+    async fn keep_snapshot(&self, configured: &mut Instance) {
         let mut snapshot = None;
         if self.manifest.state_is_exposed {
             let fresh = Instance::unconfigured(&self.engine, &self.code, &self.template).await;
@@ -176,7 +176,7 @@ impl Plugin {
         match snapshot {
             Some(snapshot) => {
                 let bytes = snapshot.bytes();
-                debug!(plugin, bytes, "further instances are made from an image");
+                debug!(plugin, bytes, "further instances are made from a snapshot");
                 // This instance is the first.
                 let _ = self.code.snapshot.set(snapshot);
             }

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_gives_each_instance_something_else_leaves_no_image() {
+    async fn what_gives_each_instance_something_else_leaves_no_snapshot() {
         let engine = Engine::for_worker(64 << 10, 8).unwrap();
         for (name, signature) in host_call::SIGNATURES {
             let (params, result) = types_of(signature);

@@ -1,4 +1,4 @@
-//! Instances that are made from an image of what `configure` has made of the first, and those that must not be.
+//! Instances that are made from a snapshot of what `configure` has made of the first, and those that must not be.
 
 use castling_tests::{Exposition, Proxy, module, until};
 
@@ -35,7 +35,7 @@ fn start(settings: &str) -> Proxy {
     Proxy::with_config(&config(settings)).start()
 }
 
-const FROM_IMAGE: &str = "further instances are made from an image";
+const FROM_SNAPSHOT: &str = "further instances are made from a snapshot";
 const CONFIGURED: &str = "`configure` runs for each instance";
 
 /// Label, what `configure` drew, how often the instance has answered, whether what it filled is whole.
@@ -45,11 +45,11 @@ fn answers(proxy: &Proxy, times: usize) -> Vec<String> {
 }
 
 #[test]
-fn instances_from_an_image_are_as_configured_and_know_nothing_of_one_another() {
+fn instances_from_a_snapshot_are_as_configured_and_know_nothing_of_one_another() {
     for bytes in [1000, 50_000, 700_000] {
         let settings = format!(r#"{{ draws = "nothing", label = "a", bytes = {bytes} }}"#);
         let proxy = start(&settings);
-        proxy.until_log_has(FROM_IMAGE);
+        proxy.until_log_has(FROM_SNAPSHOT);
         // Each counts its answers and overwrites what it had filled.
         assert_eq!(answers(&proxy, 20), ["a 0 1 true"; 20], "{bytes} bytes");
     }
@@ -59,7 +59,7 @@ fn instances_from_an_image_are_as_configured_and_know_nothing_of_one_another() {
     assert_eq!(answers(&proxy, 5), ["a 0 1 true"; 5]);
     // Draws that are not written to the log may be left out.
     let proxy = start(r#"{ draws = "unwritten", label = "b" }"#);
-    proxy.until_log_has(FROM_IMAGE);
+    proxy.until_log_has(FROM_SNAPSHOT);
     assert_eq!(answers(&proxy, 3), ["b 0 1 true"; 3]);
 }
 
@@ -104,7 +104,7 @@ fn instances_after_a_reload_have_the_new_config() {
 #[test]
 fn metrics_that_configure_has_defined_count_from_all_instances() {
     let proxy = start(r#"{ draws = "nothing" }"#);
-    proxy.until_log_has(FROM_IMAGE);
+    proxy.until_log_has(FROM_SNAPSHOT);
     for idx in 0..30 {
         proxy.get_with("/", &[("x-key", ["a", "b", "c"][idx % 3])]);
     }
@@ -124,7 +124,7 @@ fn a_module_with_hidden_state_is_configured_each_time() {
     let seen = r#"(table 1 funcref) (global (mut i32) (i32.const 0))"#;
     let table = "(table 1 funcref)";
     let cases = [
-        ("seen", seen.to_owned(), FROM_IMAGE),
+        ("seen", seen.to_owned(), FROM_SNAPSHOT),
         ("start", "(start 0) (func)".to_owned(), CONFIGURED),
         (
             "reference",
