@@ -76,6 +76,45 @@ fn a_plugin_that_answers_in_rewrite_needs_no_upstream() {
     assert_eq!(proxy.get("/other").status, 404);
 }
 
+/// Writes a response of one piece in `content`. In `response_headers` it makes an answer and does not say that it answers.
+const LEAVES_AN_ANSWER: &str = r#"
+    (import "castling" "response_begin" (func $begin (param i32 i32 i32 i64) (result i32)))
+    (import "castling" "response_write" (func $write (param i32 i32) (result i32)))
+    (import "castling" "answer" (func $answer (param i32 i32 i32 i32 i32) (result i32)))
+    (data (i32.const 1024) "piece")
+    (func (export "castling_hook_content") (param i32 i32 i32) (result i32)
+        (if (call $begin (i32.const 200) (i32.const 0) (i32.const 0) (i64.const -1)) (then unreachable))
+        (if (call $write (i32.const 1024) (i32.const 5)) (then unreachable))
+        (i32.const 1))
+    (func (export "castling_hook_response_headers") (param i32 i32 i32) (result i32)
+        (if (call $answer (i32.const 204) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) (then unreachable))
+        (i32.const 0))
+"#;
+
+#[test]
+fn an_answer_that_is_left_behind_does_not_follow_a_streamed_response() {
+    let manifest = module::manifest(1, r#"["content", "response_headers"]"#);
+    let config = r#"
+        [plugins.streamer]
+        wasm = "{dir}/streamer.wasm"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        plugins = ["streamer"]
+    "#;
+    let proxy = Proxy::with_config(config)
+        .file("streamer.wasm", module::plugin(&manifest, LEAVES_AN_ANSWER))
+        .start();
+    let mut client = proxy.raw();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let reply = client.read_reply();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "piece"));
+    }
+}
+
 /// Writes a warning with the fields `user` and `level`.
 const SPEAKER: &str = r#"
     (import "castling" "log_fields" (func $log (param i32 i32 i32 i32 i32)))

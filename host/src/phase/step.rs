@@ -222,9 +222,13 @@ impl PluginStep {
             }
             Ok(Action::Continue) => return Ok(Next::Step),
             Ok(Action::Reroute) if hook == Hook::Rewrite => return Ok(Next::Reroute),
+            // An answer that a filter has left behind must not follow the response that is out.
+            Ok(Action::Answer) if has_begun => {
+                exchange.take_answer();
+                return Ok(Next::Streamed);
+            }
             Ok(Action::Answer) => match exchange.take_answer() {
                 Some(answer) => return Ok(Next::Answer(answer)),
-                None if has_begun => return Ok(Next::Streamed),
                 None => {
                     error!(plugin = %plugin.name, hook = hook.name(), "said it answers, without an answer");
                     PluginFault::Failed
