@@ -430,6 +430,35 @@ fn a_client_that_leaves_ends_the_hook() {
 }
 
 #[test]
+fn a_client_that_leaves_ends_the_hook_also_where_its_body_is_not_read() {
+    let streams = streams();
+    let active = || streams.proxy.status()["workers"][0]["requests_active"].as_u64();
+    for body in ["", "{", "{}"] {
+        let mut client = streams.ask(
+            "POST / HTTP/1.1",
+            "begin; write one; delay 60000; count after; finish",
+            "Content-Length: 2\r\n",
+        );
+        client.send(body);
+        client.read_head().expect("a head");
+        expect(&mut client, &chunk("one"));
+        client.reset();
+        until("the hook has ended", || active() == Some(0));
+    }
+    assert_eq!(streams.counted("after"), 0);
+    // A body that is not read does not stand in the way of the next request.
+    let mut client = streams.ask(
+        "POST / HTTP/1.1",
+        "begin; write one; delay 10; finish",
+        "Content-Length: 2\r\n",
+    );
+    client.send("{}");
+    assert_eq!(client.read_reply().text(), "one");
+    client.send(request(GET, "answer whole", ""));
+    assert_eq!(client.read_reply().text(), "whole");
+}
+
+#[test]
 fn http_1_0_has_it_until_the_close() {
     let streams = streams();
     let mut client = streams.ask(

@@ -186,9 +186,9 @@ impl<'c> Session<'c> {
 
     /// Ready when the client has left: at once where it has reset the connection, and after `half_close` where it has ended
     /// its direction. Limited by the read alarm, which nothing else uses once the request is read; a request that is not
-    /// read yet tells by reading.
+    /// read yet tells by reading, as long as no response has begun: then its rest may stay unread.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_read() {
+        if !self.is_read() && !self.has_begun {
             return Poll::Pending;
         }
         let limit = self.settings.half_close;
@@ -196,7 +196,11 @@ impl<'c> Session<'c> {
             match ready!(self.reader.poll_ended(cx)) {
                 Ended::Reset => return Poll::Ready(()),
                 Ended::InOrder if limit.is_zero() => return Poll::Ready(()),
-                Ended::InOrder => self.half_closed = true,
+                Ended::InOrder => {
+                    self.half_closed = true;
+                    // An upload that was broken off may have armed it, for its own wait.
+                    self.alarms.read.disarm();
+                }
             }
         }
         self.alarms.read.poll_elapsed(limit, cx)
