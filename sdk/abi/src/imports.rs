@@ -50,7 +50,7 @@ pub const VAR_SET: &str = "var_set";
 pub const ANSWER: &str = "answer";
 /// `response_begin(status, headers_ptr, headers_len, length: i64)`: sends the head of a response whose body follows piece by piece,
 /// a [`crate::header_list`], through the filters of heads. `length` is the body's in bytes, or -1 where it is not known. In
-/// `content` only, once, and neither before nor after `answer`. 0, [`crate::BODY_UNWANTED`] or a status. From then on
+/// `content` only, and once; what was passed to `answer` before is given up. 0, [`crate::BODY_UNWANTED`] or a status. From then on
 /// the hook must return [`crate::Action::Answer`]; whatever else it comes to cuts the response.
 pub const RESPONSE_BEGIN: &str = "response_begin";
 /// `response_write(ptr, len)`: the next piece of the body, through the filters of bodies; returns when it is sent. Pieces of up
