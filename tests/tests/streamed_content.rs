@@ -459,6 +459,24 @@ fn a_client_that_leaves_ends_the_hook_also_where_its_body_is_not_read() {
 }
 
 #[test]
+fn a_client_that_has_ended_its_direction_is_waited_for_as_a_whole() {
+    let (_open, gate) = gate();
+    let config = CONFIG
+        .replace("LIMITS", "")
+        .replace("bind =", "half_close = \"300ms\"\nbind =");
+    let proxy = Proxy::with_config(&config).origin("gate", gate).start();
+    // Each piece begins the time anew, each wait does not.
+    let (pieces, waits) = ("write a; delay 200; ".repeat(3), "delay 200; ".repeat(100));
+    let mut client = proxy.raw();
+    client.send(request(GET, &format!("begin; {pieces} {waits} finish"), ""));
+    client.finish();
+    client.read_head().expect("a head");
+    let body = client.read_to_end().expect("the end");
+    assert_eq!(String::from_utf8_lossy(&body), chunk("a").repeat(3));
+    assert_eq!(proxy.until_access_lines(1), ["200 3 client"]);
+}
+
+#[test]
 fn http_1_0_has_it_until_the_close() {
     let streams = streams();
     let mut client = streams.ask(

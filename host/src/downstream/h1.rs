@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -16,8 +16,8 @@ use crate::http1::{self, BodyDecoder, Framing, ReplyTo};
 use crate::message::{
     BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, never_has_body,
 };
-use crate::runtime::PieceBudget;
 use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
+use crate::runtime::{PieceBudget, clock};
 use crate::transport::Socket;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, BODY_ROOM_BYTES, Ended, Reader, Writer};
@@ -49,8 +49,8 @@ pub struct Session<'c> {
     decoder: BodyDecoder,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
-    /// The client has ended its direction of the connection.
-    half_closed: bool,
+    /// When the client has ended its direction of the connection, or was last sent something after that.
+    half_closed: Option<Instant>,
     keep_alive: bool,
     /// How the response's body follows its head. `None` before there is a head.
     framing: Framing,
@@ -96,7 +96,7 @@ impl<'c> Session<'c> {
             protocol: head.protocol,
             decoder: BodyDecoder::new(framing),
             expects_continue,
-            half_closed: false,
+            half_closed: None,
             keep_alive,
             framing: Framing::None,
             has_begun: false,
@@ -191,19 +191,23 @@ impl<'c> Session<'c> {
         if !self.is_read() && !self.has_begun {
             return Poll::Pending;
         }
-        let limit = self.settings.half_close;
-        if !self.half_closed {
-            match ready!(self.reader.poll_ended(cx)) {
-                Ended::Reset => return Poll::Ready(()),
-                Ended::InOrder if limit.is_zero() => return Poll::Ready(()),
-                Ended::InOrder => {
-                    self.half_closed = true;
-                    // An upload that was broken off may have armed it, for its own wait.
-                    self.alarms.read.disarm();
+        let since = match self.half_closed {
+            Some(since) => since,
+            None => {
+                if ready!(self.reader.poll_ended(cx)) == Ended::Reset {
+                    return Poll::Ready(());
                 }
+                // An upload that was broken off may have armed it, for its own wait.
+                self.alarms.read.disarm();
+                *self.half_closed.insert(clock::now())
             }
+        };
+        // Many short waits without a byte for the client are as good as a long one.
+        let left = self.settings.half_close.checked_sub(clock::now() - since);
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) => self.alarms.read.poll_elapsed(left, cx),
+            None => Poll::Ready(()),
         }
-        self.alarms.read.poll_elapsed(limit, cx)
     }
 
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
@@ -263,7 +267,7 @@ impl<'c> Session<'c> {
 
     #[inline]
     pub(super) fn flush_now(&mut self) -> Result<bool, ClientError> {
-        self.has_begun = true;
+        self.begin_sending();
         Ok(self.writer.flush_now()?)
     }
 
@@ -273,11 +277,19 @@ impl<'c> Session<'c> {
             true => Rate::NONE,
             false => self.settings.send_rate,
         };
-        self.has_begun = true;
+        self.begin_sending();
         let flushed = self.writer.flush_at(self.alarms.write, limit, rate).await;
         flushed
             .map_err(|Elapsed| ClientError::SendTimeout(limit))?
             .map_err(ClientError::Io)
+    }
+
+    #[inline]
+    fn begin_sending(&mut self) {
+        self.has_begun = true;
+        if self.half_closed.is_some() {
+            self.half_closed = Some(clock::now());
+        }
     }
 
     #[inline]
