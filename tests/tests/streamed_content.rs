@@ -346,6 +346,21 @@ fn head_and_statuses_without_a_body_have_none() {
 }
 
 #[test]
+fn a_hook_that_fails_when_its_response_is_whole_cuts_nothing() {
+    let streams = streams();
+    let mut client = streams.ask(GET, "begin; try ab; fail", "X-Head: answer\r\n");
+    assert_eq!(client.read_reply().text(), "instead");
+    client.send(request("HEAD / HTTP/1.1", "begin 3; try one; fail", ""));
+    assert_eq!(client.read_reply_to_head().status, 200);
+    client.send(request(GET, "answer whole", ""));
+    assert_eq!(client.read_reply().text(), "whole");
+    let lines = streams.proxy.until_access_lines(3);
+    assert_eq!(lines, ["203 7 -", "200 0 -", "200 5 -"]);
+    let failed = "plugin streamer failed in content: it was asked to fail";
+    assert!(streams.proxy.until_log_has(failed).matches(failed).count() >= 1);
+}
+
+#[test]
 fn a_client_that_does_not_read_makes_the_hook_wait() {
     let streams = streams();
     let worker = streams.proxy.workers()[0];

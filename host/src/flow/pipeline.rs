@@ -106,9 +106,14 @@ impl<'a> Pipeline<'a> {
         progress: Progress,
     ) -> Result<Verdict, Error> {
         let (plan, mut io, exchange, pinned) = self.for_plugins(None);
-        let verdict = phases
-            .run(progress, plan, exchange, pinned, &mut io)
-            .await?;
+        let verdict = match phases.run(progress, plan, exchange, pinned, &mut io).await {
+            // The client has, or will have, all of the response: a filter has answered in its place, or no body follows the
+            // head. The hook's own line says what failed.
+            Err(Error::Plugin { .. }) if io.stream.as_ref().is_some_and(|it| !it.is_wanted()) => {
+                Verdict::Streamed
+            }
+            verdict => verdict?,
+        };
         if matches!(verdict, Verdict::Streamed) {
             Box::pin(io.end_response(exchange, pinned)).await?;
             // Filters have seen it.

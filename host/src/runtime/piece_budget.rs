@@ -9,6 +9,9 @@ pub struct PieceBudget(u32);
 const PIECES: u32 = 64;
 
 impl PieceBudget {
+    /// No piece yet.
+    pub const NONE: Self = Self(0);
+
     /// Counts one, before it is worked on.
     pub async fn next(&mut self) {
         if self.is_turn_over() {

@@ -42,17 +42,17 @@ impl Ticks {
     }
 
     fn content(&self, request: &mut Request) -> Result<Verdict> {
-        let first = last_event(request).saturating_add(1);
+        let seen = last_event(request);
         let mut body = Response::status(200)
             .header("content-type", "text/event-stream")
             .header("cache-control", "no-store")
             .stream()?;
-        let mut number = first;
+        let mut sent = 0;
         loop {
-            // The `?` ends the response where nobody takes more: the request is HEAD, say.
-            body.write(event(number, clock::wall()))?;
-            number += 1;
-            if number - first == self.count {
+            sent += 1;
+            // The `?` ends the response where nobody takes more, which is no failure: the request is HEAD, say.
+            body.write(event(seen + sent, clock::wall()))?;
+            if sent == self.count {
                 return body.finish();
             }
             delay(self.every)?;
@@ -60,11 +60,13 @@ impl Ticks {
     }
 }
 
-/// Number of the last event that a client has seen, which comes back after its connection has broken.
+/// Number of the last event that a client has seen, which comes back after its connection has broken. Clients may say
+/// anything: what is beyond 32 bits is none of ours, and leaves room to count on.
 fn last_event(request: &Request) -> u64 {
     let number = request.header("last-event-id");
     let number = number.as_ref().and_then(|number| number.as_str());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    let number: Option<u32> = number.and_then(|number| number.parse().ok());
+    number.map_or(0, u64::from)
 }
 
 /// An event as the HTML standard has it (section 9.2.6): its number, and the time in milliseconds since 1970.

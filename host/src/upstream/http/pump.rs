@@ -17,6 +17,8 @@ pub(super) struct Upload {
     /// Bytes of the replay that were sent.
     replayed: usize,
     stage: UploadStage,
+    /// Pieces that were moved in a row, also by one pump after the other.
+    pieces: PieceBudget,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,7 @@ impl Upload {
     pub(super) const DONE: Self = Self {
         replayed: 0,
         stage: UploadStage::Done,
+        pieces: PieceBudget::NONE,
     };
 
     pub(super) fn new(body: &RequestBody) -> Self {
@@ -43,6 +46,7 @@ impl Upload {
                 BodySize::None => UploadStage::Done,
                 BodySize::Exact(_) | BodySize::Unknown => UploadStage::Sending,
             },
+            pieces: PieceBudget::NONE,
         }
     }
 
@@ -85,7 +89,6 @@ pub(super) struct Pump<'p, 'c> {
     peer: &'p str,
     /// Begin of the wait for the client.
     client_since: Option<Instant>,
-    pieces: PieceBudget,
     _disarmed: Option<Disarm<'c>>,
 }
 
@@ -118,7 +121,6 @@ impl<'p, 'c> Pump<'p, 'c> {
             timeout,
             peer,
             client_since: None,
-            pieces: PieceBudget::default(),
             _disarmed: from.watch(),
         }
     }
@@ -139,7 +141,7 @@ impl<'p, 'c> Pump<'p, 'c> {
         source: &mut UploadSource<'_, '_>,
     ) -> Poll<Result<Pumped, UploadError>> {
         while self.upload.stage == UploadStage::Sending {
-            if self.pieces.is_turn_over() {
+            if self.upload.pieces.is_turn_over() {
                 ready!(pin!(tokio::task::yield_now()).poll(cx));
             }
             if stream.is_full() {
