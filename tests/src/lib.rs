@@ -54,6 +54,7 @@ mod runtime;
 pub mod setup;
 pub mod show;
 mod template;
+pub mod tls;
 
 pub use client::Reply;
 pub use exposition::Exposition;

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use tokio::task::LocalSet;
 
 use crate::config::{self, AccessLogTarget, Config};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Identity};
 use crate::log;
 use crate::metrics::Recorder;
 use crate::process;
 use crate::wasm::Module;
 
 use super::{Outcome, control};
+use crate::transport::tls::TicketChain;
+use std::time::SystemTime;
 
 pub(super) fn check(config_path: &Path) -> Outcome {
     let description = control::in_runtime(LocalSet::new().run_until(describe(config_path)))??;
@@ -54,5 +56,9 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
     let zones = process::private_zones(&config)?;
     let metrics = Recorder::alone(config.metrics.max_series).map_err(control::lines)?;
     let engine = Gateway::engine(&config)?;
-    Gateway::build(Rc::new(config), engine, opened, zones, metrics, 0).await
+    let identity = Identity {
+        id: 0,
+        ticket_chain: TicketChain::new(SystemTime::now()).map_err(control::lines)?,
+    };
+    Gateway::build(Rc::new(config), engine, opened, zones, metrics, &identity).await
 }

@@ -11,6 +11,7 @@ use super::http_settings;
 use super::names::Named;
 use super::sections::{Sections, resolved};
 use super::table::{Table, Value};
+use super::tls;
 use super::tree::NodeKind;
 use super::{Accept, Bind, ConnectionLimits, Listener, Serves, SocketOptions, TcpKeepalive};
 
@@ -53,6 +54,7 @@ fn listener<'a>(
     let listener = Listener {
         socket: socket_options(&mut table, &bind),
         limits: connection_limits(&mut table, &bind),
+        tls: table.optional("tls", tls::tls),
         serves: Serves::Http(http_settings::settings(&mut table, plugins)),
         bind,
         place,

@@ -23,6 +23,7 @@ mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod units;
 mod upstream;

@@ -20,7 +20,7 @@ use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_req
 use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
 use crate::service::Service;
-use crate::transport::Socket;
+use crate::transport::Transport;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, HEAD_ROOM_BYTES};
 use crate::worker_context::WorkerContext;
@@ -41,7 +41,7 @@ pub struct Serving {
 
 /// Serves a connection to its end, and then drops the permit that counts it.
 pub async fn serve<P>(
-    socket: Socket,
+    transport: Transport,
     address: ClientAddress,
     server: ServerAddress,
     serving: Rc<Serving>,
@@ -53,7 +53,7 @@ pub async fn serve<P>(
         workspaces,
     } = &*serving;
     let mut connection = Box::new(Connection {
-        client: Client::new(socket, address, server),
+        client: Client::new(transport, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
         serving: Rc::clone(&serving),
     });

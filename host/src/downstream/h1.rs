@@ -14,11 +14,11 @@ use crate::config::Rate;
 use crate::error::ClientError;
 use crate::http1::{self, BodyDecoder, Framing, ReplyTo};
 use crate::message::{
-    BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, never_has_body,
+    BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, Scheme, never_has_body,
 };
 use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
 use crate::runtime::{PieceBudget, clock};
-use crate::transport::Socket;
+use crate::transport::Transport;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, BODY_ROOM_BYTES, Ended, Reader, Writer};
 
@@ -67,13 +67,22 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 const DISCARD_LIMIT_BYTES: usize = 256 * 1024;
 
 impl Client {
-    pub fn new(socket: Socket, address: ClientAddress, server: ServerAddress) -> Self {
-        let (reader, writer) = halves::split(socket);
+    pub fn new(transport: Transport, address: ClientAddress, server: ServerAddress) -> Self {
+        let (reader, writer) = halves::split(transport);
         Self {
             reader,
             writer,
             address,
             server,
+        }
+    }
+
+    /// Scheme of its requests.
+    #[inline]
+    pub fn scheme(&self) -> Scheme {
+        match self.writer.is_tls() {
+            true => Scheme::Https,
+            false => Scheme::Http,
         }
     }
 }

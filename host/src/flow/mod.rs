@@ -66,6 +66,7 @@ pub async fn run(
     if dropped_fields > 0 {
         service.metrics.dropped_fields.add(dropped_fields as f64);
     }
+    head.scheme = client.scheme();
     head.headers.remove_hop_by_hop();
     forwarded::remove_claims(&mut head.headers);
     service.client.marks.note_client_side(&mut head);

@@ -11,12 +11,14 @@ use super::check::ungranted;
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config, Serves};
 use crate::connection::Serving;
+use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
 use crate::metrics::Recorder;
 use crate::phase::{Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
+use crate::transport::tls::{HandshakeTurns, ServerTls, TicketChain};
 use crate::upstream::{self, KeepAlive, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
@@ -46,7 +48,7 @@ impl Gateway {
         modules: Vec<Module>,
         zones: Zones,
         metrics: Recorder,
-        gateway_id: u64,
+        identity: &Identity,
     ) -> Result<Rc<Self>, Vec<String>> {
         let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
@@ -64,6 +66,7 @@ impl Gateway {
             None
         });
         let routers = parts.routers(&config, access_log.as_deref());
+        let mut tls = parts.tls(&config, &identity.ticket_chain);
         if !parts.errors.is_empty() {
             return Err(parts.errors);
         }
@@ -80,11 +83,12 @@ impl Gateway {
             let config = &config.listeners[&name];
             let Serves::Http(http) = &config.serves;
             let serving = Rc::new(Serving {
-                service: Service::new(&name, http, router, counted, gateway_id),
+                service: Service::new(&name, http, router, counted, identity.id),
                 worker: Rc::clone(&worker),
                 workspaces: Rc::clone(&workspaces),
             });
-            (name, Acceptor::new(config, serving, &shedder))
+            let tls = tls.remove(&name);
+            (name, Acceptor::new(config, tls, serving, &shedder))
         });
         Ok(Rc::new(Self {
             acceptors: acceptors.collect(),
@@ -98,6 +102,24 @@ impl Gateway {
 }
 
 impl Parts {
+    /// TLS of the listeners that have it.
+    fn tls(&mut self, config: &Config, chain: &TicketChain) -> BTreeMap<String, Rc<ServerTls>> {
+        let turns = Rc::new(HandshakeTurns::default());
+        let mut made = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            let Some(tls) = &listener.tls else {
+                continue;
+            };
+            match ServerTls::new(name, tls, chain, &turns) {
+                Ok(tls) => {
+                    made.insert(name.clone(), Rc::new(tls));
+                }
+                Err(error) => self.errors.push(error),
+            }
+        }
+        made
+    }
+
     async fn load_plugins(
         &mut self,
         config: &Config,

@@ -18,9 +18,19 @@ use crate::config::{Accept, Config};
 use crate::flow::timer;
 use crate::listener::{Acceptor, ListeningSocket};
 use crate::log;
+use crate::transport::tls::TicketChain;
 use crate::wasm::{Plugin, PluginStatus, TimerOn};
 use crate::worker_context::WorkerContext;
 use crate::zone::{self, Zone, ZoneStatus, Zones};
+
+/// Identity of a gateway: the same in all its workers, generations and upgrades.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// Number by which requests that come back are known ([`crate::message::forwarded::Marks`]).
+    pub id: u64,
+    /// Secrets of session tickets.
+    pub ticket_chain: TicketChain,
+}
 
 pub struct Gateway {
     config: Rc<Config>,

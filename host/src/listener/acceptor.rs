@@ -19,6 +19,7 @@ use crate::error::is_shortage;
 use crate::service::Service;
 use crate::transport::Socket;
 use crate::transport::address::ServerAddress;
+use crate::transport::tls::ServerTls;
 use crate::worker_context::WorkerContext;
 
 /// Takes connections from the sockets of one listener, within its limits, for one worker.
@@ -27,6 +28,8 @@ pub struct Acceptor {
     shedder: Rc<Shedder>,
     /// Address as in the config; an IP address may be unspecified.
     bind: ServerAddress,
+    /// `None`: connections are plain.
+    tls: Option<Rc<ServerTls>>,
     max_connections: usize,
     connections: Cell<usize>,
     pub(super) max_connections_per_address: NonZeroU32,
@@ -55,7 +58,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_FULL: Duration = Duration::from_millis(50);
 
 impl Acceptor {
-    pub fn new(config: &config::Listener, serving: Rc<Serving>, shedder: &Rc<Shedder>) -> Rc<Self> {
+    pub fn new(
+        config: &config::Listener,
+        tls: Option<Rc<ServerTls>>,
+        serving: Rc<Serving>,
+        shedder: &Rc<Shedder>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             serving,
             shedder: Rc::clone(shedder),
@@ -63,6 +71,7 @@ impl Acceptor {
                 Bind::Tcp(address) => ServerAddress::from(*address),
                 Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
             },
+            tls,
             max_connections: config.limits.max_connections,
             connections: Cell::new(0),
             max_connections_per_address: config.limits.max_connections_per_address,
@@ -77,6 +86,10 @@ impl Acceptor {
 
     pub(super) fn worker(&self) -> &Rc<WorkerContext> {
         &self.serving.worker
+    }
+
+    pub(super) fn tls(&self) -> Option<&Rc<ServerTls>> {
+        self.tls.as_ref()
     }
 
     pub(super) fn serving(&self) -> &Rc<Serving> {

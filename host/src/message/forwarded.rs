@@ -43,6 +43,8 @@ pub struct Marks {
     call_loop_id: String,
     /// Field for a request that has no `X-Forwarded-Proto` and came without TLS.
     of_http: Headers,
+    /// Field for one that came by TLS.
+    of_https: Headers,
     /// Fields for a request that has neither `CDN-Loop` nor `Via`.
     of_request: Headers,
     /// Field for a response that has no `Via`.
@@ -59,9 +61,11 @@ impl Marks {
         let mut hasher = DefaultHasher::new();
         (gateway_id, listener).hash(&mut hasher);
         let loop_id = format!("castling-{:016x}", hasher.finish());
-        let mut of_http = Headers::new();
-        let scheme = Scheme::Http.as_str().as_bytes();
-        of_http.add(KnownHeader::XForwardedProto, scheme);
+        let of_scheme = |scheme: Scheme| {
+            let mut fields = Headers::new();
+            fields.add(KnownHeader::XForwardedProto, scheme.as_str().as_bytes());
+            fields
+        };
         let mut of_request = Headers::new();
         of_request.add(KnownHeader::CdnLoop, loop_id.as_bytes());
         if via {
@@ -74,7 +78,8 @@ impl Marks {
             server,
             call_loop_id: format!("{loop_id};by=call"),
             loop_id,
-            of_http,
+            of_http: of_scheme(Scheme::Http),
+            of_https: of_scheme(Scheme::Https),
             of_request,
             of_response,
         }
@@ -91,6 +96,7 @@ impl Marks {
                 headers.set(KnownHeader::XForwardedProto, scheme.as_str().as_bytes());
             }
             (false, Scheme::Http) => headers.add_all(&self.of_http),
+            (false, Scheme::Https) => headers.add_all(&self.of_https),
         }
         if headers.contains(KnownHeader::Host) {
             headers.copy(KnownHeader::Host, KnownHeader::XForwardedHost);

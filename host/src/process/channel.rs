@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Accept, Config};
-use crate::gateway::GatewayStatus;
+use crate::gateway::{GatewayStatus, Identity};
 use crate::wasm::Manifest;
 
 /// Order of the master to a worker.
@@ -60,8 +60,7 @@ pub enum FromWorker {
 pub struct WorkerSpec {
     pub generation: u64,
     pub slot: usize,
-    /// Number by which requests that come back are known ([`crate::message::forwarded::Marks`]).
-    pub gateway_id: u64,
+    pub identity: Identity,
     pub config: Config,
     pub listeners: Vec<ListenerFd>,
     pub modules: Vec<ModuleFd>,

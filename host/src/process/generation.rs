@@ -11,6 +11,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::gateway::Identity;
 
 use super::backoff::Backoff;
 use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec};
@@ -30,6 +31,7 @@ pub struct Generation {
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
     metrics: Rc<Ledger>,
+    identity: Identity,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
     /// Workers by slot; None while one that died is not replaced yet.
@@ -93,6 +95,7 @@ impl Generation {
         modules: BTreeMap<String, StoredModule>,
         zones: Zones,
         metrics: Rc<Ledger>,
+        identity: Identity,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
         let slots = config.workers.count;
@@ -102,6 +105,7 @@ impl Generation {
             modules: RefCell::new(modules),
             zones: RefCell::new(zones),
             metrics,
+            identity,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
             deaths: RefCell::new(vec![Deaths::default(); slots]),
@@ -379,7 +383,7 @@ impl Generation {
         let spec = WorkerSpec {
             generation: self.number,
             slot,
-            gateway_id: super::gateway_id(),
+            identity: self.identity.clone(),
             config,
             listeners,
             modules,

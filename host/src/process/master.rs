@@ -17,7 +17,9 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::spawn_local;
 
 use crate::config::{self, Config, PlacedPath};
+use crate::gateway::Identity;
 use crate::log;
+use crate::transport::tls::TicketChain;
 
 use super::generation::{Generation, GenerationStage};
 use super::merge::Merge;
@@ -50,6 +52,8 @@ pub struct Master {
     retired: RefCell<Vec<Rc<Generation>>>,
     last_generation: Cell<u64>,
     memory: RefCell<SharedMemory>,
+    /// Secrets of session tickets, of the last epoch and so of those after it.
+    ticket_chain: RefCell<TicketChain>,
     tasks: RefCell<Tasks>,
     /// Held by a reload and by an upgrade: one at a time.
     changes: Mutex<()>,
@@ -63,7 +67,13 @@ pub struct Master {
 }
 
 impl Master {
-    fn new(config_path: &Path, binary: PathBuf, paths: Paths, active: Active) -> Self {
+    fn new(
+        config_path: &Path,
+        binary: PathBuf,
+        paths: Paths,
+        active: Active,
+        ticket_chain: TicketChain,
+    ) -> Self {
         Self {
             config_path: config_path.to_owned(),
             binary,
@@ -75,6 +85,7 @@ impl Master {
             retired: RefCell::default(),
             last_generation: Cell::new(0),
             memory: RefCell::default(),
+            ticket_chain: RefCell::new(ticket_chain),
             tasks: RefCell::default(),
             changes: Mutex::default(),
             reloads: RefCell::default(),
@@ -82,6 +93,21 @@ impl Master {
             predecessor: RefCell::default(),
             pending_commands: Rc::default(),
         }
+    }
+
+    /// Identity for the workers of a generation that begins.
+    fn identity(&self) -> Identity {
+        Identity {
+            id: super::gateway_id(),
+            ticket_chain: self.ticket_chain(),
+        }
+    }
+
+    /// Secrets of session tickets, from the last epoch on.
+    fn ticket_chain(&self) -> TicketChain {
+        let mut chain = self.ticket_chain.borrow_mut();
+        chain.advance(SystemTime::now());
+        chain.clone()
     }
 
     /// Begins an order, which lasts until the result is dropped.

@@ -87,7 +87,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let WorkerSpec {
         generation,
         slot,
-        gateway_id,
+        identity,
         config,
         listeners,
         modules,
@@ -125,7 +125,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     };
     confine::seal(Role::Worker, &seal).map_err(said)?;
     let gateway =
-        Gateway::build(Rc::new(config), engine, opened, zones, recorder, gateway_id).await?;
+        Gateway::build(Rc::new(config), engine, opened, zones, recorder, &identity).await?;
     Ok((gateway, sockets))
 }
 

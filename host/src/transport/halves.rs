@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::config::Rate;
 use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::transport::coop_budget::CoopBudget;
-use crate::transport::{Read, Socket, Transport};
+use crate::transport::{Read, Transport};
 
 pub struct Reader {
     transport: Rc<Transport>,
@@ -84,8 +84,8 @@ const COPY_LIMIT_BYTES: usize = 4 * 1024;
 /// Copied pieces are written when they have grown to this.
 const FULL_BYTES: usize = 32 * 1024;
 
-pub fn split(socket: impl Into<Socket>) -> (Reader, Writer) {
-    let transport = Rc::new(Transport::new(socket.into()));
+pub fn split(transport: impl Into<Transport>) -> (Reader, Writer) {
+    let transport = Rc::new(transport.into());
     let reader = Reader {
         transport: Rc::clone(&transport),
         budget: CoopBudget::default(),
@@ -238,6 +238,11 @@ impl Reader {
 }
 
 impl Writer {
+    /// Whether what is written is sealed.
+    pub fn is_tls(&self) -> bool {
+        self.transport.is_tls()
+    }
+
     /// Where to append what is small: heads and chunk marks.
     pub fn small(&mut self) -> &mut Vec<u8> {
         match self.body.is_empty() {
@@ -297,7 +302,7 @@ impl Writer {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        Ok(!self.has_pending())
+        Ok(!self.has_pending() && self.is_settled())
     }
 
     /// Writes all that was appended; `limit` is for each write that has to wait. An elapsed or dropped flush can be
@@ -395,7 +400,13 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
+        match self.transport.send_sealed() {
+            Ok(()) => Ok(Written::All),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Ok(Written::Blocked { has_progressed })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until the kernel takes more.

@@ -8,6 +8,7 @@ pub mod address;
 mod coop_budget;
 pub mod halves;
 mod socket;
+pub mod tls;
 pub mod write_batch;
 
 use std::cell::RefCell;
@@ -18,13 +19,17 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
+use tokio::net::TcpStream;
 
 pub use socket::Socket;
+use tls::Tls;
 use write_batch::Deferred;
 
 /// A connected byte stream.
 pub struct Transport {
     socket: Socket,
+    /// `None`: bytes go as they are.
+    tls: Option<Box<RefCell<Tls>>>,
     /// Writes that were put off: see [`write_batch`].
     deferred: RefCell<Deferred>,
 }
@@ -42,13 +47,28 @@ impl Transport {
     pub fn new(socket: Socket) -> Self {
         Self {
             socket,
+            tls: None,
             deferred: RefCell::default(),
         }
+    }
+
+    /// A socket on which a handshake was made.
+    pub fn with_tls(socket: Socket, tls: Tls) -> Self {
+        let mut transport = Self::new(socket);
+        transport.tls = Some(Box::new(RefCell::new(tls)));
+        transport
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Reads into the room that `into` has, of which there must be some. `WouldBlock`: [`Self::poll_read_ready`] tells when.
     #[inline]
     pub fn try_read(&self, into: &mut BytesMut) -> io::Result<Read> {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().try_read(&self.socket, into);
+        }
         let bytes = self.socket.try_read(into)?;
         // The kernel fills all the room that it can.
         let drained = into.len() < into.capacity();
@@ -57,16 +77,27 @@ impl Transport {
 
     /// Writes as much as is taken now. `WouldBlock`: [`Self::poll_write_ready`] tells when.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.try_write(bytes)
+        match &self.tls {
+            None => self.socket.try_write(bytes),
+            Some(tls) => tls
+                .borrow_mut()
+                .try_write(&self.socket, &[IoSlice::new(bytes)]),
+        }
     }
 
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.try_write_vectored(pieces)
+        match &self.tls {
+            None => self.socket.try_write_vectored(pieces),
+            Some(tls) => tls.borrow_mut().try_write(&self.socket, pieces),
+        }
     }
 
     /// Readiness as the event loop has heard of it: it may be stale, and a new socket is ready at first.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_read_ready(cx)
+        match &self.tls {
+            Some(tls) if tls.borrow_mut().has_unread() => Poll::Ready(Ok(())),
+            _ => self.socket.poll_read_ready(cx),
+        }
     }
 
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -75,12 +106,45 @@ impl Transport {
 
     /// Readiness to read, asked once.
     pub fn is_read_ready(&self) -> bool {
-        self.socket.is_read_ready()
+        self.socket.is_read_ready() || self.has_opened()
+    }
+
+    /// Whether something that came is past the socket and not taken yet.
+    fn has_opened(&self) -> bool {
+        match &self.tls {
+            None => false,
+            Some(tls) => tls.borrow_mut().has_unread(),
+        }
     }
 
     /// Whether something that was written is not with the kernel yet.
     pub fn has_backlog(&self) -> bool {
-        !matches!(*self.deferred.borrow(), Deferred::Nothing)
+        let has_deferred = !matches!(*self.deferred.borrow(), Deferred::Nothing);
+        has_deferred || self.has_sealed()
+    }
+
+    /// Whether something is sealed and not with the kernel yet.
+    fn has_sealed(&self) -> bool {
+        match &self.tls {
+            None => false,
+            Some(tls) => tls.borrow().has_backlog(),
+        }
+    }
+
+    /// Writes what is sealed and not with the kernel. `WouldBlock`: some is left.
+    pub fn send_sealed(&self) -> io::Result<()> {
+        match &self.tls {
+            None => Ok(()),
+            Some(tls) => tls.borrow_mut().send(&self.socket),
+        }
+    }
+
+    /// Ready when nothing is sealed and not with the kernel.
+    fn poll_sealed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.tls {
+            None => Poll::Ready(()),
+            Some(tls) => tls.borrow_mut().poll_flush(&self.socket, cx),
+        }
     }
 
     /// Bytes that the kernel has taken and the other side has not acknowledged; 0 where it does not tell.
@@ -92,12 +156,14 @@ impl Transport {
     /// costs a system call only where something did; or `surely`, as the kernel knows it now, for one system call.
     pub fn is_reusable(&self, surely: bool) -> bool {
         // Readiness may be stale.
-        !surely && !self.is_read_ready() || matches!(self.peek(), Err(Errno::AGAIN))
+        let is_quiet =
+            !surely && !self.socket.is_read_ready() || matches!(self.peek(), Err(Errno::AGAIN));
+        is_quiet && !self.has_opened()
     }
 
     /// Whether bytes wait to be read, and not just an end.
     pub fn has_unread(&self) -> bool {
-        self.peek().is_ok_and(|bytes| bytes > 0)
+        self.has_opened() || self.peek().is_ok_and(|bytes| bytes > 0)
     }
 
     fn peek(&self) -> Result<usize, Errno> {
@@ -109,6 +175,9 @@ impl Transport {
     /// Whether closing the connection resets it, which tells the other side that something is missing, or ends it in
     /// order. A Unix socket knows no reset and ends in order.
     pub fn set_reset_on_close(&self, resets: bool) {
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().set_cut(resets);
+        }
         let linger = resets.then_some(Duration::ZERO);
         // A connection on which it cannot be set is gone already.
         let _ = rustix::net::sockopt::set_socket_linger(&self.socket, linger);
@@ -116,10 +185,34 @@ impl Transport {
 
     /// Says that nothing more comes; the other direction stays open.
     pub fn close(&self) -> io::Result<()> {
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().close(&self.socket);
+        }
         match rustix::net::shutdown(&self.socket, Shutdown::Write) {
             // The connection is reset already, which reading tells.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl From<Socket> for Transport {
+    fn from(socket: Socket) -> Self {
+        Self::new(socket)
+    }
+}
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(stream.into())
+    }
+}
+
+impl Drop for Transport {
+    /// Says in TLS's own way that nothing is missing (RFC 8446 §6.1), unless something is.
+    fn drop(&mut self) {
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().close(&self.socket);
         }
     }
 }

@@ -114,7 +114,7 @@ impl Transport {
             let _ = ready!(Pin::new(task).poll(cx));
         }
         *deferred = Deferred::Nothing;
-        Poll::Ready(())
+        self.poll_sealed(cx)
     }
 }
 
@@ -142,7 +142,7 @@ impl WriteBatch {
             // The error surfaces on the connection's next read.
             Err(_) => bytes.len(),
         };
-        if written < bytes.len() {
+        if written < bytes.len() || transport.has_sealed() {
             bytes.drain(..written);
             let task = tokio::task::spawn_local(finish(Rc::clone(&transport), bytes));
             *transport.deferred.borrow_mut() = Deferred::Unfinished(task);
@@ -173,7 +173,7 @@ async fn finish(transport: Rc<Transport>, bytes: Vec<u8>) {
                 Err(_) => break,
             }
         }
-        Poll::Ready(())
+        transport.poll_sealed(cx)
     });
     // A write that fails surfaces on the next read, or the reader's own time-out ends the connection.
     let _ = tokio::time::timeout(REST_TIMEOUT, all).await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpSettings;
+use super::{HttpSettings, ListenerTls};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
@@ -15,6 +15,8 @@ pub struct Listener {
     pub bind: Bind,
     pub socket: SocketOptions,
     pub limits: ConnectionLimits,
+    /// Default none: connections are plain.
+    pub tls: Option<ListenerTls>,
     pub serves: Serves,
     /// `FILE:LINE:COLUMN` of `bind`.
     pub place: String,

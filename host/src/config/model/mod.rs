@@ -6,6 +6,7 @@
 
 mod http_settings;
 mod listener;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use http_settings::*;
 pub use listener::*;
+pub use tls::*;
 
 /// Everything one load of the config says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

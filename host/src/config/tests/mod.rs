@@ -4,6 +4,7 @@ mod files;
 mod listeners;
 mod plugins;
 mod refused;
+mod tls;
 
 use std::env::VarError;
 use std::fs;

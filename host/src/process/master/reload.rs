@@ -161,8 +161,8 @@ impl Master {
         )
         .map_err(|error| vec![format!("{}: {error}", config.metrics.place)])?;
         let number = self.last_generation.get() + 1;
-        let started =
-            Generation::start(number, config, modules, zones, Rc::clone(&metrics), sockets);
+        let (identity, ledger) = (self.identity(), Rc::clone(&metrics));
+        let started = Generation::start(number, config, modules, zones, ledger, identity, sockets);
         let generation = started.await?;
         self.make_room(&generation.config).await;
         Ok(Built {

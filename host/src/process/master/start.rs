@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::LocalSet;
 
@@ -21,6 +21,7 @@ use crate::process::zones::Zones;
 
 use super::state::Active;
 use super::{Master, STORE_FILES_AT_MOST, load};
+use crate::transport::tls::TicketChain;
 
 /// Runs the gateway until it is told to stop. Fails with lines for a person when it cannot start.
 pub fn run(config_path: &Path) -> Result<(), Vec<String>> {
@@ -70,7 +71,9 @@ async fn start(
     }
 
     let active = Active::new(lock, sockets, Zones::new());
-    let master = Rc::new(Master::new(config_path, own_binary(), paths, active));
+    let chain = TicketChain::new(SystemTime::now())
+        .map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
+    let master = Rc::new(Master::new(config_path, own_binary(), paths, active, chain));
     tokio::select! {
         started = master.swap(config) => { started?; }
         signal = signals.ends() => {

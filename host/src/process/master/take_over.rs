@@ -23,6 +23,8 @@ use super::reload::Built;
 use super::start::{in_event_loop, listen_for_signals, own_binary, raise_open_files};
 use super::state::Active;
 use super::{Master, load, placed};
+use crate::transport::tls::TicketChain;
+use std::time::SystemTime;
 
 /// Runs the gateway in the place of the master behind this channel, once that has handed over. Fails with lines for a
 /// person when it cannot, and with no lines when the other master has been told them.
@@ -110,7 +112,12 @@ impl Newcomer {
         let store = store.transpose().map_err(|error| vec![error])?;
         let zones = zones::inherit(inheritance.counter_zones);
         let active = Active::new(lock, sockets, zones);
-        let mut master = Master::new(config_path, own_binary(), paths, active);
+        // A master of a version without TLS hands none over.
+        let chain = inheritance
+            .ticket_chain
+            .map_or_else(|| TicketChain::new(SystemTime::now()), Ok);
+        let chain = chain.map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
+        let mut master = Master::new(config_path, own_binary(), paths, active, chain);
         master.started_at = started_at;
         let up = started_at.elapsed().unwrap_or_default();
         master.started = master.started.checked_sub(up).unwrap_or(master.started);

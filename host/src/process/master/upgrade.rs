@@ -189,6 +189,7 @@ impl Master {
             last_generation: self.last_generation.get(),
             started_at: self.started_at,
             metrics_rows,
+            ticket_chain: Some(self.ticket_chain()),
         };
         Ok((offer, descriptors))
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::Bind;
 use crate::process::sockets::{Adopted, address_of};
+use crate::transport::tls::TicketChain;
 
 use super::message::{Described, FORMAT, Offer, Paths};
 
@@ -25,6 +26,7 @@ pub struct Inheritance {
     pub counter_zones: Vec<InheritedZone>,
     pub metrics: Option<InheritedMetrics>,
     pub sockets: Vec<Adopted>,
+    pub ticket_chain: Option<TicketChain>,
 }
 
 /// Memory of a counter zone.
@@ -71,6 +73,7 @@ impl Inheritance {
             counter_zones: sorted.counter_zones,
             metrics: sorted.metrics,
             sockets: sorted.sockets,
+            ticket_chain: offer.ticket_chain,
         })
     }
 }
@@ -173,6 +176,7 @@ mod tests {
             last_generation: 3,
             started_at: SystemTime::UNIX_EPOCH,
             metrics_rows: vec![1],
+            ticket_chain: None,
         };
         serde_json::to_value(offer).unwrap()
     }

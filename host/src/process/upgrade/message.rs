@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Bind;
+use crate::transport::tls::TicketChain;
 
 /// The meaning of an [`Offer`] and of all messages after it. A change that another version would not understand raises
 /// it; [`FromOld::Offer`] and [`FromNew::Refused`] never change, so that any two versions can at least say that they do
@@ -79,6 +80,9 @@ pub struct Offer {
     pub started_at: SystemTime,
     /// Rows of the metrics that are the old master's until its end.
     pub metrics_rows: Vec<u32>,
+    /// Secrets of session tickets, so that clients come back by those that they have. `None` of a version without TLS.
+    #[serde(default)]
+    pub ticket_chain: Option<TicketChain>,
 }
 
 /// Description of a descriptor.

@@ -7,6 +7,7 @@ use tokio::runtime::LocalOptions;
 
 use super::*;
 use crate::runtime::alarm::{Alarms, FINE};
+use crate::transport::Socket;
 use crate::transport::coop_budget::{CALL_BYTES, TURN_BYTES};
 
 fn run(test: impl Future<Output = ()>) {

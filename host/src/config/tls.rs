@@ -1,0 +1,196 @@
+//! `[listeners.NAME.tls]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+
+use super::file::read_regular;
+use super::sections::TIMEOUT;
+use super::table::Value;
+use super::tree::NodeKind;
+use super::{Certificate, KeyForm, ListenerTls, PrivateKey, TlsVersion, UnknownName};
+
+pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
+    let mut table = value.table()?;
+    let certificates = table.required("certificates", CERTIFICATES_RULE, |value| {
+        match value.kind() {
+            NodeKind::List(items) if !items.is_empty() => value.list(certificate),
+            _ => value.expected(CERTIFICATES_RULE),
+        }
+    });
+    let tls = ListenerTls {
+        certificates: certificates.unwrap_or_default(),
+        unknown_name: table.or("unknown_name", UnknownName::First, |value| {
+            value.choice(&UNKNOWN_NAMES)
+        }),
+        min_version: table.or("min_version", TlsVersion::V12, |value| {
+            value.choice(&VERSIONS)
+        }),
+        suites: table.or("suites", Vec::new(), names),
+        groups: table.or("groups", Vec::new(), names),
+        session_tickets: table.or("session_tickets", true, Value::boolean),
+        handshake_timeout: table.or("handshake_timeout", Duration::from_secs(10), |value| {
+            value.duration(TIMEOUT)
+        }),
+        place: table.place_text(),
+    };
+    table.finish();
+    Some(tls)
+}
+
+/// Suites and groups by name. The library says which there are, when the listener is built.
+fn names(value: Value<'_>) -> Option<Vec<String>> {
+    let names = value.set(|item| Some(item.plain_text("a name")?.to_owned()))?;
+    match names.is_empty() {
+        true => value.expected("at least one name"),
+        false => Some(names),
+    }
+}
+
+fn certificate(value: Value<'_>) -> Option<Certificate> {
+    let mut table = value.table()?;
+    let chain = table.required("certificate", "a PEM file", chain);
+    let mut key_place = String::new();
+    let key = table.required("key", "a PEM file", |value| {
+        key_place = value.place_text();
+        key(value)
+    });
+    let names = table.optional("names", |value| {
+        let names = value.set(server_name)?;
+        match names.is_empty() {
+            true => value.expected("at least one name"),
+            false => Some(names),
+        }
+    });
+    table.finish();
+    let (chain, own_names) = chain?;
+    Some(Certificate {
+        names: names.unwrap_or(own_names),
+        chain,
+        key: key?,
+        key_place,
+    })
+}
+
+/// Chain in a PEM file, and the names that its first certificate is for.
+fn chain(value: Value<'_>) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
+    let (path, bytes) = read(value)?;
+    let mut chain = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        match certificate {
+            Ok(certificate) => chain.push(certificate.as_ref().to_vec()),
+            Err(error) => {
+                return value.refuse(format_args!("certificate: {}: {error}", path.display()));
+            }
+        }
+    }
+    match checked_chain(&chain) {
+        Ok(names) => Some((chain, names)),
+        Err(why) => value.refuse(format_args!("certificate: {}: {why}", path.display())),
+    }
+}
+
+/// Names of the first certificate, if each has signed the one before it, as far as their names say.
+fn checked_chain(chain: &[Vec<u8>]) -> Result<Vec<String>, String> {
+    let mut names = None;
+    let mut issuer = Vec::new();
+    for (idx, der) in chain.iter().enumerate() {
+        let number = idx + 1;
+        let (_, certificate) = parse_x509_certificate(der)
+            .map_err(|error| format!("certificate {number} cannot be read: {error}"))?;
+        match &names {
+            None => names = Some(names_of(&certificate)?),
+            Some(_) if certificate.subject().as_raw() != issuer => {
+                return Err(format!(
+                    "certificate {number} is not the issuer of the one before it: expected the server's own first, then \
+                     each certificate's issuer"
+                ));
+            }
+            Some(_) => {}
+        }
+        issuer = certificate.issuer().as_raw().to_vec();
+    }
+    names.ok_or_else(|| "it has no certificate: expected PEM, BEGIN CERTIFICATE".to_owned())
+}
+
+fn names_of(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
+    let alternatives = certificate
+        .subject_alternative_name()
+        .map_err(|error| format!("its subjectAltName cannot be read: {error}"))?;
+    let alternatives = alternatives.map(|alternatives| &alternatives.value.general_names);
+    let names = alternatives
+        .into_iter()
+        .flatten()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        });
+    Ok(names.collect())
+}
+
+fn key(value: Value<'_>) -> Option<PrivateKey> {
+    let (path, bytes) = read(value)?;
+    let key = match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) => key,
+        Err(error) => return value.refuse(format_args!("key: {}: {error}", path.display())),
+    };
+    let form = match key {
+        PrivateKeyDer::Pkcs1(_) => KeyForm::Pkcs1,
+        PrivateKeyDer::Pkcs8(_) => KeyForm::Pkcs8,
+        PrivateKeyDer::Sec1(_) => KeyForm::Sec1,
+        _ => {
+            return value.refuse(format_args!(
+                "key: {}: of a kind that is not known",
+                path.display()
+            ));
+        }
+    };
+    Some(PrivateKey {
+        form,
+        der: key.secret_der().to_vec(),
+    })
+}
+
+fn read(value: Value<'_>) -> Option<(PathBuf, Vec<u8>)> {
+    let path = value.path()?;
+    match read_regular(&path, MAX_PEM_BYTES) {
+        Ok(bytes) => Some((path, bytes)),
+        Err(error) => value.refuse(format_args!("{}: {}: {error}", value.key(), path.display())),
+    }
+}
+
+/// `example.com`, `*.example.com`.
+fn server_name(value: Value<'_>) -> Option<String> {
+    let name = value.text_or(NAME_RULE)?.to_ascii_lowercase();
+    let host = name.strip_prefix("*.").unwrap_or(&name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    match host.len() <= 253 && host.split('.').all(is_label) {
+        true => Some(name),
+        false => value.expected(NAME_RULE),
+    }
+}
+
+const CERTIFICATES_RULE: &str =
+    "a list such as [{ certificate = \"site.pem\", key = \"site.key\" }]";
+
+const NAME_RULE: &str = "a host name such as \"example.com\" or \"*.example.com\"";
+
+const UNKNOWN_NAMES: [(&str, UnknownName); 2] = [
+    ("first", UnknownName::First),
+    ("refuse", UnknownName::Refuse),
+];
+
+const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
+
+/// Longest PEM file.
+const MAX_PEM_BYTES: u64 = 1 << 20;

@@ -1,0 +1,259 @@
+//! Handshakes with clients.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, NoServerSessionStorage, ServerConnection};
+use rustls::{ServerConfig, version};
+use tokio::sync::Semaphore;
+
+use super::certificates::Certificates;
+use super::tickets::Tickets;
+use super::{Appending, TicketChain, Tls};
+use crate::config::{ListenerTls, TlsVersion};
+use crate::transport::Socket;
+
+/// TLS of a listener, in one worker.
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    timeout: Duration,
+    turns: Rc<HandshakeTurns>,
+}
+
+/// Turns of a worker's handshakes: a signature takes up to a millisecond, in which nobody else is served, so that there is one
+/// a turn of the event loop.
+pub struct HandshakeTurns(Semaphore);
+
+/// Reason why a client has no TLS.
+#[derive(Debug)]
+pub enum HandshakeError {
+    Timeout(Duration),
+    /// The client has left.
+    Io(io::Error),
+    /// The client speaks HTTP, and was told so.
+    PlainHttp,
+    /// The client names a server that there is no certificate for.
+    UnknownName(String),
+    Tls(rustls::Error),
+}
+
+/// Longest ClientHello and what else a handshake may be made of. rustls bounds each message; this bounds what it may say in all.
+const HANDSHAKE_BYTES: usize = 128 << 10;
+
+/// Room for one read of a handshake; a hello with ML-KEM's share takes some 1.5 KiB.
+const READ_BYTES: usize = 4 << 10;
+
+/// Alert `unrecognized_name`, fatal (RFC 8446 §6.2), in a record of its own.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Answer to a request that comes without TLS, as nginx has it (its status 497).
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+    content-length: 47\r\n\r\nThis port speaks TLS: ask by https and not http";
+
+impl Default for HandshakeTurns {
+    fn default() -> Self {
+        Self(Semaphore::new(1))
+    }
+}
+
+impl ServerTls {
+    /// The error is a line for the operator, with the place.
+    pub fn new(
+        listener: &str,
+        tls: &ListenerTls,
+        chain: &TicketChain,
+        turns: &Rc<HandshakeTurns>,
+    ) -> Result<Self, String> {
+        let placed = |error: String| format!("{}: listener {listener}: tls: {error}", tls.place);
+        let provider = super::certificates::provider(tls).map_err(placed)?;
+        let certificates = Arc::new(Certificates::new(tls, &provider)?);
+        let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
+            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::V13 => &[&version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|error| placed(error.to_string()))?;
+        let mut config = builder
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A store in each worker would resume only what comes to the same one: tickets are opened by all.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        match tls.session_tickets {
+            true => config.ticketer = Arc::new(Tickets::new(chain.clone(), listener.as_bytes())),
+            false => config.send_tls13_tickets = 0,
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            certificates,
+            timeout: tls.handshake_timeout,
+            turns: Rc::clone(turns),
+        })
+    }
+
+    /// Makes a handshake, whose time is bounded. What the client is told of a failure is out where it takes it.
+    pub async fn accept(&self, socket: &Socket) -> Result<Tls, HandshakeError> {
+        match tokio::time::timeout(self.timeout, self.handshake(socket)).await {
+            Ok(result) => result,
+            Err(_) => Err(HandshakeError::Timeout(self.timeout)),
+        }
+    }
+
+    async fn handshake(&self, socket: &Socket) -> Result<Tls, HandshakeError> {
+        let mut input = Input::default();
+        let accepted = self.hello(socket, &mut input).await?;
+        let name = accepted.client_hello().server_name().map(str::to_owned);
+        if !self.certificates.serves(name.as_deref()) {
+            send(socket, &UNRECOGNIZED_NAME).await?;
+            return Err(HandshakeError::UnknownName(name.unwrap_or_default()));
+        }
+        let turn = self.turns.0.acquire().await;
+        let connection = accepted.into_connection(Arc::clone(&self.config));
+        // The next one is after what is ready now.
+        tokio::task::yield_now().await;
+        drop(turn);
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err((error, alert)) => return refuse(socket, error, alert).await,
+        };
+        loop {
+            send_sealed(socket, &mut connection).await?;
+            if !connection.is_handshaking() {
+                return Ok(Tls::new(connection, input.received));
+            }
+            if input.received.is_empty() {
+                input.read(socket).await?;
+            }
+            let bytes = connection.read_tls(&mut &input.received[..])?;
+            input.received.advance(bytes);
+            if let Err(error) = connection.process_new_packets() {
+                send_sealed(socket, &mut connection).await?;
+                return Err(HandshakeError::Tls(error));
+            }
+        }
+    }
+
+    async fn hello(&self, socket: &Socket, input: &mut Input) -> Result<Accepted, HandshakeError> {
+        let mut acceptor = Acceptor::default();
+        input.read(socket).await?;
+        // A record begins with its type, below 32; a method with a letter.
+        if input.received.first().is_some_and(u8::is_ascii_uppercase) {
+            send(socket, PLAIN_HTTP).await?;
+            return Err(HandshakeError::PlainHttp);
+        }
+        loop {
+            let bytes = acceptor.read_tls(&mut &input.received[..])?;
+            input.received.advance(bytes);
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) if input.received.is_empty() => input.read(socket).await?,
+                Ok(None) => {}
+                Err((error, alert)) => return refuse(socket, error, alert).await,
+            }
+        }
+    }
+}
+
+/// Bytes of a handshake as they come.
+#[derive(Default)]
+struct Input {
+    received: BytesMut,
+    read_bytes: usize,
+}
+
+impl Input {
+    /// Waits for more, at least a byte.
+    async fn read(&mut self, socket: &Socket) -> Result<(), HandshakeError> {
+        if self.read_bytes > HANDSHAKE_BYTES {
+            return Err(HandshakeError::Tls(rustls::Error::General(
+                "the handshake is too long".to_owned(),
+            )));
+        }
+        self.received.reserve(READ_BYTES);
+        loop {
+            match socket.try_read(&mut self.received) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                Ok(bytes) => {
+                    self.read_bytes += bytes;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll_fn(|cx| socket.poll_read_ready(cx)).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+async fn refuse<T>(
+    socket: &Socket,
+    error: rustls::Error,
+    mut alert: AcceptedAlert,
+) -> Result<T, HandshakeError> {
+    let mut out = BytesMut::new();
+    // Appending to memory cannot fail.
+    let _ = alert.write_all(&mut Appending(&mut out));
+    send(socket, &out).await?;
+    Err(HandshakeError::Tls(error))
+}
+
+async fn send_sealed(
+    socket: &Socket,
+    connection: &mut ServerConnection,
+) -> Result<(), HandshakeError> {
+    let mut out = BytesMut::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut Appending(&mut out))?;
+    }
+    send(socket, &out).await
+}
+
+async fn send(socket: &Socket, mut bytes: &[u8]) -> Result<(), HandshakeError> {
+    while !bytes.is_empty() {
+        match socket.try_write(bytes) {
+            Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll_fn(|cx| socket.poll_write_ready(cx)).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+impl HandshakeError {
+    /// Whether the client was sent something that says why.
+    pub fn was_told(&self) -> bool {
+        matches!(self, Self::PlainHttp | Self::UnknownName(_) | Self::Tls(_))
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(limit) => write!(f, "not over in {limit:?}"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::PlainHttp => f.write_str("HTTP without TLS"),
+            Self::UnknownName(name) => {
+                write!(f, "no certificate for {name:?}")
+            }
+            Self::Tls(error) => write!(f, "{error}"),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! TLS over a socket: records in and out, for one connection.
+//!
+//! rustls keeps the state of the protocol; sockets and buffers are ours. A worker has one thread and never waits in here: what
+//! cannot be read or written now is tried again when the event loop says so.
+
+mod certificates;
+mod handshake;
+mod ticket_chain;
+mod tickets;
+
+use std::cell::RefCell;
+use std::io::{self, BufRead as _, ErrorKind, IoSlice, Write as _};
+use std::mem;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use rustls::ServerConnection;
+
+use super::{Read, Socket};
+
+pub use handshake::{HandshakeTurns, ServerTls};
+pub use ticket_chain::TicketChain;
+
+/// TLS of a connection whose handshake is over.
+pub struct Tls {
+    connection: ServerConnection,
+    /// Records that were read and not opened yet. Without an allocation while there are none.
+    received: BytesMut,
+    /// Sealed records that the kernel has not taken. Without an allocation while there are none.
+    sealed: BytesMut,
+    /// The other side has said that nothing more comes, or the socket has ended.
+    has_ended: bool,
+    /// Our side has said so.
+    is_closed: bool,
+    /// A close now would leave out the end of something.
+    is_cut: bool,
+}
+
+/// Buffers of the thread, which a connection has while there is something in them.
+#[derive(Default)]
+struct Scratch {
+    received: BytesMut,
+    sealed: BytesMut,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Bytes read from the socket at a time: one record of the largest kind (RFC 8446 §5.2: 16 KiB and 256 bytes, and its head).
+const READ_BYTES: usize = (16 << 10) + 256 + 5;
+
+/// Plain bytes sealed in one go. So much is kept at most beyond what the kernel has taken.
+const SEAL_BYTES: usize = 64 << 10;
+
+impl Tls {
+    /// `received`: what was read beyond the handshake.
+    fn new(mut connection: ServerConnection, received: BytesMut) -> Self {
+        // `try_write` has a bound of its own, and seals only when all of the last is out.
+        connection.set_buffer_limit(None);
+        Self {
+            connection,
+            received,
+            sealed: BytesMut::new(),
+            has_ended: false,
+            is_closed: false,
+            is_cut: false,
+        }
+    }
+
+    /// Reads plain bytes into the room of `into`, of which there must be some.
+    pub(super) fn try_read(&mut self, socket: &Socket, into: &mut BytesMut) -> io::Result<Read> {
+        loop {
+            let bytes = self.take_plain(into)?;
+            if bytes > 0 || self.has_ended {
+                let drained = bytes == 0;
+                return Ok(Read { bytes, drained });
+            }
+            self.fill(socket)?;
+        }
+    }
+
+    /// Moves opened bytes. 0: there are none.
+    fn take_plain(&mut self, into: &mut BytesMut) -> io::Result<usize> {
+        let mut taken = 0;
+        let mut reader = self.connection.reader();
+        loop {
+            let room = into.capacity() - into.len();
+            let chunk = match reader.fill_buf() {
+                Ok([]) => return Ok(taken),
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(taken),
+                // No close_notify came before the socket's end. Many clients close so, and a request says itself where it
+                // ends.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(taken),
+                Err(error) => return Err(error),
+            };
+            let part = &chunk[..chunk.len().min(room)];
+            if part.is_empty() {
+                return Ok(taken);
+            }
+            into.extend_from_slice(part);
+            let bytes = part.len();
+            reader.consume(bytes);
+            taken += bytes;
+        }
+    }
+
+    /// Opens records until there are plain bytes; reads some first where none are left.
+    fn fill(&mut self, socket: &Socket) -> io::Result<()> {
+        if self.received.is_empty() {
+            self.received = SCRATCH.with_borrow_mut(|scratch| mem::take(&mut scratch.received));
+            self.received.reserve(READ_BYTES);
+            match socket.try_read(&mut self.received) {
+                Ok(bytes) => self.has_ended |= bytes == 0,
+                Err(error) => {
+                    self.keep_received();
+                    return Err(error);
+                }
+            }
+        }
+        let opened = self.open(socket);
+        self.keep_received();
+        opened
+    }
+
+    /// Gives the buffer back where nothing is in it.
+    fn keep_received(&mut self) {
+        if self.received.is_empty() {
+            let received = mem::take(&mut self.received);
+            SCRATCH.with_borrow_mut(|scratch| scratch.received = received);
+        }
+    }
+
+    fn open(&mut self, socket: &Socket) -> io::Result<()> {
+        loop {
+            let bytes = self.connection.read_tls(&mut &self.received[..])?;
+            self.received.advance(bytes);
+            let opened = self.connection.process_new_packets();
+            // Alerts, tickets and updates of keys; before an error its alert.
+            self.collect();
+            self.send_now(socket)?;
+            let state = opened.map_err(io::Error::other)?;
+            self.has_ended |= state.peer_has_closed();
+            let is_done = state.plaintext_bytes_to_read() > 0 || self.received.is_empty();
+            if is_done || self.has_ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Seals and writes. Returns how many plain bytes were sealed: they count as written, though some may wait here
+    /// ([`Self::has_backlog`]). `WouldBlock`: nothing was sealed, since not all of the last is out.
+    pub(super) fn try_write(
+        &mut self,
+        socket: &Socket,
+        pieces: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        self.send(socket)?;
+        let mut sealed = 0;
+        for piece in pieces {
+            let part = &piece[..piece.len().min(SEAL_BYTES - sealed)];
+            self.connection.writer().write_all(part)?;
+            sealed += part.len();
+        }
+        self.collect();
+        self.send_now(socket)?;
+        Ok(sealed)
+    }
+
+    /// Whether sealed bytes are not with the kernel yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// Writes what waits. Ready when nothing does, also after an error, which reading tells.
+    pub(super) fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.send(socket) {
+                Ok(()) => return Poll::Ready(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if ready!(socket.poll_write_ready(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Err(_) => {
+                    self.sealed = BytesMut::new();
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// Says that nothing more comes (close_notify), as far as the kernel takes it at once.
+    pub(super) fn close(&mut self, socket: &Socket) {
+        if self.is_closed || self.is_cut {
+            return;
+        }
+        self.is_closed = true;
+        self.connection.send_close_notify();
+        self.collect();
+        // A client that takes nothing learns it from the socket's end.
+        let _ = self.send_now(socket);
+    }
+
+    /// Whether a close would leave out the end of something: then it does not say that nothing more comes.
+    pub(super) fn set_cut(&mut self, is_cut: bool) {
+        self.is_cut = is_cut;
+    }
+
+    /// Whether something that was read has not been taken yet.
+    pub(super) fn has_unread(&mut self) -> bool {
+        let mut reader = self.connection.reader();
+        let has_plain = reader.fill_buf().is_ok_and(|chunk| !chunk.is_empty());
+        has_plain || !self.received.is_empty()
+    }
+
+    /// Takes over what rustls has sealed.
+    fn collect(&mut self) {
+        if self.connection.wants_write() && self.sealed.is_empty() {
+            self.sealed = SCRATCH.with_borrow_mut(|scratch| mem::take(&mut scratch.sealed));
+        }
+        while self.connection.wants_write() {
+            let mut out = Appending(&mut self.sealed);
+            // Appending to memory cannot fail.
+            if self.connection.write_tls(&mut out).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Writes all of what waits. `WouldBlock`: some is left.
+    pub(super) fn send(&mut self, socket: &Socket) -> io::Result<()> {
+        while !self.sealed.is_empty() {
+            let written = socket.try_write(&self.sealed)?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            self.sealed.advance(written);
+        }
+        if self.sealed.capacity() > 0 {
+            let sealed = mem::take(&mut self.sealed);
+            SCRATCH.with_borrow_mut(|scratch| scratch.sealed = sealed);
+        }
+        Ok(())
+    }
+
+    /// Writes what the kernel takes now of it.
+    fn send_now(&mut self, socket: &Socket) -> io::Result<()> {
+        match self.send(socket) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            sent => sent,
+        }
+    }
+}
+
+/// Writer that appends.
+struct Appending<'a>(&'a mut BytesMut);
+
+impl io::Write for Appending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
