@@ -22,14 +22,14 @@ use rustix::net::{RecvFlags, Shutdown};
 use tokio::net::TcpStream;
 
 pub use socket::Socket;
-use tls::Tls;
+use tls::{SharedTls, Tls};
 use write_batch::Deferred;
 
 /// A connected byte stream.
 pub struct Transport {
     socket: Socket,
     /// `None`: bytes go as they are.
-    tls: Option<Box<RefCell<Tls>>>,
+    tls: Option<Box<SharedTls>>,
     /// Writes that were put off: see [`write_batch`].
     deferred: RefCell<Deferred>,
 }
@@ -55,7 +55,7 @@ impl Transport {
     /// A socket on which a handshake was made.
     pub fn with_tls(socket: Socket, tls: Tls) -> Self {
         let mut transport = Self::new(socket);
-        transport.tls = Some(Box::new(RefCell::new(tls)));
+        transport.tls = Some(SharedTls::new(tls));
         transport
     }
 
@@ -67,7 +67,7 @@ impl Transport {
     #[inline]
     pub fn try_read(&self, into: &mut BytesMut) -> io::Result<Read> {
         if let Some(tls) = &self.tls {
-            return tls.borrow_mut().try_read(&self.socket, into);
+            return tls.try_read(&self.socket, into);
         }
         let bytes = self.socket.try_read(into)?;
         // The kernel fills all the room that it can.
@@ -76,27 +76,28 @@ impl Transport {
     }
 
     /// Writes as much as is taken now. `WouldBlock`: [`Self::poll_write_ready`] tells when.
+    #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.tls {
             None => self.socket.try_write(bytes),
-            Some(tls) => tls
-                .borrow_mut()
-                .try_write(&self.socket, &[IoSlice::new(bytes)]),
+            Some(tls) => tls.try_write(&self.socket, &[IoSlice::new(bytes)]),
         }
     }
 
+    #[inline]
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => self.socket.try_write_vectored(pieces),
-            Some(tls) => tls.borrow_mut().try_write(&self.socket, pieces),
+            Some(tls) => tls.try_write(&self.socket, pieces),
         }
     }
 
     /// Readiness as the event loop has heard of it: it may be stale, and a new socket is ready at first.
+    #[inline]
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
-            Some(tls) if tls.borrow_mut().has_unread() => Poll::Ready(Ok(())),
-            _ => self.socket.poll_read_ready(cx),
+            None => self.socket.poll_read_ready(cx),
+            Some(tls) => tls.poll_read_ready(&self.socket, cx),
         }
     }
 
@@ -105,45 +106,51 @@ impl Transport {
     }
 
     /// Readiness to read, asked once.
+    #[inline]
     pub fn is_read_ready(&self) -> bool {
         self.socket.is_read_ready() || self.has_opened()
     }
 
     /// Whether something that came is past the socket and not taken yet.
+    #[inline]
     fn has_opened(&self) -> bool {
         match &self.tls {
             None => false,
-            Some(tls) => tls.borrow_mut().has_unread(),
+            Some(tls) => tls.has_unread(),
         }
     }
 
     /// Whether something that was written is not with the kernel yet.
+    #[inline]
     pub fn has_backlog(&self) -> bool {
         let has_deferred = !matches!(*self.deferred.borrow(), Deferred::Nothing);
         has_deferred || self.has_sealed()
     }
 
     /// Whether something is sealed and not with the kernel yet.
+    #[inline]
     fn has_sealed(&self) -> bool {
         match &self.tls {
             None => false,
-            Some(tls) => tls.borrow().has_backlog(),
+            Some(tls) => tls.has_backlog(),
         }
     }
 
     /// Writes what is sealed and not with the kernel. `WouldBlock`: some is left.
+    #[inline]
     pub fn send_sealed(&self) -> io::Result<()> {
         match &self.tls {
             None => Ok(()),
-            Some(tls) => tls.borrow_mut().send(&self.socket),
+            Some(tls) => tls.send(&self.socket),
         }
     }
 
     /// Ready when nothing is sealed and not with the kernel.
+    #[inline]
     fn poll_sealed(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.tls {
             None => Poll::Ready(()),
-            Some(tls) => tls.borrow_mut().poll_flush(&self.socket, cx),
+            Some(tls) => tls.poll_flush(&self.socket, cx),
         }
     }
 
@@ -154,6 +161,7 @@ impl Transport {
 
     /// Whether an idle connection is still good: nothing came on it, not even its end. As the event loop has heard, which
     /// costs a system call only where something did; or `surely`, as the kernel knows it now, for one system call.
+    #[inline]
     pub fn is_reusable(&self, surely: bool) -> bool {
         // Readiness may be stale.
         let is_quiet =
@@ -176,7 +184,7 @@ impl Transport {
     /// order. A Unix socket knows no reset and ends in order.
     pub fn set_reset_on_close(&self, resets: bool) {
         if let Some(tls) = &self.tls {
-            tls.borrow_mut().set_cut(resets);
+            tls.set_cut(resets);
         }
         let linger = resets.then_some(Duration::ZERO);
         // A connection on which it cannot be set is gone already.
@@ -186,7 +194,7 @@ impl Transport {
     /// Says that nothing more comes; the other direction stays open.
     pub fn close(&self) -> io::Result<()> {
         if let Some(tls) = &self.tls {
-            tls.borrow_mut().close(&self.socket);
+            tls.close(&self.socket);
         }
         match rustix::net::shutdown(&self.socket, Shutdown::Write) {
             // The connection is reset already, which reading tells.
@@ -212,7 +220,7 @@ impl Drop for Transport {
     /// Says in TLS's own way that nothing is missing (RFC 8446 §6.1), unless something is.
     fn drop(&mut self) {
         if let Some(tls) = &self.tls {
-            tls.borrow_mut().close(&self.socket);
+            tls.close(&self.socket);
         }
     }
 }

@@ -6,7 +6,7 @@ fn with(lines: &str) -> String {
     format!("[listeners.a]\nbind = '127.0.0.1:1'\n[listeners.a.tls]\n{lines}")
 }
 
-/// One of the errors, beside that of a file that is not there.
+/// Looks for an error beside that of a file that is not there.
 #[track_caller]
 fn also_refused(lines: &str, error: &str) {
     let errors = Site::new(&format!("{}{REST}", with(lines))).errors();

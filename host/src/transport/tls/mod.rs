@@ -69,7 +69,7 @@ impl Tls {
     }
 
     /// Reads plain bytes into the room of `into`, of which there must be some.
-    pub(super) fn try_read(&mut self, socket: &Socket, into: &mut BytesMut) -> io::Result<Read> {
+    fn try_read(&mut self, socket: &Socket, into: &mut BytesMut) -> io::Result<Read> {
         loop {
             let bytes = self.take_plain(into)?;
             if bytes > 0 || self.has_ended {
@@ -151,11 +151,7 @@ impl Tls {
 
     /// Seals and writes. Returns how many plain bytes were sealed: they count as written, though some may wait here
     /// ([`Self::has_backlog`]). `WouldBlock`: nothing was sealed, since not all of the last is out.
-    pub(super) fn try_write(
-        &mut self,
-        socket: &Socket,
-        pieces: &[IoSlice<'_>],
-    ) -> io::Result<usize> {
+    fn try_write(&mut self, socket: &Socket, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.send(socket)?;
         let mut sealed = 0;
         for piece in pieces {
@@ -169,12 +165,12 @@ impl Tls {
     }
 
     /// Whether sealed bytes are not with the kernel yet.
-    pub(super) fn has_backlog(&self) -> bool {
+    fn has_backlog(&self) -> bool {
         !self.sealed.is_empty()
     }
 
     /// Writes what waits. Ready when nothing does, also after an error, which reading tells.
-    pub(super) fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.send(socket) {
                 Ok(()) => return Poll::Ready(()),
@@ -192,7 +188,7 @@ impl Tls {
     }
 
     /// Says that nothing more comes (close_notify), as far as the kernel takes it at once.
-    pub(super) fn close(&mut self, socket: &Socket) {
+    fn close(&mut self, socket: &Socket) {
         if self.is_closed || self.is_cut {
             return;
         }
@@ -204,12 +200,12 @@ impl Tls {
     }
 
     /// Whether a close would leave out the end of something: then it does not say that nothing more comes.
-    pub(super) fn set_cut(&mut self, is_cut: bool) {
+    fn set_cut(&mut self, is_cut: bool) {
         self.is_cut = is_cut;
     }
 
     /// Whether something that was read has not been taken yet.
-    pub(super) fn has_unread(&mut self) -> bool {
+    fn has_unread(&mut self) -> bool {
         let mut reader = self.connection.reader();
         let has_plain = reader.fill_buf().is_ok_and(|chunk| !chunk.is_empty());
         has_plain || !self.received.is_empty()
@@ -230,7 +226,7 @@ impl Tls {
     }
 
     /// Writes all of what waits. `WouldBlock`: some is left.
-    pub(super) fn send(&mut self, socket: &Socket) -> io::Result<()> {
+    fn send(&mut self, socket: &Socket) -> io::Result<()> {
         while !self.sealed.is_empty() {
             let written = socket.try_write(&self.sealed)?;
             if written == 0 {
@@ -251,6 +247,67 @@ impl Tls {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             sent => sent,
         }
+    }
+}
+
+/// TLS as both halves of a connection share it. Not inlined: what is plain steps over a call and not over its code.
+pub(super) struct SharedTls(RefCell<Tls>);
+
+impl SharedTls {
+    pub(super) fn new(tls: Tls) -> Box<Self> {
+        Box::new(Self(RefCell::new(tls)))
+    }
+
+    #[inline(never)]
+    pub(super) fn try_read(&self, socket: &Socket, into: &mut BytesMut) -> io::Result<Read> {
+        self.0.borrow_mut().try_read(socket, into)
+    }
+
+    #[inline(never)]
+    pub(super) fn try_write(&self, socket: &Socket, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.borrow_mut().try_write(socket, pieces)
+    }
+
+    #[inline(never)]
+    pub(super) fn poll_read_ready(
+        &self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.has_unread() {
+            true => Poll::Ready(Ok(())),
+            false => socket.poll_read_ready(cx),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn has_unread(&self) -> bool {
+        self.0.borrow_mut().has_unread()
+    }
+
+    #[inline(never)]
+    pub(super) fn has_backlog(&self) -> bool {
+        self.0.borrow().has_backlog()
+    }
+
+    #[inline(never)]
+    pub(super) fn send(&self, socket: &Socket) -> io::Result<()> {
+        self.0.borrow_mut().send(socket)
+    }
+
+    #[inline(never)]
+    pub(super) fn poll_flush(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_flush(socket, cx)
+    }
+
+    #[inline(never)]
+    pub(super) fn set_cut(&self, is_cut: bool) {
+        self.0.borrow_mut().set_cut(is_cut);
+    }
+
+    #[inline(never)]
+    pub(super) fn close(&self, socket: &Socket) {
+        self.0.borrow_mut().close(socket);
     }
 }
 
