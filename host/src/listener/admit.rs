@@ -29,14 +29,14 @@ pub(super) fn admit(socket: Socket, client: ClientAddress, acceptor: &Rc<Accepto
     let tls = Rc::clone(tls);
     tokio::task::spawn_local(async move {
         // In a box: the task of a connection is not to keep room for its handshake.
-        if let Some(transport) = Box::pin(shake_hands(socket, client, &tls, &serving)).await {
+        if let Some(transport) = Box::pin(handshake(socket, client, &tls, &serving)).await {
             connection::serve(transport, client, server, serving, permit).await;
         }
     });
 }
 
 /// `None`: the client has no TLS, and was told why where there is a way.
-async fn shake_hands(
+async fn handshake(
     socket: Socket,
     client: ClientAddress,
     tls: &ServerTls,

@@ -99,7 +99,7 @@ impl Plan {
         }
     }
 
-    /// Whether the gateway itself makes the content.
+    /// Native step that makes the content, where the plan has one.
     pub fn native(&self) -> Option<Native> {
         match self.content.last()? {
             Step::Native(native) => Some(*native),

@@ -27,7 +27,7 @@ pub struct ServerTls {
 }
 
 /// Turns of a worker's handshakes: a signature takes up to a millisecond, in which nobody else is served, so that there is one
-/// a turn of the event loop.
+/// a turn of the event loop. A client that is asked for another key share (HelloRetryRequest) has its signature outside of them.
 pub struct HandshakeTurns(Semaphore);
 
 /// Reason why a client has no TLS.
@@ -43,7 +43,7 @@ pub enum HandshakeError {
     Tls(rustls::Error),
 }
 
-/// Longest ClientHello and what else a handshake may be made of. rustls bounds each message; this bounds what it may say in all.
+/// Most bytes that a client may send in a handshake, all messages together; rustls bounds each.
 const HANDSHAKE_BYTES: usize = 128 << 10;
 
 /// Room for one read of a handshake; a hello with ML-KEM's share takes some 1.5 KiB.
