@@ -73,6 +73,7 @@ mod stream;
 pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod tls;
 pub mod units;
 mod wait;
 pub mod zones;
@@ -92,6 +93,7 @@ pub use request::Request;
 pub use response::{Reply, Response, Verdict};
 pub use serde;
 pub use stream::{BodyWriter, Streamed};
+pub use tls::{ClientCertificate, Tls, TlsFact};
 pub use wait::delay;
 
 /// `serde::Deserialize` for crates that need not depend on `serde` themselves. It takes the same `#[serde(...)]`

@@ -5,7 +5,7 @@
     reason = "imports are foreign functions; this is the only file that calls them"
 )]
 
-use castling_abi::{Grant, HeaderMap, KvExpected, LogLevel, Number, Property};
+use castling_abi::{Grant, HeaderMap, KvExpected, LogLevel, Number, Property, TlsFact};
 
 /// `castling_abi::imports` with the types of C.
 mod import {
@@ -31,6 +31,7 @@ mod import {
         pub(super) fn property_set(property: u32, ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes numbers and touches no memory.
         pub(super) safe fn number_get(number: u32) -> i64;
+        pub(super) fn tls_get(fact: u32, out: *mut u8, cap: usize) -> i32;
         pub(super) fn header_get(
             map: u32,
             name: *const u8,
@@ -234,6 +235,11 @@ pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
 
 pub(crate) fn number_get(number: Number) -> i64 {
     import::number_get(number as u32)
+}
+
+pub(crate) fn tls_get(fact: TlsFact, out: &mut [u8]) -> i32 {
+    // SAFETY: as in `config_get`.
+    unsafe { import::tls_get(fact as u32, out.as_mut_ptr(), out.len()) }
 }
 
 pub(crate) fn header_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {

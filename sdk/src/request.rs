@@ -4,7 +4,7 @@ use castling_abi::{HeaderMap, Property, Status};
 
 use crate::buffer::{ShortBytes, read_text};
 use crate::header::{self, HeaderValue, Headers};
-use crate::{Result, error, host, wait};
+use crate::{Result, Tls, error, host, wait};
 
 /// The request that a hook was called for: a handle to what the host keeps, read when it is asked for.
 ///
@@ -84,6 +84,22 @@ impl Request {
     /// `HTTP/1.0` or `HTTP/1.1`.
     pub fn protocol(&self) -> String {
         property(Property::Protocol).unwrap_or_default()
+    }
+
+    /// TLS of the client's connection; `None` where that is plain. In a sub-request it is the connection of the
+    /// client's request.
+    ///
+    /// ```
+    /// # use castling_sdk::TlsFact;
+    /// # use castling_sdk::testing::Exchange;
+    /// let mut exchange = Exchange::get("/").tls().tls_fact(TlsFact::ClientSubject, "CN=ada");
+    /// let tls = exchange.request().tls().unwrap();
+    /// assert_eq!(tls.version(), "TLSv1.3");
+    /// assert_eq!(tls.client_certificate().unwrap().subject(), "CN=ada");
+    /// assert!(Exchange::get("/").request().tls().is_none());
+    /// ```
+    pub fn tls(&self) -> Option<Tls<'_>> {
+        Tls::of(self)
     }
 
     /// The name of the listener that it came through.

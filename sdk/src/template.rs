@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `$client_address`, `$client_port` | the client |
 //! | `$method`, `$scheme`, `$host`, `$path`, `$query`, `$protocol` | the request |
+//! | `$tls_version`, `$tls_client_subject` and the others of [`TlsFact`](crate::TlsFact) | TLS of the client's connection |
 //! | `$listener`, `$route`, `$upstream`, `$peer` | where it came in and goes to |
 //! | `$http_NAME`, `$request_header_NAME` | a request's header; `_` stands for `-` |
 //! | `$cookie_NAME` | a request's cookie; the name's case does not matter |
@@ -25,7 +26,7 @@
 
 use std::str::FromStr;
 
-use castling_abi::Property;
+use castling_abi::{Property, TlsFact};
 use serde::Deserialize;
 
 use crate::buffer::ShortBytes;
@@ -33,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::header::{self, HeaderName, HeaderValue};
 use crate::request::Request;
 use crate::response::Reply;
-use crate::{bail, host};
+use crate::{bail, host, tls};
 
 /// A text with variables in it, parsed when the plugin is configured. In a config it is a string, and one with
 /// a control character or a variable that is none is a config error.
@@ -45,6 +46,7 @@ pub struct Template(Vec<Part>);
 enum Part {
     Text(String),
     Property(Property),
+    Tls(TlsFact),
     Status,
     RequestHeader(HeaderName),
     /// In lower case.
@@ -185,6 +187,8 @@ fn part(name: &str) -> Result<Part> {
             Part::Status
         } else if let Some(property) = Property::from_name(name) {
             Part::Property(property)
+        } else if let Some(fact) = TlsFact::from_name(name) {
+            Part::Tls(fact)
         } else {
             Part::Variable(name.to_owned())
         },
@@ -211,6 +215,12 @@ fn extend_with(value: &mut Vec<u8>, part: &Part, request: &Request, reply: Optio
     let bytes = match part {
         Part::Text(text) => return extend(value, text.as_bytes()),
         Part::Property(property) => return extend_with_property(value, *property),
+        Part::Tls(fact) => {
+            if let Some(text) = tls::fact(*fact) {
+                extend(value, text.as_bytes());
+            }
+            return;
+        }
         Part::Status => {
             if let Some(reply) = reply {
                 extend(value, reply.status().to_string().as_bytes());
@@ -293,6 +303,7 @@ mod tests {
             ("$method $path?$query", "GET /a?b=c"),
             ("$client_address:$client_port", "192.0.2.1:50000"),
             ("$scheme://$host", "http://example.com"),
+            ("<$tls_version$tls_client_subject>", "<>"),
             ("$http_user_agent/$request_header_user_agent", "curl/curl"),
             ("$response_header_server $status", "s 404"),
             ("<$user>${user}s", "<ada>adas"),

@@ -4,9 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair, SignatureAlgorithm};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, Issuer, KeyPair,
+    RevokedCertParams, SignatureAlgorithm,
+};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use crate::DEADLINE;
@@ -51,6 +56,54 @@ impl Authority {
         }
     }
 
+    /// A certificate of a client with this serial number, good in these years.
+    pub fn certify_client(&self, name: &str, serial: u64, years: (i32, i32)) -> Pem {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params.serial_number = Some(serial.into());
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        self.sign(params)
+    }
+
+    /// Signs what a test has said of a certificate.
+    pub fn sign(&self, params: CertificateParams) -> Pem {
+        let key = KeyPair::generate().expect("a key");
+        let issuer: &Issuer<'_, KeyPair> = &self.issuer;
+        let own = params.signed_by(&key, issuer).expect("a certificate");
+        Pem {
+            chain: own.pem() + &self.issuer.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A list of revoked certificates, by their serial numbers, that is good in these years.
+    pub fn revoke(&self, serials: &[u64], years: (i32, i32)) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: rcgen::date_time_ymd(years.0, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(years.0, 1, 1),
+            next_update: rcgen::date_time_ymd(years.1, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("a list");
+        list.pem().expect("PEM")
+    }
+
+    /// The authority's own certificate.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     fn der(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }
@@ -84,6 +137,18 @@ impl TlsClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Self { config }
+    }
+
+    /// Shows this certificate to a server that asks for one.
+    pub fn with_certificate(mut self, pem: &Pem) -> Self {
+        let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes());
+        let chain = chain.collect::<Result<_, _>>().expect("a chain");
+        let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).expect("a key");
+        let provider = Arc::clone(self.config.crypto_provider());
+        let key = provider.key_provider.load_private_key(key);
+        let certified = CertifiedKey::new(chain, key.expect("a key of a known kind"));
+        self.config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        self
     }
 
     /// Offers these protocols (ALPN).
@@ -123,6 +188,18 @@ impl TlsStream {
         let mut text = String::new();
         self.tls.read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    /// Sends, and reads until `end` is there or the connection ends.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>, end: &str) -> Result<String, std::io::Error> {
+        self.tls.write_all(request.as_ref())?;
+        let mut read = Vec::new();
+        while !read.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            self.tls.read_exact(&mut byte)?;
+            read.push(byte[0]);
+        }
+        Ok(String::from_utf8(read).expect("text"))
     }
 
     /// Reads until `end` is there.

@@ -5,6 +5,8 @@
 //! builds the `model`. `place` tells where in the files something stands, and takes every error.
 
 mod access_log;
+mod client_certificates;
+mod distinguished_name;
 mod error;
 mod file;
 mod http_settings;
@@ -32,6 +34,7 @@ mod zone_store;
 
 use std::path::{Path, PathBuf};
 
+pub use distinguished_name::{add_escaped, distinguished_name};
 pub use error::ConfigErrors;
 pub use file::read_regular;
 pub use model::*;

@@ -47,6 +47,9 @@ fn route(
             plugin::uses(value, &sections.plugins)
         }),
         upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
+        client_certificate: table.or("client_certificate", false, |value| {
+            value.choice(&[("required", true), ("optional", false)])
+        }),
         paths: table.optional("paths", http_settings::path_policy),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),

@@ -1,5 +1,6 @@
 //! `[listeners.NAME.tls]`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +10,15 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
+use super::client_certificates::client_certificates;
 use super::file::read_regular;
 use super::sections::TIMEOUT;
-use super::table::Value;
+use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{Certificate, KeyForm, ListenerTls, PrivateKey, TlsVersion, UnknownName};
+use super::{
+    Certificate, ClientCertificates, KeyForm, ListenerTls, PrivateKey, TlsHosts, TlsVersion,
+    UnknownName,
+};
 
 pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
     let mut table = value.table()?;
@@ -23,24 +28,69 @@ pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
             _ => value.expected(CERTIFICATES_RULE),
         }
     });
+    let min_version = table.or("min_version", TlsVersion::V12, version);
+    let client_certificates = table.or("client_certificates", None, client_certificates);
+    let mut known = HashSet::new();
+    let hosts = table.get("hosts").map(|value| {
+        let tables = value.list(Value::table).unwrap_or_default();
+        let usual = (min_version, client_certificates.as_ref());
+        tables
+            .into_iter()
+            .filter_map(|table| hosts(table, usual, &mut known))
+            .collect()
+    });
     let tls = ListenerTls {
         certificates: certificates.unwrap_or_default(),
         unknown_name: table.or("unknown_name", UnknownName::First, |value| {
             value.choice(&UNKNOWN_NAMES)
         }),
-        min_version: table.or("min_version", TlsVersion::V12, |value| {
-            value.choice(&VERSIONS)
-        }),
+        min_version,
         suites: table.or("suites", Vec::new(), names),
         groups: table.or("groups", Vec::new(), names),
         session_tickets: table.or("session_tickets", true, Value::boolean),
         handshake_timeout: table.or("handshake_timeout", Duration::from_secs(10), |value| {
             value.duration(TIMEOUT)
         }),
+        client_certificates,
+        hosts: hosts.unwrap_or_default(),
         place: table.place_text(),
     };
     table.finish();
     Some(tls)
+}
+
+/// `[[listeners.NAME.tls.hosts]]`. `usual` is what it has where it says nothing, `known` the names of those before it.
+fn hosts(
+    mut table: Table<'_>,
+    usual: (TlsVersion, Option<&ClientCertificates>),
+    known: &mut HashSet<String>,
+) -> Option<TlsHosts> {
+    let names = table.required("names", NAMES_RULE, |value| {
+        let names = value.set(server_name)?;
+        if names.is_empty() {
+            return value.expected(NAMES_RULE);
+        }
+        match names.iter().find(|name| !known.insert((*name).clone())) {
+            Some(twice) => value.refuse(format_args!(
+                "names: {twice} is in `hosts` twice: expected each name once"
+            )),
+            None => Some(names),
+        }
+    });
+    let (usual_version, usual_clients) = usual;
+    let min_version = table.or("min_version", usual_version, version);
+    let clients = usual_clients.cloned();
+    let clients = table.or("client_certificates", clients, client_certificates);
+    table.finish();
+    Some(TlsHosts {
+        names: names?,
+        min_version,
+        client_certificates: clients,
+    })
+}
+
+fn version(value: Value<'_>) -> Option<TlsVersion> {
+    value.choice(&VERSIONS)
 }
 
 /// Suites and groups by name. The library says which there are, when the listener is built.
@@ -79,7 +129,7 @@ fn certificate(value: Value<'_>) -> Option<Certificate> {
 
 /// Chain in a PEM file, and the names that its first certificate is for.
 fn chain(value: Value<'_>) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
-    let (path, bytes) = read(value)?;
+    let (path, bytes) = read_pem(value, MAX_PEM_BYTES)?;
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         match certificate {
@@ -134,7 +184,7 @@ fn names_of(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
 }
 
 fn key(value: Value<'_>) -> Option<PrivateKey> {
-    let (path, bytes) = read(value)?;
+    let (path, bytes) = read_pem(value, MAX_PEM_BYTES)?;
     let key = match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => key,
         Err(error) => return value.refuse(format_args!("key: {}: {error}", path.display())),
@@ -156,9 +206,10 @@ fn key(value: Value<'_>) -> Option<PrivateKey> {
     })
 }
 
-fn read(value: Value<'_>) -> Option<(PathBuf, Vec<u8>)> {
+/// A file that the value names, with its path.
+pub(super) fn read_pem(value: Value<'_>, limit_bytes: u64) -> Option<(PathBuf, Vec<u8>)> {
     let path = value.path()?;
-    match read_regular(&path, MAX_PEM_BYTES) {
+    match read_regular(&path, limit_bytes) {
         Ok(bytes) => Some((path, bytes)),
         Err(error) => value.refuse(format_args!("{}: {}: {error}", value.key(), path.display())),
     }
@@ -182,6 +233,8 @@ fn server_name(value: Value<'_>) -> Option<String> {
 
 const CERTIFICATES_RULE: &str =
     "a list such as [{ certificate = \"site.pem\", key = \"site.key\" }]";
+
+const NAMES_RULE: &str = "a list such as [\"example.com\", \"*.example.com\"]";
 
 const NAME_RULE: &str = "a host name such as \"example.com\" or \"*.example.com\"";
 

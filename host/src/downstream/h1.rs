@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::runtime::{PieceBudget, clock};
 use crate::transport::Transport;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, BODY_ROOM_BYTES, Ended, Reader, Writer};
+use crate::transport::tls::TlsInfo;
 
 /// A client's connection, which serves one request after the other.
 pub struct Client {
@@ -29,6 +31,8 @@ pub struct Client {
     pub address: ClientAddress,
     /// The gateway's end.
     pub server: ServerAddress,
+    /// `None`: the connection is plain.
+    pub tls: Option<Arc<TlsInfo>>,
 }
 
 /// Alarms of one exchange.
@@ -68,12 +72,14 @@ const DISCARD_LIMIT_BYTES: usize = 256 * 1024;
 
 impl Client {
     pub fn new(transport: Transport, address: ClientAddress, server: ServerAddress) -> Self {
+        let tls = transport.tls_info();
         let (reader, writer) = halves::split(transport);
         Self {
             reader,
             writer,
             address,
             server,
+            tls,
         }
     }
 

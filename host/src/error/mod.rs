@@ -28,6 +28,11 @@ pub enum Error {
     Shortage { upstream: String, cause: io::Error },
     #[error("no route matches")]
     NoRoute,
+    /// The client was verified for another server than the request is for.
+    #[error("the connection was made for another host, whose clients are verified otherwise")]
+    Misdirected,
+    #[error("the route requires a certificate of the client")]
+    NoClientCertificate,
     #[error("TRACE is not served")]
     Trace,
     #[error("the path is refused: {0}")]
@@ -123,7 +128,11 @@ impl Error {
     /// Party to blame, for the access log: `client`, `upstream`, `plugin` or `gateway`.
     pub fn culprit(&self) -> &'static str {
         match self {
-            Self::Client(_) | Self::BadPath(_) | Self::Trace => "client",
+            Self::Client(_)
+            | Self::Misdirected
+            | Self::NoClientCertificate
+            | Self::BadPath(_)
+            | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",
             Self::NoRoute | Self::Loop | Self::TooManyReroutes(_) | Self::Shortage { .. } => {

@@ -27,6 +27,9 @@ pub fn status(error: &Error) -> StatusCode {
         } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Shortage { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoRoute => StatusCode::NOT_FOUND,
+        Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        // The request is well formed, and another client may have it: 403 and not nginx's 400.
+        Error::NoClientCertificate => StatusCode::FORBIDDEN,
         Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
         Error::Loop => StatusCode::LOOP_DETECTED,
         Error::BadPath(_) => StatusCode::BAD_REQUEST,

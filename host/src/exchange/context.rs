@@ -8,6 +8,7 @@ use castling_abi::PeerRecord;
 use super::usage::{CpuTime, PluginUsage};
 use super::{CachedName, ExchangeStats, Vars};
 use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::transport::tls::TlsInfo;
 
 /// Facts that every exchange has, whatever is exchanged: who with whom, variables, usage of the plugins, figures.
 pub struct Context {
@@ -15,6 +16,8 @@ pub struct Context {
     pub client: ClientAddress,
     /// The gateway's end of the client's connection.
     pub server: ServerAddress,
+    /// `None`: the client's connection is plain.
+    pub tls: Option<Arc<TlsInfo>>,
     pub listener: Arc<str>,
     pub upstream: CachedName,
     /// The peer that was tried last.
@@ -45,6 +48,7 @@ impl Context {
         Self {
             client: ClientAddress::NOBODY,
             server: ServerAddress::NOBODY,
+            tls: None,
             listener: Arc::default(), // shared: it takes no allocation
             upstream: CachedName::default(),
             peer: CachedName::default(),
@@ -78,6 +82,7 @@ impl Context {
 
     #[inline]
     pub(super) fn clear(&mut self) {
+        self.tls = None;
         self.upstream.unset();
         self.peer.unset();
         self.vars.clear();

@@ -82,6 +82,7 @@ pub async fn run(
     );
     let exchange = &mut tools.exchange;
     exchange.begin(head, client.address, client.server.clone(), &service.name);
+    exchange.context_mut().tls.clone_from(&client.tls);
     let calls = Cell::new(0);
     let body = RequestBody::new(framing.size(), &service.client);
     let downstream = Downstream::H1(session);
@@ -104,6 +105,7 @@ pub async fn refuse(
 ) -> AfterResponse {
     let exchange = &mut tools.exchange;
     exchange.begin_unread(client.address, client.server.clone(), &service.name);
+    exchange.context_mut().tls.clone_from(&client.tls);
     let Answer {
         status,
         mut headers,
@@ -219,7 +221,12 @@ impl Pipeline<'_> {
             Error::TooManyReroutes(_) => {
                 warn!(path, route = self.exchange.route(), "{error}");
             }
-            Error::Client(_) | Error::NoRoute | Error::BadPath(_) | Error::Trace => {
+            Error::Client(_)
+            | Error::NoRoute
+            | Error::Misdirected
+            | Error::NoClientCertificate
+            | Error::BadPath(_)
+            | Error::Trace => {
                 debug!(path, "{error}");
             }
         }

@@ -1,6 +1,7 @@
 //! Requests of plugins to the gateway's own routes: phases, upstream and filters as for a client's, without a client.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use castling_abi::call::MAX_DEPTH;
@@ -14,6 +15,7 @@ use crate::exchange::{Answer, Exchange};
 use crate::message::{Headers, KnownHeader};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::transport::tls::TlsInfo;
 use crate::wasm::{Call, CallResponse};
 use crate::worker_context::WorkerContext;
 
@@ -21,6 +23,7 @@ use crate::worker_context::WorkerContext;
 pub struct Parent<'a> {
     client: ClientAddress,
     server: ServerAddress,
+    tls: Option<Arc<TlsInfo>>,
     host: Option<Box<[u8]>>,
     /// `CDN-Loop` of the request, for its calls.
     loops: Option<Vec<u8>>,
@@ -34,6 +37,7 @@ impl<'a> Parent<'a> {
         Self {
             client: exchange.context().client,
             server: exchange.context().server.clone(),
+            tls: exchange.context().tls.clone(),
             host: exchange
                 .request()
                 .headers
@@ -94,6 +98,7 @@ pub async fn run(
     let service = parent.service;
     exchange.begin(head, parent.client, parent.server.clone(), &service.name);
     exchange.context_mut().depth = parent.depth + 1;
+    exchange.context_mut().tls.clone_from(&parent.tls);
     let (downstream, body) = (Downstream::Collect(collector), RequestBody::held(call.body));
     let mut pipeline = Pipeline::new(
         &mut exchange,

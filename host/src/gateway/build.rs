@@ -15,7 +15,7 @@ use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
 use crate::metrics::Recorder;
-use crate::phase::{Native, Plan, PluginStep, Router, Step, UpstreamIdx};
+use crate::phase::{Check, Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{HandshakeTurns, ServerTls, TicketChain};
@@ -226,7 +226,7 @@ impl Parts {
                     .upstream
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
-                let plan = Plan {
+                let mut plan = Plan {
                     paths: route.paths.unwrap_or(http.paths),
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
@@ -237,16 +237,19 @@ impl Parts {
                         is_logged,
                     )
                 };
+                if route.client_certificate {
+                    plan.check_first(Check::ClientCertificate);
+                }
                 self.check_route(route, &of_route, &plan);
                 self.check_variables(&route.place, &format!("route {}", route.name), &plan);
                 plans.push((route, Rc::new(plan)));
             }
-            let post_read = PluginStep::list(&own, Hook::PostRead);
-            let post_read = post_read.map(Step::Plugin).collect();
             let compared = (http.paths, http.case);
+            let post_read = post_read(listener, &own);
             let router = Router::new(post_read, Rc::new(unrouted), compared, plans);
             routers.insert(name.clone(), router);
         }
+        self.check_client_certificates(config);
         // A route of several listeners has its faults once.
         self.errors.dedup();
         routers
@@ -267,6 +270,15 @@ impl Parts {
             .position(|other| other == name)
             .map(UpstreamIdx)
     }
+}
+
+/// Steps before routing.
+fn post_read(listener: &config::Listener, own: &[PluginStep]) -> Box<[Step]> {
+    let tells_apart = |tls: &config::ListenerTls| tls.tells_hosts_apart();
+    let check = listener.tls.as_ref().is_some_and(tells_apart);
+    let check = check.then_some(Step::Check(Check::RightHost));
+    let plugins = PluginStep::list(own, Hook::PostRead).map(Step::Plugin);
+    check.into_iter().chain(plugins).collect()
 }
 
 /// The plugins whose hooks run in a plan with one that computes variables: those of a route and of its listener.

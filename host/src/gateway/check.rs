@@ -18,7 +18,8 @@ impl Parts {
         let (place, name) = (&route.place, &route.name);
         let all_loaded = route.plugins.len() == of_route.len();
         // A plugin may answer whatever comes already in `rewrite`, or send it to another route.
-        let may_answer = !plan.content.is_empty() || !plan.rewrite.is_empty();
+        let may_rewrite = plan.rewrite.iter().any(|step| step.plugin().is_some());
+        let may_answer = !plan.content.is_empty() || may_rewrite;
         let unanswered = route.upstream.is_none() && !may_answer;
         if unanswered && all_loaded {
             self.errors.push(format!(
@@ -35,6 +36,25 @@ impl Parts {
                 "{place}: route {name}: plugin {plugin} has a `post_read` hook, which runs before routing; list it in \
                  `plugins` of a listener"
             ));
+        }
+    }
+
+    /// Where a certificate is required, a listener asks for one: else no client could have one.
+    pub(super) fn check_client_certificates(&mut self, config: &config::Config) {
+        let routes = config.routes.iter();
+        for route in routes.filter(|route| route.client_certificate) {
+            let asks = |(name, listener): (&String, &config::Listener)| {
+                let is_of_route = route.listeners.is_empty() || route.listeners.contains(name);
+                let tls = listener.tls.as_ref().filter(|_| is_of_route);
+                tls.is_some_and(config::ListenerTls::asks_clients)
+            };
+            if !config.listeners.iter().any(asks) {
+                let (place, name) = (&route.place, &route.name);
+                self.errors.push(format!(
+                    "{place}: route {name}: client_certificate \"required\": expected a listener of the route with \
+                     `tls.client_certificates`"
+                ));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use castling_abi::TlsFact;
 use http::HeaderName;
 
 use crate::config::{self, AccessLogFormat};
@@ -52,6 +53,7 @@ pub enum Variable {
     Pid,
     RequestHeader(HeaderName),
     ResponseHeader(HeaderName),
+    Tls(TlsFact),
     /// Set by a plugin.
     Plugin(String),
 }
@@ -242,6 +244,8 @@ impl Variable {
                     Self::RequestHeader(header(name)?)
                 } else if let Some(name) = name.strip_prefix("sent_http_") {
                     Self::ResponseHeader(header(name)?)
+                } else if let Some(fact) = TlsFact::from_name(name) {
+                    Self::Tls(fact)
                 } else {
                     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
                     let is_name = matches!(name.len(), 1..=64) && name.chars().all(valid);
@@ -315,6 +319,10 @@ impl Variable {
             Self::TimeIso8601 => Some(times.iso8601.as_bytes()),
             Self::RequestHeader(name) => request.headers.get(name),
             Self::ResponseHeader(name) => exchange.reply().headers.get(name),
+            Self::Tls(fact) => {
+                let tls = exchange.context().tls.as_ref();
+                tls.and_then(|tls| tls.fact(*fact)).map(str::as_bytes)
+            }
             Self::Plugin(name) => exchange.context().vars.get(name),
         };
         match value {

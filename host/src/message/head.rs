@@ -1,5 +1,7 @@
 //! Heads of messages, whichever protocol they came by.
 
+use std::borrow::Cow;
+
 use http::{Method, StatusCode};
 
 use super::{Headers, KnownHeader, Protocol, Scheme, Target};
@@ -33,6 +35,20 @@ impl RequestHead {
     /// Host and port as the client named them. None only for HTTP/1.0 (or when a plugin removed it).
     pub fn host(&self) -> Option<&str> {
         str::from_utf8(self.headers.get(KnownHeader::Host)?).ok()
+    }
+
+    /// Host in lower case, without port and final dot; an IPv6 address keeps its brackets.
+    pub fn host_name(&self) -> Option<Cow<'_, str>> {
+        let host = self.host()?;
+        let name = match host.find(']') {
+            Some(end) => &host[..=end],
+            None => host.split(':').next()?,
+        };
+        let name = name.trim_end_matches('.');
+        Some(match name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        })
     }
 }
 

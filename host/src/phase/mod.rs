@@ -1,5 +1,6 @@
 //! The phases before a response: what each route runs, in one flat list made at load.
 
+mod check;
 mod paths;
 mod plan;
 mod route;
@@ -9,6 +10,7 @@ use std::cell::Cell;
 
 use castling_abi::Hook;
 
+pub use check::Check;
 pub use plan::{MAX_COMPUTED, Plan, UpstreamIdx};
 pub use route::Router;
 pub use step::{Native, Next, PluginStep, Progress, Step};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
-use super::{Native, PluginStep, Step};
+use super::{Check, Native, PluginStep, Step};
 use crate::config::PathPolicy;
 use crate::metrics::RequestCounts;
 
@@ -103,8 +103,15 @@ impl Plan {
     pub fn native(&self) -> Option<Native> {
         match self.content.last()? {
             Step::Native(native) => Some(*native),
-            Step::Plugin(_) => None,
+            Step::Plugin(_) | Step::Check(_) => None,
         }
+    }
+
+    /// Has this checked before all of the route's plugins.
+    pub fn check_first(&mut self, check: Check) {
+        let mut steps = std::mem::take(&mut self.rewrite).into_vec();
+        steps.insert(0, Step::Check(check));
+        self.rewrite = steps.into();
     }
 
     /// The first list with steps among the phases of a route, from this index on, and its index: the order of phases.

@@ -172,7 +172,7 @@ impl Router {
         if self.exact_hosts.is_empty() && self.suffix_hosts.is_empty() {
             return self.any_host.find(path, takes);
         }
-        let host = host_name(request).unwrap_or_default();
+        let host = request.host_name().unwrap_or_default();
         if let Some(candidates) = self.exact_hosts.get(&*host)
             && let Some(found) = candidates.find(path, takes)
         {
@@ -184,20 +184,6 @@ impl Router {
             .find_map(|(_, candidates)| candidates.find(path, takes))
             .or_else(|| self.any_host.find(path, takes))
     }
-}
-
-/// In lower case, without port and final dot; an IPv6 address keeps its brackets.
-fn host_name(request: &RequestHead) -> Option<Cow<'_, str>> {
-    let host = request.host()?;
-    let name = match host.find(']') {
-        Some(end) => &host[..=end],
-        None => host.split(':').next()?,
-    };
-    let name = name.trim_end_matches('.');
-    Some(match name.bytes().any(|b| b.is_ascii_uppercase()) {
-        true => Cow::Owned(name.to_ascii_lowercase()),
-        false => Cow::Borrowed(name),
-    })
 }
 
 impl Candidate {
@@ -253,6 +239,7 @@ mod tests {
             plugins: Vec::new(),
             upstream: None,
             metrics: false,
+            client_certificate: false,
             paths: None,
             place: String::new(),
         }

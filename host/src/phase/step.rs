@@ -5,6 +5,7 @@ use std::rc::Rc;
 use castling_abi::{Action, Hook};
 use tracing::error;
 
+use super::Check;
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey, Section, Stage};
@@ -13,6 +14,7 @@ use crate::wasm::{HookCall, HookError, HostIo, MaybeFuture, PinnedInstances, Plu
 /// A step of a phase or a filter.
 pub enum Step {
     Plugin(PluginStep),
+    Check(Check),
     Native(Native),
 }
 
@@ -73,7 +75,7 @@ impl Step {
     pub fn plugin(&self) -> Option<&PluginStep> {
         match self {
             Self::Plugin(step) => Some(step),
-            Self::Native(_) => None,
+            Self::Check(_) | Self::Native(_) => None,
         }
     }
 
@@ -125,6 +127,7 @@ impl Step {
     ) -> Result<Next, Error> {
         match self {
             Self::Plugin(step) => step.run(call, exchange, pinned, io).await,
+            Self::Check(check) => check.run(exchange).map(|()| Next::Step),
             Self::Native(native) => Ok(Next::Native(*native)),
         }
     }
@@ -143,6 +146,12 @@ impl Step {
             run += 1;
             let step = match step {
                 Self::Plugin(step) => step,
+                Self::Check(check) => {
+                    check.run(exchange)?;
+                    progress = Self::go(&steps[run..], call, exchange).finish().await;
+                    run += progress.passed;
+                    continue;
+                }
                 Self::Native(native) => return Ok((run, Next::Native(*native))),
             };
             let returned = match progress.returned.take() {

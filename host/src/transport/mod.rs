@@ -13,6 +13,7 @@ pub mod write_batch;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use rustix::net::{RecvFlags, Shutdown};
 use tokio::net::TcpStream;
 
 pub use socket::Socket;
-use tls::{SharedTls, Tls};
+use tls::{SharedTls, Tls, TlsInfo};
 use write_batch::Deferred;
 
 /// A connected byte stream.
@@ -57,6 +58,11 @@ impl Transport {
         let mut transport = Self::new(socket);
         transport.tls = Some(SharedTls::new(tls));
         transport
+    }
+
+    /// What TLS knows of a client's connection. `None`: the connection is plain, or a peer's.
+    pub fn tls_info(&self) -> Option<Arc<TlsInfo>> {
+        self.tls.as_ref()?.info()
     }
 
     pub fn is_tls(&self) -> bool {

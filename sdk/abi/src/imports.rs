@@ -26,6 +26,8 @@ pub const PROPERTY_GET: &str = "property_get";
 pub const PROPERTY_SET: &str = "property_set";
 /// `number_get(number) -> i64`: a [`crate::Number`], or a status.
 pub const NUMBER_GET: &str = "number_get";
+/// `tls_get(fact, out, cap)`: a [`crate::TlsFact`].
+pub const TLS_GET: &str = "tls_get";
 /// `header_get(map, name_ptr, name_len, out, cap)`: the first value of that name.
 pub const HEADER_GET: &str = "header_get";
 /// `headers_get(map, name_ptr, name_len, out, cap)`: a [`crate::header_list`] of all values of that name, or of

@@ -262,6 +262,52 @@ ids! {
 }
 
 ids! {
+    /// A fact of TLS between client and gateway, as text, for `tls_get`. Its name is that of the variable. Not found where the
+    /// client's connection is plain; those that begin with `Client`, but for the first, also where it has shown no certificate.
+    TlsFact: u32 {
+        /// `TLSv1.2` or `TLSv1.3`.
+        Version = 0, "tls_version";
+        /// The cipher suite, by its name in the registry of IANA.
+        Cipher = 1, "tls_cipher";
+        /// The group of the key exchange, by its name there; not found where a session of TLS 1.2 was resumed.
+        Group = 2, "tls_group";
+        /// The name of the server that the client asked for (SNI), in lower case; not found where it asked for none.
+        ServerName = 3, "tls_server_name";
+        /// The protocol that was agreed on (ALPN): `http/1.1`, `h2`; not found where there was no talk of it.
+        Alpn = 4, "tls_alpn";
+        /// `yes` or `no`: whether the session is one of before.
+        Resumed = 5, "tls_resumed";
+        /// `yes` or `no`: whether the request came as early data, which anyone may have replayed. The gateway takes none.
+        Early = 6, "tls_early";
+        /// `SUCCESS`, or `NONE` where the client has shown no certificate.
+        ClientVerify = 7, "tls_client_verify";
+        /// The subject of the client's certificate (RFC 4514): `CN=ada,O=Example`. ASCII; what could end a part is escaped.
+        ClientSubject = 8, "tls_client_subject";
+        /// Issuer of that certificate, likewise.
+        ClientIssuer = 9, "tls_client_issuer";
+        /// Serial number of it, in upper-case hexadecimal digits, two a byte.
+        ClientSerial = 10, "tls_client_serial";
+        /// SHA-256 fingerprint of it, in lower-case hexadecimal digits.
+        ClientFingerprint = 11, "tls_client_fingerprint";
+        /// From when on it is good: `2026-01-31T00:00:00Z`.
+        ClientNotBefore = 12, "tls_client_not_before";
+        /// Until when, likewise.
+        ClientNotAfter = 13, "tls_client_not_after";
+        /// The DNS names that it is for (subjectAltName), with commas in between: in each, a comma, a backslash and what is not
+        /// visible ASCII is a backslash and two hexadecimal digits. Not found where there are none.
+        ClientDns = 14, "tls_client_dns";
+        /// IP addresses that it is for, likewise.
+        ClientIp = 15, "tls_client_ip";
+        /// URIs that it is for, likewise: a SPIFFE id is one.
+        ClientUri = 16, "tls_client_uri";
+        /// Email addresses that it is for, likewise.
+        ClientEmail = 17, "tls_client_email";
+        /// All of it, as the header Client-Cert has it (RFC 9440): base64 between colons.
+        ClientCertificate = 18, "tls_client_certificate";
+    }
+}
+
+ids! {
     /// A fact of the exchange that is a number (`i64`), for `number_get`.
     Number: u32 {
         /// Bytes of the response's body sent to the client, before transfer coding.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use castling_abi::{
     HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING, PEER_TRIED, PeerRecord,
-    Property, Status, header_list,
+    Property, Status, TlsFact, header_list,
 };
 
 use super::hook::{may_change_request, may_change_response, may_wait, running};
@@ -113,6 +113,13 @@ pub(crate) fn property_set(property: Property, value: &[u8]) -> i32 {
 
 pub(crate) fn number_get(number: Number) -> i64 {
     with_facts(|facts| facts.numbers[number as usize].unwrap_or(Status::NotFound as i64))
+}
+
+pub(crate) fn tls_get(fact: TlsFact, out: &mut [u8]) -> i32 {
+    with_facts(|facts| match &facts.tls[fact as usize] {
+        Some(text) => hand_out(text.as_bytes(), out),
+        None => Status::NotFound as i32,
+    })
 }
 
 pub(crate) fn header_get(map: HeaderMap, name: &[u8], out: &mut [u8]) -> i32 {

@@ -55,7 +55,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use castling_abi::{Number, Property};
+use castling_abi::{Number, Property, TlsFact};
 use serde::de::DeserializeOwned;
 
 use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
@@ -133,6 +133,33 @@ impl Exchange {
     #[must_use]
     pub fn scheme(self, scheme: &str) -> Self {
         self.property(Property::Scheme, scheme)
+    }
+
+    /// Has the request come over TLS, whatever was said before: by `https`, TLS 1.3 and without a certificate of the client.
+    #[must_use]
+    pub fn tls(self) -> Self {
+        self.scheme("https")
+            .tls_fact(TlsFact::Version, "TLSv1.3")
+            .tls_fact(TlsFact::Cipher, "TLS_AES_128_GCM_SHA256")
+            .tls_fact(TlsFact::Group, "X25519")
+            .tls_fact(TlsFact::ServerName, "example.com")
+            .tls_fact(TlsFact::Alpn, "http/1.1")
+            .tls_fact(TlsFact::Resumed, "no")
+            .tls_fact(TlsFact::Early, "no")
+            .tls_fact(TlsFact::ClientVerify, "NONE")
+    }
+
+    /// Sets a fact of TLS, after [`Self::tls`]. What the client's certificate says is there once this has set its
+    /// [subject](TlsFact::ClientSubject).
+    #[must_use]
+    pub fn tls_fact(self, fact: TlsFact, value: &str) -> Self {
+        let mut facts = self.facts.borrow_mut();
+        facts.tls[fact as usize] = Some(value.to_owned());
+        if fact == TlsFact::ClientSubject {
+            facts.tls[TlsFact::ClientVerify as usize] = Some("SUCCESS".to_owned());
+        }
+        drop(facts);
+        self
     }
 
     /// Sets the listener's name; `web` unless said.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use castling_abi::{Hook, LogLevel, Number, Property};
+use castling_abi::{Hook, LogLevel, Number, Property, TlsFact};
 
 use super::calls::Calls;
 use super::kv::KvZone;
@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) properties: [Option<Vec<u8>>; Property::ALL.len()],
     /// By [`Number`].
     pub(super) numbers: [Option<i64>; Number::ALL.len()],
+    /// By [`TlsFact`].
+    pub(super) tls: [Option<String>; TlsFact::ALL.len()],
     pub(super) request_headers: Section,
     /// Status and headers; none before the response.
     pub(super) response: Option<(u16, Section)>,

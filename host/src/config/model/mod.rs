@@ -433,6 +433,8 @@ pub struct Route {
     pub upstream: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
+    /// Whether a client without a verified certificate is refused (403). In the file `"required"`; default `"optional"`.
+    pub client_certificate: bool,
     /// Replaces the path policy of its listeners.
     pub paths: Option<PathPolicy>,
     /// `FILE:LINE:COLUMN` of the route's table.

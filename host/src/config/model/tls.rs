@@ -14,17 +14,91 @@ pub struct ListenerTls {
     pub unknown_name: UnknownName,
     /// Default 1.2 (nginx `ssl_protocols`).
     pub min_version: TlsVersion,
-    /// Suites in the order of preference; empty: those of the library. A version of TLS whose suites are all left out is not
+    /// Suites that are spoken, of which the client's order chooses; empty: those of the library. A version of TLS whose suites are all left out is not
     /// spoken.
     pub suites: Vec<String>,
-    /// Groups of the key exchange in the order of preference; empty: those of the library.
+    /// Groups of the key exchange, likewise.
     pub groups: Vec<String>,
     /// Whether a client may come back by a session ticket, which saves the signature (nginx `ssl_session_tickets`). Default true.
     pub session_tickets: bool,
     /// Time from accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Default none: clients are asked for no certificate.
+    pub client_certificates: Option<ClientCertificates>,
+    /// Policies of some servers; a name is in one of them at most.
+    pub hosts: Vec<TlsHosts>,
     /// `FILE:LINE:COLUMN` of the table.
     pub place: String,
+}
+
+/// Policy of the servers with these names, as the client names them in its hello. What it does not say is the listener's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TlsHosts {
+    /// In lower case; `*.example.com` is for one label more than `example.com`. At least one.
+    pub names: Vec<String>,
+    pub min_version: TlsVersion,
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Certificates that clients are asked for, and how they are verified (nginx `ssl_verify_client`, `ssl_client_certificate`,
+/// `ssl_crl`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// Default `required`.
+    pub verify: VerifyClient,
+    /// Authorities whose certificates are good, DER; at least one.
+    pub authorities: Vec<Vec<u8>>,
+    /// Revocation lists, DER. Empty: nothing is revoked. Else there must be one of each authority in a client's chain, and it must
+    /// not be past its time, as OpenSSL has it.
+    pub revocation_lists: Vec<Vec<u8>>,
+    /// `FILE:LINE:COLUMN` of the table.
+    pub place: String,
+}
+
+impl ListenerTls {
+    /// Whether some client is asked for a certificate.
+    pub fn asks_clients(&self) -> bool {
+        let of_hosts = self.hosts.iter().map(|hosts| &hosts.client_certificates);
+        of_hosts
+            .chain([&self.client_certificates])
+            .any(Option::is_some)
+    }
+
+    /// Whether the clients of some servers are verified otherwise than those of others.
+    pub fn tells_hosts_apart(&self) -> bool {
+        let own = self.client_certificates.as_ref();
+        let mut of_hosts = self
+            .hosts
+            .iter()
+            .map(|hosts| hosts.client_certificates.as_ref());
+        of_hosts.any(|other| !ClientCertificates::are_same(own, other))
+    }
+}
+
+impl ClientCertificates {
+    /// Whether both verify the same, wherever they stand.
+    pub fn are_same(one: Option<&Self>, other: Option<&Self>) -> bool {
+        match (one, other) {
+            (None, None) => true,
+            (Some(one), Some(other)) => {
+                one.verify == other.verify
+                    && one.authorities == other.authorities
+                    && one.revocation_lists == other.revocation_lists
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
+/// Treatment of a client without a certificate. In the file `"required"`, `"optional"` or `"off"`. A certificate that is not good
+/// ends the handshake in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyClient {
+    /// Handshake ends with the alert `certificate_required`.
+    Required,
+    /// Handshake goes on; routes may ask for one.
+    Optional,
 }
 
 /// A certificate with its chain and its key, and the names that it is for.

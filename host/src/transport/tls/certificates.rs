@@ -1,22 +1,23 @@
 //! Certificates of a listener, by the names that clients ask for.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
 
+use super::by_name::ByName;
+use super::info::{group_name, suite_name};
 use crate::config::{Certificate, KeyForm, ListenerTls, UnknownName};
 
 /// Certificates by name.
 pub(super) struct Certificates {
     /// Certificates of a name in the order of the config: the first that the client can check is taken.
-    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    by_name: ByName<Vec<Arc<CertifiedKey>>>,
     /// For clients that name no server, or one that nothing is for.
     usual: Vec<Arc<CertifiedKey>>,
     unknown_name: UnknownName,
@@ -28,9 +29,10 @@ pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String>
     if !tls.suites.is_empty() {
         let all = aws_lc_rs::ALL_CIPHER_SUITES;
         let suite = |name: &String| {
-            let found = all.iter().find(|suite| suite_name(suite) == *name);
+            let found = all.iter().find(|suite| suite_name(suite.suite()) == *name);
             found.copied().ok_or_else(|| {
-                let known: Vec<String> = all.iter().map(suite_name).collect();
+                let known = all.iter().map(|suite| suite_name(suite.suite()));
+                let known: Vec<_> = known.collect();
                 format!("suites \"{name}\": expected some of {}", known.join(", "))
             })
         };
@@ -39,9 +41,10 @@ pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String>
     if !tls.groups.is_empty() {
         let all = aws_lc_rs::ALL_KX_GROUPS;
         let group = |name: &String| {
-            let found = all.iter().find(|group| group_name(**group) == *name);
+            let found = all.iter().find(|group| group_name(group.name()) == *name);
             found.copied().ok_or_else(|| {
-                let known: Vec<String> = all.iter().map(|group| group_name(*group)).collect();
+                let known = all.iter().map(|group| group_name(group.name()));
+                let known: Vec<_> = known.collect();
                 format!("groups \"{name}\": expected some of {}", known.join(", "))
             })
         };
@@ -50,23 +53,10 @@ pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String>
     Ok(Arc::new(provider))
 }
 
-fn suite_name(suite: &rustls::SupportedCipherSuite) -> String {
-    // `TLS13_AES_128_GCM_SHA256` is `TLS_AES_128_GCM_SHA256` in the registry of IANA.
-    let name = format!("{:?}", suite.suite());
-    match name.strip_prefix("TLS13_") {
-        Some(rest) => format!("TLS_{rest}"),
-        None => name,
-    }
-}
-
-fn group_name(group: &dyn SupportedKxGroup) -> String {
-    format!("{:?}", group.name())
-}
-
 impl Certificates {
     /// The error is a line with the place of the key that is wrong.
     pub(super) fn new(tls: &ListenerTls, provider: &CryptoProvider) -> Result<Self, String> {
-        let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
+        let mut by_name: ByName<Vec<_>> = ByName::default();
         let mut usual = Vec::new();
         let first = tls.certificates.first();
         for certificate in &tls.certificates {
@@ -76,10 +66,7 @@ impl Certificates {
                 usual.push(Arc::clone(&certified));
             }
             for name in &certificate.names {
-                by_name
-                    .entry(name.clone())
-                    .or_default()
-                    .push(Arc::clone(&certified));
+                by_name.entry(name).push(Arc::clone(&certified));
             }
         }
         Ok(Self {
@@ -99,13 +86,7 @@ impl Certificates {
 
     /// Certificates for this name, or for all names with another first label.
     fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
-        let name = name.to_ascii_lowercase();
-        let exact = self.by_name.get(&name);
-        let found = exact.or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.by_name.get(&format!("*.{parent}"))
-        });
-        found.map(Vec::as_slice)
+        self.by_name.get(name).map(Vec::as_slice)
     }
 }
 

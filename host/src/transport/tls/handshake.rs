@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use rustls::server::{Accepted, AcceptedAlert, Acceptor, NoServerSessionStorage, ServerConnection};
-use rustls::{ServerConfig, version};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use tokio::sync::Semaphore;
 
 use super::certificates::Certificates;
-use super::tickets::Tickets;
-use super::{Appending, TicketChain, Tls};
-use crate::config::{ListenerTls, TlsVersion};
+use super::policy::{Common, Policies};
+use super::{Appending, TicketChain, Tls, TlsInfo};
+use crate::config::ListenerTls;
 use crate::transport::Socket;
 
 /// TLS of a listener, in one worker.
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    policies: Arc<Policies>,
+    /// Whether requests are for servers whose clients are verified otherwise than those of others.
+    tells_hosts_apart: bool,
     certificates: Arc<Certificates>,
     timeout: Duration,
     turns: Rc<HandshakeTurns>,
@@ -74,25 +75,16 @@ impl ServerTls {
         let placed = |error: String| format!("{}: listener {listener}: tls: {error}", tls.place);
         let provider = super::certificates::provider(tls).map_err(placed)?;
         let certificates = Arc::new(Certificates::new(tls, &provider)?);
-        let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
-            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
-            TlsVersion::V13 => &[&version::TLS13],
+        let common = Common {
+            listener,
+            provider,
+            certificates: Arc::clone(&certificates),
+            tickets: tls.session_tickets.then_some(chain),
         };
-        let builder = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .map_err(|error| placed(error.to_string()))?;
-        let mut config = builder
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A store in each worker would resume only what comes to the same one: tickets are opened by all.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        match tls.session_tickets {
-            true => config.ticketer = Arc::new(Tickets::new(chain.clone(), listener.as_bytes())),
-            false => config.send_tls13_tickets = 0,
-        }
+        let policies = Policies::new(&common, tls).map_err(placed)?;
         Ok(Self {
-            config: Arc::new(config),
+            policies: Arc::new(policies),
+            tells_hosts_apart: tls.tells_hosts_apart(),
             certificates,
             timeout: tls.handshake_timeout,
             turns: Rc::clone(turns),
@@ -116,7 +108,8 @@ impl ServerTls {
             return Err(HandshakeError::UnknownName(name.unwrap_or_default()));
         }
         let turn = self.turns.0.acquire().await;
-        let connection = accepted.into_connection(Arc::clone(&self.config));
+        let policy = self.policies.of(name.as_deref());
+        let connection = accepted.into_connection(Arc::clone(&policy.config));
         // The next one is after what is ready now.
         tokio::task::yield_now().await;
         drop(turn);
@@ -127,7 +120,9 @@ impl ServerTls {
         loop {
             send_sealed(socket, &mut connection).await?;
             if !connection.is_handshaking() {
-                return Ok(Tls::new(connection, input.received));
+                let policies = self.tells_hosts_apart.then(|| Arc::clone(&self.policies));
+                let info = TlsInfo::new(&connection, policies);
+                return Ok(Tls::new(connection, input.received).with_info(info));
             }
             if input.received.is_empty() {
                 input.read(socket).await?;

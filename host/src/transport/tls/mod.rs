@@ -3,14 +3,19 @@
 //! rustls keeps the state of the protocol; sockets and buffers are ours. A worker has one thread and never waits in here: what
 //! cannot be read or written now is tried again when the event loop says so.
 
+mod by_name;
 mod certificates;
+mod client_certificate;
 mod handshake;
+mod info;
+mod policy;
 mod ticket_chain;
 mod tickets;
 
 use std::cell::RefCell;
 use std::io::{self, BufRead as _, ErrorKind, IoSlice, Write as _};
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
@@ -19,6 +24,7 @@ use rustls::ServerConnection;
 use super::{Read, Socket};
 
 pub use handshake::{HandshakeTurns, ServerTls};
+pub use info::TlsInfo;
 pub use ticket_chain::TicketChain;
 
 /// TLS of a connection whose handshake is over.
@@ -34,6 +40,7 @@ pub struct Tls {
     is_closed: bool,
     /// A close now would leave out the end of something.
     is_cut: bool,
+    info: Option<Arc<TlsInfo>>,
 }
 
 /// Buffers of the thread, which a connection has while there is something in them.
@@ -65,7 +72,13 @@ impl Tls {
             has_ended: false,
             is_closed: false,
             is_cut: false,
+            info: None,
         }
+    }
+
+    fn with_info(mut self, info: TlsInfo) -> Self {
+        self.info = Some(Arc::new(info));
+        self
     }
 
     /// Reads plain bytes into the room of `into`, of which there must be some.
@@ -256,6 +269,10 @@ pub(super) struct SharedTls(RefCell<Tls>);
 impl SharedTls {
     pub(super) fn new(tls: Tls) -> Box<Self> {
         Box::new(Self(RefCell::new(tls)))
+    }
+
+    pub(super) fn info(&self) -> Option<Arc<TlsInfo>> {
+        self.0.borrow().info.clone()
     }
 
     #[inline(never)]

@@ -13,7 +13,7 @@ use super::ticket_chain::{EPOCH, TicketChain, epoch_of};
 
 /// Seals and opens the tickets of one listener.
 pub(super) struct Tickets {
-    /// Listener that a ticket is good for: another's keys are others.
+    /// Listener that a ticket is good for, and what its clients were verified by: others' keys are others.
     binding: Vec<u8>,
     /// In a lock since rustls shares it between threads; a worker has one.
     keys: Mutex<Keys>,

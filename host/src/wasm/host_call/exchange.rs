@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use castling_abi::{Hook, IMPORT_MODULE, Number, Property, Status, imports};
+use castling_abi::{Hook, IMPORT_MODULE, Number, Property, Status, TlsFact, imports};
 use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
@@ -18,7 +18,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::PROPERTY_GET, property_get)?
         .func_wrap(IMPORT_MODULE, imports::PROPERTY_SET, property_set)?
-        .func_wrap(IMPORT_MODULE, imports::NUMBER_GET, number_get)?;
+        .func_wrap(IMPORT_MODULE, imports::NUMBER_GET, number_get)?
+        .func_wrap(IMPORT_MODULE, imports::TLS_GET, tls_get)?;
     Ok(())
 }
 
@@ -89,6 +90,18 @@ fn port(exchange: &Exchange, property: Property) -> Option<u16> {
         (Property::ServerPort, ServerAddress::Tcp(server)) => Some(server.port()),
         (Property::ServerPort, ServerAddress::Unix(_)) => None,
         _ => exchange.context().client.port(),
+    }
+}
+
+fn tls_get(mut caller: Caller<'_, Guest>, fact: u32, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    let Some(fact) = TlsFact::from_raw(fact) else {
+        return refuse(Status::BadArgument);
+    };
+    let tls = guest.exchange.context().tls.as_ref();
+    match tls.and_then(|tls| tls.fact(fact)) {
+        Some(text) => hand_out(memory, out, capacity, text.as_bytes()),
+        None => refuse(Status::NotFound),
     }
 }
 

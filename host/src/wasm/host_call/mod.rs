@@ -71,6 +71,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (PROPERTY_GET, "(i32, i32, i32) -> i32"),
         (PROPERTY_SET, "(i32, i32, i32) -> i32"),
         (NUMBER_GET, "(i32) -> i64"),
+        (TLS_GET, "(i32, i32, i32) -> i32"),
         (HEADER_GET, "(i32, i32, i32, i32, i32) -> i32"),
         (HEADERS_GET, "(i32, i32, i32, i32, i32) -> i32"),
         (HEADER_SET, "(i32, i32, i32, i32, i32) -> i32"),
