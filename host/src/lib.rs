@@ -19,6 +19,7 @@ mod flow;
 mod gateway;
 mod handler;
 mod http1;
+mod http2;
 mod listener;
 mod log;
 mod message;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::config::{self, FieldNames, NonAsciiTarget};
 use crate::downstream::Settings;
-use crate::http1::HeadLimits;
+use crate::http2;
+use crate::message::HeadLimits;
 use crate::message::forwarded::Marks;
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
@@ -19,6 +20,8 @@ pub struct Service {
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
     pub client: Settings,
+    /// `None`: HTTP/1 alone.
+    pub http2: Option<http2::Builder>,
     pub metrics: ListenerMetrics,
 }
 
@@ -31,15 +34,19 @@ impl Service {
         metrics: ListenerMetrics,
         gateway_id: u64,
     ) -> Rc<Self> {
+        let head_limits = HeadLimits {
+            max_head_bytes: config.max_head_bytes,
+            max_fields: config.max_fields,
+            any_names: config.field_names == FieldNames::Any,
+            non_ascii_target: config.non_ascii_target == NonAsciiTarget::Encode,
+        };
         Rc::new(Self {
             name: Arc::from(name),
             router,
-            head_limits: HeadLimits {
-                max_head_bytes: config.max_head_bytes,
-                max_fields: config.max_fields,
-                any_names: config.field_names == FieldNames::Any,
-                non_ascii_target: config.non_ascii_target == NonAsciiTarget::Encode,
-            },
+            http2: config
+                .http2
+                .map(|http2| http2::Builder::new(&http2, &head_limits)),
+            head_limits,
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             client: Settings {

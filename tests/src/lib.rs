@@ -42,6 +42,8 @@ pub mod client;
 pub mod command;
 pub mod control;
 pub mod exposition;
+pub mod frames;
+pub mod h2;
 pub mod hostile;
 pub mod load;
 pub mod module;

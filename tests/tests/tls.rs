@@ -49,7 +49,7 @@ fn requests_over_tls_are_served_one_after_the_other_and_the_end_is_said() {
     let authority = Authority::new("a");
     let proxy = gateway(&authority, "").start();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let client = TlsClient::with_versions(&authority, &[version]).offering(&["h2", "http/1.1"]);
+        let client = TlsClient::with_versions(&authority, &[version]).offering(&["http/1.1"]);
         let mut tls = client.connect(proxy.address(), "one.test").unwrap();
         assert_eq!(tls.connection().protocol_version(), Some(version.version));
         assert_eq!(tls.connection().alpn_protocol(), Some(&b"http/1.1"[..]));

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::http2;
 use super::names::Named;
 use super::plugin;
 use super::sections::TIMEOUT;
 use super::table::{Table, Value};
 use super::{
-    FieldNames, HttpSettings, Linger, NonAsciiTarget, PathCase, PathPolicy, Rate, ServerField,
+    FieldNames, Http2Settings, HttpSettings, Linger, NonAsciiTarget, PathCase, PathPolicy, Rate,
+    ServerField,
 };
 
 pub(super) fn settings(table: &mut Table<'_>, plugins: &Named<'_>) -> HttpSettings {
@@ -44,6 +46,7 @@ pub(super) fn settings(table: &mut Table<'_>, plugins: &Named<'_>) -> HttpSettin
         linger: table.or("linger", LINGER, linger),
         via: table.or("via", true, Value::boolean),
         server: table.or("server", ServerField::Keep, server),
+        http2: table.or("http2", Some(Http2Settings::default()), http2::http2),
     }
 }
 

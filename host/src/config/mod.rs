@@ -9,6 +9,7 @@ mod client_certificates;
 mod distinguished_name;
 mod error;
 mod file;
+mod http2;
 mod http_settings;
 mod listener;
 mod model;

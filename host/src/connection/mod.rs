@@ -3,20 +3,26 @@
 //! While it is idle, a connection is a small task that waits for a byte. What a request needs beyond that, it borrows from
 //! a workspace ([`WorkspacePool`]) while it runs.
 
+mod h2;
+mod streams;
 mod workspace;
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tracing::debug;
 
 use crate::config::Linger;
 use crate::downstream::AfterResponse;
 use crate::downstream::h1::Client;
-use crate::flow::{self, Tools};
-use crate::http1::{HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
+use crate::flow::{self, StreamClient, Tools};
+use crate::http1::{HeadError, HeadProgress, ParsedRequest, parse_request};
+use crate::http2;
+use crate::message::HeadLimits;
 use crate::message::HeadRoom;
 use crate::runtime::alarm::{Alarm, Elapsed, NO_GROUP};
 use crate::service::Service;
@@ -25,6 +31,7 @@ use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::halves::{self, HEAD_ROOM_BYTES};
 use crate::worker_context::WorkerContext;
 
+pub use streams::StreamPool;
 pub use workspace::WorkspacePool;
 
 /// While the worker drains, an idle connection may bring one more request for this long. Closed at once, it could
@@ -37,24 +44,28 @@ pub struct Serving {
     pub worker: Rc<WorkerContext>,
     /// Workspaces of the worker, the same for all its listeners.
     pub workspaces: Rc<WorkspacePool>,
+    /// Tasks of the worker's HTTP/2 streams, the same for all its listeners.
+    pub streams: Rc<StreamPool>,
 }
 
 /// Serves a connection to its end, and then drops the permit that counts it.
-pub async fn serve<P>(
+pub async fn serve<P: 'static>(
     transport: Transport,
     address: ClientAddress,
     server: ServerAddress,
     serving: Rc<Serving>,
-    _permit: P,
+    permit: P,
 ) {
     let Serving {
         service,
         worker,
         workspaces,
+        ..
     } = &*serving;
     let mut connection = Box::new(Connection {
         client: Client::new(transport, address, server),
         idle_alarm: worker.idle_alarms().alarm(),
+        may_be_http2: service.http2.is_some(),
         serving: Rc::clone(&serving),
     });
     connection.idle_alarm.join(service.idle_group());
@@ -64,8 +75,12 @@ pub async fn serve<P>(
         (connection, after) = workspaces.serve(connection).await;
         match after {
             AfterRead::Nothing => {}
-            AfterRead::Idle => wait = service.idle_timeout,
+            AfterRead::Idle => {
+                wait = service.idle_timeout;
+                connection.may_be_http2 = false;
+            }
             AfterRead::Closed => return,
+            AfterRead::Http2 => return Box::pin(connection.serve_http2(Box::new(permit))).await,
         }
     }
     // The last response may not be out yet.
@@ -82,6 +97,8 @@ pub async fn serve<P>(
 struct Connection {
     client: Client,
     idle_alarm: Alarm,
+    /// No request has come yet that would say that it is not.
+    may_be_http2: bool,
     serving: Rc<Serving>,
 }
 
@@ -94,6 +111,8 @@ enum AfterRead {
     Idle,
     /// By either side.
     Closed,
+    /// The client speaks HTTP/2, and has begun to.
+    Http2,
 }
 
 impl Connection {
@@ -126,6 +145,17 @@ impl Connection {
         alarm.limit(wait, readable).await.is_ok()
     }
 
+    /// Goes on by HTTP/2, which the client was known to speak (RFC 9113 §3.3).
+    async fn serve_http2(self: Box<Self>, permit: Box<dyn Any>) {
+        let Self {
+            client, serving, ..
+        } = *self;
+        let (address, server) = (client.address, client.server);
+        let (transport, received) = halves::rejoin(client.reader, client.writer);
+        let stream_client = StreamClient::new(address, server, &transport, permit);
+        h2::serve(transport, received, stream_client, serving).await;
+    }
+
     /// Serves requests as long as bytes of the next one are there. `room` is for their heads.
     async fn requests(&mut self, tools: &mut Tools, room: &mut HeadRoom) -> AfterRead {
         let Serving {
@@ -147,6 +177,9 @@ impl Connection {
                     flow::run(client, tools, request, service, worker).await
                 }
                 Ok(None) => return AfterRead::Closed,
+                Err(_) if self.may_be_http2 && is_http2(&client.reader.buf) => {
+                    return AfterRead::Http2;
+                }
                 Err(error) => {
                     let _under_way = worker.count_request();
                     flow::refuse(client, tools, error, service, worker).await
@@ -162,7 +195,10 @@ impl Connection {
                     return AfterRead::Idle;
                 }
                 // Each of those that come at once has a turn of its own.
-                AfterResponse::KeepAlive => tokio::task::yield_now().await,
+                AfterResponse::KeepAlive => {
+                    self.may_be_http2 = false;
+                    tokio::task::yield_now().await;
+                }
                 AfterResponse::Close => return AfterRead::Closed,
                 AfterResponse::Linger => {
                     linger(client, &tools.read_alarm, service.client.linger).await;
@@ -171,6 +207,24 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether these are the first bytes of HTTP/2.
+#[cold]
+fn is_http2(bytes: &[u8]) -> bool {
+    bytes.starts_with(http2::PREFACE_BEGIN)
+}
+
+/// Serves a connection whose client has chosen HTTP/2 before its first byte, to its end.
+pub async fn serve_http2<P: 'static>(
+    transport: Transport,
+    address: ClientAddress,
+    server: ServerAddress,
+    serving: Rc<Serving>,
+    permit: P,
+) {
+    let client = StreamClient::new(address, server, &transport, Box::new(permit));
+    h2::serve(Rc::new(transport), BytesMut::new(), client, serving).await;
 }
 
 /// Reads the rest of the next request's head. `None`: the connection was closed, by the client or by a time-out.

@@ -5,6 +5,7 @@
 
 mod collect;
 pub mod h1;
+pub mod h2;
 mod kept_pieces;
 mod request_body;
 
@@ -30,6 +31,8 @@ pub use request_body::{BodyPiece, RequestBody};
 /// The client's side of one exchange.
 pub enum Downstream<'c> {
     H1(h1::Session<'c>),
+    /// In a box: HTTP/1 is not to keep room for it.
+    H2(Box<h2::Session<'c>>),
     /// Side of a sub-request: its response is collected, and nobody could leave.
     Collect(Collector),
 }
@@ -77,6 +80,7 @@ impl<'c> Downstream<'c> {
     pub fn try_piece(&mut self) -> Result<Piece, ClientError> {
         match self {
             Self::H1(session) => session.try_piece(),
+            Self::H2(session) => session.try_piece(),
             Self::Collect(_) => Ok(Piece::End),
         }
     }
@@ -90,6 +94,7 @@ impl<'c> Downstream<'c> {
     ) -> Poll<Result<io::Result<usize>, Elapsed>> {
         match self {
             Self::H1(session) => session.poll_fill(cx, limit),
+            Self::H2(session) => session.poll_fill(cx, limit),
             Self::Collect(_) => Poll::Ready(Ok(Ok(0))),
         }
     }
@@ -99,6 +104,7 @@ impl<'c> Downstream<'c> {
     pub fn is_read(&self) -> bool {
         match self {
             Self::H1(session) => session.is_read(),
+            Self::H2(session) => session.is_read(),
             Self::Collect(_) => true,
         }
     }
@@ -107,6 +113,7 @@ impl<'c> Downstream<'c> {
     pub fn take_trailers(&mut self) -> Option<Headers> {
         match self {
             Self::H1(session) => session.take_trailers(),
+            Self::H2(session) => session.take_trailers(),
             Self::Collect(_) => None,
         }
     }
@@ -115,6 +122,7 @@ impl<'c> Downstream<'c> {
     pub async fn invite(&mut self, send_timeout: Duration) -> Result<(), ClientError> {
         match self {
             Self::H1(session) => session.invite(send_timeout).await,
+            Self::H2(session) => session.invite(),
             Self::Collect(_) => Ok(()),
         }
     }
@@ -128,6 +136,7 @@ impl<'c> Downstream<'c> {
     ) -> Result<(), ClientError> {
         match self {
             Self::H1(session) => session.send_interim(status, headers, send_timeout).await,
+            Self::H2(session) => session.send_interim(status, headers),
             Self::Collect(_) => Ok(()),
         }
     }
@@ -148,6 +157,7 @@ impl<'c> Downstream<'c> {
     pub fn watch(&self) -> Option<Disarm<'c>> {
         match self {
             Self::H1(session) => Some(session.watch()),
+            Self::H2(session) => Some(session.watch()),
             Self::Collect(_) => None,
         }
     }
@@ -156,6 +166,7 @@ impl<'c> Downstream<'c> {
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::H1(session) => session.poll_gone(cx),
+            Self::H2(session) => session.poll_gone(cx),
             Self::Collect(_) => Poll::Pending,
         }
     }
@@ -164,6 +175,7 @@ impl<'c> Downstream<'c> {
     pub fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
         match self {
             Self::H1(session) => session.send_head(head, options),
+            Self::H2(session) => session.send_head(head, options),
             Self::Collect(collector) => collector.send_head(head.status),
         }
     }
@@ -173,6 +185,7 @@ impl<'c> Downstream<'c> {
     pub fn send_data(&mut self, piece: Bytes) {
         match self {
             Self::H1(session) => session.send_data(piece),
+            Self::H2(session) => session.send_data(piece),
             Self::Collect(collector) => collector.send_data(&piece),
         }
     }
@@ -182,6 +195,7 @@ impl<'c> Downstream<'c> {
     pub fn is_full(&self) -> bool {
         match self {
             Self::H1(session) => session.is_full(),
+            Self::H2(session) => session.is_full(),
             Self::Collect(collector) => collector.is_too_large(),
         }
     }
@@ -191,6 +205,7 @@ impl<'c> Downstream<'c> {
     pub fn has_pending(&self) -> bool {
         match self {
             Self::H1(session) => session.has_pending(),
+            Self::H2(session) => session.has_pending(),
             Self::Collect(collector) => collector.is_too_large(),
         }
     }
@@ -200,6 +215,7 @@ impl<'c> Downstream<'c> {
     pub fn flush_now(&mut self) -> Result<bool, ClientError> {
         match self {
             Self::H1(session) => session.flush_now(),
+            Self::H2(session) => session.flush_now(),
             Self::Collect(collector) => collector.check().map(|()| true),
         }
     }
@@ -208,6 +224,7 @@ impl<'c> Downstream<'c> {
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         match self {
             Self::H1(session) => session.flush().await,
+            Self::H2(session) => session.flush().await,
             Self::Collect(collector) => collector.check(),
         }
     }
@@ -218,6 +235,10 @@ impl<'c> Downstream<'c> {
     pub fn finish(&mut self, trailers: &Headers) -> bool {
         match self {
             Self::H1(session) => session.finish(trailers),
+            Self::H2(session) => {
+                session.finish(trailers);
+                false
+            }
             Self::Collect(_) => false,
         }
     }
@@ -226,6 +247,7 @@ impl<'c> Downstream<'c> {
     pub fn has_begun(&self) -> bool {
         match self {
             Self::H1(session) => session.has_begun(),
+            Self::H2(session) => session.has_begun(),
             Self::Collect(_) => false,
         }
     }
@@ -234,6 +256,7 @@ impl<'c> Downstream<'c> {
     pub fn withdraw(&mut self) {
         match self {
             Self::H1(session) => session.withdraw(),
+            Self::H2(session) => session.withdraw(),
             Self::Collect(collector) => collector.withdraw(),
         }
     }
@@ -242,7 +265,8 @@ impl<'c> Downstream<'c> {
     pub fn end_connection(&mut self) {
         match self {
             Self::H1(session) => session.end_connection(),
-            Self::Collect(_) => {}
+            // A stream ends, and its connection goes on.
+            Self::H2(_) | Self::Collect(_) => {}
         }
     }
 
@@ -251,6 +275,7 @@ impl<'c> Downstream<'c> {
     pub fn is_bodiless(&self, status: StatusCode) -> bool {
         match self {
             Self::H1(session) => session.is_bodiless(status),
+            Self::H2(session) => session.is_bodiless(status),
             Self::Collect(collector) => collector.is_bodiless(status),
         }
     }
@@ -261,7 +286,7 @@ impl<'c> Downstream<'c> {
     pub fn after_response(&mut self) -> Option<AfterResponse> {
         match self {
             Self::H1(session) => session.after_response(),
-            Self::Collect(_) => Some(AfterResponse::Close),
+            Self::H2(_) | Self::Collect(_) => Some(AfterResponse::Close),
         }
     }
 
@@ -269,7 +294,7 @@ impl<'c> Downstream<'c> {
     pub async fn end_request(&mut self) -> AfterResponse {
         match self {
             Self::H1(session) => session.end_request().await,
-            Self::Collect(_) => AfterResponse::Close,
+            Self::H2(_) | Self::Collect(_) => AfterResponse::Close,
         }
     }
 }

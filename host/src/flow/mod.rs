@@ -4,6 +4,7 @@
 //! what it has come to, and turns what goes wrong on the way into a reply.
 
 mod host_io;
+mod http2;
 mod log;
 mod outlet;
 mod pipeline;
@@ -29,6 +30,7 @@ use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
 use crate::worker_context::WorkerContext;
 
+pub use http2::{StreamClient, run_stream};
 use pipeline::{Pipeline, ResponseBody};
 
 /// Room and alarms of a request beside its client's connection, for one after the other, of whichever connection.

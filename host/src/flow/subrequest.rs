@@ -117,7 +117,7 @@ pub async fn run(
         (Ok(()), Downstream::Collect(collector)) => collector.into_body(),
         (Err(_), Downstream::Collect(collector)) if collector.is_too_large() => None,
         (Err(error), _) => Some(explain(&mut exchange, service, &error)),
-        (Ok(()), Downstream::H1(_)) => None,
+        (Ok(()), Downstream::H1(_) | Downstream::H2(_)) => None,
     };
     let body = body.ok_or_else(|| {
         format!(

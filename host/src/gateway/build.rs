@@ -10,7 +10,7 @@ use super::Gateway;
 use super::check::ungranted;
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Config, Serves};
-use crate::connection::Serving;
+use crate::connection::{Serving, StreamPool};
 use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
@@ -78,6 +78,7 @@ impl Gateway {
         let worker = WorkerContext::new(upstreams, alarms, access_log, metrics);
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
+        let streams = Rc::new(StreamPool::new(worker.alarms()));
         let acceptors = routers.into_iter().map(|(name, router)| {
             let counted = metrics.listener(&name);
             let config = &config.listeners[&name];
@@ -86,6 +87,7 @@ impl Gateway {
                 service: Service::new(&name, http, router, counted, identity.id),
                 worker: Rc::clone(&worker),
                 workspaces: Rc::clone(&workspaces),
+                streams: Rc::clone(&streams),
             });
             let tls = tls.remove(&name);
             (name, Acceptor::new(config, tls, serving, &shedder))
@@ -110,7 +112,12 @@ impl Parts {
             let Some(tls) = &listener.tls else {
                 continue;
             };
-            match ServerTls::new(name, tls, chain, &turns) {
+            let Serves::Http(http) = &listener.serves;
+            let alpn: &[&[u8]] = match http.http2 {
+                Some(_) => &[b"h2", b"http/1.1"],
+                None => &[b"http/1.1"],
+            };
+            match ServerTls::new(name, tls, alpn, chain, &turns) {
                 Ok(tls) => {
                     made.insert(name.clone(), Rc::new(tls));
                 }

@@ -48,7 +48,7 @@ fn many<'a>(most: usize) -> Vec<MaybeUninit<httparse::Header<'a>>> {
 }
 
 /// Takes the lines over, which were parsed from `head`. Returns how many were left out, as `any_names` has it
-/// ([`HeadLimits::any_names`](super::HeadLimits::any_names)).
+/// ([`HeadLimits::any_names`](crate::message::HeadLimits::any_names)).
 pub(super) fn take_over(
     head: &[u8],
     lines: &[httparse::Header<'_>],

@@ -6,7 +6,7 @@ use http::StatusCode;
 use super::Framing;
 use super::limits::MAX_EMPTY_LINES;
 use crate::http1::HeadError;
-use crate::message::RequestHead;
+use crate::message::{HeadLimits, RequestHead};
 
 /// Request as [`parse_request`](super::parse_request) finds it.
 #[derive(Clone, Debug)]
@@ -30,23 +30,6 @@ pub struct ParsedResponse {
     /// The connection may be used again after the body. Only if nothing is left in the buffer then: a peer that sends
     /// more than it announced is out of step.
     pub keep_alive: bool,
-}
-
-/// Limits of a head, and the treatment of what is doubtful in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// Bytes from the first of the start line to the end of the blank line. Beyond it 431, or 414 when the start line
-    /// alone is longer.
-    pub max_head_bytes: usize,
-    /// Fields. Beyond it 431.
-    pub max_fields: usize,
-    /// Whether a request keeps fields whose names have other than letters, digits and hyphens. Else they are left out:
-    /// CGI (RFC 3875 §4.1.18) and what follows it give `X_User` and `X-User` one name, so that a client could set what
-    /// a proxy answers for.
-    pub any_names: bool,
-    /// Whether a request's target may have bytes beyond ASCII. They are percent-encoded (RFC 3987 §3.1 for UTF-8). Else
-    /// 400, as RFC 3986 has none.
-    pub non_ascii_target: bool,
 }
 
 /// How far the head at the front of a buffer was looked at. One for each connection and direction; after an error
@@ -155,23 +138,6 @@ impl HeadProgress {
             return Err(HeadError::BareLineFeed);
         }
         Ok(())
-    }
-}
-
-impl HeadLimits {
-    /// The defaults of a listener, but for the size.
-    pub const fn of(max_head_bytes: usize) -> Self {
-        Self {
-            max_head_bytes,
-            max_fields: 1000,
-            any_names: false,
-            non_ascii_target: true,
-        }
-    }
-
-    /// The part of the buffer that a head may lie in.
-    pub(super) fn window<'a>(&self, buf: &'a BytesMut) -> &'a [u8] {
-        &buf[..buf.len().min(self.max_head_bytes)]
     }
 }
 

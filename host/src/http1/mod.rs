@@ -30,7 +30,6 @@ pub use encode::{
 };
 pub use error::{BodyError, HeadError};
 pub use framing::Framing;
-pub use head::{HeadLimits, HeadProgress, ParsedRequest, ParsedResponse};
+pub use head::{HeadProgress, ParsedRequest, ParsedResponse};
 pub use request::parse_request;
 pub use response::parse_response;
-pub use trailers::may_be_trailer;

@@ -6,7 +6,8 @@ use httparse::Status;
 
 use super::fields::{FEW_FIELDS, Lines, refuse_bare_line_feeds, take_over};
 use super::target::Parts;
-use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest, framing, target};
+use super::{Framing, HeadError, HeadProgress, ParsedRequest, framing, target};
+use crate::message::HeadLimits;
 use crate::message::{HeadRoom, Headers, RequestHead, is_valid_host};
 use crate::message::{KnownHeader, Protocol, Scheme};
 
@@ -125,8 +126,8 @@ fn checked(
         // RFC 9112 §3.2.2: what `Host` said is ignored.
         headers.set(KnownHeader::Host, authority.as_bytes());
     }
-    if headers.contains_any(SINGLE) {
-        check_single(headers)?;
+    if headers.repeats_single() {
+        return Err(HeadError::FieldRepeated);
     }
     let body = framing::request_body(headers, protocol)?;
     Ok(ParsedRequest {
@@ -163,26 +164,6 @@ fn check_host(headers: &Headers, protocol: Protocol) -> Result<(), HeadError> {
         (None, _) if protocol == Protocol::Http10 => Ok(()),
         (None, _) => Err(HeadError::HostMissing),
     }
-}
-
-/// Fields that one request has at most once. Whoever reads the first of two and whoever reads the last would decide by
-/// different values (RFC 9110 §5.3: a field that is no list must not be repeated).
-const SINGLE: u32 = KnownHeader::Authorization.bit()
-    | KnownHeader::ContentRange.bit()
-    | KnownHeader::ContentType.bit()
-    | KnownHeader::IfModifiedSince.bit()
-    | KnownHeader::IfRange.bit()
-    | KnownHeader::IfUnmodifiedSince.bit();
-
-fn check_single(headers: &Headers) -> Result<(), HeadError> {
-    let mut seen = 0;
-    for bit in headers.known_bits().filter(|bit| bit & SINGLE != 0) {
-        if seen & bit != 0 {
-            return Err(HeadError::FieldRepeated);
-        }
-        seen |= bit;
-    }
-    Ok(())
 }
 
 /// RFC 9110 §10.1.1: not from HTTP/1.0, and not when there is nothing to wait for.

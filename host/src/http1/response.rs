@@ -5,7 +5,8 @@ use http::{Method, StatusCode};
 use httparse::Status;
 
 use super::fields::{FEW_FIELDS, Lines, take_over};
-use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedResponse, framing};
+use super::{Framing, HeadError, HeadProgress, ParsedResponse, framing};
+use crate::message::HeadLimits;
 use crate::message::{Headers, Protocol};
 
 /// Cuts a response's head off the front of `buf`; its fields replace what `headers` holds. `None`: more bytes are needed. An

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::encode::ResponseFraming;
 use super::{
-    HeadLimits, HeadProgress, ReplyTo, parse_request, parse_response, write_request_head,
-    write_response_head,
+    HeadProgress, ReplyTo, parse_request, parse_response, write_request_head, write_response_head,
 };
+use crate::message::HeadLimits;
 use crate::message::{BodySize, FieldName, HeadRoom, Headers, Protocol, Target};
 
 const LIMITS: HeadLimits = HeadLimits {

@@ -4,7 +4,8 @@
 use bytes::BytesMut;
 use http::StatusCode;
 
-use super::{Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest, parse_request};
+use super::{Framing, HeadError, HeadProgress, ParsedRequest, parse_request};
+use crate::message::HeadLimits;
 
 use crate::message::HeadRoom;
 

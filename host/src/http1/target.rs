@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 use http::Method;
 
-use super::{HeadError, HeadLimits};
+use super::HeadError;
+use crate::message::HeadLimits;
 use crate::message::{is_path_byte, is_target_byte, is_valid_host};
 
 /// A request's target in its parts (RFC 9112 §3.2).

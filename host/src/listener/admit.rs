@@ -30,7 +30,10 @@ pub(super) fn admit(socket: Socket, client: ClientAddress, acceptor: &Rc<Accepto
     tokio::task::spawn_local(async move {
         // In a box: the task of a connection is not to keep room for its handshake.
         if let Some(transport) = Box::pin(handshake(socket, client, &tls, &serving)).await {
-            connection::serve(transport, client, server, serving, permit).await;
+            match transport.is_http2() {
+                true => connection::serve_http2(transport, client, server, serving, permit).await,
+                false => connection::serve(transport, client, server, serving, permit).await,
+            }
         }
     });
 }

@@ -14,6 +14,9 @@ const VIA: &[u8] = b"1.1 castling";
 /// `Via` of a request that has come by HTTP/1.0.
 const VIA_10: &[u8] = b"1.0 castling";
 
+/// `Via` of a request that has come by HTTP/2.
+const VIA_2: &[u8] = b"2.0 castling";
+
 /// Removes [`CLAIMS`] of a client. Called before the first plugin, and not for sub-requests: fields that a plugin sets go on
 /// to the peer.
 pub fn remove_claims(headers: &mut Headers) {
@@ -47,6 +50,8 @@ pub struct Marks {
     of_https: Headers,
     /// Fields for a request that has neither `CDN-Loop` nor `Via`.
     of_request: Headers,
+    /// Fields for one that came by HTTP/2.
+    of_http2_request: Headers,
     /// Field for a response that has no `Via`.
     of_response: Headers,
 }
@@ -66,11 +71,15 @@ impl Marks {
             fields.add(KnownHeader::XForwardedProto, scheme.as_str().as_bytes());
             fields
         };
-        let mut of_request = Headers::new();
-        of_request.add(KnownHeader::CdnLoop, loop_id.as_bytes());
-        if via {
-            of_request.add(KnownHeader::Via, VIA);
-        }
+        let of_request = |own_via: &[u8]| {
+            let mut fields = Headers::new();
+            fields.add(KnownHeader::CdnLoop, loop_id.as_bytes());
+            if via {
+                fields.add(KnownHeader::Via, own_via);
+            }
+            fields
+        };
+        let (of_http2_request, of_request) = (of_request(VIA_2), of_request(VIA));
         let mut of_response = Headers::new();
         of_response.add(KnownHeader::Via, VIA);
         Self {
@@ -81,6 +90,7 @@ impl Marks {
             of_http: of_scheme(Scheme::Http),
             of_https: of_scheme(Scheme::Https),
             of_request,
+            of_http2_request,
             of_response,
         }
     }
@@ -137,10 +147,12 @@ impl Marks {
             headers.append_to_list(KnownHeader::XForwardedFor, AddressText::new(client).bytes());
         }
         let has_some = headers.contains(KnownHeader::CdnLoop) || headers.contains(KnownHeader::Via);
-        if has_some || protocol == Protocol::Http10 {
-            return self.append_to_request(headers, protocol);
+        match protocol {
+            _ if has_some => self.append_to_request(headers, protocol),
+            Protocol::Http11 => headers.add_all(&self.of_request),
+            Protocol::Http2 => headers.add_all(&self.of_http2_request),
+            Protocol::Http10 => self.append_to_request(headers, protocol),
         }
-        headers.add_all(&self.of_request);
     }
 
     #[cold]
@@ -150,7 +162,8 @@ impl Marks {
         if self.via {
             let via = match protocol {
                 Protocol::Http10 => VIA_10,
-                _ => VIA,
+                Protocol::Http11 => VIA,
+                Protocol::Http2 => VIA_2,
             };
             headers.append_to_list(KnownHeader::Via, via);
         }

@@ -1,6 +1,7 @@
 //! The header fields of a head, in order.
 
 mod hop_by_hop;
+mod single;
 
 use std::fmt;
 
@@ -119,7 +120,7 @@ impl Headers {
         let known = KnownHeader::of_lower(name);
         // Names that are known have no others.
         if known.is_none() && !any_names && !swar::all(name, swar::are_of_plain_names) {
-            self.note_dropped(name_at, name_len);
+            note_dropped(&self.text[name_at..name_end]);
             return Err(Dropped);
         }
         self.known |= known.map_or(0, KnownHeader::bit);
@@ -136,14 +137,6 @@ impl Headers {
             is_line,
         });
         Ok(FoundField { known, is_line })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn note_dropped(&self, name_at: usize, name_len: u16) {
-        let name = &self.text[name_at..name_at + usize::from(name_len)];
-        let shown = name[..name.len().min(SHOWN_NAME_BYTES)].escape_ascii();
-        debug!("field \"{shown}\" dropped: its name has other than letters, digits and hyphens");
     }
 
     /// The first value of that name.
@@ -172,12 +165,6 @@ impl Headers {
 
     pub fn contains<'n>(&self, name: impl Into<FieldName<'n>>) -> bool {
         self.get(name).is_some()
-    }
-
-    /// The bits of the known names, one for each of their fields, in the fields' order.
-    pub fn known_bits(&self) -> impl Iterator<Item = u32> {
-        let known = self.fields.iter().filter_map(|field| field.known);
-        known.map(KnownHeader::bit)
     }
 
     /// Whether any of these is there.
@@ -284,6 +271,23 @@ impl Headers {
         self.compact_when_due();
         let line = self.line_like(self.fields[found.first], value);
         self.fields.push(line);
+    }
+
+    /// Adds a client's field, which must be valid, at the end. With other than letters, digits and hyphens in its name, which is
+    /// in lower case, it is dropped, unless there may be `any_names`.
+    pub fn add_of_client(
+        &mut self,
+        name: FieldName<'_>,
+        value: &[u8],
+        any_names: bool,
+    ) -> Result<(), Dropped> {
+        let is_plain = name.known().is_some() || swar::all(name.text, swar::are_of_plain_names);
+        if !is_plain && !any_names {
+            note_dropped(name.text);
+            return Err(Dropped);
+        }
+        self.add(name, value);
+        Ok(())
     }
 
     /// Adds a value, at the end. It must be valid, see [`super::is_valid_value`].
@@ -536,6 +540,13 @@ pub fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cold]
+#[inline(never)]
+fn note_dropped(name: &[u8]) {
+    let shown = name[..name.len().min(SHOWN_NAME_BYTES)].escape_ascii();
+    debug!("field \"{shown}\" dropped: its name has other than letters, digits and hyphens");
 }
 
 fn name_in<'t>(text: &'t [u8], field: &Field) -> &'t [u8] {

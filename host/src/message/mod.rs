@@ -6,19 +6,23 @@ mod body_size;
 mod field_name;
 pub mod forwarded;
 mod head;
+mod head_limits;
 mod headers;
 pub mod path;
 mod piece;
 mod protocol;
 mod swar;
 mod target;
+mod trailers;
 
 pub use body_size::{BodySize, never_has_body};
 pub use field_name::{FieldName, KnownHeader, is_valid_value};
 pub use head::{HeadRoom, ReplyHead, RequestHead};
+pub use head_limits::HeadLimits;
 pub use headers::{Dropped, FoundField, Headers, Occurrences, write_line};
 pub use piece::Piece;
 pub use protocol::{Protocol, Scheme};
 pub use target::{
     Target, is_path_byte, is_target_byte, is_valid_host, is_valid_path, is_valid_query,
 };
+pub use trailers::may_be_trailer;

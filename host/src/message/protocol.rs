@@ -5,6 +5,7 @@
 pub enum Protocol {
     Http10,
     Http11,
+    Http2,
 }
 
 /// The scheme of a request's target: what the client's connection is, since a target may claim any (RFC 9110 §4.2).
@@ -15,11 +16,12 @@ pub enum Scheme {
 }
 
 impl Protocol {
-    /// The version as logs and plugins have it: `HTTP/1.0` or `HTTP/1.1`.
+    /// The version as logs and plugins have it: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0` (as nginx `$server_protocol`).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }

@@ -55,6 +55,11 @@ const ENDED_IDLE: Own = own(
     "castling_connections_idle_ended_total",
     "Idle client connections ended to make room for new ones.",
 );
+const FLOODS: Own = own(
+    MetricKind::Counter,
+    "castling_http2_floods_total",
+    "HTTP/2 connections ended for frames that bring nothing, such as pings or resets without end.",
+);
 const DROPPED_FIELDS: Own = own(
     MetricKind::Counter,
     "castling_request_fields_dropped_total",
@@ -187,6 +192,7 @@ impl Recorder {
             connections: self.own_gauge(&CONNECTIONS, &labels),
             ended_idle: self.own_counter(&ENDED_IDLE, &labels),
             dropped_fields: self.own_counter(&DROPPED_FIELDS, &labels),
+            floods: self.own_counter(&FLOODS, &labels),
             received_bytes: self.own_counter(&RECEIVED, &labels),
             sent_bytes: self.own_counter(&SENT, &labels),
         }
@@ -248,6 +254,8 @@ pub struct ListenerMetrics {
     pub ended_idle: Count,
     /// Fields of requests, dropped for their names.
     pub dropped_fields: Count,
+    /// HTTP/2 connections that were ended for a flood.
+    pub floods: Count,
     pub refused_descriptors: Count,
     pub connections: Gauge,
     pub received_bytes: Count,

@@ -4,7 +4,8 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 
 use crate::exchange::Exchange;
-use crate::http1::{self, Framing, HeadLimits, HeadProgress, ReplyTo};
+use crate::http1::{self, Framing, HeadProgress, ReplyTo};
+use crate::message::HeadLimits;
 use crate::message::{BodySize, HeadRoom, Headers, KnownHeader, Protocol, RequestHead};
 
 pub(super) fn check(exchange: &Exchange) {

@@ -19,7 +19,8 @@ use tokio::runtime::Runtime;
 
 use crate::config;
 use crate::exchange::{Balancing, Exchange, Stage};
-use crate::http1::{self, HeadLimits, HeadProgress};
+use crate::http1::{self, HeadProgress};
+use crate::message::HeadLimits;
 use crate::message::HeadRoom;
 use crate::metrics::Recorder;
 use crate::process;

@@ -12,9 +12,9 @@ use http::Method;
 use super::heads;
 use crate::config;
 use crate::http1::{
-    self, BodyDecoder, BodyError, Framing, HeadError, HeadLimits, HeadProgress, ParsedRequest,
-    ParsedResponse,
+    self, BodyDecoder, BodyError, Framing, HeadError, HeadProgress, ParsedRequest, ParsedResponse,
 };
+use crate::message::HeadLimits;
 use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
 
 /// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful.

@@ -102,6 +102,12 @@ pub fn split(transport: impl Into<Transport>) -> (Reader, Writer) {
     (reader, writer)
 }
 
+/// Puts the halves together again: their transport, and what was read of it and not taken.
+pub fn rejoin(reader: Reader, writer: Writer) -> (Rc<Transport>, BytesMut) {
+    drop(writer);
+    (reader.transport, reader.buf)
+}
+
 impl BufferSet {
     /// Gives the buffers to a connection that has none in use.
     pub fn lend(&mut self, reader: &mut Reader, writer: &mut Writer) {

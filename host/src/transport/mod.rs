@@ -69,6 +69,11 @@ impl Transport {
         self.tls.is_some()
     }
 
+    /// Whether HTTP/2 was agreed on in the handshake.
+    pub fn is_http2(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_http2())
+    }
+
     /// Reads into the room that `into` has, of which there must be some. `WouldBlock`: [`Self::poll_read_ready`] tells when.
     #[inline]
     pub fn try_read(&self, into: &mut BytesMut) -> io::Result<Read> {
@@ -153,7 +158,7 @@ impl Transport {
 
     /// Ready when nothing is sealed and not with the kernel.
     #[inline]
-    fn poll_sealed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_sealed(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.tls {
             None => Poll::Ready(()),
             Some(tls) => tls.poll_flush(&self.socket, cx),

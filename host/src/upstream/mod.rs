@@ -25,7 +25,7 @@ pub use upload::UploadSource;
 
 use crate::balancer::Balancer;
 use crate::config::{self, UpstreamHost};
-use crate::http1::HeadLimits;
+use crate::message::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
 

@@ -132,10 +132,16 @@ pub(super) const FLOORS: &[Floor] = &[
     },
     Floor {
         name: "codecs",
-        rooms: &[(
-            "http1",
-            "heads, framing and bodies of HTTP/1, over bytes that others move",
-        )],
+        rooms: &[
+            (
+                "http1",
+                "heads, framing and bodies of HTTP/1, over bytes that others move",
+            ),
+            (
+                "http2",
+                "frames, windows and heads of HTTP/2, by the h2 crate",
+            ),
+        ],
     },
     Floor {
         name: "messages and sockets",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::PluginUse;
+use super::{Http2Settings, PluginUse};
 
 /// Plugins, limits and time-outs of a listener's requests, and what is added to messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct HttpSettings {
     pub via: bool,
     /// Default `keep`.
     pub server: ServerField,
+    /// HTTP/2: by ALPN where there is TLS, and by prior knowledge (RFC 9113 §3.3) where there is none. `None`: HTTP/1 alone.
+    /// Default on.
+    pub http2: Option<Http2Settings>,
 }
 
 /// Which names of request fields go on. In the file `"strict"` or `"any"`.

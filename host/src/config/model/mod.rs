@@ -4,6 +4,7 @@
 //! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30
 //! days. Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
+mod http2;
 mod http_settings;
 mod listener;
 mod tls;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use http_settings::*;
+pub use http2::*;
 pub use listener::*;
 pub use tls::*;
 

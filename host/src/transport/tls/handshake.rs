@@ -65,10 +65,11 @@ impl Default for HandshakeTurns {
 }
 
 impl ServerTls {
-    /// The error is a line for the operator, with the place.
+    /// `alpn`: protocols that are spoken, the preferred one first (RFC 7301). The error is a line for the operator, with the place.
     pub fn new(
         listener: &str,
         tls: &ListenerTls,
+        alpn: &[&[u8]],
         chain: &TicketChain,
         turns: &Rc<HandshakeTurns>,
     ) -> Result<Self, String> {
@@ -80,6 +81,7 @@ impl ServerTls {
             provider,
             certificates: Arc::clone(&certificates),
             tickets: tls.session_tickets.then_some(chain),
+            alpn,
         };
         let policies = Policies::new(&common, tls).map_err(placed)?;
         Ok(Self {

@@ -81,6 +81,11 @@ impl Tls {
         self
     }
 
+    /// Whether HTTP/2 was agreed on (RFC 7301, RFC 9113 §3.2).
+    fn is_http2(&self) -> bool {
+        self.connection.alpn_protocol() == Some(b"h2")
+    }
+
     /// Reads plain bytes into the room of `into`, of which there must be some.
     fn try_read(&mut self, socket: &Socket, into: &mut BytesMut) -> io::Result<Read> {
         loop {
@@ -273,6 +278,10 @@ impl SharedTls {
 
     pub(super) fn info(&self) -> Option<Arc<TlsInfo>> {
         self.0.borrow().info.clone()
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.0.borrow().is_http2()
     }
 
     #[inline(never)]

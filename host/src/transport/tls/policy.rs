@@ -72,6 +72,8 @@ pub(super) struct Common<'a> {
     pub certificates: Arc<Certificates>,
     /// `None`: there are no tickets.
     pub tickets: Option<&'a TicketChain>,
+    /// Protocols that are spoken, the preferred one first.
+    pub alpn: &'a [&'a [u8]],
 }
 
 impl Common<'_> {
@@ -91,7 +93,7 @@ impl Common<'_> {
         let mut config = builder
             .with_client_cert_verifier(self.verifier(clients)?)
             .with_cert_resolver(Arc::clone(&self.certificates) as Arc<_>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = self.alpn.iter().map(|it| it.to_vec()).collect();
         // A store in each worker would resume only what comes to the same one: tickets are opened by all.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         match self.tickets {

@@ -9,9 +9,8 @@ use http::{Method, StatusCode};
 
 use super::{PeerStream, Released};
 use crate::error::UpstreamError;
-use crate::http1::{
-    self, BodyDecoder, BodyError, Framing, HeadLimits, HeadProgress, ParsedResponse,
-};
+use crate::http1::{self, BodyDecoder, BodyError, Framing, HeadProgress, ParsedResponse};
+use crate::message::HeadLimits;
 use crate::message::{BodySize, Headers, Piece, RequestHead};
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};

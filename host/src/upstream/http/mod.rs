@@ -18,7 +18,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::error::UpstreamError;
-use crate::http1::{BodyError, HeadLimits};
+use crate::http1::BodyError;
+use crate::message::HeadLimits;
 use crate::message::{BodySize, Headers, Piece, RequestHead};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};

@@ -11,8 +11,7 @@ use super::reply::final_status;
 use super::wait::wait;
 use super::{DONE, header, refuse};
 use crate::exchange::Section;
-use crate::http1;
-use crate::message::ReplyHead;
+use crate::message::{ReplyHead, may_be_trailer};
 use crate::wasm::guest::{Guest, bytes, split};
 use crate::wasm::io_request::{IoRequest, IoResult, StreamHead};
 use crate::wasm::limit::Reached;
@@ -118,5 +117,5 @@ fn trailers(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
 }
 
 fn is_of_trailers(name: &[u8]) -> bool {
-    HeaderName::from_bytes(name).is_ok_and(|name| http1::may_be_trailer(&name))
+    HeaderName::from_bytes(name).is_ok_and(|name| may_be_trailer(&name))
 }
