@@ -18,7 +18,7 @@ use crate::runtime::clock;
 
 /// Stream that is to be served, and by what.
 pub struct StreamJob {
-    pub stream: ServerStream,
+    pub stream: Box<ServerStream>,
     pub client: Rc<StreamClient>,
     pub serving: Rc<Serving>,
 }

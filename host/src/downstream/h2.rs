@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::StatusCode;
 
 use super::{SendOptions, Settings};
 use crate::error::ClientError;
@@ -23,60 +23,20 @@ pub struct Alarms<'c> {
 
 /// A client's stream while its request is served.
 pub struct Session<'c> {
-    stream: ServerStream,
+    stream: Box<ServerStream>,
     alarms: Alarms<'c>,
     settings: &'c Settings,
     /// Piece of the request's body that has come and was not taken.
     received: Bytes,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
-    /// Head of the response that is not handed over yet.
-    head: Option<Response<()>>,
-    pieces: Pieces,
-    trailers: Headers,
-    end: End,
-    /// Something of the response was handed over.
-    has_begun: bool,
-    /// Bytes of the response's body handed over.
-    sent_bytes: u64,
-    /// Bytes handed over since the write alarm was armed.
-    progress_bytes: usize,
     /// Time that the client was waited for in all, with its response.
     waited: Duration,
 }
 
-/// State of the response's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// More is appended.
-    Open,
-    /// Nothing is appended any more.
-    Appended,
-    /// The end was handed over.
-    Sent,
-}
-
-/// Pieces of the response's body in order, of which there are few.
-#[derive(Default)]
-struct Pieces {
-    pieces: [Bytes; MAX_PIECES],
-    begin: usize,
-    end: usize,
-    bytes: usize,
-}
-
-const MAX_PIECES: usize = 4;
-
-/// Pieces of so many bytes are handed over before more are appended: a frame of the default size.
-const FULL_BYTES: usize = 16 << 10;
-
-/// A window that opens by less than this is no progress: opened byte by byte it would hold a stream for as long as the client
-/// likes (CVE-2026-49975).
-const PROGRESS_BYTES: usize = 1024;
-
 impl<'c> Session<'c> {
     pub fn new(
-        stream: ServerStream,
+        stream: Box<ServerStream>,
         alarms: Alarms<'c>,
         settings: &'c Settings,
         expects_continue: bool,
@@ -87,13 +47,6 @@ impl<'c> Session<'c> {
             settings,
             received: Bytes::new(),
             expects_continue,
-            head: None,
-            pieces: Pieces::default(),
-            trailers: Headers::new(),
-            end: End::Open,
-            has_begun: false,
-            sent_bytes: 0,
-            progress_bytes: 0,
             waited: Duration::ZERO,
         }
     }
@@ -170,65 +123,29 @@ impl<'c> Session<'c> {
 
     pub(super) fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
         let SendOptions { size, date, .. } = options;
-        let response = self.stream.response(head.status, &head.headers, size, date);
-        self.head = Some(response);
-        !self.is_bodiless(head.status) && size != BodySize::None
+        let ReplyHead { status, headers } = head;
+        self.stream.send_head(*status, headers, size, date);
+        !self.is_bodiless(*status) && size != BodySize::None
     }
 
     pub(super) fn send_data(&mut self, piece: Bytes) {
-        if !piece.is_empty() {
-            self.pieces.push(piece);
-        }
+        self.stream.send_data(piece);
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.pieces.is_full()
+        self.stream.is_full()
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        self.head.is_some() || self.pieces.bytes > 0 || self.end == End::Appended
+        self.stream.has_pending()
     }
 
-    /// Hands over what was appended, as far as there is room for it. True: that was all.
     pub(super) fn flush_now(&mut self) -> Result<bool, ClientError> {
-        let is_last = self.end == End::Appended && self.trailers.is_empty();
-        if let Some(head) = self.head.take() {
-            self.has_begun = true;
-            let is_end = is_last && self.pieces.bytes == 0;
-            self.stream.send_head(head, is_end)?;
-            self.note_end(is_end);
-        }
-        while self.pieces.bytes > 0 {
-            let room = self.stream.room_for(self.pieces.bytes);
-            if room == 0 {
-                return Ok(false);
-            }
-            let part = self.pieces.take(room);
-            self.sent_bytes += part.len() as u64;
-            self.progress_bytes += part.len();
-            let is_end = is_last && self.pieces.bytes == 0;
-            self.stream.send_data(part, is_end)?;
-            self.note_end(is_end);
-        }
-        if self.end == End::Appended {
-            match self.trailers.is_empty() {
-                true => self.stream.send_data(Bytes::new(), true)?,
-                false => self.stream.send_trailers(&self.trailers)?,
-            }
-            self.note_end(true);
-        }
-        Ok(true)
-    }
-
-    fn note_end(&mut self, is_end: bool) {
-        if is_end {
-            self.end = End::Sent;
-        }
+        Ok(self.stream.flush_now()?)
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         let _disarmed = self.alarms.write.disarmed();
-        self.progress_bytes = 0;
         let mut since = None;
         poll_fn(|cx| self.poll_flush(cx, &mut since)).await
     }
@@ -242,8 +159,7 @@ impl<'c> Session<'c> {
             if self.flush_now()? {
                 return Poll::Ready(Ok(()));
             }
-            if self.progress_bytes >= PROGRESS_BYTES {
-                self.progress_bytes = 0;
+            if self.stream.has_progressed() {
                 self.alarms.write.disarm();
             }
             if let Poll::Ready(room) = self.stream.poll_room(cx) {
@@ -260,7 +176,7 @@ impl<'c> Session<'c> {
         let now = clock::now();
         self.waited += now - *since.get_or_insert(now);
         *since = Some(now);
-        let by_rate = self.settings.send_rate.time_for(self.sent_bytes);
+        let by_rate = self.settings.send_rate.time_for(self.stream.sent_bytes());
         if by_rate.is_some_and(|limit| self.waited > limit) {
             return Poll::Ready(());
         }
@@ -272,78 +188,14 @@ impl<'c> Session<'c> {
     }
 
     pub(super) fn finish(&mut self, trailers: &Headers) {
-        self.trailers.clone_from(trailers);
-        self.end = End::Appended;
+        self.stream.finish(trailers);
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
+        self.stream.has_begun()
     }
 
     pub(super) fn withdraw(&mut self) {
-        self.head = None;
-        self.pieces = Pieces::default();
-        self.trailers.clear();
-        self.end = End::Open;
-    }
-}
-
-impl Pieces {
-    /// There must be room: see [`Self::is_full`].
-    fn push(&mut self, piece: Bytes) {
-        if self.end == MAX_PIECES {
-            self.pieces.rotate_left(self.begin);
-            self.end -= self.begin;
-            self.begin = 0;
-        }
-        self.bytes += piece.len();
-        self.pieces[self.end] = piece;
-        self.end += 1;
-    }
-
-    fn is_full(&self) -> bool {
-        self.end - self.begin == MAX_PIECES || self.bytes >= FULL_BYTES
-    }
-
-    /// Takes the first piece, or so many bytes of it.
-    fn take(&mut self, bytes: usize) -> Bytes {
-        let first = &mut self.pieces[self.begin];
-        let part = match bytes < first.len() {
-            true => first.split_to(bytes),
-            false => {
-                self.begin += 1;
-                std::mem::take(first)
-            }
-        };
-        self.bytes -= part.len();
-        if self.begin == self.end {
-            (self.begin, self.end) = (0, 0);
-        }
-        part
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_come_out_in_order_and_in_parts() {
-        let mut pieces = Pieces::default();
-        for text in ["ab", "c", "def", "g"] {
-            assert!(!pieces.is_full());
-            pieces.push(Bytes::from(text));
-        }
-        assert!(pieces.is_full());
-        let mut out = Vec::new();
-        out.push(pieces.take(1));
-        out.push(pieces.take(9));
-        assert!(pieces.is_full() || pieces.end == MAX_PIECES);
-        out.push(pieces.take(9));
-        pieces.push(Bytes::from("hi"));
-        while pieces.bytes > 0 {
-            out.push(pieces.take(2));
-        }
-        assert_eq!(out.concat(), b"abcdefghi");
+        self.stream.withdraw();
     }
 }

@@ -31,8 +31,7 @@ pub use request_body::{BodyPiece, RequestBody};
 /// The client's side of one exchange.
 pub enum Downstream<'c> {
     H1(h1::Session<'c>),
-    /// In a box: HTTP/1 is not to keep room for it.
-    H2(Box<h2::Session<'c>>),
+    H2(h2::Session<'c>),
     /// Side of a sub-request: its response is collected, and nobody could leave.
     Collect(Collector),
 }

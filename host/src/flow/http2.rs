@@ -55,7 +55,7 @@ impl StreamClient {
 
 /// Serves the request of a stream. Always leaves a line in the access log, whatever happened. `room` is for its head.
 pub async fn run_stream(
-    mut stream: ServerStream,
+    mut stream: Box<ServerStream>,
     client: &StreamClient,
     tools: &mut Tools,
     room: &mut HeadRoom,
@@ -91,7 +91,7 @@ pub async fn run_stream(
     exchange.context_mut().tls.clone_from(&client.tls);
     let calls = Cell::new(0);
     let body = RequestBody::new(size, &service.client);
-    let downstream = Downstream::H2(Box::new(session));
+    let downstream = Downstream::H2(session);
     let mut pipeline = Pipeline::new(exchange, downstream, body, &calls, service, worker);
     pipeline.serve().await;
     if pipeline.has_last_hooks() {
@@ -102,7 +102,7 @@ pub async fn run_stream(
 
 /// Answers a head that is not taken. There is no request, so no plugin sees it.
 async fn refuse(
-    stream: ServerStream,
+    stream: Box<ServerStream>,
     error: HeadError,
     client: &StreamClient,
     tools: &mut Tools,
@@ -132,7 +132,7 @@ async fn refuse(
 }
 
 async fn answer(session: h2::Session<'_>, head: ReplyHead, body: Bytes, date: &[u8; 29]) {
-    let mut downstream = Downstream::H2(Box::new(session));
+    let mut downstream = Downstream::H2(session);
     let options = SendOptions {
         size: BodySize::Exact(body.len() as u64),
         date: Some(date),

@@ -54,7 +54,7 @@ const CONTROL_FRAMES_A_REQUEST: u32 = 4;
 
 /// A client may open windows twice for each frame of data that it gets, and for each so many bytes.
 const CONTROL_FRAMES_A_PIECE: u32 = 4;
-const BYTES_A_CONTROL_FRAME: usize = 1024;
+const BYTES_A_CONTROL_FRAME: u64 = 1024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -85,10 +85,12 @@ impl Allowance {
     }
 
     /// A piece of a body was handed over to be sent.
-    pub(super) fn sent(&self, bytes: usize) {
-        let windows = u32::try_from(bytes / BYTES_A_CONTROL_FRAME).unwrap_or(u32::MAX);
-        self.control
-            .add(windows.saturating_add(CONTROL_FRAMES_A_PIECE));
+    pub(super) fn sent(&self, bytes: u64) {
+        if bytes > 0 {
+            let windows = u32::try_from(bytes / BYTES_A_CONTROL_FRAME).unwrap_or(u32::MAX);
+            self.control
+                .add(windows.saturating_add(CONTROL_FRAMES_A_PIECE));
+        }
     }
 
     fn frame(&self, kind: u8, flags: u8, length: usize) {

@@ -1,8 +1,8 @@
 //! Heads between the codec's form and ours.
 
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, uri};
 
 use crate::message::{
     BodySize, FieldName, HeadLimits, HeadRoom, Headers, KnownHeader, Protocol, RequestHead, Scheme,
@@ -271,6 +271,73 @@ fn keeps_length(status: StatusCode, form: &Form<'_>) -> bool {
     never_has_body(status, form.method)
         && !status.is_informational()
         && status != StatusCode::NO_CONTENT
+}
+
+/// Head of a request to a peer in the codec's form. `None`: its host or target has no such form.
+pub(super) fn request(
+    request: &RequestHead,
+    host: &[u8],
+    scheme: Scheme,
+    size: BodySize,
+) -> Option<Request<()>> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(match scheme {
+        Scheme::Http => uri::Scheme::HTTP,
+        Scheme::Https => uri::Scheme::HTTPS,
+    });
+    parts.authority = Some(uri::Authority::try_from(host).ok()?);
+    let target = request.target.as_str().as_bytes();
+    parts.path_and_query = Some(uri::PathAndQuery::try_from(target).ok()?);
+    let mut message = Request::new(());
+    *message.uri_mut() = Uri::from_parts(parts).ok()?;
+    *message.method_mut() = request.method.clone();
+    *message.version_mut() = Version::HTTP_2;
+    let mut length = itoa::Buffer::new();
+    let length = match size {
+        BodySize::Exact(bytes) => Some(length.format(bytes).as_bytes()),
+        BodySize::None | BodySize::Unknown => None,
+    };
+    // RFC 9110 §10.1.4 has it removed on the way; gRPC's servers ask for it to know that trailers arrive.
+    let content_type = request.headers.get(KnownHeader::ContentType);
+    let is_grpc = content_type.is_some_and(|it| it.starts_with(b"application/grpc"));
+    *message.headers_mut() = field_map(
+        &request.headers,
+        OF_CONNECTION | OF_REQUEST_LINE,
+        [
+            length.map(|length| (CONTENT_LENGTH, length)),
+            is_grpc.then_some((TE, b"trailers")),
+        ],
+    );
+    Some(message)
+}
+
+/// Fields that a request to a peer has elsewhere: in `:authority`, by its own length; and `Expect`, which the gateway has answered
+/// itself.
+const OF_REQUEST_LINE: u32 = KnownHeader::Host.bit()
+    | KnownHeader::ContentLength.bit()
+    | KnownHeader::Expect.bit()
+    | KnownHeader::Te.bit();
+
+/// Takes the fields of a peer's response over.
+pub(super) fn read_response(response: &Response<()>, headers: &mut Headers) {
+    headers.clear();
+    for (name, value) in response.headers() {
+        headers.add(name, value.as_bytes());
+    }
+}
+
+/// Size of a response's body, as far as its head tells it. The codec holds the data against it.
+pub(super) fn response_size(response: &Response<()>, method: &Method, is_end: bool) -> BodySize {
+    if never_has_body(response.status(), method) {
+        return BodySize::None;
+    }
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|it| it.to_str().ok()?.parse().ok());
+    match (length, is_end) {
+        (Some(bytes), _) => BodySize::Exact(bytes),
+        (None, true) => BodySize::Exact(0),
+        (None, false) => BodySize::Unknown,
+    }
 }
 
 /// Trailers in the codec's form.

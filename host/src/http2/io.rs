@@ -81,6 +81,19 @@ impl Io {
         io
     }
 
+    /// The gateway is the client, and its peer sends no preface.
+    pub(super) fn of_peer(
+        transport: Rc<Transport>,
+        received: BytesMut,
+        shared: Rc<IoState>,
+    ) -> Self {
+        let mut io = Self::new(transport, BytesMut::new(), shared);
+        io.preface_left = 0;
+        io.look(&received);
+        io.received = received;
+        io
+    }
+
     /// Counts the frames that have come.
     fn look(&mut self, bytes: &[u8]) {
         let of_preface = self.preface_left.min(bytes.len());

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, Response, StatusCode};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tracing::debug;
 
 use super::head::{self, Form, HeadError, ReceivedRequest};
+use super::incoming::Incoming;
 use super::io::{Io, IoState};
+use super::io_error;
+use super::outgoing::Outgoing;
 use crate::config::Http2Settings;
 use crate::message::{BodySize, HeadLimits, HeadRoom, Headers};
 use crate::transport::Transport;
@@ -34,22 +37,16 @@ pub struct ServerConnection {
 /// Request of a connection, and the way of its response. Dropped before its response has ended, it is reset.
 pub struct ServerStream {
     request: Request<()>,
-    body: RecvStream,
-    response: Side,
+    body: Incoming,
+    /// The response's head is sent by it, once.
+    respond: SendResponse<Bytes>,
+    /// Head of the response that is not handed over yet.
+    head: Option<Response<()>>,
+    out: Outgoing,
+    /// Something of the response was handed over.
+    has_begun: bool,
     state: Rc<IoState>,
     limits: HeadLimits,
-    /// Bytes that were handed out and for which the windows are not open again.
-    held_bytes: usize,
-    is_read: bool,
-    trailers: Option<Headers>,
-    /// The response has ended, or was given up.
-    has_ended: bool,
-}
-
-enum Side {
-    /// The head of the response is to come.
-    Head(SendResponse<Bytes>),
-    Body(SendStream<Bytes>),
 }
 
 /// Bytes of data that are kept for a stream beyond what the socket has taken.
@@ -106,7 +103,7 @@ impl Builder {
 
 impl ServerConnection {
     /// Moves frames, until a stream begins. `None`: the connection has ended.
-    pub fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
+    pub fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<ServerStream>>> {
         loop {
             match self.inner.poll_accept(cx) {
                 Poll::Ready(Some(Ok(accepted))) => {
@@ -129,19 +126,18 @@ impl ServerConnection {
     fn stream(
         &self,
         (request, response): (Request<RecvStream>, SendResponse<Bytes>),
-    ) -> ServerStream {
+    ) -> Box<ServerStream> {
         let (parts, body) = request.into_parts();
-        ServerStream {
-            is_read: body.is_end_stream(),
+        Box::new(ServerStream {
             request: Request::from_parts(parts, ()),
-            body,
-            response: Side::Head(response),
+            body: Incoming::new(body),
+            respond: response,
+            head: None,
+            out: Outgoing::default(),
+            has_begun: false,
             state: Rc::clone(&self.state),
             limits: self.limits,
-            held_bytes: 0,
-            trailers: None,
-            has_ended: false,
-        }
+        })
     }
 
     /// Has the client begin no more streams (GOAWAY twice, RFC 9113 §6.8). The connection ends when those that there are have.
@@ -197,150 +193,127 @@ impl ServerStream {
 
     /// Takes the request's head, once. `room` is for it.
     pub fn take_head(&mut self, room: &mut HeadRoom) -> Result<ReceivedRequest, HeadError> {
-        let received = head::read_request(&self.request, self.is_read, &self.limits, room);
+        let is_end = self.body.is_read();
+        let received = head::read_request(&self.request, is_end, &self.limits, room);
         // Fields that were taken over are of no use any more.
-        *self.request.headers_mut() = http::HeaderMap::new();
+        *self.request.headers_mut() = HeaderMap::new();
         received
     }
 
     /// Polls for the next piece of the request's body, which is not empty. `None`: it has ended. Windows open for the piece
     /// before.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        self.release();
-        while !self.is_read {
-            match ready!(self.body.poll_data(cx)) {
-                Some(Ok(piece)) if piece.is_empty() => {}
-                Some(Ok(piece)) => {
-                    self.held_bytes = piece.len();
-                    return Poll::Ready(Ok(Some(piece)));
-                }
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
-                None => {
-                    let trailers = ready!(self.body.poll_trailers(cx)).map_err(io_error)?;
-                    self.trailers = trailers.map(|fields| head::read_trailers(&fields));
-                    self.is_read = true;
-                }
-            }
-        }
-        Poll::Ready(Ok(None))
-    }
-
-    /// Opens the windows for what was handed out.
-    fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.held_bytes);
-        if bytes > 0 {
-            // Releasing fails only for more than was received.
-            let _ = self.body.flow_control().release_capacity(bytes);
-        }
+        self.body.poll_data(cx)
     }
 
     /// Whether nothing of the request's body is left to come.
     pub fn is_read(&self) -> bool {
-        self.is_read
+        self.body.is_read()
     }
 
-    /// Fields after the body, once.
+    /// Fields after the body, once; `None` when there were none.
     pub fn take_trailers(&mut self) -> Option<Headers> {
-        self.trailers.take().filter(|trailers| !trailers.is_empty())
+        self.body.take_trailers()
     }
 
-    /// Sends an interim response.
+    /// Sends an interim response, unless the response has begun.
     pub fn send_interim(&mut self, status: StatusCode, headers: &Headers) -> io::Result<()> {
-        let form = Form {
+        if self.has_begun {
+            return Ok(());
+        }
+        let interim = head::response(status, headers, &self.form(BodySize::None, None));
+        self.respond.send_informational(interim).map_err(io_error)
+    }
+
+    fn form<'f>(&'f self, size: BodySize, date: Option<&'f [u8; 29]>) -> Form<'f> {
+        Form {
             method: self.request.method(),
-            size: BodySize::None,
-            date: None,
-        };
-        let interim = head::response(status, headers, &form);
-        match &mut self.response {
-            Side::Head(response) => response.send_informational(interim).map_err(io_error),
-            Side::Body(_) => Ok(()),
+            size,
+            date,
         }
     }
 
-    /// Makes the head of a response, to be sent. `size` is of what there is to send.
-    pub fn response(
-        &self,
+    /// Appends the head of a response. `size` is of what there is to send; `date` is for a head that has none.
+    pub fn send_head(
+        &mut self,
         status: StatusCode,
         headers: &Headers,
         size: BodySize,
         date: Option<&[u8; 29]>,
-    ) -> Response<()> {
-        let form = Form {
-            method: self.request.method(),
-            size,
-            date,
-        };
-        head::response(status, headers, &form)
+    ) {
+        let head = head::response(status, headers, &self.form(size, date));
+        self.head = Some(head);
     }
 
-    /// Sends the response's head, once. `is_end`: nothing follows.
-    pub fn send_head(&mut self, head: Response<()>, is_end: bool) -> io::Result<()> {
-        if let Side::Head(response) = &mut self.response {
-            let body = response.send_response(head, is_end).map_err(io_error)?;
-            self.response = Side::Body(body);
-            self.note_end(is_end);
-        }
-        Ok(())
+    /// Appends a piece of the response's body. [`Self::is_full`] must be false.
+    pub fn send_data(&mut self, piece: Bytes) {
+        self.out.push(piece);
     }
 
-    /// Bytes that windows and buffer have room for now, of these that are to be sent.
-    pub fn room_for(&mut self, bytes: usize) -> usize {
-        match &mut self.response {
-            Side::Head(_) => 0,
-            Side::Body(body) => {
-                body.reserve_capacity(bytes);
-                body.capacity()
-            }
+    /// Whether it is time to flush before more is appended.
+    pub fn is_full(&self) -> bool {
+        self.out.is_full()
+    }
+
+    /// Whether something was appended and not handed over.
+    pub fn has_pending(&self) -> bool {
+        self.head.is_some() || self.out.has_pending()
+    }
+
+    /// Ends the response with these fields.
+    pub fn finish(&mut self, trailers: &Headers) {
+        self.out.finish(trailers);
+    }
+
+    /// Hands over what was appended, as far as there is room for it. True: that was all.
+    pub fn flush_now(&mut self) -> io::Result<bool> {
+        if let Some(head) = self.head.take() {
+            self.has_begun = true;
+            let is_end = self.out.ends_with_head();
+            let body = self.respond.send_response(head, is_end);
+            self.out.begin(body.map_err(io_error)?, is_end);
         }
+        let before = self.out.sent_bytes();
+        let flushed = self.out.flush_now();
+        let allowance = &self.state.allowance;
+        allowance.sent(self.out.sent_bytes() - before);
+        if self.out.has_ended() {
+            allowance.responded();
+        }
+        flushed
     }
 
     /// Ready when there may be more room.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Side::Body(body) = &mut self.response else {
-            return Poll::Ready(Ok(()));
-        };
-        Poll::Ready(match ready!(body.poll_capacity(cx)) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(io_error(error)),
-            None => Err(io::ErrorKind::ConnectionReset.into()),
-        })
+        self.out.poll_room(cx)
     }
 
-    /// Sends a piece, for which there must be room.
-    pub fn send_data(&mut self, piece: Bytes, is_end: bool) -> io::Result<()> {
-        let Side::Body(body) = &mut self.response else {
-            return Ok(());
-        };
-        self.state.allowance.sent(piece.len());
-        body.send_data(piece, is_end).map_err(io_error)?;
-        self.note_end(is_end);
-        Ok(())
+    /// Whether enough was handed over, since this was last true, to call it progress.
+    pub fn has_progressed(&mut self) -> bool {
+        self.out.has_progressed()
     }
 
-    /// Ends the response with these fields.
-    pub fn send_trailers(&mut self, trailers: &Headers) -> io::Result<()> {
-        let Side::Body(body) = &mut self.response else {
-            return Ok(());
-        };
-        body.send_trailers(head::trailers(trailers))
-            .map_err(io_error)?;
-        self.note_end(true);
-        Ok(())
+    /// Bytes of the response's body handed over.
+    pub fn sent_bytes(&self) -> u64 {
+        self.out.sent_bytes()
     }
 
-    fn note_end(&mut self, is_end: bool) {
-        if is_end {
-            self.has_ended = true;
-            self.state.allowance.responded();
-        }
+    /// Whether something of the response was handed over.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Takes back what was appended of a response that has not begun.
+    pub fn withdraw(&mut self) {
+        self.head = None;
+        self.out.clear();
     }
 
     /// Ready when the client has reset the stream, or its connection has ended.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.response {
-            Side::Head(response) => response.poll_reset(cx).map(drop),
-            Side::Body(body) => body.poll_reset(cx).map(drop),
+        match self.has_begun {
+            false => self.respond.poll_reset(cx).map(drop),
+            true => self.out.poll_reset(cx),
         }
     }
 
@@ -350,10 +323,8 @@ impl ServerStream {
     }
 
     fn reset(&mut self, reason: Reason) {
-        self.has_ended = true;
-        match &mut self.response {
-            Side::Head(response) => response.send_reset(reason),
-            Side::Body(body) => body.send_reset(reason),
+        if !self.out.reset(reason) {
+            self.respond.send_reset(reason);
         }
     }
 }
@@ -362,18 +333,8 @@ impl Drop for ServerStream {
     /// Tells the client that something is missing, where it is. The codec itself resets a stream whose request nobody has read to
     /// its end (RFC 9113 §8.1).
     fn drop(&mut self) {
-        if !self.has_ended {
+        if !self.out.has_ended() {
             self.reset(Reason::INTERNAL_ERROR);
         }
-    }
-}
-
-/// Kind of an error that ends a stream or a connection: the client's doing, however it has come about.
-fn io_error(error: h2::Error) -> io::Error {
-    match error.is_io() {
-        true => error
-            .into_io()
-            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
-        false => io::Error::new(io::ErrorKind::ConnectionReset, error),
     }
 }
