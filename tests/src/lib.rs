@@ -57,6 +57,7 @@ pub mod setup;
 pub mod show;
 mod template;
 pub mod tls;
+pub mod tls_origin;
 
 pub use client::Reply;
 pub use exposition::Exposition;

@@ -146,7 +146,9 @@ impl Setup {
     /// `castling check`, without starting anything.
     pub fn check(mut self) -> Checked {
         self.write_config();
-        let outcome = command::castling("check", &self.config_path(), &[]);
+        let mut command = self.command();
+        command.arg("check").arg("--config").arg(self.config_path());
+        let outcome = command::run(command, Duration::from_secs(30));
         Checked {
             outcome,
             dir: self.dir,

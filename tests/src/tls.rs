@@ -45,11 +45,24 @@ impl Authority {
     }
 
     pub fn certify_as(&self, names: &[&str], kind: &'static SignatureAlgorithm) -> Pem {
+        self.certify_with(Self::params(names), kind)
+    }
+
+    /// What a certificate for these names says.
+    pub fn params(names: &[&str]) -> CertificateParams {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        CertificateParams::new(names).expect("names")
+    }
+
+    pub fn certify_with(
+        &self,
+        params: CertificateParams,
+        kind: &'static SignatureAlgorithm,
+    ) -> Pem {
         let key = KeyPair::generate_for(kind).expect("a key");
-        let issuer: &Issuer<'_, KeyPair> = &self.issuer;
-        let own = params.signed_by(&key, issuer).expect("a certificate");
+        let own = params
+            .signed_by(&key, self.issuer())
+            .expect("a certificate");
         Pem {
             chain: own.pem() + &self.issuer.pem(),
             key: key.serialize_pem(),
@@ -104,7 +117,11 @@ impl Authority {
         self.issuer.pem()
     }
 
-    fn der(&self) -> CertificateDer<'static> {
+    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }
 }

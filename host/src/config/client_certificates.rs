@@ -44,7 +44,7 @@ fn ignored<T>(table: &mut Table<'_>, key: &'static str) -> Option<T> {
 }
 
 /// Certificates of authorities, DER.
-fn authorities(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
+pub(super) fn authorities(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
     of_files(value, |value| {
         let authorities = blocks::<CertificateDer<'_>>(value, MAX_CA_BYTES, "CERTIFICATE")?;
         for (idx, der) in authorities.iter().enumerate() {
@@ -64,13 +64,13 @@ fn check_authority(der: &[u8]) -> Result<(), String> {
     match certificate.is_ca() || is_own_issuer {
         true => Ok(()),
         false => Err(format!(
-            "is no authority's ({}): expected those that have signed the clients' certificates",
+            "is no authority's ({}): expected those that have signed the certificates",
             distinguished_name(certificate.subject())
         )),
     }
 }
 
-fn revocation_lists(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
+pub(super) fn revocation_lists(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
     of_files(value, |value| {
         let lists = blocks::<CertificateRevocationListDer<'_>>(value, MAX_CRL_BYTES, "X509 CRL")?;
         for (idx, der) in lists.iter().enumerate() {

@@ -30,6 +30,7 @@ mod tls;
 mod tree;
 mod units;
 mod upstream;
+mod upstream_tls;
 mod variables;
 mod zone_store;
 

@@ -18,6 +18,7 @@ use super::{access_log, listener, plugin, privileges, route, upstream, zone_stor
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
     let mut sections = Sections::gather(sources);
+    let mut system_roots = Vec::new();
     Config {
         master: master(sources.map(), sections.master.take()),
         workers: workers(sections.workers.take()),
@@ -28,8 +29,9 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         }),
         listeners: listener::resolve(&sections),
         upstreams: resolved(&sections.upstreams, |table| {
-            upstream::resolve(table, &sections.plugins)
+            upstream::resolve(table, &sections.plugins, &mut system_roots)
         }),
+        system_roots,
         zones: resolved(&sections.zones, zone),
         metrics: metrics(sources.map(), sections.metrics.take()),
         routes: route::resolve(&sections),

@@ -94,7 +94,7 @@ fn version(value: Value<'_>) -> Option<TlsVersion> {
 }
 
 /// Suites and groups by name. The library says which there are, when the listener is built.
-fn names(value: Value<'_>) -> Option<Vec<String>> {
+pub(super) fn names(value: Value<'_>) -> Option<Vec<String>> {
     let names = value.set(|item| Some(item.plain_text("a name")?.to_owned()))?;
     match names.is_empty() {
         true => value.expected("at least one name"),
@@ -128,7 +128,7 @@ fn certificate(value: Value<'_>) -> Option<Certificate> {
 }
 
 /// Chain in a PEM file, and the names that its first certificate is for.
-fn chain(value: Value<'_>) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
+pub(super) fn chain(value: Value<'_>) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
     let (path, bytes) = read_pem(value, MAX_PEM_BYTES)?;
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
@@ -183,7 +183,7 @@ fn names_of(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
     Ok(names.collect())
 }
 
-fn key(value: Value<'_>) -> Option<PrivateKey> {
+pub(super) fn key(value: Value<'_>) -> Option<PrivateKey> {
     let (path, bytes) = read_pem(value, MAX_PEM_BYTES)?;
     let key = match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => key,
@@ -243,7 +243,8 @@ const UNKNOWN_NAMES: [(&str, UnknownName); 2] = [
     ("refuse", UnknownName::Refuse),
 ];
 
-const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
+pub(super) const VERSIONS: [(&str, TlsVersion); 2] =
+    [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
 
 /// Longest PEM file.
 const MAX_PEM_BYTES: u64 = 1 << 20;

@@ -9,9 +9,15 @@ use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{Balance, Peer, Upstream, UpstreamHost};
+use super::upstream_tls;
+use super::{Balance, Der, Peer, Upstream, UpstreamHost};
 
-pub(super) fn resolve(mut table: Table<'_>, plugins: &Named<'_>) -> Upstream {
+/// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
+pub(super) fn resolve(
+    mut table: Table<'_>,
+    plugins: &Named<'_>,
+    system_roots: &mut Vec<Der>,
+) -> Upstream {
     let peers = table.required("peers", "a list of HOST:PORT", peers);
     let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
         Some(keepalive(value.table()?))
@@ -36,6 +42,7 @@ pub(super) fn resolve(mut table: Table<'_>, plugins: &Named<'_>) -> Upstream {
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),
+        tls: table.optional("tls", |value| upstream_tls::tls(value, system_roots)),
         place: table.place_text(),
     };
     table.finish();

@@ -86,6 +86,10 @@ pub enum UpstreamError {
     Connect { peer: String, cause: io::Error },
     #[error("connect to {peer}: no answer in {after:?}")]
     ConnectTimeout { peer: String, after: Duration },
+    #[error("TLS with {peer}: {cause}")]
+    Handshake { peer: String, cause: io::Error },
+    #[error("TLS with {peer}: the handshake is not over {after:?} after the connection was begun")]
+    HandshakeTimeout { peer: String, after: Duration },
     #[error("{peer} closed the connection before its response")]
     Closed { peer: String },
     #[error("{peer}: {cause}")]
@@ -112,6 +116,7 @@ impl UpstreamError {
         matches!(
             self,
             Self::ConnectTimeout { .. }
+                | Self::HandshakeTimeout { .. }
                 | Self::ResponseTimeout { .. }
                 | Self::SendTimeout { .. }
                 | Self::BodyTimeout { .. }
@@ -120,7 +125,13 @@ impl UpstreamError {
 
     /// Whether the peer has worked on nothing of the request for sure: another one may be tried whatever the method.
     pub fn not_processed(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. })
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::Handshake { .. }
+                | Self::HandshakeTimeout { .. }
+        )
     }
 }
 

@@ -18,7 +18,7 @@ use crate::metrics::Recorder;
 use crate::phase::{Check, Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
-use crate::transport::tls::{HandshakeTurns, ServerTls, TicketChain};
+use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
 use crate::upstream::{self, KeepAlive, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
@@ -60,13 +60,17 @@ impl Gateway {
         parts
             .load_plugins(&config, Rc::new(engine), modules, &zones)
             .await;
-        parts.resolve_upstreams(&config, &alarms).await;
+        let turns = Rc::new(HandshakeTurns::default());
+        let mut to_peers = parts.tls_to_peers(&config, &turns);
+        parts
+            .resolve_upstreams(&config, &mut to_peers, &alarms)
+            .await;
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
             parts.errors.push(error);
             None
         });
         let routers = parts.routers(&config, access_log.as_deref());
-        let mut tls = parts.tls(&config, &identity.ticket_chain);
+        let mut tls = parts.tls(&config, &identity.ticket_chain, &turns);
         if !parts.errors.is_empty() {
             return Err(parts.errors);
         }
@@ -105,8 +109,12 @@ impl Gateway {
 
 impl Parts {
     /// TLS of the listeners that have it.
-    fn tls(&mut self, config: &Config, chain: &TicketChain) -> BTreeMap<String, Rc<ServerTls>> {
-        let turns = Rc::new(HandshakeTurns::default());
+    fn tls(
+        &mut self,
+        config: &Config,
+        chain: &TicketChain,
+        turns: &Rc<HandshakeTurns>,
+    ) -> BTreeMap<String, Rc<ServerTls>> {
         let mut made = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let Some(tls) = &listener.tls else {
@@ -117,9 +125,31 @@ impl Parts {
                 Some(_) => &[b"h2", b"http/1.1"],
                 None => &[b"http/1.1"],
             };
-            match ServerTls::new(name, tls, alpn, chain, &turns) {
+            match ServerTls::new(name, tls, alpn, chain, turns) {
                 Ok(tls) => {
                     made.insert(name.clone(), Rc::new(tls));
+                }
+                Err(error) => self.errors.push(error),
+            }
+        }
+        made
+    }
+
+    /// TLS to the peers of the upstreams that have it.
+    fn tls_to_peers(
+        &mut self,
+        config: &Config,
+        turns: &Rc<HandshakeTurns>,
+    ) -> BTreeMap<String, ClientTls> {
+        let roots = SystemRoots::new(&config.system_roots);
+        let mut made = BTreeMap::new();
+        for (name, upstream) in &config.upstreams {
+            let Some(tls) = &upstream.tls else {
+                continue;
+            };
+            match ClientTls::new(name, tls, &roots, turns) {
+                Ok(tls) => {
+                    made.insert(name.clone(), tls);
                 }
                 Err(error) => self.errors.push(error),
             }
@@ -161,7 +191,12 @@ impl Parts {
         }
     }
 
-    async fn resolve_upstreams(&mut self, config: &Config, alarms: &Alarms) {
+    async fn resolve_upstreams(
+        &mut self,
+        config: &Config,
+        tls: &mut BTreeMap<String, ClientTls>,
+        alarms: &Alarms,
+    ) {
         for (name, upstream) in &config.upstreams {
             let metrics = self.metrics.upstream(name);
             let keep_alive = KeepAlive::new(
@@ -170,7 +205,9 @@ impl Parts {
                 upstream.keepalive_timeout,
                 metrics.unasked,
             );
-            let peers = match upstream::resolve(&upstream.peers, &keep_alive).await {
+            let tls = tls.remove(name);
+            let peers = upstream::resolve(&upstream.peers, tls.as_ref(), &keep_alive);
+            let peers = match peers.await {
                 Ok(peers) => peers,
                 Err(error) => {
                     self.errors

@@ -174,10 +174,14 @@ impl Transport {
     /// costs a system call only where something did; or `surely`, as the kernel knows it now, for one system call.
     #[inline]
     pub fn is_reusable(&self, surely: bool) -> bool {
-        // Readiness may be stale.
-        let is_quiet =
-            !surely && !self.socket.is_read_ready() || matches!(self.peek(), Err(Errno::AGAIN));
-        is_quiet && !self.has_opened()
+        match &self.tls {
+            // Readiness may be stale.
+            None => {
+                let is_ready = surely || self.socket.is_read_ready();
+                !is_ready || matches!(self.peek(), Err(Errno::AGAIN))
+            }
+            Some(tls) => tls.is_reusable(&self.socket, surely),
+        }
     }
 
     /// Whether bytes wait to be read, and not just an end.

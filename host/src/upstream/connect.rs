@@ -1,35 +1,54 @@
-//! Connects to an address, whatever is spoken there.
+//! Connects to an address, by TLS where it is to be, whatever is spoken there.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use crate::error::is_shortage;
 use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::transport::halves::{self, Reader, Writer};
+use crate::transport::tls::PeerTls;
+use crate::transport::{Socket, Transport};
 
 pub(super) enum ConnectError {
     TimedOut,
     /// Shortage of descriptors or memory, which is nothing about the address.
     Shortage(io::Error),
     Failed(io::Error),
+    /// The address is connected to, and TLS with it failed.
+    Handshake(io::Error),
+    HandshakeTimedOut,
 }
 
-/// Makes a connection, within this limit.
+/// Makes a connection, and the handshake on it, both within this limit.
 pub(super) async fn connect(
     address: SocketAddr,
+    tls: Option<&PeerTls>,
     alarm: &Alarm,
     limit: Duration,
 ) -> Result<(Reader, Writer), ConnectError> {
+    // Read where it is needed: nearly all connections are made in less than a millisecond, and most have no TLS.
+    let begun = tls.map(|_| Instant::now());
     let connected = alarm.limit(limit, TcpStream::connect(address)).await;
     let connected = connected.map_err(|Elapsed| ConnectError::TimedOut)?;
     let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-    match stream {
-        Ok(stream) => Ok(halves::split(stream)),
-        Err(cause) if is_shortage(&cause) => Err(ConnectError::Shortage(cause)),
-        Err(cause) => Err(ConnectError::Failed(cause)),
+    let socket = match stream {
+        Ok(stream) => Socket::from(stream),
+        Err(cause) if is_shortage(&cause) => return Err(ConnectError::Shortage(cause)),
+        Err(cause) => return Err(ConnectError::Failed(cause)),
+    };
+    let (Some(tls), Some(begun)) = (tls, begun) else {
+        return Ok(halves::split(socket));
+    };
+    let rest = limit.saturating_sub(begun.elapsed());
+    // In a box: a request is not to keep room for a handshake.
+    let handshake = Box::pin(tls.connect(&socket));
+    match alarm.limit(rest, handshake).await {
+        Ok(Ok(tls)) => Ok(halves::split(Transport::with_tls(socket, tls))),
+        Ok(Err(cause)) => Err(ConnectError::Handshake(cause)),
+        Err(Elapsed) => Err(ConnectError::HandshakeTimedOut),
     }
 }
 
@@ -51,10 +70,10 @@ mod tests {
             let alarm = Alarms::new(alarm::FINE).alarm();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let connected = connect(address, &alarm, Duration::from_secs(60)).await;
+            let connected = connect(address, None, &alarm, Duration::from_secs(60)).await;
             assert!(connected.is_ok());
             drop(listener);
-            let refused = connect(address, &alarm, Duration::from_secs(60)).await;
+            let refused = connect(address, None, &alarm, Duration::from_secs(60)).await;
             assert!(matches!(refused, Err(ConnectError::Failed(_))));
         });
     }

@@ -11,6 +11,7 @@ use castling_abi::PeerOutcome;
 use http::HeaderValue;
 
 use super::pool::{KeepAlive, Pool};
+use crate::transport::tls::PeerTls;
 
 /// Address that requests can be sent to.
 ///
@@ -25,6 +26,8 @@ pub struct Peer {
     pub label: Arc<str>,
     /// Name of the peer in the config, for the `Host` field.
     pub host: HeaderValue,
+    /// `None`: bytes go to it as they are.
+    pub(super) tls: Option<PeerTls>,
     pub weight: u32,
     /// Requests under way there, from this worker.
     pub active: Cell<u32>,
@@ -43,6 +46,7 @@ impl Peer {
         slot: u32,
         address: SocketAddr,
         host: HeaderValue,
+        tls: Option<PeerTls>,
         weight: u32,
         keep_alive: &Rc<KeepAlive>,
     ) -> Self {
@@ -53,6 +57,7 @@ impl Peer {
             pool: Pool::new(keep_alive, &label),
             label,
             host,
+            tls,
             weight,
             active: Cell::new(0),
             score: Cell::new(0),
@@ -116,7 +121,7 @@ pub mod tests {
         let peer = |(slot, &weight): (u32, &u32)| {
             let address = SocketAddr::from(([127, 0, 0, 1], 9000));
             let host = HeaderValue::from_static("h");
-            Peer::new(slot, address, host, weight, &keep_alive)
+            Peer::new(slot, address, host, None, weight, &keep_alive)
         };
         (0..).zip(weights).map(peer).collect()
     }

@@ -7,10 +7,12 @@ use http::HeaderValue;
 
 use super::{KeepAlive, Peer};
 use crate::config;
+use crate::transport::tls::ClientTls;
 
 /// Resolves peers, one for each address of each name, in slots from 0 on. The error is a line for a person.
 pub async fn resolve(
     peers: &[config::Peer],
+    tls: Option<&ClientTls>,
     keep_alive: &Rc<KeepAlive>,
 ) -> Result<Vec<Peer>, String> {
     let mut resolved = Vec::new();
@@ -23,7 +25,9 @@ pub async fn resolve(
             .map_err(|_| format!("peer {}: no valid host", peer.address))?;
         let weight = u32::from(peer.weight.get());
         for (address, slot) in addresses.into_iter().zip(&mut slots) {
-            resolved.push(Peer::new(slot, address, host.clone(), weight, keep_alive));
+            let tls = tls.map(|tls| tls.peer(&peer.address)).transpose()?;
+            let host = host.clone();
+            resolved.push(Peer::new(slot, address, host, tls, weight, keep_alive));
         }
     }
     Ok(resolved)

@@ -201,7 +201,7 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
         ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
         Err(TryError::Upstream {
-            cause: UpstreamError::Connect { .. },
+            cause: UpstreamError::Connect { .. } | UpstreamError::Handshake { .. },
             ..
         }) => PeerOutcome::ConnectFailed,
         Err(TryError::Upstream { .. }) => PeerOutcome::Broken,

@@ -32,6 +32,8 @@ pub struct Config {
     pub plugins: BTreeMap<String, Plugin>,
     pub listeners: BTreeMap<String, Listener>,
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Certificates of the authorities that the system trusts. Empty where no upstream's TLS needs them.
+    pub system_roots: Vec<Der>,
     pub zones: BTreeMap<String, Zone>,
     pub metrics: Metrics,
     /// Routes in the order of the files; matching does not depend on it except between equals, where the first wins.
@@ -359,7 +361,7 @@ pub struct Upstream {
     pub peers: Vec<Peer>,
     /// Default `round_robin`.
     pub balance: Balance,
-    /// Longest wait for a TCP connection to a peer. On expiry the next peer is tried. Default 5 s.
+    /// Longest wait for a connection to a peer, the handshake of TLS included. On expiry the next peer is tried. Default 5 s.
     pub connect_timeout: Duration,
     /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
     /// `proxy_read_timeout`).
@@ -381,6 +383,8 @@ pub struct Upstream {
     pub max_fields: usize,
     /// Which `Host` the peer sees. Default `client`.
     pub host: UpstreamHost,
+    /// Default none: connections are plain.
+    pub tls: Option<UpstreamTls>,
     /// `FILE:LINE:COLUMN` of the upstream's table.
     pub place: String,
 }

@@ -1,4 +1,4 @@
-//! `[listeners.NAME.tls]`, resolved.
+//! `[listeners.NAME.tls]` and `[upstreams.NAME.tls]`, resolved.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,6 +27,31 @@ pub struct ListenerTls {
     pub client_certificates: Option<ClientCertificates>,
     /// Policies of some servers; a name is in one of them at most.
     pub hosts: Vec<TlsHosts>,
+    /// `FILE:LINE:COLUMN` of the table.
+    pub place: String,
+}
+
+/// TLS to the peers of an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamTls {
+    /// Name that peers are asked for (SNI) and that their certificates have to be for; an IP address is not asked for. Default
+    /// each peer's own from the config (nginx `proxy_ssl_name`).
+    pub server_name: Option<String>,
+    /// Whether certificates are checked. Default true (nginx `proxy_ssl_verify`, which is off).
+    pub verify: bool,
+    /// Certificates of the authorities that vouch for peers; empty: those of the system (nginx
+    /// `proxy_ssl_trusted_certificate`).
+    pub ca: Vec<Der>,
+    /// Lists of revoked certificates. Default none. With any, each certificate of a chain but the authority's own has to be of
+    /// an issuer that has one, which is in date (nginx `proxy_ssl_crl`).
+    pub crl: Vec<Der>,
+    /// The gateway's own, for peers that ask for one. Default none.
+    pub certificate: Option<Certificate>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+    /// As those of a listener.
+    pub suites: Vec<String>,
+    pub groups: Vec<String>,
     /// `FILE:LINE:COLUMN` of the table.
     pub place: String,
 }
@@ -101,6 +126,11 @@ pub enum VerifyClient {
     Optional,
 }
 
+/// A certificate, or a list of revoked ones. Hexadecimal in JSON: a list of numbers is twice as long.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Der(pub Vec<u8>);
+
 /// A certificate with its chain and its key, and the names that it is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -142,6 +172,40 @@ pub enum UnknownName {
 pub enum TlsVersion {
     V12,
     V13,
+}
+
+impl From<Der> for String {
+    fn from(der: Der) -> Self {
+        let mut text = Self::with_capacity(2 * der.0.len());
+        for byte in der.0 {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(HEX[usize::from(digit)]));
+            }
+        }
+        text
+    }
+}
+
+impl TryFrom<String> for Der {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let digit = |byte: u8| HEX.iter().position(|hex| *hex == byte);
+        let byte = |pair: &[u8]| match *pair {
+            [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(Self).ok_or("no hexadecimal text")
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+impl fmt::Debug for Der {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 impl fmt::Debug for PrivateKey {

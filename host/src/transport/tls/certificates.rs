@@ -23,10 +23,13 @@ pub(super) struct Certificates {
     unknown_name: UnknownName,
 }
 
-/// Cryptography with the suites and groups that a listener has. The error is a line with the rule.
-pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String> {
+/// Cryptography with these suites and groups; empty: those of the library. The error is a line with the rule.
+pub(super) fn provider(
+    suites: &[String],
+    groups: &[String],
+) -> Result<Arc<CryptoProvider>, String> {
     let mut provider = aws_lc_rs::default_provider();
-    if !tls.suites.is_empty() {
+    if !suites.is_empty() {
         let all = aws_lc_rs::ALL_CIPHER_SUITES;
         let suite = |name: &String| {
             let found = all.iter().find(|suite| suite_name(suite.suite()) == *name);
@@ -36,9 +39,9 @@ pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String>
                 format!("suites \"{name}\": expected some of {}", known.join(", "))
             })
         };
-        provider.cipher_suites = tls.suites.iter().map(suite).collect::<Result<_, _>>()?;
+        provider.cipher_suites = suites.iter().map(suite).collect::<Result<_, _>>()?;
     }
-    if !tls.groups.is_empty() {
+    if !groups.is_empty() {
         let all = aws_lc_rs::ALL_KX_GROUPS;
         let group = |name: &String| {
             let found = all.iter().find(|group| group_name(group.name()) == *name);
@@ -48,7 +51,7 @@ pub(super) fn provider(tls: &ListenerTls) -> Result<Arc<CryptoProvider>, String>
                 format!("groups \"{name}\": expected some of {}", known.join(", "))
             })
         };
-        provider.kx_groups = tls.groups.iter().map(group).collect::<Result<_, _>>()?;
+        provider.kx_groups = groups.iter().map(group).collect::<Result<_, _>>()?;
     }
     Ok(Arc::new(provider))
 }
@@ -110,7 +113,10 @@ impl fmt::Debug for Certificates {
 }
 
 /// Certificate with its key, if it is the certificate's. The error is a line with its place.
-fn certified(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+pub(super) fn certified(
+    certificate: &Certificate,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
     let place = &certificate.key_place;
     let der = certificate.key.der.clone();
     let key = match certificate.key.form {

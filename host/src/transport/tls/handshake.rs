@@ -64,6 +64,18 @@ impl Default for HandshakeTurns {
     }
 }
 
+impl HandshakeTurns {
+    /// Waits for a turn, works, and lets others of the event loop have theirs before the next one.
+    pub(super) async fn take<T>(&self, work: impl FnOnce() -> T) -> T {
+        // Nobody closes the semaphore.
+        let turn = self.0.acquire().await;
+        let done = work();
+        tokio::task::yield_now().await;
+        drop(turn);
+        done
+    }
+}
+
 impl ServerTls {
     /// `alpn`: protocols that are spoken, the preferred one first (RFC 7301). The error is a line for the operator, with the place.
     pub fn new(
@@ -74,7 +86,7 @@ impl ServerTls {
         turns: &Rc<HandshakeTurns>,
     ) -> Result<Self, String> {
         let placed = |error: String| format!("{}: listener {listener}: tls: {error}", tls.place);
-        let provider = super::certificates::provider(tls).map_err(placed)?;
+        let provider = super::certificates::provider(&tls.suites, &tls.groups).map_err(placed)?;
         let certificates = Arc::new(Certificates::new(tls, &provider)?);
         let common = Common {
             listener,
@@ -109,13 +121,9 @@ impl ServerTls {
             send(socket, &UNRECOGNIZED_NAME).await?;
             return Err(HandshakeError::UnknownName(name.unwrap_or_default()));
         }
-        let turn = self.turns.0.acquire().await;
         let policy = self.policies.of(name.as_deref());
-        let connection = accepted.into_connection(Arc::clone(&policy.config));
-        // The next one is after what is ready now.
-        tokio::task::yield_now().await;
-        drop(turn);
-        let mut connection = match connection {
+        let sign = || accepted.into_connection(Arc::clone(&policy.config));
+        let mut connection = match self.turns.take(sign).await {
             Ok(connection) => connection,
             Err((error, alert)) => return refuse(socket, error, alert).await,
         };

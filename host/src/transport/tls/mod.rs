@@ -6,6 +6,7 @@
 mod by_name;
 mod certificates;
 mod client_certificate;
+mod connect;
 mod handshake;
 mod info;
 mod policy;
@@ -19,17 +20,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
-use rustls::ServerConnection;
+use rustix::net::RecvFlags;
+use rustls::Connection;
 
 use super::{Read, Socket};
 
+pub use connect::{ClientTls, PeerTls, SystemRoots};
 pub use handshake::{HandshakeTurns, ServerTls};
 pub use info::TlsInfo;
 pub use ticket_chain::TicketChain;
 
-/// TLS of a connection whose handshake is over.
+/// TLS of a connection with a client or with a peer.
 pub struct Tls {
-    connection: ServerConnection,
+    connection: Connection,
     /// Records that were read and not opened yet. Without an allocation while there are none.
     received: BytesMut,
     /// Sealed records that the kernel has not taken. Without an allocation while there are none.
@@ -57,12 +60,19 @@ thread_local! {
 /// Bytes read from the socket at a time: one record of the largest kind (RFC 8446 §5.2: 16 KiB and 256 bytes, and its head).
 const READ_BYTES: usize = (16 << 10) + 256 + 5;
 
+/// Bytes read at a time of a connection that should have nothing but tickets.
+const TICKETS_BYTES: usize = 1 << 10;
+
+/// Error where a peer's connection ends without a close_notify.
+const UNSAID_END: &str = "the connection has ended, and TLS has not said so (close_notify)";
+
 /// Plain bytes sealed in one go. So much is kept at most beyond what the kernel has taken.
 const SEAL_BYTES: usize = 64 << 10;
 
 impl Tls {
     /// `received`: what was read beyond the handshake.
-    fn new(mut connection: ServerConnection, received: BytesMut) -> Self {
+    fn new(connection: impl Into<Connection>, received: BytesMut) -> Self {
+        let mut connection = connection.into();
         // `try_write` has a bound of its own, and seals only when all of the last is out.
         connection.set_buffer_limit(None);
         Self {
@@ -101,6 +111,7 @@ impl Tls {
     /// Moves opened bytes. 0: there are none.
     fn take_plain(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         let mut taken = 0;
+        let is_from_client = matches!(self.connection, Connection::Server(_));
         let mut reader = self.connection.reader();
         loop {
             let room = into.capacity() - into.len();
@@ -109,8 +120,13 @@ impl Tls {
                 Ok(chunk) => chunk,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(taken),
                 // No close_notify came before the socket's end. Many clients close so, and a request says itself where it
-                // ends.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(taken),
+                // ends; a response may end with its connection, and then anybody on the way could cut it (RFC 9112 §9.8).
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof && is_from_client => {
+                    return Ok(taken);
+                }
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(io::Error::new(error.kind(), UNSAID_END));
+                }
                 Err(error) => return Err(error),
             };
             let part = &chunk[..chunk.len().min(room)];
@@ -229,6 +245,37 @@ impl Tls {
         has_plain || !self.received.is_empty()
     }
 
+    /// Whether an idle connection is still good: nothing has come but what TLS itself says, such as a ticket, which is
+    /// taken. `surely` asks the kernel, and not just the event loop.
+    fn is_reusable(&mut self, socket: &Socket, surely: bool) -> bool {
+        loop {
+            if self.has_ended || self.has_unread() {
+                return false;
+            }
+            let opened = match surely {
+                true => self.fill_now(socket),
+                false if socket.is_read_ready() => self.fill(socket),
+                false => return true,
+            };
+            match opened {
+                Ok(()) => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// Fills with what the kernel has, of which the event loop may not have heard.
+    fn fill_now(&mut self, socket: &Socket) -> io::Result<()> {
+        let mut room = [0; TICKETS_BYTES];
+        let (_, bytes) = rustix::net::recv(socket, &mut room[..], RecvFlags::DONTWAIT)?;
+        self.has_ended |= bytes == 0;
+        self.received = SCRATCH.with_borrow_mut(|scratch| mem::take(&mut scratch.received));
+        self.received.extend_from_slice(&room[..bytes]);
+        let opened = self.open(socket);
+        self.keep_received();
+        opened
+    }
+
     /// Takes over what rustls has sealed.
     fn collect(&mut self) {
         if self.connection.wants_write() && self.sealed.is_empty() {
@@ -309,6 +356,11 @@ impl SharedTls {
     #[inline(never)]
     pub(super) fn has_unread(&self) -> bool {
         self.0.borrow_mut().has_unread()
+    }
+
+    #[inline(never)]
+    pub(super) fn is_reusable(&self, socket: &Socket, surely: bool) -> bool {
+        self.0.borrow_mut().is_reusable(socket, surely)
     }
 
     #[inline(never)]

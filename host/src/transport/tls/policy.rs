@@ -76,6 +76,16 @@ pub(super) struct Common<'a> {
     pub alpn: &'a [&'a [u8]],
 }
 
+/// Versions from this one on.
+pub(super) fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static V12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    static V13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match least {
+        TlsVersion::V12 => &V12,
+        TlsVersion::V13 => &V13,
+    }
+}
+
 impl Common<'_> {
     /// The error is for a line with the place of the listener, or has its own.
     fn config(
@@ -83,12 +93,8 @@ impl Common<'_> {
         min_version: TlsVersion,
         clients: Option<&ClientCertificates>,
     ) -> Result<Arc<ServerConfig>, String> {
-        let versions: &[&SupportedProtocolVersion] = match min_version {
-            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
-            TlsVersion::V13 => &[&version::TLS13],
-        };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(versions)
+            .with_protocol_versions(versions(min_version))
             .map_err(|error| error.to_string())?;
         let mut config = builder
             .with_client_cert_verifier(self.verifier(clients)?)

@@ -102,7 +102,8 @@ impl<'a> Try<'a> {
             connect_timeout: after,
             ..
         } = &**self.upstream;
-        let halves = connect(self.peer.address, &alarms.alarm(), *after).await;
+        let (address, tls) = (self.peer.address, self.peer.tls.as_ref());
+        let halves = connect(address, tls, &alarms.alarm(), *after).await;
         halves
             .map(|halves| PeerStream::h1(halves, alarms))
             .map_err(|error| match error {
@@ -115,6 +116,16 @@ impl<'a> Try<'a> {
                     peer: self.label(),
                     cause,
                 }),
+                ConnectError::Handshake(cause) => TryError::from(UpstreamError::Handshake {
+                    peer: self.label(),
+                    cause,
+                }),
+                ConnectError::HandshakeTimedOut => {
+                    TryError::from(UpstreamError::HandshakeTimeout {
+                        peer: self.label(),
+                        after: *after,
+                    })
+                }
             })
     }
 

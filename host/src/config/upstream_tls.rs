@@ -1,0 +1,81 @@
+//! `[upstreams.NAME.tls]`.
+
+use std::net::IpAddr;
+
+use super::client_certificates::{authorities, revocation_lists};
+use super::sections::is_host_name;
+use super::table::{Table, Value};
+use super::tls::{VERSIONS, chain, key, names};
+use super::{Certificate, Der, TlsVersion, UpstreamTls};
+
+pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
+    let mut table = value.table()?;
+    let tls = UpstreamTls {
+        server_name: table.optional("server_name", server_name),
+        verify: table.or("verify", true, Value::boolean),
+        ca: table.or("ca", Vec::new(), |value| authorities(value).map(ders)),
+        crl: table.or("crl", Vec::new(), |value| revocation_lists(value).map(ders)),
+        certificate: own_certificate(value, &mut table),
+        min_version: table.or("min_version", TlsVersion::V12, |value| {
+            value.choice(&VERSIONS)
+        }),
+        suites: table.or("suites", Vec::new(), names),
+        groups: table.or("groups", Vec::new(), names),
+        place: table.place_text(),
+    };
+    if tls.verify && tls.ca.is_empty() && system_roots.is_empty() {
+        *system_roots = roots_of_system(value)?;
+    }
+    table.finish();
+    Some(tls)
+}
+
+/// A host name without wildcards, or an IP address.
+fn server_name(value: Value<'_>) -> Option<String> {
+    let name = value.text_or(NAME_RULE)?;
+    match is_host_name(name) || name.parse::<IpAddr>().is_ok() {
+        true => Some(name.to_ascii_lowercase()),
+        false => value.expected(NAME_RULE),
+    }
+}
+
+/// `certificate` and `key`, both or none.
+fn own_certificate(tls: Value<'_>, table: &mut Table<'_>) -> Option<Certificate> {
+    let (given, given_key) = (table.get("certificate"), table.get("key"));
+    let (given, given_key) = match (given, given_key) {
+        (None, None) => return None,
+        (Some(given), Some(given_key)) => (given, given_key),
+        (Some(_), None) => return tls.refuse("missing key \"key\": expected a PEM file"),
+        (None, Some(_)) => return tls.refuse("missing key \"certificate\": expected a PEM file"),
+    };
+    let (chain, key) = (chain(given), key(given_key));
+    Some(Certificate {
+        chain: chain?.0,
+        key: key?,
+        names: Vec::new(),
+        key_place: given_key.place_text(),
+    })
+}
+
+fn ders(items: Vec<Vec<u8>>) -> Vec<Der> {
+    items.into_iter().map(Der).collect()
+}
+
+fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first();
+        let why = why.map_or_else(String::new, |error| format!(" ({error})"));
+        return tls.refuse(format_args!(
+            "missing key \"ca\": the system has no authorities that it trusts{why}: expected a PEM file"
+        ));
+    }
+    let certificates = found.certs.into_iter();
+    Some(
+        certificates
+            .map(|certificate| Der(certificate.to_vec()))
+            .collect(),
+    )
+}
+
+const NAME_RULE: &str = "a host name such as \"example.com\", or an IP address";

@@ -1,0 +1,213 @@
+//! Handshakes with peers.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConnection, Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+
+use super::certificates::{certified, provider};
+use super::policy::versions;
+use super::{HandshakeTurns, Tls};
+use crate::config::{Der, UpstreamTls};
+use crate::transport::Socket;
+
+/// TLS to the peers of an upstream, in one worker.
+pub struct ClientTls {
+    config: ClientConfig,
+    /// Name of all peers; `None`: each has its own.
+    server_name: Option<String>,
+    turns: Rc<HandshakeTurns>,
+}
+
+/// TLS to one peer.
+pub struct PeerTls {
+    /// Has the sessions that the peer has given: another peer could not resume them.
+    config: Arc<ClientConfig>,
+    /// Name that its certificate is to be for, and that it is asked for (SNI). An IP address is not asked for (RFC 6066 §3).
+    name: ServerName<'static>,
+    turns: Rc<HandshakeTurns>,
+}
+
+/// Authorities that the system trusts.
+#[derive(Clone)]
+pub struct SystemRoots(Arc<RootCertStore>);
+
+/// Sessions kept of a peer: as many tickets as rustls keeps for one name.
+const KEPT_SESSIONS: usize = 8;
+
+impl SystemRoots {
+    pub fn new(certificates: &[Der]) -> Self {
+        let mut roots = RootCertStore::empty();
+        // An old one that cannot be read vouches for nobody.
+        roots.add_parsable_certificates(certificates.iter().map(der));
+        Self(Arc::new(roots))
+    }
+}
+
+impl ClientTls {
+    /// The error is a line for the operator, with the place.
+    pub fn new(
+        upstream: &str,
+        tls: &UpstreamTls,
+        system: &SystemRoots,
+        turns: &Rc<HandshakeTurns>,
+    ) -> Result<Self, String> {
+        let placed = |error: String| format!("{}: upstream {upstream}: tls: {error}", tls.place);
+        let provider = provider(&tls.suites, &tls.groups).map_err(placed)?;
+        let verifier = match tls.verify {
+            true => verifier(tls, system, &provider).map_err(placed)?,
+            false => Arc::new(Unverified(Arc::clone(&provider))),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions(tls.min_version))
+            .map_err(|error| placed(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &tls.certificate {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => {
+                let own = certified(certificate, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            config,
+            server_name: tls.server_name.clone(),
+            turns: Rc::clone(turns),
+        })
+    }
+
+    /// TLS to the peer with this address of the config, `HOST:PORT`. The error is a line for a person.
+    pub fn peer(&self, address: &str) -> Result<PeerTls, String> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = self.server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("tls: {name:?} is no name that a certificate can be for"))?;
+        let mut config = self.config.clone();
+        config.resumption = Resumption::in_memory_sessions(KEPT_SESSIONS);
+        Ok(PeerTls {
+            config: Arc::new(config),
+            name,
+            turns: Rc::clone(&self.turns),
+        })
+    }
+}
+
+impl PeerTls {
+    /// Makes a handshake. What the peer is told of a failure is out where it takes it.
+    pub async fn connect(&self, socket: &Socket) -> io::Result<Tls> {
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        let mut tls = Tls::new(connection.map_err(io::Error::other)?, BytesMut::new());
+        tls.collect();
+        loop {
+            // What cannot be written is learnt by reading.
+            poll_fn(|cx| tls.poll_flush(socket, cx)).await;
+            if !tls.connection.is_handshaking() {
+                return Ok(tls);
+            }
+            poll_fn(|cx| socket.poll_read_ready(cx)).await?;
+            match self.turns.take(|| tls.fill(socket)).await {
+                Ok(()) if tls.has_ended && tls.connection.is_handshaking() => {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(explained(error)),
+            }
+        }
+    }
+}
+
+/// Says in other words what a peer without TLS looks like.
+fn explained(error: io::Error) -> io::Error {
+    let of_tls = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match of_tls {
+        Some(rustls::Error::InvalidMessage(what)) => {
+            io::Error::other(format!("it does not speak TLS ({what:?})"))
+        }
+        _ => error,
+    }
+}
+
+fn verifier(
+    tls: &UpstreamTls,
+    system: &SystemRoots,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let roots = match &tls.ca[..] {
+        [] => Arc::clone(&system.0),
+        own => {
+            let mut roots = RootCertStore::empty();
+            for certificate in own {
+                let added = roots.add(der(certificate));
+                added.map_err(|error| format!("ca: {error}"))?;
+            }
+            Arc::new(roots)
+        }
+    };
+    let crls = tls.crl.iter();
+    let crls = crls.map(|crl| CertificateRevocationListDer::from(crl.0.clone()));
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
+        .with_crls(crls)
+        // A list that is out of date says nothing of what was revoked since, as OpenSSL has it.
+        .enforce_revocation_expiration()
+        .build();
+    match verifier {
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn der(certificate: &Der) -> CertificateDer<'_> {
+    CertificateDer::from(&certificate.0[..])
+}
+
+/// Takes whatever certificate a peer has, for `verify = false`. Signatures prove only that the peer has the key of a
+/// certificate that nobody has looked at, so that they are not checked either.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
