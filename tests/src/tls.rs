@@ -177,11 +177,22 @@ impl TlsClient {
 
     /// Connects and makes the handshake.
     pub fn connect(&self, address: SocketAddr, name: &str) -> Result<TlsStream, std::io::Error> {
+        self.connect_behind(address, name, b"")
+    }
+
+    /// Connects and makes the handshake, behind these bytes.
+    pub fn connect_behind(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        first: &[u8],
+    ) -> Result<TlsStream, std::io::Error> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut connection = ClientConnection::new(Arc::new(self.config.clone()), name)
             .expect("the client's own config");
         let mut socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(DEADLINE))?;
+        socket.write_all(first)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
         }

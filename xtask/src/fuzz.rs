@@ -82,12 +82,13 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "host_calls",
     "modules",
     "requests",
     "responses",
     "chunks",
+    "proxy_headers",
     "paths",
     "configs",
 ];

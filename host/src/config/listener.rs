@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use super::http_settings;
 use super::names::Named;
-use super::sections::{Sections, resolved};
+use super::networks;
+use super::sections::{Sections, TIMEOUT, resolved};
 use super::table::{Table, Value};
 use super::tls;
 use super::tree::NodeKind;
-use super::{Accept, Bind, ConnectionLimits, Listener, Serves, SocketOptions, TcpKeepalive};
+use super::{
+    Accept, Bind, ConnectionLimits, Listener, ProxyProtocol, Serves, SocketOptions, TcpKeepalive,
+    WithoutHeader,
+};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
@@ -54,6 +58,7 @@ fn listener<'a>(
     let listener = Listener {
         socket: socket_options(&mut table, &bind),
         limits: connection_limits(&mut table, &bind),
+        proxy_protocol: table.optional("proxy_protocol", proxy_protocol),
         tls: table.optional("tls", tls::tls),
         serves: Serves::Http(http_settings::settings(&mut table, plugins)),
         bind,
@@ -92,6 +97,8 @@ fn socket_options(table: &mut Table<'_>, bind: &Bind) -> SocketOptions {
 }
 
 fn connection_limits(table: &mut Table<'_>, bind: &Bind) -> ConnectionLimits {
+    let is_tcp = matches!(bind, Bind::Tcp(_));
+    let has_proxies = table.clone().get("proxy_protocol").is_some();
     let max_connections = table.or("max_connections", 16384, |value| {
         value.integer(1..=1_000_000)
     });
@@ -103,13 +110,33 @@ fn connection_limits(table: &mut Table<'_>, bind: &Bind) -> ConnectionLimits {
             "max_connections_per_address",
             per_address,
             |value| {
-                let is_tcp = matches!(bind, Bind::Tcp(_));
-                value.only_where(is_tcp, "TCP", |value| {
+                let has_addresses = is_tcp || has_proxies;
+                value.only_where(has_addresses, "TCP", |value| {
                     value.integer(1..=1_000_000).and_then(NonZeroU32::new)
                 })
             },
         ),
     }
+}
+
+fn proxy_protocol(value: Value<'_>) -> Option<ProxyProtocol> {
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("{ from = [\"10.0.0.0/8\"] }");
+    };
+    let mut table = value.table()?;
+    let from = table.required("from", "a list of networks", networks::networks);
+    let others = table.or("others", WithoutHeader::Refuse, |value| {
+        value.choice(&WITHOUT_HEADER)
+    });
+    let timeout = table.or("timeout", Duration::from_secs(5), |value| {
+        value.duration(TIMEOUT)
+    });
+    table.finish();
+    Some(ProxyProtocol {
+        from: from?,
+        others,
+        timeout,
+    })
 }
 
 /// An address that no other listener has: the kernel would share the connections out between the two.
@@ -217,6 +244,11 @@ const MODE_RULE: &str = "permissions in octal such as \"0660\"";
 const ACCEPTS: [(&str, Accept); 2] = [
     ("per_worker", Accept::PerWorker),
     ("shared", Accept::Shared),
+];
+
+const WITHOUT_HEADER: [(&str, WithoutHeader); 2] = [
+    ("refuse", WithoutHeader::Refuse),
+    ("serve", WithoutHeader::Serve),
 ];
 
 /// `sun_path` with its final zero byte has 108 (unix(7)).

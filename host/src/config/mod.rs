@@ -14,6 +14,7 @@ mod http_settings;
 mod listener;
 mod model;
 mod names;
+mod networks;
 mod place;
 mod plugin;
 mod privileges;

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::addresses::Addresses;
 use super::admit::admit;
 use super::{ListeningSocket, Shedder};
-use crate::config::{self, Bind};
+use crate::config::{self, Bind, ProxyProtocol};
 use crate::connection::Serving;
 use crate::error::is_shortage;
 use crate::service::Service;
@@ -28,6 +28,8 @@ pub struct Acceptor {
     shedder: Rc<Shedder>,
     /// Address as in the config; an IP address may be unspecified.
     bind: ServerAddress,
+    /// Proxies that say for whom a connection is.
+    proxy_protocol: Option<ProxyProtocol>,
     /// `None`: connections are plain.
     tls: Option<Rc<ServerTls>>,
     max_connections: usize,
@@ -71,6 +73,7 @@ impl Acceptor {
                 Bind::Tcp(address) => ServerAddress::from(*address),
                 Bind::Unix(_) => ServerAddress::Unix(config.bind.to_string().into()),
             },
+            proxy_protocol: config.proxy_protocol.clone(),
             tls,
             max_connections: config.limits.max_connections,
             connections: Cell::new(0),
@@ -86,6 +89,10 @@ impl Acceptor {
 
     pub(super) fn worker(&self) -> &Rc<WorkerContext> {
         &self.serving.worker
+    }
+
+    pub(super) fn proxy_protocol(&self) -> Option<&ProxyProtocol> {
+        self.proxy_protocol.as_ref()
     }
 
     pub(super) fn tls(&self) -> Option<&Rc<ServerTls>> {

@@ -5,21 +5,36 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::Acceptor;
+use super::{Acceptor, proxied};
 use crate::connection::{self, Serving};
-use crate::transport::address::{ClientAddress, Network};
+use crate::transport::address::{ClientAddress, Network, ServerAddress};
 use crate::transport::tls::ServerTls;
 use crate::transport::{Socket, Transport, halves};
 
 /// Counts the connection, and has it served by a task of its own; closes it where its client has too many.
 pub(super) fn admit(socket: Socket, client: ClientAddress, acceptor: &Rc<Acceptor>) {
-    let Some(permit) = ConnectionPermit::new(client, acceptor) else {
+    let permit = ConnectionPermit::new(acceptor);
+    if let Some(proxies) = acceptor.proxy_protocol() {
+        return proxied::admit(socket, client, proxies, permit);
+    }
+    let server = acceptor.local_address(&socket);
+    begin(socket, client, server, permit);
+}
+
+/// Has a connection served whose ends are known.
+pub(super) fn begin(
+    socket: Socket,
+    client: ClientAddress,
+    server: ServerAddress,
+    mut permit: ConnectionPermit,
+) {
+    if !permit.count_address(client) {
         // The socket closes here.
-        let name = &acceptor.service().name;
+        let name = &permit.acceptor.service().name;
         debug!(listener = %name, %client, "connection refused: max_connections_per_address");
         return;
-    };
-    let server = acceptor.local_address(&socket);
+    }
+    let acceptor = &permit.acceptor;
     let serving = Rc::clone(acceptor.serving());
     let Some(tls) = acceptor.tls() else {
         let served = connection::serve(socket.into(), client, server, serving, permit);
@@ -66,32 +81,41 @@ const LINGER_BYTES: usize = 16 << 10;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// An open connection, counted until this is dropped, also by a panic.
-struct ConnectionPermit {
-    acceptor: Rc<Acceptor>,
-    /// Where connections of an address are counted.
+pub(super) struct ConnectionPermit {
+    pub(super) acceptor: Rc<Acceptor>,
+    /// Where connections of an address are counted; `None` before that is known.
     network: Option<Network>,
 }
 
 impl ConnectionPermit {
-    /// `None`: the client has as many connections as it may.
-    fn new(client: ClientAddress, acceptor: &Rc<Acceptor>) -> Option<Self> {
-        let metrics = &acceptor.service().metrics;
-        let network = client.ip().map(Network::of);
-        if let Some(network) = network
-            && !acceptor
-                .addresses
-                .enter(network, acceptor.max_connections_per_address)
-        {
-            metrics.refused_address.inc();
-            return None;
-        }
-        metrics.accepted.inc();
+    fn new(acceptor: &Rc<Acceptor>) -> Self {
         acceptor.count_connections(acceptor.connections() + 1);
         acceptor.worker().connection_opened();
-        Some(Self {
+        Self {
             acceptor: Rc::clone(acceptor),
-            network,
-        })
+            network: None,
+        }
+    }
+
+    /// Counts the connection as one of the client's. False: it has as many as it may.
+    fn count_address(&mut self, client: ClientAddress) -> bool {
+        let Acceptor {
+            addresses,
+            max_connections_per_address,
+            ..
+        } = &*self.acceptor;
+        let metrics = &self.acceptor.service().metrics;
+        let network = client.ip().map(Network::of);
+        let has_room =
+            network.is_none_or(|network| addresses.enter(network, *max_connections_per_address));
+        match has_room {
+            true => {
+                self.network = network;
+                metrics.accepted.inc();
+            }
+            false => metrics.refused_address.inc(),
+        }
+        has_room
     }
 }
 

@@ -3,6 +3,7 @@
 mod acceptor;
 mod addresses;
 mod admit;
+mod proxied;
 mod shed;
 mod socket;
 mod watch;

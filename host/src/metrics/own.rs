@@ -48,7 +48,7 @@ const CONNECTIONS: Own = own(
 const REFUSED: Own = own(
     MetricKind::Counter,
     "castling_connections_refused_total",
-    "Client connections closed at once, by reason: the address has as many as it may, or no descriptor is left.",
+    "Client connections closed at once, by reason: the address has as many as it may, no descriptor is left, or no PROXY header came from a proxy.",
 );
 const ENDED_IDLE: Own = own(
     MetricKind::Counter,
@@ -188,6 +188,7 @@ impl Recorder {
         ListenerMetrics {
             refused_address: refused("address"),
             refused_descriptors: refused("descriptors"),
+            refused_proxy_protocol: refused("proxy_protocol"),
             accepted: self.own_counter(&ACCEPTED, &labels),
             connections: self.own_gauge(&CONNECTIONS, &labels),
             ended_idle: self.own_counter(&ENDED_IDLE, &labels),
@@ -257,6 +258,7 @@ pub struct ListenerMetrics {
     /// HTTP/2 connections that were ended for a flood.
     pub floods: Count,
     pub refused_descriptors: Count,
+    pub refused_proxy_protocol: Count,
     pub connections: Gauge,
     pub received_bytes: Count,
     pub sent_bytes: Count,

@@ -16,6 +16,7 @@ use crate::http1::{
 };
 use crate::message::HeadLimits;
 use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
+use crate::transport::proxy_protocol::{self, Parsed};
 
 /// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful.
 /// Promises: a head is the same in however many pieces it comes; what is passed on of it is read as the one message
@@ -80,6 +81,21 @@ pub fn responses(bytes: &[u8]) {
 /// passed on are read as they are.
 pub fn chunked_body(bytes: &[u8]) {
     body(Framing::Chunked, bytes);
+}
+
+/// Reads a PROXY header. Promises: it ends where it ends, whatever is behind it and in however many pieces it comes.
+pub fn proxy_header(bytes: &[u8]) {
+    let read = proxy_protocol::parse(bytes);
+    let Ok(Parsed::Header(header)) = read else {
+        return;
+    };
+    assert_eq!(proxy_protocol::parse(&bytes[..header.bytes]), read);
+    for there in 0..header.bytes {
+        let part = proxy_protocol::parse(&bytes[..there]);
+        let is_part =
+            matches!(part, Ok(Parsed::Needs(needed)) if there < needed && needed <= header.bytes);
+        assert!(is_part, "{there} bytes of it: {part:?}");
+    }
 }
 
 /// Reads a text as a request's path. Promises: a path that was read is a valid one, is read as itself again, and has no

@@ -7,6 +7,7 @@
 pub mod address;
 mod coop_budget;
 pub mod halves;
+pub mod proxy_protocol;
 mod socket;
 pub mod tls;
 pub mod write_batch;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -31,6 +32,18 @@ impl Socket {
             self.block(Interest::READABLE);
         }
         Ok(read)
+    }
+
+    /// Looks at what has come, or takes it. `WouldBlock`: [`Self::poll_read_ready`] tells when.
+    pub fn try_receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        let receive = || {
+            let (_, bytes) = rustix::net::recv(self, into, flags | RecvFlags::DONTWAIT)?;
+            Ok(bytes)
+        };
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, receive),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, receive),
+        }
     }
 
     /// `WouldBlock`: [`Self::poll_write_ready`] tells when.

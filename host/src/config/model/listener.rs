@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HttpSettings, ListenerTls};
+use super::{HttpSettings, ListenerTls, Networks};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
@@ -15,6 +16,8 @@ pub struct Listener {
     pub bind: Bind,
     pub socket: SocketOptions,
     pub limits: ConnectionLimits,
+    /// Default none: the client's address is that of the connection.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Default none: connections are plain.
     pub tls: Option<ListenerTls>,
     pub serves: Serves,
@@ -52,6 +55,27 @@ pub struct ConnectionLimits {
     /// Open connections of one client address, or of one IPv6 /64 network; beyond it new ones are closed at once.
     /// 1 to 1000000. Default half of `max_connections` and at least 64, so that no address keeps all others out.
     pub max_connections_per_address: NonZeroU32,
+}
+
+/// PROXY headers in front of connections (nginx `listen ... proxy_protocol`, `set_real_ip_from`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProxyProtocol {
+    /// Proxies whose connections have a header, at least one.
+    pub from: Networks,
+    /// Default `refuse`.
+    pub others: WithoutHeader,
+    /// Time from accept to the end of the header. Default 5 s.
+    pub timeout: Duration,
+}
+
+/// Treatment of connections of others than the proxies. In the file `"refuse"` or `"serve"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutHeader {
+    /// Connection is closed at once.
+    Refuse,
+    /// Connection is a client's own. No header is read: it would be bytes that the client sends.
+    Serve,
 }
 
 /// Protocol of a listener's connections, with its settings.

@@ -7,6 +7,7 @@
 mod http2;
 mod http_settings;
 mod listener;
+mod networks;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use http_settings::*;
 pub use http2::*;
 pub use listener::*;
+pub use networks::*;
 pub use tls::*;
 
 /// Everything one load of the config says.

@@ -127,3 +127,50 @@ fn unix_sockets() {
         "site.toml:3:8: mode is for bind = \"unix:PATH\": expected none here",
     );
 }
+
+#[test]
+fn proxies_in_front_are_networks() {
+    let with =
+        |value: &str| format!("[listeners.a]\nbind = '127.0.0.1:1'\nproxy_protocol = {value}");
+    let rule = "expected a network such as \"10.0.0.0/8\", an address, or \"unix\"";
+    for (value, error) in [
+        (
+            "true",
+            "3:18: proxy_protocol true: expected { from = [\"10.0.0.0/8\"] }".to_owned(),
+        ),
+        (
+            "{}",
+            "3:18: missing key \"from\": expected a list of networks".to_owned(),
+        ),
+        (
+            "{ from = [] }",
+            "3:27: from a list: expected at least one network".to_owned(),
+        ),
+        (
+            "{ from = ['10.0.0.0/33'] }",
+            format!("3:28: from '10.0.0.0/33': {rule}"),
+        ),
+        (
+            "{ from = ['10.0.0.1/8'] }",
+            "3:28: from '10.0.0.1/8': expected \"10.0.0.0/8\", which are the same addresses"
+                .to_owned(),
+        ),
+        (
+            "{ from = ['unix', 'unix'] }",
+            "3:36: from 'unix' is already in the list".to_owned(),
+        ),
+        (
+            "{ from = ['::1'], others = 'ask' }",
+            "3:45: others 'ask': expected \"refuse\" or \"serve\"".to_owned(),
+        ),
+    ] {
+        refused(&with(value), &format!("site.toml:{error}"));
+    }
+    let config = good(&with("{ from = ['::1', 'unix'] }"));
+    let proxies = config.listeners["a"].proxy_protocol.as_ref().unwrap();
+    assert!(proxies.from.contain(None) && proxies.from.contain("::1".parse().ok()));
+    // Clients of a Unix socket have addresses then.
+    good(
+        "[listeners.a]\nbind = 'unix:/a'\nproxy_protocol = { from = ['unix'] }\nmax_connections_per_address = 1",
+    );
+}
