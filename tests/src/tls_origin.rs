@@ -119,6 +119,25 @@ pub fn scripted(
     (origin, handshakes)
 }
 
+/// Reads a line, makes the handshake, and answers a request with the line.
+pub fn behind_a_line(config: ServerConfig) -> Origin {
+    let config = Arc::new(config);
+    raw_origin::scripted(move |raw, _| {
+        let mut line = Vec::new();
+        let mut socket = raw.socket().try_clone().map_err(text)?;
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).map_err(text)?;
+            line.extend(byte);
+        }
+        let tls = ServerConnection::new(Arc::clone(&config)).map_err(text)?;
+        let tls = rustls::StreamOwned::new(tls, socket);
+        let mut connection = TlsConnection { tls };
+        connection.read_request()?;
+        connection.answer("", &line)
+    })
+}
+
 /// Answers each request with its own body, on kept connections.
 pub fn echoing(config: ServerConfig) -> (Origin, Handshakes) {
     scripted(config, |connection, _| {

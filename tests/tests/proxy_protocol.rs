@@ -1,10 +1,10 @@
-//! PROXY headers in front of connections: whose they are, and who may say so.
+//! PROXY headers in front of connections: whose they are, who may say so, and what peers are told.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use castling_tests::tls::{Authority, TlsClient};
-use castling_tests::{DEADLINE, Proxy, RawClient, Setup, body, origin};
+use castling_tests::{DEADLINE, Proxy, RawClient, Setup, body, origin, raw_origin, tls_origin};
 use http::Response;
 
 const CONFIG: &str = r#"
@@ -237,4 +237,72 @@ fn whoever_connects_to_a_unix_socket_may_be_a_proxy() {
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     assert_eq!(proxy.until_access_lines(1), ["192.0.2.7 50000"]);
+}
+
+/// Answers with the header that came in front, as text where it is text, else in hexadecimal.
+fn tells_header(bytes: usize) -> origin::Origin {
+    raw_origin::scripted(move |connection, _| {
+        let header = connection.read_exact(bytes)?;
+        connection.read_head()?;
+        let text = match String::from_utf8(header.clone()) {
+            Ok(text) if text.starts_with("PROXY") => text,
+            _ => header.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let length = text.len();
+        connection.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}"
+        ));
+        connection.read_to_end().map(drop)
+    })
+}
+
+#[test]
+fn peers_are_told_whose_a_connection_is() {
+    let start = |version: &str, bytes: usize| {
+        let config = CONFIG.replace("SETTINGS", FROM_US).replace(
+            "[\"{app}\"]",
+            &format!("[\"{{app}}\"]\n    proxy_protocol = \"{version}\""),
+        );
+        let setup = Proxy::with_config(&config);
+        setup.origin("app", tells_header(bytes)).start()
+    };
+    let proxy = start("v1", V1.len());
+    let mut connection = proxy.raw();
+    connection.send([V1, GET].concat());
+    assert_eq!(told(&mut connection).as_bytes(), V1);
+    // Another request has a connection of its own.
+    assert_eq!(told(connection.send(GET)).as_bytes(), V1);
+    assert_eq!(proxy.origin("app").connections(), 2);
+
+    let proxy = start("v2", 28);
+    let header = v2(0x21, 0x11, &IPV4);
+    let mut connection = proxy.raw();
+    connection.send([&header[..], GET].concat());
+    let expected: String = header.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(told(&mut connection), expected);
+    let said = proxy.check().expect_success().stdout;
+    assert!(
+        said.contains(" with PROXY V2, no connection is kept\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn peers_are_told_before_tls() {
+    let authority = Authority::new("a");
+    let pem = authority.certify(&["app.test"]);
+    let config = CONFIG.replace("SETTINGS", "").replace(
+        "[\"{app}\"]",
+        "[\"{app}\"]\n    proxy_protocol = \"v1\"\n    tls = { ca = \"ca.pem\", server_name = \"app.test\" }",
+    );
+    let server = tls_origin::server(&pem, rustls::ALL_VERSIONS);
+    let proxy = Proxy::with_config(&config)
+        .file("ca.pem", authority.pem())
+        .origin("app", tls_origin::behind_a_line(server))
+        .start();
+    let reply = proxy.raw().send(GET).read_reply().text();
+    assert!(
+        reply.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "),
+        "{reply}"
+    );
 }

@@ -10,7 +10,7 @@ use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::upstream_tls;
-use super::{Balance, Der, Peer, Upstream, UpstreamHost};
+use super::{Balance, Der, HeaderVersion, Peer, Upstream, UpstreamHost};
 
 /// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
 pub(super) fn resolve(
@@ -42,6 +42,7 @@ pub(super) fn resolve(
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),
+        proxy_protocol: table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS)),
         tls: table.optional("tls", |value| upstream_tls::tls(value, system_roots)),
         place: table.place_text(),
     };
@@ -163,6 +164,9 @@ fn is_host(text: &str) -> bool {
         || is_peer_address(text)
         || format!("{text}:80").parse::<SocketAddr>().is_ok()
 }
+
+const HEADER_VERSIONS: [(&str, HeaderVersion); 2] =
+    [("v1", HeaderVersion::V1), ("v2", HeaderVersion::V2)];
 
 const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
     connections: 16384,

@@ -199,9 +199,14 @@ impl Parts {
     ) {
         for (name, upstream) in &config.upstreams {
             let metrics = self.metrics.upstream(name);
+            // A connection with a PROXY header is one client's.
+            let kept_connections = match upstream.proxy_protocol {
+                None => upstream.keepalive_connections,
+                Some(_) => 0,
+            };
             let keep_alive = KeepAlive::new(
                 name,
-                upstream.keepalive_connections,
+                kept_connections,
                 upstream.keepalive_timeout,
                 metrics.unasked,
             );

@@ -54,7 +54,13 @@ impl Gateway {
                 .map(|peer| peer.label.to_string())
                 .collect();
             let config = &self.config.upstreams[&*upstream.name];
-            let by = config.tls.as_ref().map_or("", |_| " by TLS");
+            let mut by = String::new();
+            if config.tls.is_some() {
+                by += " by TLS";
+            }
+            if let Some(version) = config.proxy_protocol {
+                by += &format!(" with PROXY {version:?}, no connection is kept");
+            }
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
         }
         text

@@ -172,6 +172,14 @@ impl From<SocketAddr> for ServerAddress {
 }
 
 impl ServerAddress {
+    /// `None`: a Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Where there is no client.
     pub const NOBODY: Self = Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
 }

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::HeaderVersion;
+
 /// A header that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -17,6 +19,90 @@ pub struct Header {
 pub struct Ends {
     pub client: SocketAddr,
     pub server: SocketAddr,
+}
+
+/// Client that a connection is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// None: the connection is the gateway's own.
+    Nobody,
+    /// One without an IP address.
+    Unknown,
+    Known(Ends),
+}
+
+/// Writes the header of a connection for this client.
+pub fn write(version: HeaderVersion, client: Client) -> Vec<u8> {
+    match version {
+        HeaderVersion::V1 => write_v1(client),
+        HeaderVersion::V2 => write_v2(client),
+    }
+}
+
+fn write_v1(client: Client) -> Vec<u8> {
+    let (family, Ends { client, server }) = match client {
+        Client::Nobody | Client::Unknown => return b"PROXY UNKNOWN\r\n".to_vec(),
+        Client::Known(ends) => of_one_family(ends),
+    };
+    let family = match family {
+        Family::Inet => "TCP4",
+        Family::Inet6 => "TCP6",
+    };
+    let (from, to) = (client.ip(), server.ip());
+    let (from_port, to_port) = (client.port(), server.port());
+    format!("PROXY {family} {from} {to} {from_port} {to_port}\r\n").into_bytes()
+}
+
+fn write_v2(client: Client) -> Vec<u8> {
+    let mut block = Vec::with_capacity(36);
+    let (command, family) = match client {
+        Client::Nobody => (LOCAL, 0x00),
+        Client::Unknown => (PROXY, 0x00),
+        Client::Known(ends) => {
+            let (family, Ends { client, server }) = of_one_family(ends);
+            for ip in [client.ip(), server.ip()] {
+                match ip {
+                    IpAddr::V4(ip) => block.extend(ip.octets()),
+                    IpAddr::V6(ip) => block.extend(ip.octets()),
+                }
+            }
+            for port in [client.port(), server.port()] {
+                block.extend(port.to_be_bytes());
+            }
+            let family = match family {
+                Family::Inet => INET_STREAM,
+                Family::Inet6 => INET6_STREAM,
+            };
+            (PROXY, family)
+        }
+    };
+    let mut header = Vec::with_capacity(V2_FIXED_BYTES + block.len());
+    header.extend_from_slice(V2_SIGNATURE);
+    header.extend([command, family, 0, block.len() as u8]);
+    header.extend(block);
+    header
+}
+
+enum Family {
+    Inet,
+    Inet6,
+}
+
+/// The ends as addresses of one family: where they are of two, an IPv4 address is written as one of IPv6.
+fn of_one_family(ends: Ends) -> (Family, Ends) {
+    if ends.client.is_ipv4() && ends.server.is_ipv4() {
+        return (Family::Inet, ends);
+    }
+    let mapped = |end: SocketAddr| match end.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), end.port()),
+        // Without the scope, which is of this host.
+        IpAddr::V6(ip) => SocketAddr::new(ip.into(), end.port()),
+    };
+    let ends = Ends {
+        client: mapped(ends.client),
+        server: mapped(ends.server),
+    };
+    (Family::Inet6, ends)
 }
 
 /// What comes of bytes that a header may be in.
@@ -124,8 +210,8 @@ fn v1_ends(line: &str) -> Option<Option<Ends>> {
 fn v2(bytes: &[u8], fixed: &[u8; 16], rest: &[u8]) -> Result<Parsed, HeaderError> {
     let [.., command, family, high, low] = *fixed;
     let is_local = match command {
-        0x20 => true,
-        0x21 => false,
+        LOCAL => true,
+        PROXY => false,
         _ => return Err(HeaderError::Command(command)),
     };
     let len = usize::from(u16::from_be_bytes([high, low]));
@@ -214,6 +300,9 @@ fn crc32c(parts: &[&[u8]]) -> u32 {
     });
     !crc
 }
+
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
 
 const INET_STREAM: u8 = 0x11;
 const INET_DGRAM: u8 = 0x12;
@@ -364,6 +453,21 @@ mod tests {
         assert_eq!(parse(&header), Err(HeaderError::Checksum));
     }
 
+    #[test]
+    fn a_connection_without_a_client_is_the_gateways_own() {
+        for (client, command) in [(Client::Nobody, 0x20), (Client::Unknown, 0x21)] {
+            assert_eq!(write(HeaderVersion::V1, client), b"PROXY UNKNOWN\r\n");
+            assert_eq!(write(HeaderVersion::V2, client), v2(command, 0x00, &[]));
+        }
+    }
+
+    #[test]
+    fn ends_of_two_families_are_told_as_ipv6() {
+        let two = Client::Known(ends("192.0.2.7:50000", "[2001:db8::1]:443").unwrap());
+        let expected = b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 50000 443\r\n";
+        assert_eq!(write(HeaderVersion::V1, two), expected);
+    }
+
     fn whole() -> impl Strategy<Value = Vec<u8>> {
         let v1 = any::<(Ipv4Addr, Ipv4Addr, u16, u16)>()
             .prop_map(|(a, b, c, d)| format!("PROXY TCP4 {a} {b} {c} {d}\r\n").into_bytes());
@@ -386,6 +490,19 @@ mod tests {
             for there in 0..header.len() {
                 let Ok(Parsed::Needs(needed)) = parse(&header[..there]) else { panic!() };
                 prop_assert!(there < needed && needed <= header.len());
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(client: SocketAddr, server: SocketAddr) {
+            let plain = |end: SocketAddr| SocketAddr::new(end.ip(), end.port());
+            let ends = Ends { client: plain(client), server: plain(server) };
+            for version in [HeaderVersion::V1, HeaderVersion::V2] {
+                let read = read(&write(version, Client::Known(ends))).unwrap().unwrap();
+                prop_assert_eq!(read.client.ip().to_canonical(), ends.client.ip().to_canonical());
+                prop_assert_eq!(read.server.ip().to_canonical(), ends.server.ip().to_canonical());
+                prop_assert_eq!(read.client.port(), ends.client.port());
+                prop_assert_eq!(read.server.port(), ends.server.port());
             }
         }
 

@@ -1,6 +1,6 @@
 //! Connects to an address, by TLS where it is to be, whatever is spoken there.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,14 @@ use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::transport::halves::{self, Reader, Writer};
 use crate::transport::tls::PeerTls;
 use crate::transport::{Socket, Transport};
+
+/// What is connected to.
+pub(super) struct To<'a> {
+    pub address: SocketAddr,
+    /// Bytes that go before all else, also before TLS.
+    pub header: Option<Vec<u8>>,
+    pub tls: Option<&'a PeerTls>,
+}
 
 pub(super) enum ConnectError {
     TimedOut,
@@ -24,11 +32,15 @@ pub(super) enum ConnectError {
 
 /// Makes a connection, and the handshake on it, both within this limit.
 pub(super) async fn connect(
-    address: SocketAddr,
-    tls: Option<&PeerTls>,
+    to: To<'_>,
     alarm: &Alarm,
     limit: Duration,
 ) -> Result<(Reader, Writer), ConnectError> {
+    let To {
+        address,
+        header,
+        tls,
+    } = to;
     // Read where it is needed: nearly all connections are made in less than a millisecond, and most have no TLS.
     let begun = tls.map(|_| Instant::now());
     let connected = alarm.limit(limit, TcpStream::connect(address)).await;
@@ -39,6 +51,14 @@ pub(super) async fn connect(
         Err(cause) if is_shortage(&cause) => return Err(ConnectError::Shortage(cause)),
         Err(cause) => return Err(ConnectError::Failed(cause)),
     };
+    if let Some(header) = header {
+        // A new socket has room for it.
+        match socket.try_write(&header) {
+            Ok(written) if written == header.len() => {}
+            Ok(_) => return Err(ConnectError::Failed(ErrorKind::WriteZero.into())),
+            Err(cause) => return Err(ConnectError::Failed(cause)),
+        }
+    }
     let (Some(tls), Some(begun)) = (tls, begun) else {
         return Ok(halves::split(socket));
     };
@@ -70,10 +90,15 @@ mod tests {
             let alarm = Alarms::new(alarm::FINE).alarm();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let connected = connect(address, None, &alarm, Duration::from_secs(60)).await;
+            let to = || To {
+                address,
+                header: None,
+                tls: None,
+            };
+            let connected = connect(to(), &alarm, Duration::from_secs(60)).await;
             assert!(connected.is_ok());
             drop(listener);
-            let refused = connect(address, None, &alarm, Duration::from_secs(60)).await;
+            let refused = connect(to(), &alarm, Duration::from_secs(60)).await;
             assert!(matches!(refused, Err(ConnectError::Failed(_))));
         });
     }

@@ -24,7 +24,7 @@ pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 
 use crate::balancer::Balancer;
-use crate::config::{self, UpstreamHost};
+use crate::config::{self, HeaderVersion, UpstreamHost};
 use crate::message::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
@@ -40,6 +40,7 @@ pub struct Upstream {
     connect_timeout: Duration,
     response_timeout: Duration,
     idle_timeout: Duration,
+    proxy_protocol: Option<HeaderVersion>,
     tries: u32,
     head_limits: HeadLimits,
     metrics: UpstreamMetrics,
@@ -76,6 +77,7 @@ impl Upstream {
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
+            proxy_protocol: config.proxy_protocol,
             tries: config.tries,
             head_limits: HeadLimits {
                 max_fields: config.max_fields,

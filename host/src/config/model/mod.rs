@@ -385,6 +385,9 @@ pub struct Upstream {
     pub max_fields: usize,
     /// Which `Host` the peer sees. Default `client`.
     pub host: UpstreamHost,
+    /// Header in front of each connection, in which peers are told whose it is. Default none (nginx `proxy_protocol`, of its
+    /// stream module). No connection is kept then.
+    pub proxy_protocol: Option<HeaderVersion>,
     /// Default none: connections are plain.
     pub tls: Option<UpstreamTls>,
     /// `FILE:LINE:COLUMN` of the upstream's table.
@@ -399,6 +402,13 @@ pub enum UpstreamHost {
     /// The peer's own name from the config (nginx's default).
     Peer,
     Fixed(String),
+}
+
+/// Version of the PROXY protocol. In the file `"v1"` (text) or `"v2"` (binary).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeaderVersion {
+    V1,
+    V2,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,9 @@ use super::{Body, PeerStream};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::message::{BodySize, KnownHeader};
-use crate::upstream::connect::{ConnectError, connect};
+use crate::transport::address::ClientAddress;
+use crate::transport::proxy_protocol::{self, Client, Ends};
+use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, Host, Upstream};
 
@@ -77,7 +79,7 @@ impl<'a> Try<'a> {
         loop {
             let mut stream = match kept.take() {
                 Some(kept) => kept,
-                None => self.connect().await?,
+                None => self.connect(exchange).await?,
             };
             match self.send_and_receive(&mut stream, exchange, source).await {
                 Ok(status) => return Ok((stream, status)),
@@ -96,14 +98,18 @@ impl<'a> Try<'a> {
         Body::new(stream, self.upload, upstream, self.peer, came_at)
     }
 
-    async fn connect(&self) -> Result<PeerStream, TryError> {
+    async fn connect(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
         let Upstream {
             alarms,
             connect_timeout: after,
             ..
         } = &**self.upstream;
-        let (address, tls) = (self.peer.address, self.peer.tls.as_ref());
-        let halves = connect(address, tls, &alarms.alarm(), *after).await;
+        let to = To {
+            address: self.peer.address,
+            header: self.proxy_header(exchange),
+            tls: self.peer.tls.as_ref(),
+        };
+        let halves = connect(to, &alarms.alarm(), *after).await;
         halves
             .map(|halves| PeerStream::h1(halves, alarms))
             .map_err(|error| match error {
@@ -127,6 +133,22 @@ impl<'a> Try<'a> {
                     })
                 }
             })
+    }
+
+    /// PROXY header for a connection of this exchange, where the upstream has one.
+    fn proxy_header(&self, exchange: &Exchange) -> Option<Vec<u8>> {
+        let version = self.upstream.proxy_protocol?;
+        let context = exchange.context();
+        let client = match (context.client.ip(), context.server.tcp()) {
+            // A call of a plugin's.
+            _ if context.client == ClientAddress::NOBODY => Client::Nobody,
+            (Some(ip), Some(server)) => Client::Known(Ends {
+                client: (ip, context.client.port().unwrap_or(0)).into(),
+                server,
+            }),
+            (_, _) => Client::Unknown,
+        };
+        Some(proxy_protocol::write(version, client))
     }
 
     async fn send_and_receive(
