@@ -21,7 +21,7 @@ pub fn chunks(data: &[u8]) {
     wire::chunked_body(data);
 }
 
-/// What a proxy sends in front of a connection.
+/// Header that a proxy sends in front of a connection.
 pub fn proxy_headers(data: &[u8]) {
     wire::proxy_header(data);
 }

@@ -1,5 +1,6 @@
 //! Services: a listener's routes, limits and time-outs, what it adds to heads, and its metrics.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,13 +52,15 @@ impl Service {
             idle_timeout: config.idle_timeout,
             client: Settings {
                 max_body_bytes: config.max_body_bytes,
+                max_requests: config.max_requests.map_or(u32::MAX, NonZeroU32::get),
+                max_age: config.max_age,
                 body_timeout: config.body_timeout,
                 body_rate: config.body_rate,
                 send_timeout: config.send_timeout,
                 send_rate: config.send_rate,
                 half_close: config.half_close,
                 linger: config.linger,
-                marks: Marks::new(name, config.via, config.server.clone(), gateway_id),
+                marks: Marks::of(name, config, gateway_id),
             },
             metrics,
         })

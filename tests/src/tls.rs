@@ -48,7 +48,7 @@ impl Authority {
         self.certify_with(Self::params(names), kind)
     }
 
-    /// What a certificate for these names says.
+    /// Parameters of a certificate for these names.
     pub fn params(names: &[&str]) -> CertificateParams {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         CertificateParams::new(names).expect("names")

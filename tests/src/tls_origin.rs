@@ -16,7 +16,7 @@ use crate::origin::Origin;
 use crate::raw_origin;
 use crate::tls::{Authority, Pem};
 
-/// What an origin with TLS has seen.
+/// Handshakes that an origin has made.
 #[derive(Clone, Debug, Default)]
 pub struct Handshakes(Arc<Mutex<Vec<Handshake>>>);
 

@@ -159,7 +159,7 @@ fn a_header_that_stops_ends_in_time() {
     let proxy = gateway(timeout).start();
     closed_without_a_word(&proxy, b"");
     closed_without_a_word(&proxy, &V1[..20]);
-    // One whose sender has ended its direction is not waited for.
+    // A header whose sender has ended its direction is not waited for.
     let proxy = gateway(FROM_US).start();
     let mut connection = proxy.raw();
     connection.send(&V1[..20]).finish().expect_close();

@@ -33,6 +33,8 @@ pub struct Client {
     pub server: ServerAddress,
     /// `None`: the connection is plain.
     pub tls: Option<Arc<TlsInfo>>,
+    opened: Instant,
+    requests: u32,
 }
 
 /// Alarms of one exchange.
@@ -80,7 +82,17 @@ impl Client {
             address,
             server,
             tls,
+            opened: clock::now(),
+            requests: 0,
         }
+    }
+
+    /// Counts a request. Whether another may follow it.
+    #[inline]
+    pub fn count_request(&mut self, settings: &Settings) -> bool {
+        self.requests = self.requests.saturating_add(1);
+        let is_young = |age| clock::now().duration_since(self.opened) < age;
+        self.requests < settings.max_requests && settings.max_age.is_none_or(is_young)
     }
 
     /// Scheme of its requests.

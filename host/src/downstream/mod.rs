@@ -40,6 +40,10 @@ pub enum Downstream<'c> {
 pub struct Settings {
     /// Longest body of a request in bytes. 0: no limit.
     pub max_body_bytes: u64,
+    /// Requests of one connection.
+    pub max_requests: u32,
+    /// Age from which on a connection ends with its next response. `None`: it may have any.
+    pub max_age: Option<Duration>,
     pub body_timeout: Duration,
     pub body_rate: Rate,
     pub send_timeout: Duration,

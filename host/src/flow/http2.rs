@@ -13,7 +13,7 @@ use crate::downstream::{Downstream, RequestBody, SendOptions, h2};
 use crate::error::reply;
 use crate::exchange::Answer;
 use crate::http2::{HeadError, ReceivedRequest, ServerStream};
-use crate::message::{BodySize, HeadRoom, Headers, ReplyHead, Scheme, forwarded};
+use crate::message::{BodySize, HeadRoom, Headers, ReplyHead, Scheme};
 use crate::service::Service;
 use crate::transport::Transport;
 use crate::transport::address::{ClientAddress, ServerAddress};
@@ -79,15 +79,15 @@ pub async fn run_stream(
     }
     head.scheme = client.scheme;
     head.headers.remove_hop_by_hop();
-    forwarded::remove_claims(&mut head.headers);
-    service.client.marks.note_client_side(&mut head);
+    let marks = &service.client.marks;
+    let address = marks.claims.settle(&mut head, client.address, marks);
     let alarms = h2::Alarms {
         read: &tools.read_alarm,
         write: &tools.write_alarm,
     };
     let session = h2::Session::new(stream, alarms, &service.client, expects_continue);
     let exchange = &mut tools.exchange;
-    exchange.begin(head, client.address, client.server.clone(), &service.name);
+    exchange.begin(head, address, client.server.clone(), &service.name);
     exchange.context_mut().tls.clone_from(&client.tls);
     let calls = Cell::new(0);
     let body = RequestBody::new(size, &service.client);

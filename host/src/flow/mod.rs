@@ -24,7 +24,7 @@ use crate::downstream::{AfterResponse, Downstream, RequestBody};
 use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
-use crate::message::{ReplyHead, forwarded};
+use crate::message::ReplyHead;
 use crate::phase::{self, Native, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
@@ -70,8 +70,9 @@ pub async fn run(
     }
     head.scheme = client.scheme();
     head.headers.remove_hop_by_hop();
-    forwarded::remove_claims(&mut head.headers);
-    service.client.marks.note_client_side(&mut head);
+    let marks = &service.client.marks;
+    let address = marks.claims.settle(&mut head, client.address, marks);
+    let keep_alive = client.count_request(&service.client) && keep_alive;
     let session = h1::Session::new(
         (&mut client.reader, &mut client.writer),
         h1::Alarms {
@@ -83,7 +84,7 @@ pub async fn run(
         (framing, keep_alive, expect_continue),
     );
     let exchange = &mut tools.exchange;
-    exchange.begin(head, client.address, client.server.clone(), &service.name);
+    exchange.begin(head, address, client.server.clone(), &service.name);
     exchange.context_mut().tls.clone_from(&client.tls);
     let calls = Cell::new(0);
     let body = RequestBody::new(framing.size(), &service.client);

@@ -14,11 +14,11 @@ impl Pipeline<'_> {
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         let upstream = self.worker.upstream(idx);
         let marks = &self.service.client.marks;
-        let client = self.exchange.context().client.ip();
+        let client = self.exchange.context().client;
         self.exchange.enter(Stage::Balance);
         self.exchange.context_mut().upstream.set(&upstream.name);
         let request = self.exchange.request_mut();
-        marks.add_to_request(&mut request.headers, client, request.protocol);
+        marks.add_to_request(&mut request.headers, &client, request.protocol);
         let filters = &self.plan.get().request_body;
         if !filters.is_empty() && self.body.size != BodySize::None {
             self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));

@@ -61,10 +61,7 @@ impl Gateway {
             .load_plugins(&config, Rc::new(engine), modules, &zones)
             .await;
         let turns = Rc::new(HandshakeTurns::default());
-        let mut to_peers = parts.tls_to_peers(&config, &turns);
-        parts
-            .resolve_upstreams(&config, &mut to_peers, &alarms)
-            .await;
+        parts.resolve_upstreams(&config, &turns, &alarms).await;
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
             parts.errors.push(error);
             None
@@ -194,9 +191,10 @@ impl Parts {
     async fn resolve_upstreams(
         &mut self,
         config: &Config,
-        tls: &mut BTreeMap<String, ClientTls>,
+        turns: &Rc<HandshakeTurns>,
         alarms: &Alarms,
     ) {
+        let mut tls = self.tls_to_peers(config, turns);
         for (name, upstream) in &config.upstreams {
             let metrics = self.metrics.upstream(name);
             // A connection with a PROXY header is one client's.

@@ -35,6 +35,8 @@ pub enum Variable {
     /// The request line as the client sent it.
     Request,
     Protocol,
+    /// `X-Request-Id` as peers get it.
+    RequestId,
     Listener,
     Route,
     Upstream,
@@ -225,6 +227,7 @@ impl Variable {
             "query" => Self::Query,
             "request" => Self::Request,
             "protocol" => Self::Protocol,
+            "request_id" => Self::RequestId,
             "listener" => Self::Listener,
             "route" => Self::Route,
             "upstream" => Self::Upstream,
@@ -310,6 +313,7 @@ impl Variable {
             Self::Path => Some(request.target.path().as_bytes()),
             Self::Query => request.target.query().map(str::as_bytes),
             Self::Protocol => Some(exchange.request().protocol.as_str().as_bytes()),
+            Self::RequestId => request.headers.get(KnownHeader::XRequestId),
             Self::Listener => Some(exchange.context().listener.as_bytes()),
             Self::Route => exchange.route().map(str::as_bytes),
             Self::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),

@@ -65,6 +65,7 @@ known! {
     XForwardedPort = b"x-forwarded-port",
     XForwardedProto = b"x-forwarded-proto",
     XRealIp = b"x-real-ip",
+    XRequestId = b"x-request-id",
 }
 
 impl KnownHeader {

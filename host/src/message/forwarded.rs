@@ -1,12 +1,11 @@
-//! Fields that tell a peer about the client and the way: `X-Forwarded-For`, `-Proto`, `-Host`, `CDN-Loop` and `Via`. Claims
-//! of the client that the gateway does not answer for are removed.
+//! Fields that tell a peer about the client and the way: `X-Forwarded-For`, `-Proto`, `-Host`, `CDN-Loop` and `Via`.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::IpAddr;
 
-use crate::config::ServerField;
-use crate::message::{Headers, KnownHeader, Protocol, RequestHead, Scheme};
-use crate::transport::address::AddressText;
+use crate::config::{HttpSettings, ServerField};
+use crate::message::claims::Claims;
+use crate::message::{FieldName, Headers, KnownHeader, Protocol, RequestHead, Scheme};
+use crate::transport::address::ClientAddress;
 
 /// RFC 9110 §7.6.3, with a pseudonym for the host.
 const VIA: &[u8] = b"1.1 castling";
@@ -17,29 +16,13 @@ const VIA_10: &[u8] = b"1.0 castling";
 /// `Via` of a request that has come by HTTP/2.
 const VIA_2: &[u8] = b"2.0 castling";
 
-/// Removes [`CLAIMS`] of a client. Called before the first plugin, and not for sub-requests: fields that a plugin sets go on
-/// to the peer.
-pub fn remove_claims(headers: &mut Headers) {
-    if headers.contains_any_of(&CLAIMS) {
-        for claim in CLAIMS {
-            headers.remove(claim);
-        }
-    }
-}
-
-/// Fields in which a client could tell a peer who it is, and which the gateway does not write itself: a peer that trusts
-/// the gateway would believe them (RFC 7239 §8.1).
-const CLAIMS: [KnownHeader; 3] = [
-    KnownHeader::Forwarded,
-    KnownHeader::XForwardedPort,
-    KnownHeader::XRealIp,
-];
-
 /// Fields that a listener adds to the heads that pass it.
 pub struct Marks {
+    pub claims: Claims,
     /// Whether `Via` is added.
     via: bool,
     server: ServerField,
+    alt_svc: Option<String>,
     /// The listener of this gateway in `CDN-Loop` (RFC 8586 §2): a pseudonym.
     loop_id: String,
     /// Member of `CDN-Loop` for calls of plugins.
@@ -83,8 +66,10 @@ impl Marks {
         let mut of_response = Headers::new();
         of_response.add(KnownHeader::Via, VIA);
         Self {
+            claims: Claims::default(),
             via,
             server,
+            alt_svc: None,
             call_loop_id: format!("{loop_id};by=call"),
             loop_id,
             of_http: of_scheme(Scheme::Http),
@@ -95,7 +80,16 @@ impl Marks {
         }
     }
 
-    /// Puts what we know of the client's side in the place of what it claims. Before the first plugin, which may know
+    /// Marks of a listener with these settings.
+    pub fn of(listener: &str, config: &HttpSettings, gateway_id: u64) -> Self {
+        Self {
+            claims: Claims::new(config),
+            alt_svc: config.alt_svc.clone(),
+            ..Self::new(listener, config.via, config.server.clone(), gateway_id)
+        }
+    }
+
+    /// Says in `X-Forwarded-Proto` and `-Host` what we know of the client's side. Before the first plugin, which may know
     /// better.
     pub fn note_client_side(&self, request: &mut RequestHead) {
         let RequestHead {
@@ -135,17 +129,14 @@ impl Marks {
     }
 
     /// Appends the client to `X-Forwarded-For` (as nginx's `$proxy_add_x_forwarded_for`), and the gateway to `CDN-Loop` and
-    /// `Via`. After the last plugin, which may have found out the real client. One without an address (of a Unix socket)
-    /// is not appended: nginx's `unix:` is no address, and peers that read a list of them would stumble.
+    /// `Via`. After the last plugin, which may have found out the real client.
     pub fn add_to_request(
         &self,
         headers: &mut Headers,
-        client: Option<IpAddr>,
+        client: &ClientAddress,
         protocol: Protocol,
     ) {
-        if let Some(client) = client {
-            headers.append_to_list(KnownHeader::XForwardedFor, AddressText::new(client).bytes());
-        }
+        self.claims.tell(headers, client);
         let has_some = headers.contains(KnownHeader::CdnLoop) || headers.contains(KnownHeader::Via);
         match protocol {
             _ if has_some => self.append_to_request(headers, protocol),
@@ -174,7 +165,7 @@ impl Marks {
         headers.append_to_list(KnownHeader::CdnLoop, self.call_loop_id.as_bytes());
     }
 
-    /// Appends to `Via`, and has `Server` as the listener's config does.
+    /// Appends to `Via`, and has `Server` and `Alt-Svc` as the listener's config does.
     pub fn add_to_response(&self, headers: &mut Headers) {
         self.set_server(headers);
         match headers.contains(KnownHeader::Via) {
@@ -184,8 +175,11 @@ impl Marks {
         }
     }
 
-    /// Has `Server` as the listener's config does.
+    /// Has `Server` and `Alt-Svc` as the listener's config does.
     pub fn set_server(&self, headers: &mut Headers) {
+        if let (Some(text), Some(name)) = (&self.alt_svc, FieldName::new(b"alt-svc")) {
+            headers.set(name, text.as_bytes());
+        }
         match &self.server {
             ServerField::Keep => {}
             ServerField::Remove => drop(headers.remove(KnownHeader::Server)),
@@ -196,6 +190,8 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
     use super::*;
 
     fn value(headers: &Headers, name: KnownHeader) -> String {
@@ -206,9 +202,11 @@ mod tests {
         all.join(" | ")
     }
 
-    fn add_to_request(headers: &mut Headers, client: Option<IpAddr>) {
+    const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+
+    fn add_to_request(headers: &mut Headers, client: ClientAddress) {
         let marks = Marks::new("web", true, ServerField::Keep, 1);
-        marks.add_to_request(headers, client, Protocol::Http11);
+        marks.add_to_request(headers, &client, Protocol::Http11);
     }
 
     #[test]
@@ -216,7 +214,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.add(KnownHeader::XForwardedFor, b"10.0.0.1");
         headers.add(KnownHeader::XForwardedFor, b"10.0.0.2");
-        add_to_request(&mut headers, Some(IpAddr::from([127, 0, 0, 1])));
+        add_to_request(&mut headers, LOCAL.into());
         assert_eq!(
             value(&headers, KnownHeader::XForwardedFor),
             "10.0.0.1, 10.0.0.2, 127.0.0.1"
@@ -226,23 +224,11 @@ mod tests {
     #[test]
     fn a_client_without_an_address_is_not_told() {
         let mut headers = Headers::new();
-        add_to_request(&mut headers, None);
+        add_to_request(&mut headers, ClientAddress::UNIX);
         assert!(!headers.contains(KnownHeader::XForwardedFor));
         headers.add(KnownHeader::XForwardedFor, b"10.0.0.1");
-        add_to_request(&mut headers, None);
+        add_to_request(&mut headers, ClientAddress::UNIX);
         assert_eq!(value(&headers, KnownHeader::XForwardedFor), "10.0.0.1");
-    }
-
-    #[test]
-    fn claims_that_nobody_answers_for_are_removed() {
-        let mut headers = Headers::new();
-        for claim in CLAIMS {
-            headers.add(claim, b"10.0.0.1");
-        }
-        headers.add(KnownHeader::Server, b"other");
-        remove_claims(&mut headers);
-        assert!(CLAIMS.iter().all(|claim| !headers.contains(*claim)));
-        assert!(headers.contains(KnownHeader::Server));
     }
 
     #[test]
@@ -254,7 +240,7 @@ mod tests {
         headers.add(KnownHeader::Host, b"example.com");
         Marks::new("web", true, ServerField::Keep, 1).note_client_side(&mut request);
         let headers = &mut request.headers;
-        add_to_request(headers, Some(IpAddr::from([127, 0, 0, 1])));
+        add_to_request(headers, LOCAL.into());
         assert_eq!(value(headers, KnownHeader::XForwardedProto), "http");
         assert_eq!(value(headers, KnownHeader::XForwardedHost), "example.com");
         assert_eq!(value(headers, KnownHeader::Via), "1.1 castling");
@@ -267,11 +253,11 @@ mod tests {
         let mut headers = Headers::new();
         headers.add(KnownHeader::CdnLoop, b"cdn.example;a=b");
         assert!(!web.is_loop(&headers));
-        web.add_to_request(&mut headers, None, Protocol::Http11);
+        web.add_to_request(&mut headers, &ClientAddress::UNIX, Protocol::Http11);
         assert!(!headers.contains(KnownHeader::Via));
         assert!(web.is_loop(&headers));
         assert!(!admin.is_loop(&headers) && !second.is_loop(&headers));
-        second.add_to_request(&mut headers, None, Protocol::Http11);
+        second.add_to_request(&mut headers, &ClientAddress::UNIX, Protocol::Http11);
         assert!(second.is_loop(&headers) && web.is_loop(&headers));
         let mut headers = Headers::new();
         for _ in 0..MAX_NESTED_CALLS {
@@ -292,6 +278,7 @@ mod tests {
             headers.add(KnownHeader::Server, b"origin");
             Marks::new("web", true, server, 1).add_to_response(&mut headers);
             assert_eq!(value(&headers, KnownHeader::Server), expected);
+            assert_eq!(headers.find_value(b"alt-svc"), None);
             assert_eq!(value(&headers, KnownHeader::Via), "1.1 castling");
         }
     }

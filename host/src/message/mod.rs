@@ -3,6 +3,7 @@
 //! Codecs make them and write them; phases, filters and plugins see nothing else of a protocol.
 
 mod body_size;
+pub mod claims;
 mod field_name;
 pub mod forwarded;
 mod head;
@@ -11,6 +12,7 @@ mod headers;
 pub mod path;
 mod piece;
 mod protocol;
+mod request_id;
 mod swar;
 mod target;
 mod trailers;

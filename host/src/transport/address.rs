@@ -10,7 +10,13 @@ use std::sync::Arc;
 pub struct ClientAddress {
     ip: Option<IpAddr>,
     port: Option<u16>,
+    /// The other end of the connection, where it is a proxy that has named the client.
+    proxy: Option<Proxy>,
 }
+
+/// A proxy by its address; `None`: it has come over a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Proxy(Option<IpAddr>);
 
 /// The gateway's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +31,14 @@ impl ClientAddress {
     pub const UNIX: Self = Self {
         ip: None,
         port: None,
+        proxy: None,
     };
 
     /// Where there is no client: a plugin's call out, a connection that is not there yet.
     pub const NOBODY: Self = Self {
         ip: Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: Some(0),
+        proxy: None,
     };
 
     /// `None` for one of a Unix socket, unless a plugin has found out who stands behind it.
@@ -47,6 +55,19 @@ impl ClientAddress {
         self.ip = Some(ip.to_canonical());
     }
 
+    /// Notes that a proxy with this address has named the client.
+    pub fn set_behind(&mut self, proxy: Option<IpAddr>) {
+        self.proxy = Some(Proxy(proxy));
+    }
+
+    /// Address of the other end of the connection: the client's, or that of the proxy that has named it.
+    pub fn connection_ip(&self) -> Option<IpAddr> {
+        match self.proxy {
+            Some(Proxy(ip)) => ip,
+            None => self.ip,
+        }
+    }
+
     /// The IP address alone, or `unix:`.
     pub fn host(&self) -> AddressText {
         self.ip.map_or(AddressText::UNIX, AddressText::new)
@@ -60,6 +81,7 @@ impl From<SocketAddr> for ClientAddress {
         Self {
             ip: Some(address.ip().to_canonical()),
             port: Some(address.port()),
+            proxy: None,
         }
     }
 }

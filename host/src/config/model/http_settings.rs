@@ -1,10 +1,11 @@
 //! Settings of a listener that serves HTTP.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Http2Settings, PluginUse};
+use super::{Http2Settings, Networks, PluginUse};
 
 /// Plugins, limits and time-outs of a listener's requests, and what is added to messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,22 @@ pub struct HttpSettings {
     pub send_rate: Rate,
     /// Bounds of what is still read after the last response.
     pub linger: Linger,
+    /// Requests of one connection, the last of which is answered with `Connection: close`. 1 to 4294967295; in the file 0 means no
+    /// limit (`None`), the default (nginx `keepalive_requests`, which is 1000).
+    pub max_requests: Option<NonZeroU32>,
+    /// Age from which on a connection's next response is its last. 1 s to 30 days; in the file 0 means none (`None`), the default
+    /// (nginx `keepalive_time`, which is 1 h).
+    pub max_age: Option<Duration>,
+    /// Proxies in front that are believed. Default none (nginx `set_real_ip_from`).
+    pub trusted_proxies: Networks,
+    /// Field in which they name the client. Default `x-forwarded-for` (nginx `real_ip_header`).
+    pub client_from: ClientFrom,
+    /// Default `append`.
+    pub x_forwarded_for: ForwardedFor,
+    /// Default `none`.
+    pub request_id: RequestId,
+    /// Text of `Alt-Svc` in responses (RFC 7838 §3). Default none: that of peers goes on.
+    pub alt_svc: Option<String>,
     /// Whether `Via` is added to requests and responses (RFC 9110 §7.6.3). Default true.
     pub via: bool,
     /// Default `keep`.
@@ -132,6 +149,37 @@ pub struct Linger {
     pub bytes: usize,
     /// 0 to 1 h. Default 5 s.
     pub time: Duration,
+}
+
+/// Field in which trusted proxies name the client. In the file its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientFrom {
+    /// The last address that is no trusted proxy's.
+    XForwardedFor,
+    /// The same, by RFC 7239.
+    Forwarded,
+    /// The one address.
+    XRealIp,
+}
+
+/// What becomes of the `X-Forwarded-For` of clients that are no trusted proxies. In the file `"append"` or `"replace"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForwardedFor {
+    /// Client's address is appended (nginx `$proxy_add_x_forwarded_for`).
+    Append,
+    /// Client's address takes its place.
+    Replace,
+}
+
+/// The `X-Request-Id` that peers and logs get. In the file `"none"`, `"make"` or `"keep"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestId {
+    /// What the client has sent.
+    None,
+    /// A new one.
+    Make,
+    /// That of a trusted proxy; for others a new one.
+    Keep,
 }
 
 /// The `Server` of responses. In the file `"keep"`, `"remove"` or another text.

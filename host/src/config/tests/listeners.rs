@@ -174,3 +174,47 @@ fn proxies_in_front_are_networks() {
         "[listeners.a]\nbind = 'unix:/a'\nproxy_protocol = { from = ['unix'] }\nmax_connections_per_address = 1",
     );
 }
+
+#[test]
+fn trusted_proxies_and_what_goes_with_them() {
+    let with = |lines: &str| format!("[listeners.a]\nbind = '127.0.0.1:1'\n{lines}");
+    for (lines, error) in [
+        (
+            "trusted_proxies = ['10.0.0.1/8']",
+            "3:20: trusted_proxies '10.0.0.1/8': expected \"10.0.0.0/8\", which are the same addresses",
+        ),
+        (
+            "client_from = 'forwarded'",
+            "3:15: client_from is for listeners with trusted_proxies: expected none here",
+        ),
+        (
+            "trusted_proxies = ['unix']\nclient_from = 'x'",
+            "4:15: client_from 'x': expected \"x-forwarded-for\", \"forwarded\" or \"x-real-ip\"",
+        ),
+        (
+            "x_forwarded_for = 'drop'",
+            "3:19: x_forwarded_for 'drop': expected \"append\" or \"replace\"",
+        ),
+        (
+            "request_id = 'keep'",
+            "3:14: request_id 'keep': expected \"none\" or \"make\" without trusted_proxies",
+        ),
+        (
+            "max_age = '500ms'",
+            "3:11: max_age '500ms': expected \"0s\" for none, or 1 s to 30 days",
+        ),
+        (
+            "max_requests = -1",
+            "3:16: max_requests -1: expected 0 to 4294967295",
+        ),
+        (
+            "alt_svc = 'é'",
+            "3:11: alt_svc 'é': expected a text in ASCII such as 'h3=\":443\"; ma=86400'",
+        ),
+    ] {
+        refused(&with(lines), &format!("site.toml:{error}"));
+    }
+    good(&with(
+        "trusted_proxies = ['unix', '::/0']\nrequest_id = 'keep'\nmax_requests = 0\nmax_age = '1h'",
+    ));
+}
