@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use castling_abi::TlsFact;
 use http::StatusCode;
 
 use super::pump::{Pump, Pumped, Upload, UploadError};
@@ -14,7 +15,7 @@ use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::message::{BodySize, KnownHeader};
 use crate::transport::address::ClientAddress;
-use crate::transport::proxy_protocol::{self, Client, Ends};
+use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
 use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, Host, Upstream};
@@ -148,7 +149,19 @@ impl<'a> Try<'a> {
             }),
             (_, _) => Client::Unknown,
         };
-        Some(proxy_protocol::write(version, client))
+        let fact = |fact| context.tls.as_ref()?.fact(fact);
+        let request_id = exchange.request().headers.get(KnownHeader::XRequestId);
+        let facts = Facts {
+            alpn: fact(TlsFact::Alpn),
+            authority: fact(TlsFact::ServerName),
+            unique_id: request_id.filter(|id| id.len() <= 128),
+            tls: context.tls.as_ref().map(|tls| TlsFacts {
+                version: fact(TlsFact::Version).unwrap_or_default(),
+                cipher: fact(TlsFact::Cipher).unwrap_or_default(),
+                has_certificate: tls.has_client_certificate(),
+            }),
+        };
+        Some(proxy_protocol::write(version, client, &facts))
     }
 
     async fn send_and_receive(
