@@ -83,9 +83,12 @@ impl Authority {
 
     /// Signs what a test has said of a certificate.
     pub fn sign(&self, params: CertificateParams) -> Pem {
-        let key = KeyPair::generate().expect("a key");
+        self.sign_with(params, &KeyPair::generate().expect("a key"))
+    }
+
+    pub fn sign_with(&self, params: CertificateParams, key: &KeyPair) -> Pem {
         let issuer: &Issuer<'_, KeyPair> = &self.issuer;
-        let own = params.signed_by(&key, issuer).expect("a certificate");
+        let own = params.signed_by(key, issuer).expect("a certificate");
         Pem {
             chain: own.pem() + &self.issuer.pem(),
             key: key.serialize_pem(),
@@ -228,6 +231,13 @@ impl TlsStream {
             read.push(byte[0]);
         }
         Ok(String::from_utf8(read).expect("text"))
+    }
+
+    /// Reads so many bytes.
+    pub fn read_exact<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.tls.read_exact(&mut bytes).expect("more");
+        bytes
     }
 
     /// Reads until `end` is there.

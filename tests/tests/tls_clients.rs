@@ -1,7 +1,7 @@
 //! Certificates of clients: who is let in, what others are told, and whose sessions are resumed.
 
 use castling_tests::tls::{Authority, Pem, TlsClient};
-use castling_tests::{Proxy, Setup, origin, until};
+use castling_tests::{Proxy, Setup, frames, origin, until};
 use rustls::{HandshakeKind, SupportedProtocolVersion, version};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
@@ -357,6 +357,47 @@ fn each_server_has_its_policy_and_a_request_for_another_is_misdirected() {
     is_status(at(&older, "site.test", "site.test"), "200");
     let error = at(&older, "modern.test", "modern.test").unwrap_err();
     assert!(error.contains("ProtocolVersion"), "{error}");
+}
+
+#[test]
+fn streams_of_one_connection_are_misdirected_each_for_itself() {
+    let [site, clients] = ["site", "clients"].map(Authority::new);
+    let proxy = hosts_gateway(&site, &clients);
+    let client = TlsClient::new(&site).offering(&["h2"]);
+    let mut tls = client.connect(proxy.address(), "site.test").unwrap();
+    tls.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    tls.send(frames::frame(frames::SETTINGS, 0, 0, &[]));
+    let asked = [
+        ("site.test", "/", "served"),
+        ("admin.test", "/", "421 Misdirected Request\n"),
+        ("modern.test", "/", "served"),
+        ("site.test", "/secret", "403 Forbidden\n"),
+    ];
+    for ((host, path, _), stream) in asked.iter().zip((1..).step_by(2)) {
+        let head = frames::block(&[
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", host),
+            (":path", path),
+        ]);
+        let flags = frames::END_STREAM | frames::END_HEADERS;
+        tls.send(frames::frame(frames::HEADERS, flags, stream, &head));
+    }
+    let mut bodies: [Vec<u8>; 4] = Default::default();
+    let mut left = bodies.len();
+    while left > 0 {
+        let head = tls.read_exact::<9>();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let payload: Vec<u8> = (0..length).map(|_| tls.read_exact::<1>()[0]).collect();
+        if head[3] == frames::DATA {
+            let stream = usize::from(head[8]);
+            bodies[stream / 2].extend_from_slice(&payload);
+            left -= usize::from(head[4] & frames::END_STREAM);
+        }
+    }
+    for ((host, path, expected), body) in asked.iter().zip(bodies) {
+        assert_eq!(String::from_utf8(body).unwrap(), *expected, "{host}{path}");
+    }
 }
 
 #[test]

@@ -32,8 +32,19 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
     let mut config = config::load(config_path).map_err(control::lines)?;
     let mut errors = log::check(&config.log, &config.access_log);
     config.access_log.target = AccessLogTarget::Off;
+    let warnings = config::tls_warnings(&config, jiff::Timestamp::now());
+    let listeners = config.listeners.values_mut();
+    listeners
+        .filter_map(|listener| listener.tls.as_mut())
+        .for_each(|tls| tls.key_log = None);
     match build(config).await {
-        Ok(gateway) if errors.is_empty() => Ok(gateway.describe()),
+        Ok(gateway) if errors.is_empty() => {
+            let mut text = gateway.describe();
+            for warning in warnings {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            Ok(text)
+        }
         Ok(_) => Err(errors),
         Err(others) => {
             errors.extend(others);

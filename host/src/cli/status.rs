@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{DeathsReport, GenerationReport, MasterStatus, Reply, Request, WorkerReport};
+use crate::process::{
+    CertificateReport, DeathsReport, GenerationReport, MasterStatus, Reply, Request, WorkerReport,
+};
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
 
@@ -50,6 +52,7 @@ fn text(status: &MasterStatus) -> String {
         table(&status.deaths, DEATHS, deaths),
         table(&status.plugins, PLUGIN, plugin),
         table(&status.zones, ZONE, zone),
+        table(&status.certificates, CERTIFICATE, certificate),
     ];
     for table in last.into_iter().flatten() {
         text.push('\n');
@@ -165,6 +168,17 @@ fn zone(zone: &ZoneStatus) -> [String; 6] {
         size(zone.used_bytes),
         zone.evicted.to_string(),
         zone.contended.to_string(),
+    ]
+}
+
+const CERTIFICATE: [&str; 4] = ["listener", "certificate", "not after", "days left"];
+
+fn certificate(certificate: &CertificateReport) -> [String; 4] {
+    [
+        certificate.listener.clone(),
+        or_dash(certificate.names.join(", ")),
+        certificate.not_after.clone(),
+        certificate.days_left.to_string(),
     ]
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -17,6 +17,26 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Opens a file for appending that nobody but its user may read, and makes it where it is missing. Follows no link.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    match found.mode() & 0o077 {
+        0 => Ok(file),
+        _ => Err(io::Error::other(
+            "others may read it or write to it: expected mode 0600",
+        )),
     }
 }
 
@@ -40,6 +60,20 @@ mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
+
+    #[test]
+    fn what_is_private_is_opened_only_where_it_is() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        open_private(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        symlink(&path, folder.path().join("link")).unwrap();
+        open_private(&folder.path().join("link")).unwrap_err();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        let refused = open_private(&path).unwrap_err().to_string();
+        assert!(refused.contains("expected mode 0600"), "{refused}");
+    }
 
     #[test]
     fn only_regular_files_of_some_size_are_read() {

@@ -5,6 +5,7 @@
 //! builds the `model`. `place` tells where in the files something stands, and takes every error.
 
 mod access_log;
+mod certificate_facts;
 mod client_certificates;
 mod distinguished_name;
 mod error;
@@ -28,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tls_warnings;
 mod tree;
 mod units;
 mod upstream;
@@ -39,9 +41,10 @@ use std::path::{Path, PathBuf};
 
 pub use distinguished_name::{add_escaped, distinguished_name};
 pub use error::ConfigErrors;
-pub use file::read_regular;
+pub use file::{open_private, read_regular};
 pub use model::*;
 pub use redaction::without_values;
+pub use tls_warnings::tls_warnings;
 pub use variables::{TemplatePart, template_parts};
 
 use source::Sources;

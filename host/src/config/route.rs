@@ -14,7 +14,7 @@ use super::plugin;
 use super::sections::{Sections, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{HeaderMatch, HeaderTest, HostPattern, Route};
+use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
     let mut names = HashMap::new();
@@ -50,18 +50,51 @@ fn route(
         client_certificate: table.or("client_certificate", false, |value| {
             value.choice(&[("required", true), ("optional", false)])
         }),
+        redirect: table.optional("redirect", redirect),
         paths: table.optional("paths", http_settings::path_policy),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
-    if route.metrics
-        && route.upstream.is_some()
-        && let Some(metrics) = table.get("metrics")
-    {
-        metrics.refuse::<()>("metrics and an upstream: expected one of them");
-    }
+    refuse_second_content(&mut table, &route);
     table.finish();
     route
+}
+
+/// A route has one of these at most.
+fn refuse_second_content(table: &mut Table<'_>, route: &Route) {
+    let contents = [
+        ("upstream", "an upstream", route.upstream.is_some()),
+        ("metrics", "metrics", route.metrics),
+        ("redirect", "redirect", route.redirect.is_some()),
+    ];
+    let mut there = contents.into_iter().filter(|(_, _, is_there)| *is_there);
+    if let (Some((_, first, _)), Some((key, second, _))) = (there.next(), there.next())
+        && let Some(value) = table.get(key)
+    {
+        value.refuse::<()>(format_args!("{second} and {first}: expected one of them"));
+    }
+}
+
+/// `"https"`, or a table that says more.
+fn redirect(value: Value<'_>) -> Option<Redirect> {
+    let mut redirect = Redirect {
+        status: 308,
+        port: None,
+    };
+    let NodeKind::Table(_) = value.kind() else {
+        return value.choice(&[("https", redirect)]);
+    };
+    let mut table = value.table()?;
+    table.required("to", "\"https\"", |value| value.choice(&[("https", ())]));
+    redirect.status = table.or("status", redirect.status, |value| {
+        match value.integer::<u16>(301..=308)? {
+            status @ (301 | 302 | 307 | 308) => Some(status),
+            _ => value.expected("301, 302, 307 or 308"),
+        }
+    });
+    redirect.port = table.optional("port", |value| value.integer(1..=65535));
+    table.finish();
+    Some(redirect)
 }
 
 /// A name that no other route has.

@@ -53,6 +53,7 @@ pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
         }),
         client_certificates,
         hosts: hosts.unwrap_or_default(),
+        key_log: table.optional("key_log", Value::placed_path),
         place: table.place_text(),
     };
     table.finish();

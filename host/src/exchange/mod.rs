@@ -19,6 +19,7 @@ use http::{Method, StatusCode};
 use crate::message::{HeadRoom, Headers, ReplyHead, RequestHead, Target};
 use crate::runtime::clock;
 use crate::transport::address::{ClientAddress, ServerAddress};
+use crate::transport::tls::TlsInfo;
 
 pub use cached_name::CachedName;
 pub use context::{Balancing, Context};
@@ -80,12 +81,13 @@ impl Exchange {
         })
     }
 
-    /// Begins with a new request; allocations of the last one are kept.
+    /// Begins with a new request; allocations of the last one are kept. `tls`: of the client's connection, where that is not plain.
     pub fn begin(
         &mut self,
         request: RequestHead,
         client: ClientAddress,
         server: ServerAddress,
+        tls: Option<Arc<TlsInfo>>,
         listener: &Arc<str>,
     ) {
         if !self.is_clear {
@@ -95,6 +97,7 @@ impl Exchange {
         self.request = request;
         self.stage = Stage::Request;
         self.context.begin(client, server, listener, clock::now());
+        self.context.tls = tls;
     }
 
     /// Begins with something that is no request: only client, listener and times are known.
@@ -102,9 +105,10 @@ impl Exchange {
         &mut self,
         client: ClientAddress,
         server: ServerAddress,
+        tls: Option<Arc<TlsInfo>>,
         listener: &Arc<str>,
     ) {
-        self.begin(RequestHead::default(), client, server, listener);
+        self.begin(RequestHead::default(), client, server, tls, listener);
         self.stage = Stage::Idle;
     }
 

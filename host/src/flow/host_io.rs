@@ -336,7 +336,8 @@ async fn send(
     if let Some(parent) = parent {
         parent.mark_call(&mut head.headers);
     }
-    exchange.begin(head, client, server, &exchange.context().listener.clone());
+    let listener = exchange.context().listener.clone();
+    exchange.begin(head, client, server, None, &listener);
     exchange.enter(Stage::Balance);
     let mut body = RequestBody::held(call.body);
     // The response is read here: nobody else waits for it.

@@ -87,8 +87,8 @@ pub async fn run_stream(
     };
     let session = h2::Session::new(stream, alarms, &service.client, expects_continue);
     let exchange = &mut tools.exchange;
-    exchange.begin(head, address, client.server.clone(), &service.name);
-    exchange.context_mut().tls.clone_from(&client.tls);
+    let (server, tls) = (client.server.clone(), client.tls.clone());
+    exchange.begin(head, address, server, tls, &service.name);
     let calls = Cell::new(0);
     let body = RequestBody::new(size, &service.client);
     let downstream = Downstream::H2(session);
@@ -117,8 +117,8 @@ async fn refuse(
     service.client.marks.set_server(&mut headers);
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     let exchange = &mut tools.exchange;
-    exchange.begin_unread(client.address, client.server.clone(), &service.name);
-    exchange.context_mut().tls.clone_from(&client.tls);
+    let (server, tls) = (client.server.clone(), client.tls.clone());
+    exchange.begin_unread(client.address, server, tls, &service.name);
     exchange.reply_mut().status = status;
     exchange.stats_mut().body_bytes_sent = body.len() as u64;
     log::count(exchange, &service.router.unrouted, service);

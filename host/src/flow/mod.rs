@@ -84,8 +84,8 @@ pub async fn run(
         (framing, keep_alive, expect_continue),
     );
     let exchange = &mut tools.exchange;
-    exchange.begin(head, address, client.server.clone(), &service.name);
-    exchange.context_mut().tls.clone_from(&client.tls);
+    let (server, tls) = (client.server.clone(), client.tls.clone());
+    exchange.begin(head, address, server, tls, &service.name);
     let calls = Cell::new(0);
     let body = RequestBody::new(framing.size(), &service.client);
     let downstream = Downstream::H1(session);
@@ -107,8 +107,8 @@ pub async fn refuse(
     worker: &WorkerContext,
 ) -> AfterResponse {
     let exchange = &mut tools.exchange;
-    exchange.begin_unread(client.address, client.server.clone(), &service.name);
-    exchange.context_mut().tls.clone_from(&client.tls);
+    let (server, tls) = (client.server.clone(), client.tls.clone());
+    exchange.begin_unread(client.address, server, tls, &service.name);
     let Answer {
         status,
         mut headers,
@@ -171,6 +171,7 @@ impl Pipeline<'_> {
         let response = match verdict {
             Verdict::Answer(answer) => self.take(answer),
             Verdict::Native(Native::Metrics) => self.show_metrics(),
+            Verdict::Native(Native::Redirect(redirect)) => self.redirect(redirect),
             Verdict::Proxy(upstream) => self.proxy(upstream).await?,
             // The response went through its filters piece by piece.
             Verdict::Streamed => return Ok(ResponseBody::Sent),

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use http::Method;
 
 use super::host_io::RequestIo;
+use crate::config::Redirect;
 use crate::downstream::{Downstream, RequestBody};
 use crate::error::Error;
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::filter::{self, RequestBodyFilter};
-use crate::handler::metrics_page;
+use crate::handler::{metrics_page, redirect};
 use crate::phase::{self, Phases, Plan, Progress, Step, Verdict};
 use crate::service::Service;
 use crate::upstream::{self, UploadSource};
@@ -140,6 +141,11 @@ impl<'a> Pipeline<'a> {
     pub fn show_metrics(&mut self) -> ResponseBody {
         let answer = metrics_page::answer(self.worker.metrics(), &self.exchange.request().method);
         self.take(answer)
+    }
+
+    /// Makes the way to https the response.
+    pub fn redirect(&mut self, redirect: Redirect) -> ResponseBody {
+        self.take(redirect::answer(redirect, self.exchange.request()))
     }
 
     /// Whether the response's head has filters. From here on it may be changed.

@@ -96,9 +96,9 @@ pub async fn run(
     let collector = Collector::new(&head.method, call.limit_bytes);
     let mut exchange = Exchange::idle();
     let service = parent.service;
-    exchange.begin(head, parent.client, parent.server.clone(), &service.name);
+    let (server, tls) = (parent.server.clone(), parent.tls.clone());
+    exchange.begin(head, parent.client, server, tls, &service.name);
     exchange.context_mut().depth = parent.depth + 1;
-    exchange.context_mut().tls.clone_from(&parent.tls);
     let (downstream, body) = (Downstream::Collect(collector), RequestBody::held(call.body));
     let mut pipeline = Pipeline::new(
         &mut exchange,

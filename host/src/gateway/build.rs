@@ -9,7 +9,7 @@ use castling_abi::Hook;
 use super::Gateway;
 use super::check::ungranted;
 use crate::balancer::Balancer;
-use crate::config::{self, Balance, Config, Serves};
+use crate::config::{self, Balance, Bind, Config, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
 use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
@@ -122,7 +122,11 @@ impl Parts {
                 Some(_) => &[b"h2", b"http/1.1"],
                 None => &[b"http/1.1"],
             };
-            match ServerTls::new(name, tls, alpn, chain, turns) {
+            let metrics = self.metrics.handshakes(name);
+            for (first_name, end) in certificate_ends(tls) {
+                self.metrics.certificate(name, first_name, end);
+            }
+            match ServerTls::new(name, tls, alpn, chain, turns, metrics) {
                 Ok(tls) => {
                     made.insert(name.clone(), Rc::new(tls));
                 }
@@ -263,7 +267,9 @@ impl Parts {
                 self.check_variables(place, &format!("listener {name}"), &unrouted);
             }
             let of_listener = |route: &&config::Route| {
-                route.listeners.is_empty() || route.listeners.contains(name)
+                let is_named = route.listeners.is_empty() || route.listeners.contains(name);
+                // A redirect to https would lead to itself.
+                is_named && (route.redirect.is_none() || listener.tls.is_none())
             };
             let mut plans = Vec::new();
             for route in config.routes.iter().filter(of_listener) {
@@ -280,7 +286,7 @@ impl Parts {
                         Some(route.name.as_str().into()),
                         upstream,
                         &plugins,
-                        route.metrics.then_some(Native::Metrics),
+                        native(route, config),
                         is_logged,
                     )
                 };
@@ -297,6 +303,7 @@ impl Parts {
             routers.insert(name.clone(), router);
         }
         self.check_client_certificates(config);
+        self.check_redirects(config);
         // A route of several listeners has its faults once.
         self.errors.dedup();
         routers
@@ -327,6 +334,48 @@ fn post_read(listener: &config::Listener, own: &[PluginStep]) -> Box<[Step]> {
     let plugins = PluginStep::list(own, Hook::PostRead).map(Step::Plugin);
     check.into_iter().chain(plugins).collect()
 }
+
+/// Ends of a listener's certificates by first name, in seconds since 1970; of several with the same, the first end.
+fn certificate_ends(tls: &config::ListenerTls) -> BTreeMap<&str, i64> {
+    let mut ends = BTreeMap::new();
+    for certificate in &tls.certificates {
+        let first_name = certificate.names.first().map_or("", String::as_str);
+        if let Some(validity) = certificate.validity() {
+            let end = ends.entry(first_name).or_insert(i64::MAX);
+            *end = validity.not_after.min(*end);
+        }
+    }
+    ends
+}
+
+/// Content of a route that the gateway makes itself.
+fn native(route: &config::Route, config: &Config) -> Option<Native> {
+    if let Some(redirect) = route.redirect {
+        let port = redirect.port.unwrap_or_else(|| https_port(config));
+        let port = Some(port);
+        return Some(Native::Redirect(Redirect { port, ..redirect }));
+    }
+    route.metrics.then_some(Native::Metrics)
+}
+
+/// Port of a listener with TLS, at best the one that needs not be named.
+fn https_port(config: &Config) -> u16 {
+    let with_tls = config
+        .listeners
+        .values()
+        .filter(|listener| listener.tls.is_some());
+    let ports = with_tls.filter_map(|listener| match listener.bind {
+        Bind::Tcp(address) => Some(address.port()),
+        Bind::Unix(_) => None,
+    });
+    let ports: Vec<u16> = ports.collect();
+    match ports.first() {
+        Some(&first) if !ports.contains(&HTTPS) => first,
+        _ => HTTPS,
+    }
+}
+
+const HTTPS: u16 = 443;
 
 /// The plugins whose hooks run in a plan with one that computes variables: those of a route and of its listener.
 fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {

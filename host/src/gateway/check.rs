@@ -58,6 +58,24 @@ impl Parts {
         }
     }
 
+    /// A redirect to https is not for a listener that speaks TLS already.
+    pub(super) fn check_redirects(&mut self, config: &config::Config) {
+        for route in config
+            .routes
+            .iter()
+            .filter(|route| route.redirect.is_some())
+        {
+            let has_tls = |name: &&String| config.listeners[*name].tls.is_some();
+            if let Some(listener) = route.listeners.iter().find(has_tls) {
+                let (place, name) = (&route.place, &route.name);
+                self.errors.push(format!(
+                    "{place}: route {name}: redirect: listener {listener} has TLS, and would lead to itself; expected \
+                     listeners without"
+                ));
+            }
+        }
+    }
+
     /// Each variable has one plugin that computes it.
     pub(super) fn check_variables(&mut self, place: &str, what: &str, plan: &Plan) {
         let names = plan.computable.as_deref().unwrap_or_default();

@@ -23,6 +23,10 @@ impl Gateway {
                     Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
                     None => match plan.native() {
                         Some(Native::Metrics) => "metrics".to_owned(),
+                        Some(Native::Redirect(to)) => {
+                            let port = to.port.unwrap_or(443);
+                            format!("https on port {port}, {}", to.status)
+                        }
                         None => "content of its plugins".to_owned(),
                     },
                 };

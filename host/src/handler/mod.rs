@@ -1,3 +1,4 @@
 //! Content that the gateway makes itself.
 
 pub mod metrics_page;
+pub mod redirect;

@@ -14,7 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use castling_abi::MetricKind;
 
-pub use own::{HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts, UpstreamMetrics};
+pub use own::{
+    HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts,
+    UpstreamMetrics,
+};
 pub use plugin::{InstanceMetrics, PluginMetrics};
 pub use text::CONTENT_TYPE;
 pub use text::text;

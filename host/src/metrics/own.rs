@@ -65,6 +65,16 @@ const DROPPED_FIELDS: Own = own(
     "castling_request_fields_dropped_total",
     "Fields of requests that were dropped for their names (`field_names` of a listener).",
 );
+const HANDSHAKES: Own = own(
+    MetricKind::Counter,
+    "castling_tls_handshakes_total",
+    "TLS handshakes with clients that are over, by result: full and resumed have succeeded.",
+);
+const NOT_AFTER: Own = own(
+    MetricKind::GaugeMax,
+    "castling_tls_certificate_not_after_seconds",
+    "Time up to which a listener's certificate is good, in seconds since 1970-01-01 UTC, by its first name.",
+);
 const RECEIVED: Own = own(
     MetricKind::Counter,
     "castling_request_body_bytes_total",
@@ -199,6 +209,20 @@ impl Recorder {
         }
     }
 
+    /// Metrics of a listener with TLS.
+    pub fn handshakes(&self, listener: &str) -> HandshakeMetrics {
+        HandshakeMetrics(HandshakeResult::ALL.map(|result| {
+            let labels = [("listener", listener), ("result", result.name())];
+            self.own_counter(&HANDSHAKES, &labels)
+        }))
+    }
+
+    /// Tells up to when the certificate with this first name is good.
+    pub fn certificate(&self, listener: &str, name: &str, not_after_seconds: i64) {
+        let gauge = self.own_gauge(&NOT_AFTER, &[("listener", listener), ("name", name)]);
+        gauge.set(not_after_seconds as f64);
+    }
+
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         let tries = |outcome: PeerOutcome| {
             let outcome = outcome.name().replace(' ', "_");
@@ -262,6 +286,67 @@ pub struct ListenerMetrics {
     pub connections: Gauge,
     pub received_bytes: Count,
     pub sent_bytes: Count,
+}
+
+/// Handshakes of a listener, by result.
+#[derive(Clone, Copy, Default)]
+pub struct HandshakeMetrics([Count; HandshakeResult::ALL.len()]);
+
+impl HandshakeMetrics {
+    pub fn count(&self, result: HandshakeResult) {
+        self.0[result as usize].inc();
+    }
+}
+
+/// End of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    Full,
+    Resumed,
+    Timeout,
+    ClientLeft,
+    /// A request without TLS.
+    PlainHttp,
+    /// The client has named a server that there is no certificate for.
+    UnknownName,
+    /// The client has shown no certificate where one is required, or a bad one.
+    ClientCertificate,
+    /// No version, suite or group that both have.
+    Incompatible,
+    /// The client has sent an alert: it does not trust the server's certificate, say.
+    RefusedByClient,
+    /// What came is no TLS, or breaks its rules.
+    Malformed,
+}
+
+impl HandshakeResult {
+    const ALL: [Self; 10] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Timeout,
+        Self::ClientLeft,
+        Self::PlainHttp,
+        Self::UnknownName,
+        Self::ClientCertificate,
+        Self::Incompatible,
+        Self::RefusedByClient,
+        Self::Malformed,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Timeout => "timeout",
+            Self::ClientLeft => "client_left",
+            Self::PlainHttp => "plain_http",
+            Self::UnknownName => "unknown_name",
+            Self::ClientCertificate => "client_certificate",
+            Self::Incompatible => "incompatible",
+            Self::RefusedByClient => "refused_by_client",
+            Self::Malformed => "malformed",
+        }
+    }
 }
 
 #[derive(Clone, Default)]

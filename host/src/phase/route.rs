@@ -240,6 +240,7 @@ mod tests {
             upstream: None,
             metrics: false,
             client_certificate: false,
+            redirect: None,
             paths: None,
             place: String::new(),
         }

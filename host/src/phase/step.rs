@@ -6,7 +6,7 @@ use castling_abi::{Action, Hook};
 use tracing::error;
 
 use super::Check;
-use crate::config::OnError;
+use crate::config::{OnError, Redirect};
 use crate::error::{Error, PluginFault};
 use crate::exchange::{Answer, Exchange, PluginKey, Section, Stage};
 use crate::wasm::{HookCall, HookError, HostIo, MaybeFuture, PinnedInstances, Plugin};
@@ -31,6 +31,8 @@ pub struct PluginStep {
 pub enum Native {
     /// Answers with the gateway's metrics. In `content`.
     Metrics,
+    /// Sends the client to https. In `content`.
+    Redirect(Redirect),
 }
 
 /// Continuation after a step.

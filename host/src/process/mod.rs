@@ -43,7 +43,7 @@ use std::sync::OnceLock;
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::{run as run_master, take_over};
-pub use report::{DeathsReport, GenerationReport, MasterStatus, WorkerReport};
+pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]
 pub use role::Role;
 pub use worker::run as run_worker;

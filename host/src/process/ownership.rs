@@ -1,13 +1,13 @@
 //! Preparations of the master for workers that run as another user, and its limits, before a generation starts.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use rustix::process::{getegid, geteuid};
 
-use crate::config::{AccessLogTarget, Config, Identity, Pin};
+use crate::config::{self, AccessLogTarget, Config, Identity, Pin};
 use crate::log;
 
 use super::sys;
@@ -34,6 +34,9 @@ pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
             cores,
             "more workers than cores: several share a core"
         );
+    }
+    for warning in config::tls_warnings(config, jiff::Timestamp::now()) {
+        tracing::warn!("{warning}");
     }
     warn_of_few_mappings(config);
     Ok(())
@@ -71,8 +74,16 @@ pub fn hand_over_logs(config: &Config) {
         AccessLogTarget::File(path) => Some(path),
         AccessLogTarget::Off | AccessLogTarget::Stdout => None,
     };
-    for path in config.log.file.iter().chain(access_log) {
-        if let Err(error) = hand_over(path, identity) {
+    let logs = config.log.file.iter().chain(access_log);
+    let logs = logs.map(|path| (path, log::open_unfollowed as Open));
+    let tls = config
+        .listeners
+        .values()
+        .filter_map(|listener| listener.tls.as_ref());
+    let key_logs = tls.filter_map(|tls| tls.key_log.as_ref());
+    let key_logs = key_logs.map(|path| (path, config::open_private as Open));
+    for (path, open) in logs.chain(key_logs) {
+        if let Err(error) = hand_over(path, open, identity) {
             let (path, user) = (path.display(), &identity.name);
             tracing::warn!(%path, %user, "a log file cannot be given to the workers' user: {error}");
         }
@@ -81,8 +92,8 @@ pub fn hand_over_logs(config: &Config) {
 
 /// Only a plain file that is root's or the user's already, and that has this name alone: in a folder that the workers' user may write
 /// to, somebody who has taken over a worker could put a link to `/etc/shadow` in its place.
-fn hand_over(path: &Path, identity: &Identity) -> io::Result<()> {
-    let file = match log::open_unfollowed(path) {
+fn hand_over(path: &Path, open: Open, identity: &Identity) -> io::Result<()> {
+    let file = match open(path) {
         // A link, or a pipe without a reader: the worker sees whether it may open it.
         Err(error) if is_special(path) => {
             tracing::debug!(path = %path.display(), %error, "no plain file: left as it is");
@@ -97,6 +108,9 @@ fn hand_over(path: &Path, identity: &Identity) -> io::Result<()> {
     log::must_be_safe(&found, identity)?;
     fchown(&file, Some(identity.uid), Some(identity.gid))
 }
+
+/// Opens a log file, and makes it where it is missing.
+type Open = fn(&Path) -> io::Result<File>;
 
 fn is_special(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
@@ -183,20 +197,20 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let owner = |name: &str| fs::metadata(path(name)).unwrap().uid();
 
-        hand_over(&path("new.log"), &identity).unwrap();
+        hand_over(&path("new.log"), log::open_unfollowed, &identity).unwrap();
         assert_eq!(owner("new.log"), 12345);
-        hand_over(&path("new.log"), &identity).unwrap();
+        hand_over(&path("new.log"), log::open_unfollowed, &identity).unwrap();
 
         fs::write(path("precious"), "").unwrap();
         std::os::unix::fs::symlink(path("precious"), path("soft.log")).unwrap();
-        hand_over(&path("soft.log"), &identity).unwrap();
+        hand_over(&path("soft.log"), log::open_unfollowed, &identity).unwrap();
         fs::hard_link(path("precious"), path("hard.log")).unwrap();
-        let refused = hand_over(&path("hard.log"), &identity).unwrap_err();
+        let refused = hand_over(&path("hard.log"), log::open_unfollowed, &identity).unwrap_err();
         assert!(refused.to_string().contains("has 2 names"), "{refused}");
         fs::write(path("anothers"), "").unwrap();
         std::os::unix::fs::chown(path("anothers"), Some(777), None).unwrap();
-        hand_over(&path("anothers"), &identity).unwrap_err();
+        hand_over(&path("anothers"), log::open_unfollowed, &identity).unwrap_err();
         assert_eq!((owner("precious"), owner("anothers")), (0, 777));
-        assert!(hand_over(&path("no-folder/a.log"), &identity).is_err());
+        assert!(hand_over(&path("no-folder/a.log"), log::open_unfollowed, &identity).is_err());
     }
 }

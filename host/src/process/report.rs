@@ -53,6 +53,20 @@ pub struct MasterStatus {
     pub plugins: Vec<PluginStatus>,
     /// Zones of the newest generation; all its workers see the same.
     pub zones: Vec<ZoneStatus>,
+    /// Certificates of the newest generation's listeners. Empty from a master that knew of none.
+    #[serde(default)]
+    pub certificates: Vec<CertificateReport>,
+}
+
+/// Certificate of a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReport {
+    pub listener: String,
+    pub names: Vec<String>,
+    /// Time up to which it is good, RFC 3339 in UTC.
+    pub not_after: String,
+    /// Whole days until then; negative once it has expired.
+    pub days_left: i64,
 }
 
 /// State of a generation.
@@ -135,6 +149,7 @@ pub async fn status(
             .collect(),
         plugins: Vec::new(),
         zones: Vec::new(),
+        certificates: certificates(&generations),
     };
     let asked = generations.iter().flat_map(|generation| {
         generation
@@ -158,6 +173,29 @@ pub async fn status(
         }
     }
     status
+}
+
+fn certificates(generations: &[Rc<Generation>]) -> Vec<CertificateReport> {
+    let newest = generations
+        .iter()
+        .max_by_key(|generation| generation.number);
+    let listeners = newest
+        .into_iter()
+        .flat_map(|newest| &newest.config.listeners);
+    let now = jiff::Timestamp::now().as_second();
+    let reports = listeners.flat_map(|(listener, config)| {
+        let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
+        certificates.filter_map(move |certificate| {
+            let not_after = certificate.validity()?.not_after;
+            Some(CertificateReport {
+                listener: listener.clone(),
+                names: certificate.names.clone(),
+                not_after: jiff::Timestamp::from_second(not_after).ok()?.to_string(),
+                days_left: (not_after - now).div_euclid(24 * 3600),
+            })
+        })
+    });
+    reports.collect()
 }
 
 fn generation_report(generation: &Generation) -> GenerationReport {

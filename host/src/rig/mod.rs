@@ -114,7 +114,7 @@ impl Rig {
         let client = SocketAddr::from(([192, 0, 2, 1], 50000)).into();
         let server = ServerAddress::Tcp(([192, 0, 2, 254], 80).into());
         self.exchange
-            .begin(parsed.head, client, server, &Arc::from("web"));
+            .begin(parsed.head, client, server, None, &Arc::from("web"));
         let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));
         self.exchange.context_mut().balancing = Balancing {
             peers: vec![

@@ -453,10 +453,21 @@ pub struct Route {
     pub metrics: bool,
     /// Whether a client without a verified certificate is refused (403). In the file `"required"`; default `"optional"`.
     pub client_certificate: bool,
+    /// Sends the client to https; there is no upstream then. Listeners with TLS do not have the route. Default none.
+    pub redirect: Option<Redirect>,
     /// Replaces the path policy of its listeners.
     pub paths: Option<PathPolicy>,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
+}
+
+/// Way to https. In the file `"https"`, or `{ to = "https", status = 301, port = 8443 }`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// 301, 302, 307 or 308. Default 308, upon which the method stays.
+    pub status: u16,
+    /// Default 443 where a listener with TLS has it or none is there, else that of the first.
+    pub port: Option<u16>,
 }
 
 /// Pattern of hosts. In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::PlacedPath;
+
 /// TLS of a listener's connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerTls {
@@ -27,6 +29,8 @@ pub struct ListenerTls {
     pub client_certificates: Option<ClientCertificates>,
     /// Policies of some servers; a name is in one of them at most.
     pub hosts: Vec<TlsHosts>,
+    /// File that the secrets of all sessions are written to, for debugging: who reads it reads what clients send. Default none.
+    pub key_log: Option<PlacedPath>,
     /// `FILE:LINE:COLUMN` of the table.
     pub place: String,
 }

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use rustls::Error;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use tokio::sync::Semaphore;
 
 use super::certificates::Certificates;
+use super::key_log::KeyLogFile;
 use super::policy::{Common, Policies};
 use super::{Appending, TicketChain, Tls, TlsInfo};
 use crate::config::ListenerTls;
+use crate::metrics::{HandshakeMetrics, HandshakeResult};
 use crate::transport::Socket;
 
 /// TLS of a listener, in one worker.
@@ -25,6 +28,7 @@ pub struct ServerTls {
     certificates: Arc<Certificates>,
     timeout: Duration,
     turns: Rc<HandshakeTurns>,
+    metrics: HandshakeMetrics,
 }
 
 /// Turns of a worker's handshakes: a signature takes up to a millisecond, in which nobody else is served, so that there is one
@@ -41,7 +45,7 @@ pub enum HandshakeError {
     PlainHttp,
     /// The client names a server that there is no certificate for.
     UnknownName(String),
-    Tls(rustls::Error),
+    Tls(Error),
 }
 
 /// Most bytes that a client may send in a handshake, all messages together; rustls bounds each.
@@ -84,16 +88,19 @@ impl ServerTls {
         alpn: &[&[u8]],
         chain: &TicketChain,
         turns: &Rc<HandshakeTurns>,
+        metrics: HandshakeMetrics,
     ) -> Result<Self, String> {
         let placed = |error: String| format!("{}: listener {listener}: tls: {error}", tls.place);
         let provider = super::certificates::provider(&tls.suites, &tls.groups).map_err(placed)?;
         let certificates = Arc::new(Certificates::new(tls, &provider)?);
+        let key_log = tls.key_log.as_ref().map(KeyLogFile::open).transpose()?;
         let common = Common {
             listener,
             provider,
             certificates: Arc::clone(&certificates),
             tickets: tls.session_tickets.then_some(chain),
             alpn,
+            key_log: key_log.map(Arc::new),
         };
         let policies = Policies::new(&common, tls).map_err(placed)?;
         Ok(Self {
@@ -102,15 +109,23 @@ impl ServerTls {
             certificates,
             timeout: tls.handshake_timeout,
             turns: Rc::clone(turns),
+            metrics,
         })
     }
 
     /// Makes a handshake, whose time is bounded. What the client is told of a failure is out where it takes it.
     pub async fn accept(&self, socket: &Socket) -> Result<Tls, HandshakeError> {
-        match tokio::time::timeout(self.timeout, self.handshake(socket)).await {
+        let handshake = tokio::time::timeout(self.timeout, self.handshake(socket));
+        let made = match handshake.await {
             Ok(result) => result,
             Err(_) => Err(HandshakeError::Timeout(self.timeout)),
-        }
+        };
+        self.metrics.count(match &made {
+            Ok(tls) if tls.is_resumed() => HandshakeResult::Resumed,
+            Ok(_) => HandshakeResult::Full,
+            Err(error) => error.result(),
+        });
+        made
     }
 
     async fn handshake(&self, socket: &Socket) -> Result<Tls, HandshakeError> {
@@ -178,7 +193,7 @@ impl Input {
     /// Waits for more, at least a byte.
     async fn read(&mut self, socket: &Socket) -> Result<(), HandshakeError> {
         if self.read_bytes > HANDSHAKE_BYTES {
-            return Err(HandshakeError::Tls(rustls::Error::General(
+            return Err(HandshakeError::Tls(Error::General(
                 "the handshake is too long".to_owned(),
             )));
         }
@@ -201,7 +216,7 @@ impl Input {
 
 async fn refuse<T>(
     socket: &Socket,
-    error: rustls::Error,
+    error: Error,
     mut alert: AcceptedAlert,
 ) -> Result<T, HandshakeError> {
     let mut out = BytesMut::new();
@@ -237,6 +252,25 @@ async fn send(socket: &Socket, mut bytes: &[u8]) -> Result<(), HandshakeError> {
 }
 
 impl HandshakeError {
+    /// Label of the metric.
+    fn result(&self) -> HandshakeResult {
+        match self {
+            Self::Timeout(_) => HandshakeResult::Timeout,
+            Self::Io(_) => HandshakeResult::ClientLeft,
+            Self::PlainHttp => HandshakeResult::PlainHttp,
+            Self::UnknownName(_) => HandshakeResult::UnknownName,
+            Self::Tls(error) => match error {
+                Error::NoCertificatesPresented
+                | Error::InvalidCertificate(_)
+                | Error::InvalidCertRevocationList(_) => HandshakeResult::ClientCertificate,
+                Error::PeerIncompatible(_) => HandshakeResult::Incompatible,
+                // The client does not trust the server's certificate, say.
+                Error::AlertReceived(_) => HandshakeResult::RefusedByClient,
+                _ => HandshakeResult::Malformed,
+            },
+        }
+    }
+
     /// Whether the client was sent something that says why.
     pub fn was_told(&self) -> bool {
         matches!(self, Self::PlainHttp | Self::UnknownName(_) | Self::Tls(_))

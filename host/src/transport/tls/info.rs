@@ -44,6 +44,10 @@ impl TlsInfo {
         }
     }
 
+    pub(super) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
     /// Whether the client has shown a certificate, which was verified then.
     pub fn has_client_certificate(&self) -> bool {
         self.client.is_some()

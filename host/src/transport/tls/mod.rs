@@ -9,6 +9,7 @@ mod client_certificate;
 mod connect;
 mod handshake;
 mod info;
+mod key_log;
 mod policy;
 mod ticket_chain;
 mod tickets;
@@ -84,6 +85,11 @@ impl Tls {
             is_cut: false,
             info: None,
         }
+    }
+
+    /// Whether the session is one of before.
+    fn is_resumed(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.is_resumed())
     }
 
     fn with_info(mut self, info: TlsInfo) -> Self {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::TicketChain;
 use super::by_name::ByName;
 use super::certificates::Certificates;
+use super::key_log::KeyLogFile;
 use super::tickets::Tickets;
 use crate::config::{ClientCertificates, ListenerTls, TlsVersion, VerifyClient};
 
@@ -74,6 +75,7 @@ pub(super) struct Common<'a> {
     pub tickets: Option<&'a TicketChain>,
     /// Protocols that are spoken, the preferred one first.
     pub alpn: &'a [&'a [u8]],
+    pub key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// Versions from this one on.
@@ -108,6 +110,9 @@ impl Common<'_> {
                 config.ticketer = Arc::new(Tickets::new(chain.clone(), &binding));
             }
             None => config.send_tls13_tickets = 0,
+        }
+        if let Some(key_log) = &self.key_log {
+            config.key_log = Arc::clone(key_log) as Arc<_>;
         }
         Ok(Arc::new(config))
     }
