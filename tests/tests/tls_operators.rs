@@ -329,6 +329,22 @@ fn clients_without_tls_are_sent_to_https() {
 }
 
 #[test]
+fn a_request_that_a_trusted_proxy_had_by_https_is_not_sent_there_again() {
+    let config = REDIRECT.replace("REDIRECT", "\"https\"");
+    let trusting = "[listeners.plain]\n    trusted_proxies = [\"127.0.0.0/8\"]";
+    let pem = certified(&Authority::new("a"), (2020, 2050));
+    let proxy = Proxy::with_config(&config.replace("[listeners.plain]", trusting))
+        .origin("app", origin::text("served"))
+        .file("site.pem", &pem.chain)
+        .file("site.key", &pem.key)
+        .start();
+    for (scheme, status) in [("https", "200"), ("http", "308")] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Proto: {scheme}\r\n");
+        assert_eq!(redirected(&proxy, &request).0, status, "{scheme}");
+    }
+}
+
+#[test]
 fn a_redirects_status_and_port_can_be_said() {
     let proxy = redirecting("{ to = \"https\", status = 301, port = 443 }").start();
     let found = redirected(&proxy, "GET /a HTTP/1.1\r\nHost: site.test:8080\r\n");

@@ -13,8 +13,8 @@ use super::plan::Plan;
 use crate::config::{self, HeaderTest, HostPattern, PathCase, PathPolicy};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::message::RequestHead;
 use crate::message::path::{self, PathError};
+use crate::message::{RequestHead, Scheme};
 
 /// The routes of one listener.
 pub struct Router {
@@ -40,6 +40,8 @@ type Candidates = Paths<Candidate>;
 struct Candidate {
     methods: Vec<Method>,
     headers: Vec<(HeaderName, HeaderTest)>,
+    /// A redirect to https is for who comes without: a proxy in front, which is trusted, may have TLS.
+    is_for_http: bool,
     plan: Rc<Plan>,
 }
 
@@ -199,12 +201,14 @@ impl Candidate {
         Self {
             methods,
             headers: route.headers.iter().filter_map(header).collect(),
+            is_for_http: route.redirect.is_some(),
             plan,
         }
     }
 
     fn takes(&self, request: &RequestHead) -> bool {
-        (self.methods.is_empty() || self.methods.contains(&request.method))
+        (!self.is_for_http || request.scheme == Scheme::Http)
+            && (self.methods.is_empty() || self.methods.contains(&request.method))
             && self.headers.iter().all(|(name, test)| {
                 let mut values = request.headers.get_all(name);
                 match test {
