@@ -63,7 +63,7 @@ fn a_certificate_that_ends_is_told_by_check_log_status_and_metrics() {
         ((2020, 2021), "HAS EXPIRED at 2021-01-01T00:00:00Z", -1),
         (
             (2400, 2401),
-            "IS NOT YET VALID: it is from 2400-01-01T00:00:00Z on",
+            "IS NOT YET VALID, but from 2400-01-01T00:00:00Z on",
             1,
         ),
     ] {
@@ -141,6 +141,41 @@ fn check_warns_of_what_nobody_speaks_or_all_read() {
         let line = line.unwrap_or_else(|| panic!("{warning}: {checked}"));
         assert!(line.starts_with("warning: "), "{line}");
         assert!(line.contains("castling.toml:"), "{line}");
+    }
+}
+
+#[test]
+fn what_ends_of_tls_to_peers_is_told_too() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+        [upstreams.app]
+        peers = ["127.0.0.1:1"]
+        [upstreams.app.tls]
+        certificate = "own.pem"
+        key = "own.key"
+        ca = "ca.pem"
+        crl = "old.crl"
+        suites = ["TLS_AES_128_GCM_SHA256"]
+        [[routes]]
+        upstream = "app"
+    "#;
+    let authority = Authority::new("a");
+    let own = certified(&authority, (2020, 2021));
+    let checked = Proxy::with_config(config)
+        .file("own.pem", own.chain)
+        .file("own.key", own.key)
+        .file("ca.pem", authority.pem())
+        .file("old.crl", authority.revoke(&[1], (2000, 2001)))
+        .check();
+    let checked = checked.outcome.expect_success().stdout;
+    for warning in [
+        "castling.toml:7:7: upstream app: tls: the certificate HAS EXPIRED at 2021-01-01T00:00:00Z",
+        "castling.toml:5:1: upstream app: tls: revocation list 1 IS OUT OF DATE",
+        "castling.toml:5:1: upstream app: tls: suites: none of them is of TLS 1.2",
+    ] {
+        let lines = checked.lines().filter(|line| line.contains(warning));
+        assert_eq!(lines.count(), 1, "{warning}: {checked}");
     }
 }
 

@@ -397,7 +397,7 @@ fn a_certificate_that_was_revoked_is_refused() {
             .start()
     };
     refused(&start(list(&[7], 2090)), "Revoked");
-    refused(&start(list(&[8], 2025)), "evocation");
+    refused(&start(list(&[8], 2025)), "revocation list expired");
     let good = start(list(&[8], 2090));
     assert_eq!(posted(&good, "x"), (200, "x".to_owned()));
 }

@@ -8,7 +8,7 @@ use super::distinguished_name::distinguished_name;
 use super::table::{Table, Value};
 use super::tls::read_pem;
 use super::tree::NodeKind;
-use super::{ClientCertificates, VerifyClient};
+use super::{ClientCertificates, Der, VerifyClient};
 
 /// `Some(None)`: clients are asked for no certificate.
 pub(super) fn client_certificates(value: Value<'_>) -> Option<Option<ClientCertificates>> {
@@ -44,11 +44,11 @@ fn ignored<T>(table: &mut Table<'_>, key: &'static str) -> Option<T> {
 }
 
 /// Certificates of authorities, DER.
-pub(super) fn authorities(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
+pub(super) fn authorities(value: Value<'_>) -> Option<Vec<Der>> {
     of_files(value, |value| {
         let authorities = blocks::<CertificateDer<'_>>(value, MAX_CA_BYTES, "CERTIFICATE")?;
         for (idx, der) in authorities.iter().enumerate() {
-            if let Err(why) = check_authority(der) {
+            if let Err(why) = check_authority(&der.0) {
                 return value.refuse(format_args!("ca: certificate {} {why}", idx + 1));
             }
         }
@@ -70,11 +70,11 @@ fn check_authority(der: &[u8]) -> Result<(), String> {
     }
 }
 
-pub(super) fn revocation_lists(value: Value<'_>) -> Option<Vec<Vec<u8>>> {
+pub(super) fn revocation_lists(value: Value<'_>) -> Option<Vec<Der>> {
     of_files(value, |value| {
         let lists = blocks::<CertificateRevocationListDer<'_>>(value, MAX_CRL_BYTES, "X509 CRL")?;
         for (idx, der) in lists.iter().enumerate() {
-            if let Err(error) = parse_x509_crl(der) {
+            if let Err(error) = parse_x509_crl(&der.0) {
                 let number = idx + 1;
                 return value.refuse(format_args!("crl: list {number} cannot be read: {error}"));
             }
@@ -97,9 +97,9 @@ fn blocks<T: PemObject + AsRef<[u8]>>(
     value: Value<'_>,
     limit_bytes: u64,
     label: &str,
-) -> Option<Vec<Vec<u8>>> {
+) -> Option<Vec<Der>> {
     let (path, bytes) = read_pem(value, limit_bytes)?;
-    let blocks = T::pem_slice_iter(&bytes).map(|block| Ok(block?.as_ref().to_vec()));
+    let blocks = T::pem_slice_iter(&bytes).map(|block| Ok(Der(block?.as_ref().to_vec())));
     let (key, path) = (value.key(), path.display());
     match blocks.collect::<Result<Vec<_>, Error>>() {
         Ok(blocks) if blocks.is_empty() => value.refuse(format_args!(

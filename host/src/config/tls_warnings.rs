@@ -1,10 +1,10 @@
-//! Warnings about `[listeners.NAME.tls]`: what an operator should look at, though it is no error.
+//! Warnings about `[listeners.NAME.tls]` and `[upstreams.NAME.tls]`: what an operator should look at, though it is no error.
 
 use jiff::Timestamp;
 use x509_parser::parse_x509_crl;
 
 use super::certificate_facts::{Validity, validity};
-use super::{Certificate, ClientCertificates, Config, ListenerTls, TlsVersion};
+use super::{Certificate, Config, Der, ListenerTls, TlsVersion, UpstreamTls};
 
 const DAY_SECONDS: i64 = 24 * 3600;
 
@@ -18,14 +18,34 @@ pub fn tls_warnings(config: &Config, now: Timestamp) -> Vec<String> {
             });
         }
     }
+    for (name, upstream) in &config.upstreams {
+        if let Some(tls) = &upstream.tls {
+            of_upstream(tls, now, |place, what| {
+                warnings.push(format!("{place}: upstream {name}: tls: {what}"));
+            });
+        }
+    }
     warnings
+}
+
+fn of_upstream(tls: &UpstreamTls, now: Timestamp, mut warn: impl FnMut(&str, String)) {
+    if let Some(certificate) = &tls.certificate
+        && let Some(validity) = certificate.validity()
+        && let Some(what) = about_time(validity, now, ": peers refuse it")
+    {
+        warn(&certificate.key_place, format!("the certificate {what}"));
+    }
+    if let Some(what) = about_suites(&tls.suites, tls.min_version) {
+        warn(&tls.place, format!("suites: {what}"));
+    }
+    about_authorities(&tls.ca, &tls.crl, now, |what| warn(&tls.place, what));
 }
 
 fn of_listener(tls: &ListenerTls, now: Timestamp, mut warn: impl FnMut(&str, String)) {
     for certificate in &tls.certificates {
         let (place, title) = (&certificate.key_place, certificate.title());
         if let Some(validity) = certificate.validity()
-            && let Some(what) = about_time(validity, now)
+            && let Some(what) = about_time(validity, now, ": clients refuse it")
         {
             warn(place, format!("the certificate for {title} {what}"));
         }
@@ -33,7 +53,7 @@ fn of_listener(tls: &ListenerTls, now: Timestamp, mut warn: impl FnMut(&str, Str
             warn(place, format!("the certificate for {title} {what}"));
         }
     }
-    if let Some(what) = about_suites(tls) {
+    if let Some(what) = about_suites(&tls.suites, tls.min_version) {
         warn(&tls.place, format!("suites: {what}"));
     }
     if tls.handshake_timeout.as_secs() > LONGEST_HANDSHAKE_SECONDS {
@@ -58,13 +78,16 @@ fn of_listener(tls: &ListenerTls, now: Timestamp, mut warn: impl FnMut(&str, Str
         // Hosts that say nothing have the listener's.
         if !places.contains(&&clients.place) {
             places.push(&clients.place);
-            about_clients(clients, now, |what| warn(&clients.place, what));
+            let (ca, crl) = (&clients.authorities, &clients.revocation_lists);
+            about_authorities(ca, crl, now, |what| {
+                warn(&clients.place, format!("client_certificates: {what}"));
+            });
         }
     }
 }
 
-/// `None`: it is good for long enough.
-fn about_time(validity: Validity, now: Timestamp) -> Option<String> {
+/// `then` says what comes of a certificate that is not good now. `None`: it is good for long enough.
+fn about_time(validity: Validity, now: Timestamp, then: &str) -> Option<String> {
     let now = now.as_second();
     let Validity {
         not_before,
@@ -78,12 +101,12 @@ fn about_time(validity: Validity, now: Timestamp) -> Option<String> {
     };
     if left < 0 {
         let (at, ago) = (at(not_after), days(-left));
-        return Some(format!("HAS EXPIRED at {at}, {ago} ago: clients refuse it"));
+        return Some(format!("HAS EXPIRED at {at}, {ago} ago{then}"));
     }
     if not_before > now {
         let (at, until) = (at(not_before), days(not_before - now));
         return Some(format!(
-            "IS NOT YET VALID: it is from {at} on, in {until}; clients refuse it"
+            "IS NOT YET VALID, but from {at} on, in {until}{then}"
         ));
     }
     (left < soon).then(|| format!("expires at {}, in {}", at(not_after), days(left)))
@@ -109,49 +132,47 @@ fn about_key(certificate: &Certificate) -> Option<String> {
 }
 
 /// A version that is wanted and has no suite is not spoken.
-fn about_suites(tls: &ListenerTls) -> Option<&'static str> {
-    if tls.suites.is_empty() {
+fn about_suites(suites: &[String], min_version: TlsVersion) -> Option<&'static str> {
+    if suites.is_empty() {
         return None;
     }
     // Suites of TLS 1.3 name no key exchange.
     let is_older = |name: &String| name.contains("_WITH_");
-    if tls.suites.iter().all(is_older) {
+    if suites.iter().all(is_older) {
         return Some("none of them is of TLS 1.3, which is not spoken");
     }
-    let may_be_older = tls.min_version == TlsVersion::V12;
-    (may_be_older && !tls.suites.iter().any(is_older))
+    let may_be_older = min_version == TlsVersion::V12;
+    (may_be_older && !suites.iter().any(is_older))
         .then_some("none of them is of TLS 1.2, which is not spoken though min_version is \"1.2\"")
 }
 
-fn about_clients(clients: &ClientCertificates, now: Timestamp, mut warn: impl FnMut(String)) {
-    for (der, number) in clients.authorities.iter().zip(1..) {
+/// Authorities themselves are trusted whatever their time; that of their lists counts.
+fn about_authorities(ca: &[Der], crl: &[Der], now: Timestamp, mut warn: impl FnMut(String)) {
+    for (Der(der), number) in ca.iter().zip(1..) {
         if let Some(validity) = validity(der)
-            && let Some(what) = about_time(validity, now)
+            && let Some(what) = about_time(validity, now, "")
         {
-            warn(format!("client_certificates: authority {number} {what}"));
+            warn(format!("authority {number} {what}"));
         }
     }
-    for (der, number) in clients.revocation_lists.iter().zip(1..) {
-        let next = parse_x509_crl(der).ok().and_then(|(_, list)| {
-            let next = list.next_update()?;
-            Some((list.last_update().timestamp(), next.timestamp()))
-        });
-        let Some((last, next)) = next else { continue };
-        let left = next - now.as_second();
-        if left < 0 {
-            let ago = days(-left);
-            warn(format!(
-                "client_certificates: revocation list {number} IS OUT OF DATE since {ago}: certificates of its authority \
-                 are refused"
-            ));
-        } else if left < (next - last) / 3 {
-            let left = days(left);
-            warn(format!(
-                "client_certificates: revocation list {number} is good for {left} more, then certificates of its \
-                 authority are refused"
-            ));
+    for (Der(der), number) in crl.iter().zip(1..) {
+        if let Some(what) = about_list(der, now) {
+            warn(format!("revocation list {number} {what}"));
         }
     }
+}
+
+fn about_list(der: &[u8], now: Timestamp) -> Option<String> {
+    let (_, list) = parse_x509_crl(der).ok()?;
+    let next = list.next_update()?.timestamp();
+    let left = next - now.as_second();
+    let soon = (next - list.last_update().timestamp()) / 3;
+    let so = "certificates of its authority are refused";
+    if left < 0 {
+        let ago = days(-left);
+        return Some(format!("IS OUT OF DATE since {ago}: {so}"));
+    }
+    (left < soon).then(|| format!("is good for {} more, then {so}", days(left)))
 }
 
 /// Longest handshake that raises no question.
@@ -167,7 +188,8 @@ mod tests {
             not_before: day(not_before),
             not_after: day(not_after),
         };
-        about_time(validity, Timestamp::from_second(day(now)).unwrap())
+        let now = Timestamp::from_second(day(now)).unwrap();
+        about_time(validity, now, ": so")
     }
 
     #[test]
@@ -193,35 +215,25 @@ mod tests {
         let expired = told(0, 365, 377).unwrap();
         assert_eq!(
             expired,
-            "HAS EXPIRED at 1971-01-01T00:00:00Z, 12 days ago: clients refuse it"
+            "HAS EXPIRED at 1971-01-01T00:00:00Z, 12 days ago: so"
         );
         let early = told(10, 365, 8).unwrap();
         assert_eq!(
             early,
-            "IS NOT YET VALID: it is from 1970-01-11T00:00:00Z on, in 2 days; clients refuse it"
+            "IS NOT YET VALID, but from 1970-01-11T00:00:00Z on, in 2 days: so"
         );
     }
 
     #[test]
     fn a_version_without_suites_is_told() {
-        let tls = |min_version, suites: &[&str]| ListenerTls {
-            certificates: Vec::new(),
-            unknown_name: super::super::UnknownName::First,
-            min_version,
-            suites: suites.iter().map(|name| (*name).to_owned()).collect(),
-            groups: Vec::new(),
-            session_tickets: true,
-            handshake_timeout: std::time::Duration::from_secs(10),
-            client_certificates: None,
-            hosts: Vec::new(),
-            key_log: None,
-            place: String::new(),
-        };
         let (new, old) = (
             "TLS_AES_128_GCM_SHA256",
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         );
-        let said = |version, suites: &[&str]| about_suites(&tls(version, suites));
+        let said = |version, suites: &[&str]| {
+            let suites: Vec<String> = suites.iter().map(|name| (*name).to_owned()).collect();
+            about_suites(&suites, version)
+        };
         assert_eq!(said(TlsVersion::V12, &[]), None);
         assert_eq!(said(TlsVersion::V12, &[new, old]), None);
         assert_eq!(said(TlsVersion::V13, &[new]), None);

@@ -13,8 +13,8 @@ pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<Upstr
     let tls = UpstreamTls {
         server_name: table.optional("server_name", server_name),
         verify: table.or("verify", true, Value::boolean),
-        ca: table.or("ca", Vec::new(), |value| authorities(value).map(ders)),
-        crl: table.or("crl", Vec::new(), |value| revocation_lists(value).map(ders)),
+        ca: table.or("ca", Vec::new(), authorities),
+        crl: table.or("crl", Vec::new(), revocation_lists),
         certificate: own_certificate(value, &mut table),
         min_version: table.or("min_version", TlsVersion::V12, |value| {
             value.choice(&VERSIONS)
@@ -55,10 +55,6 @@ fn own_certificate(tls: Value<'_>, table: &mut Table<'_>) -> Option<Certificate>
         names: Vec::new(),
         key_place: given_key.place_text(),
     })
-}
-
-fn ders(items: Vec<Vec<u8>>) -> Vec<Der> {
-    items.into_iter().map(Der).collect()
 }
 
 fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {

@@ -75,11 +75,11 @@ pub struct TlsHosts {
 pub struct ClientCertificates {
     /// Default `required`.
     pub verify: VerifyClient,
-    /// Authorities whose certificates are good, DER; at least one.
-    pub authorities: Vec<Vec<u8>>,
-    /// Revocation lists, DER. Empty: nothing is revoked. Else there must be one of each authority in a client's chain, and it must
+    /// Authorities whose certificates are good; at least one.
+    pub authorities: Vec<Der>,
+    /// Revocation lists. Empty: nothing is revoked. Else there must be one of each authority in a client's chain, and it must
     /// not be past its time, as OpenSSL has it.
-    pub revocation_lists: Vec<Vec<u8>>,
+    pub revocation_lists: Vec<Der>,
     /// `FILE:LINE:COLUMN` of the table.
     pub place: String,
 }

@@ -14,7 +14,7 @@ use super::by_name::ByName;
 use super::certificates::Certificates;
 use super::key_log::KeyLogFile;
 use super::tickets::Tickets;
-use crate::config::{ClientCertificates, ListenerTls, TlsVersion, VerifyClient};
+use crate::config::{ClientCertificates, Der, ListenerTls, TlsVersion, VerifyClient};
 
 /// Policies of a listener's handshakes, by the name of the server that the client asks for.
 pub(super) struct Policies {
@@ -126,10 +126,10 @@ impl Common<'_> {
         };
         let mut roots = RootCertStore::empty();
         for der in &clients.authorities {
-            let added = roots.add(CertificateDer::from(der.clone()));
+            let added = roots.add(CertificateDer::from(der.0.clone()));
             added.map_err(|error| format!("client_certificates: ca: {error}"))?;
         }
-        let lists = clients.revocation_lists.iter().cloned();
+        let lists = clients.revocation_lists.iter().map(|der| der.0.clone());
         let lists = lists.map(CertificateRevocationListDer::from);
         let provider = Arc::clone(&self.provider);
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -158,7 +158,7 @@ fn ticket_binding(listener: &str, clients: Option<&ClientCertificates>) -> Vec<u
     }]);
     for list in [&clients.authorities, &clients.revocation_lists] {
         hash.update((list.len() as u64).to_be_bytes());
-        for der in list {
+        for Der(der) in list {
             hash.update((der.len() as u64).to_be_bytes());
             hash.update(der);
         }
@@ -175,8 +175,8 @@ mod tests {
     fn tickets_are_bound_to_all_that_verifies() {
         let clients = |verify, authorities: &[&[u8]], lists: &[&[u8]]| ClientCertificates {
             verify,
-            authorities: authorities.iter().map(|der| der.to_vec()).collect(),
-            revocation_lists: lists.iter().map(|der| der.to_vec()).collect(),
+            authorities: authorities.iter().map(|der| Der(der.to_vec())).collect(),
+            revocation_lists: lists.iter().map(|der| Der(der.to_vec())).collect(),
             place: String::new(),
         };
         let (required, optional) = (VerifyClient::Required, VerifyClient::Optional);
