@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use castling_tests::tls::{Authority, Pem, TlsClient};
 use castling_tests::{DEADLINE, Proxy, Setup, origin, until};
 use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
+use rustix::process::geteuid;
 use rustls::version;
 
 const CONFIG: &str = r#"
@@ -288,6 +289,37 @@ fn secrets_are_written_where_the_config_says_so_and_for_nobody_else() {
         ": key_log: {dir}/keys.log: others may read it or write to it: expected mode 0600",
     );
 }
+
+#[test]
+fn a_key_log_belongs_to_the_workers_user_alone() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED, needs root: {}:{}", file!(), line!());
+        return;
+    }
+    let authority = Authority::new("a");
+    let pem = certified(&authority, (2020, 2050));
+    let user = "[workers]\ncount = 2\nuser = \"nobody\"\n";
+    let config = CONFIG.replace("TLS", "key_log = \"keys.log\"") + user;
+    let start = || {
+        let setup = Proxy::with_config(&config)
+            .origin("app", origin::text("served"))
+            .file("site.pem", &pem.chain)
+            .file("site.key", &pem.key);
+        setup.open_to_others()
+    };
+    let proxy = start().start();
+    ask(&TlsClient::new(&authority), proxy.address()).unwrap();
+    let found = proxy.path("keys.log").metadata().unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (NOBODY, 0o600));
+    assert!(found.len() > 0);
+    // No link is followed, wherever it leads.
+    let setup = start();
+    std::fs::write(setup.folder().join("precious"), "").unwrap();
+    symlink("precious", setup.folder().join("keys.log")).unwrap();
+    setup.run().expect_error(": key_log: {dir}/keys.log: ");
+}
+
+const NOBODY: u32 = 65534;
 
 const REDIRECT: &str = r#"
     [listeners.plain]
