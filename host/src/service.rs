@@ -43,10 +43,10 @@ impl Service {
         };
         Rc::new(Self {
             name: Arc::from(name),
-            router,
             http2: config
                 .http2
-                .map(|http2| http2::Builder::new(&http2, &head_limits)),
+                .map(|http2| http2::Builder::new(&http2, &head_limits, router.has_tunnels())),
+            router,
             head_limits,
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,

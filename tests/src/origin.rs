@@ -45,7 +45,7 @@ enum Runs {
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) connections: AtomicUsize,
-    requests: AtomicUsize,
+    pub(crate) requests: AtomicUsize,
     last: Mutex<Option<Seen>>,
 }
 
@@ -100,6 +100,15 @@ impl Origin {
             address,
             traffic: Arc::default(),
             runs: Runs::Thread { _stop: stop },
+        }
+    }
+
+    /// Origin whose connections are served by a task.
+    pub(crate) fn of_task(address: SocketAddr, traffic: Arc<Traffic>, task: AbortHandle) -> Self {
+        Self {
+            address,
+            traffic,
+            runs: Runs::Task(task),
         }
     }
 
@@ -202,11 +211,7 @@ where
     });
     let accepted = accept(listener, Arc::clone(&traffic), Arc::new(answer));
     let task = runtime().spawn(accepted).abort_handle();
-    Origin {
-        address,
-        traffic,
-        runs: Runs::Task(task),
-    }
+    Origin::of_task(address, traffic, task)
 }
 
 async fn accept<F, R>(listener: TcpListener, traffic: Arc<Traffic>, answer: Arc<F>)

@@ -251,3 +251,12 @@ impl TlsStream {
         String::from_utf8(read).expect("text")
     }
 }
+
+/// Answer of a server to the key of a WebSocket (RFC 6455 §1.3).
+pub fn websocket_accept(key: &str) -> String {
+    use base64::Engine as _;
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let algorithm = &::aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+    let hash = ::aws_lc_rs::digest::digest(algorithm, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(hash)
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -11,10 +12,10 @@ use super::http_settings;
 use super::names::{NAME_RULE, is_name};
 use super::place::Place;
 use super::plugin;
-use super::sections::{Sections, is_host_name};
+use super::sections::{Sections, TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route};
+use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route, Tunnel};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
     let mut names = HashMap::new();
@@ -52,6 +53,7 @@ fn route(
         }),
         redirect: table.optional("redirect", redirect),
         paths: table.optional("paths", http_settings::path_policy),
+        tunnel: tunnel(&mut table),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
@@ -95,6 +97,27 @@ fn redirect(value: Value<'_>) -> Option<Redirect> {
     redirect.port = table.optional("port", |value| value.integer(1..=65535));
     table.finish();
     Some(redirect)
+}
+
+/// Keys of what follows an upgrade.
+fn tunnel(table: &mut Table<'_>) -> Option<Tunnel> {
+    let upgrades = table.or("upgrades", Vec::new(), |value| {
+        value.set(|item| item.choice(&[("websocket", ())]))
+    });
+    let is_there = !upgrades.is_empty();
+    let only = |value: Value<'_>| match is_there {
+        true => value.duration(TIMEOUT),
+        false => value.refuse(format_args!(
+            "{} without upgrades has no effect: expected upgrades = [\"websocket\"]",
+            value.key()
+        )),
+    };
+    let idle_timeout = table.or("tunnel_idle_timeout", Duration::from_secs(3600), only);
+    let max_time = table.optional("tunnel_max_time", only);
+    is_there.then_some(Tunnel {
+        idle_timeout,
+        max_time,
+    })
 }
 
 /// A name that no other route has.

@@ -10,7 +10,7 @@ use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::upstream_tls;
-use super::{Balance, Der, HeaderVersion, Peer, Upstream, UpstreamHost};
+use super::{Balance, Der, HeaderVersion, Peer, PeerProtocol, Upstream, UpstreamHost};
 
 /// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
 pub(super) fn resolve(
@@ -43,8 +43,15 @@ pub(super) fn resolve(
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),
         proxy_protocol: table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS)),
+        protocol: PeerProtocol::Http1,
         tls: table.optional("tls", |value| upstream_tls::tls(value, system_roots)),
         place: table.place_text(),
+    };
+    let upstream = Upstream {
+        protocol: table.or("protocol", PeerProtocol::Http1, |value| {
+            protocol(value, &upstream)
+        }),
+        ..upstream
     };
     table.finish();
     upstream
@@ -114,6 +121,24 @@ fn is_peer_address(text: &str) -> bool {
     };
     is_port && is_host
 }
+
+fn protocol(value: Value<'_>, upstream: &Upstream) -> Option<PeerProtocol> {
+    match value.choice(&PROTOCOLS)? {
+        PeerProtocol::Auto if upstream.tls.is_none() => {
+            value.expected("\"http1\" or \"http2\": without `tls`, peers cannot choose")
+        }
+        PeerProtocol::Http2 | PeerProtocol::Auto if upstream.proxy_protocol.is_some() => {
+            value.expected("\"http1\": with `proxy_protocol`, a connection is for one client alone")
+        }
+        protocol => Some(protocol),
+    }
+}
+
+const PROTOCOLS: [(&str, PeerProtocol); 3] = [
+    ("http1", PeerProtocol::Http1),
+    ("http2", PeerProtocol::Http2),
+    ("auto", PeerProtocol::Auto),
+];
 
 fn balance(value: Value<'_>, plugins: &Named<'_>) -> Option<Balance> {
     if let NodeKind::Table(_) = value.kind() {

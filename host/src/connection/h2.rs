@@ -51,6 +51,7 @@ pub async fn serve(
         busy: Busy::No,
         written_bytes: 0,
         drains_since: None,
+        opened: clock::now(),
         serving,
     });
     poll_fn(|cx| clock::with_cached_now(|| connection.poll(cx))).await;
@@ -68,6 +69,7 @@ struct Connection {
     written_bytes: u64,
     /// When the client was told to begin no more streams.
     drains_since: Option<Instant>,
+    opened: Instant,
     serving: Rc<Serving>,
 }
 
@@ -108,10 +110,16 @@ impl Connection {
 
     /// Tells the client once when the worker drains or the connection is old enough.
     fn look_for_drain(&mut self) {
-        if self.drains_since.is_none() && self.serving.worker.is_draining() {
+        if self.drains_since.is_some() {
+            return;
+        }
+        let now = clock::now();
+        let is_old = |age| now.duration_since(self.opened) >= age;
+        let is_old = self.serving.service.client.max_age.is_some_and(is_old);
+        if is_old || self.serving.worker.is_draining() {
             self.connection.begin_drain();
             self.idle_alarm.disarm();
-            self.drains_since = Some(clock::now());
+            self.drains_since = Some(now);
         }
     }
 

@@ -15,7 +15,8 @@ use crate::config::Rate;
 use crate::error::ClientError;
 use crate::http1::{self, BodyDecoder, Framing, ReplyTo};
 use crate::message::{
-    BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, Scheme, never_has_body,
+    BodySize, Headers, KnownHeader, Piece, Protocol, ReplyHead, RequestHead, Scheme, Upgrade,
+    never_has_body,
 };
 use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
 use crate::runtime::{PieceBudget, clock};
@@ -309,6 +310,26 @@ impl<'c> Session<'c> {
         flushed
             .map_err(|Elapsed| ClientError::SendTimeout(limit))?
             .map_err(ClientError::Io)
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.begin_sending();
+        let limit = self.settings.send_timeout;
+        let flushed = ready!(self.writer.poll_flush(cx, self.alarms.write, limit));
+        let flushed = flushed.map_err(|Elapsed| ClientError::SendTimeout(limit));
+        Poll::Ready(flushed.and_then(|flushed| flushed.map_err(ClientError::Io)))
+    }
+
+    pub(super) fn switch(&mut self, head: &ReplyHead, upgrade: Upgrade) {
+        http1::write_switching_head(self.writer.small(), &head.headers, upgrade);
+        self.decoder = BodyDecoder::new(Framing::UntilClose);
+        // Bytes go as they are, and no request follows them.
+        self.framing = Framing::Length(0);
+        self.keep_alive = false;
+    }
+
+    pub(super) fn end_tunnel(&mut self) -> Result<(), ClientError> {
+        Ok(self.writer.close()?)
     }
 
     #[inline]

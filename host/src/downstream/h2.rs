@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{SendOptions, Settings};
 use crate::error::ClientError;
@@ -128,6 +128,18 @@ impl<'c> Session<'c> {
         !self.is_bodiless(*status) && size != BodySize::None
     }
 
+    pub(super) fn is_connect(&self) -> bool {
+        *self.stream.method() == Method::CONNECT
+    }
+
+    /// RFC 8441 §5: 200 and no field of the handshake over HTTP/1.
+    pub(super) fn switch(&mut self, head: &ReplyHead) {
+        let mut headers = head.headers.clone();
+        headers.retain(|name, _| name != b"sec-websocket-accept");
+        let (status, size) = (StatusCode::OK, BodySize::Unknown);
+        self.stream.send_head(status, &headers, size, None);
+    }
+
     pub(super) fn send_data(&mut self, piece: Bytes) {
         self.stream.send_data(piece);
     }
@@ -150,7 +162,7 @@ impl<'c> Session<'c> {
         poll_fn(|cx| self.poll_flush(cx, &mut since)).await
     }
 
-    fn poll_flush(
+    pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
         since: &mut Option<Instant>,

@@ -21,7 +21,7 @@ use http::StatusCode;
 use crate::config::{Linger, Rate};
 use crate::error::ClientError;
 use crate::message::forwarded::Marks;
-use crate::message::{BodySize, Headers, Piece, ReplyHead};
+use crate::message::{BodySize, Headers, Piece, ReplyHead, Upgrade};
 use crate::runtime::alarm::{Disarm, Elapsed};
 
 pub use collect::Collector;
@@ -229,6 +229,44 @@ impl<'c> Downstream<'c> {
             Self::H1(session) => session.flush().await,
             Self::H2(session) => session.flush().await,
             Self::Collect(collector) => collector.check(),
+        }
+    }
+
+    /// Polls [`Self::flush`]. [`Self::watch`] must outlive the calls.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match self {
+            Self::H1(session) => session.poll_flush(cx),
+            Self::H2(session) => session.poll_flush(cx, &mut None),
+            Self::Collect(collector) => Poll::Ready(collector.check()),
+        }
+    }
+
+    /// Whether the request was an extended CONNECT (RFC 8441), which is answered by another protocol or refused.
+    pub fn is_connect(&self) -> bool {
+        match self {
+            Self::H1(_) | Self::Collect(_) => false,
+            Self::H2(session) => session.is_connect(),
+        }
+    }
+
+    /// Appends a head that says that this protocol goes on: its bytes are the pieces of both bodies from then on.
+    pub fn switch(&mut self, head: &ReplyHead, upgrade: Upgrade) {
+        match self {
+            Self::H1(session) => session.switch(head, upgrade),
+            Self::H2(session) => session.switch(head),
+            Self::Collect(_) => {}
+        }
+    }
+
+    /// Says that no more bytes of that protocol come.
+    pub fn end_tunnel(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::H1(session) => session.end_tunnel(),
+            Self::H2(session) => {
+                session.finish(&Headers::new());
+                session.flush_now().map(drop)
+            }
+            Self::Collect(_) => Ok(()),
         }
     }
 

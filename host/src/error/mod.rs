@@ -35,6 +35,8 @@ pub enum Error {
     NoClientCertificate,
     #[error("TRACE is not served")]
     Trace,
+    #[error("the route goes on with no other protocol")]
+    NoTunnel,
     #[error("the path is refused: {0}")]
     BadPath(PathError),
     #[error("the request has come back to the listener that it went through before")]
@@ -90,6 +92,11 @@ pub enum UpstreamError {
     Handshake { peer: String, cause: io::Error },
     #[error("TLS with {peer}: the handshake is not over {after:?} after the connection was begun")]
     HandshakeTimeout { peer: String, after: Duration },
+    /// By HTTP/2: the stream was refused, or the peer was about to end the connection.
+    #[error("{peer} has not taken the request: {cause}")]
+    NotProcessed { peer: String, cause: io::Error },
+    #[error("HTTP/2 with {peer}: {cause}")]
+    Preface { peer: String, cause: io::Error },
     #[error("{peer} closed the connection before its response")]
     Closed { peer: String },
     #[error("{peer}: {cause}")]
@@ -131,6 +138,8 @@ impl UpstreamError {
                 | Self::ConnectTimeout { .. }
                 | Self::Handshake { .. }
                 | Self::HandshakeTimeout { .. }
+                | Self::NotProcessed { .. }
+                | Self::Preface { .. }
         )
     }
 }
@@ -143,6 +152,7 @@ impl Error {
             | Self::Misdirected
             | Self::NoClientCertificate
             | Self::BadPath(_)
+            | Self::NoTunnel
             | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",

@@ -30,7 +30,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         // The request is well formed, and another client may have it: 403 and not nginx's 400.
         Error::NoClientCertificate => StatusCode::FORBIDDEN,
-        Error::Trace => StatusCode::METHOD_NOT_ALLOWED,
+        Error::Trace | Error::NoTunnel => StatusCode::METHOD_NOT_ALLOWED,
         Error::Loop => StatusCode::LOOP_DETECTED,
         Error::BadPath(_) => StatusCode::BAD_REQUEST,
         Error::TooManyReroutes(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -13,7 +13,9 @@ mod relay;
 mod stream;
 mod subrequest;
 pub mod timer;
+mod tunnel;
 mod variables;
+mod websocket;
 
 use std::cell::Cell;
 
@@ -226,6 +228,7 @@ impl Pipeline<'_> {
                 warn!(path, route = self.exchange.route(), "{error}");
             }
             Error::Client(_)
+            | Error::NoTunnel
             | Error::NoRoute
             | Error::Misdirected
             | Error::NoClientCertificate

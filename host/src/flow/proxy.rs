@@ -12,6 +12,7 @@ use crate::upstream::{self, Proxied};
 impl Pipeline<'_> {
     /// Sends the request to a peer of the upstream, whose response becomes the response.
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
+        self.settle_upgrade()?;
         let upstream = self.worker.upstream(idx);
         let marks = &self.service.client.marks;
         let client = self.exchange.context().client;

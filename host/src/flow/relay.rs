@@ -13,6 +13,12 @@ use crate::upstream;
 impl<'a> Pipeline<'a> {
     /// Sends the response, whose head is in the exchange.
     pub async fn send(&mut self, body: ResponseBody) -> Result<(), Error> {
+        if let (ResponseBody::Upstream(_), Some(upgrade)) = (&body, self.switches_to()) {
+            return match body {
+                ResponseBody::Upstream(body) => Box::pin(self.tunnel(upgrade, body)).await,
+                ResponseBody::Here(_) | ResponseBody::Sent => Ok(()),
+            };
+        }
         let past_filters = self.past_filters;
         let (filters, is_filtered) = self.outlet().begin_body(past_filters);
         match body {

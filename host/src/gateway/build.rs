@@ -9,7 +9,7 @@ use castling_abi::Hook;
 use super::Gateway;
 use super::check::ungranted;
 use crate::balancer::Balancer;
-use crate::config::{self, Balance, Bind, Config, Redirect, Serves};
+use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
 use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
@@ -148,7 +148,12 @@ impl Parts {
             let Some(tls) = &upstream.tls else {
                 continue;
             };
-            match ClientTls::new(name, tls, &roots, turns) {
+            let alpn: &[&[u8]] = match upstream.protocol {
+                PeerProtocol::Http1 => &[b"http/1.1"],
+                PeerProtocol::Http2 => &[b"h2"],
+                PeerProtocol::Auto => &[b"h2", b"http/1.1"],
+            };
+            match ClientTls::new(name, tls, alpn, &roots, turns) {
                 Ok(tls) => {
                     made.insert(name.clone(), tls);
                 }
@@ -281,6 +286,7 @@ impl Parts {
                     .and_then(|name| self.upstream_idx(name));
                 let mut plan = Plan {
                     paths: route.paths.unwrap_or(http.paths),
+                    tunnel: route.tunnel,
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),

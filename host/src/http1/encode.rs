@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 
 use super::Framing;
 use crate::message::write_line;
-use crate::message::{BodySize, KnownHeader, Protocol, never_has_body};
+use crate::message::{BodySize, KnownHeader, Protocol, Upgrade, never_has_body};
 use crate::message::{Headers, Target};
 
 /// After the bytes of a chunk.
@@ -46,6 +46,7 @@ pub fn write_request_head(
     host: &[u8],
     headers: &Headers,
     body: BodySize,
+    upgrade: Option<Upgrade>,
 ) {
     let target = target.as_str().as_bytes();
     out.reserve(HEAD_BYTES_GUESS + target.len());
@@ -68,7 +69,23 @@ pub fn write_request_head(
         BodySize::Exact(bytes) => write_content_length(out, bytes),
         BodySize::Unknown => out.extend_from_slice(CHUNKED_FIELD),
     }
+    if let Some(upgrade) = upgrade {
+        write_upgrade(out, upgrade);
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response that agrees to go on with another protocol: its bytes follow.
+pub fn write_switching_head(out: &mut Vec<u8>, headers: &Headers, upgrade: Upgrade) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    headers.write_lines(out, FRAMING | KnownHeader::Upgrade.bit());
+    write_upgrade(out, upgrade);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_upgrade(out: &mut Vec<u8>, upgrade: Upgrade) {
+    out.extend_from_slice(b"connection: upgrade\r\n");
+    write_line(out, KnownHeader::Upgrade.text(), upgrade.token());
 }
 
 /// Appends a response's head and says how the body must follow. `body` is what there is to send.
@@ -222,6 +239,7 @@ mod tests {
             b"c",
             &headers(fields),
             body,
+            None,
         );
         String::from_utf8(out).expect("ASCII")
     }

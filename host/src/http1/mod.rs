@@ -26,7 +26,8 @@ mod trailers;
 
 pub use body::BodyDecoder;
 pub use encode::{
-    CHUNK_END, ReplyTo, write_chunk_head, write_request_head, write_response_head, write_trailers,
+    CHUNK_END, ReplyTo, write_chunk_head, write_request_head, write_response_head,
+    write_switching_head, write_trailers,
 };
 pub use error::{BodyError, HeadError};
 pub use framing::Framing;

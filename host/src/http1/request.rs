@@ -9,7 +9,7 @@ use super::target::Parts;
 use super::{Framing, HeadError, HeadProgress, ParsedRequest, framing, target};
 use crate::message::HeadLimits;
 use crate::message::{HeadRoom, Headers, RequestHead, is_valid_host};
-use crate::message::{KnownHeader, Protocol, Scheme};
+use crate::message::{KnownHeader, Protocol, Scheme, Upgrade};
 
 /// Cuts a request's head off the front of `buf`, and a few empty lines before it (RFC 9112 §2.2). `None`: more bytes are
 /// needed. `room` is used up by a head that is whole.
@@ -90,8 +90,7 @@ fn parse(
         mut headers,
         target: mut whole,
     } = std::mem::take(room);
-    let any_names = limits.any_names;
-    let dropped_fields = take_over(raw, line.headers, any_names, &mut headers)?;
+    let dropped_fields = take_over(raw, line.headers, limits.any_names, &mut headers)?;
     let parts = match read_target(target, &method) {
         Ok(parts) => parts,
         Err(error) => {
@@ -105,6 +104,7 @@ fn parse(
         target: whole,
         scheme: Scheme::Http,
         protocol,
+        upgrade: None,
         headers,
     };
     let parsed = checked(head, parts.authority, dropped_fields)?;
@@ -130,6 +130,10 @@ fn checked(
         return Err(HeadError::FieldRepeated);
     }
     let body = framing::request_body(headers, protocol)?;
+    if headers.contains(KnownHeader::Upgrade) {
+        head.upgrade = upgrade(&head, body);
+    }
+    let headers = &head.headers;
     Ok(ParsedRequest {
         keep_alive: framing::keeps_alive(headers, protocol),
         expect_continue: expects_continue(headers, protocol, body),
@@ -137,6 +141,15 @@ fn checked(
         dropped_fields,
         head,
     })
+}
+
+/// RFC 6455 §4.1: a GET without a body, by HTTP/1.1.
+#[cold]
+fn upgrade(head: &RequestHead, body: Framing) -> Option<Upgrade> {
+    let may_ask = head.method == Method::GET
+        && head.protocol == Protocol::Http11
+        && matches!(body, Framing::None | Framing::Length(0));
+    Upgrade::of(&head.headers).filter(|_| may_ask)
 }
 
 /// With the path that stands for none.

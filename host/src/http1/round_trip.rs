@@ -58,7 +58,7 @@ proptest! {
         let sent = headers(&fields);
         let mut out = Vec::new();
         let target = Target::new(&path, query.as_deref());
-        write_request_head(&mut out, &method, &target, b"c:1", &sent, body);
+        write_request_head(&mut out, &method, &target, b"c:1", &sent, body, None);
         let mut buf = BytesMut::from(&out[..]);
         let parsed = parse_request(&mut buf, &mut HeadProgress::new(), &LIMITS, &mut HeadRoom::default())
             .expect("valid")

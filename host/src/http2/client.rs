@@ -1,21 +1,21 @@
 //! The client's side: connections to peers, and the streams on them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use h2::Reason;
+use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, Reason};
 use http::{Method, StatusCode};
 
 use super::incoming::Incoming;
-use super::io::{Io, IoState};
+use super::io::Io;
 use super::outgoing::Outgoing;
 use super::{head, io_error};
-use crate::message::{BodySize, HeadLimits, Headers, RequestHead, Scheme};
+use crate::message::{BodySize, HeadLimits, Headers, RequestHead, Scheme, Upgrade};
 use crate::transport::Transport;
 
 /// Settings of an upstream's connections, made at load.
@@ -29,6 +29,7 @@ pub struct ClientConnection {
     /// No more streams are begun.
     is_retired: Cell<bool>,
     has_ended: Rc<Cell<bool>>,
+    pings: RefCell<Option<PingPong>>,
 }
 
 /// A request on its way to a peer, and its response. Dropped before both have ended, it is reset.
@@ -39,6 +40,8 @@ pub struct ClientStream {
     /// `None`: the head of the response has not come.
     body: Option<Incoming>,
     method: Method,
+    /// Protocol that the peer is asked to go on with.
+    upgrade: Option<Upgrade>,
 }
 
 /// Error of a stream.
@@ -59,8 +62,8 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// Window of a connection: all its streams may be stalled by slow clients, and yet hold up no other.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (MAX_STREAMS as u32 + 1);
 
-/// Streams before the peer has said how many it allows.
-const FIRST_STREAMS: usize = 1;
+/// Streams that are sent before the peer has said how many it allows.
+const FIRST_STREAMS: usize = 0;
 
 /// Bytes of data that are kept for a stream beyond what the socket has taken.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
@@ -84,8 +87,9 @@ impl ClientBuilder {
         &self,
         transport: Rc<Transport>,
     ) -> io::Result<(Rc<ClientConnection>, impl Future<Output = ()> + use<>)> {
-        let io = Io::of_peer(transport, BytesMut::new(), Rc::new(IoState::default()));
-        let (requests, connection) = self.0.handshake(io).await.map_err(io_error)?;
+        let io = Io::of_peer(transport);
+        let (requests, mut connection) = self.0.handshake(io).await.map_err(io_error)?;
+        let pings = connection.ping_pong();
         let has_ended = Rc::new(Cell::new(false));
         let ended = Rc::clone(&has_ended);
         let driver = async move {
@@ -98,21 +102,37 @@ impl ClientBuilder {
             active: Cell::new(0),
             is_retired: Cell::new(false),
             has_ended,
+            pings: RefCell::new(pings),
         });
         Ok((connection, driver))
     }
 }
 
 impl ClientConnection {
-    /// Whether one more stream can be begun now.
+    /// Whether one more stream can be begun now. Until the peer has said how many it allows, they wait for that.
     pub fn has_room(&self) -> bool {
-        self.is_open()
-            && self.active.get() < MAX_STREAMS.min(self.requests.current_max_send_streams())
+        let allowed = match self.requests.current_max_send_streams() {
+            FIRST_STREAMS => MAX_STREAMS,
+            allowed => allowed.min(MAX_STREAMS),
+        };
+        self.is_open() && self.active.get() < allowed
     }
 
     /// Whether streams can be begun, if only later.
     pub fn is_open(&self) -> bool {
         !self.is_retired.get() && !self.has_ended.get()
+    }
+
+    /// Waits until the peer has said what it allows, which comes before its answer to a ping.
+    pub async fn settled(&self) {
+        if self.requests.current_max_send_streams() != FIRST_STREAMS {
+            return;
+        }
+        let pings = self.pings.borrow_mut().take();
+        if let Some(mut pings) = pings {
+            // A connection that has ended is told by the next stream.
+            let _ = pings.ping(Ping::opaque()).await;
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -134,7 +154,11 @@ impl ClientConnection {
     ) -> Result<ClientStream, StreamError> {
         let message = head::request(request, host, scheme, size)
             .ok_or_else(|| StreamError::Failed(io::ErrorKind::InvalidInput.into()))?;
-        let is_end = size == BodySize::None;
+        if request.upgrade.is_some() && !self.requests.is_extended_connect_protocol_enabled() {
+            let error = io::Error::other("it takes no WebSocket by HTTP/2 (RFC 8441)");
+            return Err(StreamError::NotProcessed(error));
+        }
+        let is_end = size == BodySize::None && request.upgrade.is_none();
         let begun = self.requests.clone().send_request(message, is_end);
         let (response, sending) = begun.map_err(|error| {
             // The connection takes no more requests.
@@ -150,16 +174,12 @@ impl ClientConnection {
             response,
             body: None,
             method: request.method.clone(),
+            upgrade: request.upgrade,
         })
     }
 }
 
 impl ClientStream {
-    /// Connection that it is on.
-    pub fn connection(&self) -> &ClientConnection {
-        &self.connection
-    }
-
     /// Appends a piece of the request's body. [`Self::is_full`] must be false.
     pub fn send_data(&mut self, piece: Bytes) {
         self.out.push(piece);
@@ -180,6 +200,11 @@ impl ClientStream {
     /// Whether all of the request was handed over.
     pub fn is_sent(&self) -> bool {
         self.out.has_ended()
+    }
+
+    /// Hands over what was appended, as far as there is room for it. True: that was all.
+    pub fn flush_now(&mut self) -> io::Result<bool> {
+        self.out.flush_now()
     }
 
     /// Hands over what was appended. Ready when that was all.
@@ -213,6 +238,11 @@ impl ClientStream {
         self.body = Some(body);
         let response = http::Response::from_parts(parts, ());
         head::read_response(&response, headers);
+        if self.upgrade.is_some() && response.status().is_success() {
+            // RFC 8441 §5: what 101 says over HTTP/1.
+            let status = StatusCode::SWITCHING_PROTOCOLS;
+            return Poll::Ready(Ok((status, BodySize::Unknown)));
+        }
         let size = head::response_size(&response, &self.method, is_end);
         Poll::Ready(Ok((response.status(), size)))
     }

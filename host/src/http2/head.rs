@@ -6,8 +6,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, uri};
 
 use crate::message::{
     BodySize, FieldName, HeadLimits, HeadRoom, Headers, KnownHeader, Protocol, RequestHead, Scheme,
-    is_target_byte, is_valid_host, is_valid_path, is_valid_query, is_valid_value, may_be_trailer,
-    never_has_body,
+    Upgrade, is_target_byte, is_valid_host, is_valid_path, is_valid_query, is_valid_value,
+    may_be_trailer, never_has_body,
 };
 
 /// A request as a client has sent it.
@@ -73,9 +73,10 @@ pub(super) fn read_request(
     limits: &HeadLimits,
     room: &mut HeadRoom,
 ) -> Result<ReceivedRequest, HeadError> {
-    if *request.method() == Method::CONNECT {
-        return Err(HeadError::Connect);
-    }
+    let (method, upgrade) = match *request.method() == Method::CONNECT {
+        true => (Method::GET, Some(upgrade(request)?)),
+        false => (request.method().clone(), None),
+    };
     let fields = request.headers();
     // Cookies in crumbs count one by one (CVE-2026-49975).
     if fields.len() > limits.max_fields {
@@ -102,23 +103,38 @@ pub(super) fn read_request(
     if headers.repeats_single() {
         return Err(HeadError::FieldRepeated);
     }
-    let size = body_size(&mut headers, fields, is_end)?;
+    let size = match upgrade {
+        // Bytes of the other protocol come when it is agreed on.
+        Some(_) => BodySize::None,
+        None => body_size(&mut headers, fields, is_end)?,
+    };
     let expects_continue = !matches!(size, BodySize::None | BodySize::Exact(0))
         && headers
             .get_all(KnownHeader::Expect)
             .any(|value| value.eq_ignore_ascii_case(b"100-continue"));
     Ok(ReceivedRequest {
         head: RequestHead {
-            method: request.method().clone(),
+            method,
             target: whole,
             scheme: Scheme::Http,
             protocol: Protocol::Http2,
+            upgrade,
             headers,
         },
         size,
         expects_continue,
         dropped_fields,
     })
+}
+
+/// Protocol that an extended CONNECT asks for (RFC 8441 §4): in the flow it is a GET, as it is over HTTP/1.
+fn upgrade(request: &Request<()>) -> Result<Upgrade, HeadError> {
+    let protocol = request.extensions().get::<h2::ext::Protocol>();
+    let is_known = |it: &h2::ext::Protocol| it.as_str().as_bytes() == Upgrade::WebSocket.token();
+    match protocol.is_some_and(is_known) {
+        true => Ok(Upgrade::WebSocket),
+        false => Err(HeadError::Connect),
+    }
 }
 
 /// Percent-encodes what is beyond ASCII.
@@ -291,6 +307,13 @@ pub(super) fn request(
     let mut message = Request::new(());
     *message.uri_mut() = Uri::from_parts(parts).ok()?;
     *message.method_mut() = request.method.clone();
+    if let Some(upgrade) = request.upgrade {
+        *message.method_mut() = Method::CONNECT;
+        let protocol = match upgrade {
+            Upgrade::WebSocket => h2::ext::Protocol::from_static("websocket"),
+        };
+        message.extensions_mut().insert(protocol);
+    }
     *message.version_mut() = Version::HTTP_2;
     let mut length = itoa::Buffer::new();
     let length = match size {
@@ -300,8 +323,16 @@ pub(super) fn request(
     // RFC 9110 §10.1.4 has it removed on the way; gRPC's servers ask for it to know that trailers arrive.
     let content_type = request.headers.get(KnownHeader::ContentType);
     let is_grpc = content_type.is_some_and(|it| it.starts_with(b"application/grpc"));
+    let mut headers = &request.headers;
+    let without_key;
+    if request.upgrade.is_some() {
+        let mut fields = request.headers.clone();
+        fields.retain(|name, _| name != b"sec-websocket-key");
+        without_key = fields;
+        headers = &without_key;
+    }
     *message.headers_mut() = field_map(
-        &request.headers,
+        headers,
         OF_CONNECTION | OF_REQUEST_LINE,
         [
             length.map(|length| (CONTENT_LENGTH, length)),
@@ -398,3 +429,151 @@ const OF_CONNECTION: u32 = KnownHeader::Connection.bit()
     | KnownHeader::ProxyConnection.bit()
     | KnownHeader::TransferEncoding.bit()
     | KnownHeader::Upgrade.bit();
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits::of(1 << 16);
+
+    fn read(uri: &str, fields: &[(&str, &str)]) -> Result<ReceivedRequest, HeadError> {
+        let mut request = Request::builder().method("POST").uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a request");
+        read_request(&request, false, &LIMITS, &mut HeadRoom::default())
+    }
+
+    fn refused(uri: &str, fields: &[(&str, &str)]) -> HeadError {
+        read(uri, fields).map(|it| it.head).expect_err("refused")
+    }
+
+    #[test]
+    fn a_head_is_taken_over_by_the_rules_of_http1() {
+        let fields = [
+            ("x-b", "c"),
+            ("cookie", "a=1"),
+            ("x_d", "e"),
+            ("cookie", "b=2"),
+            ("content-length", "3"),
+            ("content-length", "3"),
+        ];
+        let request = read("https://a.test:1/p/%2e?q", &fields).expect("taken");
+        assert_eq!(request.head.target.as_str(), "/p/%2e?q");
+        assert_eq!(request.head.host(), Some("a.test:1"));
+        assert_eq!(request.head.protocol, Protocol::Http2);
+        assert_eq!(
+            (request.size, request.dropped_fields),
+            (BodySize::Exact(3), 1)
+        );
+        let fields = request.head.headers.iter();
+        let fields: Vec<_> = fields
+            .map(|(name, value)| [name, b": ", value].concat())
+            .collect();
+        let expected: [&[u8]; 4] = [
+            b"host: a.test:1",
+            b"x-b: c",
+            b"content-length: 3",
+            b"cookie: a=1; b=2",
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn one_host_is_asked_and_the_other_says_the_same() {
+        let host = |uri: &str, hosts: &[(&str, &str)]| {
+            read(uri, hosts).map(|it| it.head.host().map(str::to_owned))
+        };
+        assert_eq!(host("/p", &[("host", "a")]), Ok(Some("a".to_owned())));
+        assert_eq!(
+            host("http://A.b/", &[("host", "a.B")]),
+            Ok(Some("A.b".to_owned()))
+        );
+        assert_eq!(host("/p", &[]), Err(HeadError::HostMissing));
+        assert_eq!(
+            refused("http://a/", &[("host", "b")]),
+            HeadError::HostDiffers
+        );
+        let twice = [("host", "a"), ("host", "a")];
+        assert_eq!(refused("http://a/", &twice), HeadError::HostRepeated);
+        assert_eq!(refused("http://u@a/", &[]), HeadError::HostInvalid);
+    }
+
+    #[test]
+    fn what_a_peer_could_misread_is_refused() {
+        let value = |value: &str| refused("http://a/", &[("x", value)]);
+        for bad in [" a", "a ", "a\t", "\ta"] {
+            assert_eq!(value(bad), HeadError::ValueInvalid, "{bad:?}");
+        }
+        let twice = [("authorization", "a"), ("authorization", "b")];
+        assert_eq!(refused("http://a/", &twice), HeadError::FieldRepeated);
+        for bad in ["+1", "1,1", "0x1", "18446744073709551616"] {
+            let length = [("content-length", bad)];
+            assert_eq!(refused("http://a/", &length), HeadError::LengthInvalid);
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_in_a_target_are_encoded_or_refused() {
+        let request = read("http://a/\u{e4}?\u{e4}", &[]).expect("taken");
+        assert_eq!(request.head.target.as_str(), "/%C3%A4?%C3%A4");
+    }
+
+    fn response_text(status: u16, fields: &[(&str, &str)], size: BodySize) -> Vec<String> {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            let name = FieldName::new(name.as_bytes()).expect("a name");
+            headers.add(name, value.as_bytes());
+        }
+        let form = Form {
+            method: &Method::GET,
+            size,
+            date: None,
+        };
+        let status = StatusCode::from_u16(status).expect("a status");
+        let response = response(status, &headers, &form);
+        let fields = response.headers().iter();
+        fields
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")))
+            .collect()
+    }
+
+    #[test]
+    fn a_response_has_no_field_of_a_connection_and_its_own_length() {
+        let fields = [
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "a"),
+            ("upgrade", "a"),
+            ("content-length", "7"),
+            ("x-a", "b"),
+        ];
+        let exact = response_text(200, &fields, BodySize::Exact(3));
+        assert_eq!(exact, ["x-a: b", "content-length: 3"]);
+        assert_eq!(response_text(200, &fields, BodySize::Unknown), ["x-a: b"]);
+        // The length of a body that is not sent.
+        let unsent = response_text(304, &fields, BodySize::None);
+        assert_eq!(unsent, ["content-length: 7", "x-a: b"]);
+        assert_eq!(response_text(204, &fields, BodySize::None), ["x-a: b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_is_taken_or_refused(
+            path in "/[a-zA-Z0-9%._~!$&'()*+,;=:@/?-]{0,20}",
+            name in "[a-z_-]{1,8}",
+            value in "[ -~]{0,12}",
+        ) {
+            let request = Request::builder().uri(format!("http://a{path}")).header(&name, &value);
+            if let Ok(request) = request.body(()) {
+                let read = read_request(&request, true, &LIMITS, &mut HeadRoom::default());
+                if let Ok(read) = read {
+                    prop_assert_eq!(read.head.target.as_str(), path);
+                }
+            }
+        }
+    }
+}

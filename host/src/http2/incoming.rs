@@ -36,6 +36,7 @@ impl Incoming {
                 Some(Ok(piece)) if piece.is_empty() => {}
                 Some(Ok(piece)) => {
                     self.held_bytes = piece.len();
+                    self.is_read = self.body.is_end_stream();
                     return Poll::Ready(Ok(Some(piece)));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),

@@ -21,7 +21,8 @@ pub(super) struct Io {
     gathered: BytesMut,
     /// Bytes of the preface, which is no frame, still to come.
     preface_left: usize,
-    frames: FrameHeads,
+    /// `None`: the other side is a peer, which the operator has chosen.
+    frames: Option<FrameHeads>,
     turn_bytes: usize,
     shared: Rc<IoState>,
 }
@@ -72,7 +73,7 @@ impl Io {
             received: BytesMut::new(),
             gathered: BytesMut::new(),
             preface_left: PREFACE_BYTES,
-            frames: FrameHeads::default(),
+            frames: Some(FrameHeads::default()),
             turn_bytes: 0,
             shared,
         };
@@ -81,26 +82,22 @@ impl Io {
         io
     }
 
-    /// The gateway is the client, and its peer sends no preface.
-    pub(super) fn of_peer(
-        transport: Rc<Transport>,
-        received: BytesMut,
-        shared: Rc<IoState>,
-    ) -> Self {
-        let mut io = Self::new(transport, BytesMut::new(), shared);
-        io.preface_left = 0;
-        io.look(&received);
-        io.received = received;
+    /// The gateway is the client.
+    pub(super) fn of_peer(transport: Rc<Transport>) -> Self {
+        let mut io = Self::new(transport, BytesMut::new(), Rc::default());
+        io.frames = None;
         io
     }
 
     /// Counts the frames that have come.
     fn look(&mut self, bytes: &[u8]) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
         let of_preface = self.preface_left.min(bytes.len());
         self.preface_left -= of_preface;
-        self.frames
-            .look(&bytes[of_preface..], &self.shared.allowance);
-        self.shared.is_within_head.set(self.frames.is_within_head());
+        frames.look(&bytes[of_preface..], &self.shared.allowance);
+        self.shared.is_within_head.set(frames.is_within_head());
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

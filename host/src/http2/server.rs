@@ -66,7 +66,9 @@ const FIELD_OVERHEAD_BYTES: u32 = 32;
 const USUAL_FIELDS: u32 = 128;
 
 impl Builder {
-    pub fn new(settings: &Http2Settings, limits: &HeadLimits) -> Self {
+    /// `takes_tunnels`: clients are told that they may ask to go on with another protocol (RFC 8441 §3). A browser that is told so
+    /// does, and does not try HTTP/1 where it is refused.
+    pub fn new(settings: &Http2Settings, limits: &HeadLimits, takes_tunnels: bool) -> Self {
         let mut inner = h2::server::Builder::new();
         let list_bytes = u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX);
         inner
@@ -77,6 +79,9 @@ impl Builder {
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
             .max_send_buffer_size(SEND_BUFFER_BYTES);
+        if takes_tunnels {
+            inner.enable_connect_protocol();
+        }
         Self {
             inner,
             limits: *limits,

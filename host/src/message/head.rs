@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{Method, StatusCode};
 
-use super::{Headers, KnownHeader, Protocol, Scheme, Target};
+use super::{Headers, KnownHeader, Protocol, Scheme, Target, Upgrade};
 
 /// A request's line and fields.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct RequestHead {
     /// Scheme of the client's connection; a codec says [`Scheme::Http`], since it does not know.
     pub scheme: Scheme,
     pub protocol: Protocol,
+    /// Protocol that the client asks to go on with.
+    pub upgrade: Option<Upgrade>,
     /// With one valid `Host` at most, which is the target's authority if that had one (RFC 9112 §3.2.2).
     pub headers: Headers,
 }
@@ -26,6 +28,7 @@ impl Default for RequestHead {
             target: Target::default(),
             scheme: Scheme::Http,
             protocol: Protocol::Http11,
+            upgrade: None,
             headers: Headers::new(),
         }
     }

@@ -16,6 +16,7 @@ mod request_id;
 mod swar;
 mod target;
 mod trailers;
+mod upgrade;
 
 pub use body_size::{BodySize, never_has_body};
 pub use field_name::{FieldName, KnownHeader, is_valid_value};
@@ -28,3 +29,4 @@ pub use target::{
     Target, is_path_byte, is_target_byte, is_valid_host, is_valid_path, is_valid_query,
 };
 pub use trailers::may_be_trailer;
+pub use upgrade::Upgrade;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use castling_abi::Hook;
 
 use super::{Check, Native, PluginStep, Step};
-use crate::config::PathPolicy;
+use crate::config::{PathPolicy, Tunnel};
 use crate::metrics::RequestCounts;
 
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub struct Plan {
     pub upstream: Option<UpstreamIdx>,
     /// Policy of its paths.
     pub paths: PathPolicy,
+    /// Whether requests may go on with another protocol, and within which limits.
+    pub tunnel: Option<Tunnel>,
     /// Counts of its requests, by status.
     pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
@@ -85,6 +87,7 @@ impl Plan {
             route,
             upstream,
             paths: PathPolicy::Normal,
+            tunnel: None,
             requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),

@@ -46,6 +46,11 @@ struct Candidate {
 }
 
 impl Router {
+    /// Whether a request may go on with another protocol somewhere.
+    pub fn has_tunnels(&self) -> bool {
+        self.plans.iter().any(|plan| plan.tunnel.is_some())
+    }
+
     /// The routes of a listener in the order of the config, each with its plan.
     pub fn new(
         post_read: Box<[Step]>,
@@ -246,6 +251,7 @@ mod tests {
             client_certificate: false,
             redirect: None,
             paths: None,
+            tunnel: None,
             place: String::new(),
         }
     }

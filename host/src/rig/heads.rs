@@ -27,6 +27,7 @@ pub(super) fn check_request(head: &RequestHead) {
         host.unwrap_or(b"peer"),
         &head.headers,
         BodySize::None,
+        None,
     );
     if head.headers.iter().count() > READABLE_HEADERS {
         return;

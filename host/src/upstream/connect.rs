@@ -8,7 +8,6 @@ use tokio::net::TcpStream;
 
 use crate::error::is_shortage;
 use crate::runtime::alarm::{Alarm, Elapsed};
-use crate::transport::halves::{self, Reader, Writer};
 use crate::transport::tls::PeerTls;
 use crate::transport::{Socket, Transport};
 
@@ -35,7 +34,7 @@ pub(super) async fn connect(
     to: To<'_>,
     alarm: &Alarm,
     limit: Duration,
-) -> Result<(Reader, Writer), ConnectError> {
+) -> Result<Transport, ConnectError> {
     let To {
         address,
         header,
@@ -60,13 +59,13 @@ pub(super) async fn connect(
         }
     }
     let (Some(tls), Some(begun)) = (tls, begun) else {
-        return Ok(halves::split(socket));
+        return Ok(Transport::new(socket));
     };
     let rest = limit.saturating_sub(begun.elapsed());
     // In a box: a request is not to keep room for a handshake.
     let handshake = Box::pin(tls.connect(&socket));
     match alarm.limit(rest, handshake).await {
-        Ok(Ok(tls)) => Ok(halves::split(Transport::with_tls(socket, tls))),
+        Ok(Ok(tls)) => Ok(Transport::with_tls(socket, tls)),
         Ok(Err(cause)) => Err(ConnectError::Handshake(cause)),
         Err(Elapsed) => Err(ConnectError::HandshakeTimedOut),
     }

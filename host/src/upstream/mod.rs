@@ -2,6 +2,7 @@
 
 mod connect;
 mod http;
+mod multiplex;
 mod peer;
 mod peer_set;
 mod pool;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
 
-pub use self::http::Body;
+pub use self::http::{Body, Moved, TunnelEnd};
 pub use peer::{Active, Peer};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
@@ -24,7 +25,8 @@ pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 
 use crate::balancer::Balancer;
-use crate::config::{self, HeaderVersion, UpstreamHost};
+use crate::config::{self, HeaderVersion, PeerProtocol, UpstreamHost};
+use crate::http2::ClientBuilder;
 use crate::message::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
@@ -41,6 +43,8 @@ pub struct Upstream {
     response_timeout: Duration,
     idle_timeout: Duration,
     proxy_protocol: Option<HeaderVersion>,
+    protocol: PeerProtocol,
+    http2: ClientBuilder,
     tries: u32,
     head_limits: HeadLimits,
     metrics: UpstreamMetrics,
@@ -69,6 +73,12 @@ impl Upstream {
                 HeaderValue::from_str(text).map_or(Host::Client, Host::Fixed)
             }
         };
+        let head_limits = HeadLimits {
+            max_fields: config.max_fields,
+            // The operator has chosen the peers.
+            any_names: true,
+            ..HeadLimits::of(config.max_head_bytes)
+        };
         Rc::new(Self {
             name: Arc::from(name),
             balancer,
@@ -78,13 +88,10 @@ impl Upstream {
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
             proxy_protocol: config.proxy_protocol,
+            protocol: config.protocol,
             tries: config.tries,
-            head_limits: HeadLimits {
-                max_fields: config.max_fields,
-                // The operator has chosen the peers.
-                any_names: true,
-                ..HeadLimits::of(config.max_head_bytes)
-            },
+            http2: ClientBuilder::new(&head_limits),
+            head_limits,
             metrics,
         })
     }
@@ -96,6 +103,7 @@ impl Upstream {
             let now = Instant::now();
             for peer in self.balancer.peers().as_slice() {
                 peer.pool.sweep(now);
+                peer.multiplex.sweep(now);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use castling_abi::PeerOutcome;
 use http::HeaderValue;
 
+use super::multiplex::Multiplex;
 use super::pool::{KeepAlive, Pool};
 use crate::transport::tls::PeerTls;
 
@@ -36,6 +37,8 @@ pub struct Peer {
     /// Taken only when no other is left until then.
     cooling_until: Cell<Option<Instant>>,
     pub(super) pool: Pool,
+    /// Connections of HTTP/2, where it is spoken.
+    pub(super) multiplex: Multiplex,
 }
 
 /// A peer that did not answer is passed over for this long while others are there (nginx `fail_timeout`).
@@ -55,6 +58,7 @@ impl Peer {
             slot,
             address,
             pool: Pool::new(keep_alive, &label),
+            multiplex: Multiplex::new(keep_alive.idle_timeout()),
             label,
             host,
             tls,

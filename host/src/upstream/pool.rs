@@ -62,6 +62,10 @@ impl KeepAlive {
         })
     }
 
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
     fn forget(&self, connections: usize) {
         self.count.set(self.count.get() - connections);
     }

@@ -201,9 +201,17 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
         ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
         Err(TryError::Upstream {
-            cause: UpstreamError::Connect { .. } | UpstreamError::Handshake { .. },
+            cause:
+                UpstreamError::Connect { .. }
+                | UpstreamError::Handshake { .. }
+                | UpstreamError::Preface { .. },
             ..
         }) => PeerOutcome::ConnectFailed,
+        // RFC 9113 §8.7: the peer has said so, and works.
+        Err(TryError::Upstream {
+            cause: UpstreamError::NotProcessed { .. },
+            ..
+        }) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { .. }) => PeerOutcome::Broken,
     }
 }

@@ -388,6 +388,8 @@ pub struct Upstream {
     /// Header in front of each connection, in which peers are told whose it is. Default none (nginx `proxy_protocol`, of its
     /// stream module). No connection is kept then.
     pub proxy_protocol: Option<HeaderVersion>,
+    /// Default `http1` (nginx `proxy_http_version`).
+    pub protocol: PeerProtocol,
     /// Default none: connections are plain.
     pub tls: Option<UpstreamTls>,
     /// `FILE:LINE:COLUMN` of the upstream's table.
@@ -402,6 +404,26 @@ pub enum UpstreamHost {
     /// The peer's own name from the config (nginx's default).
     Peer,
     Fixed(String),
+}
+
+/// Bounds of the bytes that go both ways after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Longest time without a byte in either direction. Default 1 h (HAProxy `timeout tunnel`; nginx 60 s).
+    pub idle_timeout: Duration,
+    /// Longest time in all. Default none.
+    pub max_time: Option<Duration>,
+}
+
+/// Version of HTTP that peers are spoken to. In the file `"http1"`, `"http2"` or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerProtocol {
+    Http1,
+    /// Many requests on one connection; without TLS, peers are known to speak it (RFC 9113 §3.3).
+    Http2,
+    /// HTTP/2 where the peer chooses it in the handshake of TLS (ALPN), else HTTP/1.
+    Auto,
 }
 
 /// Version of the PROXY protocol. In the file `"v1"` (text) or `"v2"` (binary).
@@ -457,6 +479,9 @@ pub struct Route {
     pub redirect: Option<Redirect>,
     /// Replaces the path policy of its listeners.
     pub paths: Option<PathPolicy>,
+    /// Whether a WebSocket may begin here, and how long it may last. In the file `upgrades = ["websocket"]`. Default none: the
+    /// fields that ask for one are removed (nginx, unless `proxy_set_header Upgrade` passes them on).
+    pub tunnel: Option<Tunnel>,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
 }

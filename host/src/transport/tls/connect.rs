@@ -53,10 +53,12 @@ impl SystemRoots {
 }
 
 impl ClientTls {
-    /// The error is a line for the operator, with the place.
+    /// `alpn`: protocols that are offered, the preferred one first (RFC 7301). The error is a line for the operator, with the
+    /// place.
     pub fn new(
         upstream: &str,
         tls: &UpstreamTls,
+        alpn: &[&[u8]],
         system: &SystemRoots,
         turns: &Rc<HandshakeTurns>,
     ) -> Result<Self, String> {
@@ -78,7 +80,7 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self {
             config,
             server_name: tls.server_name.clone(),

@@ -1,5 +1,6 @@
 //! The peer's side of one exchange over HTTP/1: a connection, on which one follows the other.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::{PeerStream, Released};
 use crate::error::UpstreamError;
 use crate::http1::{self, BodyDecoder, BodyError, Framing, HeadProgress, ParsedResponse};
 use crate::message::HeadLimits;
-use crate::message::{BodySize, Headers, Piece, RequestHead};
+use crate::message::{BodySize, Headers, Piece, RequestHead, Upgrade};
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 
@@ -30,6 +31,8 @@ pub struct Connection {
     decoder: BodyDecoder,
     /// The peer allows another request on this connection.
     keep_alive: bool,
+    /// Protocol that the peer was asked to go on with.
+    upgrade: Option<Upgrade>,
 }
 
 impl Connection {
@@ -46,6 +49,7 @@ impl Connection {
             size: BodySize::None,
             decoder: BodyDecoder::new(Framing::None),
             keep_alive: false,
+            upgrade: None,
         }
     }
 
@@ -74,7 +78,9 @@ impl Connection {
             host,
             &request.headers,
             body,
+            request.upgrade,
         );
+        self.upgrade = request.upgrade;
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -144,8 +150,10 @@ impl Connection {
             });
             match parsed? {
                 Some(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    // The peer was not asked to: `Upgrade` is not passed on.
-                    return Poll::Ready(Err(UpstreamError::UnexpectedUpgrade { peer: peer() }));
+                    return Poll::Ready(match self.switches_to(headers) {
+                        true => Ok(response.status),
+                        false => Err(UpstreamError::UnexpectedUpgrade { peer: peer() }),
+                    });
                 }
                 Some(response) if response.status == StatusCode::CONTINUE => {}
                 Some(response) => return Poll::Ready(Ok(self.begin_body(response))),
@@ -159,6 +167,25 @@ impl Connection {
                 },
             }
         }
+    }
+
+    /// Goes on with the protocol that the peer was asked for, if that is what it has chosen.
+    #[cold]
+    fn switches_to(&mut self, headers: &Headers) -> bool {
+        let is_asked = self.upgrade.is_some() && Upgrade::of(headers) == self.upgrade;
+        if is_asked {
+            self.size = BodySize::Unknown;
+            self.decoder = BodyDecoder::new(Framing::UntilClose);
+            self.keep_alive = false;
+            // Bytes go as they are.
+            self.request_size = BodySize::Exact(0);
+        }
+        is_asked
+    }
+
+    /// Says that no more bytes of the other protocol come.
+    pub(super) fn end_tunnel(&mut self) -> io::Result<()> {
+        self.writer.close()
     }
 
     /// Takes a head over. That of an interim response has no body, and the next one overwrites it.

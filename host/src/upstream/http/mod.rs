@@ -4,13 +4,17 @@
 //! (`downstream/`): an enum, whose operations can be polled beside one another, and dropped and taken up again.
 
 mod h1;
+mod h2;
 mod pump;
 mod request;
 mod response;
 #[cfg(test)]
 pub(super) mod tests;
+mod tunnel;
 
+use std::io;
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,18 +23,22 @@ use http::{Method, StatusCode};
 
 use crate::error::UpstreamError;
 use crate::http1::BodyError;
+use crate::http2::ClientConnection;
 use crate::message::HeadLimits;
-use crate::message::{BodySize, Headers, Piece, RequestHead};
+use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
 
 pub(super) use request::{Try, TryError};
 pub use response::Body;
+pub use tunnel::{Moved, TunnelEnd};
 
 /// The peer's side of one exchange after the other.
 pub(super) enum PeerStream {
     /// A connection, in a box for as long as it lives: what goes from hand to hand with each request is a pointer.
     H1(Box<h1::Connection>),
+    /// A stream of a connection that others share.
+    H2(Box<h2::Exchange>),
 }
 
 /// Fate of a stream after an exchange.
@@ -52,10 +60,16 @@ impl PeerStream {
         Self::H1(Box::new(h1::Connection::new(halves, alarms)))
     }
 
+    /// A stream of this connection, which has room for one.
+    pub(super) fn h2(connection: Rc<ClientConnection>, scheme: Scheme, alarms: &Alarms) -> Self {
+        Self::H2(Box::new(h2::Exchange::new(connection, scheme, alarms)))
+    }
+
     /// Whether the stream has served a request before, so that the peer may end it at any moment.
     pub(super) fn is_reused(&self) -> bool {
         match self {
             Self::H1(connection) => connection.is_reused(),
+            Self::H2(_) => false,
         }
     }
 
@@ -64,6 +78,7 @@ impl PeerStream {
     pub(super) fn is_quiet(&self, surely: bool) -> bool {
         match self {
             Self::H1(connection) => connection.is_quiet(surely),
+            Self::H2(_) => true,
         }
     }
 
@@ -71,6 +86,15 @@ impl PeerStream {
     pub(super) fn has_unasked(&self) -> bool {
         match self {
             Self::H1(connection) => connection.has_unasked(),
+            Self::H2(_) => false,
+        }
+    }
+
+    /// Waits until it is known whether the peer goes on with other protocols.
+    async fn settled(&self) {
+        match self {
+            Self::H1(_) => {}
+            Self::H2(exchange) => exchange.settled().await,
         }
     }
 
@@ -83,6 +107,7 @@ impl PeerStream {
     fn send_head(&mut self, request: &RequestHead, host: &[u8], body: BodySize) {
         match self {
             Self::H1(connection) => connection.send_head(request, host, body),
+            Self::H2(exchange) => exchange.send_head(request, host, body),
         }
     }
 
@@ -90,6 +115,7 @@ impl PeerStream {
     fn is_full(&self) -> bool {
         match self {
             Self::H1(connection) => connection.is_full(),
+            Self::H2(exchange) => exchange.is_full(),
         }
     }
 
@@ -97,6 +123,7 @@ impl PeerStream {
     fn send_data(&mut self, piece: Bytes) {
         match self {
             Self::H1(connection) => connection.send_data(piece),
+            Self::H2(exchange) => exchange.send_data(piece),
         }
     }
 
@@ -104,6 +131,7 @@ impl PeerStream {
     fn finish(&mut self, trailers: &Headers) {
         match self {
             Self::H1(connection) => connection.finish(trailers),
+            Self::H2(exchange) => exchange.finish(trailers),
         }
     }
 
@@ -111,6 +139,7 @@ impl PeerStream {
     fn post(&mut self) -> bool {
         match self {
             Self::H1(connection) => connection.post(),
+            Self::H2(exchange) => exchange.post(),
         }
     }
 
@@ -123,6 +152,7 @@ impl PeerStream {
     ) -> Poll<Result<(), UpstreamError>> {
         match self {
             Self::H1(connection) => connection.poll_flush(cx, limit, peer),
+            Self::H2(exchange) => exchange.poll_flush(cx, limit, peer),
         }
     }
 
@@ -138,6 +168,7 @@ impl PeerStream {
     ) -> Poll<Result<StatusCode, UpstreamError>> {
         match self {
             Self::H1(connection) => connection.poll_head(cx, limits, method, headers, peer),
+            Self::H2(exchange) => exchange.poll_head(cx, headers, peer),
         }
     }
 
@@ -145,6 +176,7 @@ impl PeerStream {
     fn poll_late(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         match self {
             Self::H1(connection) => connection.poll_late(cx, limit),
+            Self::H2(exchange) => exchange.poll_late(cx, limit),
         }
     }
 
@@ -152,6 +184,7 @@ impl PeerStream {
     fn size(&self) -> BodySize {
         match self {
             Self::H1(connection) => connection.size(),
+            Self::H2(exchange) => exchange.size(),
         }
     }
 
@@ -160,6 +193,7 @@ impl PeerStream {
     fn try_piece(&mut self) -> Result<Piece, BodyError> {
         match self {
             Self::H1(connection) => connection.try_piece(),
+            Self::H2(exchange) => Ok(exchange.try_piece()),
         }
     }
 
@@ -167,6 +201,7 @@ impl PeerStream {
     fn poll_fill(&mut self, cx: &mut Context<'_>, peer: &str) -> Poll<Result<(), UpstreamError>> {
         match self {
             Self::H1(connection) => connection.poll_fill(cx, peer),
+            Self::H2(exchange) => exchange.poll_fill(cx, peer),
         }
     }
 
@@ -175,6 +210,7 @@ impl PeerStream {
     fn is_end(&self) -> bool {
         match self {
             Self::H1(connection) => connection.is_end(),
+            Self::H2(exchange) => exchange.is_end(),
         }
     }
 
@@ -182,6 +218,15 @@ impl PeerStream {
     fn take_trailers(&mut self) -> Option<Headers> {
         match self {
             Self::H1(connection) => connection.take_trailers(),
+            Self::H2(exchange) => exchange.take_trailers(),
+        }
+    }
+
+    /// Says that no more bytes of the protocol come that both have gone on with.
+    fn end_tunnel(&mut self) -> io::Result<()> {
+        match self {
+            Self::H1(connection) => connection.end_tunnel(),
+            Self::H2(exchange) => exchange.end_tunnel(),
         }
     }
 
@@ -189,12 +234,14 @@ impl PeerStream {
     fn release(self) -> Released {
         match self {
             Self::H1(connection) => connection.release(),
+            Self::H2(_) => Released::Closed,
         }
     }
 
     fn disarm(&self) {
         match self {
             Self::H1(connection) => connection.disarm(),
+            Self::H2(exchange) => exchange.disarm(),
         }
     }
 }

@@ -11,10 +11,13 @@ use http::StatusCode;
 
 use super::pump::{Pump, Pumped, Upload, UploadError};
 use super::{Body, PeerStream};
+use crate::config::PeerProtocol;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
-use crate::message::{BodySize, KnownHeader};
+use crate::http2::ClientConnection;
+use crate::message::{BodySize, KnownHeader, Scheme};
 use crate::transport::address::ClientAddress;
+use crate::transport::halves;
 use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
 use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
@@ -76,20 +79,38 @@ impl<'a> Try<'a> {
         source: &mut UploadSource<'_, '_>,
     ) -> Result<(PeerStream, StatusCode), TryError> {
         let repeatable = exchange.request().method.is_idempotent();
-        let mut kept = self.peer.pool.take(!repeatable, self.started);
+        let mut kept = match self.is_multiplexed() {
+            false => self.peer.pool.take(!repeatable, self.started),
+            true => None,
+        };
+        let mut was_refused = false;
         loop {
             let mut stream = match kept.take() {
                 Some(kept) => kept,
                 None => self.connect(exchange).await?,
             };
-            match self.send_and_receive(&mut stream, exchange, source).await {
+            let cause = match self.send_and_receive(&mut stream, exchange, source).await {
                 Ok(status) => return Ok((stream, status)),
-                Err(TryError::Upstream {
-                    cause: UpstreamError::Closed { .. } | UpstreamError::Io { .. },
-                    ..
-                }) if stream.is_reused() && repeatable && source.body.can_replay() => {}
-                Err(error) => return Err(error),
-            }
+                Err(TryError::Upstream { cause, sent }) => match cause {
+                    UpstreamError::Closed { .. } | UpstreamError::Io { .. }
+                        if stream.is_reused() && repeatable && source.body.can_replay() =>
+                    {
+                        continue;
+                    }
+                    UpstreamError::NotProcessed { .. }
+                        if !was_refused && source.body.can_replay() =>
+                    {
+                        was_refused = true;
+                        continue;
+                    }
+                    cause => TryError::Upstream {
+                        sent: sent || !source.body.can_replay(),
+                        cause,
+                    },
+                },
+                Err(error) => error,
+            };
+            return Err(cause);
         }
     }
 
@@ -99,7 +120,50 @@ impl<'a> Try<'a> {
         Body::new(stream, self.upload, upstream, self.peer, came_at)
     }
 
+    /// Whether requests share connections to the peer.
+    fn is_multiplexed(&self) -> bool {
+        match self.upstream.protocol {
+            PeerProtocol::Http1 => false,
+            PeerProtocol::Http2 => true,
+            PeerProtocol::Auto => self.peer.multiplex.is_chosen(),
+        }
+    }
+
+    /// A stream to the peer: of a connection that is there, or of a new one.
     async fn connect(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
+        let stream = match self.is_multiplexed() {
+            true => Box::pin(self.share(exchange)).await?,
+            false => self.make(exchange).await?,
+        };
+        if exchange.request().upgrade.is_some() {
+            Box::pin(stream.settled()).await;
+        }
+        Ok(stream)
+    }
+
+    /// A stream of a connection that others share. One is made at a time.
+    async fn share(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
+        let multiplex = &self.peer.multiplex;
+        if let Some(connection) = multiplex.pick() {
+            return Ok(self.stream_of(connection));
+        }
+        let _turn = multiplex.turn().await;
+        match multiplex.pick() {
+            Some(connection) => Ok(self.stream_of(connection)),
+            None => self.make(exchange).await,
+        }
+    }
+
+    fn stream_of(&self, connection: Rc<ClientConnection>) -> PeerStream {
+        let scheme = match self.peer.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        PeerStream::h2(connection, scheme, &self.upstream.alarms)
+    }
+
+    /// A stream of a new connection.
+    async fn make(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
         let Upstream {
             alarms,
             connect_timeout: after,
@@ -110,30 +174,36 @@ impl<'a> Try<'a> {
             header: self.proxy_header(exchange),
             tls: self.peer.tls.as_ref(),
         };
-        let halves = connect(to, &alarms.alarm(), *after).await;
-        halves
-            .map(|halves| PeerStream::h1(halves, alarms))
-            .map_err(|error| match error {
-                ConnectError::Shortage(cause) => TryError::Shortage(cause),
-                ConnectError::TimedOut => TryError::from(UpstreamError::ConnectTimeout {
-                    peer: self.label(),
-                    after: *after,
-                }),
-                ConnectError::Failed(cause) => TryError::from(UpstreamError::Connect {
-                    peer: self.label(),
-                    cause,
-                }),
-                ConnectError::Handshake(cause) => TryError::from(UpstreamError::Handshake {
-                    peer: self.label(),
-                    cause,
-                }),
-                ConnectError::HandshakeTimedOut => {
-                    TryError::from(UpstreamError::HandshakeTimeout {
-                        peer: self.label(),
-                        after: *after,
-                    })
-                }
-            })
+        let connected = connect(to, &alarms.alarm(), *after).await;
+        let transport = connected.map_err(|error| self.connect_error(error))?;
+        let speaks_http2 = match self.upstream.protocol {
+            PeerProtocol::Http1 => false,
+            PeerProtocol::Http2 => true,
+            PeerProtocol::Auto => transport.is_http2(),
+        };
+        self.peer.multiplex.note(speaks_http2);
+        if !speaks_http2 {
+            return Ok(PeerStream::h1(halves::split(transport), alarms));
+        }
+        let handshake = Box::pin(self.upstream.http2.handshake(Rc::new(transport)));
+        let (connection, driver) = handshake.await.map_err(|cause| {
+            let peer = self.label();
+            TryError::from(UpstreamError::Preface { peer, cause })
+        })?;
+        tokio::task::spawn_local(driver);
+        self.peer.multiplex.put(&connection);
+        Ok(self.stream_of(connection))
+    }
+
+    fn connect_error(&self, error: ConnectError) -> TryError {
+        let (peer, after) = (self.label(), self.upstream.connect_timeout);
+        TryError::from(match error {
+            ConnectError::Shortage(cause) => return TryError::Shortage(cause),
+            ConnectError::TimedOut => UpstreamError::ConnectTimeout { peer, after },
+            ConnectError::Failed(cause) => UpstreamError::Connect { peer, cause },
+            ConnectError::Handshake(cause) => UpstreamError::Handshake { peer, cause },
+            ConnectError::HandshakeTimedOut => UpstreamError::HandshakeTimeout { peer, after },
+        })
     }
 
     /// PROXY header for a connection of this exchange, where the upstream has one.
@@ -204,7 +274,7 @@ impl<'a> Try<'a> {
                 return Err(TryError::Client(ClientError::Gone));
             };
             let status = status?;
-            if !status.is_informational() {
+            if is_final(status) {
                 return Ok(status);
             }
             drop(waiting);
@@ -266,7 +336,7 @@ impl<'a> Try<'a> {
                 Event::Pumped(Err(error)) => return Err(error.into()),
                 Event::Head(status) => {
                     let status = status?;
-                    if !status.is_informational() {
+                    if is_final(status) {
                         return Ok(Some(status));
                     }
                     Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
@@ -312,6 +382,11 @@ impl<'a> Try<'a> {
     fn label(&self) -> String {
         self.peer.label.to_string()
     }
+}
+
+/// Whether no other head follows. Interim responses have others behind them; with 101 the protocol is another.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 impl From<UploadError> for TryError {

@@ -19,13 +19,13 @@ use crate::upstream::{Active, Upstream};
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it cuts the peer's stream.
 pub struct Body {
-    stream: PeerStream,
+    pub(super) stream: PeerStream,
     /// The request's body, which may still be on its way.
     upload: Upload,
-    upstream: Rc<Upstream>,
+    pub(super) upstream: Rc<Upstream>,
     /// When its head had come, as long as nothing of it was waited for since.
     came_at: Option<Instant>,
-    peer: Active,
+    pub(super) peer: Active,
     /// Was read for a plugin that wanted all of it, which was too much.
     read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
 }
@@ -195,7 +195,7 @@ impl Body {
         }
     }
 
-    fn error(&self, cause: UpstreamError) -> Error {
+    pub(super) fn error(&self, cause: UpstreamError) -> Error {
         Error::Upstream {
             upstream: self.upstream.name.to_string(),
             cause,

@@ -1,0 +1,80 @@
+//! Connections of HTTP/2 to a peer, each for many requests at a time.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::http2::ClientConnection;
+
+/// Connections to one peer. There are more than one only when the requests under way are more than the peer takes on one.
+pub(super) struct Multiplex {
+    connections: RefCell<Vec<Kept>>,
+    /// Turn to make a connection; others wait for that, since it will do for them, too.
+    connecting: Semaphore,
+    idle_timeout: Duration,
+    /// The peer has chosen HTTP/2 when it was last asked.
+    is_chosen: Cell<bool>,
+}
+
+struct Kept {
+    connection: Rc<ClientConnection>,
+    /// Since when it has no request. `None`: it has some, as far as is known.
+    idle_since: Option<Instant>,
+}
+
+impl Multiplex {
+    /// `idle_timeout`: so long is a connection kept without a request.
+    pub(super) fn new(idle_timeout: Duration) -> Self {
+        Self {
+            connections: RefCell::default(),
+            connecting: Semaphore::new(1),
+            idle_timeout,
+            is_chosen: Cell::new(false),
+        }
+    }
+
+    /// A connection on which a request can begin now. The oldest is filled first, so that others become idle.
+    pub(super) fn pick(&self) -> Option<Rc<ClientConnection>> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|kept| kept.connection.is_open());
+        let kept = connections.iter_mut().find(|it| it.connection.has_room())?;
+        kept.idle_since = None;
+        Some(Rc::clone(&kept.connection))
+    }
+
+    /// The turn to make a connection. Whoever gets it looks for one first.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.connecting.acquire().await.ok()
+    }
+
+    pub(super) fn put(&self, connection: &Rc<ClientConnection>) {
+        self.connections.borrow_mut().push(Kept {
+            connection: Rc::clone(connection),
+            idle_since: None,
+        });
+    }
+
+    /// Notes what the peer has chosen.
+    pub(super) fn note(&self, is_chosen: bool) {
+        self.is_chosen.set(is_chosen);
+    }
+
+    pub(super) fn is_chosen(&self) -> bool {
+        self.is_chosen.get()
+    }
+
+    /// Lets go of connections that have ended or were idle for long, which closes them.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.connections.borrow_mut().retain_mut(|kept| {
+            if !kept.connection.is_idle() {
+                kept.idle_since = None;
+                return kept.connection.is_open();
+            }
+            let since = *kept.idle_since.get_or_insert(now);
+            kept.connection.is_open() && now - since < self.idle_timeout
+        });
+    }
+}
