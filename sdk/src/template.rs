@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `$client_address`, `$client_port` | the client |
 //! | `$method`, `$scheme`, `$host`, `$path`, `$query`, `$protocol` | the request |
-//! | `$tls_version`, `$tls_client_subject` and the others of [`TlsFact`](crate::TlsFact) | TLS of the client's connection |
+//! | `$tls_version`, `$tls_client_subject` and the others of [`TlsFact`] | TLS of the client's connection |
 //! | `$listener`, `$route`, `$upstream`, `$peer` | where it came in and goes to |
 //! | `$http_NAME`, `$request_header_NAME` | a request's header; `_` stands for `-` |
 //! | `$cookie_NAME` | a request's cookie; the name's case does not matter |
