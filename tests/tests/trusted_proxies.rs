@@ -212,7 +212,7 @@ fn a_connection_ends_with_the_last_request_that_it_may_have() {
 fn a_connection_of_age_ends_with_its_next_response() {
     let proxy = gateway("max_age = \"1s\"").start();
     let mut client: RawClient = proxy.raw();
-    // However slow the machine is, a response comes that is the last, and none before it is cut.
+    // A response comes that is the last, however slow the machine is, and none before it is cut.
     loop {
         let reply = client.send(GET).read_reply();
         assert_eq!(reply.status, 200);

@@ -87,7 +87,7 @@ fn read_more(socket: &Socket, taken: &mut Vec<u8>) -> io::Result<Option<Header>>
     };
     let mut left = end - before;
     while left > 0 {
-        // What was looked at is there.
+        // Bytes that were looked at are there.
         left -= socket.try_receive(&mut room[..left], RecvFlags::empty())?;
     }
     Ok(match parsed {

@@ -1,4 +1,4 @@
-//! What a request says of the client's side, and who is believed: `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id`
+//! Claims of requests about the client's side, and who is believed: `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id`
 //! of proxies in front that the operator trusts. Claims of anybody else are removed.
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use super::{Headers, KnownHeader, RequestHead, Scheme, request_id};
 use crate::config::{self, ClientFrom, ForwardedFor, Networks, RequestId};
 use crate::transport::address::{AddressText, ClientAddress};
 
-/// What a listener believes.
+/// Claims that a listener believes.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     /// `None`: nobody is believed.
@@ -158,7 +158,7 @@ impl TrustedProxies {
                             hops.reverse();
                             hops
                         }
-                        // Who has said what cannot be told from one another.
+                        // Hops cannot be told from one another.
                         None => vec![None],
                     });
                 self.walk(hops)
@@ -471,7 +471,7 @@ mod tests {
         assert!(
             !headers.contains(KnownHeader::XRealIp) && !headers.contains(KnownHeader::Forwarded)
         );
-        // That of a Unix socket has no address to add.
+        // A proxy that comes over a Unix socket has no address to add.
         let (client, mut request) = settled(&claims, &fields, ClientAddress::UNIX);
         assert_eq!(client.to_string(), "192.0.2.1");
         claims.tell(&mut request.headers, &client);

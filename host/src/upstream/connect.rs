@@ -11,7 +11,7 @@ use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::transport::tls::PeerTls;
 use crate::transport::{Socket, Transport};
 
-/// What is connected to.
+/// Address that is connected to, and what goes before HTTP.
 pub(super) struct To<'a> {
     pub address: SocketAddr,
     /// Bytes that go before all else, also before TLS.

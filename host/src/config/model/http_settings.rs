@@ -162,7 +162,7 @@ pub enum ClientFrom {
     XRealIp,
 }
 
-/// What becomes of the `X-Forwarded-For` of clients that are no trusted proxies. In the file `"append"` or `"replace"`.
+/// Treatment of the `X-Forwarded-For` of clients that are no trusted proxies. In the file `"append"` or `"replace"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ForwardedFor {
     /// Client's address is appended (nginx `$proxy_add_x_forwarded_for`).
@@ -178,7 +178,7 @@ pub enum RequestId {
     None,
     /// A new one.
     Make,
-    /// That of a trusted proxy; for others a new one.
+    /// Id that a trusted proxy has given; for others a new one.
     Keep,
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Networks {
     pub cidrs: Vec<Cidr>,
-    /// Whoever connects to a Unix socket.
+    /// Whether clients of Unix sockets are among them.
     pub unix: bool,
 }
 
