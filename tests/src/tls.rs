@@ -48,6 +48,19 @@ impl Authority {
         self.certify_with(Self::params(names), kind)
     }
 
+    /// A certificate for these names that signs itself and may sign others, as `openssl req -x509` makes it. Good until that year.
+    pub fn self_signed(names: &[&str], until: i32) -> Pem {
+        let mut params = Self::params(names);
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let own = params.self_signed(&key).expect("a certificate");
+        Pem {
+            chain: own.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     /// Parameters of a certificate for these names.
     pub fn params(names: &[&str]) -> CertificateParams {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -137,6 +137,34 @@ fn a_peer_with_a_certificate_that_is_not_believed_gets_nothing() {
 }
 
 #[test]
+fn a_certificate_that_signs_itself_is_believed_where_it_is_named() {
+    let pem = Authority::self_signed(&["app.test"], 2090);
+    let expired = Authority::self_signed(&["app.test"], 2020);
+    let start = |ca: &Pem, own: &Pem, tls: &str, version| {
+        let server = tls_origin::server(own, &[version]);
+        Proxy::with_config(&CONFIG.replace("TLS", tls))
+            .file("ca.pem", &ca.chain)
+            .origin("app", tls_origin::echoing(server).0)
+            .start()
+    };
+    for version in [&TLS12, &TLS13] {
+        let proxy = start(&pem, &pem, NAMED, version);
+        assert_eq!(posted(&proxy, "x"), (200, "x".to_owned()));
+        let other = Authority::self_signed(&["app.test"], 2090);
+        refused(
+            &start(&pem, &other, NAMED, version),
+            "invalid peer certificate",
+        );
+        refused(
+            &start(&expired, &expired, NAMED, version),
+            "certificate expired",
+        );
+        let by_address = start(&pem, &pem, "ca = 'ca.pem'", version);
+        refused(&by_address, "certificate not valid for name \"127.0.0.1\"");
+    }
+}
+
+#[test]
 fn check_tells_where_certificates_are_not_checked() {
     let authority = Authority::new("a");
     let setup = |tls: &str| gateway(&authority, tls, raw_origin::stalled()).check();

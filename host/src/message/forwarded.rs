@@ -177,7 +177,9 @@ impl Marks {
 
     /// Has `Server` and `Alt-Svc` as the listener's config does.
     pub fn set_server(&self, headers: &mut Headers) {
-        if let (Some(text), Some(name)) = (&self.alt_svc, FieldName::new(b"alt-svc")) {
+        if let Some(text) = &self.alt_svc
+            && let Some(name) = FieldName::new(b"alt-svc")
+        {
             headers.set(name, text.as_bytes());
         }
         match &self.server {

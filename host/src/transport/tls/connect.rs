@@ -6,15 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConnection, Resumption, WebPkiServerVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::client::{ClientConnection, Resumption};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
 
 use super::certificates::{certified, provider};
 use super::policy::versions;
+use super::verify::{der, verifier};
 use super::{HandshakeTurns, Tls};
 use crate::config::{Der, UpstreamTls};
 use crate::transport::Socket;
@@ -64,10 +63,7 @@ impl ClientTls {
     ) -> Result<Self, String> {
         let placed = |error: String| format!("{}: upstream {upstream}: tls: {error}", tls.place);
         let provider = provider(&tls.suites, &tls.groups).map_err(placed)?;
-        let verifier = match tls.verify {
-            true => verifier(tls, system, &provider).map_err(placed)?,
-            false => Arc::new(Unverified(Arc::clone(&provider))),
-        };
+        let verifier = verifier(tls, &system.0, &provider).map_err(placed)?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))
             .map_err(|error| placed(error.to_string()))?
@@ -112,7 +108,7 @@ impl PeerTls {
         let mut tls = Tls::new(connection.map_err(io::Error::other)?, BytesMut::new());
         tls.collect();
         loop {
-            // What cannot be written is learnt by reading.
+            // A failure to write is learnt by reading.
             poll_fn(|cx| tls.poll_flush(socket, cx)).await;
             if !tls.connection.is_handshaking() {
                 return Ok(tls);
@@ -138,78 +134,5 @@ fn explained(error: io::Error) -> io::Error {
             io::Error::other(format!("it does not speak TLS ({what:?})"))
         }
         _ => error,
-    }
-}
-
-fn verifier(
-    tls: &UpstreamTls,
-    system: &SystemRoots,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let roots = match &tls.ca[..] {
-        [] => Arc::clone(&system.0),
-        own => {
-            let mut roots = RootCertStore::empty();
-            for certificate in own {
-                let added = roots.add(der(certificate));
-                added.map_err(|error| format!("ca: {error}"))?;
-            }
-            Arc::new(roots)
-        }
-    };
-    let crls = tls.crl.iter();
-    let crls = crls.map(|crl| CertificateRevocationListDer::from(crl.0.clone()));
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
-        .with_crls(crls)
-        // A list that is out of date says nothing of what was revoked since, as OpenSSL has it.
-        .enforce_revocation_expiration()
-        .build();
-    match verifier {
-        Ok(verifier) => Ok(verifier),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn der(certificate: &Der) -> CertificateDer<'_> {
-    CertificateDer::from(&certificate.0[..])
-}
-
-/// Takes whatever certificate a peer has, for `verify = false`. Signatures prove only that the peer has the key of a
-/// certificate that nobody has looked at, so that they are not checked either.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

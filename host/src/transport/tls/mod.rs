@@ -13,6 +13,7 @@ mod key_log;
 mod policy;
 mod ticket_chain;
 mod tickets;
+mod verify;
 
 use std::cell::RefCell;
 use std::io::{self, BufRead as _, ErrorKind, IoSlice, Write as _};
