@@ -133,7 +133,7 @@ impl Authority {
         self.issuer.pem()
     }
 
-    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+    fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
 

@@ -399,24 +399,7 @@ fn a_certificate_that_was_revoked_is_refused() {
     let mut params = Authority::params(&["app.test"]);
     params.serial_number = Some(7_u64.into());
     let pem = authority.certify_with(params, &rcgen::PKCS_ECDSA_P256_SHA256);
-    let list = |revoked: &[u64], until: i32| {
-        let revoked = revoked.iter().map(|serial| rcgen::RevokedCertParams {
-            serial_number: (*serial).into(),
-            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let list = rcgen::CertificateRevocationListParams {
-            this_update: rcgen::date_time_ymd(2024, 1, 1),
-            next_update: rcgen::date_time_ymd(until, 1, 1),
-            crl_number: 1_u64.into(),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
-            key_identifier_method: rcgen::KeyIdMethod::Sha256,
-        };
-        let signed = list.signed_by(authority.issuer()).unwrap();
-        signed.pem().unwrap()
-    };
+    let list = |revoked: &[u64], until: i32| authority.revoke(revoked, (2024, until));
     let start = |list: String| {
         let (origin, _) = tls_origin::echoing(tls_origin::server(&pem, ALL_VERSIONS));
         let tls = format!("{NAMED}, crl = 'ca.crl'");

@@ -29,6 +29,10 @@ pub fn tls_warnings(config: &Config, now: Timestamp) -> Vec<String> {
 }
 
 fn of_upstream(tls: &UpstreamTls, now: Timestamp, mut warn: impl FnMut(&str, String)) {
+    if !tls.verify {
+        let what = "verify = false: whoever is on the way can read and change what goes to its peers and comes from them";
+        warn(&tls.place, what.to_owned());
+    }
     if let Some(certificate) = &tls.certificate
         && let Some(validity) = certificate.validity()
         && let Some(what) = about_time(validity, now, ": peers refuse it")

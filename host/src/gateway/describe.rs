@@ -36,8 +36,7 @@ impl Gateway {
                 }
             }
         }
-        let warnings = [self.path_warnings(), self.upstream_warnings()];
-        for warning in warnings.concat() {
+        for warning in self.path_warnings() {
             let _ = writeln!(text, "warning: {warning}");
         }
         for (name, plugin) in &self.plugins {
@@ -68,23 +67,6 @@ impl Gateway {
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
         }
         text
-    }
-
-    /// Upstreams whose settings are less safe than they look.
-    fn upstream_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (name, upstream) in &self.config.upstreams {
-            if let Some(tls) = &upstream.tls
-                && !tls.verify
-            {
-                warnings.push(format!(
-                    "{}: upstream {name}: tls: verify = false: whoever is on the way can read and change what goes to its \
-                     peers and comes from them",
-                    tls.place
-                ));
-            }
-        }
-        warnings
     }
 
     /// Routes whose plugins a client could get around, where a peer reads a path otherwise than the gateway.
