@@ -1,4 +1,4 @@
-//! A client's connection over HTTP/2: one task for its frames, and one for each of its streams ([`StreamPool`]).
+//! A client's connection over HTTP/2: one task for its frames, and one for each of its streams ([`StreamPool`](super::StreamPool)).
 //!
 //! The connection's task runs after those of its streams, which have woken it: so what they have written leaves at once.
 

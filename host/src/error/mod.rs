@@ -103,6 +103,8 @@ pub enum UpstreamError {
     Io { peer: String, cause: io::Error },
     #[error("{peer} sent no response in {after:?}")]
     ResponseTimeout { peer: String, after: Duration },
+    #[error("{peer} sent no response in the {after:?} that the client gives its call")]
+    DeadlinePassed { peer: String, after: Duration },
     #[error("{peer} took nothing of the request for {after:?}")]
     SendTimeout { peer: String, after: Duration },
     #[error("{peer} sent a bad response: {cause}")]
@@ -125,6 +127,7 @@ impl UpstreamError {
             Self::ConnectTimeout { .. }
                 | Self::HandshakeTimeout { .. }
                 | Self::ResponseTimeout { .. }
+                | Self::DeadlinePassed { .. }
                 | Self::SendTimeout { .. }
                 | Self::BodyTimeout { .. }
         )
@@ -160,6 +163,17 @@ impl Error {
                 "gateway"
             }
         }
+    }
+
+    /// Whether the client's own deadline has ended the exchange.
+    pub fn is_past_deadline(&self) -> bool {
+        matches!(
+            self,
+            Self::Upstream {
+                cause: UpstreamError::DeadlinePassed { .. },
+                ..
+            }
+        )
     }
 
     /// The client hung up (nginx's 499): nobody is left to answer.

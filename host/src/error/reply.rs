@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{ClientError, Error, PluginFault, client_closed_request};
 use crate::exchange::Answer;
-use crate::message::{Headers, KnownHeader};
+use crate::message::{FieldName, Headers, KnownHeader, grpc};
 
 /// Status that the client is answered, or that the log says where no answer is possible.
 pub fn status(error: &Error) -> StatusCode {
@@ -46,6 +46,33 @@ fn client_status(error: &ClientError) -> StatusCode {
         ClientError::Body(_) => StatusCode::BAD_REQUEST,
         ClientError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         ClientError::BodyTimeout(_) | ClientError::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+    }
+}
+
+/// Answer to a call of gRPC: 200 with the error in its fields, and no body (Trailers-Only in gRPC's specification). `is_late`: the
+/// client's own deadline has passed.
+pub fn grpc(status: StatusCode, is_late: bool) -> Answer {
+    let mut headers = Headers::with_capacity(4);
+    headers.add(KnownHeader::ContentType, b"application/grpc");
+    headers.add(KnownHeader::Server, b"castling");
+    let code = match is_late {
+        true => grpc::DEADLINE_EXCEEDED,
+        false => grpc::status(status),
+    };
+    let mut digits = itoa::Buffer::new();
+    let reason = status.canonical_reason().unwrap_or("Error");
+    for (name, value) in [
+        (&b"grpc-status"[..], digits.format(code).as_bytes()),
+        (b"grpc-message", reason.as_bytes()),
+    ] {
+        if let Some(name) = FieldName::new(name) {
+            headers.add(name, value);
+        }
+    }
+    Answer {
+        status: StatusCode::OK,
+        headers,
+        body: Bytes::new(),
     }
 }
 

@@ -19,6 +19,7 @@ mod websocket;
 
 use std::cell::Cell;
 
+use http::StatusCode;
 use tracing::{debug, warn};
 
 use crate::downstream::h1::{self, Client};
@@ -26,7 +27,7 @@ use crate::downstream::{AfterResponse, Downstream, RequestBody};
 use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
-use crate::message::ReplyHead;
+use crate::message::{Protocol, ReplyHead, grpc};
 use crate::phase::{self, Native, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
@@ -198,7 +199,7 @@ impl Pipeline<'_> {
                 ..
             }
         );
-        let answered = self.take(reply::plain(status));
+        let answered = self.reply(status, &error);
         if !exhausted && self.exchange.stage() < Stage::Reply {
             match self.filter_head(answered).await {
                 Err(error) if !matches!(error, Error::Client(_)) => self.note(&error),
@@ -207,7 +208,17 @@ impl Pipeline<'_> {
         }
         // The first error is the one to tell.
         self.past_filters = true;
-        Ok(self.take(reply::plain(status)))
+        Ok(self.reply(status, &error))
+    }
+
+    /// Makes an error's own reply the response, in the form that the client reads.
+    fn reply(&mut self, status: StatusCode, error: &Error) -> ResponseBody {
+        let request = self.exchange.request();
+        let is_call = request.protocol == Protocol::Http2 && grpc::is_call(&request.headers);
+        self.take(match is_call {
+            true => reply::grpc(status, error.is_past_deadline()),
+            false => reply::plain(status),
+        })
     }
 
     fn note(&self, error: &Error) {

@@ -6,6 +6,7 @@ mod body_size;
 pub mod claims;
 mod field_name;
 pub mod forwarded;
+pub mod grpc;
 mod head;
 mod head_limits;
 mod headers;

@@ -199,6 +199,10 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
             | TryError::Answered(_)
             | TryError::Shortage(_),
         ) => PeerOutcome::Cancelled,
+        Err(TryError::Upstream {
+            cause: UpstreamError::DeadlinePassed { .. },
+            ..
+        }) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,
         Err(TryError::Upstream {
             cause:

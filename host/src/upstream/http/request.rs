@@ -15,7 +15,7 @@ use crate::config::PeerProtocol;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::http2::ClientConnection;
-use crate::message::{BodySize, KnownHeader, Scheme};
+use crate::message::{BodySize, KnownHeader, Protocol, Scheme, grpc};
 use crate::transport::address::ClientAddress;
 use crate::transport::halves;
 use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
@@ -255,7 +255,7 @@ impl<'a> Try<'a> {
             }
         }
         let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
-        let after = self.upstream.response_timeout;
+        let (after, is_clients) = self.time_for(exchange);
         let mut interims = 0;
         loop {
             let (request, reply) = exchange.heads_mut();
@@ -266,7 +266,10 @@ impl<'a> Try<'a> {
                     Poll::Ready(head) => Poll::Ready(head),
                     Poll::Pending => waiting.poll_late(cx, after).map(|()| {
                         let peer = peer.to_owned();
-                        Err(UpstreamError::ResponseTimeout { peer, after })
+                        Err(match is_clients {
+                            true => UpstreamError::DeadlinePassed { peer, after },
+                            false => UpstreamError::ResponseTimeout { peer, after },
+                        })
                     }),
                 },
             );
@@ -279,6 +282,20 @@ impl<'a> Try<'a> {
             }
             drop(waiting);
             Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
+        }
+    }
+
+    /// Longest wait for the response, and whether that is the client's own deadline, which the upstream may undercut.
+    #[inline]
+    fn time_for(&self, exchange: &Exchange) -> (Duration, bool) {
+        let (request, own) = (exchange.request(), self.upstream.response_timeout);
+        let deadline = match request.protocol {
+            Protocol::Http2 => grpc::timeout(&request.headers),
+            Protocol::Http10 | Protocol::Http11 => None,
+        };
+        match deadline.filter(|deadline| *deadline < own) {
+            Some(deadline) => (deadline, true),
+            None => (own, false),
         }
     }
 

@@ -1,0 +1,159 @@
+//! gRPC through the gateway, HTTP/2 on both sides: calls of all four kinds, deadlines, and the gateway's own errors.
+
+use bytes::Bytes;
+use castling_tests::h2::{self, Asked, H2Client};
+use castling_tests::origin::Origin;
+use castling_tests::{DEADLINE, Proxy, block_on, within};
+use http::{HeaderMap, Request, Response};
+
+fn gateway(peer: &str, keys: &str) -> String {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+        [upstreams.app]
+        peers = ["PEER"]
+        protocol = "http2"
+        KEYS
+        [[routes]]
+        path = "/app"
+        upstream = "app"
+    "#;
+    config.replace("PEER", peer).replace("KEYS", keys)
+}
+
+/// Answers each message with it, as soon as it comes, and ends with status 0.
+fn echoing() -> Origin {
+    h2::origin(::h2::server::Builder::new(), |asked: Asked| async move {
+        let Asked {
+            request,
+            mut respond,
+            ..
+        } = asked;
+        let response = Response::builder().header("content-type", "application/grpc");
+        let response = response.body(()).unwrap();
+        let mut sending = respond.send_response(response, false).unwrap();
+        let mut body = request.into_body();
+        while let Some(Ok(piece)) = body.data().await {
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            sending.send_data(piece, false).unwrap();
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        // The client may have left.
+        let _sent = sending.send_trailers(trailers);
+    })
+}
+
+fn call(path: &str, timeout: Option<&str>) -> Request<()> {
+    let mut request = Request::post(format!("http://a.test{path}"))
+        .header("content-type", "application/grpc+proto")
+        .header("te", "trailers");
+    if let Some(timeout) = timeout {
+        request = request.header("grpc-timeout", timeout);
+    }
+    request.body(()).unwrap()
+}
+
+fn run(client: impl Future<Output = ()>) {
+    block_on(within(DEADLINE, "the client", client));
+}
+
+/// Status and message that a call has ended with by its head alone.
+async fn ended(proxy: &Proxy, request: Request<()>) -> (String, String) {
+    let mut client = H2Client::connect(proxy.address()).await;
+    let (response, _sending) = client.begin(request, true).await.unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    assert!(response.body().is_end_stream());
+    let field = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    (field("grpc-status"), field("grpc-message"))
+}
+
+#[test]
+fn messages_go_both_ways_as_they_come_and_trailers_end_the_call() {
+    let origin = echoing();
+    let proxy = Proxy::with_config(&gateway("{app}", ""))
+        .origin("app", origin)
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let (response, mut sending) = client.begin(call("/app/s/m", None), false).await.unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        let mut body = response.into_body();
+        // Each message is answered before the next is sent.
+        for message in ["one", "two", "three"] {
+            sending.send_data(Bytes::from(message), false).unwrap();
+            let piece = body.data().await.unwrap().unwrap();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            assert_eq!(piece, message);
+        }
+        sending.send_data(Bytes::new(), true).unwrap();
+        let (rest, trailers) = h2::read(body).await.unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(trailers.expect("some")["grpc-status"], "0");
+    });
+}
+
+#[test]
+fn a_deadline_of_the_client_ends_the_call_and_is_no_fault_of_the_peer() {
+    let silent = h2::origin(::h2::server::Builder::new(), |asked: Asked| async move {
+        match asked.request.uri().path() {
+            "/app/slow" => {
+                let mut respond = asked.respond;
+                // It is told that nobody waits.
+                let _reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            }
+            _ => h2::answer(asked.respond, "hi"),
+        }
+    });
+    let proxy = Proxy::with_config(&gateway("{app}", ""))
+        .origin("app", silent)
+        .start();
+    run(async {
+        let (status, message) = ended(&proxy, call("/app/slow", Some("50m"))).await;
+        assert_eq!(
+            (status.as_str(), message.as_str()),
+            ("4", "Gateway Timeout")
+        );
+    });
+    assert_eq!(proxy.get("/app").text(), "hi");
+}
+
+#[test]
+fn errors_of_the_gateway_are_in_the_fields_of_grpc() {
+    let config = gateway("{refusing}", "tries = 1");
+    let proxy = Proxy::with_config(&config).start();
+    run(async {
+        let (status, message) = ended(&proxy, call("/app/s/m", None)).await;
+        assert_eq!((status.as_str(), message.as_str()), ("14", "Bad Gateway"));
+        let (status, message) = ended(&proxy, call("/none/s/m", None)).await;
+        assert_eq!((status.as_str(), message.as_str()), ("12", "Not Found"));
+    });
+}
+
+#[test]
+fn a_call_that_is_cancelled_is_reset_at_the_peer() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let waits = h2::origin(::h2::server::Builder::new(), move |asked: Asked| {
+        let tell = tell.lock().unwrap().clone();
+        async move {
+            let mut respond = asked.respond;
+            let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            tell.send(reset.ok()).unwrap();
+        }
+    });
+    let proxy = Proxy::with_config(&gateway("{app}", ""))
+        .origin("app", waits)
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let (response, sending) = client.begin(call("/app/s/m", None), false).await.unwrap();
+        castling_tests::until("the call has come", || proxy.origin("app").requests() == 1);
+        drop((response, sending));
+        let reset = tokio::task::block_in_place(|| told.recv_timeout(DEADLINE)).unwrap();
+        assert_eq!(reset, Some(::h2::Reason::CANCEL));
+    });
+}
