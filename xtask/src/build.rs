@@ -28,6 +28,7 @@ pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
     if profile == SHIPPED {
         try_out(workspace)?;
     }
+    demo_certificate(workspace, &workspace.gateway())?;
     say!(
         "built {} in {:.1} s",
         workspace.dist.display(),
@@ -41,6 +42,7 @@ pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
 pub(crate) fn for_tests(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
     plugins(workspace)?;
     let built = gateway(workspace, profile)?;
+    demo_certificate(workspace, &built)?;
     if profile == SHIPPED {
         command::copy_if_changed(&built, &workspace.gateway())?;
         try_out(workspace)?;
@@ -48,8 +50,21 @@ pub(crate) fn for_tests(workspace: &Workspace, profile: &str) -> Result<PathBuf>
     Ok(built)
 }
 
+/// Makes the certificate of the demo's listener, unless it is there.
+fn demo_certificate(workspace: &Workspace, gateway: &Path) -> Result<()> {
+    let folder = workspace.root.join("target/demo/tls");
+    if folder.join("cert.pem").exists() {
+        return Ok(());
+    }
+    let mut make = Command::new(gateway);
+    make.args(["cert", "self-signed", "--out"]).arg(&folder);
+    command::text(&mut make).context("the demo has no certificate")?;
+    Ok(())
+}
+
 /// Has the gateway in `dist/` compile and configure the demo's plugins.
 fn try_out(workspace: &Workspace) -> Result<()> {
+    demo_certificate(workspace, &workspace.gateway())?;
     let mut check = Command::new(workspace.gateway());
     check
         .args(["check", "--config", "conf/demo.toml"])

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build;
 use crate::command::{self, say};
+use crate::echo;
 use crate::workspace::Workspace;
 
 /// Where the gateway of `conf/demo.toml` listens.
@@ -25,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace, port: u16) -> Result<()> {
     // Before the build, which takes minutes when it is the first.
     refuse_taken_addresses(&config, port)?;
     build::all(workspace, build::QUICK)?;
+    echo::start()?;
 
     let mut gateway = Command::new(workspace.gateway());
     gateway
@@ -210,14 +212,17 @@ fn what_to_try(port: u16, config: &str) -> String {
     let lines = TRY.iter().map(|(arguments, expected)| {
         let curl = format!(
             "curl {}",
-            arguments.replace("{gateway}", &format!("http://127.0.0.1:{port}"))
+            arguments
+                .replace("{gateway}", &format!("http://127.0.0.1:{port}"))
+                .replace("{secure}", SECURE)
         );
         format!("  {curl}\n      {expected}\n")
     });
     let lines: String = lines.collect();
     format!(
         "\nThe gateway listens on http://127.0.0.1:{port}. Behind it are two origins, which the plugin `hello` plays on\n\
-         listeners of their own. All of it is written in {config}.\n\nTry, in another terminal:\n\n{lines}\n\
+         listeners of their own. All of it is written in {config}.\n\nTry, in another terminal:\n\n{lines}\n  \
+         A WebSocket at ws://127.0.0.1:{port}/echo, or with TLS at wss://127.0.0.1:8443/echo, sends back what it gets.\n\n\
          Change {config} and load it anew, without losing a request; or look at what runs:\n\n  \
          dist/castling check  --config {config}\n  \
          dist/castling reload --config {config}\n  \
@@ -225,11 +230,18 @@ fn what_to_try(port: u16, config: &str) -> String {
     )
 }
 
+/// Where the gateway of `conf/demo.toml` listens with TLS.
+const SECURE: &str = "https://127.0.0.1:8443";
+
 /// Arguments of curl, and what to expect.
-const TRY: [(&str, &str); 7] = [
+const TRY: [(&str, &str); 8] = [
     (
         "-i {gateway}/",
         "200 from an origin, which X-Served-By names (`headers` sets it); they take turns",
+    ),
+    (
+        "-ik {secure}/",
+        "the same by TLS and HTTP/2; -k, since nobody vouches for the demo's own certificate",
     ),
     ("-i {gateway}/private/", "401: `token-auth` wants a token"),
     (
@@ -274,7 +286,7 @@ mod tests {
     #[test]
     fn the_addresses_of_the_shipped_config_are_found() {
         let addresses = bound_addresses(include_str!("../../conf/demo.toml"));
-        assert_eq!(addresses.len(), 3);
+        assert_eq!(addresses.len(), 4);
         assert!(addresses.contains(&SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))));
     }
 

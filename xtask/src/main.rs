@@ -7,6 +7,7 @@ mod command;
 mod count;
 mod debian;
 mod demo;
+mod echo;
 mod fuzz;
 mod guest_toolchain;
 mod library_source;

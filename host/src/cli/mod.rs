@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod cert;
 mod check;
 mod control;
 mod plugin;
@@ -35,6 +36,9 @@ pub fn main() -> ExitCode {
         Command::Plugin {
             command: PluginCommand::Inspect { file },
         } => plugin::inspect(&file),
+        Command::Cert {
+            command: CertCommand::SelfSigned { names, out },
+        } => cert::self_signed(&names, &out),
         Command::Worker { channel } => process::run_worker(channel).map_err(in_lines),
         Command::TakeOver { on, channel } => process::take_over(channel, &on.config),
         Command::Compile { out, no_seccomp } => {
@@ -188,6 +192,13 @@ Example:
         command: PluginCommand,
     },
 
+    /// Make certificates
+    #[command(arg_required_else_help = true)]
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
+    },
+
     /// A worker; started by the master
     #[command(hide = true)]
     Worker {
@@ -227,6 +238,27 @@ Example:
         /// The module
         #[arg(value_name = "FILE.wasm")]
         file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum CertCommand {
+    /// Make a key and a certificate that nobody vouches for, for development
+    #[command(after_help = "\
+Writes cert.pem and key.pem (mode 0600) into the folder, unless they are there; then it exits with 1.
+
+Example:
+  castling cert self-signed --name localhost --name 127.0.0.1 --out tls
+and in the config:
+  [listeners.secure.tls]
+  certificates = [{ certificate = \"tls/cert.pem\", key = \"tls/key.pem\" }]")]
+    SelfSigned {
+        /// A host name or an IP address that it is for; several by several of these
+        #[arg(long = "name", value_name = "NAME", default_values_t = cert::LOCAL_NAMES.map(str::to_owned))]
+        names: Vec<String>,
+        /// The folder
+        #[arg(long, value_name = "FOLDER", default_value = "tls")]
+        out: PathBuf,
     },
 }
 
