@@ -1,4 +1,6 @@
 //! A client's side of one exchange over HTTP/2: a stream.
+//!
+//! Not inlined, all of it: what is HTTP/1 steps over a call, and not over its code.
 
 use std::future::poll_fn;
 use std::io;
@@ -51,6 +53,7 @@ impl<'c> Session<'c> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn try_piece(&mut self) -> Result<Piece, ClientError> {
         if !self.received.is_empty() {
             return Ok(Piece::Data(std::mem::take(&mut self.received)));
@@ -63,6 +66,7 @@ impl<'c> Session<'c> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -83,14 +87,17 @@ impl<'c> Session<'c> {
         Poll::Ready(Ok(Ok(self.received.len().max(1))))
     }
 
+    #[inline(never)]
     pub(super) fn is_read(&self) -> bool {
         self.received.is_empty() && self.stream.is_read()
     }
 
+    #[inline(never)]
     pub(super) fn take_trailers(&mut self) -> Option<Headers> {
         self.stream.take_trailers()
     }
 
+    #[inline(never)]
     pub(super) fn invite(&mut self) -> Result<(), ClientError> {
         if std::mem::take(&mut self.expects_continue) {
             let none = Headers::new();
@@ -99,6 +106,7 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn send_interim(
         &mut self,
         status: StatusCode,
@@ -109,18 +117,22 @@ impl<'c> Session<'c> {
         Ok(self.stream.send_interim(status, headers)?)
     }
 
+    #[inline(never)]
     pub(super) fn watch(&self) -> Disarm<'c> {
         self.alarms.read.disarmed()
     }
 
+    #[inline(never)]
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx)
     }
 
+    #[inline(never)]
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         never_has_body(status, self.stream.method())
     }
 
+    #[inline(never)]
     pub(super) fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
         let SendOptions { size, date, .. } = options;
         let ReplyHead { status, headers } = head;
@@ -128,11 +140,13 @@ impl<'c> Session<'c> {
         !self.is_bodiless(*status) && size != BodySize::None
     }
 
+    #[inline(never)]
     pub(super) fn is_connect(&self) -> bool {
         *self.stream.method() == Method::CONNECT
     }
 
     /// RFC 8441 §5: 200 and no field of the handshake over HTTP/1.
+    #[inline(never)]
     pub(super) fn switch(&mut self, head: &ReplyHead) {
         let mut headers = head.headers.clone();
         headers.retain(|name, _| name != b"sec-websocket-accept");
@@ -140,18 +154,22 @@ impl<'c> Session<'c> {
         self.stream.send_head(status, &headers, size, None);
     }
 
+    #[inline(never)]
     pub(super) fn send_data(&mut self, piece: Bytes) {
         self.stream.send_data(piece);
     }
 
+    #[inline(never)]
     pub(super) fn is_full(&self) -> bool {
         self.stream.is_full()
     }
 
+    #[inline(never)]
     pub(super) fn has_pending(&self) -> bool {
         self.stream.has_pending()
     }
 
+    #[inline(never)]
     pub(super) fn flush_now(&mut self) -> Result<bool, ClientError> {
         Ok(self.stream.flush_now()?)
     }
@@ -162,6 +180,7 @@ impl<'c> Session<'c> {
         poll_fn(|cx| self.poll_flush(cx, &mut since)).await
     }
 
+    #[inline(never)]
     pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
@@ -199,14 +218,17 @@ impl<'c> Session<'c> {
         self.alarms.write.poll_elapsed(limit, cx)
     }
 
+    #[inline(never)]
     pub(super) fn finish(&mut self, trailers: &Headers) {
         self.stream.finish(trailers);
     }
 
+    #[inline(never)]
     pub(super) fn has_begun(&self) -> bool {
         self.stream.has_begun()
     }
 
+    #[inline(never)]
     pub(super) fn withdraw(&mut self) {
         self.stream.withdraw();
     }

@@ -161,6 +161,7 @@ impl Reader {
     }
 
     /// Reads what is there already; `None` when nothing is.
+    #[inline]
     pub fn fill_now(&mut self, room_bytes: usize) -> Option<io::Result<usize>> {
         // Reserving takes the old allocation again when nobody holds a slice of it any more.
         if self.buf.capacity() - self.buf.len() < room_bytes / 2 {

@@ -1,4 +1,6 @@
 //! The peer's side of one exchange over HTTP/2: a stream of a connection that many share.
+//!
+//! Not inlined, all of it: what is HTTP/1 steps over a call, and not over its code.
 
 use std::io;
 use std::rc::Rc;
@@ -46,6 +48,7 @@ impl Exchange {
         self.connection.settled().await;
     }
 
+    #[inline(never)]
     pub(super) fn send_head(&mut self, request: &RequestHead, host: &[u8], body: BodySize) {
         match self.connection.begin(request, host, self.scheme, body) {
             Ok(stream) => self.stream = Some(stream),
@@ -53,22 +56,26 @@ impl Exchange {
         }
     }
 
+    #[inline(never)]
     pub(super) fn is_full(&self) -> bool {
         self.stream.as_ref().is_some_and(ClientStream::is_full)
     }
 
+    #[inline(never)]
     pub(super) fn send_data(&mut self, piece: Bytes) {
         if let Some(stream) = &mut self.stream {
             stream.send_data(piece);
         }
     }
 
+    #[inline(never)]
     pub(super) fn finish(&mut self, trailers: &Headers) {
         if let Some(stream) = &mut self.stream {
             stream.finish(trailers);
         }
     }
 
+    #[inline(never)]
     pub(super) fn end_tunnel(&mut self) -> io::Result<()> {
         match &mut self.stream {
             Some(stream) => {
@@ -80,10 +87,12 @@ impl Exchange {
     }
 
     /// Whether the request is handed over already.
+    #[inline(never)]
     pub(super) fn post(&self) -> bool {
         self.stream.as_ref().is_some_and(ClientStream::is_sent)
     }
 
+    #[inline(never)]
     pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
@@ -111,6 +120,7 @@ impl Exchange {
         }))
     }
 
+    #[inline(never)]
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -136,17 +146,20 @@ impl Exchange {
     }
 
     /// Ready when this wait for the response has taken so long: the connection is suspect then, too.
+    #[inline(never)]
     pub(super) fn poll_late(&self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         ready!(self.read_alarm.poll_elapsed(limit, cx));
         self.connection.retire();
         Poll::Ready(())
     }
 
+    #[inline(never)]
     pub(super) fn size(&self) -> BodySize {
         self.size
     }
 
     /// Takes what has come. An error is told by [`Self::poll_fill`].
+    #[inline(never)]
     pub(super) fn try_piece(&mut self) -> Piece {
         if !self.received.is_empty() {
             return Piece::Data(std::mem::take(&mut self.received));
@@ -166,6 +179,7 @@ impl Exchange {
         }
     }
 
+    #[inline(never)]
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -189,14 +203,17 @@ impl Exchange {
         Poll::Ready(Ok(()))
     }
 
+    #[inline(never)]
     pub(super) fn is_end(&self) -> bool {
         self.received.is_empty() && self.stream.as_ref().is_none_or(ClientStream::is_read)
     }
 
+    #[inline(never)]
     pub(super) fn take_trailers(&mut self) -> Option<Headers> {
         self.stream.as_mut()?.take_trailers()
     }
 
+    #[inline(never)]
     pub(super) fn disarm(&self) {
         self.read_alarm.disarm();
         self.write_alarm.disarm();
