@@ -449,12 +449,19 @@ fn workers_killed_in_the_midst_of_writes_leave_every_value_whole() {
                 }
             });
         }
+        let mut oldest_first = proxy.until_workers(WORKERS);
         for round in 0..3 * WORKERS {
             // Kills one after the other, so that each has lived for a while and is replaced at once.
             std::thread::sleep(Duration::from_micros(
                 300_000 + round as u64 * 7919 % 10_000,
             ));
-            let oldest = proxy.until_workers(WORKERS)[0];
+            // Numbers of processes begin anew at some time: they do not say which is older.
+            for worker in proxy.until_workers(WORKERS) {
+                if !oldest_first.contains(&worker) {
+                    oldest_first.push(worker);
+                }
+            }
+            let oldest = oldest_first.remove(0);
             oldest.signal(Signal::KILL);
             until("the worker has died", || !oldest.is_alive());
         }
