@@ -25,3 +25,8 @@ pub fn chunks(data: &[u8]) {
 pub fn proxy_headers(data: &[u8]) {
     wire::proxy_header(data);
 }
+
+/// Head of a request that came by HTTP/2.
+pub fn http2_heads(data: &[u8]) {
+    wire::http2_head(data);
+}

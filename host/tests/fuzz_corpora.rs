@@ -39,6 +39,7 @@ fn heads_and_bodies_survive_their_corpora() {
     replay("requests", messages::requests);
     replay("responses", messages::responses);
     replay("chunks", messages::chunks);
+    replay("http2_heads", messages::http2_heads);
     replay("proxy_headers", messages::proxy_headers);
 }
 

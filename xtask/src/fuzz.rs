@@ -82,12 +82,13 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 9] = [
     "host_calls",
     "modules",
     "requests",
     "responses",
     "chunks",
+    "http2_heads",
     "proxy_headers",
     "paths",
     "configs",

@@ -67,7 +67,7 @@ impl HeadError {
 }
 
 /// Takes a head over. `room` is used up by one that is limits. `is_end`: no body follows.
-pub(super) fn read_request(
+pub fn read_request(
     request: &Request<()>,
     is_end: bool,
     limits: &HeadLimits,

@@ -14,7 +14,7 @@ mod outgoing;
 mod server;
 
 pub use client::{ClientBuilder, ClientConnection, ClientStream, StreamError};
-pub use head::{HeadError, ReceivedRequest};
+pub use head::{HeadError, ReceivedRequest, read_request};
 pub use server::{Builder, ServerConnection, ServerStream};
 
 /// First bytes of a client that speaks HTTP/2 without having been asked (RFC 9113 §3.4), as far as a parser of HTTP/1 reads

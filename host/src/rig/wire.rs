@@ -7,13 +7,14 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use bytes::BytesMut;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::heads;
 use crate::config;
 use crate::http1::{
     self, BodyDecoder, BodyError, Framing, HeadError, HeadProgress, ParsedRequest, ParsedResponse,
 };
+use crate::http2;
 use crate::message::HeadLimits;
 use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
 use crate::transport::proxy_protocol::{self, Parsed};
@@ -81,6 +82,40 @@ pub fn responses(bytes: &[u8]) {
 /// passed on are read as they are.
 pub fn chunked_body(bytes: &[u8]) {
     body(Framing::Chunked, bytes);
+}
+
+/// Takes a request's head that came by HTTP/2: a method, `:path` and `:authority` in a line each, then fields, a name and a value
+/// behind a colon. Promises: what is passed on of it by HTTP/1 is read as the one message that it is, and says the same.
+pub fn http2_head(bytes: &[u8]) {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (method, path, authority) = (next(), next(), next());
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(authority)
+        .path_and_query(path);
+    let (Ok(method), Ok(uri)) = (Method::from_bytes(method), uri.build()) else {
+        return;
+    };
+    let mut request = Request::new(());
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    for line in lines {
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
+        let value = value.get(1..).unwrap_or_default();
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            request.headers_mut().append(name, value);
+        }
+    }
+    let limits = HeadLimits::of(MAX_HEAD_BYTES);
+    let mut room = HeadRoom::default();
+    let Ok(mut read) = http2::read_request(&request, true, &limits, &mut room) else {
+        return;
+    };
+    read.head.headers.remove_hop_by_hop();
+    heads::check_request(&read.head);
 }
 
 /// Reads a PROXY header. Promises: it ends where it ends, whatever is behind it and in however many pieces it comes.
