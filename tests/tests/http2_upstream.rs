@@ -256,3 +256,80 @@ fn a_peer_that_does_not_speak_it_is_a_bad_gateway() {
     assert_eq!(proxy.get("/").status, 502);
     assert!(proxy.log().contains("upstream app: "), "{}", proxy.log());
 }
+
+#[test]
+fn an_upload_that_keeps_coming_is_not_too_slow() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+        body_rate = { min = 500, after = "1s" }
+        body_timeout = "1s"
+        [upstreams.app]
+        peers = ["{app}"]
+        protocol = "http2"
+        [[routes]]
+        upstream = "app"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .origin("app", h2::origin(settings(), echo))
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let request = Request::post("http://a.test/").body(()).unwrap();
+        let (response, mut sending) = client.begin(request, false).await.unwrap();
+        for _ in 0..50 {
+            sending
+                .send_data(Bytes::from(vec![b'x'; 500]), false)
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        sending.send_data(Bytes::new(), true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            h2::read(response.into_body()).await.unwrap().0.len(),
+            25_000
+        );
+    });
+}
+
+#[test]
+fn a_peer_cannot_switch_protocols_by_http2() {
+    let origin = h2::origin(settings(), |asked: Asked| async move {
+        let mut respond = asked.respond;
+        let switching = Response::builder().status(101).body(()).unwrap();
+        // The codec of the origin may refuse to say so, too.
+        if respond.send_informational(switching).is_ok() {
+            h2::answer(respond, "hi");
+        }
+    });
+    let proxy = gateway("tries = 1", origin).start();
+    assert_eq!(proxy.get("/").status, 502);
+}
+
+#[test]
+fn targets_that_browsers_send_reach_peers() {
+    let origin = h2::origin(settings(), |asked: Asked| async move {
+        h2::answer(asked.respond, asked.request.uri().to_string());
+    });
+    let proxy = gateway("", origin).start();
+    let mut raw = proxy.raw();
+    raw.send("GET /a<b>`?c=\"d\"|{e} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let reply = raw.read_reply();
+    assert_eq!(reply.status, 200);
+    let text = reply.text();
+    assert!(text.contains("/a%3Cb%3E"), "{text}");
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_given_up_in_time() {
+    let silent =
+        castling_tests::raw_origin::scripted(|connection, _| connection.read_to_end().map(drop));
+    let proxy = gateway("connect_timeout = \"1s\"\ntries = 1", silent).start();
+    std::thread::scope(|scope| {
+        // Those that wait for another's try do not make their own.
+        for _ in 0..5 {
+            scope.spawn(|| assert!([502, 504].contains(&proxy.get("/").status.as_u16())));
+        }
+    });
+}

@@ -30,6 +30,8 @@ pub struct Session<'c> {
     settings: &'c Settings,
     /// Piece of the request's body that has come and was not taken.
     received: Bytes,
+    /// More of the request's body is waited for.
+    is_waited_for: bool,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
     /// Time that the client was waited for in all, with its response.
@@ -48,6 +50,7 @@ impl<'c> Session<'c> {
             alarms,
             settings,
             received: Bytes::new(),
+            is_waited_for: false,
             expects_continue,
             waited: Duration::ZERO,
         }
@@ -57,6 +60,10 @@ impl<'c> Session<'c> {
     pub(super) fn try_piece(&mut self) -> Result<Piece, ClientError> {
         if !self.received.is_empty() {
             return Ok(Piece::Data(std::mem::take(&mut self.received)));
+        }
+        if self.is_waited_for && !self.stream.is_read() {
+            // Whoever waits is to see the end of the wait, and counts its time.
+            return Ok(Piece::NeedMore);
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match self.stream.poll_data(&mut cx)? {
@@ -77,12 +84,14 @@ impl<'c> Session<'c> {
                 Poll::Ready(Ok(piece)) => self.received = piece.unwrap_or_default(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Ok(Err(error))),
                 Poll::Pending => {
+                    self.is_waited_for = true;
                     let elapsed = self.alarms.read.poll_elapsed(limit, cx);
                     return elapsed.map(|()| Err(Elapsed));
                 }
             }
         }
         self.alarms.read.disarm();
+        self.is_waited_for = false;
         // The end of a body is something, too: what comes of it tells [`Self::try_piece`].
         Poll::Ready(Ok(Ok(self.received.len().max(1))))
     }
@@ -188,6 +197,7 @@ impl<'c> Session<'c> {
     ) -> Poll<Result<(), ClientError>> {
         loop {
             if self.flush_now()? {
+                self.alarms.write.disarm();
                 return Poll::Ready(Ok(()));
             }
             if self.stream.has_progressed() {

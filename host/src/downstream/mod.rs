@@ -174,6 +174,15 @@ impl<'c> Downstream<'c> {
         }
     }
 
+    /// Ready when the client has given up its request, as far as its protocol tells while the request's body is on its way.
+    /// HTTP/1 tells by reading.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(_) | Self::Collect(_) => Poll::Pending,
+            Self::H2(session) => session.poll_gone(cx),
+        }
+    }
+
     /// Appends the response's head. Returns whether a body is to follow.
     pub fn send_head(&mut self, head: &ReplyHead, options: SendOptions<'_>) -> bool {
         match self {

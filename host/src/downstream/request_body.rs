@@ -47,6 +47,9 @@ enum Replay {
     Lost,
 }
 
+/// Time-out that nobody waits for.
+const ANY_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Up to this many bytes of a body are kept to be sent again.
 const REPLAY_LIMIT_BYTES: usize = 64 * 1024;
 
@@ -59,6 +62,12 @@ impl RequestBody {
             rate: settings.body_rate,
             ..Self::unlimited(size)
         }
+    }
+
+    /// Lets the body take as long as it likes: a call of gRPC may be silent for as long as its client wants.
+    pub fn take_any_time(&mut self) {
+        self.rate = Rate::NONE;
+        self.read_timeout = ANY_TIME;
     }
 
     /// A body that is there whole. It can be sent again as often as need be.

@@ -1,6 +1,6 @@
 //! The client's side: connections to peers, and the streams on them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason};
+use h2::{Ping, Reason};
 use http::{Method, StatusCode};
+use tokio::sync::Notify;
 
 use super::incoming::Incoming;
 use super::io::Io;
@@ -28,8 +29,23 @@ pub struct ClientConnection {
     active: Cell<usize>,
     /// No more streams are begun.
     is_retired: Cell<bool>,
-    has_ended: Rc<Cell<bool>>,
-    pings: RefCell<Option<PingPong>>,
+    state: Rc<State>,
+}
+
+/// State of a connection, as its driver tells it.
+#[derive(Default)]
+struct State {
+    has_ended: Cell<bool>,
+    /// The peer's settings have come.
+    is_settled: Cell<bool>,
+    settled: Notify,
+}
+
+impl State {
+    fn settle(&self) {
+        self.is_settled.set(true);
+        self.settled.notify_waiters();
+    }
 }
 
 /// A request on its way to a peer, and its response. Dropped before both have ended, it is reset.
@@ -90,48 +106,47 @@ impl ClientBuilder {
         let io = Io::of_peer(transport);
         let (requests, mut connection) = self.0.handshake(io).await.map_err(io_error)?;
         let pings = connection.ping_pong();
-        let has_ended = Rc::new(Cell::new(false));
-        let ended = Rc::clone(&has_ended);
+        let state = Rc::new(State::default());
+        let shared = Rc::clone(&state);
         let driver = async move {
-            // Errors show at the streams.
-            let _ = connection.await;
-            ended.set(true);
+            let settled = async {
+                if let Some(mut pings) = pings {
+                    // Its settings come before its answer. Errors show at the streams.
+                    let _ = pings.ping(Ping::opaque()).await;
+                }
+                shared.settle();
+            };
+            let (_, ended) = tokio::join!(settled, connection);
+            drop(ended);
+            shared.has_ended.set(true);
+            shared.settle();
         };
         let connection = Rc::new(ClientConnection {
             requests,
             active: Cell::new(0),
             is_retired: Cell::new(false),
-            has_ended,
-            pings: RefCell::new(pings),
+            state,
         });
         Ok((connection, driver))
     }
 }
 
 impl ClientConnection {
-    /// Whether one more stream can be begun now. Until the peer has said how many it allows, they wait for that.
+    /// Whether one more stream can be begun now.
     pub fn has_room(&self) -> bool {
-        let allowed = match self.requests.current_max_send_streams() {
-            FIRST_STREAMS => MAX_STREAMS,
-            allowed => allowed.min(MAX_STREAMS),
-        };
+        let allowed = self.requests.current_max_send_streams().min(MAX_STREAMS);
         self.is_open() && self.active.get() < allowed
     }
 
     /// Whether streams can be begun, if only later.
     pub fn is_open(&self) -> bool {
-        !self.is_retired.get() && !self.has_ended.get()
+        !self.is_retired.get() && !self.state.has_ended.get()
     }
 
-    /// Waits until the peer has said what it allows, which comes before its answer to a ping.
+    /// Waits until the peer has said what it allows, or the connection has ended.
     pub async fn settled(&self) {
-        if self.requests.current_max_send_streams() != FIRST_STREAMS {
-            return;
-        }
-        let pings = self.pings.borrow_mut().take();
-        if let Some(mut pings) = pings {
-            // A connection that has ended is told by the next stream.
-            let _ = pings.ping(Ping::opaque()).await;
+        while !self.state.is_settled.get() {
+            self.state.settled.notified().await;
         }
     }
 
@@ -152,8 +167,10 @@ impl ClientConnection {
         scheme: Scheme,
         size: BodySize,
     ) -> Result<ClientStream, StreamError> {
-        let message = head::request(request, host, scheme, size)
-            .ok_or_else(|| StreamError::Failed(io::ErrorKind::InvalidInput.into()))?;
+        let message = head::request(request, host, scheme, size).ok_or_else(|| {
+            let error = io::Error::other("the request cannot be said by HTTP/2");
+            StreamError::NotProcessed(error)
+        })?;
         if request.upgrade.is_some() && !self.requests.is_extended_connect_protocol_enabled() {
             let error = io::Error::other("it takes no WebSocket by HTTP/2 (RFC 8441)");
             return Err(StreamError::NotProcessed(error));
@@ -228,6 +245,7 @@ impl ClientStream {
     ) -> Poll<Result<(StatusCode, BodySize), StreamError>> {
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let interim = interim.map_err(|error| self.error(error))?;
+            refuse_switching(interim.status())?;
             head::read_response(&interim, headers);
             return Poll::Ready(Ok((interim.status(), BodySize::None)));
         }
@@ -237,6 +255,7 @@ impl ClientStream {
         let is_end = body.is_read();
         self.body = Some(body);
         let response = http::Response::from_parts(parts, ());
+        refuse_switching(response.status())?;
         head::read_response(&response, headers);
         if self.upgrade.is_some() && response.status().is_success() {
             // RFC 8441 §5: what 101 says over HTTP/1.
@@ -275,6 +294,14 @@ impl ClientStream {
     /// Fields after the response's body, once; `None` when there were none.
     pub fn take_trailers(&mut self) -> Option<Headers> {
         self.body.as_mut()?.take_trailers()
+    }
+}
+
+/// RFC 9113 §8.6: there is no such response by HTTP/2. Passed on, it would be another protocol's begin to whoever reads it.
+fn refuse_switching(status: StatusCode) -> Result<(), StreamError> {
+    match status == StatusCode::SWITCHING_PROTOCOLS {
+        true => Err(StreamError::Failed(io::Error::other("101 by HTTP/2"))),
+        false => Ok(()),
     }
 }
 

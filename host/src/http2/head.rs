@@ -302,8 +302,7 @@ pub(super) fn request(
         Scheme::Https => uri::Scheme::HTTPS,
     });
     parts.authority = Some(uri::Authority::try_from(host).ok()?);
-    let target = request.target.as_str().as_bytes();
-    parts.path_and_query = Some(uri::PathAndQuery::try_from(target).ok()?);
+    parts.path_and_query = Some(path_and_query(request.target.as_str())?);
     let mut message = Request::new(());
     *message.uri_mut() = Uri::from_parts(parts).ok()?;
     *message.method_mut() = request.method.clone();
@@ -340,6 +339,23 @@ pub(super) fn request(
         ],
     );
     Some(message)
+}
+
+/// Target in the codec's form, which does not take all that browsers send as it is: that is percent-encoded then, as RFC 3986 has it.
+fn path_and_query(target: &str) -> Option<uri::PathAndQuery> {
+    if let Ok(target) = uri::PathAndQuery::try_from(target) {
+        return Some(target);
+    }
+    let mut encoded = String::with_capacity(target.len() + 16);
+    for byte in target.bytes() {
+        match byte {
+            b'"' | b'<' | b'>' | b'`' | b'\\' | b'^' | b'{' | b'|' | b'}' => {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+            _ => encoded.push(char::from(byte)),
+        }
+    }
+    uri::PathAndQuery::try_from(encoded).ok()
 }
 
 /// Fields that a request to a peer has elsewhere: in `:authority`, by its own length; and `Expect`, which the gateway has answered

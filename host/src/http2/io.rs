@@ -168,9 +168,11 @@ impl Io {
                     shared.is_blocked.set(false);
                     let of_gathered = bytes.min(self.gathered.len());
                     self.gathered.advance(of_gathered);
-                    if self.gathered.is_empty() {
+                    let of_more = bytes - of_gathered;
+                    // 0 of what is there would say that the connection takes no more.
+                    if self.gathered.is_empty() && (of_more > 0 || more.is_empty()) {
                         self.keep_gathered();
-                        return Poll::Ready(Ok(bytes - of_gathered));
+                        return Poll::Ready(Ok(of_more));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

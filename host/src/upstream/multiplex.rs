@@ -13,6 +13,8 @@ pub(super) struct Multiplex {
     connections: RefCell<Vec<Kept>>,
     /// Turn to make a connection; others wait for that, since it will do for them, too.
     connecting: Semaphore,
+    /// Tries of a connection that came to nothing.
+    failures: Cell<u64>,
     idle_timeout: Duration,
     /// The peer has chosen HTTP/2 when it was last asked.
     is_chosen: Cell<bool>,
@@ -30,6 +32,7 @@ impl Multiplex {
         Self {
             connections: RefCell::default(),
             connecting: Semaphore::new(1),
+            failures: Cell::new(0),
             idle_timeout,
             is_chosen: Cell::new(false),
         }
@@ -55,6 +58,14 @@ impl Multiplex {
             connection: Rc::clone(connection),
             idle_since: None,
         });
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    pub(super) fn note_failure(&self) {
+        self.failures.set(self.failures.get() + 1);
     }
 
     /// Notes what the peer has chosen.

@@ -44,8 +44,9 @@ impl Exchange {
         }
     }
 
-    pub(super) async fn settled(&self) {
-        self.connection.settled().await;
+    #[inline(never)]
+    pub(super) fn retire(&self) {
+        self.connection.retire();
     }
 
     #[inline(never)]
@@ -145,12 +146,10 @@ impl Exchange {
         }
     }
 
-    /// Ready when this wait for the response has taken so long: the connection is suspect then, too.
+    /// Ready when this wait for the response has taken so long.
     #[inline(never)]
     pub(super) fn poll_late(&self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
-        ready!(self.read_alarm.poll_elapsed(limit, cx));
-        self.connection.retire();
-        Poll::Ready(())
+        self.read_alarm.poll_elapsed(limit, cx)
     }
 
     #[inline(never)]

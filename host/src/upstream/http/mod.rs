@@ -90,11 +90,11 @@ impl PeerStream {
         }
     }
 
-    /// Waits until it is known whether the peer goes on with other protocols.
-    async fn settled(&self) {
+    /// Lets no more requests share the stream's connection: something took too long there.
+    fn retire(&self) {
         match self {
             Self::H1(_) => {}
-            Self::H2(exchange) => exchange.settled().await,
+            Self::H2(exchange) => exchange.retire(),
         }
     }
 

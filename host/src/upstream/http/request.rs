@@ -49,6 +49,9 @@ pub enum TryError {
 /// Interim responses of a peer that one request passes on.
 const MAX_INTERIMS: usize = 32;
 
+/// Times that a request goes once more to a peer that has not taken it: its connections may all be about to end.
+const MAX_REFUSALS: u32 = 3;
+
 /// Event that came first.
 enum Event {
     Pumped(Result<Pumped, UploadError>),
@@ -83,7 +86,7 @@ impl<'a> Try<'a> {
             false => self.peer.pool.take(!repeatable, self.started),
             true => None,
         };
-        let mut was_refused = false;
+        let mut refusals = 0;
         loop {
             let mut stream = match kept.take() {
                 Some(kept) => kept,
@@ -98,9 +101,9 @@ impl<'a> Try<'a> {
                         continue;
                     }
                     UpstreamError::NotProcessed { .. }
-                        if !was_refused && source.body.can_replay() =>
+                        if refusals < MAX_REFUSALS && source.body.can_replay() =>
                     {
-                        was_refused = true;
+                        refusals += 1;
                         continue;
                     }
                     cause => TryError::Upstream {
@@ -131,14 +134,10 @@ impl<'a> Try<'a> {
 
     /// A stream to the peer: of a connection that is there, or of a new one.
     async fn connect(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        let stream = match self.is_multiplexed() {
-            true => Box::pin(self.share(exchange)).await?,
-            false => self.make(exchange).await?,
-        };
-        if exchange.request().upgrade.is_some() {
-            Box::pin(stream.settled()).await;
+        match self.is_multiplexed() {
+            true => Box::pin(self.share(exchange)).await,
+            false => self.make(exchange).await,
         }
-        Ok(stream)
     }
 
     /// A stream of a connection that others share. One is made at a time.
@@ -147,11 +146,22 @@ impl<'a> Try<'a> {
         if let Some(connection) = multiplex.pick() {
             return Ok(self.stream_of(connection));
         }
+        let failures = multiplex.failures();
         let _turn = multiplex.turn().await;
-        match multiplex.pick() {
-            Some(connection) => Ok(self.stream_of(connection)),
-            None => self.make(exchange).await,
+        if let Some(connection) = multiplex.pick() {
+            return Ok(self.stream_of(connection));
         }
+        if multiplex.failures() != failures {
+            // Another has waited as long for the same.
+            let cause = io::Error::other("no connection came of the try that was waited for");
+            let peer = self.label();
+            return Err(UpstreamError::Connect { peer, cause }.into());
+        }
+        let made = self.make(exchange).await;
+        if made.is_err() {
+            multiplex.note_failure();
+        }
+        made
     }
 
     fn stream_of(&self, connection: Rc<ClientConnection>) -> PeerStream {
@@ -191,6 +201,11 @@ impl<'a> Try<'a> {
             TryError::from(UpstreamError::Preface { peer, cause })
         })?;
         tokio::task::spawn_local(driver);
+        let settled = Box::pin(connection.settled());
+        if alarms.alarm().limit(*after, settled).await.is_err() {
+            let (peer, after) = (self.label(), *after);
+            return Err(UpstreamError::ConnectTimeout { peer, after }.into());
+        }
         self.peer.multiplex.put(&connection);
         Ok(self.stream_of(connection))
     }
@@ -268,7 +283,10 @@ impl<'a> Try<'a> {
                         let peer = peer.to_owned();
                         Err(match is_clients {
                             true => UpstreamError::DeadlinePassed { peer, after },
-                            false => UpstreamError::ResponseTimeout { peer, after },
+                            false => {
+                                waiting.retire();
+                                UpstreamError::ResponseTimeout { peer, after }
+                            }
                         })
                     }),
                 },
@@ -377,8 +395,11 @@ impl<'a> Try<'a> {
         poll_fn(|cx| match pump.poll(cx, &mut stream, source) {
             Poll::Ready(pumped) => Poll::Ready(Event::Pumped(pumped)),
             Poll::Pending => {
-                let head = stream.poll_head(cx, limits, method, headers, peer);
-                head.map(Event::Head)
+                if let Poll::Ready(head) = stream.poll_head(cx, limits, method, headers, peer) {
+                    return Poll::Ready(Event::Head(head));
+                }
+                let reset = source.downstream.poll_reset(cx);
+                reset.map(|()| Event::Pumped(Err(UploadError::Client(ClientError::Gone))))
             }
         })
         .await

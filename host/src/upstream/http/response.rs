@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::Instant;
 use std::vec;
 
@@ -158,6 +158,7 @@ impl Body {
                 return Poll::Ready(Event::Filled(filled));
             }
             if stream.poll_late(cx, after).is_ready() {
+                stream.retire();
                 let peer = peer.to_owned();
                 return Poll::Ready(Event::Filled(Err(UpstreamError::BodyTimeout {
                     peer,
@@ -165,11 +166,17 @@ impl Body {
                 })));
             }
             if !pump.is_over() {
-                match ready!(pump.poll(cx, &mut stream, source)) {
-                    Ok(Pumped::Done) => {}
-                    Ok(Pumped::Filter) => return Poll::Ready(Event::Filter),
-                    Err(UploadError::Client(error)) => return Poll::Ready(Event::Client(error)),
-                    Err(UploadError::Upstream(_)) => pump.break_off(),
+                match pump.poll(cx, &mut stream, source) {
+                    Poll::Pending => {
+                        let reset = source.downstream.poll_reset(cx);
+                        return reset.map(|()| Event::Client(ClientError::Gone));
+                    }
+                    Poll::Ready(Ok(Pumped::Done)) => {}
+                    Poll::Ready(Ok(Pumped::Filter)) => return Poll::Ready(Event::Filter),
+                    Poll::Ready(Err(UploadError::Client(error))) => {
+                        return Poll::Ready(Event::Client(error));
+                    }
+                    Poll::Ready(Err(UploadError::Upstream(_))) => pump.break_off(),
                 }
             }
             let gone = source.downstream.poll_gone(cx);
