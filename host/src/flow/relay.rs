@@ -13,21 +13,11 @@ use crate::upstream;
 impl<'a> Pipeline<'a> {
     /// Sends the response, whose head is in the exchange.
     pub async fn send(&mut self, body: ResponseBody) -> Result<(), Error> {
-        if self.exchange.request().upgrade.is_some() {
-            return Box::pin(self.send_or_switch(body)).await;
+        if self.exchange.request().upgrade.is_some()
+            && let Some(upgrade) = self.switches_to()
+        {
+            return Box::pin(self.go_on(upgrade, body)).await;
         }
-        self.send_response(body).await
-    }
-
-    /// Sends the response to a request that asks to go on with another protocol, and goes on with it where both agree.
-    async fn send_or_switch(&mut self, body: ResponseBody) -> Result<(), Error> {
-        match (body, self.switches_to()) {
-            (ResponseBody::Upstream(body), Some(upgrade)) => self.tunnel(upgrade, body).await,
-            (body, _) => self.send_response(body).await,
-        }
-    }
-
-    async fn send_response(&mut self, body: ResponseBody) -> Result<(), Error> {
         let past_filters = self.past_filters;
         let (filters, is_filtered) = self.outlet().begin_body(past_filters);
         match body {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tracing::debug;
 
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, ResponseBody};
 use super::websocket;
 use crate::error::Error;
 use crate::message::Upgrade;
@@ -37,12 +37,17 @@ impl Pipeline<'_> {
         }
     }
 
+    /// Goes on with this protocol, as the response has agreed to.
+    pub async fn go_on(&mut self, upgrade: Upgrade, body: ResponseBody) -> Result<(), Error> {
+        match body {
+            ResponseBody::Upstream(body) => self.tunnel(upgrade, body).await,
+            // Nobody but a peer agrees to it.
+            ResponseBody::Here(_) | ResponseBody::Sent => Err(Error::NoTunnel),
+        }
+    }
+
     /// Tells the client that its connection goes on with this protocol, and moves bytes until that ends.
-    pub async fn tunnel(
-        &mut self,
-        upgrade: Upgrade,
-        mut body: upstream::Body,
-    ) -> Result<(), Error> {
+    async fn tunnel(&mut self, upgrade: Upgrade, mut body: upstream::Body) -> Result<(), Error> {
         let Some(limits) = self.plan.get().tunnel else {
             return Err(Error::NoTunnel);
         };
