@@ -19,10 +19,10 @@ impl Pipeline<'_> {
 
     /// Settles whether the request may go on with the protocol that it asks for: its route says so.
     pub fn settle_upgrade(&mut self) -> Result<(), Error> {
-        let is_connect = self.downstream.is_connect();
         if self.exchange.request().upgrade.is_none() {
             return Ok(());
         }
+        let is_connect = self.downstream.is_connect();
         if self.plan.get().tunnel.is_some() {
             if is_connect {
                 websocket::add_key(&mut self.exchange.request_mut().headers);

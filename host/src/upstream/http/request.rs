@@ -92,7 +92,7 @@ impl<'a> Try<'a> {
                 Some(kept) => kept,
                 None => self.connect(exchange).await?,
             };
-            let cause = match self.send_and_receive(&mut stream, exchange, source).await {
+            let error = match self.send_and_receive(&mut stream, exchange, source).await {
                 Ok(status) => return Ok((stream, status)),
                 Err(TryError::Upstream { cause, sent }) => match cause {
                     UpstreamError::Closed { .. } | UpstreamError::Io { .. }
@@ -113,7 +113,7 @@ impl<'a> Try<'a> {
                 },
                 Err(error) => error,
             };
-            return Err(cause);
+            return Err(error);
         }
     }
 
