@@ -40,6 +40,24 @@ fn the_benchmark_measures_the_gateway_and_writes_its_report() {
 }
 
 #[test]
+fn clients_of_tls_and_http2_are_measured_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(bench_bin())
+        .args(places(folder.path()))
+        .args(["peers", "--cases", "latency-tls,latency-http2"])
+        .args(["--peers", "castling", "--rounds", "1", "--seconds", "0.5"])
+        .args(["--rate", "200", "--tries", "1"])
+        .output()
+        .expect("the benchmark can be run");
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert_eq!(said.matches("p99.9 µs").count(), 2, "{said}");
+    assert!(!said.contains("FAILED"), "{said}");
+}
+
+#[test]
 fn a_case_that_is_not_there_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new(bench_bin())

@@ -207,7 +207,7 @@ fn work_folder(workspace: &Workspace) -> PathBuf {
 }
 
 /// Debian's packages, and a file of each.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("nginx", "nginx"),
     (
         "libnginx-mod-http-lua",
@@ -219,5 +219,6 @@ const PACKAGES: [(&str, &str); 6] = [
     ),
     ("haproxy", "haproxy"),
     ("wrk", "wrk"),
+    ("nghttp2-client", "h2load"),
     ("linux-perf", "perf"),
 ];

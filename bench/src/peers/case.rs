@@ -1,9 +1,12 @@
 //! The cases: what is sent, which peers are compared, and what Castling wants to reach.
 
+use super::front::Front;
 use super::metric::Metric;
 use super::peer::{Peer, Software};
+use super::protocols;
 
 pub(super) struct Case {
+    pub(super) group: Group,
     /// Name of the case in `--cases`.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
@@ -13,6 +16,26 @@ pub(super) struct Case {
     /// Ratios are to the first.
     pub(super) peers: Vec<Peer>,
     pub(super) goals: Vec<Goal>,
+}
+
+/// Where a case stands in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Group {
+    /// HTTP/1 without TLS, and plugins
+    Http1,
+    /// TLS, HTTP/2 and gRPC
+    Protocols,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 2] = [Self::Http1, Self::Protocols];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1 without TLS, and plugins",
+            Self::Protocols => "TLS, HTTP/2 and gRPC",
+        }
+    }
 }
 
 /// How a case is measured.
@@ -26,8 +49,8 @@ pub(super) enum Measure {
     Reload,
     /// Requests of which one in a hundred computes for 5 ms; timed are the others.
     Compute,
-    /// Connections that have made a request each and make no more.
-    Idle,
+    /// Connections, so many, that have made a request each and make no more.
+    Idle(usize),
 }
 
 impl Measure {
@@ -36,7 +59,7 @@ impl Measure {
         match self {
             // A stop of a core for some milliseconds is all that there is to see in the slowest hundredth.
             Self::HalfLoad | Self::Compute => 0.2,
-            Self::Saturated(_) | Self::Reload | Self::Idle => 15.0,
+            Self::Saturated(_) | Self::Reload | Self::Idle(_) => 15.0,
         }
     }
 
@@ -45,7 +68,7 @@ impl Measure {
         match self {
             // There must be room for the reloads.
             Self::Reload => seconds.max(1.0),
-            Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Idle => seconds,
+            Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Idle(_) => seconds,
         }
     }
 
@@ -53,7 +76,8 @@ impl Measure {
     pub(super) fn rounds(self, rounds: usize) -> usize {
         match self {
             // Memory does not drift.
-            Self::Idle => rounds.min(5),
+            Self::Idle(connections) if connections > 5000 => rounds.min(3),
+            Self::Idle(_) => rounds.min(5),
             Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Reload => rounds,
         }
     }
@@ -69,6 +93,16 @@ pub(super) struct Sends {
     pub(super) closes: bool,
     /// In the place of those that the command says.
     pub(super) clients: Option<u32>,
+    pub(super) driver: Driver,
+}
+
+/// Use of each connection of the load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Driver {
+    /// Requests, one after the other, or so many at once, which takes HTTP/2.
+    Requests { streams: u32 },
+    /// A single request, behind a handshake of TLS.
+    Handshakes { resumed: bool },
 }
 
 /// A ratio, or a figure, that is not to be passed.
@@ -113,7 +147,7 @@ impl Case {
         match self.measure {
             Measure::Saturated(_) => Metric::Cpu,
             Measure::HalfLoad | Measure::Reload | Measure::Compute => Metric::P99,
-            Measure::Idle => Metric::MemoryPerConnection,
+            Measure::Idle(_) => Metric::MemoryPerConnection,
         }
     }
 }
@@ -125,6 +159,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(filters_and_limits());
     cases.extend(connections_and_latency());
     cases.extend(CLIENTS.map(by_clients));
+    cases.extend(protocols::cases());
     cases
 }
 
@@ -278,7 +313,7 @@ fn connections_and_latency() -> Vec<Case> {
             ..saturated("compute", "A plugin that computes", "/34")
         },
         Case {
-            measure: Measure::Idle,
+            measure: Measure::Idle(4000),
             note: "Memory (PSS) of all of the proxy's processes, by how much it grows with connections that have made one \
                    request each.",
             peers: PLAIN.to_vec(),
@@ -322,8 +357,9 @@ pub(super) fn control() -> Case {
     }
 }
 
-fn saturated(name: &'static str, title: &'static str, path: &'static str) -> Case {
+pub(super) fn saturated(name: &'static str, title: &'static str, path: &'static str) -> Case {
     Case {
+        group: Group::Http1,
         name,
         title,
         note: "",
@@ -333,16 +369,17 @@ fn saturated(name: &'static str, title: &'static str, path: &'static str) -> Cas
     }
 }
 
-const fn sends(path: &'static str) -> Sends {
+pub(super) const fn sends(path: &'static str) -> Sends {
     Sends {
         path,
         body: false,
         closes: false,
         clients: None,
+        driver: Driver::Requests { streams: 1 },
     }
 }
 
-const fn cpu(to: &'static str, must: f64, goal: f64) -> Goal {
+pub(super) const fn cpu(to: &'static str, must: f64, goal: f64) -> Goal {
     Goal {
         of: Quantity::Metric(Metric::Cpu),
         to: Some(to),
@@ -372,10 +409,11 @@ const fn peer(id: &'static str, software: Software) -> Peer {
         id,
         software,
         logic: None,
+        front: Front::Plain,
     }
 }
 
-const fn with(peer: Peer, logic: &'static str) -> Peer {
+pub(super) const fn with(peer: Peer, logic: &'static str) -> Peer {
     Peer {
         logic: Some(logic),
         ..peer
@@ -385,15 +423,15 @@ const fn with(peer: Peer, logic: &'static str) -> Peer {
 /// Peers without plugins.
 const PLAIN: [Peer; 4] = [NGINX, HAPROXY, ENVOY, CASTLING];
 
-const NGINX: Peer = peer("nginx", Software::Nginx);
+pub(super) const NGINX: Peer = peer("nginx", Software::Nginx);
 const NGINX_ROOM: Peer = peer("nginx-room", Software::Nginx);
 const FORWARDED: Peer = with(peer("nginx-forwarded", Software::Nginx), "forwarded");
 const NGINX_LUA: Peer = peer("nginx-lua", Software::Nginx);
 const NGINX_NJS: Peer = peer("nginx-njs", Software::Nginx);
-const HAPROXY: Peer = peer("haproxy", Software::Haproxy);
-const ENVOY: Peer = peer("envoy", Software::Envoy);
+pub(super) const HAPROXY: Peer = peer("haproxy", Software::Haproxy);
+pub(super) const ENVOY: Peer = peer("envoy", Software::Envoy);
 const ENVOY_WASM: Peer = peer("envoy-wasm", Software::Envoy);
-const CASTLING_PLAIN: Peer = peer("castling-plain", Software::Castling);
+pub(super) const CASTLING_PLAIN: Peer = peer("castling-plain", Software::Castling);
 pub(crate) const CASTLING: Peer = peer("castling", Software::Castling);
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! Checks that a peer does what a case says that it does. Figures of proxies that do different things are of no use.
 
+use super::front::Front;
+use super::grpc;
 use super::origin::{BODIES, PHRASE, SEEN};
 use super::peer::Running;
-use super::probe::{self, KEY, Reply};
+use super::probe::{KEY, Reply};
 
 /// Whether the proxy does what its logic is named after.
 pub(crate) fn conforms(running: &Running) -> Result<(), String> {
     let check = Check { running };
     let logic = running.peer.logic.unwrap_or("plain");
     match logic.split('-').next().unwrap_or(logic) {
+        "plain" if running.peer.front == Front::Grpc => check.calls(),
         "gate" | "three" => check.gate(logic == "three"),
         "substitute" => check.substitutes(),
         "compute" => check.computes(),
@@ -35,6 +38,15 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    fn calls(&self) -> Result<(), String> {
+        let reply = self.get(grpc::PATH, &[KEY])?;
+        let is_answered = reply.body.as_bytes() == grpc::MESSAGE;
+        match reply.status == 200 && is_answered && reply.trailers.contains("\r\ngrpc-status: 0") {
+            true => Ok(()),
+            false => Err(format!("a call: {reply:?}")),
+        }
     }
 
     fn gate(&self, checks_tokens: bool) -> Result<(), String> {
@@ -65,7 +77,7 @@ impl Check<'_> {
     }
 
     fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Reply, String> {
-        probe::get(self.running.address, path, headers)
+        self.running.get(path, headers)
     }
 }
 

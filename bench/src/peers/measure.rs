@@ -1,19 +1,26 @@
 //! Measures one turn of one peer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::case::{Case, Measure, Sends};
+use super::case::{Case, Driver, Measure, Sends};
+use super::certificates::NAME;
 use super::counters::{self, Counters};
-use super::idle;
+use super::front::Front;
+use super::grpc;
+use super::h2load::{self, H2load};
+use super::handshakes::Handshakes;
+use super::http2;
+use super::idle::{self, request};
+use super::load::Load;
 use super::metric::{Memory, Turn};
 use super::open_loop::Plan;
 use super::peer::{Running, Surroundings};
 use super::probe::{self, KEY};
 use super::statistics::Spread;
 use super::syscalls;
-use super::wrk::{Answered, Saturation};
+use super::wrk::Saturation;
 
 /// How turns of a case are taken.
 pub(super) struct Method<'a> {
@@ -36,7 +43,7 @@ impl Method<'_> {
             Measure::Saturated(sends) => {
                 for running in peers {
                     // Opens connections and compiles what is compiled late.
-                    self.load(running, sends).answered(1.0)?;
+                    self.load(running, sends)?.ready()?.run(1.0, &[])?;
                 }
             }
             Measure::HalfLoad | Measure::Reload => self.find_rate(peers, 0.0)?,
@@ -45,7 +52,7 @@ impl Method<'_> {
                 let rounds = peers.iter().map(rounds_to_compute);
                 self.compute_rounds = rounds.collect::<Result<_, _>>()?;
             }
-            Measure::Idle => {}
+            Measure::Idle(_) => {}
         }
         if let Some(rate) = self.rate {
             println!("    {rate:.0} requests/s");
@@ -66,7 +73,7 @@ impl Method<'_> {
                 plan.other = Some((COMPUTE_EVERY, other));
                 self.open_loop(running, &plan)
             }
-            Measure::Idle => self.idle(running),
+            Measure::Idle(connections) => self.idle(running, connections),
         }
     }
 
@@ -75,19 +82,21 @@ impl Method<'_> {
         let Measure::Saturated(sends) = self.case.measure else {
             return None;
         };
-        let load = self.load(running, sends);
-        let work = &self.around.places.work;
-        Some(syscalls::a_request(
-            running.root(),
-            &load.saturation(),
-            work,
-        ))
+        let count = |load: &Load| {
+            let work = &self.around.places.work;
+            syscalls::a_request(running.root(), &load.ready()?, work)
+        };
+        match self.load(running, sends) {
+            Ok(load) => load.is_program().then(|| count(&load)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn saturated(&self, running: &Running, sends: Sends) -> Result<Turn, String> {
-        let load = self.load(running, sends);
+        let load = self.load(running, sends)?;
+        let load = load.ready()?;
         self.counted(running, || {
-            let answered = load.answered(self.seconds)?;
+            let answered = load.run(self.seconds, &[])?;
             Ok(Turn {
                 requests: answered.requests,
                 failed: answered.failed,
@@ -131,14 +140,15 @@ impl Method<'_> {
     }
 
     /// In a proxy of its own: memory that was once used is not given back.
-    fn idle(&self, running: &Running) -> Result<Turn, String> {
+    fn idle(&self, running: &Running, connections: usize) -> Result<Turn, String> {
         let fresh = running.peer.start(self.around, &self.folder.join("idle"))?;
-        let request = request(&[KEY]);
+        let front = fresh.peer.front;
         // The memory that a proxy takes for its first connections and requests is not a connection's.
-        drop(idle::open(fresh.address, 64, &request)?);
+        drop(idle::open(front, fresh.address, 64)?);
         let before = counters::memory_bytes(fresh.root());
-        let connections = idle::open(fresh.address, IDLE_CONNECTIONS, &request)?;
+        let connections = idle::open(front, fresh.address, connections)?;
         let with_connections = counters::memory_bytes(fresh.root());
+        idle::check_open(&connections).map_err(|error| format!("{}: {error}", fresh.peer.id))?;
         let memory = Memory {
             before,
             with_connections,
@@ -175,7 +185,7 @@ impl Method<'_> {
             // Other programs on the machine can only make it slower.
             let mut quickest: f64 = 0.0;
             for _ in 0..5 {
-                let answered = self.load(running, OPEN_LOOP).answered(0.5)?;
+                let answered = self.load(running, OPEN_LOOP)?.ready()?.run(0.5, &[])?;
                 quickest = quickest.max(answered.requests as f64 / answered.seconds);
             }
             slowest = slowest.min(quickest);
@@ -185,50 +195,68 @@ impl Method<'_> {
     }
 
     fn plan(&self, running: &Running) -> Result<Plan, String> {
+        let front = running.peer.front;
         Ok(Plan {
+            front,
             address: running.address,
             rate: self.rate.ok_or("no rate")?,
             duration: Duration::from_secs_f64(self.seconds),
             connections: self.connections as usize,
-            request: request(&[KEY]),
+            request: match front.is_http2() {
+                true => http2::get(front.scheme(), NAME, idle::PATH, &[KEY]),
+                false => request(&[KEY]),
+            },
             other: None,
         })
     }
 
-    fn load(&self, running: &Running, sends: Sends) -> Load {
+    /// wrk for HTTP/1, h2load for HTTP/2, and clients of our own where each request is to have a connection with TLS.
+    fn load(&self, running: &Running, sends: Sends) -> Result<Load, String> {
+        let front = running.peer.front;
+        let peers = self.around.places.bench.join("peers");
+        let connections = sends.clients.unwrap_or(self.connections);
         let mut headers = vec![KEY];
+        let streams = match sends.driver {
+            Driver::Requests { streams } => streams,
+            Driver::Handshakes { resumed } => {
+                return Ok(Load::Handshakes(Handshakes {
+                    front,
+                    address: running.address,
+                    clients: connections,
+                    resumed,
+                    request: request(&[KEY, ("Connection", "close")]),
+                }));
+            }
+        };
+        let mut url = format!("{}://{}{}", front.scheme(), running.address, sends.path);
+        let mut body = None;
+        if front == Front::Grpc {
+            url = format!("{}://{}{}", front.scheme(), running.address, grpc::PATH);
+            headers.extend(grpc::HEADERS);
+            body = Some(h2load::write_body(
+                &self.around.places.work,
+                &grpc::MESSAGE,
+            )?);
+        }
+        if front.is_http2() {
+            return Ok(Load::H2load(H2load {
+                url,
+                connections,
+                streams,
+                headers,
+                body,
+            }));
+        }
         if sends.closes {
             headers.push(("Connection", "close"));
         }
-        let script = self.around.places.bench.join("peers/request-body.lua");
-        Load {
-            url: format!("http://{}{}", running.address, sends.path),
-            connections: sends.clients.unwrap_or(self.connections),
+        Ok(Load::Wrk(Saturation {
+            url,
+            connections,
             headers,
-            script: sends.body.then_some(script),
-        }
-    }
-}
-
-struct Load {
-    url: String,
-    connections: u32,
-    headers: Vec<(&'static str, &'static str)>,
-    script: Option<PathBuf>,
-}
-
-impl Load {
-    fn saturation(&self) -> Saturation<'_> {
-        Saturation {
-            url: self.url.clone(),
-            connections: self.connections,
-            headers: &self.headers,
-            script: self.script.as_deref(),
-        }
-    }
-
-    fn answered(&self, seconds: f64) -> Result<Answered, String> {
-        self.saturation().run(seconds, &[])
+            script: sends.body.then(|| peers.join("request-body.lua")),
+            openssl: peers.join("openssl.cnf"),
+        }))
     }
 }
 
@@ -252,28 +280,17 @@ fn rounds_to_compute(running: &Running) -> Result<u64, String> {
     Ok((COMPUTED.as_secs_f64() / a_round) as u64)
 }
 
-fn request(headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut request = format!("GET {} HTTP/1.1\r\nHost: bench.example\r\n", OPEN_LOOP.path);
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("\r\n");
-    request.into_bytes()
-}
-
 /// Request that an open loop sends, and with which the rate is found.
 const OPEN_LOOP: Sends = Sends {
-    path: "/34",
+    path: idle::PATH,
     body: false,
     closes: false,
     clients: None,
+    driver: Driver::Requests { streams: 1 },
 };
 
 /// In a turn.
 const RELOADS: u32 = 2;
-
-/// Below the 8192 that the peers' configs allow.
-const IDLE_CONNECTIONS: usize = 4000;
 
 /// Time that one request in [`COMPUTE_EVERY`] computes.
 const COMPUTED: Duration = Duration::from_millis(5);

@@ -5,11 +5,18 @@
 //! is CPU time a request, as the kernel counts it for all of a proxy's processes. `--report` writes what came of it.
 
 pub(crate) mod case;
+mod certificates;
 pub(crate) mod conformance;
 pub(crate) mod counters;
 mod framing;
+pub(crate) mod front;
+mod grpc;
+mod h2load;
+mod handshakes;
+mod http2;
 pub(crate) mod idle;
 mod kept;
+mod load;
 mod machine;
 mod measure;
 mod metric;
@@ -20,7 +27,9 @@ mod outcome;
 pub(crate) mod peer;
 mod plot;
 pub(crate) mod probe;
+mod protocols;
 mod report;
+mod socket;
 mod source;
 mod statistics;
 mod syscalls;
@@ -31,7 +40,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use case::Case;
+use case::{Case, Group};
 use kept::Kept;
 use measure::Method;
 use outcome::Outcome;
@@ -44,6 +53,9 @@ pub(crate) struct Arguments {
     /// Cases, by name and comma; all when left out (--list tells them)
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     cases: Vec<String>,
+    /// The cases of this group alone, in the report too
+    #[arg(long, value_name = "NAME")]
+    group: Option<Group>,
     /// Peers, by name and comma; all when left out
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     peers: Vec<String>,
@@ -69,6 +81,9 @@ pub(crate) struct Arguments {
     /// earlier runs have measured with the same build and all peers
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// A turn that others disturb is taken so often at most
+    #[arg(long, default_value_t = 5, value_name = "NUMBER")]
+    tries: u32,
     /// The core of the proxies; the first that there is when left out
     #[arg(long)]
     proxy_core: Option<usize>,
@@ -132,7 +147,7 @@ pub(crate) fn run(places: &Places, arguments: &Arguments) -> Result<(), String> 
         return Ok(());
     };
     match is_whole {
-        true => report::write(file, &kept_outcomes(&kept, &all())?, places),
+        true => report::write(file, &kept_outcomes(&kept, &all(arguments.group))?, places),
         false => report::write(file, &outcomes, places),
     }
 }
@@ -153,9 +168,10 @@ fn kept_outcomes<'a>(kept: &Kept, cases: &'a [Case]) -> Result<Vec<Outcome<'a>>,
 }
 
 /// The cases of the report, the control first.
-fn all() -> Vec<Case> {
+fn all(group: Option<Group>) -> Vec<Case> {
     let mut cases = case::all();
     cases.insert(0, case::control());
+    cases.retain(|case| group.is_none_or(|group| case.group == group));
     cases
 }
 
@@ -169,7 +185,7 @@ fn command() -> String {
 /// The cases asked for, with the peers asked for, the control first. A case that is left without Castling's peers, say, is
 /// still a case.
 fn chosen(arguments: &Arguments) -> Result<Vec<Case>, String> {
-    let mut cases = all();
+    let mut cases = all(arguments.group);
     if let Some(name) = unknown(&arguments.cases, cases.iter().map(|case| case.name)) {
         return Err(format!(
             "--cases {name}: there is no such case (--list tells them)"
@@ -237,7 +253,9 @@ fn measure<'a>(
     for _ in 0..case.measure.rounds(arguments.rounds) {
         for at in (0..running.len()).chain((0..running.len()).rev()) {
             let (turn, others) =
-                others::undisturbed(case.measure.bears(), || method.turn(at, &running[at]))?;
+                others::undisturbed(case.measure.bears(), arguments.tries, || {
+                    method.turn(at, &running[at])
+                })?;
             outcome.add(at, turn);
             used_by_others.push(others);
         }

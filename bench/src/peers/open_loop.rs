@@ -7,7 +7,7 @@
 //! be measured as the proxy's.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,22 @@ use rustix::event::epoll;
 use rustix::time::Timespec;
 
 use super::framing::{Progress, Reading};
+use super::front::Front;
+use super::http2::{self, Conversation};
 use super::metric;
 use super::origin::Origin;
+use super::socket::Socket;
 
 /// Load that is to be sent.
 #[derive(Clone)]
 pub(super) struct Plan {
+    pub(super) front: Front,
     pub(super) address: SocketAddr,
     /// Requests a second, evenly spread.
     pub(super) rate: f64,
     pub(super) duration: Duration,
     pub(super) connections: usize,
+    /// Bytes of a request; with HTTP/2 its stream is not numbered.
     pub(super) request: Vec<u8>,
     /// In the place of every so many, which is not timed.
     pub(super) other: Option<(u64, Vec<u8>)>,
@@ -93,7 +98,9 @@ struct Client<'a> {
 }
 
 struct Connection {
-    socket: TcpStream,
+    socket: Socket,
+    /// State of HTTP/2: what the peer says, and the stream of the next request.
+    http2: Option<(Conversation, u32)>,
     /// The request's number, and what has come of its response.
     pending: Option<(u64, Reading)>,
     /// Has brought a response.
@@ -105,7 +112,7 @@ impl<'a> Client<'a> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::new();
         for at in 0..plan.connections {
-            connections.push(connect(plan.address, &epoll, at)?);
+            connections.push(connect(plan, &epoll, at)?);
         }
         Ok(Self {
             plan,
@@ -176,7 +183,7 @@ impl<'a> Client<'a> {
         let connection = &mut self.connections[at];
         connection.pending = Some((number, Reading::begin()));
         // A request fits into an empty socket. What went wrong is seen when it is read.
-        let _seen_at_read = connection.socket.write(self.plan.bytes(number));
+        let _seen_at_read = connection.write(self.plan.bytes(number));
         Ok(())
     }
 
@@ -191,18 +198,16 @@ impl<'a> Client<'a> {
             if read == 0 {
                 return self.closed(at);
             }
-            let Some((number, reading)) = &mut connection.pending else {
-                return self.closed(at); // bytes that nobody has asked for
-            };
-            let number = *number;
-            match reading.take(&self.buf[..read]) {
+            match connection.take(&self.buf[..read]) {
                 Progress::NotYet => {}
                 Progress::Done { closes } => {
-                    connection.pending = None;
+                    let Some((number, _)) = connection.pending.take() else {
+                        return self.closed(at); // a response that nobody has asked for
+                    };
                     connection.used = true;
                     self.answered(number);
                     if closes {
-                        self.connections[at] = connect(self.plan.address, &self.epoll, at)?;
+                        self.connections[at] = connect(self.plan, &self.epoll, at)?;
                     }
                     self.free.push(at);
                     return Ok(());
@@ -228,7 +233,7 @@ impl<'a> Client<'a> {
 
     /// The connection has ended: a new one takes its place, and the request that it had is sent again where it may be.
     fn closed(&mut self, at: usize) -> std::io::Result<()> {
-        let new = connect(self.plan.address, &self.epoll, at)?;
+        let new = connect(self.plan, &self.epoll, at)?;
         let old = std::mem::replace(&mut self.connections[at], new);
         match old.pending {
             Some((number, reading)) if old.used && reading.is_untouched() => {
@@ -245,14 +250,46 @@ impl<'a> Client<'a> {
     }
 }
 
-fn connect(address: SocketAddr, epoll: &OwnedFd, at: usize) -> std::io::Result<Connection> {
-    let socket = TcpStream::connect(address)?;
-    socket.set_nodelay(true)?;
-    socket.set_nonblocking(true)?;
+impl Connection {
+    fn write(&mut self, request: &[u8]) -> std::io::Result<()> {
+        let Some((_, stream)) = &mut self.http2 else {
+            return self.socket.write_all(request);
+        };
+        let mut request = request.to_vec();
+        http2::number(&mut request, *stream);
+        *stream += 2;
+        self.socket.write_all(&request)
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Progress {
+        let Some((conversation, _)) = &mut self.http2 else {
+            return match &mut self.pending {
+                Some((_, reading)) => reading.take(piece),
+                None => Progress::Bad, // bytes that nobody has asked for
+            };
+        };
+        let mut answers = Vec::new();
+        let progress = conversation.take(piece, &mut answers);
+        // A peer that could not read them will say so.
+        let _seen_at_read = self.socket.write_all(&answers);
+        progress
+    }
+}
+
+fn connect(plan: &Plan, epoll: &OwnedFd, at: usize) -> std::io::Result<Connection> {
+    let mut socket = Socket::connect(plan.front, plan.address, PATIENCE)?;
+    let mut http2 = None;
+    if plan.front.is_http2() {
+        socket.write_all(&http2::preface())?;
+        http2 = Some((Conversation::default(), 1));
+    }
+    socket.tcp().set_nonblocking(true)?;
     let edge = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-    epoll::add(epoll, &socket, epoll::EventData::new_u64(at as u64), edge)?;
+    let data = epoll::EventData::new_u64(at as u64);
+    epoll::add(epoll, socket.tcp(), data, edge)?;
     Ok(Connection {
         socket,
+        http2,
         pending: None,
         used: false,
     })
@@ -276,6 +313,7 @@ mod tests {
     fn sent(rate: f64, path: &str, other: Option<(u64, Vec<u8>)>) -> Sent {
         let origin = origin::start().unwrap();
         let plan = Plan {
+            front: Front::Plain,
             address: origin.address,
             rate,
             duration: Duration::from_millis(200),

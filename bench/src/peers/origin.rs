@@ -12,10 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 
+use super::grpc;
+
 /// The thread.
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
+    /// Address of the origin of gRPC.
+    pub(crate) grpc: SocketAddr,
     jobs: UnboundedSender<Job>,
 }
 
@@ -23,10 +27,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs until the program ends. The thread has the caller's CPU affinity.
 pub(crate) fn start() -> Result<Origin, String> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|e| format!("the origin cannot listen: {e}"))?;
-    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let (listener, address) = listen()?;
+    let (grpc_listener, grpc) = listen()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -35,12 +37,29 @@ pub(crate) fn start() -> Result<Origin, String> {
     thread::spawn(move || {
         LocalSet::new().block_on(&runtime, async move {
             spawn_local(work(todo));
+            if let Ok(listener) = TcpListener::from_std(grpc_listener) {
+                spawn_local(grpc::accept(listener));
+            }
             if let Ok(listener) = TcpListener::from_std(listener) {
                 accept(listener).await;
             }
         });
     });
-    Ok(Origin { address, jobs })
+    Ok(Origin {
+        address,
+        grpc,
+        jobs,
+    })
+}
+
+fn listen() -> Result<(std::net::TcpListener, SocketAddr), String> {
+    let listen = || {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen().map_err(|e: std::io::Error| format!("the origin cannot listen: {e}"))
 }
 
 impl Origin {

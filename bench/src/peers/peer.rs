@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::certificates;
 use super::counters;
+use super::front::Front;
 use super::origin::Origin;
-use super::probe;
+use super::probe::{self, Reply};
 use super::source;
 use super::template::{self, Values};
 use crate::Places;
@@ -33,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) software: Software,
     /// A file beside the base of its config, without the ending.
     pub(crate) logic: Option<&'static str>,
+    /// How clients come to it.
+    pub(crate) front: Front,
 }
 
 /// Settings that all peers of a run have in common.
@@ -203,9 +207,14 @@ impl Peer {
         };
         let templates = around.places.bench.join("peers");
         let own = templates.join(name);
-        let logic = self
-            .logic
-            .map(|logic| own.join(format!("{logic}.{ending}")));
+        let mut sections = vec![own.join(format!("fronts/{}.{ending}", self.front.name()))];
+        if let Some(logic) = self.logic {
+            sections.push(own.join(format!("{logic}.{ending}")));
+        }
+        let origin = match self.front {
+            Front::Grpc => around.origin.grpc,
+            Front::Plain | Front::Tls(_) | Front::Http2 | Front::Http2Tls => around.origin.address,
+        };
         // The kernel knows no such system call.
         let under_valgrind = around
             .runner
@@ -213,8 +222,10 @@ impl Peer {
             .is_some_and(|first| first == "valgrind");
         let mut values: Values = vec![
             ("port", port.to_string()),
-            ("origin", around.origin.address.to_string()),
-            ("origin_port", around.origin.address.port().to_string()),
+            ("origin", origin.to_string()),
+            ("origin_port", origin.port().to_string()),
+            ("connections", self.most_connections().to_string()),
+            ("kept", self.kept().to_string()),
             ("dir", folder.display().to_string()),
             ("templates", templates.display().to_string()),
             ("shipped", around.places.plugins.display().to_string()),
@@ -227,19 +238,40 @@ impl Peer {
         ];
         if self.software == Software::Nginx {
             let modules = nginx_modules(software)?;
-            let kept = match self.id {
-                "nginx-room" => "2048",
-                _ => "64",
-            };
-            values.push(("kept", kept.to_owned()));
             values.push(("modules", modules.display().to_string()));
             values.push(("user", format!("{} {}", id("-un")?, id("-gn")?)));
         }
+        if let Some(key) = self.front.key() {
+            let files = certificates::of(key, &around.places.work)?;
+            values.extend(files.map(|(name, file)| (name, file.display().to_string())));
+        }
         let base = own.join(format!("base.{ending}"));
-        let text = template::render(&base, logic.as_deref(), &values)?;
+        let text = template::render(&base, &sections, &values)?;
         let config = folder.join(format!("{name}.{ending}"));
         fs::write(&config, text).map_err(|e| format!("{}: {e}", config.display()))?;
         Ok(config)
+    }
+
+    /// Connections of clients that it is told to take, where it has to be told.
+    fn most_connections(self) -> u32 {
+        match (self.software, self.front) {
+            (_, Front::Plain) => 8192,
+            // nginx closes idle ones when fewer than a sixteenth is free.
+            (Software::Nginx, _) => 12_000,
+            // HAProxy wants two descriptors for each, of the 20,000 that a process often has at most.
+            (_, Front::Tls(_) | Front::Http2 | Front::Http2Tls | Front::Grpc) => 9500,
+        }
+    }
+
+    /// Idle connections to the origin that it may keep, where it has to be told.
+    fn kept(self) -> u32 {
+        match (self.id, self.front) {
+            ("nginx-room", _) => 2048,
+            // There are as many clients in most cases.
+            (_, Front::Plain) => 64,
+            // Clients of HTTP/2 have more requests under way than they have connections.
+            (_, Front::Tls(_) | Front::Http2 | Front::Http2Tls | Front::Grpc) => 256,
+        }
     }
 
     fn access_log(self, wanted: bool, folder: &Path) -> String {
@@ -297,6 +329,18 @@ impl Running {
         self.child.id()
     }
 
+    /// Sends one request on a connection of its own, as clients of this peer do.
+    pub(crate) fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Reply, String> {
+        match self.peer.front {
+            Front::Plain | Front::Tls(_) => {
+                probe::get_http1(self.peer.front, self.address, path, headers)
+            }
+            Front::Http2 | Front::Http2Tls | Front::Grpc => {
+                probe::get_http2(self.peer.front, self.address, path, headers)
+            }
+        }
+    }
+
     /// Has it read its config anew. Returns when it has been told, or for Castling, when the new generation serves.
     pub(crate) fn reload(&self) -> Result<(), String> {
         match self.peer.software {
@@ -318,7 +362,7 @@ impl Running {
     fn until_it_answers(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            let Err(error) = probe::get(self.address, "/34", &[]) else {
+            let Err(error) = self.get("/34", &[]) else {
                 return Ok(());
             };
             if let Ok(Some(status)) = self.child.try_wait() {

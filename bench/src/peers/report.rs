@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use super::case::Group;
 use super::machine;
 use super::metric::Metric;
 use super::outcome::{Measured, Outcome, short};
@@ -19,9 +20,15 @@ pub(super) fn write(file: &Path, outcomes: &[Outcome<'_>], places: &Places) -> R
     let folder_name = stem.to_lowercase();
     let folder = file.with_file_name(&folder_name);
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut cases = String::new();
-    for outcome in outcomes {
-        case(&mut cases, outcome, &folder, &folder_name)?;
+    let mut groups = String::new();
+    for of in Group::ALL {
+        let mut of_group = outcomes.iter().filter(|outcome| outcome.case.group == of);
+        if of_group.clone().next().is_none() {
+            continue;
+        }
+        line(&mut groups, &format!("## {}\n", of.title()));
+        goals(&mut groups, of_group.clone());
+        of_group.try_for_each(|outcome| case(&mut groups, outcome, &folder, &folder_name))?;
     }
     let values = vec![
         (
@@ -32,10 +39,9 @@ pub(super) fn write(file: &Path, outcomes: &[Outcome<'_>], places: &Places) -> R
         ("machine", machine::description()),
         ("versions", versions(outcomes, places)),
         ("quiet", quiet(outcomes)),
-        ("goals", goals(outcomes)),
-        ("cases", cases.trim_end().to_owned()),
+        ("groups", groups.trim_end().to_owned()),
     ];
-    let text = template::render(&places.bench.join("report.md"), None, &values)?;
+    let text = template::render(&places.bench.join("report.md"), &[], &values)?;
     fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
@@ -92,14 +98,14 @@ fn quiet(outcomes: &[Outcome<'_>]) -> String {
     }
 }
 
-fn goals(outcomes: &[Outcome<'_>]) -> String {
-    let mut table = String::from(
-        "| case | figure | measured | must | goal | |\n|---|---|---:|---:|---:|---|\n",
-    );
+/// A table of what Castling wants to reach, where it wants anything.
+fn goals<'o>(text: &mut String, outcomes: impl Iterator<Item = &'o Outcome<'o>>) {
+    let mut begins = "| case | figure | measured | must | goal | |\n|---|---|---:|---:|---:|---|\n";
     for outcome in outcomes {
         for verdict in outcome.verdicts() {
+            text.push_str(std::mem::take(&mut begins));
             line(
-                &mut table,
+                text,
                 &format!(
                     "| {} | {} | {} | {:.2} | {:.2} | {} |",
                     outcome.case.title,
@@ -112,7 +118,9 @@ fn goals(outcomes: &[Outcome<'_>]) -> String {
             );
         }
     }
-    table.trim_end().to_owned()
+    if begins.is_empty() {
+        text.push('\n');
+    }
 }
 
 fn case(

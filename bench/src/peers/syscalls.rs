@@ -8,17 +8,17 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::counters;
+use super::load::Ready;
 use super::peer::on_path;
-use super::wrk::Saturation;
 
 /// System calls a request, by `perf` where the kernel lets it, else by `strace`. An error says why neither could.
-pub(super) fn a_request(root: u32, load: &Saturation<'_>, work: &Path) -> Result<f64, String> {
+pub(super) fn a_request(root: u32, load: &Ready<'_>, work: &Path) -> Result<f64, String> {
     by_perf(root, load, work).or_else(|perf| {
         by_strace(root, load, work).map_err(|strace| format!("perf: {perf}; strace: {strace}"))
     })
 }
 
-fn by_perf(root: u32, load: &Saturation<'_>, work: &Path) -> Result<f64, String> {
+fn by_perf(root: u32, load: &Ready<'_>, work: &Path) -> Result<f64, String> {
     on_path("perf")?;
     let file = work.join("perf.txt");
     let pids: Vec<String> = counters::tree(root).iter().map(u32::to_string).collect();
@@ -49,7 +49,7 @@ fn perf_count(text: &str) -> Option<u64> {
     line.split(',').next()?.parse().ok()
 }
 
-fn by_strace(root: u32, load: &Saturation<'_>, work: &Path) -> Result<f64, String> {
+fn by_strace(root: u32, load: &Ready<'_>, work: &Path) -> Result<f64, String> {
     on_path("strace")?;
     let file = work.join("strace.txt");
     let pids = counters::tree(root);

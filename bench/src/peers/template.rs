@@ -1,19 +1,25 @@
 //! The peers' config files: a base, the logic that goes into it, and what a run fills in.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Values that stand for `@name@`.
 pub(super) type Values = Vec<(&'static str, String)>;
 
-/// The base with the sections of `logic` in the places that bear their names, and the values filled in. A section of
-/// the logic that has no place is an error, a place without a section is left empty.
-pub(super) fn render(base: &Path, logic: Option<&Path>, values: &Values) -> Result<String, String> {
+/// The base with the sections of other files in the places that bear their names, in the order of the files, and the values
+/// filled in. A section that has no place is an error, a place without a section is left empty.
+pub(super) fn render(base: &Path, files: &[PathBuf], values: &Values) -> Result<String, String> {
     let read =
         |file: &Path| fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()));
-    let logic_text = logic.map(read).transpose()?.unwrap_or_default();
-    let sections = sections(&logic_text);
-    let about = |error| format!("{}: {error}", logic.unwrap_or(base).display());
+    let texts = files.iter().map(|file| read(file));
+    let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+    let sections: Vec<_> = texts.iter().flat_map(|text| sections(text)).collect();
+    let about = |error| {
+        format!(
+            "{}: {error}",
+            files.last().map_or(base, PathBuf::as_path).display()
+        )
+    };
     let whole = place(&read(base)?, &sections).map_err(about)?;
     fill(&whole, values).map_err(about)
 }
@@ -89,8 +95,19 @@ fn fill(text: &str, values: &Values) -> Result<String, String> {
 }
 
 /// The names of sections.
-const PLACES: [&str; 8] = [
-    "main", "http", "location", "frontend", "filter", "upstream", "route", "plugins",
+const PLACES: [&str; 12] = [
+    "main",
+    "http",
+    "location",
+    "frontend",
+    "filter",
+    "upstream",
+    "route",
+    "plugins",
+    "listen",
+    "server",
+    "transport",
+    "cluster",
 ];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Closed-loop load: wrk, which sends as fast as it is answered.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -11,24 +11,27 @@ use super::peer::on_path;
 
 /// Load that wrk is to send.
 #[derive(Clone, Debug)]
-pub(super) struct Saturation<'a> {
+pub(super) struct Saturation {
     pub(super) url: String,
     pub(super) connections: u32,
-    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) headers: Vec<(&'static str, &'static str)>,
     /// A program for wrk that makes the requests.
-    pub(super) script: Option<&'a Path>,
+    pub(super) script: Option<PathBuf>,
+    /// A config for OpenSSL, which says what is spoken: wrk itself has no option for that.
+    pub(super) openssl: PathBuf,
 }
 
-/// Figures that wrk tells.
+/// Figures that a driver tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Answered {
+    /// Answered by a 2xx or 3xx.
     pub(super) requests: u64,
     /// Other statuses than 2xx and 3xx, and sockets that failed.
     pub(super) failed: u64,
     pub(super) seconds: f64,
 }
 
-impl Saturation<'_> {
+impl Saturation {
     /// `wrapper` is a command that runs wrk; with one, it runs for whole seconds.
     pub(super) fn run(&self, seconds: f64, wrapper: &[&str]) -> Result<Answered, String> {
         on_path("wrk")?;
@@ -38,16 +41,17 @@ impl Saturation<'_> {
         words.push(self.connections.to_string());
         let whole_seconds = seconds.ceil().max(1.0);
         words.extend(["-d".to_owned(), format!("{whole_seconds}s")]);
-        for (name, value) in self.headers {
+        for (name, value) in &self.headers {
             words.extend(["-H".to_owned(), format!("{name}: {value}")]);
         }
-        if let Some(script) = self.script {
+        if let Some(script) = &self.script {
             words.extend(["-s".to_owned(), script.display().to_string()]);
         }
         words.push(self.url.clone());
         let of_wrapper = |error| format!("{}: {error}", words[0]);
         let child = Command::new(&words[0])
             .args(&words[1..])
+            .env("OPENSSL_CONF", &self.openssl)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -79,7 +83,9 @@ impl Answered {
                 answered.requests = requests.parse().ok()?;
                 answered.seconds = seconds(rest.split(',').next()?)?;
             } else if let Some(number) = line.strip_prefix("Non-2xx or 3xx responses: ") {
-                answered.failed += number.parse::<u64>().ok()?;
+                let others = number.parse::<u64>().ok()?;
+                answered.requests = answered.requests.saturating_sub(others);
+                answered.failed += others;
             } else if let Some(kinds) = line.strip_prefix("Socket errors: ") {
                 let numbers = kinds.split(", ").filter_map(|kind| kind.split_once(' '));
                 answered.failed += numbers
