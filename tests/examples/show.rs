@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades,
+    Progress, Report, chaos, greedy, idle, protocols, reload_storm, reload_time, upgrades,
 };
 
 const USAGE: &str = "\
@@ -20,6 +20,7 @@ usage: show NAME [OPTIONS]
   idle           idle connections on one worker: memory, reload       [--connections 50000]
   greedy         how long others wait beside clients that read nothing  [--clients 300]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
+  protocols      clients of other hands: curl, browsers, gRPC, scanners of TLS ...
 ";
 
 fn main() -> ExitCode {
@@ -100,6 +101,10 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
                 ..default
             };
             reload_time::run(&options, &mut progress)
+        }
+        "protocols" => {
+            arguments.know(&[])?;
+            protocols::run(&mut progress)
         }
         other => return Err(format!("there is no show {other}")),
     };

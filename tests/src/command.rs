@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How a command ended.
@@ -38,13 +38,19 @@ pub fn castling(verb: &str, config: &Path, rest: &[&str]) -> Outcome {
 }
 
 /// Runs it to its end; kills it and panics after `limit`.
-pub fn run(mut command: Command, limit: Duration) -> Outcome {
+pub fn run(command: Command, limit: Duration) -> Outcome {
+    run_with_input(command, "", limit)
+}
+
+/// Runs it as [`run`] does, with this text on its standard input.
+pub fn run_with_input(mut command: Command, input: &str, limit: Duration) -> Outcome {
     // Files, not pipes: what a grandchild keeps open can hold up a reader of a pipe.
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let [out, err] = ["stdout", "stderr"].map(|name| dir.path().join(name));
+    let [out, err, read] = ["stdout", "stderr", "stdin"].map(|name| dir.path().join(name));
+    fs::write(&read, input).expect("a file in a new folder");
     let create = |path| File::create(path).expect("a file in a new folder");
     command
-        .stdin(Stdio::null())
+        .stdin(File::open(&read).expect("a file of ours"))
         .stdout(create(&out))
         .stderr(create(&err));
     let mut child = command

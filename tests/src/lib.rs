@@ -29,6 +29,7 @@
 //! - `CASTLING_GUESTS`: the folder of the plugins in `tests/guests`. Default `target/test-guests`.
 //! - `CASTLING_XTASK`: the xtask executable, which builds plugin crates. Default `target/release/xtask`.
 //! - `CASTLING_BENCH`: the benchmark. Default `target/release/castling-bench`.
+//! - `CASTLING_CLIENTS`: the folder of clients from PyPI and npm. Default `target/clients`.
 //!
 //! `cargo xtask test` builds all of them and sets the variables.
 //!
@@ -39,6 +40,7 @@
 
 pub mod body;
 pub mod client;
+pub mod clients;
 pub mod command;
 pub mod control;
 pub mod exposition;
@@ -113,6 +115,14 @@ pub fn xtask_bin() -> PathBuf {
 /// The executable that measures.
 pub fn bench_bin() -> PathBuf {
     built("CASTLING_BENCH", "target/release/castling-bench")
+}
+
+/// The folder that clients from PyPI and npm were installed in, which may be missing.
+pub fn clients_dir() -> PathBuf {
+    match std::env::var_os("CASTLING_CLIENTS") {
+        Some(path) => PathBuf::from(path),
+        None => workspace_root().join("target/clients"),
+    }
 }
 
 /// The root of the workspace.

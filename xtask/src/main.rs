@@ -3,6 +3,7 @@
 mod arrows;
 mod bench;
 mod build;
+mod clients;
 mod command;
 mod count;
 mod debian;
@@ -106,7 +107,7 @@ enum Task {
     ///
     /// The exit code is 0 when every claim holds.
     Show {
-        /// reload-storm, upgrades, chaos, idle, greedy or reload-time
+        /// reload-storm, upgrades, chaos, idle, greedy, reload-time or protocols
         name: String,
         /// Each show has its own: --seconds 60 (reload-storm, chaos), --requests 1000000 (reload-storm),
         /// --upgrades 10, --connections 50000 (idle), --clients 300 (greedy),

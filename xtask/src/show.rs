@@ -5,11 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::build;
+use crate::clients;
 use crate::command;
 use crate::workspace::Workspace;
 
 /// Builds what is shown, then runs one show. The exit code is 0 when every claim holds.
 pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Result<ExitCode> {
+    if name == PROTOCOLS {
+        clients::install(workspace)?;
+    }
     build::all(workspace, build::SHIPPED)?;
     let mut cargo = command::cargo();
     cargo
@@ -23,9 +27,13 @@ pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Resu
         .args(options)
         .env("CASTLING_BIN", workspace.gateway())
         .env("CASTLING_PLUGINS", workspace.dist.join("plugins"))
-        .env("CASTLING_GUESTS", &workspace.test_guests);
+        .env("CASTLING_GUESTS", &workspace.test_guests)
+        .env("CASTLING_CLIENTS", clients::folder(workspace));
     match command::succeeds(&mut cargo)? {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),
     }
 }
+
+/// The show that takes clients of other hands.
+const PROTOCOLS: &str = "protocols";

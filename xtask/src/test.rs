@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::arrows;
 use crate::bench;
 use crate::build;
+use crate::clients;
 use crate::command::{self, say};
 use crate::report::Report;
 use crate::style;
@@ -47,6 +48,7 @@ pub(crate) fn run(
         if profile == build::SHIPPED {
             report.check("instructions", || bench::check_instructions(workspace));
         }
+        report.check("clients", || clients::install(workspace).map(|()| true));
         report.tests(
             "end to end",
             &mut end_to_end(workspace, filter, &gateway, &this_program),
@@ -150,6 +152,7 @@ fn end_to_end(
     cargo.env("CASTLING_GUESTS", &workspace.test_guests);
     cargo.env("CASTLING_XTASK", this_program);
     cargo.env("CASTLING_BENCH", bench::program(workspace));
+    cargo.env("CASTLING_CLIENTS", clients::folder(workspace));
     cargo
 }
 

@@ -7,6 +7,7 @@ pub mod idle;
 mod load;
 mod marks;
 mod origin;
+pub mod protocols;
 pub mod reload_storm;
 pub mod reload_time;
 mod report;
