@@ -1,8 +1,10 @@
 //! gRPC through the gateway, HTTP/2 on both sides: calls of all four kinds, deadlines, and the gateway's own errors.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use castling_tests::h2::{self, Asked, H2Client};
-use castling_tests::origin::Origin;
+use castling_tests::origin::{self, Origin};
 use castling_tests::{DEADLINE, Proxy, block_on, within};
 use http::{HeaderMap, Request, Response};
 
@@ -155,5 +157,70 @@ fn a_call_that_is_cancelled_is_reset_at_the_peer() {
         drop((response, sending));
         let reset = tokio::task::block_in_place(|| told.recv_timeout(DEADLINE)).unwrap();
         assert_eq!(reset, Some(::h2::Reason::CANCEL));
+    });
+}
+
+/// Gateway whose clients may be silent in a body for a tenth of a second, and its peers for longer.
+fn hurried(protocol: &str) -> String {
+    let config = gateway("{app}", "idle_timeout = \"1500ms\"");
+    let config = config.replace("protocol = \"http2\"", protocol);
+    config.replace("bind = ", "body_timeout = \"100ms\"\n        bind = ")
+}
+
+/// Answers a call when its messages have ended.
+fn collecting() -> Origin {
+    h2::origin(::h2::server::Builder::new(), |asked: Asked| async move {
+        let Asked {
+            request,
+            mut respond,
+            ..
+        } = asked;
+        if h2::read(request.into_body()).await.is_ok() {
+            let response = Response::builder().header("grpc-status", "0");
+            let _sent = respond.send_response(response.body(()).unwrap(), true);
+        }
+    })
+}
+
+#[test]
+fn messages_may_be_further_apart_than_pieces_of_other_bodies() {
+    let proxy = Proxy::with_config(&hurried("protocol = \"http2\""))
+        .origin("app", collecting())
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let (response, mut sending) = client.begin(call("/app/s/m", None), false).await.unwrap();
+        sending.send_data(Bytes::from("one"), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        sending.send_data(Bytes::from("two"), true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "0");
+    });
+}
+
+#[test]
+fn a_call_that_nobody_moves_is_ended() {
+    let proxy = Proxy::with_config(&hurried("protocol = \"http2\""))
+        .origin("app", collecting())
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let (response, _sending) = client.begin(call("/app/s/m", None), false).await.unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.headers()["grpc-message"], "Request Timeout");
+    });
+}
+
+#[test]
+fn what_calls_itself_grpc_has_no_more_time_where_the_peers_speak_http_1() {
+    let proxy = Proxy::with_config(&hurried(""))
+        .origin("app", origin::text("late"))
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        let (response, mut sending) = client.begin(call("/app/s/m", None), false).await.unwrap();
+        sending.send_data(Bytes::from("one"), false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.headers()["grpc-message"], "Request Timeout");
     });
 }

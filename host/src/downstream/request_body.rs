@@ -64,10 +64,11 @@ impl RequestBody {
         }
     }
 
-    /// Lets the body take as long as it likes: a call of gRPC may be silent for as long as its client wants.
-    pub fn take_any_time(&mut self) {
+    /// Lets the body come at any rate, with at most so long between two pieces: the messages of a call of gRPC come when
+    /// there are some. `None`: it may be silent for any time.
+    pub fn come_slowly(&mut self, timeout: Option<Duration>) {
         self.rate = Rate::NONE;
-        self.read_timeout = ANY_TIME;
+        self.read_timeout = timeout.unwrap_or(ANY_TIME);
     }
 
     /// A body that is there whole. It can be sent again as often as need be.

@@ -13,7 +13,7 @@ use crate::downstream::{Downstream, RequestBody, SendOptions, h2};
 use crate::error::reply;
 use crate::exchange::Answer;
 use crate::http2::{HeadError, ReceivedRequest, ServerStream};
-use crate::message::{BodySize, HeadRoom, Headers, ReplyHead, Scheme, grpc};
+use crate::message::{BodySize, HeadRoom, Headers, ReplyHead, Scheme};
 use crate::service::Service;
 use crate::transport::Transport;
 use crate::transport::address::{ClientAddress, ServerAddress};
@@ -86,15 +86,11 @@ pub async fn run_stream(
         write: &tools.write_alarm,
     };
     let session = h2::Session::new(stream, alarms, &service.client, expects_continue);
-    let is_call = grpc::is_call(&head.headers);
     let exchange = &mut tools.exchange;
     let (server, tls) = (client.server.clone(), client.tls.clone());
     exchange.begin(head, address, server, tls, &service.name);
     let calls = Cell::new(0);
-    let mut body = RequestBody::new(size, &service.client);
-    if is_call {
-        body.take_any_time();
-    }
+    let body = RequestBody::new(size, &service.client);
     let downstream = Downstream::H2(session);
     let mut pipeline = Pipeline::new(exchange, downstream, body, &calls, service, worker);
     pipeline.serve().await;

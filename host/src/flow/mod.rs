@@ -27,7 +27,7 @@ use crate::downstream::{AfterResponse, Downstream, RequestBody};
 use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
-use crate::message::{Protocol, ReplyHead, grpc};
+use crate::message::{ReplyHead, grpc};
 use crate::phase::{self, Native, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
@@ -213,9 +213,7 @@ impl Pipeline<'_> {
 
     /// Makes an error's own reply the response, in the form that the client reads.
     fn reply(&mut self, status: StatusCode, error: &Error) -> ResponseBody {
-        let request = self.exchange.request();
-        let is_call = request.protocol == Protocol::Http2 && grpc::is_call(&request.headers);
-        self.take(match is_call {
+        self.take(match grpc::is_call(self.exchange.request()) {
             true => reply::grpc(status, error.is_past_deadline()),
             false => reply::plain(status),
         })

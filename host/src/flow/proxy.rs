@@ -4,7 +4,7 @@ use super::pipeline::{Pipeline, ResponseBody};
 use crate::error::Error;
 use crate::exchange::Stage;
 use crate::filter::RequestBodyFilter;
-use crate::message::BodySize;
+use crate::message::{BodySize, grpc};
 use crate::phase::UpstreamIdx;
 use crate::runtime::clock;
 use crate::upstream::{self, Proxied};
@@ -24,10 +24,18 @@ impl Pipeline<'_> {
         if !filters.is_empty() && self.body.size != BodySize::None {
             self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));
         }
+        let is_call = upstream.takes_calls() && grpc::is_call(self.exchange.request());
+        if is_call {
+            self.body.come_slowly(Some(upstream.idle_timeout()));
+        }
         let (mut source, exchange) = self.upload_source();
         let proxied = upstream::send(upstream, exchange, &mut source, clock::now());
         match proxied.await? {
             Proxied::Response(body) => {
+                if is_call {
+                    // From here on the peer's own silence ends it.
+                    self.body.come_slowly(None);
+                }
                 let headers = &mut self.exchange.reply_mut().headers;
                 headers.remove_hop_by_hop();
                 marks.add_to_response(headers);

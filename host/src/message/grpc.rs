@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Headers, KnownHeader};
+use super::{Headers, KnownHeader, Protocol, RequestHead};
 
 /// Whether a request is a call of gRPC over HTTP/2. Calls of gRPC-Web are not: their errors are HTTP's.
-pub fn is_call(headers: &Headers) -> bool {
-    let content_type = headers.get(KnownHeader::ContentType);
+pub fn is_call(request: &RequestHead) -> bool {
+    if request.protocol != Protocol::Http2 {
+        return false;
+    }
+    let content_type = request.headers.get(KnownHeader::ContentType);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     matches!(rest, Some([] | [b'+' | b';', ..]))
 }
@@ -80,10 +83,15 @@ mod tests {
             ("application/grpc-web", false),
             ("application/json", false),
         ] {
-            let headers = with("content-type", content_type);
-            assert_eq!(is_call(&headers), expected, "{content_type}");
+            let mut request = RequestHead {
+                protocol: Protocol::Http2,
+                headers: with("content-type", content_type),
+                ..RequestHead::default()
+            };
+            assert_eq!(is_call(&request), expected, "{content_type}");
+            request.protocol = Protocol::Http11;
+            assert!(!is_call(&request), "{content_type}");
         }
-        assert!(!is_call(&Headers::new()));
     }
 
     #[test]

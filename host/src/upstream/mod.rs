@@ -96,6 +96,16 @@ impl Upstream {
         })
     }
 
+    /// Whether its peers may take calls of gRPC: by HTTP/2.
+    pub fn takes_calls(&self) -> bool {
+        self.protocol != PeerProtocol::Http1
+    }
+
+    /// Longest silence of a peer in the midst of a message.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
     /// Closes kept connections that are old or that their peers have closed, for ever. Run by a task of the worker.
     pub async fn sweep(self: Rc<Self>) {
         loop {
