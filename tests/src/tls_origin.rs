@@ -158,6 +158,11 @@ pub fn closing(config: ServerConfig) -> (Origin, Handshakes) {
 }
 
 impl TlsConnection {
+    /// Protocol that was agreed on (ALPN).
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.conn.alpn_protocol()
+    }
+
     /// Reads a request whose body has a length, if any; returns its body.
     pub fn read_request(&mut self) -> Result<Vec<u8>, String> {
         let mut head = Vec::new();

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use castling_tests::h2::{self, H2Client};
 use castling_tests::origin::Origin;
 use castling_tests::raw_client::RawClient;
-use castling_tests::{DEADLINE, Proxy, Setup, block_on, raw_origin, until, within};
+use castling_tests::tls::Authority;
+use castling_tests::{
+    DEADLINE, Proxy, Setup, block_on, frames, raw_origin, tls_origin, until, within,
+};
 use http::{Method, Request, Response, StatusCode};
 
 const CONFIG: &str = r#"
@@ -320,4 +323,46 @@ fn a_peer_by_http2_that_takes_none_is_a_bad_gateway() {
     let mut client = proxy.raw();
     client.send(ASKED);
     assert_eq!(client.read_reply().status, 502);
+}
+
+/// Peer that chooses HTTP/2 where it is offered, takes no WebSockets by it, and does by HTTP/1.
+fn divided(authority: &Authority) -> Origin {
+    let mut tls = tls_origin::server(&authority.certify(&["a.test"]), rustls::ALL_VERSIONS);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let (origin, _) = tls_origin::scripted(tls, |connection, _| {
+        if connection.protocol() == Some(b"h2") {
+            connection.read_exact(24)?;
+            connection.send(frames::frame(frames::SETTINGS, 0, 0, b""))?;
+            loop {
+                let head = connection.read_exact(9)?;
+                let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let payload = connection.read_exact(len as usize)?;
+                if head[3] == frames::PING {
+                    connection.send(frames::frame(frames::PING, frames::ACK, 0, &payload))?;
+                }
+            }
+        }
+        connection.read_request()?;
+        connection.send(AGREED)?;
+        let bytes = connection.read_exact(3)?;
+        connection.send(bytes)?;
+        connection.close()
+    });
+    origin
+}
+
+#[test]
+fn a_peer_that_chooses_http2_and_takes_none_there_is_asked_by_http1() {
+    let authority = Authority::new("ca.test");
+    let keys = "protocol = \"auto\"\ntls = { ca = \"ca.pem\", server_name = \"a.test\" }";
+    let proxy = gateway(keys, "", divided(&authority))
+        .file("ca.pem", authority.pem())
+        .start();
+    for _ in 0..2 {
+        let mut client = opened(&proxy);
+        client.send("one");
+        assert_eq!(client.read_exact(3).unwrap(), b"one");
+        client.finish();
+        client.read_to_end().unwrap();
+    }
 }

@@ -3,12 +3,14 @@
 mod least_conn;
 mod plugin;
 mod round_robin;
+mod target;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::error::Error;
+use crate::message::RequestHead;
 use crate::upstream::{Active, Peer, PeerSet};
 use crate::wasm::{Plugin, PolicyResult};
 pub use plugin::PluginPolicy;
@@ -23,6 +25,7 @@ pub struct Balancer {
 enum Policy {
     RoundRobin,
     LeastConn,
+    Target,
     Plugin(PluginPolicy),
 }
 
@@ -59,6 +62,11 @@ impl Balancer {
         Self::new(peers, Policy::LeastConn)
     }
 
+    /// The host of each request names its peer.
+    pub fn target(peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(peers, Policy::Target)
+    }
+
     /// The plugin must implement `balance`.
     pub fn plugin(peers: Vec<Peer>, plugin: Rc<Plugin>) -> Rc<Self> {
         Self::new(peers, Policy::Plugin(PluginPolicy::new(plugin)))
@@ -77,17 +85,19 @@ impl Balancer {
     }
 
     /// The peer for the next try, counted as active; `None` when all were tried. `result`: what the plugin has said, where one
-    /// chooses.
+    /// chooses. `request`: its host may name the peer.
     pub fn choose(
         &self,
         tried: &Tried,
         result: Option<PolicyResult>,
+        request: &RequestHead,
     ) -> Result<Option<Active>, Error> {
         let set = self.peers.borrow();
         let chosen = match (&self.policy, set.as_slice(), result) {
             (Policy::RoundRobin | Policy::LeastConn, [only], _) => {
                 (!tried.contains(only)).then_some(only)
             }
+            (Policy::Target, peers, _) => target::choose(&usable(peers, tried), request)?,
             (Policy::LeastConn, peers, _) => least_conn::choose(&usable(peers, tried)),
             (Policy::Plugin(policy), peers, Some(result)) => {
                 match policy.chosen(&set, tried, result)? {
@@ -106,7 +116,7 @@ impl Balancer {
     pub fn plugin_policy(&self) -> Option<&PluginPolicy> {
         match &self.policy {
             Policy::Plugin(policy) => Some(policy),
-            Policy::RoundRobin | Policy::LeastConn => None,
+            Policy::RoundRobin | Policy::LeastConn | Policy::Target => None,
         }
     }
 }
@@ -257,7 +267,12 @@ mod tests {
     #[test]
     fn the_only_peer_is_chosen_once() {
         let balancer = Balancer::round_robin(peer_tests::peers(&[1]));
-        let chosen = |tried| balancer.choose(&tried, None).ok().flatten();
+        let chosen = |tried| {
+            balancer
+                .choose(&tried, None, &RequestHead::default())
+                .ok()
+                .flatten()
+        };
         let active = chosen(tried(&[])).map(|peer| (peer.slot, peer.active.get()));
         assert_eq!(active, Some((0, 1)));
         assert!(chosen(tried(&[0])).is_none());

@@ -99,22 +99,37 @@ fn redirect(value: Value<'_>) -> Option<Redirect> {
     Some(redirect)
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Upgrade {
+    WebSocket,
+    Connect,
+}
+
+const UPGRADES: [(&str, Upgrade); 2] = [
+    ("websocket", Upgrade::WebSocket),
+    ("connect", Upgrade::Connect),
+];
+
 /// Keys of what follows an upgrade.
 fn tunnel(table: &mut Table<'_>) -> Option<Tunnel> {
     let upgrades = table.or("upgrades", Vec::new(), |value| {
-        value.set(|item| item.choice(&[("websocket", ())]))
+        value.set(|item| item.choice(&UPGRADES))
     });
     let is_there = !upgrades.is_empty();
-    let only = |value: Value<'_>| match is_there {
+    let only = |value: Value<'_>| {
+        match is_there {
         true => value.duration(TIMEOUT),
         false => value.refuse(format_args!(
-            "{} without upgrades has no effect: expected upgrades = [\"websocket\"]",
+            "{} without upgrades has no effect: expected upgrades = [\"websocket\"] or [\"connect\"]",
             value.key()
         )),
+    }
     };
     let idle_timeout = table.or("tunnel_idle_timeout", Duration::from_secs(3600), only);
     let max_time = table.optional("tunnel_max_time", only);
     is_there.then_some(Tunnel {
+        websocket: upgrades.contains(&Upgrade::WebSocket),
+        connect: upgrades.contains(&Upgrade::Connect),
         idle_timeout,
         max_time,
     })

@@ -152,6 +152,7 @@ fn balance(value: Value<'_>, plugins: &Named<'_>) -> Option<Balance> {
     match value.text_or(BALANCE_RULE)? {
         "round_robin" => Some(Balance::RoundRobin),
         "least_conn" => Some(Balance::LeastConn),
+        "target" => Some(Balance::Target),
         _ => value.expected(BALANCE_RULE),
     }
 }
@@ -201,6 +202,6 @@ const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
 const ADDRESS_RULE: &str =
     "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\"";
 
-const BALANCE_RULE: &str = "\"round_robin\", \"least_conn\" or { plugin = \"NAME\" }";
+const BALANCE_RULE: &str = "\"round_robin\", \"least_conn\", \"target\" or { plugin = \"NAME\" }";
 
 const HOST_RULE: &str = "\"client\", \"peer\" or a host name";

@@ -189,7 +189,9 @@ impl<'c> Session<'c> {
             return Ok(());
         }
         headers.remove_hop_by_hop();
-        self.settings.marks.add_to_response(headers);
+        self.settings
+            .marks
+            .add_to_response(headers, Protocol::Http11);
         let to = ReplyTo {
             method: &Method::GET,
             protocol: self.protocol,

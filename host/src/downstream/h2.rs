@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use super::{SendOptions, Settings};
 use crate::error::ClientError;
 use crate::http2::ServerStream;
-use crate::message::{BodySize, Headers, Piece, ReplyHead, never_has_body};
+use crate::message::{BodySize, Headers, Piece, Protocol, ReplyHead, never_has_body};
 use crate::runtime::alarm::{Alarm, Disarm, Elapsed};
 use crate::runtime::clock;
 
@@ -122,7 +122,9 @@ impl<'c> Session<'c> {
         headers: &mut Headers,
     ) -> Result<(), ClientError> {
         headers.remove_hop_by_hop();
-        self.settings.marks.add_to_response(headers);
+        self.settings
+            .marks
+            .add_to_response(headers, Protocol::Http11);
         Ok(self.stream.send_interim(status, headers)?)
     }
 

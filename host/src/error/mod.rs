@@ -37,6 +37,8 @@ pub enum Error {
     Trace,
     #[error("the route goes on with no other protocol")]
     NoTunnel,
+    #[error("the host is none of the upstream's peers")]
+    NoTarget,
     #[error("the path is refused: {0}")]
     BadPath(PathError),
     #[error("the request has come back to the listener that it went through before")]
@@ -156,6 +158,7 @@ impl Error {
             | Self::NoClientCertificate
             | Self::BadPath(_)
             | Self::NoTunnel
+            | Self::NoTarget
             | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",

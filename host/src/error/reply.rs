@@ -29,7 +29,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::NoRoute => StatusCode::NOT_FOUND,
         Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         // The request is well formed, and another client may have it: 403 and not nginx's 400.
-        Error::NoClientCertificate => StatusCode::FORBIDDEN,
+        Error::NoClientCertificate | Error::NoTarget => StatusCode::FORBIDDEN,
         Error::Trace | Error::NoTunnel => StatusCode::METHOD_NOT_ALLOWED,
         Error::Loop => StatusCode::LOOP_DETECTED,
         Error::BadPath(_) => StatusCode::BAD_REQUEST,

@@ -238,6 +238,7 @@ impl Pipeline<'_> {
             }
             Error::Client(_)
             | Error::NoTunnel
+            | Error::NoTarget
             | Error::NoRoute
             | Error::Misdirected
             | Error::NoClientCertificate

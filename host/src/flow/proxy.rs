@@ -38,7 +38,7 @@ impl Pipeline<'_> {
                 }
                 let headers = &mut self.exchange.reply_mut().headers;
                 headers.remove_hop_by_hop();
-                marks.add_to_response(headers);
+                marks.add_to_response(headers, body.protocol());
                 Ok(ResponseBody::Upstream(body))
             }
             Proxied::Answer(answer) => Ok(self.take(answer)),

@@ -1,6 +1,5 @@
 //! A response that agrees to go on with another protocol, and the bytes after it.
 
-use http::StatusCode;
 use tracing::debug;
 
 use super::pipeline::{Pipeline, ResponseBody};
@@ -13,28 +12,34 @@ impl Pipeline<'_> {
     /// Protocol that the response agrees to go on with.
     #[inline]
     pub fn switches_to(&self) -> Option<Upgrade> {
-        let is_agreed = self.exchange.reply().status == StatusCode::SWITCHING_PROTOCOLS;
-        self.exchange.request().upgrade.filter(|_| is_agreed)
+        let status = self.exchange.reply().status;
+        let upgrade = self.exchange.request().upgrade;
+        upgrade.filter(|upgrade| upgrade.is_agreed_by(status))
     }
 
     /// Settles whether the request may go on with the protocol that it asks for: its route says so.
     pub fn settle_upgrade(&mut self) -> Result<(), Error> {
-        if self.exchange.request().upgrade.is_none() {
+        let Some(upgrade) = self.exchange.request().upgrade else {
             return Ok(());
-        }
-        let is_connect = self.downstream.is_connect();
-        if self.plan.get().tunnel.is_some() {
-            if is_connect {
+        };
+        let tunnel = self.plan.get().tunnel;
+        let is_allowed = tunnel.is_some_and(|tunnel| match upgrade {
+            Upgrade::WebSocket => tunnel.websocket,
+            Upgrade::Connect => tunnel.connect,
+        });
+        let is_extended = upgrade == Upgrade::WebSocket && self.downstream.is_connect();
+        if is_allowed {
+            if is_extended {
                 websocket::add_key(&mut self.exchange.request_mut().headers);
             }
             return Ok(());
         }
-        self.exchange.request_mut().upgrade = None;
-        match is_connect {
+        if is_extended || upgrade == Upgrade::Connect {
             // RFC 8441 §5: such a request is nothing else.
-            true => Err(Error::NoTunnel),
-            false => Ok(()),
+            return Err(Error::NoTunnel);
         }
+        self.exchange.request_mut().upgrade = None;
+        Ok(())
     }
 
     /// Goes on with this protocol, as the response has agreed to.
@@ -52,7 +57,8 @@ impl Pipeline<'_> {
             return Err(Error::NoTunnel);
         };
         let (request, reply) = self.exchange.heads_mut();
-        if !websocket::is_accepted(&request.headers, &mut reply.headers) {
+        let is_websocket = upgrade == Upgrade::WebSocket;
+        if is_websocket && !websocket::is_accepted(&request.headers, &mut reply.headers) {
             return Err(body.refused_key());
         }
         self.downstream.switch(self.exchange.reply(), upgrade);

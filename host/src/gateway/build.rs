@@ -230,6 +230,7 @@ impl Parts {
             let balancer = match &upstream.balance {
                 Balance::RoundRobin => Balancer::round_robin(peers),
                 Balance::LeastConn => Balancer::least_conn(peers),
+                Balance::Target => Balancer::target(peers),
                 Balance::Plugin(plugin) => match self.plugins.get(plugin) {
                     Some(plugin) if plugin.implements(Hook::Balance) => {
                         Balancer::plugin(peers, Rc::clone(plugin))

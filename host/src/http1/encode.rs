@@ -77,15 +77,20 @@ pub fn write_request_head(
 
 /// Appends the head of a response that agrees to go on with another protocol: its bytes follow.
 pub fn write_switching_head(out: &mut Vec<u8>, headers: &Headers, upgrade: Upgrade) {
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    out.extend_from_slice(match upgrade {
+        Upgrade::WebSocket => b"HTTP/1.1 101 Switching Protocols\r\n",
+        Upgrade::Connect => b"HTTP/1.1 200 Connection Established\r\n",
+    });
     headers.write_lines(out, FRAMING | KnownHeader::Upgrade.bit());
     write_upgrade(out, upgrade);
     out.extend_from_slice(b"\r\n");
 }
 
 fn write_upgrade(out: &mut Vec<u8>, upgrade: Upgrade) {
-    out.extend_from_slice(b"connection: upgrade\r\n");
-    write_line(out, KnownHeader::Upgrade.text(), upgrade.token());
+    if let Some(token) = upgrade.token() {
+        out.extend_from_slice(b"connection: upgrade\r\n");
+        write_line(out, KnownHeader::Upgrade.text(), token);
+    }
 }
 
 /// Appends a response's head and says how the body must follow. `body` is what there is to send.

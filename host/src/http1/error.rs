@@ -19,7 +19,7 @@ pub enum HeadError {
     EmptyLines,
     #[error("unsupported protocol version")]
     Version,
-    #[error("CONNECT is not served")]
+    #[error("the target of CONNECT must be a host and a port, and no body follows it")]
     Connect,
     #[error("invalid request target")]
     Target,
@@ -60,6 +60,7 @@ impl HeadError {
             | Self::BareLineFeed
             | Self::EmptyLines
             | Self::Target
+            | Self::Connect
             | Self::HostMissing
             | Self::HostRepeated
             | Self::FieldRepeated
@@ -70,7 +71,6 @@ impl HeadError {
             | Self::Encoding
             | Self::EncodingInHttp10
             | Self::Status => StatusCode::BAD_REQUEST,
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::StartLineTooLong => StatusCode::URI_TOO_LONG,
             Self::TooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,

@@ -133,9 +133,13 @@ fn checked(
     if headers.contains(KnownHeader::Upgrade) {
         head.upgrade = upgrade(&head, body);
     }
+    if head.method == Method::CONNECT {
+        head.upgrade = Some(connect(body)?);
+    }
     let headers = &head.headers;
     Ok(ParsedRequest {
-        keep_alive: framing::keeps_alive(headers, protocol),
+        // What comes after a CONNECT is no request of HTTP, whatever the answer.
+        keep_alive: head.method != Method::CONNECT && framing::keeps_alive(headers, protocol),
         expect_continue: expects_continue(headers, protocol, body),
         body,
         dropped_fields,
@@ -152,11 +156,19 @@ fn upgrade(head: &RequestHead, body: Framing) -> Option<Upgrade> {
     Upgrade::of(&head.headers).filter(|_| may_ask)
 }
 
+/// A CONNECT has no body: the bytes behind it are the other protocol's.
+#[cold]
+fn connect(body: Framing) -> Result<Upgrade, HeadError> {
+    match body {
+        Framing::None | Framing::Length(0) => Ok(Upgrade::Connect),
+        Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Err(HeadError::Connect),
+    }
+}
+
 /// With the path that stands for none.
 fn read_target<'t>(target: &'t str, method: &Method) -> Result<Parts<'t>, HeadError> {
-    // A tunnel passes no phase; who wants one wants a forward proxy.
     if *method == Method::CONNECT {
-        return Err(HeadError::Connect);
+        return Parts::of_connect(target);
     }
     let mut parts = Parts::parse(target, method)?;
     if parts.path.is_empty() {

@@ -5,7 +5,7 @@ use http::Method;
 
 use super::HeadError;
 use crate::message::HeadLimits;
-use crate::message::{is_path_byte, is_target_byte, is_valid_host};
+use crate::message::{is_path_byte, is_target_byte, is_valid_authority, is_valid_host};
 
 /// A request's target in its parts (RFC 9112 §3.2).
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +50,19 @@ impl<'a> Parts<'a> {
             authority: Some(authority),
             ..Self::with_path(rest)
         })
+    }
+
+    /// The authority form, with the path that stands for none.
+    #[cold]
+    pub(super) fn of_connect(target: &'a str) -> Result<Self, HeadError> {
+        match is_valid_authority(target.as_bytes()) {
+            true => Ok(Self {
+                authority: Some(target),
+                path: "/",
+                query: None,
+            }),
+            false => Err(HeadError::Connect),
+        }
     }
 
     fn with_path(target: &'a str) -> Self {

@@ -132,6 +132,11 @@ impl ClientBuilder {
 }
 
 impl ClientConnection {
+    /// Whether the peer goes on with other protocols on its streams (RFC 8441 §3). Known when it is settled.
+    pub fn takes_upgrades(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
     /// Whether one more stream can be begun now.
     pub fn has_room(&self) -> bool {
         let allowed = self.requests.current_max_send_streams().min(MAX_STREAMS);
@@ -171,7 +176,7 @@ impl ClientConnection {
             let error = io::Error::other("the request cannot be said by HTTP/2");
             StreamError::NotProcessed(error)
         })?;
-        if request.upgrade.is_some() && !self.requests.is_extended_connect_protocol_enabled() {
+        if request.upgrade.is_some() && !self.takes_upgrades() {
             let error = io::Error::other("it takes no WebSocket by HTTP/2 (RFC 8441)");
             return Err(StreamError::NotProcessed(error));
         }

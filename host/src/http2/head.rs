@@ -6,8 +6,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, uri};
 
 use crate::message::{
     BodySize, FieldName, HeadLimits, HeadRoom, Headers, KnownHeader, Protocol, RequestHead, Scheme,
-    Upgrade, is_target_byte, is_valid_host, is_valid_path, is_valid_query, is_valid_value,
-    may_be_trailer, never_has_body,
+    Upgrade, is_target_byte, is_valid_authority, is_valid_host, is_valid_path, is_valid_query,
+    is_valid_value, may_be_trailer, never_has_body,
 };
 
 /// A request as a client has sent it.
@@ -24,7 +24,9 @@ pub struct ReceivedRequest {
 /// Reason why a request's head was refused. The stream ends, the connection goes on: frames say where the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    #[error("CONNECT is not served")]
+    #[error("CONNECT asks for a protocol that is not known")]
+    Protocol,
+    #[error("the target of CONNECT must be a host and a port")]
     Connect,
     #[error("invalid :path")]
     Target,
@@ -52,12 +54,13 @@ impl HeadError {
     /// Status that a client is answered.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Target
             | Self::HostMissing
             | Self::HostRepeated
             | Self::HostInvalid
+            | Self::Connect
             | Self::HostDiffers
             | Self::FieldRepeated
             | Self::ValueInvalid
@@ -73,9 +76,14 @@ pub fn read_request(
     limits: &HeadLimits,
     room: &mut HeadRoom,
 ) -> Result<ReceivedRequest, HeadError> {
-    let (method, upgrade) = match *request.method() == Method::CONNECT {
-        true => (Method::GET, Some(upgrade(request)?)),
-        false => (request.method().clone(), None),
+    let upgrade = match *request.method() == Method::CONNECT {
+        true => Some(upgrade(request)?),
+        false => None,
+    };
+    let method = match upgrade {
+        // In the flow it is a GET, as it is over HTTP/1.
+        Some(Upgrade::WebSocket) => Method::GET,
+        Some(Upgrade::Connect) | None => request.method().clone(),
     };
     let fields = request.headers();
     // Cookies in crumbs count one by one (CVE-2026-49975).
@@ -127,13 +135,18 @@ pub fn read_request(
     })
 }
 
-/// Protocol that an extended CONNECT asks for (RFC 8441 §4): in the flow it is a GET, as it is over HTTP/1.
+/// Protocol that a CONNECT asks for, or that an extended one names (RFC 8441 §4).
 fn upgrade(request: &Request<()>) -> Result<Upgrade, HeadError> {
-    let protocol = request.extensions().get::<h2::ext::Protocol>();
-    let is_known = |it: &h2::ext::Protocol| it.as_str().as_bytes() == Upgrade::WebSocket.token();
-    match protocol.is_some_and(is_known) {
+    let Some(protocol) = request.extensions().get::<h2::ext::Protocol>() else {
+        let authority = request.uri().authority();
+        return match authority.is_some_and(|it| is_valid_authority(it.as_str().as_bytes())) {
+            true => Ok(Upgrade::Connect),
+            false => Err(HeadError::Connect),
+        };
+    };
+    match Some(protocol.as_str().as_bytes()) == Upgrade::WebSocket.token() {
         true => Ok(Upgrade::WebSocket),
-        false => Err(HeadError::Connect),
+        false => Err(HeadError::Protocol),
     }
 }
 
@@ -306,11 +319,9 @@ pub(super) fn request(
     let mut message = Request::new(());
     *message.uri_mut() = Uri::from_parts(parts).ok()?;
     *message.method_mut() = request.method.clone();
-    if let Some(upgrade) = request.upgrade {
+    if request.upgrade == Some(Upgrade::WebSocket) {
         *message.method_mut() = Method::CONNECT;
-        let protocol = match upgrade {
-            Upgrade::WebSocket => h2::ext::Protocol::from_static("websocket"),
-        };
+        let protocol = h2::ext::Protocol::from_static("websocket");
         message.extensions_mut().insert(protocol);
     }
     *message.version_mut() = Version::HTTP_2;

@@ -151,12 +151,7 @@ impl Marks {
     fn append_to_request(&self, headers: &mut Headers, protocol: Protocol) {
         headers.append_to_list(KnownHeader::CdnLoop, self.loop_id.as_bytes());
         if self.via {
-            let via = match protocol {
-                Protocol::Http10 => VIA_10,
-                Protocol::Http11 => VIA,
-                Protocol::Http2 => VIA_2,
-            };
-            headers.append_to_list(KnownHeader::Via, via);
+            headers.append_to_list(KnownHeader::Via, via(protocol));
         }
     }
 
@@ -165,13 +160,14 @@ impl Marks {
         headers.append_to_list(KnownHeader::CdnLoop, self.call_loop_id.as_bytes());
     }
 
-    /// Appends to `Via`, and has `Server` and `Alt-Svc` as the listener's config does.
-    pub fn add_to_response(&self, headers: &mut Headers) {
+    /// Appends to `Via`, and has `Server` and `Alt-Svc` as the listener's config does. `protocol`: by which it came.
+    pub fn add_to_response(&self, headers: &mut Headers, protocol: Protocol) {
         self.set_server(headers);
-        match headers.contains(KnownHeader::Via) {
+        let is_usual = protocol == Protocol::Http11 && !headers.contains(KnownHeader::Via);
+        match is_usual {
             _ if !self.via => {}
-            true => headers.append_to_list(KnownHeader::Via, VIA),
-            false => headers.add_all(&self.of_response),
+            true => headers.add_all(&self.of_response),
+            false => headers.append_to_list(KnownHeader::Via, via(protocol)),
         }
     }
 
@@ -187,6 +183,15 @@ impl Marks {
             ServerField::Remove => drop(headers.remove(KnownHeader::Server)),
             ServerField::Fixed(text) => headers.set(KnownHeader::Server, text.as_bytes()),
         }
+    }
+}
+
+/// `Via` of a message that came by this protocol (RFC 9110 §7.6.3).
+fn via(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http10 => VIA_10,
+        Protocol::Http11 => VIA,
+        Protocol::Http2 => VIA_2,
     }
 }
 
@@ -278,7 +283,7 @@ mod tests {
         ] {
             let mut headers = Headers::new();
             headers.add(KnownHeader::Server, b"origin");
-            Marks::new("web", true, server, 1).add_to_response(&mut headers);
+            Marks::new("web", true, server, 1).add_to_response(&mut headers, Protocol::Http11);
             assert_eq!(value(&headers, KnownHeader::Server), expected);
             assert_eq!(headers.find_value(b"alt-svc"), None);
             assert_eq!(value(&headers, KnownHeader::Via), "1.1 castling");

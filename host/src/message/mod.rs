@@ -27,7 +27,8 @@ pub use headers::{Dropped, FoundField, Headers, Occurrences, write_line};
 pub use piece::Piece;
 pub use protocol::{Protocol, Scheme};
 pub use target::{
-    Target, is_path_byte, is_target_byte, is_valid_host, is_valid_path, is_valid_query,
+    Target, is_path_byte, is_target_byte, is_valid_authority, is_valid_host, is_valid_path,
+    is_valid_query,
 };
 pub use trailers::may_be_trailer;
 pub use upgrade::Upgrade;

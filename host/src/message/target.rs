@@ -108,6 +108,12 @@ pub fn is_valid_host(host: &[u8]) -> bool {
     is_name_valid && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
 }
 
+/// Whether a host is valid and has a port, as CONNECT names one (RFC 9110 §9.3.6).
+pub fn is_valid_authority(host: &[u8]) -> bool {
+    let after_name = host.iter().rposition(|&byte| matches!(byte, b':' | b']'));
+    is_valid_host(host) && after_name.is_some_and(|at| host[at] == b':')
+}
+
 /// Length of the name that a host begins with: labels of unreserved characters with a dot between them, and perhaps one behind
 /// the last. No label is empty, as a resolver has no such name, and `a..b` is `a.b` to some who compare: the name ends before.
 fn host_name_len(host: &[u8]) -> usize {

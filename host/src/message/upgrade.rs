@@ -1,12 +1,17 @@
 //! Protocols that go on where a request has ended.
 
+use http::StatusCode;
+
 use super::{Headers, KnownHeader};
 
-/// Protocol that a client asks to go on with: by `Upgrade` (RFC 9110 §7.8), or by an extended CONNECT (RFC 8441). Taken by the
-/// codec, before the fields of the connection are removed.
+/// Protocol that a client asks to go on with: by `Upgrade` (RFC 9110 §7.8), or by CONNECT. Taken by the codec, before the fields
+/// of the connection are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upgrade {
+    /// By `Upgrade`, or by an extended CONNECT (RFC 8441).
     WebSocket,
+    /// Bytes of any protocol, for the host and port that CONNECT names (RFC 9110 §9.3.6).
+    Connect,
 }
 
 impl Upgrade {
@@ -18,17 +23,28 @@ impl Upgrade {
         let is_asked = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
         let mut protocols = headers.get_all(KnownHeader::Upgrade);
         let protocol = protocols.next().filter(|_| is_asked)?;
-        let is_known = protocol.eq_ignore_ascii_case(Self::WebSocket.token());
+        let is_known = protocol.eq_ignore_ascii_case(WEBSOCKET);
         (is_known && protocols.next().is_none()).then_some(Self::WebSocket)
     }
 
-    /// Name in `Upgrade` and `:protocol`.
-    pub const fn token(self) -> &'static [u8] {
+    /// Name in `Upgrade` and `:protocol`. `None`: it is asked for without one.
+    pub const fn token(self) -> Option<&'static [u8]> {
         match self {
-            Self::WebSocket => b"websocket",
+            Self::WebSocket => Some(WEBSOCKET),
+            Self::Connect => None,
+        }
+    }
+
+    /// Status of a response that agrees, by HTTP/1.
+    pub fn is_agreed_by(self, status: StatusCode) -> bool {
+        match self {
+            Self::WebSocket => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Connect => status.is_success(),
         }
     }
 }
+
+const WEBSOCKET: &[u8] = b"websocket";
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,9 @@ struct Candidate {
 impl Router {
     /// Whether a request may go on with another protocol somewhere.
     pub fn has_tunnels(&self) -> bool {
-        self.plans.iter().any(|plan| plan.tunnel.is_some())
+        self.plans
+            .iter()
+            .any(|plan| plan.tunnel.is_some_and(|it| it.websocket))
     }
 
     /// The routes of a listener in the order of the config, each with its plan.

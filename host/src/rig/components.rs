@@ -14,8 +14,8 @@ use crate::balancer::{Balancer, Tried};
 use crate::config::{self, PathCase, PathPolicy};
 use crate::exchange::Exchange;
 use crate::http1::{self, HeadProgress};
-use crate::message::HeadLimits;
 use crate::message::HeadRoom;
+use crate::message::{HeadLimits, RequestHead};
 use crate::metrics::Count;
 use crate::phase::{Plan, Router};
 use crate::upstream::{KeepAlive, Peer};
@@ -63,21 +63,29 @@ impl Head {
 }
 
 /// The peers of an upstream, with a policy of the gateway's own.
-pub struct Peers(Rc<Balancer>);
+pub struct Peers {
+    balancer: Rc<Balancer>,
+    request: RequestHead,
+}
 
 impl Peers {
     pub fn round_robin(count: u16) -> Self {
-        Self(Balancer::round_robin(peers(count)))
+        Self::new(Balancer::round_robin(peers(count)))
     }
 
     pub fn least_conn(count: u16) -> Self {
-        Self(Balancer::least_conn(peers(count)))
+        Self::new(Balancer::least_conn(peers(count)))
+    }
+
+    fn new(balancer: Rc<Balancer>) -> Self {
+        let request = RequestHead::default();
+        Self { balancer, request }
     }
 
     /// Chooses a peer for a request that is over at once: its slot.
     pub fn choose(&self) -> Option<u32> {
-        let chosen = self.0.choose(&Tried::default(), None).ok().flatten();
-        chosen.map(|peer| peer.slot)
+        let chosen = self.balancer.choose(&Tried::default(), None, &self.request);
+        chosen.ok().flatten().map(|peer| peer.slot)
     }
 }
 

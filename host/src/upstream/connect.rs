@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::error::is_shortage;
 use crate::runtime::alarm::{Alarm, Elapsed};
-use crate::transport::tls::PeerTls;
+use crate::transport::tls::{Offer, PeerTls};
 use crate::transport::{Socket, Transport};
 
 /// Address that is connected to, and what goes before HTTP.
@@ -17,6 +17,8 @@ pub(super) struct To<'a> {
     /// Bytes that go before all else, also before TLS.
     pub header: Option<Vec<u8>>,
     pub tls: Option<&'a PeerTls>,
+    /// Protocols that TLS offers.
+    pub offer: Offer,
 }
 
 pub(super) enum ConnectError {
@@ -39,6 +41,7 @@ pub(super) async fn connect(
         address,
         header,
         tls,
+        offer,
     } = to;
     // Read where it is needed: nearly all connections are made in less than a millisecond, and most have no TLS.
     let begun = tls.map(|_| Instant::now());
@@ -63,7 +66,7 @@ pub(super) async fn connect(
     };
     let rest = limit.saturating_sub(begun.elapsed());
     // In a box: a request is not to keep room for a handshake.
-    let handshake = Box::pin(tls.connect(&socket));
+    let handshake = Box::pin(tls.connect(&socket, offer));
     match alarm.limit(rest, handshake).await {
         Ok(Ok(tls)) => Ok(Transport::with_tls(socket, tls)),
         Ok(Err(cause)) => Err(ConnectError::Handshake(cause)),
@@ -93,6 +96,7 @@ mod tests {
                 address,
                 header: None,
                 tls: None,
+                offer: Offer::Usual,
             };
             let connected = connect(to(), &alarm, Duration::from_secs(60)).await;
             assert!(connected.is_ok());

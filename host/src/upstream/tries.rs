@@ -99,7 +99,7 @@ impl<'a> Tries<'a> {
             Some(MaybeFuture::Pending(result)) => Some(result.await),
             None => None,
         };
-        let Some(peer) = balancer.choose(tried, result)? else {
+        let Some(peer) = balancer.choose(tried, result, exchange.request())? else {
             return Ok(None);
         };
         tried.insert(&peer);

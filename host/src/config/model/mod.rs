@@ -409,6 +409,10 @@ pub enum UpstreamHost {
 /// Bounds of the bytes that go both ways after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
+    /// By HTTP/1's `Upgrade` and by RFC 8441.
+    pub websocket: bool,
+    /// Bytes of any protocol to a peer of the upstream (nginx `tunnel_pass`, Envoy `connect_config`).
+    pub connect: bool,
     /// Longest time without a byte in either direction. Default 1 h (HAProxy `timeout tunnel`; nginx 60 s).
     pub idle_timeout: Duration,
     /// Longest time in all. Default none.
@@ -442,11 +446,14 @@ pub struct Peer {
     pub weight: NonZeroU16,
 }
 
-/// Balancing policy. In the file: `"round_robin"`, `"least_conn"` or `{ plugin = "NAME" }`.
+/// Balancing policy. In the file: `"round_robin"`, `"least_conn"`, `"target"` or `{ plugin = "NAME" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Balance {
     RoundRobin,
     LeastConn,
+    /// The peer that the request's host names as it is in the list; none else, which makes the list one of what clients may
+    /// reach (`CONNECT db.internal:5432`). Else 403.
+    Target,
     Plugin(String),
 }
 

@@ -285,7 +285,7 @@ fn upstreams() {
     );
     refused(
         &upstream("peers = ['a:1']\nbalance = 'random'"),
-        "site.toml:3:11: balance 'random': expected \"round_robin\", \"least_conn\" or { plugin = \"NAME\" }",
+        "site.toml:3:11: balance 'random': expected \"round_robin\", \"least_conn\", \"target\" or { plugin = \"NAME\" }",
     );
     refused(
         &upstream("peers = ['a:1']\nhost = 'a b'"),

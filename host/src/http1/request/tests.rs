@@ -162,10 +162,26 @@ fn targets_are_visible_ascii_without_fragment() {
 }
 
 #[test]
-fn connect_is_405() {
-    let error = refused("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(error, HeadError::Connect);
-    assert_eq!(error.status(), StatusCode::METHOD_NOT_ALLOWED);
+fn connect_names_a_host_and_a_port_and_has_no_body() {
+    let request = valid("CONNECT db.internal:5432 HTTP/1.1\r\nHost: other\r\n\r\n");
+    assert_eq!(request.head.upgrade, Some(Upgrade::Connect));
+    assert_eq!(request.head.host(), Some("db.internal:5432"));
+    assert_eq!(request.head.target.as_str(), "/");
+    assert!(!request.keep_alive);
+    for refused_head in [
+        "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT a:99999 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT [::1] HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT u@a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT a:80 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+        "CONNECT a:80 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        let error = refused(refused_head);
+        assert_eq!(error, HeadError::Connect, "{refused_head}");
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+    }
 }
 
 #[test]

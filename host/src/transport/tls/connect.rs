@@ -35,9 +35,22 @@ pub struct PeerTls {
     turns: Rc<HandshakeTurns>,
 }
 
+/// Protocols that a peer is offered (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Those of its upstream.
+    Usual,
+    Http1,
+    /// None: what follows is the client's business.
+    Nothing,
+}
+
 /// Authorities that the system trusts.
 #[derive(Clone)]
 pub struct SystemRoots(Arc<RootCertStore>);
+
+/// HTTP/1.1 in ALPN (RFC 7301 §6).
+const HTTP1_ALPN: &[u8] = b"http/1.1";
 
 /// Sessions kept of a peer: as many tickets as rustls keeps for one name.
 const KEPT_SESSIONS: usize = 8;
@@ -103,8 +116,14 @@ impl ClientTls {
 
 impl PeerTls {
     /// Makes a handshake. What the peer is told of a failure is out where it takes it.
-    pub async fn connect(&self, socket: &Socket) -> io::Result<Tls> {
-        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+    pub async fn connect(&self, socket: &Socket, offer: Offer) -> io::Result<Tls> {
+        let protocols = match offer {
+            Offer::Usual => self.config.alpn_protocols.clone(),
+            Offer::Http1 => vec![HTTP1_ALPN.to_vec()],
+            Offer::Nothing => Vec::new(),
+        };
+        let (config, name) = (Arc::clone(&self.config), self.name.clone());
+        let connection = ClientConnection::new_with_alpn(config, name, protocols);
         let mut tls = Tls::new(connection.map_err(io::Error::other)?, BytesMut::new());
         tls.collect();
         loop {

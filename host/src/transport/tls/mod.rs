@@ -27,7 +27,7 @@ use rustls::Connection;
 
 use super::{Read, Socket};
 
-pub use connect::{ClientTls, PeerTls, SystemRoots};
+pub use connect::{ClientTls, Offer, PeerTls, SystemRoots};
 pub use handshake::{HandshakeTurns, ServerTls};
 pub use info::TlsInfo;
 pub use ticket_chain::TicketChain;

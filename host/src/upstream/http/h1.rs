@@ -174,13 +174,18 @@ impl Connection {
     fn switches_to(&mut self, headers: &Headers) -> bool {
         let is_asked = self.upgrade.is_some() && Upgrade::of(headers) == self.upgrade;
         if is_asked {
-            self.size = BodySize::Unknown;
-            self.decoder = BodyDecoder::new(Framing::UntilClose);
-            self.keep_alive = false;
-            // Bytes go as they are.
-            self.request_size = BodySize::Exact(0);
+            self.begin_tunnel();
         }
         is_asked
+    }
+
+    /// Has bytes go as they are, both ways.
+    #[cold]
+    pub(super) fn begin_tunnel(&mut self) {
+        self.size = BodySize::Unknown;
+        self.decoder = BodyDecoder::new(Framing::UntilClose);
+        self.keep_alive = false;
+        self.request_size = BodySize::Exact(0);
     }
 
     /// Says that no more bytes of the other protocol come.

@@ -45,6 +45,11 @@ impl Exchange {
     }
 
     #[inline(never)]
+    pub(super) fn takes_upgrades(&self) -> bool {
+        self.connection.takes_upgrades()
+    }
+
+    #[inline(never)]
     pub(super) fn retire(&self) {
         self.connection.retire();
     }

@@ -60,9 +60,24 @@ impl PeerStream {
         Self::H1(Box::new(h1::Connection::new(halves, alarms)))
     }
 
+    /// A new connection, whose bytes go as they are.
+    pub(super) fn tunnel(halves: (Reader, Writer), alarms: &Alarms) -> Self {
+        let mut connection = h1::Connection::new(halves, alarms);
+        connection.begin_tunnel();
+        Self::H1(Box::new(connection))
+    }
+
     /// A stream of this connection, which has room for one.
     pub(super) fn h2(connection: Rc<ClientConnection>, scheme: Scheme, alarms: &Alarms) -> Self {
         Self::H2(Box::new(h2::Exchange::new(connection, scheme, alarms)))
+    }
+
+    /// Whether the peer may go on with another protocol.
+    fn takes_upgrades(&self) -> bool {
+        match self {
+            Self::H1(_) => true,
+            Self::H2(exchange) => exchange.takes_upgrades(),
+        }
     }
 
     /// Whether the stream has served a request before, so that the peer may end it at any moment.

@@ -15,10 +15,12 @@ use crate::config::PeerProtocol;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::http2::ClientConnection;
-use crate::message::{BodySize, KnownHeader, Protocol, Scheme, grpc};
+use crate::message::{BodySize, KnownHeader, Protocol, Scheme, Upgrade, grpc};
+use crate::transport::Transport;
 use crate::transport::address::ClientAddress;
 use crate::transport::halves;
 use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
+use crate::transport::tls::Offer;
 use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, Host, Upstream};
@@ -81,6 +83,9 @@ impl<'a> Try<'a> {
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<(PeerStream, StatusCode), TryError> {
+        if exchange.request().upgrade == Some(Upgrade::Connect) {
+            return Box::pin(self.open(exchange)).await;
+        }
         let repeatable = exchange.request().method.is_idempotent();
         let mut kept = match self.is_multiplexed() {
             false => self.peer.pool.take(!repeatable, self.started),
@@ -132,12 +137,34 @@ impl<'a> Try<'a> {
         }
     }
 
+    /// Connects to the peer, whose bytes the client gets as they are. Nothing of the request is sent.
+    async fn open(
+        &self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<(PeerStream, StatusCode), TryError> {
+        let transport = self.dial(exchange, Offer::Nothing).await?;
+        exchange.reply_mut().headers.clear();
+        let halves = halves::split(transport);
+        let stream = PeerStream::tunnel(halves, &self.upstream.alarms);
+        Ok((stream, StatusCode::OK))
+    }
+
     /// A stream to the peer: of a connection that is there, or of a new one.
     async fn connect(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        match self.is_multiplexed() {
-            true => Box::pin(self.share(exchange)).await,
-            false => self.make(exchange).await,
+        let stream = match self.is_multiplexed() {
+            true => Box::pin(self.share(exchange)).await?,
+            false => self.make(exchange).await?,
+        };
+        let is_upgrade = exchange.request().upgrade.is_some();
+        if is_upgrade && !stream.takes_upgrades() && self.upstream.protocol == PeerProtocol::Auto {
+            let transport = Box::pin(self.dial(exchange, Offer::Http1)).await?;
+            return Ok(self.h1(transport));
         }
+        Ok(stream)
+    }
+
+    fn h1(&self, transport: Transport) -> PeerStream {
+        PeerStream::h1(halves::split(transport), &self.upstream.alarms)
     }
 
     /// A stream of a connection that others share. One is made at a time.
@@ -174,18 +201,7 @@ impl<'a> Try<'a> {
 
     /// A stream of a new connection.
     async fn make(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        let Upstream {
-            alarms,
-            connect_timeout: after,
-            ..
-        } = &**self.upstream;
-        let to = To {
-            address: self.peer.address,
-            header: self.proxy_header(exchange),
-            tls: self.peer.tls.as_ref(),
-        };
-        let connected = connect(to, &alarms.alarm(), *after).await;
-        let transport = connected.map_err(|error| self.connect_error(error))?;
+        let transport = self.dial(exchange, Offer::Usual).await?;
         let speaks_http2 = match self.upstream.protocol {
             PeerProtocol::Http1 => false,
             PeerProtocol::Http2 => true,
@@ -193,8 +209,13 @@ impl<'a> Try<'a> {
         };
         self.peer.multiplex.note(speaks_http2);
         if !speaks_http2 {
-            return Ok(PeerStream::h1(halves::split(transport), alarms));
+            return Ok(self.h1(transport));
         }
+        let Upstream {
+            alarms,
+            connect_timeout: after,
+            ..
+        } = &**self.upstream;
         let handshake = Box::pin(self.upstream.http2.handshake(Rc::new(transport)));
         let (connection, driver) = handshake.await.map_err(|cause| {
             let peer = self.label();
@@ -208,6 +229,19 @@ impl<'a> Try<'a> {
         }
         self.peer.multiplex.put(&connection);
         Ok(self.stream_of(connection))
+    }
+
+    /// A new connection.
+    async fn dial(&self, exchange: &Exchange, offer: Offer) -> Result<Transport, TryError> {
+        let to = To {
+            address: self.peer.address,
+            header: self.proxy_header(exchange),
+            tls: self.peer.tls.as_ref(),
+            offer,
+        };
+        let alarm = self.upstream.alarms.alarm();
+        let connected = connect(to, &alarm, self.upstream.connect_timeout).await;
+        connected.map_err(|error| self.connect_error(error))
     }
 
     fn connect_error(&self, error: ConnectError) -> TryError {

@@ -12,7 +12,7 @@ use super::pump::{Pump, Pumped, Upload, UploadError};
 use super::{PeerStream, Released};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
-use crate::message::{BodySize, Headers, Piece};
+use crate::message::{BodySize, Headers, Piece, Protocol};
 use crate::runtime::{PieceBudget, clock};
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, Upstream};
@@ -55,6 +55,14 @@ impl Body {
             came_at: Some(came_at),
             peer,
             read_ahead: None,
+        }
+    }
+
+    /// Protocol that the peer was spoken to.
+    pub fn protocol(&self) -> Protocol {
+        match self.stream {
+            PeerStream::H1(_) => Protocol::Http11,
+            PeerStream::H2(_) => Protocol::Http2,
         }
     }
 

@@ -1,0 +1,191 @@
+//! CONNECT: bytes of any protocol, to the peers that the config lists, by HTTP/1 and HTTP/2.
+
+use bytes::Bytes;
+use castling_tests::h2::{self, H2Client};
+use castling_tests::origin::Origin;
+use castling_tests::raw_client::RawClient;
+use castling_tests::{DEADLINE, Proxy, block_on, raw_origin, until, within};
+use http::{Method, Request, StatusCode};
+
+const CONFIG: &str = r#"
+    [workers]
+    count = 1
+    drain_timeout = "30s"
+    [listeners.web]
+    bind = "{listen}"
+    [upstreams.db]
+    peers = ["{db}"]
+    KEYS
+    [[routes]]
+    hosts = ["db.test"]
+    upstream = "db"
+    upgrades = ["connect"]
+    [[routes]]
+    hosts = ["127.0.0.1"]
+    upstream = "listed"
+    upgrades = ["connect"]
+    [[routes]]
+    hosts = ["plain.test"]
+    upstream = "db"
+    [[routes]]
+    hosts = ["metrics.test"]
+    metrics = true
+    [upstreams.listed]
+    peers = ["{db}"]
+    balance = "target"
+"#;
+
+fn gateway(keys: &str, origin: Origin) -> Proxy {
+    let config = CONFIG.replace("KEYS", keys);
+    Proxy::with_config(&config).origin("db", origin).start()
+}
+
+/// Speaks first, then sends back what comes.
+fn database() -> Origin {
+    raw_origin::scripted(|connection, _| {
+        connection.send("hello ");
+        while let Ok(byte) = connection.read_exact(1) {
+            connection.send(byte);
+        }
+        connection.send(" bye");
+        Ok(())
+    })
+}
+
+fn asked(proxy: &Proxy, authority: &str) -> RawClient {
+    let mut client = proxy.raw();
+    client.send(format!(
+        "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+    ));
+    client
+}
+
+#[test]
+fn bytes_go_to_the_upstream_of_the_route_whose_host_is_named() {
+    let proxy = gateway("", database());
+    let mut client = asked(&proxy, "db.test:5432");
+    // What comes with the head is the other protocol's, too.
+    client.send("hasty");
+    let head = client.read_head().unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 Connection Established\r\n"),
+        "{head}"
+    );
+    let lower = head.to_ascii_lowercase();
+    for field in ["content-length", "transfer-encoding", "upgrade"] {
+        assert!(!lower.contains(field), "{head}");
+    }
+    assert_eq!(client.read_exact(11).unwrap(), b"hello hasty");
+    client.send("late").finish();
+    assert_eq!(client.read_to_end().unwrap(), b"late bye");
+    let lines = proxy.until_access_lines(1);
+    assert!(
+        lines[0].contains("\"CONNECT / HTTP/1.1\" 200 19 "),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_client_names_its_peer_among_those_listed_and_reaches_no_other() {
+    let proxy = gateway("", database());
+    let listed = proxy.origin("db").address();
+    let mut client = asked(&proxy, &listed.to_string());
+    client.read_head().unwrap();
+    assert_eq!(client.read_exact(6).unwrap(), b"hello ");
+    let before = proxy.origin("db").connections();
+    for other in ["127.0.0.1:1", "127.0.0.1:22"] {
+        let mut client = asked(&proxy, other);
+        assert_eq!(client.read_reply().status, 403, "{other}");
+        // No byte after it is read as a request.
+        client.send("GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n");
+        assert!(client.read_to_end().unwrap().is_empty());
+    }
+    assert_eq!(proxy.origin("db").connections(), before);
+}
+
+#[test]
+fn only_routes_that_say_so_take_it() {
+    let proxy = gateway("", database());
+    for (host, status) in [
+        ("plain.test:80", 405),
+        // It answers 200, which would be taken for a tunnel.
+        ("metrics.test:80", 405),
+        ("other.test:80", 404),
+        ("db.test", 400),
+    ] {
+        let mut client = asked(&proxy, host);
+        assert_eq!(client.read_reply().status, status, "{host}");
+        assert!(client.read_to_end().unwrap().is_empty(), "{host}");
+    }
+    assert_eq!(proxy.origin("db").connections(), 0);
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_a_bad_gateway() {
+    let config = CONFIG
+        .replace("KEYS", "tries = 1")
+        .replace("{db}", "{refusing}");
+    let proxy = Proxy::with_config(&config).start();
+    let mut client = asked(&proxy, "db.test:5432");
+    assert_eq!(client.read_reply().status, 502);
+}
+
+#[test]
+fn a_tunnel_outlives_a_reload() {
+    let proxy = gateway("", database());
+    let mut client = asked(&proxy, "db.test:5432");
+    client.read_head().unwrap();
+    assert_eq!(client.read_exact(6).unwrap(), b"hello ");
+    proxy.reload().expect_success();
+    client.send("one");
+    assert_eq!(client.read_exact(3).unwrap(), b"one");
+    client.finish();
+    assert_eq!(client.read_to_end().unwrap(), b" bye");
+    until("the old worker has left", || proxy.workers().len() == 1);
+}
+
+#[test]
+fn a_peer_is_told_whose_connection_it_is() {
+    let origin = raw_origin::scripted(|connection, _| {
+        let line = connection.read_exact(6)?;
+        connection.send(line);
+        connection.read_to_end().map(drop)
+    });
+    let proxy = gateway("proxy_protocol = \"v1\"", origin);
+    let mut client = asked(&proxy, "db.test:5432");
+    client.read_head().unwrap();
+    assert_eq!(client.read_exact(6).unwrap(), b"PROXY ");
+}
+
+/// Asks by HTTP/2 for this authority: its stream's answer and, where it is a tunnel, what comes and goes.
+async fn by_http2(client: &mut H2Client, authority: &str) -> (StatusCode, Bytes) {
+    let request = Request::builder().method(Method::CONNECT).uri(authority);
+    let request = request.body(()).unwrap();
+    let (response, mut sending) = client.begin(request, false).await.unwrap();
+    let response = response.await.unwrap();
+    let status = response.status();
+    if status == StatusCode::OK {
+        sending.send_data(Bytes::from("one"), true).unwrap();
+    }
+    (status, h2::read(response.into_body()).await.unwrap().0)
+}
+
+#[test]
+fn streams_of_http2_are_tunnels_beside_requests() {
+    let proxy = gateway("", database());
+    block_on(within(DEADLINE, "the client", async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        for (authority, status, body) in [
+            ("db.test:5432", StatusCode::OK, "hello one bye"),
+            (
+                "plain.test:80",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "405 Method Not Allowed\n",
+            ),
+            ("db.test:5432", StatusCode::OK, "hello one bye"),
+        ] {
+            let (got, text) = by_http2(&mut client, authority).await;
+            assert_eq!((got, &*text), (status, body.as_bytes()), "{authority}");
+        }
+    }));
+}
