@@ -143,6 +143,7 @@ impl Authority {
 }
 
 /// Client that trusts one authority.
+#[derive(Clone, Debug)]
 pub struct TlsClient {
     config: ClientConfig,
 }
@@ -189,6 +190,16 @@ impl TlsClient {
         let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
         self.config.alpn_protocols = protocols.collect();
         self
+    }
+
+    /// For sockets of tokio's, with these protocols (ALPN).
+    pub(crate) fn connector(&self, protocols: &[&str]) -> tokio_rustls::TlsConnector {
+        let mut config = self.config.clone();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        Arc::new(config).into()
     }
 
     /// Connects and makes the handshake.

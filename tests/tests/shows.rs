@@ -22,6 +22,8 @@ fn few_clients() -> reload_storm::Options {
         clients: 8,
         new_clients: 4,
         idle_clients: 16,
+        other_clients: 2,
+        tunnels: 40,
         ..reload_storm::Options::default()
     }
 }

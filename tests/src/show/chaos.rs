@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::load::{Cause, Failure, Group, Load, Outcome};
+use super::load::{Cause, Failure, Group, Load, Outcome, Over};
 use super::marks::{self, Kind, Wrong};
 use super::origin::{self, Fate, Resets};
 use super::{Progress, Report};
@@ -109,12 +109,14 @@ impl Chaos<'_> {
 
     fn load(&self) -> Load {
         let group = |clients, requests| Group {
+            over: Over::Plain,
             clients,
             requests,
             pause: Duration::ZERO,
         };
         Load {
             address: self.proxy.address(),
+            secure: None,
             groups: vec![
                 group(self.options.clients, 1000),
                 group(self.options.new_clients, 1),

@@ -100,6 +100,39 @@ pub(crate) fn config(config_idx: usize, peers: &str, stamp: &str, tables: &str) 
         + tables
 }
 
+/// Further tables of [`config`]: TLS, and listeners for tunnels, which no plugin changes. Files of this name have the
+/// certificate; `{echo}` is where tunnels go.
+pub(crate) fn secure(config_idx: usize) -> String {
+    SECURE.replace("NAME", NAMES[config_idx])
+}
+
+const SECURE: &str = r#"
+[listeners.secure]
+bind = "{listen_secure}"
+plugins = ["stamp"]
+tls = { certificates = [{ certificate = "NAME.pem", key = "NAME.key" }] }
+
+[listeners.tunnels]
+bind = "{listen_tunnels}"
+
+[listeners.secure_tunnels]
+bind = "{listen_secure_tunnels}"
+tls = { certificates = [{ certificate = "NAME.pem", key = "NAME.key" }] }
+
+[upstreams.echo]
+peers = ["{echo}"]
+
+[[routes]]
+listeners = ["tunnels", "secure_tunnels"]
+path = "/tunnel"
+upstream = "echo"
+upgrades = ["websocket"]
+
+[workers]
+count = 2
+drain_timeout = "15m"
+"#;
+
 const CONFIG: &str = r#"
 [plugins.stamp]
 wasm = "{guests}/stamp.wasm"

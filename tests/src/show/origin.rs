@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +12,32 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::load::number;
+use super::tunnels::AGREED;
 use crate::origin::Origin;
+use crate::tls::websocket_accept;
 
 /// Answers with the request's `x-id`, the marks that the gateway's plugins have left in it, and this name.
 pub(crate) fn marking(name: &str, resets: Option<Arc<Resets>>) -> Origin {
+    let name: Arc<str> = name.into();
+    serving(move |socket| {
+        let (name, resets) = (Arc::clone(&name), resets.clone());
+        async move { serve(socket, &name, resets.as_deref()).await }
+    })
+}
+
+/// Agrees to go on with a WebSocket, and sends back what comes until it ends.
+pub(crate) fn echoing() -> Origin {
+    serving(echo)
+}
+
+/// Runs this for each connection, all in one thread.
+fn serving<F, R>(serve: F) -> Origin
+where
+    F: Fn(TcpStream) -> R + Send + 'static,
+    R: Future<Output = std::io::Result<()>> + 'static,
+{
     let (address_known, address) = std::sync::mpsc::channel();
     let (stop, stopped) = oneshot::channel();
-    let origin = Rc::<str>::from(name).to_string();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -30,12 +48,11 @@ pub(crate) fn marking(name: &str, resets: Option<Arc<Resets>>) -> Origin {
             let bound: SocketAddr = listener.local_addr().expect("a bound socket");
             // The receiver may have panicked meanwhile.
             let _ = address_known.send(bound);
-            let name: Rc<str> = origin.into();
             while let Ok((socket, _)) = listener.accept().await {
-                let (name, resets) = (Rc::clone(&name), resets.clone());
+                let served = serve(socket);
                 tokio::task::spawn_local(async move {
                     // The gateway may close at any time: what it did is for the client to judge.
-                    let _ended = serve(socket, &name, resets.as_deref()).await;
+                    let _ended = served.await;
                 });
             }
         };
@@ -85,6 +102,32 @@ impl Resets {
                 // The id is not seen a third time.
                 !once.remove(&id) && once.insert(id)
             }
+        }
+    }
+}
+
+async fn echo(mut socket: TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut received = Vec::with_capacity(1024);
+    while !received.ends_with(b"\r\n\r\n") {
+        if socket.read_buf(&mut received).await? == 0 {
+            return Ok(());
+        }
+    }
+    let head = String::from_utf8_lossy(&received).to_ascii_lowercase();
+    // The key is of base64, in which case counts.
+    let at = head
+        .find("sec-websocket-key: ")
+        .map(|at| at + "sec-websocket-key: ".len());
+    let key = at.and_then(|at| received.get(at..at + 24));
+    let key = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
+    let agreed = AGREED.replace("ACCEPT", &websocket_accept(&key));
+    socket.write_all(agreed.as_bytes()).await?;
+    let mut piece = vec![0; 4096];
+    loop {
+        match socket.read(&mut piece).await? {
+            0 => return socket.shutdown().await,
+            bytes => socket.write_all(&piece[..bytes]).await?,
         }
     }
 }

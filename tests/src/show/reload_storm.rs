@@ -4,9 +4,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::load::{Cause, Era, Failure, Group, Load, Outcome};
+use super::load::{Cause, Era, Failure, Group, Load, Outcome, Over, socket};
 use super::marks::{self, Kind, NAMES, Wrong};
+use super::tunnels::{self, Tunnels};
 use super::{Progress, Report, origin};
+use crate::tls::{Authority, TlsClient};
 use crate::{Proxy, control};
 
 /// How much of it.
@@ -25,6 +27,10 @@ pub struct Options {
     pub new_clients: usize,
     /// Clients beside them that pause up to 3 s between two requests, so that their connections are mostly idle.
     pub idle_clients: usize,
+    /// Clients beside them by TLS, by HTTP/2, and by HTTP/2 with TLS, so many each.
+    pub other_clients: usize,
+    /// WebSockets that are open all the time.
+    pub tunnels: usize,
 }
 
 impl Default for Options {
@@ -38,20 +44,16 @@ impl Default for Options {
             clients: 32,
             new_clients: 8,
             idle_clients: 64,
+            other_clients: 4,
+            tunnels: 1000,
         }
     }
 }
 
 /// Runs it.
 pub fn run(options: &Options, progress: &mut Progress) -> Report {
-    let config = |idx: usize| {
-        let peers = format!("\"{{{}}}\"", NAMES[idx]);
-        marks::config(idx, &peers, "", "")
-    };
-    let mut proxy = Proxy::with_config(&config(0))
-        .origin(NAMES[0], origin::marking(NAMES[0], None))
-        .origin(NAMES[1], origin::marking(NAMES[1], None))
-        .start();
+    let authority = Authority::new("show");
+    let mut proxy = gateway(&authority);
     let control = proxy.path("castling.sock");
     // Written once and then linked: a file that is written anew may wait for the disk.
     for (idx, name) in NAMES.iter().enumerate() {
@@ -60,9 +62,10 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
     }
     use_config(&proxy, 0);
     let era = Arc::new(Era::default());
-    let load = load(&proxy, options, &era).start();
+    let load = load(&proxy, &authority, options, &era).start();
     load.until_more(100);
     let before = proxy.master().descriptors();
+    let tunnels = tunnels(&proxy, &authority, options);
 
     let interval = Duration::from_secs(1) / options.reloads_a_second;
     let begun = Instant::now();
@@ -95,8 +98,9 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
     }
     let took = begun.elapsed();
     let outcome = load.stop();
+    let tunnels = tunnels.close();
     let mut report = Report::new(format!(
-        "Reload storm: {} reloads a second for {:.0} s, two configs in turn, under keep-alive and new-connection load",
+        "Reload storm: {} reloads a second for {:.0} s, two configs in turn, under load by HTTP/1 and HTTP/2, plain and TLS",
         options.reloads_a_second,
         took.as_secs_f64()
     ));
@@ -108,6 +112,7 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
         format!("{reloads}: {rate:.1} a second, the longest {longest:.0?}"),
         holds,
     );
+    claims_of_tunnels(&mut report, &tunnels, options.tunnels);
     report.claim("0 reloads refused", refusals.len(), refusals.is_empty());
     report.details(refusals);
     claims_of_end(&mut report, &proxy, before);
@@ -123,24 +128,86 @@ fn use_config(proxy: &Proxy, config_idx: usize) {
         .expect("the gateway's folder");
 }
 
-/// Load of every kind: saturating clients, clients that come for one request, clients that mostly idle.
-pub(super) fn load(proxy: &Proxy, options: &Options, era: &Arc<Era>) -> Load {
-    let group = |clients, requests, pause| Group {
+/// Lines of one of the two configs.
+pub(super) fn config(idx: usize) -> String {
+    let peers = format!("\"{{{}}}\"", NAMES[idx]);
+    marks::config(idx, &peers, "", &marks::secure(idx))
+}
+
+/// Gateway with the first of the two configs, whose certificates are this authority's.
+pub(super) fn gateway(authority: &Authority) -> Proxy {
+    let mut setup = Proxy::with_config(&config(0)).origin("echo", origin::echoing());
+    for name in NAMES {
+        let pem = authority.certify(&[socket::NAME]);
+        setup = setup
+            .origin(name, origin::marking(name, None))
+            .file(&format!("{name}.pem"), pem.chain)
+            .file(&format!("{name}.key"), pem.key);
+    }
+    setup.start()
+}
+
+/// Load of every kind: saturating clients, clients that come for one request, clients that mostly idle, of every protocol.
+pub(super) fn load(
+    proxy: &Proxy,
+    authority: &Authority,
+    options: &Options,
+    era: &Arc<Era>,
+) -> Load {
+    let group = |over, clients, requests, pause| Group {
+        over,
         clients,
         requests,
         pause,
     };
+    let (kept, others) = (Duration::ZERO, options.other_clients);
+    let idle = Duration::from_secs(3);
     Load {
         address: proxy.address(),
+        secure: Some((proxy.address_of("listen_secure"), TlsClient::new(authority))),
         groups: vec![
-            group(options.clients, 1000, Duration::ZERO),
-            group(options.new_clients, 1, Duration::ZERO),
-            group(options.idle_clients, 1000, Duration::from_secs(3)),
+            group(Over::Plain, options.clients, 1000, kept),
+            group(Over::Plain, options.new_clients, 1, kept),
+            group(Over::Plain, options.idle_clients, 1000, idle),
+            group(Over::Tls, others, 1000, kept),
+            group(Over::Tls, others.div_ceil(4), 1, kept),
+            group(Over::Tls, others, 1000, idle),
+            group(Over::Http2, others, 1000, kept),
+            group(Over::Http2, others, 1000, idle),
+            group(Over::Http2Tls, others, 1000, kept),
+            group(Over::Http2Tls, others.div_ceil(4), 1, kept),
+            group(Over::Http2Tls, others, 1000, idle),
         ],
         mix: MIX.to_vec(),
         resends: true,
         era: Arc::clone(era),
     }
+}
+
+/// WebSockets of every protocol, open before the first reload.
+pub(super) fn tunnels(proxy: &Proxy, authority: &Authority, options: &Options) -> Tunnels {
+    let secure = proxy.address_of("listen_secure_tunnels");
+    let load = Load {
+        address: proxy.address_of("listen_tunnels"),
+        secure: Some((secure, TlsClient::new(authority))),
+        ..load(proxy, authority, options, &Arc::default())
+    };
+    Tunnels::open(load, options.tunnels)
+}
+
+pub(super) fn claims_of_tunnels(report: &mut Report, outcome: &tunnels::Outcome, open: usize) {
+    let tunnels::Outcome {
+        opened,
+        messages,
+        cut,
+        causes,
+    } = outcome;
+    report.claim(
+        format!("{open} WebSockets open, 0 cut"),
+        format!("{opened} open, {cut} cut, {messages} messages came back"),
+        *opened == open as u64 && *cut == 0,
+    );
+    report.details(causes.iter().cloned());
 }
 
 /// Half of the requests go to an origin, a quarter of those through a body filter.

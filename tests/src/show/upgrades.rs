@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::load::Era;
-use super::reload_storm::{self, claims_of_end, claims_of_load, figures};
-use super::{Progress, Report, marks, origin};
-use crate::Proxy;
-use marks::NAMES;
+use super::reload_storm::{self, claims_of_end, claims_of_load, claims_of_tunnels, figures};
+use super::{Progress, Report};
+use crate::process::Process;
+use crate::tls::Authority;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -31,22 +31,22 @@ impl Default for Options {
 
 /// Runs it.
 pub fn run(options: &Options, progress: &mut Progress) -> Report {
-    let config = |idx: usize| marks::config(idx, &format!("\"{{{}}}\"", NAMES[idx]), "", "");
-    let mut proxy = Proxy::with_config(&config(0))
-        .origin(NAMES[0], origin::marking(NAMES[0], None))
-        .origin(NAMES[1], origin::marking(NAMES[1], None))
-        .start();
+    let authority = Authority::new("show");
+    let mut proxy = reload_storm::gateway(&authority);
     let era = Arc::new(Era::default());
-    let load = reload_storm::load(&proxy, &options.load, &era).start();
+    let load = reload_storm::load(&proxy, &authority, &options.load, &era).start();
     load.until_more(100);
     let before = proxy.master().descriptors();
+    let tunnels = reload_storm::tunnels(&proxy, &authority, &options.load);
+    // Stays as long as they do, and so do the masters between it and the last, for whom it is the one before.
+    let first = proxy.master();
 
     let (mut done, mut refusals) = (0, Vec::new());
     let (mut longest, mut left_behind) = (Duration::ZERO, 0);
     for upgrade in 1..=options.upgrades {
         let old = proxy.master();
         // The new master reads the config anew, so that it shows who has answered.
-        proxy.write_config(&config(upgrade % 2));
+        proxy.write_config(&reload_storm::config(upgrade % 2));
         era.ends();
         let asked = Instant::now();
         let outcome = proxy.upgrade(&[]);
@@ -59,19 +59,27 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
         era.begins();
         let goal = load.good() + options.requests_between;
         let serves = Instant::now();
-        while (old.is_alive() || load.good() < goal) && serves.elapsed() < HANDED_OVER_WITHIN {
+        let is_left = || old.0 != first.0 && has_workers(old);
+        while (is_left() || load.good() < goal) && serves.elapsed() < HANDED_OVER_WITHIN {
             progress.tell(|| {
                 let (good, failed) = (load.good(), load.failed());
                 format!("{done} upgrades, {good} requests, {failed} failed")
             });
             std::thread::sleep(Duration::from_millis(20));
         }
-        left_behind += usize::from(old.is_alive());
+        left_behind += usize::from(is_left());
     }
     let outcome = load.stop();
+    let tunnels = tunnels.close();
+    let closed = Instant::now();
+    let old_masters = || proxy.masters().iter().filter(|it| it.is_alive()).count() - 1;
+    while old_masters() > 0 && closed.elapsed() < HANDED_OVER_WITHIN {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let masters = old_masters();
 
     let mut report = Report::new(format!(
-        "Binary upgrades: {} of them, two configs in turn, under keep-alive and new-connection load",
+        "Binary upgrades: {} of them, two configs in turn, under load by HTTP/1 and HTTP/2, plain and TLS",
         options.upgrades
     ));
     report.claim(
@@ -82,10 +90,19 @@ pub fn run(options: &Options, progress: &mut Progress) -> Report {
     report.details(refusals);
     let requests = options.requests_between * options.upgrades as u64;
     claims_of_load(&mut report, &outcome, requests);
-    report.claim("0 old masters stay", left_behind, left_behind == 0);
+    claims_of_tunnels(&mut report, &tunnels, options.load.tunnels);
+    report.claim(
+        "0 workers stay but for WebSockets, 0 old masters once those are closed",
+        format!("{left_behind} and {masters}"),
+        left_behind == 0 && masters == 0,
+    );
     claims_of_end(&mut report, &proxy, before);
     figures(&mut report, &outcome);
     report
+}
+
+fn has_workers(master: Process) -> bool {
+    !master.children_with("worker").is_empty()
 }
 
 /// An old master ends with its last worker, which the drain time-out ends.
