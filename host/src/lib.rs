@@ -7,6 +7,7 @@
     reason = "next to nothing is reachable from outside; `pub` says what a module offers its neighbours"
 )]
 
+mod acme;
 mod balancer;
 mod cli;
 mod config;

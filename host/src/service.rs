@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::{self, FieldNames, NonAsciiTarget};
 use crate::downstream::Settings;
+use crate::handler::acme_challenge::HttpChallenges;
 use crate::http2;
 use crate::message::HeadLimits;
 use crate::message::forwarded::Marks;
@@ -24,6 +25,7 @@ pub struct Service {
     /// `None`: HTTP/1 alone.
     pub http2: Option<http2::Builder>,
     pub metrics: ListenerMetrics,
+    pub challenges: HttpChallenges,
 }
 
 impl Service {
@@ -63,6 +65,7 @@ impl Service {
                 marks: Marks::of(name, config, gateway_id),
             },
             metrics,
+            challenges: HttpChallenges::default(),
         })
     }
 

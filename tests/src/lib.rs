@@ -50,6 +50,7 @@ pub mod hostile;
 pub mod load;
 pub mod module;
 pub mod origin;
+pub mod pebble;
 pub mod process;
 pub mod proxy;
 pub mod raw_client;

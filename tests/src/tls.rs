@@ -162,8 +162,26 @@ impl TlsClient {
         authority: &Authority,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
+        Self::of_roots([authority.der()], versions)
+    }
+
+    /// Trusts the authorities whose certificates these are, PEM. Each connection has a full handshake.
+    pub fn trusting(pem: &str) -> Self {
+        let roots = CertificateDer::pem_slice_iter(pem.as_bytes());
+        let roots: Result<Vec<_>, _> = roots.collect();
+        let mut client = Self::of_roots(roots.expect("certificates"), rustls::ALL_VERSIONS);
+        client.config.resumption = rustls::client::Resumption::disabled();
+        client
+    }
+
+    fn of_roots(
+        authorities: impl IntoIterator<Item = CertificateDer<'static>>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.der()).expect("a root");
+        for authority in authorities {
+            roots.add(authority).expect("a root");
+        }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)

@@ -177,6 +177,17 @@ impl TlsConnection {
         self.read_exact(length.map_err(text)?)
     }
 
+    /// Reads a request's head, in lower case but for its first line.
+    pub fn read_head(&mut self) -> Result<String, String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.read_exact(1)?);
+        }
+        let head = String::from_utf8_lossy(&head);
+        let (first, rest) = head.split_once("\r\n").unwrap_or((&head, ""));
+        Ok(format!("{first}\r\n{}", rest.to_ascii_lowercase()))
+    }
+
     pub fn read_exact(&mut self, len: usize) -> Result<Vec<u8>, String> {
         let mut bytes = vec![0; len];
         self.tls.read_exact(&mut bytes).map_err(text)?;

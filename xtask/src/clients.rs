@@ -1,4 +1,4 @@
-//! Clients of other hands that the gateway is tried with: packages of Debian, PyPI and npm (docs/SHOWS.md).
+//! Clients of other hands, and an authority, that the gateway is tried with: packages of Debian, PyPI and npm (docs/SHOWS.md).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -122,12 +122,13 @@ const PACKAGE: &str = "package.json";
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Debian's packages, and a program of each.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("haproxy", "haproxy"),
     ("nghttp2-client", "h2load"),
     ("openssl", "openssl"),
+    ("pebble", "pebble"),
     ("python3-venv", "python3"),
     ("sslscan", "sslscan"),
     ("testssl.sh", "testssl"),

@@ -32,7 +32,11 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
     let mut config = config::load(config_path).map_err(control::lines)?;
     let mut errors = log::check(&config.log, &config.access_log);
     config.access_log.target = AccessLogTarget::Off;
-    let warnings = config::tls_warnings(&config, jiff::Timestamp::now());
+    let mut warnings = config::tls_warnings(&config, jiff::Timestamp::now());
+    match process::check_acme(&config) {
+        Ok(more) => warnings.extend(more),
+        Err(error) => errors.push(error),
+    }
     let listeners = config.listeners.values_mut();
     listeners
         .filter_map(|listener| listener.tls.as_mut())

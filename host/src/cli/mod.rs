@@ -44,6 +44,10 @@ pub fn main() -> ExitCode {
         Command::Compile { out, no_seccomp } => {
             process::run_helper(out, !no_seccomp).map_err(in_lines)
         }
+        Command::Acme {
+            channel,
+            no_seccomp,
+        } => process::run_acme_helper(channel, !no_seccomp).map_err(in_lines),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -221,6 +225,15 @@ Example:
         /// The inherited file that takes the product
         #[arg(long)]
         out: RawFd,
+        #[arg(long)]
+        no_seccomp: bool,
+    },
+
+    /// Orders a certificate; started by the master
+    #[command(hide = true)]
+    Acme {
+        #[arg(long)]
+        channel: RawFd,
         #[arg(long)]
         no_seccomp: bool,
     },

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::process::{
-    CertificateReport, DeathsReport, GenerationReport, MasterStatus, Reply, Request, WorkerReport,
+    AcmeReport, CertificateReport, DeathsReport, GenerationReport, MasterStatus, Reply, Request,
+    WorkerReport,
 };
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
@@ -53,6 +54,7 @@ fn text(status: &MasterStatus) -> String {
         table(&status.plugins, PLUGIN, plugin),
         table(&status.zones, ZONE, zone),
         table(&status.certificates, CERTIFICATE, certificate),
+        table(&status.acme, ACME, acme),
     ];
     for table in last.into_iter().flatten() {
         text.push('\n');
@@ -179,6 +181,27 @@ fn certificate(certificate: &CertificateReport) -> [String; 4] {
         or_dash(certificate.names.join(", ")),
         certificate.not_after.clone(),
         certificate.days_left.to_string(),
+    ]
+}
+
+const ACME: [&str; 6] = [
+    "acme",
+    "state",
+    "not after",
+    "next order",
+    "failures",
+    "last error",
+];
+
+fn acme(certificate: &AcmeReport) -> [String; 6] {
+    let or_dash = |text: &Option<String>| or_dash(text.clone().unwrap_or_default());
+    [
+        certificate.names.join(", "),
+        certificate.state.clone(),
+        or_dash(&certificate.not_after),
+        or_dash(&certificate.next_order),
+        certificate.failures.to_string(),
+        or_dash(&certificate.last_error),
     ]
 }
 

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::http_settings;
-use super::names::Named;
 use super::networks;
 use super::sections::{Sections, TIMEOUT, resolved};
 use super::table::{Table, Value};
@@ -22,7 +21,7 @@ use super::{
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
     let mut bound = BTreeMap::new();
     let listeners = resolved(&sections.listeners, |table| {
-        listener(table, &sections.plugins, &mut bound)
+        listener(table, sections, &mut bound)
     });
     for listener in listeners.values() {
         refuse_second_for_ipv4(listener, &bound);
@@ -46,7 +45,7 @@ fn refuse_second_for_ipv4(listener: &Listener, bound: &BTreeMap<Bind, Value<'_>>
 
 fn listener<'a>(
     mut table: Table<'a>,
-    plugins: &Named<'_>,
+    sections: &Sections<'_>,
     bound: &mut BTreeMap<Bind, Value<'a>>,
 ) -> Listener {
     let mut place = String::new();
@@ -59,8 +58,8 @@ fn listener<'a>(
         socket: socket_options(&mut table, &bind),
         limits: connection_limits(&mut table, &bind),
         proxy_protocol: table.optional("proxy_protocol", proxy_protocol),
-        tls: table.optional("tls", tls::tls),
-        serves: Serves::Http(http_settings::settings(&mut table, plugins)),
+        tls: table.optional("tls", |value| tls::tls(value, sections.acme.is_some())),
+        serves: Serves::Http(http_settings::settings(&mut table, &sections.plugins)),
         bind,
         place,
     };

@@ -5,6 +5,8 @@
 //! builds the `model`. `place` tells where in the files something stands, and takes every error.
 
 mod access_log;
+mod acme;
+mod acme_names;
 mod certificate_facts;
 mod client_certificates;
 mod distinguished_name;
@@ -39,12 +41,14 @@ mod zone_store;
 
 use std::path::{Path, PathBuf};
 
+pub use certificate_facts::Validity;
 pub use distinguished_name::{add_escaped, distinguished_name};
 pub use error::ConfigErrors;
 pub use file::{open_private, read_regular};
 pub use model::*;
 pub use redaction::without_values;
-pub use tls_warnings::tls_warnings;
+pub use tls::{names_of_chain, private_key};
+pub use tls_warnings::{expiry_warning, tls_warnings};
 pub use variables::{TemplatePart, template_parts};
 
 use source::Sources;

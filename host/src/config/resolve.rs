@@ -13,7 +13,7 @@ use super::{
     Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath,
     WhenDrainingFull, Workers, Zone, ZoneKind,
 };
-use super::{access_log, listener, plugin, privileges, route, upstream, zone_store};
+use super::{access_log, acme, listener, plugin, privileges, route, upstream, zone_store};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
@@ -28,6 +28,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
             plugin::resolve(table, &sections.upstreams, &sections.zones)
         }),
         listeners: listener::resolve(&sections),
+        acme: acme::resolve(sources.map(), sections.acme),
         upstreams: resolved(&sections.upstreams, |table| {
             upstream::resolve(table, &sections.plugins, &mut system_roots)
         }),

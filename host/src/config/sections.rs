@@ -16,6 +16,7 @@ pub(super) struct Sections<'a> {
     pub(super) workers: Option<Table<'a>>,
     pub(super) log: Option<Table<'a>>,
     pub(super) access_log: Option<Table<'a>>,
+    pub(super) acme: Option<Value<'a>>,
     pub(super) plugins: Named<'a>,
     pub(super) listeners: Named<'a>,
     pub(super) upstreams: Named<'a>,
@@ -31,6 +32,7 @@ impl<'a> Sections<'a> {
             workers: None,
             log: None,
             access_log: None,
+            acme: None,
             plugins: Named::new("plugin"),
             listeners: Named::new("listener"),
             upstreams: Named::new("upstream"),
@@ -44,6 +46,7 @@ impl<'a> Sections<'a> {
             once(&mut sections.workers, root.get("workers"));
             once(&mut sections.log, root.get("log"));
             once(&mut sections.access_log, root.get("access_log"));
+            once_kept(&mut sections.acme, root.get("acme"));
             root.get("plugins")
                 .into_iter()
                 .for_each(|section| sections.plugins.add_section(section));
@@ -81,15 +84,26 @@ impl<'a> Sections<'a> {
 fn once<'a>(section: &mut Option<Table<'a>>, value: Option<Value<'a>>) {
     let Some(value) = value else { return };
     match section {
-        Some(first) => {
-            let first = value.map().place(first.place());
-            value.refuse::<()>(format_args!(
-                "[{}] is already at {first}: expected once in all files",
-                value.key()
-            ));
-        }
+        Some(first) => refuse_second(value, first.place()),
         None => *section = value.table(),
     }
+}
+
+/// Same as [`once`], for a section whose place errors name.
+fn once_kept<'a>(section: &mut Option<Value<'a>>, value: Option<Value<'a>>) {
+    match (&section, value) {
+        (Some(first), Some(value)) => refuse_second(value, first.place()),
+        (None, Some(value)) => *section = Some(value),
+        (_, None) => {}
+    }
+}
+
+fn refuse_second(value: Value<'_>, first: Place) {
+    let first = value.map().place(first);
+    value.refuse::<()>(format_args!(
+        "[{}] is already at {first}: expected once in all files",
+        value.key()
+    ));
 }
 
 pub(super) fn resolved<'a, T>(

@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
+use super::acme_names;
 use super::client_certificates::client_certificates;
 use super::file::read_regular;
 use super::sections::TIMEOUT;
@@ -20,14 +21,19 @@ use super::{
     UnknownName,
 };
 
-pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
+/// `has_authority`: there is a section `[acme]`.
+pub(super) fn tls(value: Value<'_>, has_authority: bool) -> Option<ListenerTls> {
     let mut table = value.table()?;
-    let certificates = table.required("certificates", CERTIFICATES_RULE, |value| {
-        match value.kind() {
-            NodeKind::List(items) if !items.is_empty() => value.list(certificate),
-            _ => value.expected(CERTIFICATES_RULE),
-        }
-    });
+    let acme = table.get("acme");
+    let certificates = |value: Value<'_>| match value.kind() {
+        NodeKind::List(items) if !items.is_empty() => value.list(certificate),
+        _ => value.expected(CERTIFICATES_RULE),
+    };
+    let certificates = match acme {
+        Some(_) => table.optional("certificates", certificates),
+        None => table.required("certificates", CERTIFICATES_RULE, certificates),
+    };
+    let acme = acme.and_then(|value| acme_names::certificates(value, has_authority));
     let min_version = table.or("min_version", TlsVersion::V12, version);
     let client_certificates = table.or("client_certificates", None, client_certificates);
     let mut known = HashSet::new();
@@ -41,6 +47,7 @@ pub(super) fn tls(value: Value<'_>) -> Option<ListenerTls> {
     });
     let tls = ListenerTls {
         certificates: certificates.unwrap_or_default(),
+        acme: acme.unwrap_or_default(),
         unknown_name: table.or("unknown_name", UnknownName::First, |value| {
             value.choice(&UNKNOWN_NAMES)
         }),
@@ -140,14 +147,14 @@ pub(super) fn chain(value: Value<'_>) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
             }
         }
     }
-    match checked_chain(&chain) {
+    match names_of_chain(&chain) {
         Ok(names) => Some((chain, names)),
         Err(why) => value.refuse(format_args!("certificate: {}: {why}", path.display())),
     }
 }
 
-/// Names of the first certificate, if each has signed the one before it, as far as their names say.
-fn checked_chain(chain: &[Vec<u8>]) -> Result<Vec<String>, String> {
+/// Names of the first certificate (DER), if each has signed the one before it, as far as their names say.
+pub fn names_of_chain(chain: &[Vec<u8>]) -> Result<Vec<String>, String> {
     let mut names = None;
     let mut issuer = Vec::new();
     for (idx, der) in chain.iter().enumerate() {
@@ -186,22 +193,22 @@ fn names_of(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
 
 pub(super) fn key(value: Value<'_>) -> Option<PrivateKey> {
     let (path, bytes) = read_pem(value, MAX_PEM_BYTES)?;
-    let key = match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => key,
-        Err(error) => return value.refuse(format_args!("key: {}: {error}", path.display())),
-    };
+    match private_key(&bytes) {
+        Ok(key) => Some(key),
+        Err(error) => value.refuse(format_args!("key: {}: {error}", path.display())),
+    }
+}
+
+/// The first key in a PEM text.
+pub fn private_key(pem: &[u8]) -> Result<PrivateKey, String> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
     let form = match key {
         PrivateKeyDer::Pkcs1(_) => KeyForm::Pkcs1,
         PrivateKeyDer::Pkcs8(_) => KeyForm::Pkcs8,
         PrivateKeyDer::Sec1(_) => KeyForm::Sec1,
-        _ => {
-            return value.refuse(format_args!(
-                "key: {}: of a kind that is not known",
-                path.display()
-            ));
-        }
+        _ => return Err("of a kind that is not known".to_owned()),
     };
-    Some(PrivateKey {
+    Ok(PrivateKey {
         form,
         der: key.secret_der().to_vec(),
     })

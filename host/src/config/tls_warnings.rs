@@ -90,6 +90,13 @@ fn of_listener(tls: &ListenerTls, now: Timestamp, mut warn: impl FnMut(&str, Str
     }
 }
 
+/// Warning about the end of a certificate, at the place of its key. `None`: it is good for long enough.
+pub fn expiry_warning(certificate: &Certificate, now: Timestamp) -> Option<String> {
+    let what = about_time(certificate.validity()?, now, ": clients refuse it")?;
+    let (place, title) = (&certificate.key_place, certificate.title());
+    Some(format!("{place}: the certificate for {title} {what}"))
+}
+
 /// `then` says what comes of a certificate that is not good now. `None`: it is good for long enough.
 fn about_time(validity: Validity, now: Timestamp, then: &str) -> Option<String> {
     let now = now.as_second();

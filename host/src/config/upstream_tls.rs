@@ -57,7 +57,8 @@ fn own_certificate(tls: Value<'_>, table: &mut Table<'_>) -> Option<Certificate>
     })
 }
 
-fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {
+/// Certificates of the authorities that the system trusts. Without any, `tls` is refused.
+pub(super) fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         let why = found.errors.first();

@@ -167,6 +167,11 @@ impl Pipeline<'_> {
 
     /// Comes to a response: phases, the upstream if none of them answers, filters of its head.
     async fn respond(&mut self) -> Result<ResponseBody, Error> {
+        if let Some(answer) = self.service.challenges.answer(self.exchange.request()) {
+            // No plugin and no route is to come between the authority and its answer.
+            self.past_filters = true;
+            return Ok(self.take(answer));
+        }
         let verdict = match self.route()? {
             Some(phases) => self.run_phases(phases).await?,
             None => phase::verdict(self.plan.get())?,

@@ -17,6 +17,7 @@ impl Gateway {
                 "listener {name} on {}",
                 self.config.listeners[name].bind
             );
+            self.describe_ordered(name, &mut text);
             for plan in acceptor.service().router.plans() {
                 let route = plan.route.as_deref().unwrap_or_default();
                 let target = match plan.upstream {
@@ -67,6 +68,17 @@ impl Gateway {
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
         }
         text
+    }
+
+    /// Certificates of a listener that are ordered, a line each.
+    fn describe_ordered(&self, listener: &str, text: &mut String) {
+        let tls = self.config.listeners[listener].tls.iter();
+        for ordered in tls.flat_map(|tls| &tls.acme) {
+            let names = ordered.names.join(", ");
+            let directory = self.config.acme.as_ref().map_or("", |acme| &acme.directory);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  certificate for {names} from {directory}");
+        }
     }
 
     /// Routes whose plugins a client could get around, where a peer reads a path otherwise than the gateway.

@@ -1,5 +1,6 @@
 //! The product of one generation in one worker: its plugins, upstreams, listeners and routes, and the traffic under way.
 
+mod acme;
 mod build;
 mod check;
 mod describe;

@@ -95,7 +95,7 @@ impl Acceptor {
         self.proxy_protocol.as_ref()
     }
 
-    pub(super) fn tls(&self) -> Option<&Rc<ServerTls>> {
+    pub fn tls(&self) -> Option<&Rc<ServerTls>> {
         self.tls.as_ref()
     }
 

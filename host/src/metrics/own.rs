@@ -155,6 +155,11 @@ const SILENT: Own = own(
     "castling_workers_silent_total",
     "Workers killed because they did not answer in `workers.heartbeat_timeout`.",
 );
+const ORDERS: Own = own(
+    MetricKind::Counter,
+    "castling_acme_orders_total",
+    "Orders of certificates that are over, by result.",
+);
 const RELOADS: Own = own(
     MetricKind::Counter,
     "castling_reloads_total",
@@ -309,6 +314,8 @@ pub enum HandshakeResult {
     PlainHttp,
     /// The client has named a server that there is no certificate for.
     UnknownName,
+    /// An ACME authority has seen the answer to its challenge.
+    Challenge,
     /// The client has shown no certificate where one is required, or a bad one.
     ClientCertificate,
     /// No version, suite or group that both have.
@@ -320,13 +327,14 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Full,
         Self::Resumed,
         Self::Timeout,
         Self::ClientLeft,
         Self::PlainHttp,
         Self::UnknownName,
+        Self::Challenge,
         Self::ClientCertificate,
         Self::Incompatible,
         Self::RefusedByClient,
@@ -341,6 +349,7 @@ impl HandshakeResult {
             Self::ClientLeft => "client_left",
             Self::PlainHttp => "plain_http",
             Self::UnknownName => "unknown_name",
+            Self::Challenge => "acme_challenge",
             Self::ClientCertificate => "client_certificate",
             Self::Incompatible => "incompatible",
             Self::RefusedByClient => "refused_by_client",
@@ -399,6 +408,8 @@ pub struct MasterMetrics {
     workers: Option<Record>,
     deaths: Option<Record>,
     silent: Option<Record>,
+    orders_issued: Option<Record>,
+    orders_failed: Option<Record>,
     reloads_ok: Option<Record>,
     reloads_refused: Option<Record>,
 }
@@ -426,6 +437,8 @@ impl MasterMetrics {
             workers: record(&WORKERS, &[]),
             deaths: record(&DEATHS, &[]),
             silent: record(&SILENT, &[]),
+            orders_issued: record(&ORDERS, &[("result", "issued")]),
+            orders_failed: record(&ORDERS, &[("result", "failed")]),
             reloads_ok: record(&RELOADS, &[("result", "ok")]),
             reloads_refused: record(&RELOADS, &[("result", "refused")]),
             zone,
@@ -470,6 +483,14 @@ impl MasterMetrics {
 
     pub fn worker_silent(&self) {
         self.count(self.silent);
+    }
+
+    /// An order of a certificate is over.
+    pub fn certificate_ordered(&self, is_issued: bool) {
+        self.count(match is_issued {
+            true => self.orders_issued,
+            false => self.orders_failed,
+        });
     }
 
     pub fn reloaded(&self, ok: bool) {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::acme::News;
 use crate::config::{Accept, Config};
 use crate::gateway::{GatewayStatus, Identity};
 use crate::wasm::Manifest;
@@ -35,6 +36,8 @@ pub enum ToWorker {
     StatusRequest,
     /// Request that the worker answers by `Alive`.
     Heartbeat,
+    /// News of certificates that are ordered, with their number, which the worker answers by `TakenIn`.
+    News(u64, Box<News>),
 }
 
 /// Message of a worker to its master.
@@ -51,6 +54,8 @@ pub enum FromWorker {
     Status(GatewayStatus),
     /// The event loop turns.
     Alive,
+    /// The news of this number are in effect, and all before them.
+    TakenIn(u64),
     /// No connection is left; the worker ends.
     Drained,
 }
@@ -67,6 +72,8 @@ pub struct WorkerSpec {
     /// Zones by name.
     pub zones: BTreeMap<String, ZoneHandle>,
     pub metrics: MetricsFd,
+    /// Certificates that were ordered, and challenges of those that are.
+    pub news: Vec<News>,
 }
 
 /// A bound socket. It listens from `Serve` on.

@@ -32,6 +32,8 @@ pub struct WorkerChild {
     orders: mpsc::UnboundedSender<ToWorker>,
     state: watch::Receiver<WorkerState>,
     status_waiters: StatusWaiters,
+    /// Number of the last news that the worker has taken in.
+    taken_in: watch::Receiver<u64>,
     heard: Rc<Heard>,
 }
 
@@ -117,6 +119,7 @@ impl WorkerChild {
             .ok_or_else(|| io::Error::other("the worker ended at once"))?;
         let (orders, pending_orders) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(WorkerState::Starting);
+        let (taken_in_sender, taken_in) = watch::channel(0);
         let process = Self {
             pid,
             slot: spec.slot,
@@ -124,6 +127,7 @@ impl WorkerChild {
             orders,
             state,
             status_waiters: StatusWaiters::default(),
+            taken_in,
             heard: Rc::new(Heard {
                 at: Cell::new(Instant::now()),
                 unanswered: Cell::new(0),
@@ -138,6 +142,7 @@ impl WorkerChild {
             inbox: Some(FrameReader::new(from_worker, WORKER_FRAME_LIMIT_BYTES)),
             errors: Vec::new(),
             state: state_sender,
+            taken_in: taken_in_sender,
             status_waiters: Rc::clone(&process.status_waiters),
             heard: Rc::clone(&process.heard),
             _row: row,
@@ -196,6 +201,23 @@ impl WorkerChild {
             |state: &WorkerState| matches!(state, WorkerState::Draining | WorkerState::Ended(_));
         // An attendant that is gone leaves nobody to wait for.
         let _ = self.state.clone().wait_for(past).await;
+    }
+
+    /// Waits until the worker has taken in the news of this number. One that is not ready yet does so before it serves, since orders
+    /// come in their order; one that has ended has nobody to answer.
+    pub async fn has_taken_in(&self, number: u64) {
+        let (mut taken_in, mut state) = (self.taken_in.clone(), self.state.clone());
+        let takes_in = taken_in.wait_for(|last| *last >= number);
+        let need_not = |state: &WorkerState| match state {
+            WorkerState::Starting | WorkerState::Ended(_) => true,
+            WorkerState::Ready | WorkerState::Serving | WorkerState::Draining => false,
+        };
+        let need_not = state.wait_for(need_not);
+        // An attendant that is gone leaves nobody to wait for.
+        tokio::select! {
+            _ = takes_in => {}
+            _ = need_not => {}
+        }
     }
 
     /// Waits for the process to end; `None` when nobody could tell how.
@@ -267,6 +289,7 @@ struct Attendant {
     inbox: Option<FrameReader<OwnedReadHalf, FromWorker>>,
     errors: Vec<String>,
     state: watch::Sender<WorkerState>,
+    taken_in: watch::Sender<u64>,
     status_waiters: StatusWaiters,
     heard: Rc<Heard>,
     /// Row of the metrics, which another worker may have when this one has ended.
@@ -330,6 +353,9 @@ impl Attendant {
                     // A waiter may have given up.
                     let _ = waiter.send(status.clone());
                 }
+            }
+            Ok(Some(FromWorker::TakenIn(number))) => {
+                self.taken_in.send_replace(number);
             }
             // The message's coming is all there is to it; it was noted above.
             Ok(Some(FromWorker::Alive)) => {}

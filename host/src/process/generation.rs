@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::gateway::Identity;
 
+use super::acme::AcmeShared;
 use super::backoff::Backoff;
 use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec};
 use super::child::{Ending, WorkerChild};
@@ -31,6 +32,7 @@ pub struct Generation {
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
     metrics: Rc<Ledger>,
+    acme: Rc<AcmeShared>,
     identity: Identity,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
@@ -94,7 +96,7 @@ impl Generation {
         config: Config,
         modules: BTreeMap<String, StoredModule>,
         zones: Zones,
-        metrics: Rc<Ledger>,
+        (metrics, acme): (Rc<Ledger>, Rc<AcmeShared>),
         identity: Identity,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
@@ -105,6 +107,7 @@ impl Generation {
             modules: RefCell::new(modules),
             zones: RefCell::new(zones),
             metrics,
+            acme,
             identity,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
@@ -389,8 +392,10 @@ impl Generation {
             modules,
             zones,
             metrics,
+            news: self.acme.for_worker(&self.config),
         };
         let worker = WorkerChild::spawn(spec, descriptors, row)?;
+        self.acme.joined(&worker);
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
     }

@@ -21,6 +21,7 @@ use crate::gateway::Identity;
 use crate::log;
 use crate::transport::tls::TicketChain;
 
+use super::acme::Acme;
 use super::generation::{Generation, GenerationStage};
 use super::merge::Merge;
 use super::notify;
@@ -64,6 +65,8 @@ pub struct Master {
     /// ends after those before it.
     predecessor: RefCell<Option<Rc<Predecessor>>>,
     pending_commands: Rc<PendingCommands>,
+    /// Certificates that the gateway orders itself.
+    acme: Rc<Acme>,
 }
 
 impl Master {
@@ -92,6 +95,7 @@ impl Master {
             room_news: Notify::new(),
             predecessor: RefCell::default(),
             pending_commands: Rc::default(),
+            acme: Rc::default(),
         }
     }
 
@@ -136,6 +140,7 @@ impl Master {
 
     /// Goes from `Active` to `Stopping`: the generation that serves drains, and the sockets close with its workers.
     fn leave_active(&self) {
+        self.acme.end();
         let left = self
             .state
             .borrow_mut()
@@ -196,6 +201,7 @@ impl Master {
         if let Some(before) = before {
             status.put_before(before);
         }
+        status.acme = self.acme.report();
         status
     }
 
@@ -304,6 +310,7 @@ impl Master {
         let watchdog = spawn_local(notify::keep_watchdog(move || {
             is_watched.successor().is_none()
         }));
+        self.acme.begin();
         loop {
             tokio::select! {
                 verb = signals.next() => self.obey(verb),

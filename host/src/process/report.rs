@@ -56,6 +56,24 @@ pub struct MasterStatus {
     /// Certificates of the newest generation's listeners. Empty from a master that knew of none.
     #[serde(default)]
     pub certificates: Vec<CertificateReport>,
+    /// Certificates that the gateway orders itself. Empty from a master that orders none.
+    #[serde(default)]
+    pub acme: Vec<AcmeReport>,
+}
+
+/// Certificate that the gateway orders itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcmeReport {
+    pub names: Vec<String>,
+    /// `held`, `none`, or `ordering` while an order is under way.
+    pub state: String,
+    /// Time up to which the one that is held is good, RFC 3339 in UTC.
+    pub not_after: Option<String>,
+    /// Time of the next order, RFC 3339 in UTC.
+    pub next_order: Option<String>,
+    /// Orders that have failed since the last success.
+    pub failures: u32,
+    pub last_error: Option<String>,
 }
 
 /// Certificate of a listener.
@@ -150,6 +168,7 @@ pub async fn status(
         plugins: Vec::new(),
         zones: Vec::new(),
         certificates: certificates(&generations),
+        acme: Vec::new(),
     };
     let asked = generations.iter().flat_map(|generation| {
         generation

@@ -21,6 +21,8 @@ pub enum Role {
     Worker,
     /// Compiles one plugin's module: bytes of a stranger in, machine code out.
     Compiler,
+    /// Talks to the authority that certificates are ordered from, for one order.
+    Acme,
 }
 
 /// Command and confinement of a role.
@@ -68,6 +70,21 @@ const COMPILER: Needs = Needs {
     },
 };
 
+const ACME: Needs = Needs {
+    command: "acme",
+    process_name: c"castling-acme",
+    limits: Some(Limits {
+        address_space_bytes: 1024 * 1024 * 1024,
+        cpu_seconds: 60,
+    }),
+    dies_with_master: true,
+    allowed: Allowed {
+        sockets: true,
+        writes_files: false,
+        more: &[EVENT_LOOP],
+    },
+};
+
 /// Limits of a process that compiles.
 pub const COMPILER_LIMITS: Limits = Limits {
     address_space_bytes: 4 * 1024 * 1024 * 1024,
@@ -77,13 +94,14 @@ pub const COMPILER_LIMITS: Limits = Limits {
 impl Role {
     /// All roles, for tests.
     #[cfg(test)]
-    pub const ALL: [Self; 2] = [Self::Worker, Self::Compiler];
+    pub const ALL: [Self; 3] = [Self::Worker, Self::Compiler, Self::Acme];
 
     /// Command and confinement of the role.
     pub const fn needs(self) -> &'static Needs {
         match self {
             Self::Worker => &WORKER,
             Self::Compiler => &COMPILER,
+            Self::Acme => &ACME,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The worker's side: takes over what the master hands it, builds its gateway, serves, ends.
 
+use std::collections::VecDeque;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::acme::News;
 use crate::config::Accept;
 use crate::gateway::Gateway;
 use crate::log;
@@ -54,6 +56,7 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         inbox: Some(inbox),
         outbox,
         signals,
+        early_news: VecDeque::new(),
     };
     let (slot, drain_timeout) = (spec.slot, spec.config.workers.drain_timeout);
     let (gateway, sockets) = tokio::select! {
@@ -93,6 +96,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         modules,
         zones: handles,
         metrics,
+        news,
     } = spec;
     let said = |error| vec![error];
     confine::settle_worker(&config.workers, slot).map_err(said)?;
@@ -126,6 +130,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     confine::seal(Role::Worker, &seal).map_err(said)?;
     let gateway =
         Gateway::build(Rc::new(config), engine, opened, zones, recorder, &identity).await?;
+    news.iter().for_each(|news| gateway.learn(news));
     Ok((gateway, sockets))
 }
 
@@ -180,6 +185,10 @@ async fn serve(
             Event::StatusRequest => {
                 let _ = link.tell(&FromWorker::Status(gateway.status())).await;
             }
+            Event::News(number, news) => {
+                gateway.learn(&news);
+                let _ = link.tell(&FromWorker::TakenIn(number)).await;
+            }
             Event::Heartbeat => {
                 let _ = link.tell(&FromWorker::Alive).await;
             }
@@ -206,6 +215,7 @@ enum Event {
     ReopenLogs,
     StatusRequest,
     Heartbeat,
+    News(u64, Box<News>),
 }
 
 /// The worker's ties to the world outside: the master and signals.
@@ -214,10 +224,19 @@ struct MasterLink {
     inbox: Option<FrameReader<OwnedReadHalf, ToWorker>>,
     outbox: OwnedWriteHalf,
     signals: Signals,
+    /// News that came before the worker was ready to learn them.
+    early_news: VecDeque<(u64, Box<News>)>,
 }
 
 impl MasterLink {
     async fn next(&mut self) -> Event {
+        match self.early_news.pop_front() {
+            Some((number, news)) => Event::News(number, news),
+            None => self.arrived().await,
+        }
+    }
+
+    async fn arrived(&mut self) -> Event {
         loop {
             tokio::select! {
                 message = next_message(&mut self.inbox) => match message {
@@ -228,6 +247,7 @@ impl MasterLink {
                     Ok(Some(ToWorker::ReopenLogs)) => return Event::ReopenLogs,
                     Ok(Some(ToWorker::StatusRequest)) => return Event::StatusRequest,
                     Ok(Some(ToWorker::Heartbeat)) => return Event::Heartbeat,
+                    Ok(Some(ToWorker::News(number, news))) => return Event::News(number, news),
                     Ok(None) | Err(_) => {
                         self.inbox = None;
                         return Event::Drain(None);
@@ -240,7 +260,13 @@ impl MasterLink {
 
     /// Waits for an order that ends the worker before it is ready: a drain or a stop, since there is nothing to drain yet.
     async fn ends_early(&mut self) {
-        while !matches!(self.next().await, Event::Drain(_) | Event::Stop) {}
+        loop {
+            match self.arrived().await {
+                Event::Drain(_) | Event::Stop => return,
+                Event::News(number, news) => self.early_news.push_back((number, news)),
+                Event::Serve | Event::ReopenLogs | Event::StatusRequest | Event::Heartbeat => {}
+            }
+        }
     }
 
     async fn tell(&mut self, message: &FromWorker) -> anyhow::Result<()> {

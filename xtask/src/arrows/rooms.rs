@@ -138,6 +138,10 @@ pub(super) const FLOORS: &[Floor] = &[
                 "heads, framing and bodies of HTTP/1, over bytes that others move",
             ),
             (
+                "acme",
+                "certificates that are ordered: the talk with the authority, the store, when to renew",
+            ),
+            (
                 "http2",
                 "frames, windows and heads of HTTP/2, by the h2 crate",
             ),

@@ -4,6 +4,7 @@
 //! the same. Paths are absolute. Durations and sizes are in the unit that the type says. A `*_timeout` is 1 ms to 30
 //! days. Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
+mod acme;
 mod http2;
 mod http_settings;
 mod listener;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use acme::*;
 pub use http_settings::*;
 pub use http2::*;
 pub use listener::*;
@@ -33,6 +35,9 @@ pub struct Config {
     pub access_log: AccessLog,
     pub plugins: BTreeMap<String, Plugin>,
     pub listeners: BTreeMap<String, Listener>,
+    /// Authority of `tls.acme`. The master's alone: workers are not told, since it has a secret. Default none.
+    #[serde(skip)]
+    pub acme: Option<Acme>,
     pub upstreams: BTreeMap<String, Upstream>,
     /// Certificates of the authorities that the system trusts. Empty where no upstream's TLS needs them.
     pub system_roots: Vec<Der>,

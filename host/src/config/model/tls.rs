@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::PlacedPath;
+use super::{AcmeCertificate, PlacedPath};
 
 /// TLS of a listener's connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerTls {
-    /// At least one. The first is for clients that name no server.
+    /// The first is for clients that name no server. At least one here or in `acme`.
     pub certificates: Vec<Certificate>,
+    /// Certificates that the gateway orders itself. Default none.
+    pub acme: Vec<AcmeCertificate>,
     /// Default `first`.
     pub unknown_name: UnknownName,
     /// Default 1.2 (nginx `ssl_protocols`).

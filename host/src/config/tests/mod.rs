@@ -1,5 +1,6 @@
 //! Whole configs, from files to what they become.
 
+mod acme;
 mod files;
 mod listeners;
 mod plugins;

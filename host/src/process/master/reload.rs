@@ -141,6 +141,7 @@ impl Master {
             .borrow_mut()
             .retain(|generation| generation.stage() != GenerationStage::Ended);
         ownership::prepare(&config)?;
+        self.acme.prepare(&config).map_err(|error| vec![error])?;
         let modules = compile::modules(&config).await?;
         let opened = OnceCell::new();
         let (sockets, zones) = {
@@ -161,8 +162,9 @@ impl Master {
         )
         .map_err(|error| vec![format!("{}: {error}", config.metrics.place)])?;
         let number = self.last_generation.get() + 1;
-        let (identity, ledger) = (self.identity(), Rc::clone(&metrics));
-        let started = Generation::start(number, config, modules, zones, ledger, identity, sockets);
+        let identity = self.identity();
+        let shared = (Rc::clone(&metrics), Rc::clone(&self.acme.shared));
+        let started = Generation::start(number, config, modules, zones, shared, identity, sockets);
         let generation = started.await?;
         self.make_room(&generation.config).await;
         Ok(Built {
@@ -215,6 +217,7 @@ impl Master {
         }
         metrics.begins();
         generation.serve();
+        self.acme.follow(&generation.config, &metrics);
         metrics.metrics().generation_serves(generation.number);
         memory.metrics = Some(metrics);
         self.last_generation.set(generation.number);

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use rustls::Error;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use tokio::sync::Semaphore;
 
 use super::certificates::Certificates;
+use super::challenge::Challenges;
 use super::key_log::KeyLogFile;
 use super::policy::{Common, Policies};
 use super::{Appending, TicketChain, Tls, TlsInfo};
-use crate::config::ListenerTls;
+use crate::config::{Certificate, ListenerTls};
 use crate::metrics::{HandshakeMetrics, HandshakeResult};
 use crate::transport::Socket;
 
@@ -26,6 +28,8 @@ pub struct ServerTls {
     /// Whether requests are for servers whose clients are verified otherwise than those of others.
     tells_hosts_apart: bool,
     certificates: Arc<Certificates>,
+    provider: Arc<CryptoProvider>,
+    challenges: Challenges,
     timeout: Duration,
     turns: Rc<HandshakeTurns>,
     metrics: HandshakeMetrics,
@@ -45,6 +49,8 @@ pub enum HandshakeError {
     PlainHttp,
     /// The client names a server that there is no certificate for.
     UnknownName(String),
+    /// The client was an ACME authority, and has seen what it wanted to see (RFC 8737 §3: it closes the connection).
+    Challenge(String),
     Tls(Error),
 }
 
@@ -96,7 +102,7 @@ impl ServerTls {
         let key_log = tls.key_log.as_ref().map(KeyLogFile::open).transpose()?;
         let common = Common {
             listener,
-            provider,
+            provider: Arc::clone(&provider),
             certificates: Arc::clone(&certificates),
             tickets: tls.session_tickets.then_some(chain),
             alpn,
@@ -107,10 +113,24 @@ impl ServerTls {
             policies: Arc::new(policies),
             tells_hosts_apart: tls.tells_hosts_apart(),
             certificates,
+            provider,
+            challenges: Challenges::default(),
             timeout: tls.handshake_timeout,
             turns: Rc::clone(turns),
             metrics,
         })
+    }
+
+    /// Takes a certificate that was ordered, where the listener waits for it: handshakes from now on have it. The error is a line for
+    /// a person.
+    pub fn take_ordered(&self, id: &str, certificate: &Certificate) -> Result<(), String> {
+        self.certificates
+            .take_ordered(id, certificate, &self.provider)
+    }
+
+    /// Answers these challenges of an authority from now on, and no others.
+    pub fn replace_challenges(&self, challenges: &[Certificate]) -> Result<(), String> {
+        self.challenges.replace(challenges, &self.provider)
     }
 
     /// Makes a handshake, whose time is bounded. What the client is told of a failure is out where it takes it.
@@ -132,18 +152,24 @@ impl ServerTls {
         let mut input = Input::default();
         let accepted = self.hello(socket, &mut input).await?;
         let name = accepted.client_hello().server_name().map(str::to_owned);
-        if !self.certificates.serves(name.as_deref()) {
+        let challenge = self.challenges.answer(&accepted.client_hello());
+        let is_challenge = challenge.is_some();
+        if !is_challenge && !self.certificates.serves(name.as_deref()) {
             send(socket, &UNRECOGNIZED_NAME).await?;
             return Err(HandshakeError::UnknownName(name.unwrap_or_default()));
         }
-        let policy = self.policies.of(name.as_deref());
-        let sign = || accepted.into_connection(Arc::clone(&policy.config));
+        let usual = || Arc::clone(&self.policies.of(name.as_deref()).config);
+        let config = challenge.unwrap_or_else(usual);
+        let sign = || accepted.into_connection(config);
         let mut connection = match self.turns.take(sign).await {
             Ok(connection) => connection,
             Err((error, alert)) => return refuse(socket, error, alert).await,
         };
         loop {
             send_sealed(socket, &mut connection).await?;
+            if !connection.is_handshaking() && is_challenge {
+                return Err(HandshakeError::Challenge(name.unwrap_or_default()));
+            }
             if !connection.is_handshaking() {
                 let policies = self.tells_hosts_apart.then(|| Arc::clone(&self.policies));
                 let info = TlsInfo::new(&connection, policies);
@@ -259,6 +285,7 @@ impl HandshakeError {
             Self::Io(_) => HandshakeResult::ClientLeft,
             Self::PlainHttp => HandshakeResult::PlainHttp,
             Self::UnknownName(_) => HandshakeResult::UnknownName,
+            Self::Challenge(_) => HandshakeResult::Challenge,
             Self::Tls(error) => match error {
                 Error::NoCertificatesPresented
                 | Error::InvalidCertificate(_)
@@ -273,7 +300,10 @@ impl HandshakeError {
 
     /// Whether the client was sent something that says why.
     pub fn was_told(&self) -> bool {
-        matches!(self, Self::PlainHttp | Self::UnknownName(_) | Self::Tls(_))
+        match self {
+            Self::PlainHttp | Self::UnknownName(_) | Self::Challenge(_) | Self::Tls(_) => true,
+            Self::Timeout(_) | Self::Io(_) => false,
+        }
     }
 }
 
@@ -291,6 +321,12 @@ impl fmt::Display for HandshakeError {
             Self::PlainHttp => f.write_str("HTTP without TLS"),
             Self::UnknownName(name) => {
                 write!(f, "no certificate for {name:?}")
+            }
+            Self::Challenge(name) => {
+                write!(
+                    f,
+                    "an authority's challenge for {name:?}, which was answered"
+                )
             }
             Self::Tls(error) => write!(f, "{error}"),
         }

@@ -5,6 +5,7 @@
 
 mod by_name;
 mod certificates;
+mod challenge;
 mod client_certificate;
 mod connect;
 mod handshake;
@@ -27,6 +28,7 @@ use rustls::Connection;
 
 use super::{Read, Socket};
 
+pub use certificates::check_pair;
 pub use connect::{ClientTls, Offer, PeerTls, SystemRoots};
 pub use handshake::{HandshakeTurns, ServerTls};
 pub use info::TlsInfo;

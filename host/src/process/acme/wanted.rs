@@ -1,0 +1,123 @@
+//! The certificates that a config wants ordered, with what the store knows of each.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::acme::{Entry, Record, Store, renewal_time};
+use crate::config::{self, Acme, AcmeCertificate, Certificate, Config, Workers};
+use crate::transport::tls;
+
+/// Everything that orders are made by, of one load of the config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub acme: Acme,
+    /// User and confinement of helpers.
+    pub workers: Workers,
+    /// By [`AcmeCertificate::id`].
+    pub certificates: BTreeMap<String, AcmeCertificate>,
+}
+
+impl Wanted {
+    /// `None`: the config has nothing to be ordered.
+    pub fn of(config: &Config) -> Option<Self> {
+        let tls = config.listeners.values().filter_map(|it| it.tls.as_ref());
+        let certificates = tls.flat_map(|tls| &tls.acme);
+        let certificates: BTreeMap<_, _> = certificates.map(|it| (it.id(), it.clone())).collect();
+        let acme = config.acme.clone()?;
+        (!certificates.is_empty()).then(|| Self {
+            acme,
+            workers: config.workers.clone(),
+            certificates,
+        })
+    }
+
+    /// Whether an order for this certificate would be the same by this config.
+    pub fn orders_alike(&self, other: &Self, id: &str) -> bool {
+        self.acme == other.acme && self.certificates.get(id) == other.certificates.get(id)
+    }
+
+    pub fn entry(&self, certificate: &AcmeCertificate) -> Entry {
+        Entry::of(&self.acme, certificate)
+    }
+}
+
+/// Reads the certificate that the store has for this entry. `Ok(None)`: there is none. The error is a line for a person.
+pub fn stored(
+    store: &Store,
+    entry: &Entry,
+    names: &[String],
+) -> Result<Option<Certificate>, String> {
+    let path = store.path(entry).display().to_string();
+    let about = |error: String| format!("{path}: {error}");
+    let read = store.certificate(entry).map_err(|e| about(e.to_string()))?;
+    let Some(pem) = read else {
+        return Ok(None);
+    };
+    parsed(&pem, names, &path).map(Some).map_err(about)
+}
+
+/// Certificate of a PEM text that has its chain and its key, if they fit each other and the names. The error is for a person.
+pub fn parsed(pem: &[u8], names: &[String], place: &str) -> Result<Certificate, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem)
+        .map(|der| Ok::<_, rustls_pki_types::pem::Error>(der?.as_ref().to_vec()))
+        .collect();
+    let chain = chain.map_err(|error| error.to_string())?;
+    let is_for = config::names_of_chain(&chain)?;
+    if let Some(name) = names.iter().find(|name| !is_for.contains(name)) {
+        return Err(format!("the certificate is not for {name}"));
+    }
+    let certificate = Certificate {
+        chain,
+        key: config::private_key(pem)?,
+        names: names.to_vec(),
+        key_place: place.to_owned(),
+    };
+    tls::check_pair(&certificate)?;
+    Ok(certificate)
+}
+
+/// Something that is to be done about a certificate, and when (seconds since 1970-01-01 UTC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    pub at: i64,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Asking the authority when to renew it: before the renewal that the answer may put off or bring forward.
+    AskWindow,
+    Order,
+}
+
+/// Next thing to be done about a certificate.
+pub fn next_due(certificate: Option<&Certificate>, record: &Record) -> Due {
+    let order = Due {
+        at: order_at(certificate, record),
+        what: What::Order,
+    };
+    let ask = certificate.map(|_| Due {
+        at: record.ask_again.unwrap_or(0),
+        what: What::AskWindow,
+    });
+    ask.map_or(order, |ask| ask.min(order))
+}
+
+/// Time of the next order.
+pub fn order_at(certificate: Option<&Certificate>, record: &Record) -> i64 {
+    let renewal = certificate.and_then(|certificate| {
+        let der = certificate.chain.first()?;
+        Some(renewal_time(der, certificate.validity()?, record.window))
+    });
+    renewal
+        .unwrap_or(i64::MIN)
+        .max(record.not_before.unwrap_or(i64::MIN))
+}
+
+/// Now, in seconds since 1970-01-01 UTC.
+pub fn now() -> i64 {
+    Timestamp::now().as_second()
+}

@@ -1,0 +1,497 @@
+//! Certificates that the gateway orders itself, from pebble.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use castling_tests::origin::{self, Origin};
+use castling_tests::pebble::{self, Pebble, PebbleSetup, free_address};
+use castling_tests::tls::{Authority, TlsClient};
+use castling_tests::{Proxy, Setup, tls_origin, until};
+
+const CONFIG: &str = r#"
+    [acme]
+    agree_to_terms = true
+    directory = "DIRECTORY"
+    ca = "api.pem"
+    contact = "hostmaster@one.test"
+    MORE
+
+    [listeners.web]
+    bind = "HTTP"
+
+    [listeners.secure]
+    bind = "TLS"
+    [listeners.secure.tls]
+    acme = NAMES
+
+    [upstreams.app]
+    peers = ["{app}"]
+
+    [[routes]]
+    listeners = ["web"]
+    redirect = "https"
+
+    [[routes]]
+    listeners = ["secure"]
+    upstream = "app"
+"#;
+
+/// Addresses of a gateway and the authority that it asks, which know one another.
+struct Site {
+    http: SocketAddr,
+    tls: SocketAddr,
+    api: SocketAddr,
+}
+
+impl Site {
+    /// `None`, and a loud line, where there is no authority.
+    fn new() -> Option<Self> {
+        if !pebble::is_installed() {
+            eprintln!("SKIPPED, needs Debian's package pebble: {}", file!());
+            return None;
+        }
+        Some(Self {
+            http: free_address(),
+            tls: free_address(),
+            api: free_address(),
+        })
+    }
+
+    fn pebble(&self) -> PebbleSetup {
+        pebble::asking(self.http, self.tls)
+    }
+
+    fn config(&self, more: &str, names: &str) -> String {
+        CONFIG
+            .replace("DIRECTORY", &format!("https://{}/dir", self.api))
+            .replace("HTTP", &self.http.to_string())
+            .replace("TLS", &self.tls.to_string())
+            .replace("NAMES", names)
+            .replace("MORE", more)
+    }
+
+    fn gateway(&self, pebble: &Pebble, more: &str, names: &str) -> Setup {
+        Proxy::with_config(&self.config(more, names))
+            .origin("app", origin::text("served"))
+            .file("api.pem", pebble.authority.pem())
+    }
+
+    /// Asks over TLS, by a name, and returns the serial number of the certificate that was shown.
+    fn ask(&self, client: &TlsClient, name: &str) -> Result<Vec<u8>, String> {
+        let told = |error: std::io::Error| error.to_string();
+        let mut tls = client.connect(self.tls, name).map_err(told)?;
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+        tls.ask(request, "\r\n\r\nserved").map_err(told)?;
+        let shown = tls.connection().peer_certificates();
+        Ok(shown.expect("a certificate")[0].to_vec())
+    }
+
+    /// Waits until a certificate of the authority is served.
+    #[track_caller]
+    fn until_served(&self, client: &TlsClient, name: &str) -> Vec<u8> {
+        let mut shown = Vec::new();
+        until("a certificate", || match self.ask(client, name) {
+            Ok(certificate) => {
+                shown = certificate;
+                true
+            }
+            Err(_) => false,
+        });
+        shown
+    }
+}
+
+fn generation(proxy: &Proxy) -> u64 {
+    let status = proxy.status();
+    let generations = status["generations"].as_array().unwrap();
+    generations.last().unwrap()["id"].as_u64().unwrap()
+}
+
+/// Files of the store with this extension.
+fn stored(proxy: &Proxy, extension: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(proxy.path("acme")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let of_kind = files.filter(|path| path.extension().is_some_and(|it| it == extension));
+    let certificates = of_kind.filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        !name.starts_with("account-")
+    });
+    certificates.collect()
+}
+
+/// Has a certificate ordered by this challenge, and served by the workers that are running.
+fn is_ordered_by(challenge: &str, more: &str, pebble: impl FnOnce(PebbleSetup) -> PebbleSetup) {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = pebble(site.pebble()).start_at(site.api);
+    let more = format!("challenges = [\"{challenge}\"]\n{more}");
+    let names = "[\"one.test\", \"www.one.test\"]";
+    let proxy = site.gateway(&pebble, &more, names).start();
+    let workers = proxy.workers();
+    let client = pebble.client();
+    site.until_served(&client, "one.test");
+    site.until_served(&client, "www.one.test");
+    assert_eq!(generation(&proxy), 1, "no reload");
+    assert_eq!(proxy.workers(), workers);
+    proxy.until_log_has("acme: certificate issued");
+    let status = proxy.status();
+    let acme = &status["acme"][0];
+    assert_eq!(
+        acme["names"],
+        serde_json::json!(["one.test", "www.one.test"])
+    );
+    assert_eq!(
+        (&acme["state"], &acme["failures"]),
+        (&"held".into(), &0.into())
+    );
+    assert!(acme["last_error"].is_null());
+    assert!(acme["next_order"].as_str() < acme["not_after"].as_str());
+    let metrics = proxy.command("metrics", &[]).expect_success().stdout;
+    assert!(
+        metrics.contains("castling_acme_orders_total{result=\"issued\"} 1"),
+        "{metrics}"
+    );
+    assert!(metrics.contains(
+        "castling_tls_certificate_not_after_seconds{listener=\"secure\",name=\"one.test\"} "
+    ));
+    for file in fs::read_dir(proxy.path("acme")).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(
+            file.metadata().unwrap().mode() & 0o777,
+            0o600,
+            "{:?}",
+            file.path()
+        );
+    }
+    assert_eq!(
+        fs::metadata(proxy.path("acme")).unwrap().mode() & 0o777,
+        0o700
+    );
+    // Answers are gone with the order.
+    let reply = castling_tests::RawClient::connect(site.http)
+        .send("GET /.well-known/acme-challenge/x HTTP/1.1\r\nHost: one.test\r\n\r\n")
+        .read_reply();
+    assert_eq!(reply.status, 308);
+    let challenge = client_of_authority(&pebble).connect(site.tls, "one.test");
+    let refused = challenge.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
+
+fn client_of_authority(pebble: &Pebble) -> TlsClient {
+    pebble.client().offering(&["acme-tls/1"])
+}
+
+#[test]
+fn a_certificate_is_ordered_by_http_01() {
+    is_ordered_by("http-01", "", |pebble| pebble);
+}
+
+#[test]
+fn a_certificate_is_ordered_by_tls_alpn_01() {
+    is_ordered_by("tls-alpn-01", "", |pebble| pebble);
+}
+
+#[test]
+fn nonces_that_are_refused_are_got_anew() {
+    is_ordered_by("http-01", "key_type = \"p384\"", |pebble| {
+        // The library tries three times: of more, some order would fail now and then.
+        pebble.with("PEBBLE_WFE_NONCEREJECT", "5")
+    });
+}
+
+#[test]
+fn names_that_are_known_as_ours_need_no_challenge() {
+    is_ordered_by("tls-alpn-01", "key_type = \"rsa2048\"", |pebble| {
+        pebble.with("PEBBLE_VA_ALWAYS_VALID", "1")
+    });
+}
+
+#[test]
+fn an_account_is_bound_to_one_elsewhere() {
+    let (kid, key) = pebble::EXTERNAL_ACCOUNT;
+    let more = format!("external_account = {{ kid = \"{kid}\", hmac_key = \"{key}\" }}");
+    is_ordered_by("http-01", &more, PebbleSetup::with_external_account);
+}
+
+/// Files of a site whose certificate has come.
+fn ordered(site: &Site, pebble: &Pebble, more: &str) -> (Proxy, TlsClient, Vec<u8>) {
+    let proxy = site.gateway(pebble, more, "[\"one.test\"]").start();
+    let client = pebble.client();
+    let certificate = site.until_served(&client, "one.test");
+    (proxy, client, certificate)
+}
+
+#[test]
+fn it_is_kept_over_restarts_reloads_and_upgrades() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start_at(site.api);
+    let (mut proxy, client, certificate) = ordered(&site, &pebble, "");
+    let is_kept = || assert_eq!(site.ask(&client, "one.test").as_ref(), Ok(&certificate));
+    proxy.command("stop", &[]).expect_success();
+    proxy.until_ended();
+    proxy.start_again();
+    is_kept();
+    proxy.reload().expect_success();
+    is_kept();
+    proxy.upgrade(&[]).expect_success();
+    is_kept();
+    // The new master orders what the config wants from now on.
+    let names = "[[\"one.test\"], [\"two.test\"]]";
+    let config = site.config("", names);
+    proxy.reload_with(&config).expect_success();
+    site.until_served(&client, "two.test");
+    is_kept();
+    assert_eq!(
+        pebble.said("Issued certificate serial"),
+        2,
+        "{}",
+        pebble.log()
+    );
+    assert_eq!(stored(&proxy, "pem").len(), 2);
+    // Workers that replace others have it, too.
+    proxy.workers()[0].signal(rustix::process::Signal::KILL);
+    proxy.until_log_has("worker died: replaced");
+    proxy.until_workers(2);
+    for _ in 0..20 {
+        is_kept();
+    }
+}
+
+#[test]
+fn it_is_renewed_while_connections_go_on() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().lasting(6).start_at(site.api);
+    let (proxy, client, first) = ordered(&site, &pebble, "challenges = [\"tls-alpn-01\"]");
+    let mut tls = client.connect(site.tls, "one.test").unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: one.test\r\n\r\n";
+    tls.ask(request, "served").unwrap();
+    until("another certificate", || {
+        site.ask(&client, "one.test")
+            .is_ok_and(|shown| shown != first)
+    });
+    tls.ask(request, "served").unwrap();
+    assert_eq!(generation(&proxy), 1);
+}
+
+#[test]
+fn an_authority_that_is_not_there_keeps_nobody_from_being_served() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let absent = pebble::asking(site.http, site.tls).start();
+    let more = "[workers]\ncount = 2\nseccomp = true";
+    let mut proxy = site.gateway(&absent, more, "[\"one.test\"]").start();
+    proxy.until_log_has("acme: no certificate: 127.0.0.1: ");
+    let plain = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: one.test\r\n\r\n");
+        castling_tests::RawClient::connect(site.http)
+            .send(request)
+            .read_reply()
+            .status
+    };
+    assert_eq!(plain("/"), 308);
+    let client = absent.client();
+    let refused = client.connect(site.tls, "one.test").map(drop).unwrap_err();
+    assert!(
+        refused.to_string().contains("UnrecognisedName"),
+        "{refused}"
+    );
+    let shown = |proxy: &Proxy| {
+        let acme = proxy.status()["acme"][0].clone();
+        assert_eq!(
+            (&acme["state"], &acme["failures"]),
+            (&"none".into(), &1.into())
+        );
+        assert!(
+            acme["last_error"].as_str().unwrap().contains("refused"),
+            "{acme}"
+        );
+        acme["next_order"].as_str().unwrap().to_owned()
+    };
+    let next_order = shown(&proxy);
+    proxy.command("stop", &[]).expect_success();
+    proxy.until_ended();
+    proxy.start_again();
+    assert_eq!(shown(&proxy), next_order, "the wait goes on");
+    assert_eq!(plain("/"), 308);
+    // The authority is back, and the operator does not wait.
+    drop(absent);
+    let pebble = site.pebble().start_at(site.api);
+    fs::write(proxy.path("api.pem"), pebble.authority.pem()).unwrap();
+    for file in stored(&proxy, "json") {
+        fs::remove_file(file).unwrap();
+    }
+    proxy.reload().expect_success();
+    site.until_served(&pebble.client(), "one.test");
+}
+
+#[test]
+fn an_authority_that_has_lost_its_accounts_gets_a_new_one() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start_at(site.api);
+    let (mut proxy, _, _) = ordered(&site, &pebble, "");
+    drop(pebble);
+    let pebble = site.pebble().start_at(site.api);
+    fs::write(proxy.path("api.pem"), pebble.authority.pem()).unwrap();
+    let names = "[[\"one.test\"], [\"two.test\"]]";
+    proxy.reload_with(&site.config("", names)).expect_success();
+    site.until_served(&pebble.client(), "two.test");
+}
+
+#[test]
+fn after_a_failure_the_next_challenge_is_tried() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    // No listener is where the authority looks for an answer over HTTP.
+    let pebble = pebble::asking(free_address(), site.tls).start_at(site.api);
+    let more = "challenges = [\"http-01\", \"tls-alpn-01\"]";
+    let proxy = site.gateway(&pebble, more, "[\"one.test\"]").start();
+    let said = proxy.until_log_has("acme: no certificate: ");
+    assert!(said.contains("connection refused"), "{said}");
+    let [record] = &stored(&proxy, "json")[..] else {
+        panic!("one record");
+    };
+    let mut known: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+    known["not_before"] = 0.into();
+    fs::write(record, known.to_string()).unwrap();
+    proxy.reload().expect_success();
+    site.until_served(&pebble.client(), "one.test");
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told_with_its_place() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start_at(site.api);
+    let more = "store = \"kept\"";
+    let gateway = || site.gateway(&pebble, more, "[\"one.test\"]");
+    let place = "castling.toml:6:9: acme: store {dir}/kept: ";
+    gateway().file("kept", "").run().expect_error(place);
+    let told = format!("{place}it is not a folder");
+    gateway().file("kept", "").check().expect_error(&told);
+    let open = gateway().file("kept/x", "");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(open.folder().join("kept"), mode).unwrap();
+    let told = format!("{place}others may look into it: expected mode 0700");
+    open.run().expect_error(&told);
+}
+
+#[test]
+fn a_check_says_what_would_be_ordered_and_asks_nobody() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start_at(site.api);
+    let checked = site.gateway(&pebble, "", "[\"one.test\"]").check();
+    let said = checked.outcome.expect_success().stdout;
+    let expected = format!("  certificate for one.test from {}\n", pebble.directory());
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(pebble.said("GET /dir"), 0, "{}", pebble.log());
+}
+
+/// The time so many seconds from now, RFC 3339.
+fn time(from_now: i64) -> String {
+    let at = format!("{from_now} seconds");
+    let said = Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &at])
+        .output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    said.trim().to_owned()
+}
+
+/// A directory with pebble's URLs and one for renewals, which says each of these windows (seconds from now) once, the last for ever.
+fn directory_with_windows(
+    authority: &Authority,
+    pebble: &Pebble,
+    windows: &'static [(i64, i64)],
+) -> (Origin, Arc<AtomicUsize>) {
+    let said = pebble.get(pebble.api(), "/dir");
+    let json = &said[said.find("\r\n\r\n").unwrap()..];
+    let json = &json[json.find('{').unwrap()..=json.rfind('}').unwrap()];
+    let directory: serde_json::Value = serde_json::from_str(json).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let config = tls_origin::server(&authority.certify(&["127.0.0.1"]), rustls::ALL_VERSIONS);
+    let (origin, _) = tls_origin::scripted(config, move |connection, _| {
+        let head = connection.read_head()?;
+        let host = head.lines().find_map(|line| line.strip_prefix("host: "));
+        let host = host.ok_or("no host")?;
+        let mut directory = directory.clone();
+        directory["renewalInfo"] = format!("https://{host}/renewal").into();
+        let body = match head.starts_with("GET /dir ") {
+            true => directory.to_string(),
+            false => {
+                let number = counted.fetch_add(1, Ordering::Relaxed);
+                let (start, end) = windows[number.min(windows.len() - 1)];
+                let window = serde_json::json!({ "start": time(start), "end": time(end) });
+                serde_json::json!({ "suggestedWindow": window }).to_string()
+            }
+        };
+        connection.answer(
+            "Retry-After: 21600\r\nConnection: close\r\n",
+            body.as_bytes(),
+        )?;
+        connection.close()
+    });
+    (origin, asked)
+}
+
+#[test]
+fn the_authority_says_when_to_renew() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start_at(site.api);
+    let authority = Authority::new("the directory");
+    // The first certificate is to be renewed at once, the second in some days.
+    let windows = &[(-7200, -3600), (400_000, 500_000)];
+    let (directory, asked) = directory_with_windows(&authority, &pebble, windows);
+    let own = format!("https://{}/dir", directory.address());
+    let config = site
+        .config("", "[\"one.test\"]")
+        .replace(&pebble.directory(), &own);
+    let roots = authority.pem() + &pebble.authority.pem();
+    let proxy = Proxy::with_config(&config)
+        .origin("app", origin::text("served"))
+        .file("api.pem", roots)
+        .start();
+    until("two answers", || asked.load(Ordering::Relaxed) == 2);
+    let client = pebble.client();
+    site.until_served(&client, "one.test");
+    let [record] = &stored(&proxy, "json")[..] else {
+        panic!("one record");
+    };
+    let mut record_now = serde_json::Value::Null;
+    until("the second window", || {
+        let text = fs::read_to_string(record).unwrap_or_default();
+        record_now = serde_json::from_str(&text).unwrap_or_default();
+        !record_now["window"].is_null()
+    });
+    let window = &record_now["window"];
+    let at = window["start"].as_i64().unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    assert!((300_000..450_000).contains(&(at - now)), "{record_now}");
+    let status = &proxy.status()["acme"][0];
+    assert!(status["next_order"].as_str() < status["not_after"].as_str());
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
