@@ -1,7 +1,7 @@
 //! The benchmarks, which `cargo xtask bench` builds and runs:
 //!
 //! - `parts`: what a plugin's hooks and host calls cost, one by one (docs/COSTS.md);
-//! - `peers`: the whole gateway beside nginx, HAProxy and Envoy (docs/BENCHMARK.md);
+//! - `peers`: the whole gateway beside nginx, HAProxy and Envoy (docs/BENCHMARK.md, and docs/benchmark, which it writes);
 //! - `instructions`: how many a request takes, which does not drift as time does: the gate against getting slower.
 
 mod instructions;

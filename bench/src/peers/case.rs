@@ -76,7 +76,7 @@ impl Measure {
     pub(super) fn rounds(self, rounds: usize) -> usize {
         match self {
             // Memory does not drift.
-            Self::Idle(connections) if connections > 5000 => rounds.min(3),
+            Self::Idle(connections) if connections > 5000 => rounds.min(2),
             Self::Idle(_) => rounds.min(5),
             Self::Saturated(_) | Self::HalfLoad | Self::Compute | Self::Reload => rounds,
         }

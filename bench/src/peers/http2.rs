@@ -1,6 +1,7 @@
 //! HTTP/2 for a client with one request under way on a connection: requests are bytes that are made once, and of responses
 //! it reads whether the status is 200 and where they end.
 
+use super::certificates::NAME;
 use super::framing::Progress;
 
 /// First bytes of a client: windows that no case fills, and no pushes.
@@ -17,16 +18,28 @@ pub(super) fn preface() -> Vec<u8> {
     bytes
 }
 
+/// Whether the peer is to keep the fields of a request in its table, as browsers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fields {
+    Kept,
+    /// The request can be sent again and again.
+    NotKept,
+}
+
 /// A GET without a body. The stream is still to be [numbered](number).
-pub(super) fn get(scheme: &str, authority: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    // RFC 7541 appendix A: fields and names of the static table. What is added to no table is the same on each connection.
+pub(super) fn get(scheme: &str, path: &str, headers: &[(&str, &str)], fields: Fields) -> Vec<u8> {
+    // RFC 7541 §6.2.1 and §6.2.2, with names of the static table (appendix A).
+    let literal = match fields {
+        Fields::Kept => 0x40,
+        Fields::NotKept => 0x00,
+    };
     let mut block = vec![0x82, if scheme == "https" { 0x87 } else { 0x86 }];
-    block.push(0x04);
+    block.push(literal | 0x04);
     text(&mut block, path);
-    block.push(0x01);
-    text(&mut block, authority);
+    block.push(literal | 0x01);
+    text(&mut block, NAME);
     for (name, value) in headers {
-        block.push(0x00);
+        block.push(literal);
         text(&mut block, name);
         text(&mut block, value);
     }

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::certificates::NAME;
 use super::framing::{Progress, Reading};
 use super::front::Front;
-use super::http2::{self, Conversation};
+use super::http2::{self, Conversation, Fields};
 use super::probe::KEY;
 use super::socket::Socket;
 
@@ -59,7 +59,7 @@ pub(super) fn check_open(connections: &[Socket]) -> Result<(), String> {
 }
 
 fn ask_http2(socket: &mut Socket, front: Front) -> std::io::Result<()> {
-    let mut request = http2::get(front.scheme(), NAME, PATH, &[KEY]);
+    let mut request = http2::get(front.scheme(), PATH, &[KEY], Fields::Kept);
     http2::number(&mut request, 1);
     socket.write_all(&[http2::preface(), request].concat())?;
     let mut conversation = Conversation::default();

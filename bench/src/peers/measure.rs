@@ -5,13 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::case::{Case, Driver, Measure, Sends};
-use super::certificates::NAME;
 use super::counters::{self, Counters};
 use super::front::Front;
 use super::grpc;
 use super::h2load::{self, H2load};
 use super::handshakes::Handshakes;
-use super::http2;
+use super::http2::{self, Fields};
 use super::idle::{self, request};
 use super::load::Load;
 use super::metric::{Memory, Turn};
@@ -203,7 +202,7 @@ impl Method<'_> {
             duration: Duration::from_secs_f64(self.seconds),
             connections: self.connections as usize,
             request: match front.is_http2() {
-                true => http2::get(front.scheme(), NAME, idle::PATH, &[KEY]),
+                true => http2::get(front.scheme(), idle::PATH, &[KEY], Fields::NotKept),
                 false => request(&[KEY]),
             },
             other: None,
