@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use castling_tests::h2::{self, Asked, H2Client};
 use castling_tests::origin::{self, Origin};
-use castling_tests::{DEADLINE, Proxy, block_on, within};
+use castling_tests::{DEADLINE, Proxy, Reply, block_on, body, within};
 use http::{HeaderMap, Request, Response};
 
 fn gateway(peer: &str, keys: &str) -> String {
@@ -223,4 +223,45 @@ fn what_calls_itself_grpc_has_no_more_time_where_the_peers_speak_http_1() {
         let response = response.await.unwrap();
         assert_eq!(response.headers()["grpc-message"], "Request Timeout");
     });
+}
+
+/// Gateway that lets browsers call the origin.
+fn for_browsers(origin: Origin) -> Proxy {
+    let config = gateway("{app}", "").replace("[[routes]]", "[[routes]]\nplugins = [\"grpc-web\"]")
+        + "\n[plugins.grpc-web]\nwasm = \"{plugins}/grpc_web.wasm\"\n";
+    Proxy::with_config(&config).origin("app", origin).start()
+}
+
+fn called_by_a_browser(proxy: &Proxy, path: &str, content_type: &str, body: &str) -> Reply {
+    let request = Request::post(path).header("content-type", content_type);
+    proxy.send(request.body(body::full(body.to_owned())).unwrap())
+}
+
+#[test]
+fn browsers_call_by_http1_and_find_the_trailers_in_the_body() {
+    let proxy = for_browsers(echoing());
+    let reply = called_by_a_browser(&proxy, "/app/s/m", "application/grpc-web+proto", "one");
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/grpc-web+proto")
+    );
+    assert_eq!(&reply.body[..], b"one\x80\0\0\0\x10grpc-status: 0\r\n");
+    // "one", and then its answer and the trailers, each in base64.
+    let reply = called_by_a_browser(&proxy, "/app/s/m", "application/grpc-web-text", "b25l");
+    assert_eq!(reply.text(), "b25lgAAAABBncnBjLXN0YXR1czogMA0K");
+    let reply = called_by_a_browser(&proxy, "/app/s/m", "application/grpc-web-text", "b25");
+    let told = (reply.header("grpc-status"), reply.body.len());
+    assert_eq!(told, (Some("13"), 0));
+}
+
+#[test]
+fn a_browser_is_told_errors_by_fields() {
+    let config = gateway("{refusing}", "tries = 1")
+        .replace("[[routes]]", "[[routes]]\nplugins = [\"grpc-web\"]")
+        + "\n[plugins.grpc-web]\nwasm = \"{plugins}/grpc_web.wasm\"\n";
+    let proxy = Proxy::with_config(&config).start();
+    let reply = called_by_a_browser(&proxy, "/app/s/m", "application/grpc-web", "one");
+    let told = (reply.status.as_u16(), reply.header("grpc-status"));
+    assert_eq!(told, (200, Some("14")));
 }

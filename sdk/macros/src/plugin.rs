@@ -107,8 +107,8 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
     errors.result()?;
 
     let configure = configure.unwrap_or_else(|| {
-        // The span makes "the trait `Default` is not implemented" point at the plugin.
-        quote_spanned! {plugin.span()=>
+        // The plugin's own span makes "the trait `Default` is not implemented" point at it.
+        quote! {
             castling::no_config(json)?;
             castling::Ok(<#plugin as ::core::default::Default>::default())
         }

@@ -15,7 +15,7 @@ use crate::config::PeerProtocol;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::http2::ClientConnection;
-use crate::message::{BodySize, KnownHeader, Protocol, Scheme, Upgrade, grpc};
+use crate::message::{BodySize, KnownHeader, Scheme, Upgrade, grpc};
 use crate::transport::Transport;
 use crate::transport::address::ClientAddress;
 use crate::transport::halves;
@@ -341,9 +341,9 @@ impl<'a> Try<'a> {
     #[inline]
     fn time_for(&self, exchange: &Exchange) -> (Duration, bool) {
         let (request, own) = (exchange.request(), self.upstream.response_timeout);
-        let deadline = match request.protocol {
-            Protocol::Http2 => grpc::timeout(&request.headers),
-            Protocol::Http10 | Protocol::Http11 => None,
+        let deadline = match self.upstream.takes_calls() {
+            true => grpc::timeout(&request.headers),
+            false => None,
         };
         match deadline.filter(|deadline| *deadline < own) {
             Some(deadline) => (deadline, true),
