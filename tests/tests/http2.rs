@@ -389,3 +389,43 @@ fn a_preface_after_a_request_is_none() {
     assert!(answers.starts_with("HTTP/1.1 200 "), "{answers}");
     assert!(answers.contains("HTTP/1.1 505 "), "{answers}");
 }
+
+#[test]
+fn uploads_that_wait_for_their_peers_hold_up_no_other() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+        [upstreams.app]
+        peers = ["{app}"]
+        [upstreams.silent]
+        peers = ["{silent}"]
+        tries = 1
+        connect_timeout = "1m"
+        [[routes]]
+        upstream = "app"
+        [[routes]]
+        path = "/silent"
+        upstream = "silent"
+    "#;
+    let proxy = Proxy::with_config(config)
+        .origin("app", origin::echoing())
+        .start();
+    run(async {
+        let mut client = H2Client::connect(proxy.address()).await;
+        // The gateway's own window is known.
+        client.get("/").await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            let request = Request::post("http://a.test/silent").body(()).unwrap();
+            let (response, mut sending) = client.begin(request, false).await.unwrap();
+            sending
+                .send_data(Bytes::from(vec![b'x'; 200_000]), true)
+                .unwrap();
+            waiting.push((response, sending));
+        }
+        let body = vec![b'y'; 100_000];
+        let request = Request::post("http://a.test/").body(()).unwrap();
+        let reply = client.send(request, &body).await.unwrap();
+        assert_eq!(&reply.body[..], body);
+    });
+}

@@ -14,20 +14,22 @@ pub(super) fn http2(value: Value<'_>) -> Option<Option<Http2Settings>> {
     };
     let mut table = value.table()?;
     let usual = Http2Settings::default();
+    let streams = table.or(
+        "max_concurrent_streams",
+        usual.max_concurrent_streams,
+        |value| value.integer(1..=10_000),
+    );
+    let stream_window = table.or("stream_window", usual.stream_window_bytes, |value| {
+        value.size(1 << 10..=(1 << 31) - 1)
+    });
+    let of_all = Http2Settings::with(streams, stream_window);
     let http2 = Http2Settings {
-        max_concurrent_streams: table.or(
-            "max_concurrent_streams",
-            usual.max_concurrent_streams,
-            |value| value.integer(1..=10_000),
-        ),
-        stream_window_bytes: table.or("stream_window", usual.stream_window_bytes, |value| {
-            value.size(1 << 10..=(1 << 31) - 1)
-        }),
         connection_window_bytes: table.or(
             "connection_window",
-            usual.connection_window_bytes,
+            of_all.connection_window_bytes,
             |value| value.size(65_535..=(1 << 31) - 1),
         ),
+        ..of_all
     };
     table.finish();
     Some(Some(http2))

@@ -210,6 +210,7 @@ impl<'c> Session<'c> {
     }
 
     /// Disarms the alarm that [`Self::poll_fill`] and [`Self::poll_gone`] use when it is dropped.
+    #[inline]
     pub(super) fn watch(&self) -> Disarm<'c> {
         self.alarms.read.disarmed()
     }
@@ -217,16 +218,25 @@ impl<'c> Session<'c> {
     /// Ready when the client has left: at once where it has reset the connection, and after `half_close` where it has ended
     /// its direction. Limited by the read alarm, which nothing else uses once the request is read; a request that is not
     /// read yet tells by reading, as long as no response has begun: then its rest may stay unread.
+    #[inline]
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_read() && !self.has_begun {
             return Poll::Pending;
         }
-        let since = match self.half_closed {
-            Some(since) => since,
-            None => {
-                if ready!(self.reader.poll_ended(cx)) == Ended::Reset {
-                    return Poll::Ready(());
-                }
+        let ended = match self.half_closed {
+            Some(_) => Ended::InOrder,
+            None => ready!(self.reader.poll_ended(cx)),
+        };
+        self.poll_left(cx, ended)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_left(&mut self, cx: &mut Context<'_>, ended: Ended) -> Poll<()> {
+        let since = match (ended, self.half_closed) {
+            (Ended::Reset, _) => return Poll::Ready(()),
+            (Ended::InOrder, Some(since)) => since,
+            (Ended::InOrder, None) => {
                 // An upload that was broken off may have armed it, for its own wait.
                 self.alarms.read.disarm();
                 *self.half_closed.insert(clock::now())

@@ -157,6 +157,7 @@ impl<'c> Downstream<'c> {
     }
 
     /// Disarms the alarm that waits for the client use when it is dropped.
+    #[inline]
     pub fn watch(&self) -> Option<Disarm<'c>> {
         match self {
             Self::H1(session) => Some(session.watch()),
@@ -166,6 +167,7 @@ impl<'c> Downstream<'c> {
     }
 
     /// Polls for the end that [`Self::while_there`] watches for. [`Self::watch`] must outlive the calls.
+    #[inline]
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::H1(session) => session.poll_gone(cx),

@@ -11,16 +11,29 @@ pub struct Http2Settings {
     /// Bytes of a request's body that a client may send before the gateway has passed others on. 1 KiB to 2 GiB. Default 64 KiB
     /// (nginx `http2_body_preread_size`).
     pub stream_window_bytes: u32,
-    /// Such bytes of all bodies of a connection. 64 KiB to 2 GiB. Default 1 MiB.
+    /// Bytes of all bodies of a connection that a client may send so. 64 KiB to 2 GiB. Default those of all its streams and of one
+    /// more, so that uploads whose peers take nothing hold up no other.
     pub connection_window_bytes: u32,
+}
+
+impl Http2Settings {
+    /// Settings with so many streams and such windows, and a window of the connection for all of them.
+    pub fn with(max_concurrent_streams: u32, stream_window_bytes: u32) -> Self {
+        let of_all = stream_window_bytes.saturating_mul(max_concurrent_streams + 1);
+        Self {
+            max_concurrent_streams,
+            stream_window_bytes,
+            connection_window_bytes: of_all.clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES),
+        }
+    }
 }
 
 impl Default for Http2Settings {
     fn default() -> Self {
-        Self {
-            max_concurrent_streams: 128,
-            stream_window_bytes: 64 << 10,
-            connection_window_bytes: 1 << 20,
-        }
+        Self::with(128, 64 << 10)
     }
 }
+
+/// Window of a connection before it is opened further (RFC 9113 §6.9.2), and the largest that there is.
+const LEAST_WINDOW_BYTES: u32 = 65_535;
+const MOST_WINDOW_BYTES: u32 = (1 << 31) - 1;
