@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use crate::exchange::Exchange;
 use crate::http1::{self, Framing, HeadProgress, ReplyTo};
 use crate::message::HeadLimits;
-use crate::message::{BodySize, HeadRoom, Headers, KnownHeader, Protocol, RequestHead};
+use crate::message::{BodySize, HeadRoom, Headers, KnownHeader, Protocol, RequestHead, Upgrade};
 
 pub(super) fn check(exchange: &Exchange) {
     check_request(exchange.request());
@@ -18,6 +18,10 @@ pub(super) fn check(exchange: &Exchange) {
 }
 
 pub(super) fn check_request(head: &RequestHead) {
+    // Nothing of it is sent to a peer.
+    if head.upgrade == Some(Upgrade::Connect) {
+        return;
+    }
     let mut out = Vec::new();
     let host = head.headers.get(KnownHeader::Host);
     http1::write_request_head(
