@@ -11,7 +11,7 @@ class Site:
         with open(sys.argv[1]) as file:
             facts = json.load(file)
         self.name, self.ca, self.dir = facts["name"], facts["ca"], facts["dir"]
-        self.plain, self.tls, self.clients = facts["plain"], facts["tls"], facts["clients"]
+        self.plain, self.tls, self.frames = facts["plain"], facts["tls"], facts["frames"]
 
     def endpoint(self, address):
         host, port = address.rsplit(":", 1)

@@ -77,10 +77,7 @@ class Peer:
     """A connection that has sent its preface and settings, and has the gateway's."""
 
     def __init__(self, address, *values, begun=True):
-        self.socket = socket.create_connection(address, timeout=WAIT)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.decoder = Decoder()
-        self.theirs = {}
+        self.adopt(socket.create_connection(address, timeout=WAIT))
         if begun:
             self.write(PREFACE)
             self.send(SETTINGS, 0, 0, settings(*values))
@@ -90,6 +87,13 @@ class Peer:
             self.theirs = dict(first.settings)
             self.send(SETTINGS, ACK, 0)
             self.until(lambda it: it.type == SETTINGS and "ACK" in it.flags)
+
+    def adopt(self, connected):
+        self.socket = connected
+        self.socket.settimeout(WAIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.decoder = Decoder()
+        self.theirs = {}
 
     def write(self, data):
         try:
@@ -128,6 +132,8 @@ class Peer:
                 head.fields = self.decoder.decode(head.data)
             except HPACKError:
                 pass  # The block goes on in the next frame.
+        if head.type == PING and "ACK" not in head.flags:
+            self.send(PING, ACK, 0, head.opaque_data)
         return head
 
     def until(self, is_it):

@@ -414,7 +414,9 @@ for what, length, pieces in [
     ("DATA for a content-length of 0", "0", [b"x"]),
 ]:
     body = [frame(DATA, 0, 1, it) for it in pieces] + [frame(DATA, END_STREAM, 1)]
-    sends("8.1.1", what, MALFORMED, post(1, ("content-length", length)), *body)
+    # A request of length 0 may have been answered before the DATA comes.
+    allowed = MALFORMED | OK if length == "0" else MALFORMED
+    sends("8.1.1", what, allowed, post(1, ("content-length", length)), *body)
 sends("8.1.1", "a content-length, and HEADERS with the end", MALFORMED, get(fields=POST + [("content-length", "4")]))
 sends("8.1.1", "a content-length that is right", OK, post(1, ("content-length", "4")), frame(DATA, END_STREAM, 1, b"text"))
 sends("8.1.1", "content-length of two values", MALFORMED, post(1, ("content-length", "4"), ("content-length", "5")), frame(DATA, END_STREAM, 1, b"text"))

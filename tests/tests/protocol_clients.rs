@@ -75,6 +75,11 @@ fn rfc9113() {
 }
 
 #[test]
+fn rfc9113_of_a_peer() {
+    works(clients::RFC_9113_PEER);
+}
+
+#[test]
 fn haproxy() {
     works(clients::HAPROXY);
 }

@@ -1,6 +1,5 @@
 //! HAProxy in front, with PROXY headers: the client's address arrives.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use super::{Done, Outcome, Site, Stopped, expect, site, tool};
@@ -42,7 +41,7 @@ impl Way {
 pub(super) fn run(site: &mut Site) -> Outcome {
     let haproxy = tool::program("haproxy")?;
     let curl = tool::program("curl")?;
-    let ports = WAYS.map(|_| free_port());
+    let ports = WAYS.map(|_| site::free_port());
     let config = site.file("haproxy.cfg");
     std::fs::write(&config, text(site, &ports)).expect("a writable folder");
     let mut command = Command::new(&haproxy);
@@ -107,11 +106,6 @@ fn text(site: &Site, ports: &[u16]) -> String {
         );
     }
     text
-}
-
-fn free_port() -> u16 {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.expect("a free port").port()
 }
 
 /// HAProxy, which ends when this is dropped.

@@ -61,9 +61,22 @@ impl Client {
 }
 
 /// All, in the order of the show.
-pub const ALL: [Client; 14] = [
-    CURL, OPENSSL, PYCURL, WEBSOCKETS, GRPCIO, GRPC_JS, H2LOAD, NGHTTP, GO_LIKE, RFC_9113, HAPROXY,
-    CHROMIUM, SSLSCAN, TESTSSL,
+pub const ALL: [Client; 15] = [
+    CURL,
+    OPENSSL,
+    PYCURL,
+    WEBSOCKETS,
+    GRPCIO,
+    GRPC_JS,
+    H2LOAD,
+    NGHTTP,
+    GO_LIKE,
+    RFC_9113,
+    RFC_9113_PEER,
+    HAPROXY,
+    CHROMIUM,
+    SSLSCAN,
+    TESTSSL,
 ];
 
 pub const CURL: Client = Client {
@@ -105,6 +118,10 @@ pub const GO_LIKE: Client = Client {
 pub const RFC_9113: Client = Client {
     name: "RFC 9113 and 7541 (Python hyperframe)",
     run: |site| script::python(site, "rfc9113.py"),
+};
+pub const RFC_9113_PEER: Client = Client {
+    name: "the same, of a peer (Python hyperframe)",
+    run: |site| script::python(site, "rfc9113_peer.py"),
 };
 pub const HAPROXY: Client = Client {
     name: "HAProxy in front",

@@ -1,7 +1,7 @@
 //! The gateway that clients are tried with, and what stands behind it.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -38,7 +38,9 @@ impl Site {
                 known.as_str().unwrap_or_default().to_owned()
             })
         };
+        let frames = format!("127.0.0.1:{}", free_port());
         let config = CONFIG
+            .replace("FRAMES", &frames)
             .replace("ECHO", &address("echo"))
             .replace("GRPC", &address("grpc"));
         let mut setup = Proxy::with_config(&config).origin("app", origin::serving());
@@ -53,7 +55,7 @@ impl Site {
             "name": NAME,
             "plain": site.address("listen"),
             "tls": site.address("listen_tls"),
-            "clients": site.address("listen_clients"),
+            "frames": frames,
             "dir": site.file(""),
             "ca": site.file("ca.pem"),
         });
@@ -85,6 +87,12 @@ impl Site {
     pub(super) fn has_servers(&self) -> bool {
         self.servers.is_some()
     }
+}
+
+/// A port that was free a moment ago.
+pub(super) fn free_port() -> u16 {
+    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    bound.expect("a free port").port()
 }
 
 /// Servers of Python's `websockets` and grpcio. They end when this is dropped.
@@ -208,6 +216,12 @@ const CONFIG: &str = r#"
     protocol = "http2"
     tries = 1
 
+    # A script listens there for as long as it runs.
+    [upstreams.frames]
+    peers = ["FRAMES"]
+    protocol = "http2"
+    tries = 1
+
     [[routes]]
     plugins = ["headers"]
     upstream = "app"
@@ -220,6 +234,10 @@ const CONFIG: &str = r#"
     [[routes]]
     path = "/castling.Test"
     upstream = "grpc"
+
+    [[routes]]
+    path = "/frames"
+    upstream = "frames"
 
     [[routes]]
     path = "/castling.Dead"
