@@ -65,6 +65,11 @@ def block(fields):
     return b"".join(literal(name, value) for name, value in fields)
 
 
+def replaced(fields, name, value):
+    """The same fields with another value of one."""
+    return [(it, value if it == name else old) for it, old in fields]
+
+
 def settings(*values):
     return b"".join(key.to_bytes(2, "big") + u32(value) for key, value in values)
 

@@ -1,7 +1,10 @@
 //! Bounds of frames that cost the gateway work and bring a client nothing.
 
 use std::cell::Cell;
+use std::mem;
 use std::time::Instant;
+
+use h2::Reason;
 
 use crate::runtime::clock;
 
@@ -35,6 +38,17 @@ pub(super) struct FrameHeads {
     is_in_block: bool,
     /// The payload that is to come is of a field block.
     is_of_block: bool,
+    /// The first frame has come.
+    has_begun: bool,
+}
+
+/// Frame whose head alone says that the connection has to end. The codec would end it as well, but with PROTOCOL_ERROR whatever it
+/// is, and it takes settings that come late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Where its head begins in the bytes that were looked at; 0 where it has begun before.
+    pub(super) at: usize,
+    pub(super) reason: Reason,
 }
 
 /// Length, type, flags, stream (RFC 9113 §4.1).
@@ -58,8 +72,15 @@ const BYTES_A_CONTROL_FRAME: u64 = 1024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+
+const ACK: u8 = 1;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -150,25 +171,36 @@ impl Bucket {
 }
 
 impl FrameHeads {
-    /// Looks through the next bytes of the stream.
-    pub(super) fn look(&mut self, mut bytes: &[u8], allowance: &Allowance) {
+    /// Looks through the next bytes of the stream, up to a fault.
+    pub(super) fn look(&mut self, whole: &[u8], allowance: &Allowance) -> Result<(), Fault> {
+        let mut bytes = whole;
         while !bytes.is_empty() {
             let skipped = self.payload_left.min(bytes.len());
             self.payload_left -= skipped;
             bytes = &bytes[skipped..];
+            let at = whole.len() - bytes.len();
             let taken = (HEAD_BYTES - self.head_len).min(bytes.len());
             self.head[self.head_len..self.head_len + taken].copy_from_slice(&bytes[..taken]);
             self.head_len += taken;
             bytes = &bytes[taken..];
             if self.head_len == HEAD_BYTES {
-                self.begin_frame(allowance);
+                let begun = self.begin_frame(allowance);
+                begun.map_err(|reason| Fault { at, reason })?;
             }
         }
+        Ok(())
     }
 
-    fn begin_frame(&mut self, allowance: &Allowance) {
+    fn begin_frame(&mut self, allowance: &Allowance) -> Result<(), Reason> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        // RFC 9113 §3.4: the preface ends with settings.
+        if !mem::replace(&mut self.has_begun, true) && kind != SETTINGS {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if !is_length_of(kind, flags, length) {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        }
         self.is_of_block = matches!(kind, HEADERS | CONTINUATION);
         if self.is_of_block {
             self.is_in_block = flags & END_HEADERS == 0;
@@ -176,11 +208,24 @@ impl FrameHeads {
         allowance.frame(kind, flags, length);
         self.payload_left = length;
         self.head_len = 0;
+        Ok(())
     }
 
     /// Whether a field block has begun to come and has not ended.
     pub(super) fn is_within_head(&self) -> bool {
         self.is_in_block || self.is_of_block && self.payload_left > 0
+    }
+}
+
+/// Whether frames of this kind can be so long (RFC 9113 §6).
+fn is_length_of(kind: u8, flags: u8, length: usize) -> bool {
+    match kind {
+        PRIORITY => length == 5,
+        RST_STREAM | WINDOW_UPDATE => length == 4,
+        SETTINGS => length.is_multiple_of(6) && (flags & ACK == 0 || length == 0),
+        PING => length == 8,
+        GOAWAY => length >= 8,
+        _ => true,
     }
 }
 
@@ -197,23 +242,62 @@ mod tests {
         frame
     }
 
-    const PING: u8 = 6;
+    /// Reader behind the settings of the preface.
+    fn begun() -> FrameHeads {
+        let mut heads = FrameHeads::default();
+        let settings = frame(SETTINGS, 0, 0);
+        assert_eq!(heads.look(&settings, &Allowance::default()), Ok(()));
+        heads
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let first = |kind| FrameHeads::default().look(&frame(kind, 0, 8), &Allowance::default());
+        let reason = Reason::PROTOCOL_ERROR;
+        assert_eq!(first(PING), Err(Fault { at: 0, reason }));
+        assert_eq!(first(HEADERS), Err(Fault { at: 0, reason }));
+    }
+
+    #[test]
+    fn a_length_that_is_none_is_a_fault_at_its_frame() {
+        let good = frame(PING, 0, 8);
+        let reason = Reason::FRAME_SIZE_ERROR;
+        for (kind, flags, length) in [
+            (PRIORITY, 0, 4),
+            (RST_STREAM, 0, 5),
+            (SETTINGS, 0, 7),
+            (SETTINGS, ACK, 6),
+            (PING, 0, 9),
+            (GOAWAY, 0, 7),
+            (WINDOW_UPDATE, 0, 0),
+        ] {
+            let bytes = [good.clone(), frame(kind, flags, length)].concat();
+            let fault = Err(Fault {
+                at: good.len(),
+                reason,
+            });
+            assert_eq!(begun().look(&bytes, &Allowance::default()), fault, "{kind}");
+        }
+    }
 
     #[test]
     fn pings_use_the_allowance_up_and_requests_give_some_back() {
         let allowance = Allowance::default();
-        let mut heads = FrameHeads::default();
+        let mut heads = begun();
         for _ in 0..CONTROL_FRAMES {
-            heads.look(&frame(PING, 0, 8), &allowance);
+            assert_eq!(heads.look(&frame(PING, 0, 8), &allowance), Ok(()));
         }
         assert!(!allowance.is_used_up());
-        heads.look(&frame(HEADERS, END_HEADERS, 3), &allowance);
+        assert_eq!(
+            heads.look(&frame(HEADERS, END_HEADERS, 3), &allowance),
+            Ok(())
+        );
         for _ in 0..CONTROL_FRAMES_A_REQUEST {
-            heads.look(&frame(PING, 0, 8), &allowance);
+            assert_eq!(heads.look(&frame(PING, 0, 8), &allowance), Ok(()));
         }
         assert!(!allowance.is_used_up());
         for _ in 0..CONTROL_FRAMES {
-            heads.look(&frame(PING, 0, 8), &allowance);
+            assert_eq!(heads.look(&frame(PING, 0, 8), &allowance), Ok(()));
         }
         assert!(allowance.is_used_up());
     }
@@ -221,15 +305,15 @@ mod tests {
     #[test]
     fn resets_are_counted_apart_and_a_response_gives_one_back() {
         let allowance = Allowance::default();
-        let mut heads = FrameHeads::default();
+        let mut heads = begun();
         for _ in 0..RESETS {
-            heads.look(&frame(RST_STREAM, 0, 4), &allowance);
+            assert_eq!(heads.look(&frame(RST_STREAM, 0, 4), &allowance), Ok(()));
         }
         allowance.responded();
-        heads.look(&frame(RST_STREAM, 0, 4), &allowance);
+        assert_eq!(heads.look(&frame(RST_STREAM, 0, 4), &allowance), Ok(()));
         assert!(!allowance.is_used_up());
         for _ in 0..RESETS {
-            heads.look(&frame(RST_STREAM, 0, 4), &allowance);
+            assert_eq!(heads.look(&frame(RST_STREAM, 0, 4), &allowance), Ok(()));
         }
         assert!(allowance.is_used_up());
     }
@@ -237,14 +321,14 @@ mod tests {
     #[test]
     fn data_costs_nothing_unless_it_is_empty() {
         let allowance = Allowance::default();
-        let mut heads = FrameHeads::default();
+        let mut heads = begun();
         for _ in 0..2 * CONTROL_FRAMES {
-            heads.look(&frame(DATA, 0, 1), &allowance);
-            heads.look(&frame(DATA, END_STREAM, 0), &allowance);
+            assert_eq!(heads.look(&frame(DATA, 0, 1), &allowance), Ok(()));
+            assert_eq!(heads.look(&frame(DATA, END_STREAM, 0), &allowance), Ok(()));
         }
         assert!(!allowance.is_used_up());
         for _ in 0..2 * CONTROL_FRAMES {
-            heads.look(&frame(DATA, 0, 0), &allowance);
+            assert_eq!(heads.look(&frame(DATA, 0, 0), &allowance), Ok(()));
         }
         assert!(allowance.is_used_up());
     }
@@ -252,13 +336,13 @@ mod tests {
     #[test]
     fn a_block_lasts_until_its_end() {
         let allowance = Allowance::default();
-        let mut heads = FrameHeads::default();
-        heads.look(&frame(HEADERS, 0, 2), &allowance);
+        let mut heads = begun();
+        assert_eq!(heads.look(&frame(HEADERS, 0, 2), &allowance), Ok(()));
         assert!(heads.is_within_head());
         let end = frame(CONTINUATION, END_HEADERS, 2);
-        heads.look(&end[..10], &allowance);
+        assert_eq!(heads.look(&end[..10], &allowance), Ok(()));
         assert!(heads.is_within_head());
-        heads.look(&end[10..], &allowance);
+        assert_eq!(heads.look(&end[10..], &allowance), Ok(()));
         assert!(!heads.is_within_head());
     }
 
@@ -270,20 +354,23 @@ mod tests {
         ) {
             let stream: Vec<u8> = frames.iter().flat_map(|&(kind, flags, len)| frame(kind, flags, len)).collect();
             let (whole, pieces) = (Allowance::default(), Allowance::default());
-            FrameHeads::default().look(&stream, &whole);
-            let mut heads = FrameHeads::default();
+            let at_once = begun().look(&stream, &whole);
+            let mut heads = begun();
             let mut rest = &stream[..];
+            let mut in_pieces = Ok(());
             for cut in cuts.iter().cycle() {
-                if rest.is_empty() {
+                if rest.is_empty() || in_pieces.is_err() {
                     break;
                 }
                 let (piece, after) = rest.split_at((*cut).min(rest.len()));
-                heads.look(piece, &pieces);
+                in_pieces = heads.look(piece, &pieces);
                 rest = after;
             }
+            let reason = |looked: Result<(), Fault>| looked.map_err(|fault| fault.reason);
+            prop_assert_eq!(reason(at_once), reason(in_pieces));
             prop_assert_eq!(whole.control.tokens.get(), pieces.control.tokens.get());
             prop_assert_eq!(whole.resets.tokens.get(), pieces.resets.tokens.get());
-            prop_assert!(stream.is_empty() || heads.payload_left == 0);
+            prop_assert!(in_pieces.is_err() || heads.payload_left == 0);
         }
     }
 }

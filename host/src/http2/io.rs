@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flood::{Allowance, FrameHeads};
@@ -37,6 +38,17 @@ pub(super) struct IoState {
     pub(super) written: Cell<u64>,
     /// A field block has begun to come and has not ended.
     pub(super) is_within_head: Cell<bool>,
+    /// A frame has come with which the connection has to end.
+    fault: Cell<Option<Reason>>,
+}
+
+impl IoState {
+    /// Reason why the connection has to end, if it has.
+    pub(super) fn end_reason(&self) -> Option<Reason> {
+        let floods = self.allowance.is_used_up();
+        let flood = floods.then_some(Reason::ENHANCE_YOUR_CALM);
+        self.fault.get().or(flood)
+    }
 }
 
 /// Buffers of the thread, which a connection has while there is something in them.
@@ -77,8 +89,9 @@ impl Io {
             turn_bytes: 0,
             shared,
         };
-        io.look(&received);
+        let for_codec = io.look(&received);
         io.received = received;
+        io.received.truncate(for_codec);
         io
     }
 
@@ -89,19 +102,26 @@ impl Io {
         io
     }
 
-    /// Counts the frames that have come.
-    fn look(&mut self, bytes: &[u8]) {
+    /// Counts the frames that have come. Returns how many of the bytes are for the codec: those before a fault.
+    fn look(&mut self, bytes: &[u8]) -> usize {
         let Some(frames) = &mut self.frames else {
-            return;
+            return bytes.len();
         };
         let of_preface = self.preface_left.min(bytes.len());
         self.preface_left -= of_preface;
-        frames.look(&bytes[of_preface..], &self.shared.allowance);
+        let looked = frames.look(&bytes[of_preface..], &self.shared.allowance);
         self.shared.is_within_head.set(frames.is_within_head());
+        match looked {
+            Ok(()) => bytes.len(),
+            Err(fault) => {
+                self.shared.fault.set(Some(fault.reason));
+                of_preface + fault.at
+            }
+        }
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.allowance.is_used_up() {
+        if self.shared.end_reason().is_some() {
             // Nothing more is read; the connection's task ends it.
             return Poll::Pending;
         }
@@ -119,9 +139,15 @@ impl Io {
                 Ok(read) => {
                     self.turn_bytes += read.bytes.max(CALL_BYTES);
                     let received = mem::take(&mut self.received);
-                    self.look(&received);
+                    let for_codec = self.look(&received);
+                    let is_refused = for_codec == 0 && !received.is_empty();
                     self.received = received;
-                    return Poll::Ready(Ok(()));
+                    self.received.truncate(for_codec);
+                    // Nothing would be the connection's end.
+                    return match is_refused {
+                        true => Poll::Pending,
+                        false => Poll::Ready(Ok(())),
+                    };
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.turn_bytes = 0;

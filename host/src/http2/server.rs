@@ -119,11 +119,13 @@ impl ServerConnection {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if self.state.allowance.is_used_up() && !self.is_ending => {
-                    debug!("HTTP/2: connection ended: too many frames that bring nothing");
-                    self.end(Reason::ENHANCE_YOUR_CALM);
-                }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => match self.state.end_reason() {
+                    Some(reason) if !self.is_ending => {
+                        debug!("HTTP/2: connection ended for what its client sends: {reason}");
+                        self.end(reason);
+                    }
+                    _ => return Poll::Pending,
+                },
             }
         }
     }

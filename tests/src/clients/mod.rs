@@ -112,15 +112,15 @@ pub const NGHTTP: Client = Client {
     run: nghttp2::trailers,
 };
 pub const GO_LIKE: Client = Client {
-    name: "Go's habits (Python h2)",
+    name: "Go's habits (Python)",
     run: |site| script::python(site, "go_like_client.py"),
 };
 pub const RFC_9113: Client = Client {
-    name: "RFC 9113 and 7541 (Python hyperframe)",
+    name: "RFC 9113 and 7541 (Python)",
     run: |site| script::python(site, "rfc9113.py"),
 };
 pub const RFC_9113_PEER: Client = Client {
-    name: "the same, of a peer (Python hyperframe)",
+    name: "the same, of a peer (Python)",
     run: |site| script::python(site, "rfc9113_peer.py"),
 };
 pub const HAPROXY: Client = Client {
