@@ -295,20 +295,6 @@ fn an_upload_that_keeps_coming_is_not_too_slow() {
 }
 
 #[test]
-fn a_peer_cannot_switch_protocols_by_http2() {
-    let origin = h2::origin(settings(), |asked: Asked| async move {
-        let mut respond = asked.respond;
-        let switching = Response::builder().status(101).body(()).unwrap();
-        // The codec of the origin may refuse to say so, too.
-        if respond.send_informational(switching).is_ok() {
-            h2::answer(respond, "hi");
-        }
-    });
-    let proxy = gateway("tries = 1", origin).start();
-    assert_eq!(proxy.get("/").status, 502);
-}
-
-#[test]
 fn targets_that_browsers_send_reach_peers() {
     let origin = h2::origin(settings(), |asked: Asked| async move {
         h2::answer(asked.respond, asked.request.uri().to_string());
