@@ -98,3 +98,13 @@ fn sslscan() {
 fn testssl() {
     works(clients::TESTSSL);
 }
+
+#[test]
+fn pebble() {
+    works(clients::PEBBLE);
+}
+
+#[test]
+fn demo() {
+    works(clients::DEMO);
+}

@@ -4,14 +4,18 @@
 //! `cargo xtask test` and `cargo xtask show protocols` install them. One that is missing is skipped, which is said.
 
 mod curl;
+mod demo;
 mod haproxy;
 mod nghttp2;
 mod openssl;
 mod origin;
+mod pebble;
 mod script;
 mod site;
 mod testssl;
 mod tool;
+
+use std::panic::AssertUnwindSafe;
 
 pub use site::Site;
 
@@ -56,12 +60,19 @@ impl Done {
 
 impl Client {
     pub fn run(&self, site: &mut Site) -> Outcome {
-        (self.run)(site)
+        let run = AssertUnwindSafe(|| (self.run)(site));
+        // A time-out, or a gateway that does not start: the panic says which, on standard error.
+        let ended = std::panic::catch_unwind(run);
+        ended.unwrap_or_else(|_| {
+            Err(Stopped::Failed(
+                "the run panicked: see standard error".to_owned(),
+            ))
+        })
     }
 }
 
 /// All, in the order of the show.
-pub const ALL: [Client; 15] = [
+pub const ALL: [Client; 17] = [
     CURL,
     OPENSSL,
     PYCURL,
@@ -77,6 +88,8 @@ pub const ALL: [Client; 15] = [
     CHROMIUM,
     SSLSCAN,
     TESTSSL,
+    PEBBLE,
+    DEMO,
 ];
 
 pub const CURL: Client = Client {
@@ -122,6 +135,14 @@ pub const RFC_9113: Client = Client {
 pub const RFC_9113_PEER: Client = Client {
     name: "the same, of a peer (Python)",
     run: |site| script::python(site, "rfc9113_peer.py"),
+};
+pub const PEBBLE: Client = Client {
+    name: "pebble (ACME)",
+    run: pebble::run,
+};
+pub const DEMO: Client = Client {
+    name: "the demo, with curl",
+    run: demo::run,
 };
 pub const HAPROXY: Client = Client {
     name: "HAProxy in front",

@@ -8,10 +8,15 @@ use crate::command;
 
 /// Runs a script with the packages from PyPI.
 pub(super) fn python(site: &Site, script: &str) -> Outcome {
+    python_with(&site.facts(), script)
+}
+
+/// The same with another gateway, as this file tells where it is.
+pub(super) fn python_with(facts: &Path, script: &str) -> Outcome {
     let mut python = Command::new(tool::python()?);
     // No bytecode beside the scripts.
     python.arg("-B").arg(tool::scripts().join(script));
-    run(python, site)
+    run(python, facts)
 }
 
 /// Runs a script with the packages from npm.
@@ -23,13 +28,12 @@ pub(super) fn node(site: &Site, script: &str) -> Outcome {
     let mut node = Command::new(program);
     node.arg(tool::scripts().join(script))
         .env("NODE_PATH", modules);
-    run(node, site)
+    run(node, &site.facts())
 }
 
 /// A script gets the path of a file that says where the gateway listens. It prints its client's version, then notes, then what it did,
 /// and exits with 0; or it tells on standard error what it did not get.
-fn run(mut command: Command, site: &Site) -> Outcome {
-    let facts: &Path = &site.facts();
+fn run(mut command: Command, facts: &Path) -> Outcome {
     command.arg(facts);
     let outcome = command::run(command, tool::LIMIT);
     let mut lines = outcome.stdout.lines();

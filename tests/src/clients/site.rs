@@ -83,6 +83,13 @@ impl Site {
         self.proxy.path("site.json")
     }
 
+    /// Address of the server that echoes WebSockets.
+    pub(super) fn echo(&self) -> String {
+        let servers = self.servers.as_ref();
+        let address = servers.and_then(|servers| servers.addresses["echo"].as_str());
+        address.unwrap_or_default().to_owned()
+    }
+
     /// Whether WebSockets and gRPC have origins.
     pub(super) fn has_servers(&self) -> bool {
         self.servers.is_some()
