@@ -68,7 +68,7 @@ fn requests_share_a_connection() {
             scope.spawn(move || {
                 let reply = proxy.get(&format!("/{at}"));
                 assert_eq!(reply.text(), format!("/{at} test.example"));
-                assert_eq!(reply.header("via"), Some("2 castling"));
+                assert_eq!(reply.header("via"), Some("2.0 castling"));
             });
         }
     });

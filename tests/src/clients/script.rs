@@ -11,7 +11,7 @@ pub(super) fn python(site: &Site, script: &str) -> Outcome {
     python_with(&site.facts(), script)
 }
 
-/// The same with another gateway, as this file tells where it is.
+/// Runs it with another gateway, as this file tells where it is.
 pub(super) fn python_with(facts: &Path, script: &str) -> Outcome {
     let mut python = Command::new(tool::python()?);
     // No bytecode beside the scripts.
