@@ -267,6 +267,108 @@ fn it_is_kept_over_restarts_reloads_and_upgrades() {
     }
 }
 
+/// Has the authority take its time over what it looks at.
+fn slowly(pebble: PebbleSetup) -> PebbleSetup {
+    pebble
+        .with("PEBBLE_VA_NOSLEEP", "0")
+        .with("PEBBLE_VA_SLEEPTIME", "5")
+}
+
+/// A gateway in the middle of an order.
+fn in_an_order(site: &Site, pebble: &Pebble) -> Proxy {
+    let proxy = site.gateway(pebble, "", "[\"one.test\"]").start();
+    until("an order", || {
+        proxy.status()["acme"][0]["state"] == "ordering"
+    });
+    proxy
+}
+
+#[test]
+fn an_order_goes_on_over_reloads_and_with_workers_that_start() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = slowly(site.pebble()).start_at(site.api);
+    let proxy = in_an_order(&site, &pebble);
+    proxy.reload().expect_success();
+    for worker in proxy.workers() {
+        worker.signal(rustix::process::Signal::KILL);
+    }
+    site.until_served(&pebble.client(), "one.test");
+    assert_eq!(pebble.said("POST /order-plz"), 1, "{}", pebble.log());
+    assert_eq!(proxy.status()["acme"][0]["failures"], 0);
+}
+
+#[test]
+fn an_order_is_begun_anew_by_a_master_that_takes_over() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = slowly(site.pebble()).start_at(site.api);
+    let mut proxy = in_an_order(&site, &pebble);
+    proxy.upgrade(&[]).expect_success();
+    site.until_served(&pebble.client(), "one.test");
+    until("the record", || {
+        let acme = &proxy.status()["acme"][0];
+        (&acme["state"], &acme["failures"]) == (&"held".into(), &0.into())
+    });
+}
+
+#[test]
+fn an_order_ends_with_its_names() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = slowly(site.pebble()).start_at(site.api);
+    let mut proxy = in_an_order(&site, &pebble);
+    let pem = pebble.authority.certify(&["one.test"]);
+    fs::write(proxy.path("site.pem"), pem.chain).unwrap();
+    fs::write(proxy.path("site.key"), pem.key).unwrap();
+    let own = "certificates = [{ certificate = \"site.pem\", key = \"site.key\" }]";
+    let config = site.config("", "[]").replace("acme = []", own);
+    proxy.reload_with(&config).expect_success();
+    until("the helper's end", || {
+        proxy.master().children_with("acme").is_empty()
+    });
+    assert_eq!(proxy.status()["acme"], serde_json::json!([]));
+    let client = TlsClient::new(&pebble.authority);
+    site.ask(&client, "one.test").unwrap();
+}
+
+#[test]
+fn another_users_workers_and_helpers_have_no_part_in_the_store() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED, needs root: {}:{}", file!(), line!());
+        return;
+    }
+    let pebble = slowly(site.pebble()).start_at(site.api);
+    let more = "[workers]\ncount = 2\nuser = \"nobody\"";
+    let setup = site.gateway(&pebble, more, "[\"one.test\"]");
+    let proxy = setup.open_to_others().start();
+    let mut helper = None;
+    until("the helper", || {
+        helper = proxy.master().children_with("acme").first().copied();
+        helper.is_some()
+    });
+    let helper = helper.unwrap();
+    assert_eq!(helper.status("Uid:"), "65534\t65534\t65534\t65534");
+    assert_eq!(helper.status("CapEff:"), "0000000000000000");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", helper.0)).unwrap();
+    for descriptor in descriptors.flatten() {
+        let target = fs::read_link(descriptor.path()).unwrap_or_default();
+        assert!(!target.starts_with(proxy.path("acme")), "{target:?}");
+    }
+    site.until_served(&pebble.client(), "one.test");
+    let store = fs::metadata(proxy.path("acme")).unwrap();
+    assert_eq!((store.uid(), store.mode() & 0o777), (0, 0o700));
+    let certificates = proxy.status()["certificates"].clone();
+    assert_eq!(certificates[0]["listener"], "secure");
+    assert_eq!(certificates[0]["days_left"], 89);
+}
+
 #[test]
 fn it_is_renewed_while_connections_go_on() {
     let Some(site) = Site::new() else {

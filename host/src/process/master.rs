@@ -189,7 +189,12 @@ impl Master {
 
     /// Asks all workers, and those of a master that drains; takes some seconds at most.
     pub async fn status(&self) -> MasterStatus {
-        let own = report::status(self.config_path.clone(), self.started, self.generations());
+        let own = report::status(
+            self.config_path.clone(),
+            self.started,
+            self.generations(),
+            &self.acme.shared,
+        );
         let predecessor = self.predecessor.borrow().clone();
         let before = async {
             match predecessor {

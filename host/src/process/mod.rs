@@ -41,13 +41,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub use acme::{check as check_acme, run_acme_helper};
+pub use acme::{AcmeReport, check as check_acme, run_acme_helper};
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use master::{run as run_master, take_over};
-pub use report::{
-    AcmeReport, CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport,
-};
+pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]
 pub use role::Role;
 pub use worker::run as run_worker;

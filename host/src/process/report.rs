@@ -12,6 +12,7 @@ use crate::gateway::GatewayStatus;
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
 
+use super::acme::{AcmeReport, AcmeShared};
 use super::child::{WorkerChild, WorkerState};
 use super::generation::{Generation, GenerationStage};
 
@@ -59,21 +60,6 @@ pub struct MasterStatus {
     /// Certificates that the gateway orders itself. Empty from a master that orders none.
     #[serde(default)]
     pub acme: Vec<AcmeReport>,
-}
-
-/// Certificate that the gateway orders itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AcmeReport {
-    pub names: Vec<String>,
-    /// `held`, `none`, or `ordering` while an order is under way.
-    pub state: String,
-    /// Time up to which the one that is held is good, RFC 3339 in UTC.
-    pub not_after: Option<String>,
-    /// Time of the next order, RFC 3339 in UTC.
-    pub next_order: Option<String>,
-    /// Orders that have failed since the last success.
-    pub failures: u32,
-    pub last_error: Option<String>,
 }
 
 /// Certificate of a listener.
@@ -150,6 +136,7 @@ pub async fn status(
     config: PathBuf,
     started: Instant,
     generations: Vec<Rc<Generation>>,
+    ordered: &AcmeShared,
 ) -> MasterStatus {
     let mut status = MasterStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -167,7 +154,7 @@ pub async fn status(
             .collect(),
         plugins: Vec::new(),
         zones: Vec::new(),
-        certificates: certificates(&generations),
+        certificates: certificates(&generations, ordered),
         acme: Vec::new(),
     };
     let asked = generations.iter().flat_map(|generation| {
@@ -194,7 +181,10 @@ pub async fn status(
     status
 }
 
-fn certificates(generations: &[Rc<Generation>]) -> Vec<CertificateReport> {
+fn certificates(
+    generations: &[Rc<Generation>],
+    ordered_by_id: &AcmeShared,
+) -> Vec<CertificateReport> {
     let newest = generations
         .iter()
         .max_by_key(|generation| generation.number);
@@ -203,12 +193,15 @@ fn certificates(generations: &[Rc<Generation>]) -> Vec<CertificateReport> {
         .flat_map(|newest| &newest.config.listeners);
     let now = jiff::Timestamp::now().as_second();
     let reports = listeners.flat_map(|(listener, config)| {
-        let certificates = config.tls.iter().flat_map(|tls| &tls.certificates);
-        certificates.filter_map(move |certificate| {
+        let tls = config.tls.iter();
+        let ordered = tls.clone().flat_map(|tls| &tls.acme);
+        let ordered = ordered.filter_map(|it| ordered_by_id.certificate(&it.id()));
+        let certificates = tls.flat_map(|tls| &tls.certificates).cloned();
+        certificates.chain(ordered).filter_map(move |certificate| {
             let not_after = certificate.validity()?.not_after;
             Some(CertificateReport {
                 listener: listener.clone(),
-                names: certificate.names.clone(),
+                names: certificate.names,
                 not_after: jiff::Timestamp::from_second(not_after).ok()?.to_string(),
                 days_left: (not_after - now).div_euclid(24 * 3600),
             })

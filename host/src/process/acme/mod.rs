@@ -4,6 +4,7 @@
 //! an upgrade goes on where it was. No failure of it ends the gateway.
 
 mod helper;
+mod report;
 mod shared;
 mod wanted;
 
@@ -15,17 +16,17 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::acme::{
-    AccountWork, Failure, FromHelper, OrderWork, Record, Store, StoreLock, Task, ToHelper, Work,
-    failure_wait,
+    AccountWork, Entry, Failure, FromHelper, OrderWork, Record, Store, StoreLock, Task, ToHelper,
+    Work, failure_wait,
 };
 use crate::config::{self, AcmeCertificate, Certificate, ChallengeKind, Config, Der};
 
 use super::metrics::Ledger;
-use super::report::AcmeReport;
 use helper::Helper;
 use wanted::{Due, Wanted, What, next_due, now, order_at, stored};
 
 pub use helper::run as run_acme_helper;
+pub use report::AcmeReport;
 pub use shared::AcmeShared;
 
 /// Verdict of `castling check` on the store, without changing it: warnings, or what is wrong with it.
@@ -273,9 +274,18 @@ impl Acme {
             self.pause(STORE_PAUSE).await;
             return;
         }
+        let given_up = GivenUp::restores(
+            store,
+            &entry,
+            Record {
+                failures: before,
+                ..record.clone()
+            },
+        );
         self.ordering.replace(Some(id.to_owned()));
         tracing::info!(%names, directory = wanted.acme.directory, "acme: certificate is ordered");
         let ordered = self.try_order(wanted, store, certificate, before).await;
+        given_up.forget();
         self.count(ordered.is_ok());
         let mut wait = 0;
         match &ordered {
@@ -299,16 +309,8 @@ impl Acme {
                 self.shared.serve(id, issued);
             }
             Err(Failure { error, .. }) => {
-                let (failures, wait) = (record.failures, Duration::from_secs(wait.unsigned_abs()));
-                match held_in(store, wanted, certificate) {
-                    Some(held) => {
-                        let until = end_of(Some(&held));
-                        tracing::warn!(%names, failures, ?wait, until, "acme: certificate not renewed: {error}");
-                    }
-                    None => {
-                        tracing::error!(%names, failures, ?wait, "acme: no certificate: {error}");
-                    }
-                }
+                let held = held_in(store, wanted, certificate);
+                tell_failure(&names, held.as_ref(), record.failures, wait, &error);
             }
         }
         if let Err(error) = saved {
@@ -411,6 +413,54 @@ impl Acme {
     fn count(&self, is_issued: bool) {
         if let Some(ledger) = &*self.metrics.borrow() {
             ledger.metrics().certificate_ordered(is_issued);
+        }
+    }
+}
+
+/// Logs that an order has failed: loudly, where there is no certificate yet.
+fn tell_failure(names: &str, held: Option<&Certificate>, failures: u32, wait: i64, error: &str) {
+    let wait = Duration::from_secs(wait.unsigned_abs());
+    match held {
+        Some(_) => {
+            let until = end_of(held);
+            tracing::warn!(%names, failures, ?wait, until, "acme: certificate not renewed: {error}");
+        }
+        None => tracing::error!(%names, failures, ?wait, "acme: no certificate: {error}"),
+    }
+}
+
+/// Guard of an order that may be given up, by another config or for another master: that is no failure, and the next one need not
+/// wait.
+struct GivenUp<'a> {
+    store: &'a Store,
+    entry: &'a Entry,
+    /// State to go back to.
+    record: Option<Record>,
+}
+
+impl<'a> GivenUp<'a> {
+    fn restores(store: &'a Store, entry: &'a Entry, record: Record) -> Self {
+        Self {
+            store,
+            entry,
+            record: Some(Record {
+                not_before: None,
+                ..record
+            }),
+        }
+    }
+
+    /// The order has come to its end.
+    fn forget(mut self) {
+        self.record = None;
+    }
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = &self.record {
+            // Where the store takes nothing, the order counts as failed.
+            let _ = self.store.save_record(self.entry, record);
         }
     }
 }
