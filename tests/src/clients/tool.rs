@@ -73,4 +73,4 @@ pub(super) fn version(program: &Path, argument: &str) -> String {
 }
 
 /// Longest run of one program.
-pub(super) const LIMIT: Duration = Duration::from_secs(180);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
