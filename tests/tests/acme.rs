@@ -374,7 +374,7 @@ fn it_is_renewed_while_connections_go_on() {
     let Some(site) = Site::new() else {
         return;
     };
-    let pebble = site.pebble().lasting(6).start_at(site.api);
+    let pebble = site.pebble().lasting(9).start_at(site.api);
     let (proxy, client, first) = ordered(&site, &pebble, "challenges = [\"tls-alpn-01\"]");
     let mut tls = client.connect(site.tls, "one.test").unwrap();
     let request = "GET / HTTP/1.1\r\nHost: one.test\r\n\r\n";

@@ -73,11 +73,16 @@ async fn order(
         }
         made => made?,
     };
-    let result = fulfil(&mut order, work, tell).await;
-    if result.is_err() {
-        give_up(&mut order).await;
+    let told = client.told();
+    match fulfil(&mut order, work, tell).await {
+        Ok(issued) => Ok(issued),
+        Err(error) => {
+            // Said before the authority says more.
+            let failure = failure(&error, &told);
+            give_up(&mut order).await;
+            Ok(FromHelper::Failed(failure))
+        }
     }
-    result
 }
 
 /// Makes an account, and has it kept before it is used.
@@ -344,13 +349,8 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 }
 
 fn failure(error: &Error, told: &Told) -> Failure {
-    let text = match told.failure() {
-        // The library's words about a connection are fewer.
-        Some(text) => text,
-        None => error.to_string(),
-    };
     Failure {
-        error: printable(&text),
+        error: printable(&error.to_string()),
         retry_after: told.retry_after(),
     }
 }

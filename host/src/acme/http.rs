@@ -4,8 +4,8 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -31,8 +31,6 @@ pub(super) struct AuthorityClient {
 pub(super) struct Told {
     /// Seconds of Retry-After of the last answer; 0: none.
     retry_after: Arc<AtomicU64>,
-    /// Failure of the last connection, if it has failed.
-    failure: Arc<Mutex<Option<String>>>,
 }
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
@@ -55,12 +53,6 @@ impl Told {
         Some(self.retry_after.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    /// Failure of the last exchange below HTTP.
-    pub(super) fn failure(&self) -> Option<String> {
-        let failure = self.failure.lock();
-        failure.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn note(&self, result: &Result<Response<Bytes>, String>) {
         let retry_after = result
             .as_ref()
@@ -68,8 +60,6 @@ impl Told {
             .and_then(|response| response.headers().get(header::RETRY_AFTER)?.to_str().ok())
             .and_then(seconds_of);
         self.retry_after.store(retry_after.unwrap_or(0), Relaxed);
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        *failure = result.as_ref().err().cloned();
     }
 }
 

@@ -538,3 +538,16 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const SHORTEST_ASK: Duration = Duration::from_secs(60);
 const USUAL_ASK: Duration = Duration::from_secs(6 * 3600);
 const LONGEST_ASK: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_brings_another_challenge_first() {
+        let (http, tls) = (ChallengeKind::Http01, ChallengeKind::TlsAlpn01);
+        let firsts = (0..4).map(|failures| turned(&[tls, http], failures)[0]);
+        assert_eq!(firsts.collect::<Vec<_>>(), [tls, http, tls, http]);
+        assert_eq!(turned(&[http], 3), [http]);
+    }
+}

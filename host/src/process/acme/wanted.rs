@@ -121,3 +121,91 @@ pub fn order_at(certificate: Option<&Certificate>, record: &Record) -> i64 {
 pub fn now() -> i64 {
     Timestamp::now().as_second()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acme::Window;
+    use crate::config::{KeyForm, PrivateKey};
+
+    /// A certificate that is good from now on for a day.
+    fn certificate() -> Certificate {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        let begin = std::time::SystemTime::now();
+        params.not_before = begin.into();
+        params.not_after = (begin + std::time::Duration::from_secs(24 * 3600)).into();
+        Certificate {
+            chain: vec![params.self_signed(&key).unwrap().der().to_vec()],
+            key: PrivateKey {
+                form: KeyForm::Pkcs8,
+                der: key.serialize_der(),
+            },
+            names: vec!["a.test".to_owned()],
+            key_place: String::new(),
+        }
+    }
+
+    #[test]
+    fn without_a_certificate_one_is_ordered_as_soon_as_failures_allow() {
+        let order = |at| Due {
+            at,
+            what: What::Order,
+        };
+        assert_eq!(next_due(None, &Record::default()), order(i64::MIN));
+        let failed = Record {
+            not_before: Some(7),
+            ask_again: Some(3),
+            ..Record::default()
+        };
+        assert_eq!(next_due(None, &failed), order(7));
+    }
+
+    #[test]
+    fn the_authority_is_asked_before_the_renewal() {
+        let certificate = certificate();
+        let (fresh, now) = (Record::default(), now());
+        assert_eq!(next_due(Some(&certificate), &fresh).what, What::AskWindow);
+        let asked = Record {
+            ask_again: Some(now + 100_000),
+            ..Record::default()
+        };
+        let due = next_due(Some(&certificate), &asked);
+        assert_eq!(due.what, What::Order);
+        assert!((now + 43_000..now + 46_000).contains(&due.at), "{due:?}");
+        let hurried = Record {
+            window: Some(Window {
+                start: now - 20,
+                end: now - 10,
+            }),
+            ..asked.clone()
+        };
+        let due = next_due(Some(&certificate), &hurried);
+        assert!(due.at < now && due.what == What::Order, "{due:?}");
+        let failed = Record {
+            not_before: Some(now + 60),
+            ..hurried
+        };
+        assert_eq!(order_at(Some(&certificate), &failed), now + 60);
+    }
+
+    #[test]
+    fn a_certificate_for_other_names_or_with_another_key_is_not_taken() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let good = key.serialize_pem() + &chain;
+        let taken = parsed(good.as_bytes(), &names(&["a.test"]), "x").unwrap();
+        assert_eq!((taken.names, taken.chain.len()), (names(&["a.test"]), 1));
+        let refused =
+            |pem: String, of: &[&str]| parsed(pem.as_bytes(), &names(of), "x").unwrap_err();
+        let other = refused(good, &["a.test", "b.test"]);
+        assert_eq!(other, "the certificate is not for b.test");
+        let another = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let other = refused(another + &chain, &["a.test"]);
+        assert_eq!(other, "x: key: it is not the key of the certificate");
+        refused(key.serialize_pem(), &["a.test"]);
+        refused(chain, &["a.test"]);
+    }
+}
