@@ -22,6 +22,8 @@ pub(super) fn python_with(facts: &Path, script: &str) -> Outcome {
 /// Runs a script with the packages from npm.
 pub(super) fn node(site: &Site, script: &str) -> Outcome {
     let (program, modules) = tool::node()?;
+    // The origins of WebSockets and gRPC are in Python.
+    tool::python()?;
     if script.starts_with("chromium") {
         tool::program("chromium")?;
     }
