@@ -317,6 +317,16 @@ def ping_ack(peer):
 
 sends("6.7", "PING on a stream", connection("PROTOCOL_ERROR"), frame(PING, 0, 1, ALIVE))
 sends("6.7", "PING of another length than 8", connection("FRAME_SIZE_ERROR"), frame(PING, 0, 0, b"\0" * 9))
+
+
+@case("6.7", "PING of another length than 8, whose head comes in two pieces", connection("FRAME_SIZE_ERROR"))
+def ping_in_pieces(peer):
+    wrong = frame(PING, 0, 0, b"\0" * 9)
+    peer.write(PING_FRAME + wrong[:4])
+    peer.outcome()
+    peer.write(wrong[4:])
+
+
 sends("6.8", "GOAWAY on a stream", connection("PROTOCOL_ERROR"), frame(GOAWAY, 0, 1, u32(0) + u32(0)))
 sends("6.8", "GOAWAY shorter than 8", connection("FRAME_SIZE_ERROR"), frame(GOAWAY, 0, 0, u32(0)))
 sends("6.8", "GOAWAY of a client that waits for its answers", OK, get(), frame(GOAWAY, 0, 0, u32(0) + u32(0) + b"bye"))
