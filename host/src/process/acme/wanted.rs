@@ -178,7 +178,7 @@ mod tests {
                 start: now - 20,
                 end: now - 10,
             }),
-            ..asked.clone()
+            ..asked
         };
         let due = next_due(Some(&certificate), &hurried);
         assert!(due.at < now && due.what == What::Order, "{due:?}");
