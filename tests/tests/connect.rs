@@ -1,5 +1,8 @@
 //! CONNECT: bytes of any protocol, to the peers that the config lists, by HTTP/1 and HTTP/2.
 
+use std::io::Read as _;
+use std::net::TcpListener;
+
 use bytes::Bytes;
 use castling_tests::h2::{self, H2Client};
 use castling_tests::origin::Origin;
@@ -80,7 +83,7 @@ fn bytes_go_to_the_upstream_of_the_route_whose_host_is_named() {
     assert_eq!(client.read_to_end().unwrap(), b"late bye");
     let lines = proxy.until_access_lines(1);
     assert!(
-        lines[0].contains("\"CONNECT / HTTP/1.1\" 200 19 "),
+        lines[0].contains("\"CONNECT db.test:5432 HTTP/1.1\" 200 19 "),
         "{lines:?}"
     );
 }
@@ -188,4 +191,80 @@ fn streams_of_http2_are_tunnels_beside_requests() {
             assert_eq!((got, &*text), (status, body.as_bytes()), "{authority}");
         }
     }));
+}
+
+#[test]
+fn a_listed_peer_that_cannot_be_reached_is_a_bad_gateway_each_time() {
+    let config = CONFIG.replace("KEYS", "").replace(
+        "[upstreams.listed]\n    peers = [",
+        "[upstreams.listed]\n    peers = [\"127.0.0.1:1\", ",
+    );
+    let proxy = Proxy::with_config(&config).origin("db", database()).start();
+    for _ in 0..3 {
+        assert_eq!(asked(&proxy, "127.0.0.1:1").read_reply().status, 502);
+    }
+    let mut client = asked(&proxy, &proxy.origin("db").address().to_string());
+    client.read_head().unwrap();
+    assert_eq!(client.read_exact(6).unwrap(), b"hello ");
+}
+
+/// Whether what was read has ended by a reset, behind this text.
+fn is_reset_behind(client: &mut RawClient, text: &str) -> bool {
+    assert_eq!(client.read_exact(text.len()).unwrap(), text.as_bytes());
+    client.socket().read(&mut [0]).is_err()
+}
+
+#[test]
+fn a_side_that_fails_is_told_to_the_other_by_a_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let mut peer = RawClient::over(socket);
+        peer.send("last words");
+        peer.read_exact(1).unwrap();
+        peer.reset();
+    });
+    let config = CONFIG.replace("KEYS", "").replace("{db}", &address);
+    let proxy = Proxy::with_config(&config).start();
+    let mut client = asked(&proxy, "db.test:5432");
+    client.read_head().unwrap();
+    client.send("x");
+    assert!(is_reset_behind(&mut client, "last words"));
+
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let proxy = gateway(
+        "",
+        raw_origin::scripted(move |connection, _| {
+            let is_reset = is_reset_behind(connection, "abc");
+            tell.lock()
+                .unwrap()
+                .send(is_reset)
+                .map_err(|it| it.to_string())
+        }),
+    );
+    let mut client = asked(&proxy, "db.test:5432");
+    client.read_head().unwrap();
+    client.send("abc");
+    until("the peer has it", || proxy.origin("db").connections() == 1);
+    client.reset();
+    assert_eq!(told.recv_timeout(DEADLINE), Ok(true));
+}
+
+#[test]
+fn a_client_that_takes_its_time_is_not_cut() {
+    const BYTES: usize = 16 << 20;
+    let pushing = raw_origin::scripted(|connection, _| {
+        connection.send(vec![b'x'; BYTES]);
+        Ok(())
+    });
+    let config = CONFIG
+        .replace("KEYS", "")
+        .replace("bind = ", "send_timeout = \"200ms\"\n    bind = ");
+    let proxy = Proxy::with_config(&config).origin("db", pushing).start();
+    let mut client = asked(&proxy, "db.test:5432");
+    client.read_head().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    assert_eq!(client.read_to_end().unwrap().len(), BYTES);
 }

@@ -97,7 +97,7 @@ impl Balancer {
             (Policy::RoundRobin | Policy::LeastConn, [only], _) => {
                 (!tried.contains(only)).then_some(only)
             }
-            (Policy::Target, peers, _) => target::choose(&usable(peers, tried), request)?,
+            (Policy::Target, peers, _) => target::choose(peers, tried, request)?,
             (Policy::LeastConn, peers, _) => least_conn::choose(&usable(peers, tried)),
             (Policy::Plugin(policy), peers, Some(result)) => {
                 match policy.chosen(&set, tried, result)? {

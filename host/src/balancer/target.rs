@@ -4,27 +4,40 @@
 //! name resolves to.
 
 use std::rc::Rc;
+use std::time::Instant;
 
-use super::{Peer, Usable, round_robin};
+use super::{Peer, Tried, round_robin};
 use crate::error::Error;
 use crate::message::{KnownHeader, RequestHead};
 
-/// A peer of the name that the request's host is, in turns where it has several addresses. `None`: all of them were tried.
+/// A peer of the name that the request's host is, in turns where it has several addresses. Those of other names are of no use to the
+/// request, and so one that has failed is chosen where no other of its name is left. `None`: all of them were tried.
 pub(super) fn choose<'a>(
-    usable: &Usable<'a>,
+    peers: &'a [Rc<Peer>],
+    tried: &Tried,
     request: &RequestHead,
 ) -> Result<Option<&'a Rc<Peer>>, Error> {
     let host = request.headers.get(KnownHeader::Host).unwrap_or_default();
     let is_meant = |peer: &&Rc<Peer>| peer.host.as_bytes().eq_ignore_ascii_case(host);
-    if !usable.peers.iter().any(|peer| is_meant(&peer)) {
+    if !peers.iter().any(|peer| is_meant(&peer)) {
         return Err(Error::NoTarget);
     }
-    Ok(round_robin::among(usable.iter().filter(is_meant)))
+    let left = || {
+        peers
+            .iter()
+            .filter(is_meant)
+            .filter(|peer| !tried.contains(peer))
+    };
+    let now = Instant::now();
+    let warm = round_robin::among(left().filter(|peer| !peer.is_cooling(now)));
+    Ok(warm.or_else(|| round_robin::among(left())))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{all, peers};
+    use castling_abi::PeerOutcome;
+
+    use super::super::tests::peers;
     use super::*;
 
     #[test]
@@ -33,7 +46,7 @@ mod tests {
         let chosen = |host: &[u8]| {
             let mut request = RequestHead::default();
             request.headers.set(KnownHeader::Host, host);
-            choose(&all(&peers), &request).map(|peer| peer.map(|peer| peer.slot))
+            choose(&peers, &Tried::default(), &request).map(|peer| peer.map(|peer| peer.slot))
         };
         // Both are addresses of the one name.
         assert!(matches!(chosen(b"h"), Ok(Some(0))));
@@ -41,5 +54,26 @@ mod tests {
         for other in [&b"h:80"[..], b"", b"h."] {
             assert!(matches!(chosen(other), Err(Error::NoTarget)));
         }
+    }
+
+    #[test]
+    fn one_that_has_failed_is_chosen_where_no_other_has_its_name() {
+        let peers = peers(&[1, 1]);
+        let mut request = RequestHead::default();
+        request.headers.set(KnownHeader::Host, b"h");
+        let chosen = |tried: &Tried| {
+            let chosen = choose(&peers, tried, &request).ok().flatten();
+            chosen.map(|peer| peer.slot)
+        };
+        peers[0].note(PeerOutcome::Broken, Instant::now());
+        assert_eq!(
+            [chosen(&Tried::default()), chosen(&Tried::default())],
+            [Some(1); 2]
+        );
+        peers[1].note(PeerOutcome::Broken, Instant::now());
+        assert!(chosen(&Tried::default()).is_some());
+        let mut tried = Tried::default();
+        peers.iter().for_each(|peer| tried.insert(peer));
+        assert_eq!(chosen(&tried), None);
     }
 }

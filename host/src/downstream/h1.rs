@@ -324,9 +324,12 @@ impl<'c> Session<'c> {
             .map_err(ClientError::Io)
     }
 
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Result<(), ClientError>> {
         self.begin_sending();
-        let limit = self.settings.send_timeout;
         let flushed = ready!(self.writer.poll_flush(cx, self.alarms.write, limit));
         let flushed = flushed.map_err(|Elapsed| ClientError::SendTimeout(limit));
         Poll::Ready(flushed.and_then(|flushed| flushed.map_err(ClientError::Io)))
@@ -338,6 +341,11 @@ impl<'c> Session<'c> {
         // Bytes go as they are, and no request follows them.
         self.framing = Framing::Length(0);
         self.keep_alive = false;
+        self.writer.set_reset_on_close(true);
+    }
+
+    pub(super) fn settle_tunnel(&self) {
+        self.writer.set_reset_on_close(false);
     }
 
     pub(super) fn end_tunnel(&mut self) -> Result<(), ClientError> {

@@ -214,6 +214,30 @@ impl<'c> Session<'c> {
         }
     }
 
+    /// Polls as [`Self::poll_flush`] does, with this limit for each wait and at any rate.
+    #[inline(never)]
+    pub(super) fn poll_flush_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Result<(), ClientError>> {
+        loop {
+            let is_flushed = self.flush_now()?;
+            if is_flushed || self.stream.has_progressed() {
+                self.alarms.write.disarm();
+            }
+            if is_flushed {
+                return Poll::Ready(Ok(()));
+            }
+            if let Poll::Ready(room) = self.stream.poll_room(cx) {
+                room?;
+                continue;
+            }
+            ready!(self.alarms.write.poll_elapsed(limit, cx));
+            return Poll::Ready(Err(ClientError::SendTimeout(limit)));
+        }
+    }
+
     /// Ready when the client has been waited for for too long: since its last progress, or in all at the rate that there is.
     fn poll_late(&mut self, cx: &mut Context<'_>, since: &mut Option<Instant>) -> Poll<()> {
         let now = clock::now();

@@ -243,11 +243,15 @@ impl<'c> Downstream<'c> {
         }
     }
 
-    /// Polls [`Self::flush`]. [`Self::watch`] must outlive the calls.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+    /// Polls [`Self::flush`], with this limit for each wait. [`Self::watch`] must outlive the calls.
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Result<(), ClientError>> {
         match self {
-            Self::H1(session) => session.poll_flush(cx),
-            Self::H2(session) => session.poll_flush(cx, &mut None),
+            Self::H1(session) => session.poll_flush(cx, limit),
+            Self::H2(session) => session.poll_flush_within(cx, limit),
             Self::Collect(collector) => Poll::Ready(collector.check()),
         }
     }
@@ -278,6 +282,14 @@ impl<'c> Downstream<'c> {
                 session.flush_now().map(drop)
             }
             Self::Collect(_) => Ok(()),
+        }
+    }
+
+    /// Says that nothing is missing of a tunnel; else its connection is reset, or its stream.
+    pub fn settle_tunnel(&mut self) {
+        match self {
+            Self::H1(session) => session.settle_tunnel(),
+            Self::H2(_) | Self::Collect(_) => {}
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use crate::message::{HeadRoom, Headers, ReplyHead, RequestHead, Target};
+use crate::message::{HeadRoom, Headers, KnownHeader, ReplyHead, RequestHead, Target};
 use crate::runtime::clock;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
@@ -272,7 +272,11 @@ impl Exchange {
         };
         out.extend_from_slice(method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(target.as_str().as_bytes());
+        match self.request.headers.get(KnownHeader::Host) {
+            // RFC 9112 §3.2.3: what it is for, which is no path.
+            Some(host) if *method == Method::CONNECT => out.extend_from_slice(host),
+            _ => out.extend_from_slice(target.as_str().as_bytes()),
+        }
         out.push(b' ');
         out.extend_from_slice(self.request.protocol.as_str().as_bytes());
         true

@@ -36,8 +36,10 @@ pub struct ClientConnection {
 #[derive(Default)]
 struct State {
     has_ended: Cell<bool>,
-    /// The peer's settings have come.
+    /// The peer's settings have come, or never will.
     is_settled: Cell<bool>,
+    /// The peer has answered as HTTP/2 has it.
+    has_answered: Cell<bool>,
     settled: Notify,
 }
 
@@ -111,8 +113,9 @@ impl ClientBuilder {
         let driver = async move {
             let settled = async {
                 if let Some(mut pings) = pings {
-                    // Its settings come before its answer. Errors show at the streams.
-                    let _ = pings.ping(Ping::opaque()).await;
+                    // Its settings come before its answer.
+                    let answered = pings.ping(Ping::opaque()).await;
+                    shared.has_answered.set(answered.is_ok());
                 }
                 shared.settle();
             };
@@ -148,11 +151,12 @@ impl ClientConnection {
         !self.is_retired.get() && !self.state.has_ended.get()
     }
 
-    /// Waits until the peer has said what it allows, or the connection has ended.
-    pub async fn settled(&self) {
+    /// Waits until the peer has said what it allows, or the connection has ended. Returns whether it has.
+    pub async fn settled(&self) -> bool {
         while !self.state.is_settled.get() {
             self.state.settled.notified().await;
         }
+        self.state.has_answered.get()
     }
 
     pub fn is_idle(&self) -> bool {

@@ -341,7 +341,12 @@ impl Drop for ServerStream {
     /// its end (RFC 9113 §8.1).
     fn drop(&mut self) {
         if !self.out.has_ended() {
-            self.reset(Reason::INTERNAL_ERROR);
+            // RFC 9113 §8.5: of a tunnel, it is the peer's connection that has failed.
+            let is_tunnel = self.has_begun && *self.request.method() == Method::CONNECT;
+            self.reset(match is_tunnel {
+                true => Reason::CONNECT_ERROR,
+                false => Reason::INTERNAL_ERROR,
+            });
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{Headers, KnownHeader, Protocol, RequestHead};
 
 /// Whether a request is a call of gRPC over HTTP/2. Calls of gRPC-Web are not: their errors are HTTP's.
 pub fn is_call(request: &RequestHead) -> bool {
-    if request.protocol != Protocol::Http2 {
+    if request.protocol != Protocol::Http2 || request.method != Method::POST {
         return false;
     }
     let content_type = request.headers.get(KnownHeader::ContentType);
@@ -84,6 +84,7 @@ mod tests {
             ("application/json", false),
         ] {
             let mut request = RequestHead {
+                method: Method::POST,
                 protocol: Protocol::Http2,
                 headers: with("content-type", content_type),
                 ..RequestHead::default()

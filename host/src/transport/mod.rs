@@ -236,7 +236,7 @@ impl Drop for Transport {
     /// Says in TLS's own way that nothing is missing (RFC 8446 §6.1), unless something is.
     fn drop(&mut self) {
         if let Some(tls) = &self.tls {
-            tls.close(&self.socket);
+            tls.end(&self.socket);
         }
     }
 }

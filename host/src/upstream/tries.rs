@@ -1,5 +1,6 @@
 //! Requests to an upstream: the tries, until a peer's response has begun.
 
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -178,10 +179,11 @@ impl<'a> Tries<'a> {
 
     /// The error of tries of which none has answered.
     fn into_error(self) -> Error {
-        // At least one peer was chosen: an upstream has one, and `tries` is at least 1.
-        let cause = self
-            .last_error
-            .expect("every try that does not return leaves its error");
+        // None is there only where a policy has chosen nobody.
+        let cause = self.last_error.unwrap_or_else(|| UpstreamError::Connect {
+            peer: "no peer".to_owned(),
+            cause: io::Error::other("none is left to be tried"),
+        });
         Error::Upstream {
             upstream: self.upstream.name.to_string(),
             cause,

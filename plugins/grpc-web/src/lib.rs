@@ -82,7 +82,7 @@ impl GrpcWeb {
         }
     }
 
-    fn response_headers(&self, call: &mut Call, _request: &Request, reply: &mut Reply) -> Verdict {
+    fn response_headers(&self, call: &mut Call, request: &Request, reply: &mut Reply) -> Verdict {
         let Some(bridge) = &mut call.0 else {
             reply.skip_body();
             return Verdict::Continue;
@@ -99,9 +99,13 @@ impl GrpcWeb {
         }
         // An error of the gateway, of another plugin, or of a peer that is no service of gRPC.
         bridge.status_is_told = true;
+        let code = match reply.status() {
+            504 if request.header("grpc-timeout").is_some() => DEADLINE_EXCEEDED,
+            other => status(other),
+        };
         Response::status(200)
             .header("content-type", content_type)
-            .header("grpc-status", status(reply.status()).to_string())
+            .header("grpc-status", code.to_string())
             .header("grpc-message", format!("HTTP status {}", reply.status()))
             .into()
     }
@@ -162,6 +166,9 @@ fn frame(trailers: &Headers) -> Vec<u8> {
     let head = [&[TRAILERS][..], &len.to_be_bytes()].concat();
     [head, fields].concat()
 }
+
+/// Status of a call whose own deadline has passed.
+const DEADLINE_EXCEEDED: u8 = 4;
 
 /// Status of gRPC for one of HTTP (`http-grpc-status-mapping.md` of gRPC).
 fn status(http: u16) -> u8 {

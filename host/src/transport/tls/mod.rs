@@ -232,7 +232,7 @@ impl Tls {
 
     /// Says that nothing more comes (close_notify), as far as the kernel takes it at once.
     fn close(&mut self, socket: &Socket) {
-        if self.is_closed || self.is_cut {
+        if self.is_closed {
             return;
         }
         self.is_closed = true;
@@ -395,6 +395,15 @@ impl SharedTls {
     #[inline(never)]
     pub(super) fn close(&self, socket: &Socket) {
         self.0.borrow_mut().close(socket);
+    }
+
+    /// Ends the connection: [`Self::close`], unless the end of something is left out.
+    #[inline(never)]
+    pub(super) fn end(&self, socket: &Socket) {
+        let mut tls = self.0.borrow_mut();
+        if !tls.is_cut {
+            tls.close(socket);
+        }
     }
 }
 

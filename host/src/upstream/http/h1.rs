@@ -179,13 +179,18 @@ impl Connection {
         is_asked
     }
 
-    /// Has bytes go as they are, both ways.
+    /// Has bytes go as they are, both ways. A connection that is dropped in the midst is reset.
     #[cold]
     pub(super) fn begin_tunnel(&mut self) {
         self.size = BodySize::Unknown;
         self.decoder = BodyDecoder::new(Framing::UntilClose);
         self.keep_alive = false;
         self.request_size = BodySize::Exact(0);
+        self.writer.set_reset_on_close(true);
+    }
+
+    pub(super) fn settle_tunnel(&self) {
+        self.writer.set_reset_on_close(false);
     }
 
     /// Says that no more bytes of the other protocol come.

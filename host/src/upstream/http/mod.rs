@@ -245,6 +245,15 @@ impl PeerStream {
         }
     }
 
+    /// Says that nothing is missing of a tunnel.
+    fn settle_tunnel(&self) {
+        match self {
+            Self::H1(connection) => connection.settle_tunnel(),
+            // Its stream has ended, or is reset.
+            Self::H2(_) => {}
+        }
+    }
+
     /// Ends an exchange whose response was read. A stream that is dropped in place of that is cut.
     fn release(self) -> Released {
         match self {

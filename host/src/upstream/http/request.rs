@@ -223,9 +223,20 @@ impl<'a> Try<'a> {
         })?;
         tokio::task::spawn_local(driver);
         let settled = Box::pin(connection.settled());
-        if alarms.alarm().limit(*after, settled).await.is_err() {
-            let (peer, after) = (self.label(), *after);
-            return Err(UpstreamError::ConnectTimeout { peer, after }.into());
+        let peer = self.label();
+        match alarms.alarm().limit(*after, settled).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let cause = io::Error::other("it does not speak it");
+                return Err(UpstreamError::Preface { peer, cause }.into());
+            }
+            Err(_) => {
+                return Err(UpstreamError::ConnectTimeout {
+                    peer,
+                    after: *after,
+                }
+                .into());
+            }
         }
         self.peer.multiplex.put(&connection);
         Ok(self.stream_of(connection))

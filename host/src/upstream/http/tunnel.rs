@@ -1,7 +1,7 @@
 //! Bytes between a client and a peer, once both have agreed to go on with another protocol.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -40,6 +40,11 @@ struct Tunnel<'t, 'c> {
     /// Sides that were told of the other's end.
     client_is_told: bool,
     peer_is_told: bool,
+    /// Sides that have all that came for them.
+    client_has_all: bool,
+    peer_has_all: bool,
+    /// Error of the peer's, told when the client has what came before it.
+    failed: Option<UpstreamError>,
 }
 
 /// Pieces moved before others have their turn.
@@ -49,7 +54,8 @@ const PIECES: u32 = 64;
 const NO_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Body {
-    /// Moves bytes both ways until both sides have ended, each on its own; `moved` counts them, also where it fails.
+    /// Moves bytes both ways until both sides have ended, each on its own; `moved` counts them, also where it fails. A side that does not
+    /// get all that came for it is told so by a reset.
     pub async fn tunnel(
         &mut self,
         downstream: &mut Downstream<'_>,
@@ -69,8 +75,17 @@ impl Body {
             peer_is_open: true,
             client_is_told: false,
             peer_is_told: false,
+            client_has_all: false,
+            peer_has_all: false,
+            failed: None,
         };
         let ended = poll_fn(|cx| tunnel.poll(cx, limits, &idle, &total)).await;
+        if ended.is_ok() && tunnel.client_has_all {
+            tunnel.downstream.settle_tunnel();
+        }
+        if ended.is_ok() && tunnel.peer_has_all {
+            tunnel.stream.settle_tunnel();
+        }
         drop(waiting);
         ended.map_err(|error| match error {
             Failed::Client(error) => Error::Client(error),
@@ -155,6 +170,7 @@ impl Tunnel<'_, '_> {
 
     fn is_flushed_to_peer(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let flushed = self.stream.poll_flush(cx, NO_LIMIT, self.peer);
+        self.peer_has_all = flushed.is_ready();
         match flushed.map_err(Failed::Peer) {
             Poll::Ready(flushed) => flushed.map(|()| true),
             Poll::Pending => Ok(false),
@@ -180,20 +196,35 @@ impl Tunnel<'_, '_> {
                 }
                 Piece::End => self.peer_is_open = false,
                 Piece::NeedMore => match self.stream.poll_fill(cx, peer) {
-                    Poll::Ready(filled) => filled.map_err(Failed::Peer)?,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => {
+                        self.peer_is_open = false;
+                        self.failed = Some(error).filter(|it| !self.is_end(it));
+                    }
                     Poll::Pending => break,
                 },
             }
         }
         if self.is_flushed_to_client(cx)? && !self.peer_is_open && !self.client_is_told {
+            if let Some(error) = self.failed.take() {
+                return Err(Failed::Peer(error));
+            }
             self.client_is_told = true;
             self.downstream.end_tunnel().map_err(Failed::Client)?;
         }
         Ok(())
     }
 
+    /// Whether an error is no more than an end: a peer that has been told of the client's end owes nobody the words of TLS.
+    fn is_end(&self, error: &UpstreamError) -> bool {
+        let is_eof = |cause: &io::Error| cause.kind() == ErrorKind::UnexpectedEof;
+        self.peer_is_told && matches!(error, UpstreamError::Io { cause, .. } if is_eof(cause))
+    }
+
     fn is_flushed_to_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
-        match self.downstream.poll_flush(cx).map_err(Failed::Client) {
+        let flushed = self.downstream.poll_flush(cx, NO_LIMIT);
+        self.client_has_all = flushed.is_ready();
+        match flushed.map_err(Failed::Client) {
             Poll::Ready(flushed) => flushed.map(|()| true),
             Poll::Pending => Ok(false),
         }
