@@ -6,8 +6,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{Access, FlockOperation, OFlags, PROC_SUPER_MAGIC, access, flock, statfs};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -61,11 +62,7 @@ impl Store {
             .create(&**folder);
         made.map_err(about)?;
         let found = fs::metadata(&**folder).map_err(about)?;
-        if found.mode() & 0o077 != 0 {
-            return Err(about(io::Error::other(
-                "others may look into it: expected mode 0700",
-            )));
-        }
+        fault_of(&found, geteuid().as_raw()).map_or(Ok(()), |fault| Err(about(fault)))?;
         let store = Self {
             folder: folder.path.clone(),
         };
@@ -74,17 +71,29 @@ impl Store {
         Ok(store)
     }
 
-    /// Reads a store for `castling check`, which changes nothing. `None`: it is not there, or not for this user's eyes.
+    /// Reads a store for `castling check`, which changes nothing. `None`: it is not there, or not for this user's eyes: another one
+    /// may check.
     pub fn peek(folder: &PlacedPath) -> Result<Option<Self>, String> {
-        match fs::metadata(&**folder) {
-            Ok(found) if !found.is_dir() => {
-                Err(Self::about(folder, &io::Error::other("it is not a folder")))
+        let about = |error: io::Error| Self::about(folder, &error);
+        let user = geteuid();
+        let found = match fs::metadata(&**folder) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return may_be_made(folder).map(|()| None).map_err(about);
             }
-            Ok(_) => Ok(Some(Self {
-                folder: folder.path.clone(),
-            })),
-            Err(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(error) => return Err(about(error)),
+        };
+        if found.is_dir() && found.uid() != user.as_raw() && !user.is_root() {
+            return Ok(None);
         }
+        if let Some(fault) = fault_of(&found, user.as_raw()) {
+            return Err(about(fault));
+        }
+        access(&**folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| about(e.into()))?;
+        Ok(Some(Self {
+            folder: folder.path.clone(),
+        }))
     }
 
     fn about(folder: &PlacedPath, error: &io::Error) -> String {
@@ -182,6 +191,43 @@ impl Store {
     }
 }
 
+/// Fault of a folder that this user would have as a store.
+fn fault_of(found: &fs::Metadata, user: u32) -> Option<io::Error> {
+    let owner = found.uid();
+    let fault = if !found.is_dir() {
+        "it is not a folder".to_owned()
+    } else if owner != user {
+        // The owner may change the mode, and with it who looks into the folder.
+        format!("it belongs to user {owner}: expected {user}, the gateway's")
+    } else if found.mode() & 0o077 != 0 {
+        "others may look into it: expected mode 0700".to_owned()
+    } else {
+        return None;
+    };
+    Some(io::Error::other(fault))
+}
+
+/// Looks whether a folder that is not there could be made, as far as that can be known without making it.
+fn may_be_made(folder: &Path) -> io::Result<()> {
+    let mut above = folder.ancestors().skip(1);
+    let Some(nearest) = above.find(|path| path.exists()) else {
+        return Ok(());
+    };
+    let shown = nearest.display();
+    match access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
+        // The gateway may be started by a user who may.
+        Err(Errno::ACCESS) if !geteuid().is_root() => return Ok(()),
+        Err(error) => return Err(io::Error::other(format!("{shown}: {error}"))),
+        Ok(()) => {}
+    }
+    match nearest.is_dir() && statfs(nearest)?.f_type != PROC_SUPER_MAGIC {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "{shown}: no folder can be made there"
+        ))),
+    }
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -200,6 +246,8 @@ impl Entry {
     pub fn of(acme: &Acme, certificate: &AcmeCertificate) -> Self {
         let key_type = acme.key_type.name();
         let first = certificate.names.first().map_or("", String::as_str);
+        // A name may be nearly as long as a file's may be.
+        let first = first.get(..MAX_STEM_BYTES).unwrap_or(first);
         let whole = [&acme.directory, key_type, &certificate.id()].join("\n");
         Self {
             stem: format!("{first}-{}", short_hash(&whole)),
@@ -223,8 +271,18 @@ fn short_hash(text: &str) -> String {
         .collect()
 }
 
+/// Longest part of a certificate's name in the names of its files.
+const MAX_STEM_BYTES: usize = 200;
+
 /// Longest file: a chain of some certificates with its key takes 10 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A store in this folder, and an entry for it.
+#[cfg(test)]
+pub fn placed_store(folder: &Path) -> (Store, Entry) {
+    let store = Store::open(&tests::placed(folder.join("store"))).unwrap();
+    (store, tests::entry("https://ca", &["a.test"]))
+}
 
 #[cfg(test)]
 mod tests {
@@ -233,7 +291,7 @@ mod tests {
     use super::*;
     use crate::config::AcmeKeyType;
 
-    fn placed(path: PathBuf) -> PlacedPath {
+    pub(super) fn placed(path: PathBuf) -> PlacedPath {
         PlacedPath {
             path,
             place: "site.toml:2:9".to_owned(),
@@ -254,7 +312,7 @@ mod tests {
         }
     }
 
-    fn entry(directory: &str, names: &[&str]) -> Entry {
+    pub(super) fn entry(directory: &str, names: &[&str]) -> Entry {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         Entry::of(&acme(directory), &AcmeCertificate { names })
     }
@@ -340,6 +398,43 @@ mod tests {
                 .is_none()
         );
         Store::open(&placed("/proc/none".into())).unwrap_err();
+        let told = |path: PathBuf| Store::peek(&placed(path)).unwrap_err();
+        let error = told("/proc/none/deep".into());
+        assert!(error.contains("none/deep: /proc: "), "{error}");
+        let error = told(path);
+        assert!(error.ends_with("expected mode 0700"), "{error}");
+        let error = told(folder.path().join("file/deep"));
+        assert!(error.contains("acme: store "), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_no_store() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let found = fs::metadata(folder.path()).unwrap();
+        let user = found.uid();
+        assert!(fault_of(&found, user).is_none());
+        let fault = fault_of(&found, user + 1).unwrap().to_string();
+        let expected = format!(
+            "it belongs to user {user}: expected {}, the gateway's",
+            user + 1
+        );
+        assert_eq!(fault, expected);
+    }
+
+    #[test]
+    fn the_longest_name_has_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&placed(folder.path().join("s"))).unwrap();
+        let long = |end: &str| format!("{}.{end}", ["a".repeat(60).as_str(); 4].join("."));
+        let (one, other) = (long("one"), long("other"));
+        let (one, other) = (
+            entry("https://ca", &[one.as_str()]),
+            entry("https://ca", &[other.as_str()]),
+        );
+        assert_ne!(one, other);
+        store.save_certificate(&one, b"x").unwrap();
+        assert_eq!(store.certificate(&other).unwrap(), None);
     }
 
     #[test]
