@@ -28,7 +28,7 @@ pub async fn work(
     task: Task,
     tell: &mut impl AsyncFnMut(FromHelper) -> std::io::Result<()>,
 ) -> FromHelper {
-    let client = match AuthorityClient::new(&task.roots) {
+    let client = match AuthorityClient::new(&task.roots, &task.directory) {
         Ok(client) => client,
         Err(error) => {
             return FromHelper::Failed(Failure {
@@ -45,8 +45,8 @@ pub async fn work(
     done.unwrap_or_else(|error| FromHelper::Failed(failure(&error, &told)))
 }
 
-/// Time for the authority to look at the answers, and then to make the certificate.
-const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
+/// Time for the authority to look at the answers, and then to make the certificate. Other orders wait meanwhile.
+const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(60));
 
 async fn order(
     task: &Task,
@@ -349,14 +349,18 @@ fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 }
 
 fn failure(error: &Error, told: &Told) -> Failure {
+    let text = match error {
+        Error::Json(_) => format!("{}: {error}", told.exchange()),
+        _ => error.to_string(),
+    };
     Failure {
-        error: printable(&error.to_string()),
+        error: printable(&text),
         retry_after: told.retry_after(),
     }
 }
 
 /// Text as one line of bounded length: an authority's words may be anything.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let plain = text.chars().map(|char| match char.is_control() {
         true => ' ',
         false => char,

@@ -4,16 +4,21 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use http::request::Parts;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::config::Der;
 use crate::http1::{BodyDecoder, HeadProgress, ParsedResponse, parse_response};
@@ -23,12 +28,15 @@ use crate::message::{HeadLimits, Headers, Piece};
 #[derive(Clone)]
 pub(super) struct AuthorityClient {
     tls: Arc<ClientConfig>,
+    directory: Option<Uri>,
     told: Told,
 }
 
-/// Words of the last refusal that the library does not pass on.
+/// Words of the last answer that the library does not pass on.
 #[derive(Clone, Default)]
 pub(super) struct Told {
+    /// The last question and the status of its answer.
+    exchange: Arc<Mutex<String>>,
     /// Seconds of Retry-After of the last answer; 0: none.
     retry_after: Arc<AtomicU64>,
 }
@@ -53,7 +61,17 @@ impl Told {
         Some(self.retry_after.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    fn note(&self, result: &Result<Response<Bytes>, String>) {
+    /// The last exchange: what was asked, and the status of the answer.
+    pub(super) fn exchange(&self) -> String {
+        let exchange = self.exchange.lock();
+        exchange.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, request: &Parts, result: &Result<Response<Bytes>, String>) {
+        if let Ok(response) = result {
+            let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+            *exchange = exchange_of(request, response.status());
+        }
         let retry_after = result
             .as_ref()
             .ok()
@@ -61,6 +79,10 @@ impl Told {
             .and_then(seconds_of);
         self.retry_after.store(retry_after.unwrap_or(0), Relaxed);
     }
+}
+
+fn exchange_of(request: &Parts, status: StatusCode) -> String {
+    format!("{} {}: {status}", request.method, request.uri)
 }
 
 /// Retry-After is seconds or a date (RFC 9110 §10.2.3).
@@ -75,7 +97,7 @@ fn seconds_of(text: &str) -> Option<u64> {
 
 impl AuthorityClient {
     /// The error is a line for a person.
-    pub(super) fn new(roots: &[Der]) -> Result<Self, String> {
+    pub(super) fn new(roots: &[Der], directory: &str) -> Result<Self, String> {
         let mut store = RootCertStore::empty();
         for Der(der) in roots {
             // The system's may have one that is of no use for this.
@@ -92,6 +114,7 @@ impl AuthorityClient {
             .with_no_client_auth();
         Ok(Self {
             tls: Arc::new(config),
+            directory: directory.parse().ok(),
             told: Told::default(),
         })
     }
@@ -110,11 +133,13 @@ impl HttpClient for AuthorityClient {
         // The library lends bytes of a body that is a response's.
         let mut body = BytesResponse::from(Response::new(body)).body;
         let (tls, told) = (Arc::clone(&self.tls), self.told.clone());
+        let is_directory = self.directory.as_ref() == Some(&parts.uri);
         Box::pin(async move {
             let body = body.into_bytes().await.map_err(Error::Other)?;
             let result = exchange(&tls, &parts, &body);
-            told.note(&result);
+            told.note(&parts, &result);
             let (parts, body) = result
+                .and_then(|response| usable(&parts, response, is_directory))
                 .map_err(|error| Error::Other(error.into()))?
                 .into_parts();
             Ok(BytesResponse {
@@ -125,10 +150,86 @@ impl HttpClient for AuthorityClient {
     }
 }
 
+/// Looks at an answer before the library does, which says less of what is wrong, and panics over some. The error is a line for a person.
+fn usable(
+    request: &Parts,
+    mut response: Response<Bytes>,
+    is_directory: bool,
+) -> Result<Response<Bytes>, String> {
+    let (status, body) = (response.status(), response.body());
+    let about = |what: &str| Err(format!("{}: {what}", exchange_of(request, status)));
+    let problem = || match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) if problem.detail.is_some() || problem.r#type.is_some() => Some(problem),
+        Ok(_) | Err(_) => None,
+    };
+    let is_json = || serde_json::from_slice::<IgnoredAny>(body).is_ok();
+    let is_pem = || body.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN);
+    if status.is_redirection() {
+        return about("a redirect, which is not followed");
+    }
+    if !status.is_success() {
+        match problem() {
+            // The library does not look for one here.
+            Some(problem) if is_directory => return about(&problem.to_string()),
+            Some(_) => {}
+            None => return about("no problem document that says why"),
+        }
+    } else if is_directory {
+        if let Err(what) = check_directory(body) {
+            return about(&what);
+        }
+    } else if !body.is_empty() && !is_json() && !is_pem() {
+        return about("neither JSON nor a certificate");
+    }
+    limit_retry_after(response.headers_mut());
+    Ok(response)
+}
+
+/// Looks whether a directory has URLs where the library takes them for granted.
+fn check_directory(body: &[u8]) -> Result<(), String> {
+    let directory: serde_json::Map<String, Value> = serde_json::from_slice(body)
+        .map_err(|error| format!("no directory of an authority: {error}"))?;
+    for (key, is_required) in DIRECTORY_KEYS {
+        let is_url = |text: &str| {
+            let uri: Result<Uri, _> = text.parse();
+            uri.is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
+        };
+        match directory.get(key) {
+            Some(Value::String(url)) if is_url(url) => {}
+            None | Some(Value::Null) if !is_required => {}
+            None => return Err(format!("no directory of an authority: {key} is missing")),
+            Some(other) => return Err(format!("the directory's {key} is no https URL: {other}")),
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a time to come back within bounds: the library adds it to the time that it is now.
+fn limit_retry_after(headers: &mut HeaderMap) {
+    let asked = headers.get(header::RETRY_AFTER).map(|value| value.to_str());
+    if let Some(Ok(text)) = asked
+        && seconds_of(text).is_some_and(|seconds| seconds > LONGEST_RETRY_SECONDS)
+    {
+        headers.insert(header::RETRY_AFTER, LONGEST_RETRY_SECONDS.into());
+    }
+}
+
+/// URLs of a directory that the library asks, and whether it has to have them.
+const DIRECTORY_KEYS: [(&str, bool); 4] = [
+    ("newNonce", true),
+    ("newAccount", true),
+    ("newOrder", true),
+    ("renewalInfo", false),
+];
+
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+
+const LONGEST_RETRY_SECONDS: u64 = 7 * 24 * 3600;
+
 /// The error is a line for a person.
 fn exchange(
     tls: &Arc<ClientConfig>,
-    request: &http::request::Parts,
+    request: &Parts,
     body: &[u8],
 ) -> Result<Response<Bytes>, String> {
     let uri = &request.uri;
@@ -161,7 +262,7 @@ fn connect(tls: &Arc<ClientConfig>, host: &str, port: u16) -> io::Result<Stream>
     Err(last)
 }
 
-fn send(stream: &mut Stream, request: &http::request::Parts, body: &[u8]) -> io::Result<()> {
+fn send(stream: &mut Stream, request: &Parts, body: &[u8]) -> io::Result<()> {
     let mut text = Vec::new();
     write!(
         text,
@@ -290,7 +391,93 @@ mod tests {
 
     #[test]
     fn without_authorities_nobody_is_asked() {
-        assert!(AuthorityClient::new(&[]).is_err());
-        assert!(AuthorityClient::new(&[Der(b"nonsense".to_vec())]).is_err());
+        let client = |roots: &[Der]| AuthorityClient::new(roots, "https://ca/dir");
+        assert!(client(&[]).is_err());
+        assert!(client(&[Der(b"nonsense".to_vec())]).is_err());
+    }
+
+    /// Verdict on an answer to a question about the directory, or another one.
+    fn answered(is_directory: bool, status: u16, body: &str) -> Result<Response<Bytes>, String> {
+        let request = Request::get("https://ca/x").body(()).unwrap();
+        let response = Response::builder()
+            .status(status)
+            .header(header::RETRY_AFTER, u64::MAX)
+            .body(Bytes::copy_from_slice(body.as_bytes()));
+        usable(&request.into_parts().0, response.unwrap(), is_directory)
+    }
+
+    #[test]
+    fn an_answer_of_no_use_is_told_with_its_url_and_status() {
+        let whole = r#"{"newNonce": "https://ca/a", "newAccount": "https://ca/b", "newOrder": "https://ca/c"}"#;
+        let limited = r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "later"}"#;
+        answered(true, 200, whole).unwrap();
+        let of_file = whole.replace("https://ca/a", "file:///etc/passwd");
+        let missing = whole.replace("newOrder", "newOther");
+        let odd = whole.replace("}", r#", "renewalInfo": 5}"#);
+        for (status, body, error) in [
+            (302, "", "302 Found: a redirect, which is not followed"),
+            (
+                500,
+                "<html>",
+                "500 Internal Server Error: no problem document that says why",
+            ),
+            (
+                503,
+                limited,
+                "503 Service Unavailable: API error: later (urn:ietf:params:acme:error:rateLimited)",
+            ),
+            (
+                200,
+                "<html>",
+                "200 OK: no directory of an authority: expected value at line 1 column 1",
+            ),
+            (
+                200,
+                &missing,
+                "200 OK: no directory of an authority: newOrder is missing",
+            ),
+            (
+                200,
+                &of_file,
+                "200 OK: the directory's newNonce is no https URL: \"file:///etc/passwd\"",
+            ),
+            (
+                200,
+                &odd,
+                "200 OK: the directory's renewalInfo is no https URL: 5",
+            ),
+        ] {
+            let told = answered(true, status, body).unwrap_err();
+            assert_eq!(told, format!("GET https://ca/x: {error}"));
+        }
+        for (status, body) in [
+            (200, ""),
+            (200, "{}"),
+            (200, "-----BEGIN CERTIFICATE-----"),
+            (429, limited),
+        ] {
+            answered(false, status, body).unwrap();
+        }
+        for (status, body) in [(307, "{}"), (200, "<html>"), (404, "{}"), (400, "no")] {
+            let told = answered(false, status, body).unwrap_err();
+            assert!(told.starts_with("GET https://ca/x: "), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_come_back_has_its_bounds() {
+        let limited = answered(false, 200, "{}").unwrap();
+        assert_eq!(limited.headers()[header::RETRY_AFTER], "604800");
+        for text in [
+            "604800",
+            "soon",
+            "99999999999999999999999",
+            "Mon, 01 Jan 2001 00:00:00 GMT",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
+            limit_retry_after(&mut headers);
+            assert_eq!(headers[header::RETRY_AFTER], text);
+        }
     }
 }

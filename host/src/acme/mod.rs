@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AcmeKeyType, Certificate, ChallengeKind, Der, ExternalAccount};
 
-pub use client::work;
-pub use schedule::{Window, failure_wait, renewal_time};
+pub use client::{printable, work};
+pub use schedule::{Window, failure_wait, renewal_time, success_wait};
+#[cfg(test)]
+pub use store::placed_store;
 pub use store::{Entry, Record, Store, StoreLock};
 
 /// Work for a helper: one order, or one question.

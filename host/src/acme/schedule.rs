@@ -49,6 +49,12 @@ pub fn failure_wait(failures: u32, asked_for: Option<u64>) -> i64 {
     own.max(asked_for as i64)
 }
 
+/// Wait after a success, whatever the authority says about the renewal: an hour, but not more than a third of the certificate's life.
+pub fn success_wait(validity: Validity) -> i64 {
+    let life = validity.not_after.saturating_sub(validity.not_before);
+    (life / 3).clamp(0, LEAST_USE)
+}
+
 fn at_share(from: i64, to: i64, share: f64) -> i64 {
     from.saturating_add((to.saturating_sub(from) as f64 * share) as i64)
 }
@@ -66,6 +72,9 @@ const SHORT_LIFE: i64 = 10 * DAY;
 
 /// Share of a life that renewals spread over.
 const SPREAD: f64 = 0.02;
+
+/// Shortest time between a certificate and its renewal.
+const LEAST_USE: i64 = 3600;
 
 const FIRST_WAIT: i64 = 60;
 const LONGEST_WAIT: i64 = DAY / 2;
@@ -122,6 +131,20 @@ mod tests {
         for no_window in [window(12, 10), window(12, 12)] {
             assert_eq!(renewed(90, no_window), renewed(90, None));
         }
+    }
+
+    #[test]
+    fn no_certificate_is_renewed_at_once() {
+        let wait = |not_before, not_after| {
+            success_wait(Validity {
+                not_before,
+                not_after,
+            })
+        };
+        assert_eq!(wait(0, 90 * DAY), 3600);
+        assert_eq!(wait(100, 400), 100);
+        assert_eq!((wait(9, 9), wait(9, 3)), (0, 0));
+        assert_eq!(wait(i64::MIN, i64::MAX), 3600);
     }
 
     #[test]

@@ -4,14 +4,16 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 
-use crate::acme::{Failure, FromHelper, Task, ToHelper, work};
+use crate::acme::{Failure, FromHelper, Task, ToHelper, printable, work};
 use crate::config::Workers;
 use crate::process::channel::{FrameReader, write_frame};
 use crate::process::confine::{self, Seal};
@@ -21,8 +23,8 @@ use crate::process::sys;
 /// Largest message, bytes: roots of a system are some 200 KiB.
 const FRAME_LIMIT_BYTES: usize = 16 << 20;
 
-/// Longest task. An authority that takes longer is asked again later.
-const TASK_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest task. An authority that takes longer is asked again later; other orders wait meanwhile.
+const TASK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Time for the task, which the master sends at once.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,6 +125,42 @@ async fn converse(channel: StdUnixStream) -> anyhow::Result<()> {
             | FromHelper::Failed(_) => Ok(()),
         }
     };
-    let last = work(task, &mut tell).await;
+    let last = guarded(work(task, &mut tell)).await;
     Ok(tell(last).await?)
+}
+
+/// The last message of a task, also where its library panics over what an authority has sent.
+async fn guarded(task: impl Future<Output = FromHelper>) -> FromHelper {
+    AssertUnwindSafe(task)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                (Some(text), _) => text,
+                (None, Some(text)) => *text,
+                (None, None) => "without a word",
+            };
+            FromHelper::Failed(Failure {
+                error: format!("its helper has panicked: {}", printable(text)),
+                retry_after: None,
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_that_says_why() {
+        let told = |message: FromHelper| match message {
+            FromHelper::Failed(failure) => failure.error,
+            other => panic!("{other:?}"),
+        };
+        let number = 7;
+        let panics = guarded(async move { panic!("no\n{number}") }).await;
+        assert_eq!(told(panics), "its helper has panicked: no 7");
+        let panics = guarded(async { panic!("overflow") }).await;
+        assert_eq!(told(panics), "its helper has panicked: overflow");
+    }
 }
