@@ -4,15 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use castling_tests::origin::{self, Origin};
+use castling_tests::origin;
 use castling_tests::pebble::{self, Pebble, PebbleSetup, free_address};
-use castling_tests::tls::{Authority, TlsClient};
+use castling_tests::tls::TlsClient;
 use castling_tests::{Proxy, Setup, tls_origin, until};
+
+#[path = "acme/renewal.rs"]
+mod renewal;
 
 const CONFIG: &str = r#"
     [acme]
@@ -123,6 +122,14 @@ fn stored(proxy: &Proxy, extension: &str) -> Vec<PathBuf> {
         !name.starts_with("account-")
     });
     certificates.collect()
+}
+
+/// Record of the one certificate that is ordered.
+fn record(proxy: &Proxy) -> serde_json::Value {
+    let [record] = &stored(proxy, "json")[..] else {
+        panic!("one record");
+    };
+    serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap()
 }
 
 /// Has a certificate ordered by this challenge, and served by the workers that are running.
@@ -370,21 +377,33 @@ fn another_users_workers_and_helpers_have_no_part_in_the_store() {
 }
 
 #[test]
-fn it_is_renewed_while_connections_go_on() {
+fn a_reload_that_is_refused_changes_no_certificate() {
     let Some(site) = Site::new() else {
         return;
     };
-    let pebble = site.pebble().lasting(9).start_at(site.api);
-    let (proxy, client, first) = ordered(&site, &pebble, "challenges = [\"tls-alpn-01\"]");
-    let mut tls = client.connect(site.tls, "one.test").unwrap();
-    let request = "GET / HTTP/1.1\r\nHost: one.test\r\n\r\n";
-    tls.ask(request, "served").unwrap();
-    until("another certificate", || {
-        site.ask(&client, "one.test")
-            .is_ok_and(|shown| shown != first)
+    let pebble = site.pebble().start_at(site.api);
+    let (mut proxy, client, first) = ordered(&site, &pebble, "");
+    // The same authority by another URL is another one to the gateway.
+    let here = site.config("", "[\"one.test\"]");
+    let there = here.replace("https://127.0.0.1", "https://localhost");
+    proxy.reload_with(&there).expect_success();
+    let mut second = Vec::new();
+    until("the other's certificate", || {
+        second = site.ask(&client, "one.test").unwrap();
+        second != first
     });
-    tls.ask(request, "served").unwrap();
-    assert_eq!(generation(&proxy), 1);
+    proxy.reload_with(&here).expect_success();
+    assert_eq!(site.ask(&client, "one.test").as_ref(), Ok(&first));
+    fs::write(proxy.path("bad.wasm"), "no module").unwrap();
+    let refused = format!("{there}\nplugins = [\"bad\"]\n[plugins.bad]\nwasm = \"bad.wasm\"\n");
+    let told = proxy.reload_with(&refused);
+    assert!(told.expect_refusal().stderr.contains("bad.wasm"));
+    for _ in 0..10 {
+        assert_eq!(site.ask(&client, "one.test").as_ref(), Ok(&first));
+    }
+    proxy.reload_with(&there).expect_success();
+    assert_eq!(site.ask(&client, "one.test").as_ref(), Ok(&second));
+    assert_eq!(pebble.said("Issued certificate serial"), 2);
 }
 
 #[test]
@@ -440,6 +459,31 @@ fn an_authority_that_is_not_there_keeps_nobody_from_being_served() {
 }
 
 #[test]
+fn an_authority_that_talks_rubbish_is_told_of_with_url_and_status() {
+    let Some(site) = Site::new() else {
+        return;
+    };
+    let pebble = site.pebble().start();
+    let server = pebble.authority.certify(&["127.0.0.1"]);
+    let server = tls_origin::server(&server, rustls::ALL_VERSIONS);
+    let (rubbish, _) = tls_origin::scripted(server, |connection, _| {
+        connection.read_head()?;
+        let fields = "Retry-After: 18446744073709551615\r\nConnection: close\r\n";
+        connection.answer(fields, b"{\"newNonce\": \"file:///etc/passwd\"}")?;
+        connection.close()
+    });
+    let directory = format!("https://{}/dir", rubbish.address());
+    let here = site.config("", "[\"one.test\"]");
+    let there = here.replace(&format!("https://{}/dir", site.api), &directory);
+    let setup = Proxy::with_config(&there).origin("app", origin::text("served"));
+    let proxy = setup.file("api.pem", pebble.authority.pem()).start();
+    proxy.until_log_has(&format!(
+        "acme: no certificate: GET {directory}: 200 OK: the directory's newNonce is no https URL: "
+    ));
+    assert_eq!(proxy.status()["acme"][0]["failures"], 1);
+}
+
+#[test]
 fn an_authority_that_has_lost_its_accounts_gets_a_new_one() {
     let Some(site) = Site::new() else {
         return;
@@ -465,13 +509,9 @@ fn after_a_failure_the_next_challenge_is_tried() {
     let proxy = site.gateway(&pebble, more, "[\"one.test\"]").start();
     let said = proxy.until_log_has("acme: no certificate: ");
     assert!(said.contains("connection refused"), "{said}");
-    let [record] = &stored(&proxy, "json")[..] else {
-        panic!("one record");
-    };
-    let mut known: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+    let mut known = record(&proxy);
     known["not_before"] = 0.into();
-    fs::write(record, known.to_string()).unwrap();
+    fs::write(&stored(&proxy, "json")[0], known.to_string()).unwrap();
     proxy.reload().expect_success();
     site.until_served(&pebble.client(), "one.test");
 }
@@ -506,94 +546,8 @@ fn a_check_says_what_would_be_ordered_and_asks_nobody() {
     let expected = format!("  certificate for one.test from {}\n", pebble.directory());
     assert!(said.contains(&expected), "{said}");
     assert_eq!(pebble.said("GET /dir"), 0, "{}", pebble.log());
-}
-
-/// The time so many seconds from now, RFC 3339.
-fn time(from_now: i64) -> String {
-    let at = format!("{from_now} seconds");
-    let said = Command::new("date")
-        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &at])
-        .output();
-    let said = String::from_utf8(said.unwrap().stdout).unwrap();
-    said.trim().to_owned()
-}
-
-/// A directory with pebble's URLs and one for renewals, which says each of these windows (seconds from now) once, the last for ever.
-fn directory_with_windows(
-    authority: &Authority,
-    pebble: &Pebble,
-    windows: &'static [(i64, i64)],
-) -> (Origin, Arc<AtomicUsize>) {
-    let said = pebble.get(pebble.api(), "/dir");
-    let json = &said[said.find("\r\n\r\n").unwrap()..];
-    let json = &json[json.find('{').unwrap()..=json.rfind('}').unwrap()];
-    let directory: serde_json::Value = serde_json::from_str(json).unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    let config = tls_origin::server(&authority.certify(&["127.0.0.1"]), rustls::ALL_VERSIONS);
-    let (origin, _) = tls_origin::scripted(config, move |connection, _| {
-        let head = connection.read_head()?;
-        let host = head.lines().find_map(|line| line.strip_prefix("host: "));
-        let host = host.ok_or("no host")?;
-        let mut directory = directory.clone();
-        directory["renewalInfo"] = format!("https://{host}/renewal").into();
-        let body = match head.starts_with("GET /dir ") {
-            true => directory.to_string(),
-            false => {
-                let number = counted.fetch_add(1, Ordering::Relaxed);
-                let (start, end) = windows[number.min(windows.len() - 1)];
-                let window = serde_json::json!({ "start": time(start), "end": time(end) });
-                serde_json::json!({ "suggestedWindow": window }).to_string()
-            }
-        };
-        connection.answer(
-            "Retry-After: 21600\r\nConnection: close\r\n",
-            body.as_bytes(),
-        )?;
-        connection.close()
-    });
-    (origin, asked)
-}
-
-#[test]
-fn the_authority_says_when_to_renew() {
-    let Some(site) = Site::new() else {
-        return;
-    };
-    let pebble = site.pebble().start_at(site.api);
-    let authority = Authority::new("the directory");
-    // The first certificate is to be renewed at once, the second in some days.
-    let windows = &[(-7200, -3600), (400_000, 500_000)];
-    let (directory, asked) = directory_with_windows(&authority, &pebble, windows);
-    let own = format!("https://{}/dir", directory.address());
-    let config = site
-        .config("", "[\"one.test\"]")
-        .replace(&pebble.directory(), &own);
-    let roots = authority.pem() + &pebble.authority.pem();
-    let proxy = Proxy::with_config(&config)
-        .origin("app", origin::text("served"))
-        .file("api.pem", roots)
-        .start();
-    until("two answers", || asked.load(Ordering::Relaxed) == 2);
-    let client = pebble.client();
-    site.until_served(&client, "one.test");
-    let [record] = &stored(&proxy, "json")[..] else {
-        panic!("one record");
-    };
-    let mut record_now = serde_json::Value::Null;
-    until("the second window", || {
-        let text = fs::read_to_string(record).unwrap_or_default();
-        record_now = serde_json::from_str(&text).unwrap_or_default();
-        !record_now["window"].is_null()
-    });
-    let window = &record_now["window"];
-    let at = window["start"].as_i64().unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs() as i64;
-    assert!((300_000..450_000).contains(&(at - now)), "{record_now}");
-    let status = &proxy.status()["acme"][0];
-    assert!(status["next_order"].as_str() < status["not_after"].as_str());
-    assert_eq!(proxy.error_lines(), [""; 0]);
+    let unused = "[acme]\nagree_to_terms = true\n[listeners.web]\nbind = \"127.0.0.1:9\"\n[upstreams.u]\npeers = [\"127.0.0.1:9\"]\n[[routes]]\nupstream = \"u\"\n";
+    let said = Proxy::with_config(unused).check().outcome.expect_success();
+    let warning = ":1:1: acme: nothing is ordered: no listener has tls.acme with names\n";
+    assert!(said.stdout.contains(warning), "{}", said.stdout);
 }

@@ -3,6 +3,7 @@
 //! One task does one thing after the other, as long as the master is the gateway's. What it waits for is in the store: a restart or
 //! an upgrade goes on where it was. No failure of it ends the gateway.
 
+mod given_up;
 mod helper;
 mod report;
 mod shared;
@@ -16,14 +17,15 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::acme::{
-    AccountWork, Entry, Failure, FromHelper, OrderWork, Record, Store, StoreLock, Task, ToHelper,
-    Work, failure_wait,
+    AccountWork, Failure, FromHelper, OrderWork, Record, Store, StoreLock, Task, ToHelper, Work,
+    failure_wait, success_wait,
 };
 use crate::config::{self, AcmeCertificate, Certificate, ChallengeKind, Config, Der};
 
 use super::metrics::Ledger;
+use given_up::GivenUp;
 use helper::Helper;
-use wanted::{Due, Wanted, What, next_due, now, order_at, stored};
+use wanted::{Due, Wanted, What, now, order_at, stored, text_of, urgency};
 
 pub use helper::run as run_acme_helper;
 pub use report::AcmeReport;
@@ -32,7 +34,11 @@ pub use shared::AcmeShared;
 /// Verdict of `castling check` on the store, without changing it: warnings, or what is wrong with it.
 pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let Some(wanted) = Wanted::of(config) else {
-        return Ok(Vec::new());
+        let unused = config.acme.as_ref().map(|acme| {
+            let place = &acme.place;
+            format!("{place}: acme: nothing is ordered: no listener has tls.acme with names")
+        });
+        return Ok(unused.into_iter().collect());
     };
     let mut warnings = Vec::new();
     let has_plain = config.listeners.values().any(|it| it.tls.is_none());
@@ -64,16 +70,25 @@ pub struct Acme {
     ordering: RefCell<Option<String>>,
     metrics: RefCell<Option<Rc<Ledger>>>,
     has_ended: Cell<bool>,
+    hands_over: Cell<bool>,
 }
 
 impl Acme {
-    /// Sees to it that the config's store can be used, and loads what is in it, for the workers that are started next. Fails with a
-    /// line that has its place.
+    /// Sees to it that the config's store can be used. Fails with a line that has its place. Changes nothing that is served: the
+    /// config may be refused yet.
     pub fn prepare(&self, config: &Config) -> Result<(), String> {
-        let Some(wanted) = Wanted::of(config) else {
-            return Ok(());
+        match Wanted::of(config) {
+            Some(wanted) => Store::open(&wanted.acme.store).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Has served what the store has.
+    fn load(&self, wanted: &Wanted) {
+        let store = match Store::open(&wanted.acme.store) {
+            Ok(store) => store,
+            Err(error) => return tracing::error!("{error}"),
         };
-        let store = Store::open(&wanted.acme.store)?;
         for (id, certificate) in &wanted.certificates {
             let entry = wanted.entry(certificate);
             match stored(&store, &entry, &certificate.names) {
@@ -81,7 +96,9 @@ impl Acme {
                     if let Some(warning) = config::expiry_warning(&found, jiff::Timestamp::now()) {
                         tracing::warn!("{warning}");
                     }
-                    if self.shared.certificate(id).as_ref() != Some(&found) {
+                    let served = self.shared.certificate(id);
+                    let is_news = served.as_ref() != Some(&found);
+                    if is_news && wanted::is_as_good(&found, served.as_ref(), now()) {
                         self.shared.serve(id, found);
                     }
                 }
@@ -91,14 +108,17 @@ impl Acme {
                 Err(error) => tracing::error!("acme: {error}"),
             }
         }
-        Ok(())
     }
 
-    /// Orders by this config from now on, which has come to serve.
+    /// Orders by this config from now on, which comes to serve, and has served what its store has.
     pub fn follow(&self, config: &Config, metrics: &Rc<Ledger>) {
         self.metrics.replace(Some(Rc::clone(metrics)));
-        self.wanted.replace(Wanted::of(config));
+        let wanted = Wanted::of(config);
         self.shared.keep_only(config);
+        if let Some(wanted) = &wanted {
+            self.load(wanted);
+        }
+        self.wanted.replace(wanted);
         self.changed.notify_one();
     }
 
@@ -116,6 +136,12 @@ impl Acme {
         if let Some(task) = self.task.take() {
             task.abort();
         }
+    }
+
+    /// Ends it for a master that takes over, which begins at once what is given up here.
+    pub fn hand_over(&self) {
+        self.hands_over.set(true);
+        self.end();
     }
 
     /// State of each certificate that is ordered.
@@ -200,19 +226,17 @@ impl Acme {
     /// Does what is due, one after the other, until the config is another.
     async fn keep(&self, wanted: &Wanted, store: &Store, is_locked: bool) {
         while is_locked && self.wanted.borrow().as_ref() == Some(wanted) {
-            let mut due: Vec<_> = wanted
-                .certificates
-                .iter()
-                .map(|(id, certificate)| {
-                    let record = store.record(&wanted.entry(certificate));
-                    let held = held_in(store, wanted, certificate);
-                    (next_due(held.as_ref(), &record), id)
-                })
-                .collect();
-            due.sort_unstable();
-            let Some(&(Due { at, what }, id)) = due.first() else {
+            let now_s = now();
+            let rank = |(id, certificate)| {
+                let record = store.record(&wanted.entry(certificate));
+                let held = held_in(store, wanted, certificate);
+                (urgency(held.as_ref(), &record, now_s), id)
+            };
+            let first = wanted.certificates.iter().map(rank).min();
+            let Some((urgency, id)) = first else {
                 return;
             };
+            let Due { at, what } = urgency.due;
             let wait = u64::try_from(at.saturating_sub(now())).unwrap_or(0);
             if wait > 0 {
                 // The clock may be set meanwhile.
@@ -266,7 +290,7 @@ impl Acme {
         record.names.clone_from(&certificate.names);
         // An order counts as failed until it has not: neither a master that dies in it nor a store that takes nothing makes orders
         // without end.
-        let before = record.failures;
+        let (before, not_before_that) = (record.failures, record.not_before);
         record.failures = before.saturating_add(1);
         record.not_before = Some(now() + failure_wait(record.failures, None));
         if let Err(error) = store.save_record(&entry, &record) {
@@ -274,13 +298,16 @@ impl Acme {
             self.pause(STORE_PAUSE).await;
             return;
         }
+        let hands_over = || self.hands_over.get();
         let given_up = GivenUp::restores(
             store,
             &entry,
             Record {
                 failures: before,
+                not_before: not_before_that,
                 ..record.clone()
             },
+            &hands_over,
         );
         self.ordering.replace(Some(id.to_owned()));
         tracing::info!(%names, directory = wanted.acme.directory, "acme: certificate is ordered");
@@ -289,9 +316,10 @@ impl Acme {
         self.count(ordered.is_ok());
         let mut wait = 0;
         match &ordered {
-            Ok(_) => {
+            Ok(issued) => {
                 record = Record {
                     names: record.names,
+                    not_before: issued.validity().map(|it| now() + success_wait(it)),
                     ..Record::default()
                 };
             }
@@ -306,7 +334,6 @@ impl Acme {
             Ok(issued) => {
                 let until = end_of(Some(&issued));
                 tracing::info!(%names, until, "acme: certificate issued");
-                self.shared.serve(id, issued);
             }
             Err(Failure { error, .. }) => {
                 let held = held_in(store, wanted, certificate);
@@ -361,13 +388,39 @@ impl Acme {
                     told.map_err(|error| own(format!("its helper is gone: {error}")))?;
                 }
                 FromHelper::Issued { chain, key } => {
-                    return keep(wanted, store, certificate, &(key + &chain)).map_err(own);
+                    let taken = self.take(wanted, store, certificate, &(key + &chain));
+                    return taken.map_err(own);
                 }
                 FromHelper::Failed(failure) => return Err(failure),
                 FromHelper::RenewalInfo(_) => {
                     return Err(own("its helper answers another question".to_owned()));
                 }
             }
+        }
+    }
+
+    /// Checks what an authority has made, keeps it, and has it served. One that is over, or to be renewed at once, counts as a
+    /// failure, so that the next order waits, and takes no better one's place.
+    fn take(
+        &self,
+        wanted: &Wanted,
+        store: &Store,
+        certificate: &AcmeCertificate,
+        pem: &str,
+    ) -> Result<Certificate, String> {
+        let new = wanted::parsed(pem.as_bytes(), &certificate.names, "the authority")?;
+        let untimely = wanted::untimely(&new, now());
+        if let Some(error) = &untimely {
+            let held = held_in(store, wanted, certificate);
+            if !wanted::is_longer_good(&new, held.as_ref(), now()) {
+                return Err(error.clone());
+            }
+        }
+        let kept = keep(wanted, store, certificate, pem)?;
+        self.shared.serve(&certificate.id(), kept.clone());
+        match untimely {
+            Some(error) => Err(error),
+            None => Ok(kept),
         }
     }
 
@@ -429,49 +482,13 @@ fn tell_failure(names: &str, held: Option<&Certificate>, failures: u32, wait: i6
     }
 }
 
-/// Guard of an order that may be given up, by another config or for another master: that is no failure, and the next one need not
-/// wait.
-struct GivenUp<'a> {
-    store: &'a Store,
-    entry: &'a Entry,
-    /// State to go back to.
-    record: Option<Record>,
-}
-
-impl<'a> GivenUp<'a> {
-    fn restores(store: &'a Store, entry: &'a Entry, record: Record) -> Self {
-        Self {
-            store,
-            entry,
-            record: Some(Record {
-                not_before: None,
-                ..record
-            }),
-        }
-    }
-
-    /// The order has come to its end.
-    fn forget(mut self) {
-        self.record = None;
-    }
-}
-
-impl Drop for GivenUp<'_> {
-    fn drop(&mut self) {
-        if let Some(record) = &self.record {
-            // Where the store takes nothing, the order counts as failed.
-            let _ = self.store.save_record(self.entry, record);
-        }
-    }
-}
-
 /// The certificate that the store has. One that is damaged is none.
 fn held_in(store: &Store, wanted: &Wanted, certificate: &AcmeCertificate) -> Option<Certificate> {
     let held = stored(store, &wanted.entry(certificate), &certificate.names);
     held.ok().flatten()
 }
 
-/// Checks what an authority has made, keeps it, and returns it as the store has it from now on.
+/// Keeps a certificate, and returns it as the store has it from now on.
 fn keep(
     wanted: &Wanted,
     store: &Store,
@@ -480,7 +497,6 @@ fn keep(
 ) -> Result<Certificate, String> {
     let entry = wanted.entry(certificate);
     let names = &certificate.names;
-    wanted::parsed(pem.as_bytes(), names, "the authority")?;
     store
         .save_certificate(&entry, pem.as_bytes())
         .map_err(|error| format!("the store does not take the certificate: {error}"))?;
@@ -516,11 +532,6 @@ fn own(error: String) -> Failure {
 /// Time up to which a certificate is good, as text.
 fn end_of(certificate: Option<&Certificate>) -> Option<String> {
     text_of(certificate?.validity()?.not_after)
-}
-
-/// RFC 3339 in UTC; `None`: no such time.
-fn text_of(seconds: i64) -> Option<String> {
-    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }
 
 /// Longest time without a look at what is due.

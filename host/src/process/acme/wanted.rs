@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::acme::{Entry, Record, Store, renewal_time};
-use crate::config::{self, Acme, AcmeCertificate, Certificate, Config, Workers};
+use crate::config::{self, Acme, AcmeCertificate, Certificate, Config, Validity, Workers};
 use crate::transport::tls;
 
 /// Everything that orders are made by, of one load of the config.
@@ -94,7 +94,7 @@ pub enum What {
 }
 
 /// Next thing to be done about a certificate.
-pub fn next_due(certificate: Option<&Certificate>, record: &Record) -> Due {
+fn next_due(certificate: Option<&Certificate>, record: &Record) -> Due {
     let order = Due {
         at: order_at(certificate, record),
         what: What::Order,
@@ -117,6 +117,77 @@ pub fn order_at(certificate: Option<&Certificate>, record: &Record) -> i64 {
         .max(record.not_before.unwrap_or(i64::MIN))
 }
 
+/// Rank of what is next to be done about a certificate: the smallest comes first. Of those that could be done now, a name without a
+/// certificate does not wait for one that is renewed, nor either for one that fails over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Urgency {
+    at: i64,
+    has_failed: bool,
+    is_held: bool,
+    pub due: Due,
+}
+
+pub fn urgency(held: Option<&Certificate>, record: &Record, now: i64) -> Urgency {
+    let due = next_due(held, record);
+    Urgency {
+        at: due.at.max(now),
+        has_failed: record.failures > 0,
+        is_held: held.is_some(),
+        due,
+    }
+}
+
+/// Fault of a certificate that has just come, by the time in which it is good. `None`: it has none.
+pub fn untimely(certificate: &Certificate, now: i64) -> Option<String> {
+    let Some(validity) = certificate.validity() else {
+        return Some("the authority's certificate does not say how long it is good".to_owned());
+    };
+    let Validity {
+        not_before,
+        not_after,
+    } = validity;
+    let at = |seconds| text_of(seconds).unwrap_or_else(|| "no time".to_owned());
+    let what = if not_after <= now {
+        format!("is over since {}", at(not_after))
+    } else if not_before > now + CLOCK_DIFFERENCE {
+        format!("is good only from {} on", at(not_before))
+    } else if order_at(Some(certificate), &Record::default()) <= now {
+        let (from, to) = (at(not_before), at(not_after));
+        format!("is good from {from} to {to}, and to be renewed when it comes")
+    } else {
+        return None;
+    };
+    let here = at(now);
+    Some(format!(
+        "the authority's certificate {what} (here it is {here})"
+    ))
+}
+
+/// Whether this one is good now, and for longer than the other.
+pub fn is_longer_good(certificate: &Certificate, other: Option<&Certificate>, now: i64) -> bool {
+    let end = |it: &Certificate| it.validity().map(|it| it.not_after);
+    is_good(certificate, now)
+        && other.is_none_or(|other| !is_good(other, now) || end(certificate) > end(other))
+}
+
+/// Whether this one may take the other's place: one that is good now does not make way for one that is not.
+pub fn is_as_good(certificate: &Certificate, other: Option<&Certificate>, now: i64) -> bool {
+    is_good(certificate, now) || !other.is_some_and(|other| is_good(other, now))
+}
+
+fn is_good(certificate: &Certificate, now: i64) -> bool {
+    let validity = certificate.validity();
+    validity.is_some_and(|it| it.not_before <= now + CLOCK_DIFFERENCE && it.not_after > now)
+}
+
+/// Difference between this machine's clock and an authority's that is no fault.
+const CLOCK_DIFFERENCE: i64 = 300;
+
+/// RFC 3339 in UTC; `None`: no such time.
+pub fn text_of(seconds: i64) -> Option<String> {
+    Some(Timestamp::from_second(seconds).ok()?.to_string())
+}
+
 /// Now, in seconds since 1970-01-01 UTC.
 pub fn now() -> i64 {
     Timestamp::now().as_second()
@@ -130,11 +201,19 @@ mod tests {
 
     /// A certificate that is good from now on for a day.
     fn certificate() -> Certificate {
+        good_for(0, 24 * 3600)
+    }
+
+    /// A certificate that is good between these times, seconds from now.
+    fn good_for(from: i64, to: i64) -> Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
-        let begin = std::time::SystemTime::now();
-        params.not_before = begin.into();
-        params.not_after = (begin + std::time::Duration::from_secs(24 * 3600)).into();
+        let at = |seconds: i64| {
+            let since = u64::try_from(now() + seconds).unwrap();
+            std::time::UNIX_EPOCH + std::time::Duration::from_secs(since)
+        };
+        params.not_before = at(from).into();
+        params.not_after = at(to).into();
         Certificate {
             chain: vec![params.self_signed(&key).unwrap().der().to_vec()],
             key: PrivateKey {
@@ -187,6 +266,55 @@ mod tests {
             ..hurried
         };
         assert_eq!(order_at(Some(&certificate), &failed), now + 60);
+    }
+
+    #[test]
+    fn a_certificate_of_no_use_is_a_failure_and_takes_no_better_ones_place() {
+        let now = now();
+        let fault = |from, to| untimely(&good_for(from, to), now);
+        assert_eq!(fault(0, 86_400), None);
+        assert_eq!(fault(100, 86_400), None, "a clock that differs a little");
+        assert_eq!(fault(-3600, 6 * 86_400), None);
+        for (from, to, what) in [
+            (-7200, -3600, "is over since"),
+            (-1, 0, "is over since"),
+            (0, 1, "to be renewed when it comes"),
+            (-80_000, 6400, "to be renewed when it comes"),
+            (3600, 86_400, "is good only from"),
+        ] {
+            let told = fault(from, to).unwrap();
+            assert!(told.contains(what), "{from} {to}: {told}");
+        }
+        let (over, short, long) = (good_for(-9, -3), good_for(-900, 60), certificate());
+        assert!(!is_longer_good(&over, None, now), "of no use");
+        assert!(is_longer_good(&short, None, now));
+        assert!(is_longer_good(&short, Some(&over), now));
+        assert!(!is_longer_good(&short, Some(&long), now));
+        assert!(!is_as_good(&over, Some(&short), now));
+        assert!(is_as_good(&over, None, now) && is_as_good(&over, Some(&over), now));
+        assert!(is_as_good(&short, Some(&long), now), "as the store has it");
+    }
+
+    #[test]
+    fn names_without_a_certificate_come_first_and_those_that_fail_last() {
+        let (now, held) = (now(), good_for(-80_000, 6400));
+        let record = |failures, not_before| Record {
+            failures,
+            not_before: Some(not_before),
+            ask_again: Some(now + 100_000),
+            ..Record::default()
+        };
+        let mut ranks = [
+            urgency(Some(&certificate()), &record(0, 0), now),
+            urgency(None, &record(3, now + 60), now),
+            urgency(None, &record(3, 0), now),
+            urgency(Some(&held), &record(0, 0), now),
+            urgency(None, &record(0, now - 1), now),
+        ];
+        let wanted: Vec<_> = ranks.iter().copied().rev().collect();
+        ranks.sort();
+        assert_eq!(ranks[..3], wanted[..3]);
+        assert_eq!(ranks[3..], wanted[3..]);
     }
 
     #[test]

@@ -216,8 +216,9 @@ impl Master {
             memory.zone_store = zone_store;
         }
         metrics.begins();
-        generation.serve();
+        // Workers learn their certificates before they serve.
         self.acme.follow(&generation.config, &metrics);
+        generation.serve();
         metrics.metrics().generation_serves(generation.number);
         memory.metrics = Some(metrics);
         self.last_generation.set(generation.number);
