@@ -58,18 +58,23 @@ pub(super) fn resolve(map: &SourceMap, section: Option<Value<'_>>) -> Option<Acm
 
 fn directory(value: Value<'_>) -> Option<String> {
     let text = value.plain_text(DIRECTORY_RULE)?;
-    let is_https = |uri: Uri| uri.scheme_str() == Some("https") && uri.host().is_some();
-    match text.parse().is_ok_and(is_https) {
+    let is_https = |uri: Uri| {
+        let is_plain = |it: &str| !it.contains('@');
+        uri.scheme_str() == Some("https") && uri.authority().is_some_and(|it| is_plain(it.as_str()))
+    };
+    // The parsed URL knows nothing of a fragment.
+    match !text.contains('#') && text.parse().is_ok_and(is_https) {
         true => Some(text.to_owned()),
         false => value.expected(DIRECTORY_RULE),
     }
 }
 
-/// A URI; an address of mail without its scheme is one, too.
+/// An address of mail, with its scheme or without, or a telephone's.
 fn contact(value: Value<'_>) -> Option<String> {
     let text = value.plain_text(CONTACT_RULE)?;
     match text.split_once(':') {
-        Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Some(text.to_owned()),
+        Some(("mailto", rest)) if rest.contains('@') => Some(text.to_owned()),
+        Some(("tel", rest)) if !rest.is_empty() => Some(text.to_owned()),
         None if text.contains('@') => Some(format!("mailto:{text}")),
         Some(_) | None => value.expected(CONTACT_RULE),
     }

@@ -52,6 +52,11 @@ fn name(value: Value<'_>) -> Option<String> {
             "acme \"{name}\": authorities want a challenge by DNS for wildcards, which is not supported: expected {NAME_RULE}"
         ));
     }
+    if name == "localhost" || name.ends_with(".localhost") {
+        return value.refuse(format_args!(
+            "acme \"{name}\": it is another machine for everyone, and no authority vouches for it: expected {NAME_RULE}"
+        ));
+    }
     let is_address = name.parse::<IpAddr>().is_ok();
     match is_host_name(&name) && !is_address {
         true => Some(name),

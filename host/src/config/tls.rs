@@ -31,7 +31,7 @@ pub(super) fn tls(value: Value<'_>, has_authority: bool) -> Option<ListenerTls> 
     };
     let certificates = match acme {
         Some(_) => table.optional("certificates", certificates),
-        None => table.required("certificates", CERTIFICATES_RULE, certificates),
+        None => table.required("certificates", CERTIFICATES_OR_ACME, certificates),
     };
     let acme = acme.and_then(|value| acme_names::certificates(value, has_authority));
     let min_version = table.or("min_version", TlsVersion::V12, version);
@@ -241,6 +241,8 @@ fn server_name(value: Value<'_>) -> Option<String> {
 
 const CERTIFICATES_RULE: &str =
     "a list such as [{ certificate = \"site.pem\", key = \"site.key\" }]";
+
+const CERTIFICATES_OR_ACME: &str = "a list such as [{ certificate = \"site.pem\", key = \"site.key\" }], or key \"acme\" with the names of one to order";
 
 const NAMES_RULE: &str = "a list such as [\"example.com\", \"*.example.com\"]";
 

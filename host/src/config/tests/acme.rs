@@ -101,6 +101,24 @@ fn its_keys_are_checked() {
             "11: contact 'somebody': expected an address such as \"mailto:hostmaster@example.com\"",
         ),
         (
+            "directory = 'https://u:p@ca.test/dir'",
+            "13: directory 'https://u:p@ca.test/dir': expected a URL such as \
+             \"https://acme-v02.api.letsencrypt.org/directory\"",
+        ),
+        (
+            "directory = 'https://ca.test/dir#f'",
+            "13: directory 'https://ca.test/dir#f': expected a URL such as \
+             \"https://acme-v02.api.letsencrypt.org/directory\"",
+        ),
+        (
+            "contact = 'http:x'",
+            "11: contact 'http:x': expected an address such as \"mailto:hostmaster@example.com\"",
+        ),
+        (
+            "contact = 'mailto:x'",
+            "11: contact 'mailto:x': expected an address such as \"mailto:hostmaster@example.com\"",
+        ),
+        (
             "challenges = []",
             "14: challenges a list: expected at least one challenge",
         ),
@@ -134,6 +152,11 @@ fn names_are_hosts_and_each_is_in_one_certificate() {
             "['*.a.test']",
             "9: acme \"*.a.test\": authorities want a challenge by DNS for wildcards, which is not supported: expected a \
              host name such as \"example.com\"",
+        ),
+        (
+            "['Localhost']",
+            "9: acme \"localhost\": it is another machine for everyone, and no authority vouches for it: expected a host \
+             name such as \"example.com\"",
         ),
         (
             "['127.0.0.1']",

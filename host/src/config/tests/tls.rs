@@ -18,7 +18,9 @@ fn a_listener_with_tls_has_certificates() {
     let rule = "expected a list such as [{ certificate = \"site.pem\", key = \"site.key\" }]";
     refused(
         &with(""),
-        &format!("site.toml:3:1: missing key \"certificates\": {rule}"),
+        &format!(
+            "site.toml:3:1: missing key \"certificates\": {rule}, or key \"acme\" with the names of one to order"
+        ),
     );
     refused(
         &with("certificates = []"),
