@@ -383,7 +383,7 @@ fn a_reload_that_is_refused_changes_no_certificate() {
     };
     let pebble = site.pebble().start_at(site.api);
     let (mut proxy, client, first) = ordered(&site, &pebble, "");
-    // The same authority by another URL is another one to the gateway.
+    // Another URL of the authority makes another one of it, to the gateway.
     let here = site.config("", "[\"one.test\"]");
     let there = here.replace("https://127.0.0.1", "https://localhost");
     proxy.reload_with(&there).expect_success();

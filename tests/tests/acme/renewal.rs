@@ -130,7 +130,7 @@ fn the_authority_says_when_to_renew() {
         known
     };
     let mut known = until_window_from(-9000..-7000);
-    // However much it hurries, the renewal waits for an hour.
+    // Renewals wait for an hour, however much the authority hurries.
     let wait = known["not_before"].as_i64().unwrap() - now();
     assert!((3000..=3600).contains(&wait), "{known}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
