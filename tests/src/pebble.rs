@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -36,10 +37,22 @@ pub fn is_installed() -> bool {
     has("pebble") && has("pebble-challtestsrv")
 }
 
-/// An address on a port that was free a moment ago.
+/// An address on a port that was free a moment ago, and that no connection gets as its own: below those that the kernel hands out.
+/// Each of a process is another.
 pub fn free_address() -> SocketAddr {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.expect("a free port")
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id().wrapping_mul(97);
+    loop {
+        let at = own.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(FIRST + at).expect("a port");
+        if let Ok(address) =
+            TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr())
+        {
+            return address;
+        }
+    }
 }
 
 /// An authority that looks for answers over HTTP and TLS at these addresses.
