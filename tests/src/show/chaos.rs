@@ -167,7 +167,23 @@ impl Chaos<'_> {
     fn sample(&self) -> Sample {
         control::reload(&self.proxy.path("castling.sock")).expect("the same config again");
         until("two workers", || self.proxy.master().children().len() == 2);
-        Sample::of(self.proxy)
+        self.settled()
+    }
+
+    /// Sample once the master has let go of what workers that have ended had of it: it hears of each end on its own.
+    fn settled(&self) -> Sample {
+        let begun = Instant::now();
+        let mut sample = Sample::of(self.proxy);
+        let mut same_since = begun;
+        while same_since.elapsed() < SETTLED_FOR && begun.elapsed() < SETTLES_WITHIN {
+            std::thread::sleep(Duration::from_millis(20));
+            let next = Sample::of(self.proxy);
+            if next.master_descriptors != sample.master_descriptors {
+                same_since = Instant::now();
+            }
+            sample = next;
+        }
+        sample
     }
 
     fn accounts(&self, report: &mut Report, outcome: &Outcome) {
@@ -247,6 +263,10 @@ enum Account {
     Trapped,
     Reset,
 }
+
+/// Time without a change after which nothing more is let go of.
+const SETTLED_FOR: Duration = Duration::from_millis(500);
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Resources that the gateway takes of the machine.
 #[derive(Clone, Copy, Debug)]
