@@ -197,6 +197,15 @@ impl<'c> Session<'c> {
         cx: &mut Context<'_>,
         since: &mut Option<Instant>,
     ) -> Poll<Result<(), ClientError>> {
+        if let Poll::Ready(sent) = self.poll_sent(cx) {
+            return Poll::Ready(sent);
+        }
+        ready!(self.poll_late(cx, since));
+        Poll::Ready(Err(ClientError::SendTimeout(self.settings.send_timeout)))
+    }
+
+    /// Hands over what was appended, however long that takes.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         loop {
             if self.flush_now()? {
                 self.alarms.write.disarm();
@@ -205,12 +214,7 @@ impl<'c> Session<'c> {
             if self.stream.has_progressed() {
                 self.alarms.write.disarm();
             }
-            if let Poll::Ready(room) = self.stream.poll_room(cx) {
-                room?;
-                continue;
-            }
-            ready!(self.poll_late(cx, since));
-            return Poll::Ready(Err(ClientError::SendTimeout(self.settings.send_timeout)));
+            ready!(self.stream.poll_room(cx))?;
         }
     }
 
@@ -221,21 +225,11 @@ impl<'c> Session<'c> {
         cx: &mut Context<'_>,
         limit: Duration,
     ) -> Poll<Result<(), ClientError>> {
-        loop {
-            let is_flushed = self.flush_now()?;
-            if is_flushed || self.stream.has_progressed() {
-                self.alarms.write.disarm();
-            }
-            if is_flushed {
-                return Poll::Ready(Ok(()));
-            }
-            if let Poll::Ready(room) = self.stream.poll_room(cx) {
-                room?;
-                continue;
-            }
-            ready!(self.alarms.write.poll_elapsed(limit, cx));
-            return Poll::Ready(Err(ClientError::SendTimeout(limit)));
+        if let Poll::Ready(sent) = self.poll_sent(cx) {
+            return Poll::Ready(sent);
         }
+        ready!(self.alarms.write.poll_elapsed(limit, cx));
+        Poll::Ready(Err(ClientError::SendTimeout(limit)))
     }
 
     /// Ready when the client has been waited for for too long: since its last progress, or in all at the rate that there is.
