@@ -8,7 +8,7 @@ use super::place::SourceMap;
 use super::sections::MAIN_FILE;
 use super::table::Value;
 use super::tree::NodeKind;
-use super::upstream_tls::roots_of_system;
+use super::upstream::tls::roots_of_system;
 use super::{Acme, AcmeKeyType, ChallengeKind, ExternalAccount, PlacedPath};
 
 /// Let's Encrypt's, whose certificates all clients take.

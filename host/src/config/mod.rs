@@ -35,7 +35,6 @@ mod tls_warnings;
 mod tree;
 mod units;
 mod upstream;
-mod upstream_tls;
 mod variables;
 mod zone_store;
 

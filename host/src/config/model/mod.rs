@@ -9,10 +9,11 @@ mod http2;
 mod http_settings;
 mod listener;
 mod networks;
+mod route;
 mod tls;
+mod upstream;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,9 @@ pub use http_settings::*;
 pub use http2::*;
 pub use listener::*;
 pub use networks::*;
+pub use route::*;
 pub use tls::*;
+pub use upstream::*;
 
 /// Everything one load of the config says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -360,175 +363,6 @@ pub struct Metrics {
     pub max_series: u32,
     /// `FILE:LINE:COLUMN` of `max_series`; for the default, the start of the config file.
     pub place: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Upstream {
-    /// Peers, at least one.
-    pub peers: Vec<Peer>,
-    /// Default `round_robin`.
-    pub balance: Balance,
-    /// Longest wait for a connection to a peer, the handshake of TLS included. On expiry the next peer is tried. Default 5 s.
-    pub connect_timeout: Duration,
-    /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
-    /// `proxy_read_timeout`).
-    pub response_timeout: Duration,
-    /// Longest time between two reads or two writes of a body. Default 60 s.
-    pub idle_timeout: Duration,
-    /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx
-    /// `proxy_next_upstream_tries`).
-    pub tries: u32,
-    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
-    /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
-    /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
-    pub keepalive_connections: usize,
-    /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
-    pub keepalive_timeout: Duration,
-    /// Largest head of a response, bytes; beyond it 502. 1 KiB to 1 MiB. Default 64 KiB (nginx `proxy_buffer_size`).
-    pub max_head_bytes: usize,
-    /// Fields in it; beyond it 502. 16 to 10000. Default 1000.
-    pub max_fields: usize,
-    /// Which `Host` the peer sees. Default `client`.
-    pub host: UpstreamHost,
-    /// Header in front of each connection, in which peers are told whose it is. Default none (nginx `proxy_protocol`, of its
-    /// stream module). No connection is kept then.
-    pub proxy_protocol: Option<HeaderVersion>,
-    /// Default `http1` (nginx `proxy_http_version`).
-    pub protocol: PeerProtocol,
-    /// Default none: connections are plain.
-    pub tls: Option<UpstreamTls>,
-    /// `FILE:LINE:COLUMN` of the upstream's table.
-    pub place: String,
-}
-
-/// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum UpstreamHost {
-    /// Host that the client sent (nginx `proxy_set_header Host $http_host`).
-    Client,
-    /// The peer's own name from the config (nginx's default).
-    Peer,
-    Fixed(String),
-}
-
-/// Bounds of the bytes that go both ways after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tunnel {
-    /// By HTTP/1's `Upgrade` and by RFC 8441.
-    pub websocket: bool,
-    /// Bytes of any protocol to a peer of the upstream (nginx `tunnel_pass`, Envoy `connect_config`).
-    pub connect: bool,
-    /// Longest time without a byte in either direction. Default 1 h (HAProxy `timeout tunnel`; nginx 60 s).
-    pub idle_timeout: Duration,
-    /// Longest time in all. Default none.
-    pub max_time: Option<Duration>,
-}
-
-/// Version of HTTP that peers are spoken to. In the file `"http1"`, `"http2"` or `"auto"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeerProtocol {
-    Http1,
-    /// Many requests on one connection; without TLS, peers are known to speak it (RFC 9113 §3.3).
-    Http2,
-    /// HTTP/2 where the peer chooses it in the handshake of TLS (ALPN), else HTTP/1.
-    Auto,
-}
-
-/// Version of the PROXY protocol. In the file `"v1"` (text) or `"v2"` (binary).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeaderVersion {
-    V1,
-    V2,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
-    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and
-    /// each of its addresses becomes a peer.
-    pub address: String,
-    /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
-    pub weight: NonZeroU16,
-}
-
-/// Balancing policy. In the file: `"round_robin"`, `"least_conn"`, `"target"` or `{ plugin = "NAME" }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Balance {
-    RoundRobin,
-    LeastConn,
-    /// The peer that the request's host names as it is in the list; none else, which makes the list one of what clients may
-    /// reach (`CONNECT db.internal:5432`). Else 403.
-    Target,
-    Plugin(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Route {
-    /// Name for logs. A given one is the only one of that name. Default: its hosts and path,
-    /// `example.com,*.example.org/api`, which another route may have, too.
-    pub name: String,
-    /// Which listeners it belongs to. Default all.
-    pub listeners: Vec<String>,
-    /// Empty: any host.
-    pub hosts: Vec<HostPattern>,
-    /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
-    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments,
-    /// and is one that [`crate::message::path::read`] reads.
-    pub path: String,
-    /// Empty: any method.
-    pub methods: Vec<String>,
-    /// All must match. Names in lower case.
-    pub headers: Vec<HeaderMatch>,
-    /// Plugins in the order of the config; their response hooks run in the reverse order.
-    pub plugins: Vec<PluginUse>,
-    /// Upstream of the route. None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
-    pub upstream: Option<String>,
-    /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
-    pub metrics: bool,
-    /// Whether a client without a verified certificate is refused (403). In the file `"required"`; default `"optional"`.
-    pub client_certificate: bool,
-    /// Sends the client to https; there is no upstream then. Listeners with TLS do not have the route. Default none.
-    pub redirect: Option<Redirect>,
-    /// Replaces the path policy of its listeners.
-    pub paths: Option<PathPolicy>,
-    /// Whether a WebSocket may begin here, and how long it may last. In the file `upgrades = ["websocket"]`. Default none: the
-    /// fields that ask for one are removed (nginx, unless `proxy_set_header Upgrade` passes them on).
-    pub tunnel: Option<Tunnel>,
-    /// `FILE:LINE:COLUMN` of the route's table.
-    pub place: String,
-}
-
-/// Way to https. In the file `"https"`, or `{ to = "https", status = 301, port = 8443 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Redirect {
-    /// 301, 302, 307 or 308. Default 308, upon which the method stays.
-    pub status: u16,
-    /// Default 443 where a listener with TLS has it or none is there, else that of the first.
-    pub port: Option<u16>,
-}
-
-/// Pattern of hosts. In the file: `"example.com"` or `"*.example.com"`. In lower case, without a port, an IPv6 address
-/// in brackets.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum HostPattern {
-    Exact(String),
-    /// Suffix with its leading dot: `*.example.com` is `.example.com`. Matches any depth of subdomain, never
-    /// `example.com`.
-    Suffix(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeaderMatch {
-    pub name: String,
-    /// Test of the value. In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
-    pub test: HeaderTest,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum HeaderTest {
-    Equals(String),
-    Present,
-    Absent,
 }
 
 /// The most that `limits.memory` may say: each instance reserves address space for it in the pool.

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::client_certificates::{authorities, revocation_lists};
-use super::sections::is_host_name;
-use super::table::{Table, Value};
-use super::tls::{VERSIONS, chain, key, names};
-use super::{Certificate, Der, TlsVersion, UpstreamTls};
+use super::super::client_certificates::{authorities, revocation_lists};
+use super::super::sections::is_host_name;
+use super::super::table::{Table, Value};
+use super::super::tls::{VERSIONS, chain, key, names};
+use super::super::{Certificate, Der, TlsVersion, UpstreamTls};
 
 pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
     let mut table = value.table()?;
@@ -58,7 +58,7 @@ fn own_certificate(tls: Value<'_>, table: &mut Table<'_>) -> Option<Certificate>
 }
 
 /// Certificates of the authorities that the system trusts. Without any, `tls` is refused.
-pub(super) fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {
+pub(in super::super) fn roots_of_system(tls: Value<'_>) -> Option<Vec<Der>> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         let why = found.errors.first();

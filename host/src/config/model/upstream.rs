@@ -1,0 +1,95 @@
+//! Upstreams in the resolved config.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::UpstreamTls;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Peers, at least one.
+    pub peers: Vec<Peer>,
+    /// Default `round_robin`.
+    pub balance: Balance,
+    /// Longest wait for a connection to a peer, the handshake of TLS included. On expiry the next peer is tried. Default 5 s.
+    pub connect_timeout: Duration,
+    /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
+    /// `proxy_read_timeout`).
+    pub response_timeout: Duration,
+    /// Longest time between two reads or two writes of a body. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx
+    /// `proxy_next_upstream_tries`).
+    pub tries: u32,
+    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
+    /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
+    /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
+    pub keepalive_connections: usize,
+    /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
+    pub keepalive_timeout: Duration,
+    /// Largest head of a response, bytes; beyond it 502. 1 KiB to 1 MiB. Default 64 KiB (nginx `proxy_buffer_size`).
+    pub max_head_bytes: usize,
+    /// Fields in it; beyond it 502. 16 to 10000. Default 1000.
+    pub max_fields: usize,
+    /// Which `Host` the peer sees. Default `client`.
+    pub host: UpstreamHost,
+    /// Header in front of each connection, in which peers are told whose it is. Default none (nginx `proxy_protocol`, of its
+    /// stream module). No connection is kept then.
+    pub proxy_protocol: Option<HeaderVersion>,
+    /// Default `http1` (nginx `proxy_http_version`).
+    pub protocol: PeerProtocol,
+    /// Default none: connections are plain.
+    pub tls: Option<UpstreamTls>,
+    /// `FILE:LINE:COLUMN` of the upstream's table.
+    pub place: String,
+}
+
+/// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum UpstreamHost {
+    /// Host that the client sent (nginx `proxy_set_header Host $http_host`).
+    Client,
+    /// The peer's own name from the config (nginx's default).
+    Peer,
+    Fixed(String),
+}
+
+/// Version of HTTP that peers are spoken to. In the file `"http1"`, `"http2"` or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerProtocol {
+    Http1,
+    /// Many requests on one connection; without TLS, peers are known to speak it (RFC 9113 §3.3).
+    Http2,
+    /// HTTP/2 where the peer chooses it in the handshake of TLS (ALPN), else HTTP/1.
+    Auto,
+}
+
+/// Version of the PROXY protocol. In the file `"v1"` (text) or `"v2"` (binary).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeaderVersion {
+    V1,
+    V2,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and
+    /// each of its addresses becomes a peer.
+    pub address: String,
+    /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
+    pub weight: NonZeroU16,
+}
+
+/// Balancing policy. In the file: `"round_robin"`, `"least_conn"`, `"target"` or `{ plugin = "NAME" }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Balance {
+    RoundRobin,
+    LeastConn,
+    /// The peer that the request's host names as it is in the list; none else, which makes the list one of what clients may
+    /// reach (`CONNECT db.internal:5432`). Else 403.
+    Target,
+    Plugin(String),
+}

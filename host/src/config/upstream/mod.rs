@@ -1,0 +1,101 @@
+//! `[upstreams.NAME]`.
+
+mod balance;
+mod keepalive;
+mod peers;
+pub(super) mod tls;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::names::Named;
+use super::sections::{TIMEOUT, is_host_name};
+use super::table::{Table, Value};
+use super::{Balance, Der, HeaderVersion, PeerProtocol, Upstream, UpstreamHost};
+use balance::balance;
+use keepalive::{DEFAULT_KEEPALIVE, keepalive};
+use peers::{is_peer_address, peers};
+
+/// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
+pub(super) fn resolve(
+    mut table: Table<'_>,
+    plugins: &Named<'_>,
+    system_roots: &mut Vec<Der>,
+) -> Upstream {
+    let peers = table.required("peers", "a list of HOST:PORT", peers);
+    let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
+        Some(keepalive(value.table()?))
+    });
+    let upstream = Upstream {
+        peers: peers.unwrap_or_default(),
+        balance: table.or("balance", Balance::RoundRobin, |value| {
+            balance(value, plugins)
+        }),
+        connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
+            value.duration(TIMEOUT)
+        }),
+        response_timeout: table.or("response_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        idle_timeout: table.or("idle_timeout", Duration::from_secs(60), |value| {
+            value.duration(TIMEOUT)
+        }),
+        tries: table.or("tries", 3, |value| value.integer(1..=100)),
+        keepalive_connections: keepalive.connections,
+        keepalive_timeout: keepalive.timeout,
+        max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
+        max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
+        host: table.or("host", UpstreamHost::Client, host),
+        proxy_protocol: table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS)),
+        protocol: PeerProtocol::Http1,
+        tls: table.optional("tls", |value| tls::tls(value, system_roots)),
+        place: table.place_text(),
+    };
+    let upstream = Upstream {
+        protocol: table.or("protocol", PeerProtocol::Http1, |value| {
+            protocol(value, &upstream)
+        }),
+        ..upstream
+    };
+    table.finish();
+    upstream
+}
+
+fn protocol(value: Value<'_>, upstream: &Upstream) -> Option<PeerProtocol> {
+    match value.choice(&PROTOCOLS)? {
+        PeerProtocol::Auto if upstream.tls.is_none() => {
+            value.expected("\"http1\" or \"http2\": without `tls`, peers cannot choose")
+        }
+        PeerProtocol::Http2 | PeerProtocol::Auto if upstream.proxy_protocol.is_some() => {
+            value.expected("\"http1\": with `proxy_protocol`, a connection is for one client alone")
+        }
+        protocol => Some(protocol),
+    }
+}
+
+const PROTOCOLS: [(&str, PeerProtocol); 3] = [
+    ("http1", PeerProtocol::Http1),
+    ("http2", PeerProtocol::Http2),
+    ("auto", PeerProtocol::Auto),
+];
+
+fn host(value: Value<'_>) -> Option<UpstreamHost> {
+    match value.plain_text(HOST_RULE)? {
+        "client" => Some(UpstreamHost::Client),
+        "peer" => Some(UpstreamHost::Peer),
+        text if is_host(text) => Some(UpstreamHost::Fixed(text.to_owned())),
+        _ => value.expected(HOST_RULE),
+    }
+}
+
+/// Whether RFC 9110 §7.2 allows the text as `Host`: a host and maybe a port.
+fn is_host(text: &str) -> bool {
+    is_host_name(text)
+        || is_peer_address(text)
+        || format!("{text}:80").parse::<SocketAddr>().is_ok()
+}
+
+const HEADER_VERSIONS: [(&str, HeaderVersion); 2] =
+    [("v1", HeaderVersion::V1), ("v2", HeaderVersion::V2)];
+
+const HOST_RULE: &str = "\"client\", \"peer\" or a host name";

@@ -1,0 +1,78 @@
+//! Peers of an upstream.
+
+use std::collections::HashSet;
+use std::net::Ipv6Addr;
+use std::num::NonZero;
+
+use super::super::Peer;
+use super::super::sections::is_host_name;
+use super::super::table::Value;
+use super::super::tree::NodeKind;
+
+pub(super) fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
+    let peers = value.list(|item| Some((item, peer(item)?)))?;
+    let mut addresses = HashSet::with_capacity(peers.len());
+    for (item, peer) in &peers {
+        if !addresses.insert(peer.address.as_str()) {
+            item.refuse::<()>(format_args!(
+                "peer \"{}\" is already in the list: expected one with a weight",
+                peer.address
+            ));
+        }
+    }
+    if matches!(value.kind(), NodeKind::List(items) if items.is_empty()) {
+        return value.refuse("peers is empty: expected at least one HOST:PORT");
+    }
+    Some(peers.into_iter().map(|(_, peer)| peer).collect())
+}
+
+fn peer(value: Value<'_>) -> Option<Peer> {
+    if let NodeKind::Text(_) = value.kind() {
+        return Some(Peer {
+            address: address(value)?,
+            weight: NonZero::<u16>::MIN,
+        });
+    }
+    let NodeKind::Table(_) = value.kind() else {
+        return value.expected("HOST:PORT or { address = \"HOST:PORT\", weight = 2 }");
+    };
+    let mut table = value.table()?;
+    let address = table.required("address", "HOST:PORT", address);
+    let weight = table.or("weight", NonZero::<u16>::MIN, |value| {
+        value.integer(1..=65535).and_then(NonZero::new)
+    });
+    table.finish();
+    Some(Peer {
+        address: address?,
+        weight,
+    })
+}
+
+/// `HOST:PORT`; an IPv6 address in brackets.
+fn address(value: Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if is_peer_address(text) {
+        Some(text.to_ascii_lowercase())
+    } else {
+        value.expected(ADDRESS_RULE)
+    }
+}
+
+pub(super) fn is_peer_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_host = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
+    is_port && is_host
+}
+
+const ADDRESS_RULE: &str =
+    "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\"";
