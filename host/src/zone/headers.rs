@@ -39,5 +39,20 @@ pub(super) struct MetricsHeader {
 
 const _: () = assert!(size_of::<MetricsHeader>() == 4096);
 
+/// Header of a peers' zone, before its records and rows; a page, so that rows begin at a page's start.
+#[repr(C)]
+pub(super) struct PeersHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    /// Cells that have memory.
+    pub(super) cells: AtomicU64,
+    /// Rows that were taken at some time.
+    pub(super) rows: AtomicU64,
+    /// Fills the page.
+    spare: [AtomicU64; 508],
+}
+
+const _: () = assert!(size_of::<PeersHeader>() == 4096);
+
 /// Words of a zone's name, padded with zero bytes.
 pub(super) const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;

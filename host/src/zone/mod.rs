@@ -11,6 +11,7 @@
 //! | [`CounterZone`] | fixed table of 64-bit numbers that expire, lock-free, in a memory file | rate limits |
 //! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
 //! | [`MetricsZone`] | names and values that only grow in number, lock-free, in a memory file | metrics (not for plugins by name) |
+//! | [`PeersZone`] | records of peers, and a row of counts for each worker, lock-free, in a memory file | health, balancing and limits of upstreams (not for plugins by name) |
 //!
 //! All are synchronous and quick enough for the event loop: a counter and a metric never wait; a kv write waits while
 //! another worker writes, which takes microseconds and ends also when that worker is killed. Nothing is ever written
@@ -26,6 +27,7 @@ mod headers;
 mod kill_tests;
 mod kv;
 mod metrics;
+mod peers;
 mod raw;
 mod sweep;
 
@@ -41,6 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use counter::{CounterZone, Updated};
 pub use kv::{Expected, Key, KvZone, Prepared, lend_kv, prepare_kv, remove_kv};
 pub use metrics::{MetricsZone, Record};
+pub use peers::{Load, PeerRecord, PeersZone};
 pub use sweep::sweep;
 
 /// A zone that this process has open.

@@ -151,6 +151,10 @@ unsafe impl Shared for AtomicU128 {}
 unsafe impl Shared for super::headers::CounterHeader {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
 unsafe impl Shared for super::headers::MetricsHeader {}
+// SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
+unsafe impl Shared for super::headers::PeersHeader {}
+// SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
+unsafe impl Shared for super::peers::PeerRecord {}
 // SAFETY: `repr(C)`, nothing but arrays of the two above, and no padding (asserted beside it).
 unsafe impl Shared for super::counter::slots::Set {}
 
