@@ -61,6 +61,7 @@ pub mod show;
 mod template;
 pub mod tls;
 pub mod tls_origin;
+pub mod unix_bridge;
 
 pub use client::Reply;
 pub use exposition::Exposition;
@@ -68,6 +69,7 @@ pub use proxy::Proxy;
 pub use raw_client::RawClient;
 pub use runtime::{block_on, within};
 pub use setup::Setup;
+pub use unix_bridge::UnixBridge;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

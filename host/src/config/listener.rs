@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::http_settings;
 use super::networks;
 use super::sections::{Sections, TIMEOUT, resolved};
+use super::socket_path::socket_path;
 use super::table::{Table, Value};
 use super::tls;
 use super::tree::NodeKind;
@@ -142,7 +142,7 @@ fn proxy_protocol(value: Value<'_>) -> Option<ProxyProtocol> {
 fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> Option<Bind> {
     let text = value.text()?;
     let bind = match text.strip_prefix("unix:") {
-        Some(path) => Bind::Unix(socket_path(value, path)?),
+        Some(path) => Bind::Unix(socket_path(value, path, "bind", BIND_RULE)?),
         None => match text.parse::<SocketAddr>() {
             // An IPv4 address is one however it is written.
             Ok(address) if address.port() != 0 => {
@@ -158,26 +158,6 @@ fn bind_address<'a>(value: Value<'a>, bound: &mut BTreeMap<Bind, Value<'a>>) -> 
         )),
         None => Some(bind),
     }
-}
-
-fn socket_path(value: Value<'_>, text: &str) -> Option<PathBuf> {
-    let is_path = !text.is_empty() && !text.contains(char::is_control);
-    if !is_path {
-        return value.expected(BIND_RULE);
-    }
-    let path = value.map().resolve_path(value.place(), text);
-    let bytes = path_bytes(&path);
-    match bytes <= SOCKET_PATH_BYTES {
-        true => Some(path),
-        false => value.refuse(format_args!(
-            "bind: the path {} has {bytes} bytes: expected {SOCKET_PATH_BYTES} at most for a Unix socket",
-            path.display()
-        )),
-    }
-}
-
-fn path_bytes(path: &Path) -> usize {
-    path.as_os_str().len()
 }
 
 fn accept(value: Value<'_>, is_unix: bool) -> Option<Accept> {
@@ -249,9 +229,6 @@ const WITHOUT_HEADER: [(&str, WithoutHeader); 2] = [
     ("refuse", WithoutHeader::Refuse),
     ("serve", WithoutHeader::Serve),
 ];
-
-/// `sun_path` with its final zero byte has 108 (unix(7)).
-const SOCKET_PATH_BYTES: usize = 107;
 
 /// Stands for a refused address.
 const NOWHERE: Bind = Bind::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));

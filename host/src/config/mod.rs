@@ -25,6 +25,7 @@ mod redaction;
 mod resolve;
 mod route;
 mod sections;
+mod socket_path;
 mod source;
 mod suggest;
 mod table;

@@ -93,7 +93,16 @@ fn peers(count: u16) -> Vec<Peer> {
     let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));
     let host = HeaderValue::from_static("peer");
     let keep_alive = KeepAlive::new("bench", 0, Duration::ZERO, Count::NOWHERE);
-    let peer = |n: u16| Peer::new(n.into(), address(n), host.clone(), None, 1, &keep_alive);
+    let peer = |n: u16| {
+        Peer::new(
+            n.into(),
+            address(n).into(),
+            host.clone(),
+            None,
+            1,
+            &keep_alive,
+        )
+    };
     (0..count).map(peer).collect()
 }
 

@@ -7,6 +7,7 @@
 pub mod address;
 mod coop_budget;
 pub mod halves;
+mod peer_address;
 pub mod proxy_protocol;
 mod socket;
 pub mod tls;
@@ -23,6 +24,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::net::TcpStream;
 
+pub use peer_address::PeerAddress;
 pub use socket::Socket;
 use tls::{SharedTls, Tls, TlsInfo};
 use write_batch::Deferred;

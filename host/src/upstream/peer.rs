@@ -1,7 +1,6 @@
 //! A peer of an upstream: one address, what this worker knows of it, and the connections that it keeps to it.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use http::HeaderValue;
 
 use super::multiplex::Multiplex;
 use super::pool::{KeepAlive, Pool};
+use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
 
 /// Address that requests can be sent to.
@@ -22,10 +22,10 @@ pub struct Peer {
     /// Number by which plugins know the peer. No other peer of the upstream gets it while the upstream lives, since plugins keep
     /// what they have learnt by it.
     pub slot: u32,
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// `address` as text, for logs and plugins.
     pub label: Arc<str>,
-    /// Name of the peer in the config, for the `Host` field.
+    /// Name of the peer in the config, for the `Host` field; `localhost` for a Unix socket.
     pub host: HeaderValue,
     /// `None`: bytes go to it as they are.
     pub(super) tls: Option<PeerTls>,
@@ -47,7 +47,7 @@ const COOLING: Duration = Duration::from_secs(10);
 impl Peer {
     pub fn new(
         slot: u32,
-        address: SocketAddr,
+        address: PeerAddress,
         host: HeaderValue,
         tls: Option<PeerTls>,
         weight: u32,
@@ -116,6 +116,8 @@ impl Drop for Active {
 
 #[cfg(test)]
 pub mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::metrics::Count;
 
@@ -125,7 +127,7 @@ pub mod tests {
         let peer = |(slot, &weight): (u32, &u32)| {
             let address = SocketAddr::from(([127, 0, 0, 1], 9000));
             let host = HeaderValue::from_static("h");
-            Peer::new(slot, address, host, None, weight, &keep_alive)
+            Peer::new(slot, address.into(), host, None, weight, &keep_alive)
         };
         (0..).zip(weights).map(peer).collect()
     }

@@ -77,10 +77,16 @@ pub enum HeaderVersion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and
-    /// each of its addresses becomes a peer.
+    /// each of its addresses becomes a peer. Or `unix:PATH`, absolute once the config is read (nginx `server unix:`).
     pub address: String,
     /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
     pub weight: NonZeroU16,
+}
+
+impl Peer {
+    pub fn is_unix(&self) -> bool {
+        self.address.starts_with("unix:")
+    }
 }
 
 /// Balancing policy. In the file: `"round_robin"`, `"least_conn"`, `"target"` or `{ plugin = "NAME" }`.

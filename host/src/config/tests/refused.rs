@@ -306,13 +306,34 @@ fn upstreams() {
         "1.2.3:80",
         "ä:80",
         "-a:80",
+        "unix:",
     ] {
-        let rule = "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\"";
+        let rule = "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\", or \"unix:PATH\"";
         refused(
             &upstream(&format!("peers = ['{bad}']")),
             &format!("site.toml:2:10: peers '{bad}': expected {rule}"),
         );
     }
+}
+
+#[test]
+fn unix_sockets_as_peers() {
+    let upstream = |rest: &str| format!("[upstreams.b]\n{rest}");
+    let long = "x".repeat(107);
+    refused(
+        &upstream(&format!("peers = ['unix:/{long}']")),
+        &format!(
+            "site.toml:2:10: peers: the path /{long} has 108 bytes: expected 107 at most for a Unix socket"
+        ),
+    );
+    refused(
+        &upstream("peers = ['unix:/a', 'unix:/./a']"),
+        "site.toml:2:21: peer \"unix:/a\" is already in the list: expected one with a weight",
+    );
+    refused(
+        &upstream("peers = ['a:1', 'unix:/a']\nbalance = 'target'"),
+        "site.toml:3:11: balance 'target': expected another policy beside \"unix:PATH\" in peers, which no request's host names",
+    );
 }
 
 #[test]

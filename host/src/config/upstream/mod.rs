@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
-use super::{Balance, Der, HeaderVersion, PeerProtocol, Upstream, UpstreamHost};
+use super::{Balance, Der, HeaderVersion, Peer, PeerProtocol, Upstream, UpstreamHost};
 use balance::balance;
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
@@ -23,14 +23,20 @@ pub(super) fn resolve(
     system_roots: &mut Vec<Der>,
 ) -> Upstream {
     let peers = table.required("peers", "a list of HOST:PORT", peers);
+    let peers = peers.unwrap_or_default();
     let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
         Some(keepalive(value.table()?))
     });
     let upstream = Upstream {
-        peers: peers.unwrap_or_default(),
         balance: table.or("balance", Balance::RoundRobin, |value| {
-            balance(value, plugins)
+            match balance(value, plugins)? {
+                Balance::Target if peers.iter().any(Peer::is_unix) => value.expected(
+                    "another policy beside \"unix:PATH\" in peers, which no request's host names",
+                ),
+                balance => Some(balance),
+            }
         }),
+        peers,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
             value.duration(TIMEOUT)
         }),

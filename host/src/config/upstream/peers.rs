@@ -6,6 +6,7 @@ use std::num::NonZero;
 
 use super::super::Peer;
 use super::super::sections::is_host_name;
+use super::super::socket_path::socket_path;
 use super::super::table::Value;
 use super::super::tree::NodeKind;
 
@@ -34,7 +35,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
         });
     }
     let NodeKind::Table(_) = value.kind() else {
-        return value.expected("HOST:PORT or { address = \"HOST:PORT\", weight = 2 }");
+        return value.expected("HOST:PORT, unix:PATH or { address = \"HOST:PORT\", weight = 2 }");
     };
     let mut table = value.table()?;
     let address = table.required("address", "HOST:PORT", address);
@@ -48,9 +49,13 @@ fn peer(value: Value<'_>) -> Option<Peer> {
     })
 }
 
-/// `HOST:PORT`; an IPv6 address in brackets.
+/// `HOST:PORT`; an IPv6 address in brackets. Or `unix:PATH`.
 fn address(value: Value<'_>) -> Option<String> {
     let text = value.text()?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = socket_path(value, path, "peers", ADDRESS_RULE)?;
+        return Some(format!("unix:{}", path.display()));
+    }
     if is_peer_address(text) {
         Some(text.to_ascii_lowercase())
     } else {
@@ -75,4 +80,4 @@ pub(super) fn is_peer_address(text: &str) -> bool {
 }
 
 const ADDRESS_RULE: &str =
-    "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\"";
+    "HOST:PORT such as \"10.0.0.1:8080\", \"app.internal:80\" or \"[::1]:8080\", or \"unix:PATH\"";

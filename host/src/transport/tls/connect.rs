@@ -97,7 +97,7 @@ impl ClientTls {
         })
     }
 
-    /// TLS to the peer with this address of the config, `HOST:PORT`. The error is a line for a person.
+    /// TLS to the peer with this name, `HOST` or `HOST:PORT`. The error is a line for a person.
     pub fn peer(&self, address: &str) -> Result<PeerTls, String> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');

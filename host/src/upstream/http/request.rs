@@ -245,7 +245,7 @@ impl<'a> Try<'a> {
     /// A new connection.
     async fn dial(&self, exchange: &Exchange, offer: Offer) -> Result<Transport, TryError> {
         let to = To {
-            address: self.peer.address,
+            address: &self.peer.address,
             header: self.proxy_header(exchange),
             tls: self.peer.tls.as_ref(),
             offer,
