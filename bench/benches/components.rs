@@ -69,13 +69,13 @@ const PEERS: [u16; 3] = [1, 8, 100];
 
 #[divan::bench(args = PEERS)]
 fn round_robin(bencher: Bencher<'_, '_>, count: u16) {
-    let peers = Peers::round_robin(count);
+    let peers = Peers::round_robin(count).unwrap_or_else(|error| panic!("{error}"));
     bencher.bench_local(|| peers.choose());
 }
 
 #[divan::bench(args = PEERS)]
 fn least_conn(bencher: Bencher<'_, '_>, count: u16) {
-    let peers = Peers::least_conn(count);
+    let peers = Peers::least_conn(count).unwrap_or_else(|error| panic!("{error}"));
     bencher.bench_local(|| peers.choose());
 }
 

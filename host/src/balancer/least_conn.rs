@@ -8,8 +8,8 @@ pub(super) fn choose<'a>(usable: &Usable<'a>) -> Option<&'a Rc<Peer>> {
     // a/w < b/v compared as a*v < b*w: no division, no rounding.
     let load = |a: &Peer, b: &Peer| {
         let (left, right) = (
-            u64::from(a.active.get()) * u64::from(b.weight),
-            u64::from(b.active.get()) * u64::from(a.weight),
+            u64::from(a.load()) * u64::from(b.weight.get()),
+            u64::from(b.load()) * u64::from(a.weight.get()),
         );
         left.cmp(&right)
     };

@@ -1,25 +1,43 @@
 //! Chooses the peer of each try and hears how it went. One policy a file.
 
+mod candidates;
 mod least_conn;
 mod plugin;
 mod round_robin;
 mod target;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use castling_abi::PeerOutcome;
+use tracing::{info, warn};
 
 use crate::error::Error;
 use crate::message::RequestHead;
-use crate::upstream::{Active, Peer, PeerSet};
+use crate::runtime::clock;
+use crate::upstream::{Active, Peer, PeerSet, PeerState};
 use crate::wasm::{Plugin, PolicyResult};
+use crate::zone::now_ns;
+use candidates::{Candidates, Usable};
 pub use plugin::PluginPolicy;
 
 /// The peers of an upstream and the policy that chooses among them.
 pub struct Balancer {
+    upstream: Arc<str>,
     /// Swapped whole when other peers are to be balanced among.
     peers: RefCell<Rc<PeerSet>>,
     policy: Policy,
+    /// State of the upstream that all workers share.
+    state: PeerState,
+    candidates: RefCell<Candidates>,
+    /// Time at which the candidates have to be looked for again, though nobody says so: [`now_ns`].
+    due_ns: Cell<u64>,
+    /// Epoch of the upstream's peers that the candidates are of.
+    epoch: Cell<u64>,
+    /// Time at which it was looked what other workers have under way.
+    looked_at: Cell<Option<Instant>>,
 }
 
 enum Policy {
@@ -27,6 +45,16 @@ enum Policy {
     LeastConn,
     Target,
     Plugin(PluginPolicy),
+}
+
+/// Outcome of a choice.
+pub enum Choice {
+    /// The peer for the next try, counted as active.
+    Peer(Active),
+    /// All that are available and were not tried have as many requests as they may.
+    Full,
+    /// All were tried, or none may be.
+    Nobody,
 }
 
 /// Peers that were tried for one request, by slot. One is mostly all, and takes no allocation.
@@ -54,62 +82,117 @@ impl Tried {
 }
 
 impl Balancer {
-    pub fn round_robin(peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(peers, Policy::RoundRobin)
+    /// `state`: that of the upstream, in the same memory as those of its peers.
+    pub fn round_robin(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(upstream, state, peers, Policy::RoundRobin)
     }
 
-    pub fn least_conn(peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(peers, Policy::LeastConn)
+    pub fn least_conn(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(upstream, state, peers, Policy::LeastConn)
     }
 
     /// The host of each request names its peer.
-    pub fn target(peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(peers, Policy::Target)
+    pub fn target(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
+        Self::new(upstream, state, peers, Policy::Target)
     }
 
     /// The plugin must implement `balance`.
-    pub fn plugin(peers: Vec<Peer>, plugin: Rc<Plugin>) -> Rc<Self> {
-        Self::new(peers, Policy::Plugin(PluginPolicy::new(plugin)))
+    pub fn plugin(
+        upstream: &Arc<str>,
+        state: PeerState,
+        peers: Vec<Peer>,
+        plugin: Rc<Plugin>,
+    ) -> Rc<Self> {
+        Self::new(
+            upstream,
+            state,
+            peers,
+            Policy::Plugin(PluginPolicy::new(plugin)),
+        )
     }
 
-    fn new(peers: Vec<Peer>, policy: Policy) -> Rc<Self> {
-        let peers = PeerSet::new(peers.into_iter().map(Rc::new));
-        Rc::new(Self {
-            peers: RefCell::new(peers),
+    fn new(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>, policy: Policy) -> Rc<Self> {
+        let balancer = Self {
+            upstream: Arc::clone(upstream),
+            peers: RefCell::new(PeerSet::new([])),
             policy,
-        })
+            state,
+            candidates: RefCell::default(),
+            due_ns: Cell::new(u64::MAX),
+            epoch: Cell::new(0),
+            looked_at: Cell::new(None),
+        };
+        balancer.swap(PeerSet::new(peers.into_iter().map(Rc::new)));
+        Rc::new(balancer)
     }
 
     pub fn peers(&self) -> Rc<PeerSet> {
         Rc::clone(&self.peers.borrow())
     }
 
-    /// The peer for the next try, counted as active; `None` when all were tried. `result`: what the plugin has said, where one
-    /// chooses. `request`: its host may name the peer.
+    /// Balances among these from now on. Requests that are under way at others end there.
+    pub fn swap(&self, peers: Rc<PeerSet>) {
+        self.peers.replace(peers);
+        self.looked_at.set(None);
+        self.find_candidates();
+    }
+
+    /// The peer for the next try. `result`: what the plugin has said, where one chooses. `request`: its host may name the
+    /// peer.
     pub fn choose(
         &self,
         tried: &Tried,
         result: Option<PolicyResult>,
         request: &RequestHead,
-    ) -> Result<Option<Active>, Error> {
-        let set = self.peers.borrow();
-        let chosen = match (&self.policy, set.as_slice(), result) {
+    ) -> Result<Choice, Error> {
+        self.keep_candidates_fresh();
+        let candidates = self.candidates.borrow();
+        let usable = candidates.usable(tried);
+        let chosen = match (&self.policy, &*candidates.first, result) {
             (Policy::RoundRobin | Policy::LeastConn, [only], _) => {
-                (!tried.contains(only)).then_some(only)
+                usable.allows(only).then_some(only)
             }
-            (Policy::Target, peers, _) => target::choose(peers, tried, request)?,
-            (Policy::LeastConn, peers, _) => least_conn::choose(&usable(peers, tried)),
-            (Policy::Plugin(policy), peers, Some(result)) => {
-                match policy.chosen(&set, tried, result)? {
-                    Some(peer) => Some(peer),
-                    None => round_robin::choose(&usable(peers, tried)),
+            (Policy::Target, ..) => {
+                let set = self.peers.borrow();
+                let chosen = target::choose(set.as_slice(), tried, request)?;
+                return Ok(begin(chosen));
+            }
+            (Policy::LeastConn, ..) => {
+                self.look_at_others();
+                least_conn::choose(&usable)
+            }
+            (Policy::Plugin(policy), _, Some(result)) => {
+                let set = self.peers.borrow();
+                let eligible = |peer: &Rc<Peer>| candidates.is_eligible(peer, tried);
+                match policy.chosen(&set, eligible, result)? {
+                    Some(peer) => return Ok(begin(Some(peer))),
+                    None => round_robin::choose(&usable),
                 }
             }
-            (Policy::RoundRobin | Policy::Plugin(_), peers, _) => {
-                round_robin::choose(&usable(peers, tried))
-            }
+            (Policy::RoundRobin | Policy::Plugin(_), ..) => round_robin::choose(&usable),
         };
-        Ok(chosen.map(Peer::begin))
+        match chosen.and_then(Peer::begin) {
+            Some(active) => Ok(Choice::Peer(active)),
+            None => Ok(candidates.choose_beyond(tried)),
+        }
+    }
+
+    /// A try of this peer has ended so.
+    #[inline]
+    pub fn note(&self, peer: &Peer, outcome: PeerOutcome) {
+        if peer.note(outcome) {
+            self.state.raise_epoch();
+        }
+    }
+
+    /// Tells others how many requests wait for a peer here.
+    pub fn publish_pending(&self, pending: u32) {
+        self.state.publish(pending, 0);
+    }
+
+    /// Whether no peer is available, so that those are tried that are passed over.
+    pub fn has_none_available(&self) -> bool {
+        self.candidates.borrow().none_available
     }
 
     /// The plugin that chooses, if one does: it wants to be told of each outcome.
@@ -119,61 +202,59 @@ impl Balancer {
             Policy::RoundRobin | Policy::LeastConn | Policy::Target => None,
         }
     }
-}
 
-/// Whether a policy may choose this peer of the set. Every policy is held to it, a plugin's too.
-fn is_eligible(peer: &Peer, set: &PeerSet, tried: &Tried) -> bool {
-    !tried.contains(peer) && (!peer.has_failed() || is_eligible_though_failed(peer, set, tried))
-}
-
-/// Eligibility of a peer that has failed: reads the clock and looks at the other peers.
-#[cold]
-#[inline(never)]
-fn is_eligible_though_failed(peer: &Peer, set: &PeerSet, tried: &Tried) -> bool {
-    let usable = usable(set.as_slice(), tried);
-    usable.iter().any(|other| other.slot == peer.slot)
-}
-
-/// Peers that may be chosen: not tried yet, and not cooling unless there are no others.
-fn usable<'a>(peers: &'a [Rc<Peer>], tried: &'a Tried) -> Usable<'a> {
-    let mut usable = Usable {
-        peers,
-        tried,
-        warm_at: None,
-    };
-    // The clock is read only where it matters.
-    if peers.iter().any(|peer| peer.has_failed()) {
-        usable.warm_at = Some(Instant::now());
-        if usable.iter().next().is_none() {
-            usable.warm_at = None;
+    #[inline]
+    fn keep_candidates_fresh(&self) {
+        let is_due = || self.due_ns.get() != u64::MAX && self.due_ns.get() <= now_ns();
+        if self.epoch.get() != self.state.epoch() || is_due() {
+            self.find_candidates();
         }
     }
-    usable
+
+    #[cold]
+    #[inline(never)]
+    fn find_candidates(&self) {
+        // Before the peers are looked at: what changes meanwhile is looked at again.
+        self.epoch.set(self.state.epoch());
+        let found = Candidates::among(&self.peers.borrow(), now_ns());
+        self.due_ns.set(found.due_ns);
+        let before = self.candidates.replace(found).none_available;
+        let upstream = &*self.upstream;
+        match (before, self.has_none_available()) {
+            (false, true) => warn!(
+                upstream,
+                "no peer is available: those are tried that are passed over"
+            ),
+            (true, false) => info!(upstream, "peers are available again"),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Looks at what other workers have under way, if that was some time ago.
+    fn look_at_others(&self) {
+        let now = clock::now();
+        let looked_at = self.looked_at.get();
+        if looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EACH) {
+            self.looked_at.set(Some(now));
+            self.peers.borrow().look_at_others(&self.state);
+        }
+    }
 }
 
-/// Peers that a policy chooses from.
-struct Usable<'a> {
-    peers: &'a [Rc<Peer>],
-    tried: &'a Tried,
-    /// Peers that are cooling at this moment are left out.
-    warm_at: Option<Instant>,
-}
+/// Age of what is known of other workers' requests.
+const LOOK_EACH: Duration = Duration::from_millis(10);
 
-impl<'a> Usable<'a> {
-    /// By slot, ascending.
-    fn iter(&self) -> impl Iterator<Item = &'a Rc<Peer>> {
-        self.peers.iter().filter(|peer| {
-            !self.tried.contains(peer) && !self.warm_at.is_some_and(|now| peer.is_cooling(now))
-        })
+fn begin(peer: Option<&Rc<Peer>>) -> Choice {
+    match peer.map(Peer::begin) {
+        Some(Some(active)) => Choice::Peer(active),
+        Some(None) => Choice::Full,
+        None => Choice::Nobody,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use castling_abi::PeerOutcome;
-
+    use super::candidates::Usable;
     use super::*;
     use crate::upstream::peer_tests;
 
@@ -188,18 +269,10 @@ mod tests {
             first: None,
             others: Vec::new(),
         };
-        Usable {
-            peers,
-            tried: NONE,
-            warm_at: None,
-        }
+        Usable { peers, tried: NONE }
     }
 
-    fn fail(peer: &Peer) {
-        peer.note(PeerOutcome::Broken, Instant::now());
-    }
-
-    fn tried(slots: &[u32]) -> Tried {
+    pub(super) fn tried(slots: &[u32]) -> Tried {
         let mut tried = Tried::default();
         let peers = peers(&[1; 9]);
         slots
@@ -208,74 +281,26 @@ mod tests {
         tried
     }
 
-    fn usable_slots(peers: &[Rc<Peer>], slots: &[u32]) -> Vec<u32> {
-        let tried = tried(slots);
-        usable(peers, &tried).iter().map(|peer| peer.slot).collect()
+    fn balancer(peers: Vec<Peer>) -> Rc<Balancer> {
+        let state = peer_tests::upstream_of(&peers);
+        Balancer::round_robin(&Arc::from("u"), state, peers)
     }
 
-    #[test]
-    fn a_failed_peer_is_passed_over_while_there_are_others() {
-        let peers = peers(&[1, 1, 1]);
-        fail(&peers[1]);
-        assert_eq!(usable_slots(&peers, &[]), [0, 2]);
-        assert_eq!(usable_slots(&peers, &[0, 2]), [1]);
-    }
-
-    #[test]
-    fn failed_peers_are_taken_when_nothing_else_is_left() {
-        let peers = peers(&[1, 1]);
-        peers.iter().for_each(|peer| fail(peer));
-        assert_eq!(usable_slots(&peers, &[]), [0, 1]);
-        assert_eq!(usable_slots(&peers, &[0]), [1]);
-        assert_eq!(usable_slots(&peers, &[0, 1]), [0; 0]);
-    }
-
-    #[test]
-    fn a_peer_is_eligible_as_the_native_policies_see_it() {
-        let set = PeerSet::new(peers(&[1, 1, 1]));
-        fail(&set.as_slice()[1]);
-        let eligible = |slots: &[u32]| -> Vec<u32> {
-            let tried = tried(slots);
-            let all = set.as_slice().iter();
-            all.filter(|peer| is_eligible(peer, &set, &tried))
-                .map(|peer| peer.slot)
-                .collect()
-        };
-        assert_eq!(eligible(&[]), [0, 2]);
-        assert_eq!(eligible(&[0]), [2]);
-        assert_eq!(eligible(&[0, 2]), [1]);
-        assert_eq!(eligible(&[0, 1, 2]), [0; 0]);
-    }
-
-    #[test]
-    fn a_peer_is_eligible_again_when_it_has_answered_or_cooled() {
-        let set = PeerSet::new(peers(&[1, 1]));
-        let first = &set.as_slice()[0];
-        let is_eligible = || is_eligible(first, &set, &Tried::default());
-        fail(first);
-        assert!(!is_eligible());
-        first.note(PeerOutcome::Responded, Instant::now());
-        assert!(is_eligible());
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
-        first.note(
-            PeerOutcome::Broken,
-            long_ago.expect("the clock is that old"),
-        );
-        assert!(is_eligible());
+    /// Slots that requests get in turn; each stays there.
+    fn chosen(balancer: &Balancer, tried: &Tried) -> Choice {
+        let choice = balancer.choose(tried, None, &RequestHead::default());
+        choice.unwrap_or(Choice::Nobody)
     }
 
     #[test]
     fn the_only_peer_is_chosen_once() {
-        let balancer = Balancer::round_robin(peer_tests::peers(&[1]));
-        let chosen = |tried| {
-            balancer
-                .choose(&tried, None, &RequestHead::default())
-                .ok()
-                .flatten()
+        let balancer = balancer(peer_tests::peers(&[1]));
+        let Choice::Peer(active) = chosen(&balancer, &tried(&[])) else {
+            panic!("nobody");
         };
-        let active = chosen(tried(&[])).map(|peer| (peer.slot, peer.active.get()));
-        assert_eq!(active, Some((0, 1)));
-        assert!(chosen(tried(&[0])).is_none());
+        assert_eq!((active.slot, active.active.get()), (0, 1));
+        drop(active);
+        assert!(matches!(chosen(&balancer, &tried(&[0])), Choice::Nobody));
         assert_eq!(balancer.peers().as_slice()[0].active.get(), 0);
     }
 
@@ -285,5 +310,32 @@ mod tests {
         assert_eq!(tried.count(), 3);
         let found = peers.iter().filter(|peer| tried.contains(peer));
         assert_eq!(found.map(|peer| peer.slot).collect::<Vec<_>>(), [0, 3, 7]);
+    }
+
+    #[test]
+    fn a_failure_is_heard_of_and_so_is_the_answer_after_it() {
+        let balancer = balancer(peer_tests::peers(&[1, 1]));
+        let set = balancer.peers();
+        let slots = || -> Vec<u32> {
+            let slot = |_| match chosen(&balancer, &Tried::default()) {
+                Choice::Peer(active) => Some(active.slot),
+                Choice::Full | Choice::Nobody => None,
+            };
+            (0..4).filter_map(slot).collect()
+        };
+        assert_eq!(slots(), [0, 1, 0, 1]);
+        balancer.note(&set.as_slice()[0], PeerOutcome::Broken);
+        assert_eq!(slots(), [1; 4]);
+        balancer.note(&set.as_slice()[0], PeerOutcome::Responded);
+        assert!(slots().contains(&0));
+    }
+
+    #[test]
+    fn full_peers_are_told_from_tried_ones() {
+        let balancer = balancer(peer_tests::limited(&[1, 1], 1));
+        let held = [(); 2].map(|()| chosen(&balancer, &Tried::default()));
+        assert!(held.iter().all(|it| matches!(it, Choice::Peer(_))));
+        assert!(matches!(chosen(&balancer, &tried(&[0])), Choice::Full));
+        assert!(matches!(chosen(&balancer, &tried(&[0, 1])), Choice::Nobody));
     }
 }

@@ -10,11 +10,10 @@ use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::{Balancer, Tried, is_eligible};
+use super::{Balancer, Tried};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::Exchange;
-use crate::runtime::clock;
 use crate::upstream::{Peer, PeerSet};
 use crate::wasm::{HookCall, HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
@@ -132,6 +131,8 @@ impl PluginPolicy {
         exchange: &'a mut Box<Exchange>,
         tried: &Tried,
     ) -> MaybeFuture<'a, PolicyResult> {
+        balancer.keep_candidates_fresh();
+        balancer.look_at_others();
         lend_peers(&balancer.peers.borrow(), exchange, tried);
         let call = HookCall::balance(exchange.context().balancing.peers.len(), tried.count());
         self.policy_instance(call, exchange)
@@ -141,7 +142,7 @@ impl PluginPolicy {
     pub(super) fn chosen<'s>(
         &self,
         set: &'s PeerSet,
-        tried: &Tried,
+        is_eligible: impl Fn(&Rc<Peer>) -> bool,
         result: PolicyResult,
     ) -> Result<Option<&'s Rc<Peer>>, Error> {
         match result {
@@ -149,7 +150,7 @@ impl PluginPolicy {
             Ok(raw) => match u32::try_from(raw).ok().and_then(|slot| set.by_slot(slot)) {
                 // A peer that is not eligible is no fault of the plugin: the host passes failed peers over by itself, and
                 // chooses another.
-                Some(peer) => Ok(is_eligible(peer, set, tried).then_some(peer)),
+                Some(peer) => Ok(is_eligible(peer).then_some(peer)),
                 None => {
                     error!(plugin = %self.plugin.name, hook = "balance", "chose peer {raw}, which is not there");
                     self.fallback(PluginFault::Failed)
@@ -206,14 +207,13 @@ fn lend_peers(set: &PeerSet, exchange: &mut Exchange, tried: &Tried) {
     lend_addresses(set, exchange);
     let records = &mut exchange.context_mut().balancing.peers;
     records.clear();
-    let now = clock::now();
     for peer in set.as_slice() {
         records.resize(peer.slot as usize, NOBODY);
         records.push(PeerRecord {
-            weight: peer.weight,
-            active: peer.active.get(),
+            weight: peer.weight.get(),
+            active: peer.load(),
             flags: flag(PEER_TRIED, tried.contains(peer))
-                | flag(PEER_COOLING, peer.is_cooling(now)),
+                | flag(PEER_COOLING, !peer.is_candidate.get() || peer.is_full()),
             reserved: 0,
         });
     }

@@ -13,7 +13,7 @@ pub(super) fn among<'a>(peers: impl Iterator<Item = &'a Rc<Peer>>) -> Option<&'a
     let mut total = 0;
     let mut best: Option<&Rc<Peer>> = None;
     for peer in peers {
-        let weight = i64::from(peer.weight);
+        let weight = i64::from(peer.weight.get());
         total += weight;
         peer.score.set(peer.score.get() + weight);
         if best.is_none_or(|best| peer.score.get() > best.score.get()) {

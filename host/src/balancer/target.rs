@@ -4,11 +4,12 @@
 //! name resolves to.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::{Peer, Tried, round_robin};
 use crate::error::Error;
 use crate::message::{KnownHeader, RequestHead};
+use crate::upstream::Availability;
+use crate::zone::now_ns;
 
 /// A peer of the name that the request's host is, in turns where it has several addresses. Those of other names are of no use to the
 /// request, and so one that has failed is chosen where no other of its name is left. `None`: all of them were tried.
@@ -28,14 +29,19 @@ pub(super) fn choose<'a>(
             .filter(is_meant)
             .filter(|peer| !tried.contains(peer))
     };
-    let now = Instant::now();
-    let warm = round_robin::among(left().filter(|peer| !peer.is_cooling(now)));
-    Ok(warm.or_else(|| round_robin::among(left())))
+    let availability = |peer: &Peer| peer.state.availability(now_ns);
+    let available =
+        round_robin::among(left().filter(|peer| availability(peer) == Availability::Available));
+    let may_be_tried = |peer: &&Rc<Peer>| {
+        let availability = availability(peer);
+        !matches!(availability, Availability::Down | Availability::Draining)
+    };
+    Ok(available.or_else(|| round_robin::among(left().filter(may_be_tried))))
 }
 
 #[cfg(test)]
 mod tests {
-    use castling_abi::PeerOutcome;
+    use std::time::Duration;
 
     use super::super::tests::peers;
     use super::*;
@@ -65,12 +71,12 @@ mod tests {
             let chosen = choose(&peers, tried, &request).ok().flatten();
             chosen.map(|peer| peer.slot)
         };
-        peers[0].note(PeerOutcome::Broken, Instant::now());
+        peers[0].state.note_failure(1, Duration::from_secs(10));
         assert_eq!(
             [chosen(&Tried::default()), chosen(&Tried::default())],
             [Some(1); 2]
         );
-        peers[1].note(PeerOutcome::Broken, Instant::now());
+        peers[1].state.note_failure(1, Duration::from_secs(10));
         assert!(chosen(&Tried::default()).is_some());
         let mut tried = Tried::default();
         peers.iter().for_each(|peer| tried.insert(peer));

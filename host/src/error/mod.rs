@@ -86,6 +86,9 @@ pub enum PluginFault {
 /// Failure of one try of a peer, or of all tries.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
+    /// Each peer has as many requests as it may (`max_active`), for all the time that the request may wait.
+    #[error("no peer has room for the request{}", waited(*after))]
+    NoRoom { after: Option<Duration> },
     #[error("connect to {peer}: {cause}")]
     Connect { peer: String, cause: io::Error },
     #[error("connect to {peer}: no answer in {after:?}")]
@@ -119,6 +122,13 @@ pub enum UpstreamError {
     BadBody { peer: String, cause: BodyError },
     #[error("{peer} sent nothing of its body for {after:?}")]
     BodyTimeout { peer: String, after: Duration },
+}
+
+fn waited(after: Option<Duration>) -> String {
+    match after {
+        Some(after) => format!(" after {after:?}"),
+        None => " and the queue is full".to_owned(),
+    }
 }
 
 impl UpstreamError {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{ClientError, Error, PluginFault, client_closed_request};
+use super::{ClientError, Error, PluginFault, UpstreamError, client_closed_request};
 use crate::exchange::Answer;
 use crate::message::{FieldName, Headers, KnownHeader, grpc};
 
@@ -11,6 +11,10 @@ use crate::message::{FieldName, Headers, KnownHeader, grpc};
 pub fn status(error: &Error) -> StatusCode {
     match error {
         Error::Client(error) => client_status(error),
+        Error::Upstream {
+            cause: UpstreamError::NoRoom { .. },
+            ..
+        } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { cause, .. } if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
         Error::Upstream { .. } => StatusCode::BAD_GATEWAY,
         Error::Plugin {

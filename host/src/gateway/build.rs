@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use castling_abi::Hook;
 
@@ -19,7 +20,7 @@ use crate::phase::{Check, Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
-use crate::upstream::{self, KeepAlive, Upstream};
+use crate::upstream::{self, KeepAlive, PeerStates, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
@@ -218,7 +219,16 @@ impl Parts {
                 metrics.unasked,
             );
             let tls = tls.remove(name);
-            let peers = upstream::resolve(&upstream.peers, tls.as_ref(), &keep_alive);
+            let states = match PeerStates::private() {
+                Ok(states) => states,
+                Err(error) => {
+                    self.errors.push(error.to_string());
+                    return;
+                }
+            };
+            let (state, named) = (states.of(0), Arc::from(name.as_str()));
+            let room = Rc::default();
+            let peers = upstream::resolve(upstream, tls.as_ref(), &keep_alive, &room, &states);
             let peers = match peers.await {
                 Ok(peers) => peers,
                 Err(error) => {
@@ -228,12 +238,12 @@ impl Parts {
                 }
             };
             let balancer = match &upstream.balance {
-                Balance::RoundRobin => Balancer::round_robin(peers),
-                Balance::LeastConn => Balancer::least_conn(peers),
-                Balance::Target => Balancer::target(peers),
+                Balance::RoundRobin => Balancer::round_robin(&named, state, peers),
+                Balance::LeastConn => Balancer::least_conn(&named, state, peers),
+                Balance::Target => Balancer::target(&named, state, peers),
                 Balance::Plugin(plugin) => match self.plugins.get(plugin) {
                     Some(plugin) if plugin.implements(Hook::Balance) => {
-                        Balancer::plugin(peers, Rc::clone(plugin))
+                        Balancer::plugin(&named, state, peers, Rc::clone(plugin))
                     }
                     Some(_) => {
                         let place = &upstream.place;
@@ -248,7 +258,7 @@ impl Parts {
             };
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, alarms, metrics),
+                Upstream::new(name, upstream, balancer, room, alarms, metrics),
             );
         }
     }

@@ -95,6 +95,21 @@ const UNASKED: Own = own(
     "castling_upstream_unasked_bytes_total",
     "Times that a peer has sent bytes that nobody had asked for, which costs it keep-alive for 10 minutes.",
 );
+const NONE_AVAILABLE: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_none_available_total",
+    "Tries for which no peer was available, and one that is passed over was taken.",
+);
+const PENDING: Own = own(
+    MetricKind::Gauge,
+    "castling_upstream_pending_requests",
+    "Requests that wait for a peer with room.",
+);
+const OVERFLOWS: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_overflows_total",
+    "Requests that found no peer with room, by the limit that they met.",
+);
 const UPSTREAM_SECONDS: Own = own(
     MetricKind::Histogram,
     "castling_upstream_response_seconds",
@@ -233,12 +248,18 @@ impl Recorder {
             let outcome = outcome.name().replace(' ', "_");
             self.own_counter(&TRIES, &[("upstream", name), ("outcome", &outcome)])
         };
+        let overflows =
+            |limit| self.own_counter(&OVERFLOWS, &[("upstream", name), ("limit", limit)]);
         let response = &UPSTREAM_SECONDS;
         self.define(response.kind, response.name, response.help);
         let labels = Labels::new([("upstream", name)]);
         UpstreamMetrics {
             tries: OUTCOMES.map(tries),
             unasked: self.own_counter(&UNASKED, &[("upstream", name)]),
+            none_available: self.own_counter(&NONE_AVAILABLE, &[("upstream", name)]),
+            pending: self.own_gauge(&PENDING, &[("upstream", name)]),
+            queue_full: overflows("queue_full"),
+            queue_timeouts: overflows("queue_timeout"),
             response: self.histogram(response.name, &labels, &Arc::from(SECONDS)),
         }
     }
@@ -363,6 +384,13 @@ pub struct UpstreamMetrics {
     tries: [Count; OUTCOMES.len()],
     /// Times that a peer has sent bytes that nobody had asked for.
     pub unasked: Count,
+    /// Tries for which no peer was available.
+    pub none_available: Count,
+    /// Requests that wait for a peer with room.
+    pub pending: Gauge,
+    /// Requests that found the queue full, or too long.
+    pub queue_full: Count,
+    pub queue_timeouts: Count,
     response: Distribution,
 }
 

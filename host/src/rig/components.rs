@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderValue;
 
-use crate::balancer::{Balancer, Tried};
+use crate::balancer::{Balancer, Choice, Tried};
 use crate::config::{self, PathCase, PathPolicy};
 use crate::exchange::Exchange;
 use crate::http1::{self, HeadProgress};
@@ -18,7 +19,7 @@ use crate::message::HeadRoom;
 use crate::message::{HeadLimits, RequestHead};
 use crate::metrics::Count;
 use crate::phase::{Plan, Router};
-use crate::upstream::{KeepAlive, Peer};
+use crate::upstream::{KeepAlive, NewPeer, Peer, PeerState, PeerStates};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
 /// The routes of a config, without their plugins.
@@ -69,39 +70,51 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn round_robin(count: u16) -> Self {
-        Self::new(Balancer::round_robin(peers(count)))
+    pub fn round_robin(count: u16) -> Result<Self, String> {
+        Self::new(Balancer::round_robin, count)
     }
 
-    pub fn least_conn(count: u16) -> Self {
-        Self::new(Balancer::least_conn(peers(count)))
+    pub fn least_conn(count: u16) -> Result<Self, String> {
+        Self::new(Balancer::least_conn, count)
     }
 
-    fn new(balancer: Rc<Balancer>) -> Self {
+    fn new(policy: Policy, count: u16) -> Result<Self, String> {
+        let states = PeerStates::private().map_err(|e| e.to_string())?;
+        let (name, state) = (Arc::from("bench"), states.of(count.into()));
+        let balancer = policy(&name, state, peers(count, &states));
         let request = RequestHead::default();
-        Self { balancer, request }
+        Ok(Self { balancer, request })
     }
 
     /// Chooses a peer for a request that is over at once: its slot.
     pub fn choose(&self) -> Option<u32> {
         let chosen = self.balancer.choose(&Tried::default(), None, &self.request);
-        chosen.ok().flatten().map(|peer| peer.slot)
+        match chosen {
+            Ok(Choice::Peer(peer)) => Some(peer.slot),
+            Ok(Choice::Full | Choice::Nobody) | Err(_) => None,
+        }
     }
 }
 
-fn peers(count: u16) -> Vec<Peer> {
+type Policy = fn(&Arc<str>, PeerState, Vec<Peer>) -> Rc<Balancer>;
+
+fn peers(count: u16, states: &PeerStates) -> Vec<Peer> {
     let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));
     let host = HeaderValue::from_static("peer");
     let keep_alive = KeepAlive::new("bench", 0, Duration::ZERO, Count::NOWHERE);
     let peer = |n: u16| {
-        Peer::new(
-            n.into(),
-            address(n).into(),
-            host.clone(),
-            None,
-            1,
-            &keep_alive,
-        )
+        let new = NewPeer {
+            slot: n.into(),
+            address: address(n).into(),
+            host: host.clone(),
+            tls: None,
+            weight: 1,
+            is_backup: false,
+            max_active: 0,
+            room: None,
+            state: states.of(n.into()),
+        };
+        Peer::new(new, &keep_alive)
     };
     (0..count).map(peer).collect()
 }

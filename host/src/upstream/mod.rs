@@ -6,7 +6,9 @@ mod multiplex;
 mod peer;
 mod peer_set;
 mod pool;
+mod queue;
 mod resolve;
+mod state;
 mod tries;
 mod upload;
 
@@ -15,12 +17,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
+use tokio::sync::Notify;
 
 pub use self::http::{Body, Moved, TunnelEnd};
-pub use peer::{Active, Peer};
+pub use peer::{Active, NewPeer, Peer};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
+use queue::Queue;
 pub use resolve::resolve;
+pub use state::{Availability, CheckState, PeerState, PeerStates, Standing};
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 
@@ -47,6 +52,7 @@ pub struct Upstream {
     http2: ClientBuilder,
     tries: u32,
     head_limits: HeadLimits,
+    queue: Queue,
     metrics: UpstreamMetrics,
 }
 
@@ -58,10 +64,12 @@ enum Host {
 }
 
 impl Upstream {
+    /// `room`: told by the peers when a request has ended.
     pub fn new(
         name: &str,
         config: &config::Upstream,
         balancer: Rc<Balancer>,
+        room: Rc<Notify>,
         alarms: &Alarms,
         metrics: UpstreamMetrics,
     ) -> Rc<Self> {
@@ -92,6 +100,7 @@ impl Upstream {
             tries: config.tries,
             http2: ClientBuilder::new(&head_limits),
             head_limits,
+            queue: Queue::new(&config.queue, room),
             metrics,
         })
     }

@@ -4,13 +4,17 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
+use std::time::Duration;
 
 use castling_abi::PeerOutcome;
 use http::HeaderValue;
+use tokio::sync::Notify;
 
 use super::multiplex::Multiplex;
 use super::pool::{KeepAlive, Pool};
+use super::state::PeerState;
 use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
 
@@ -29,30 +33,69 @@ pub struct Peer {
     pub host: HeaderValue,
     /// `None`: bytes go to it as they are.
     pub(super) tls: Option<PeerTls>,
-    pub weight: u32,
+    /// Weight of the config.
+    configured_weight: u32,
+    /// Weight that counts now: the config's, or the operator's in its place.
+    pub weight: Cell<u32>,
+    /// Whether the peer is for the time when no other is available.
+    pub is_backup: bool,
+    /// Requests that may be under way there, from all workers; 0: any number.
+    max_active: u32,
+    /// Told when a request has ended at a peer with a limit.
+    room: Option<Rc<Notify>>,
     /// Requests under way there, from this worker.
     pub active: Cell<u32>,
+    /// Requests under way there from other workers, as of some milliseconds ago, where the policy asks.
+    pub active_of_others: Cell<u32>,
     /// Smooth weighted round robin's score.
     pub score: Cell<i64>,
-    /// Taken only when no other is left until then.
-    cooling_until: Cell<Option<Instant>>,
+    /// Whether it is among those that the policy chooses from.
+    pub(crate) is_candidate: Cell<bool>,
+    /// State that all workers share.
+    pub state: PeerState,
     pub(super) pool: Pool,
     /// Connections of HTTP/2, where it is spoken.
     pub(super) multiplex: Multiplex,
 }
 
-/// A peer that did not answer is passed over for this long while others are there (nginx `fail_timeout`).
-const COOLING: Duration = Duration::from_secs(10);
+/// Facts of a new peer.
+pub struct NewPeer {
+    pub slot: u32,
+    pub address: PeerAddress,
+    /// See [`Peer::host`].
+    pub host: HeaderValue,
+    pub tls: Option<PeerTls>,
+    pub weight: u32,
+    pub is_backup: bool,
+    /// See [`Peer::max_active`].
+    pub max_active: u32,
+    /// Told when a request has ended at a peer with a limit.
+    pub room: Option<Rc<Notify>>,
+    pub state: PeerState,
+}
+
+/// Failures in a row after which a peer is passed over while others are there (nginx `max_fails`).
+const MAX_FAILURES: u32 = 1;
+
+/// Time for which it is (nginx `fail_timeout`).
+const EJECTION: Duration = Duration::from_secs(10);
+
+/// Times that a worker claims a place that another one claims at the same moment.
+const CLAIMS: u32 = 16;
 
 impl Peer {
-    pub fn new(
-        slot: u32,
-        address: PeerAddress,
-        host: HeaderValue,
-        tls: Option<PeerTls>,
-        weight: u32,
-        keep_alive: &Rc<KeepAlive>,
-    ) -> Self {
+    pub fn new(new: NewPeer, keep_alive: &Rc<KeepAlive>) -> Self {
+        let NewPeer {
+            slot,
+            address,
+            host,
+            tls,
+            weight,
+            is_backup,
+            max_active,
+            room,
+            state,
+        } = new;
         let label = Arc::from(address.to_string());
         Self {
             slot,
@@ -62,37 +105,89 @@ impl Peer {
             label,
             host,
             tls,
-            weight,
+            configured_weight: weight,
+            weight: Cell::new(weight),
+            is_backup,
+            max_active,
+            room,
             active: Cell::new(0),
+            active_of_others: Cell::new(0),
             score: Cell::new(0),
-            cooling_until: Cell::new(None),
+            is_candidate: Cell::new(false),
+            state,
         }
     }
 
-    /// Counts a request as under way at this peer.
-    pub fn begin(self: &Rc<Self>) -> Active {
-        self.active.set(self.active.get() + 1);
-        Active(Rc::clone(self))
+    /// Counts a request as under way at this peer. `None`: there are as many as there may be.
+    #[inline]
+    pub fn begin(self: &Rc<Self>) -> Option<Active> {
+        self.set_active(self.active.get() + 1);
+        if self.max_active != 0 && !self.holds_limit() {
+            return None;
+        }
+        Some(Active(Rc::clone(self)))
     }
 
-    /// A try has ended, at this moment.
-    pub fn note(&self, outcome: PeerOutcome, at: Instant) {
-        match outcome {
-            PeerOutcome::Responded => self.cooling_until.set(None),
-            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                self.cooling_until.set(Some(at + COOLING));
+    /// Whether the request that was counted may begin; else it is counted no more.
+    ///
+    /// Each worker counts itself before it looks at the others, so that two never take the last place together. Both may find it
+    /// taken then, and look again.
+    #[cold]
+    #[inline(never)]
+    fn holds_limit(&self) -> bool {
+        for _ in 0..CLAIMS {
+            fence(SeqCst);
+            if self.active_of_all() <= self.max_active {
+                return true;
             }
-            PeerOutcome::Cancelled => {}
+            self.set_active(self.active.get() - 1);
+            if self.is_full() {
+                return false;
+            }
+            self.set_active(self.active.get() + 1);
         }
+        self.set_active(self.active.get() - 1);
+        false
     }
 
-    /// Whether the peer has failed and not answered since. The cooling time may have passed.
-    pub fn has_failed(&self) -> bool {
-        self.cooling_until.get().is_some()
+    #[inline]
+    fn set_active(&self, active: u32) {
+        self.active.set(active);
+        self.state.publish(active, 0);
     }
 
-    pub fn is_cooling(&self, now: Instant) -> bool {
-        self.cooling_until.get().is_some_and(|until| now < until)
+    /// Whether as many requests are under way there as there may be.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.max_active != 0 && self.active_of_all() >= self.max_active
+    }
+
+    fn active_of_all(&self) -> u32 {
+        self.state.sum().active.max(self.active.get())
+    }
+
+    /// Requests under way there; those of other workers as of some milliseconds ago.
+    pub fn load(&self) -> u32 {
+        self.active.get() + self.active_of_others.get()
+    }
+
+    /// Takes over what the operator has ordered.
+    pub(crate) fn refresh_weight(&self) {
+        let ordered = self.state.ordered_weight();
+        self.weight.set(ordered.unwrap_or(self.configured_weight));
+    }
+
+    /// A try has ended. True: the peer may be chosen from now on, or no longer.
+    #[inline]
+    #[must_use]
+    pub fn note(&self, outcome: PeerOutcome) -> bool {
+        match outcome {
+            PeerOutcome::Responded => self.state.note_success(),
+            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
+                self.state.note_failure(MAX_FAILURES, EJECTION)
+            }
+            PeerOutcome::Cancelled => false,
+        }
     }
 }
 
@@ -109,8 +204,10 @@ impl Deref for Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
-        let active = &self.0.active;
-        active.set(active.get() - 1);
+        self.0.set_active(self.0.active.get() - 1);
+        if let Some(room) = &self.0.room {
+            room.notify_one();
+        }
     }
 }
 
@@ -118,44 +215,64 @@ impl Drop for Active {
 pub mod tests {
     use std::net::SocketAddr;
 
+    use super::super::state::PeerStates;
     use super::*;
     use crate::metrics::Count;
 
-    /// Peers in the slots from 0 on.
-    pub fn peers(weights: &[u32]) -> Vec<Peer> {
+    /// Peers in the slots and cells from 0 on, of which each takes so many requests.
+    pub fn limited(weights: &[u32], max_active: u32) -> Vec<Peer> {
         let keep_alive = KeepAlive::new("u", 8, Duration::MAX, Count::NOWHERE);
+        let states = PeerStates::private().unwrap();
         let peer = |(slot, &weight): (u32, &u32)| {
-            let address = SocketAddr::from(([127, 0, 0, 1], 9000));
-            let host = HeaderValue::from_static("h");
-            Peer::new(slot, address.into(), host, None, weight, &keep_alive)
+            let new = NewPeer {
+                slot,
+                address: SocketAddr::from(([127, 0, 0, 1], 9000)).into(),
+                host: HeaderValue::from_static("h"),
+                tls: None,
+                weight,
+                is_backup: false,
+                max_active,
+                room: None,
+                state: states.of(slot),
+            };
+            Peer::new(new, &keep_alive)
         };
         (0..).zip(weights).map(peer).collect()
     }
 
-    fn peer() -> Rc<Peer> {
-        Rc::new(peers(&[1]).remove(0))
+    /// Peers in the slots and cells from 0 on.
+    pub fn peers(weights: &[u32]) -> Vec<Peer> {
+        limited(weights, 0)
     }
 
-    #[test]
-    fn a_failed_peer_cools_until_it_answers_or_the_time_has_passed() {
-        let (peer, now) = (peer(), Instant::now());
-        peer.note(PeerOutcome::Cancelled, now);
-        assert!(!peer.has_failed());
-        peer.note(PeerOutcome::Broken, now);
-        assert!(peer.is_cooling(now) && !peer.is_cooling(now + COOLING));
-        peer.note(PeerOutcome::Responded, now);
-        assert!(!peer.is_cooling(now) && !peer.has_failed());
+    /// Its state is that of an upstream in the same memory as that of [`peers`].
+    pub fn upstream_of(peers: &[Peer]) -> PeerState {
+        let memory = peers.first().map(|peer| peer.state.clone());
+        let memory = memory.unwrap_or_else(|| PeerStates::private().unwrap().of(0));
+        memory.neighbour(500)
     }
 
     #[test]
     fn what_is_under_way_is_counted_and_holds_the_peer() {
-        let peer = peer();
+        let peer = Rc::new(peers(&[1]).remove(0));
         let active = [peer.begin(), peer.begin()];
-        assert_eq!(peer.active.get(), 2);
+        assert_eq!((peer.active.get(), peer.state.sum().active), (2, 2));
         let left = Rc::downgrade(&peer);
         drop(peer);
         assert!(left.upgrade().is_some());
         drop(active);
         assert!(left.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_peer_takes_as_many_requests_as_it_may() {
+        let peer = Rc::new(limited(&[1], 2).remove(0));
+        let first = peer.begin();
+        assert!(first.is_some() && !peer.is_full());
+        let _second = peer.begin();
+        assert!(peer.is_full() && peer.begin().is_none());
+        assert_eq!(peer.state.sum().active, 2);
+        drop(first);
+        assert!(!peer.is_full() && peer.begin().is_some());
     }
 }

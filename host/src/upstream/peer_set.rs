@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Peer;
+use super::state::PeerState;
 
 /// Peers that requests are balanced among at one time. A set never changes: another one takes its place, in which peers that
 /// stay are the same ones, in their slots.
@@ -12,6 +13,8 @@ pub struct PeerSet {
     peers: Box<[Rc<Peer>]>,
     /// The peers' labels by slot, for plugins.
     labels: Arc<[Arc<str>]>,
+    /// The peers' cells, in their order.
+    cells: Box<[u32]>,
 }
 
 impl PeerSet {
@@ -25,6 +28,7 @@ impl PeerSet {
             labels.push(Arc::clone(&peer.label));
         }
         Rc::new(Self {
+            cells: peers.iter().map(|peer| peer.state.cell()).collect(),
             peers,
             labels: labels.into(),
         })
@@ -38,6 +42,15 @@ impl PeerSet {
     pub fn by_slot(&self, slot: u32) -> Option<&Rc<Peer>> {
         let found = self.peers.binary_search_by_key(&slot, |peer| peer.slot);
         found.ok().map(|at| &self.peers[at])
+    }
+
+    /// Looks at what other workers have under way at the peers. `upstream`: its state in the same memory.
+    pub fn look_at_others(&self, upstream: &PeerState) {
+        let mut sums = vec![0; self.cells.len()];
+        upstream.add_active_of_others(&self.cells, &mut sums);
+        for (peer, sum) in self.peers.iter().zip(sums) {
+            peer.active_of_others.set(sum);
+        }
     }
 
     /// The label of each slot up to the last one. That of a slot without a peer is empty.

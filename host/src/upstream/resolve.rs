@@ -3,21 +3,25 @@
 use std::rc::Rc;
 
 use http::HeaderValue;
+use tokio::sync::Notify;
 
-use super::{KeepAlive, Peer};
+use super::{KeepAlive, NewPeer, Peer, PeerStates};
 use crate::config;
 use crate::transport::PeerAddress;
 use crate::transport::tls::ClientTls;
 
-/// Resolves peers, one for each address of each name and one for each Unix socket, in slots from 0 on. The error is a line for a person.
+/// Resolves peers, one for each address of each name and one for each Unix socket, in slots and cells from 0 on. `room`: told when a request has ended. The
+/// error is a line for a person.
 pub async fn resolve(
-    peers: &[config::Peer],
+    upstream: &config::Upstream,
     tls: Option<&ClientTls>,
     keep_alive: &Rc<KeepAlive>,
+    room: &Rc<Notify>,
+    states: &PeerStates,
 ) -> Result<Vec<Peer>, String> {
     let mut resolved = Vec::new();
     let mut slots = 0..;
-    for peer in peers {
+    for peer in &upstream.peers {
         let addresses = lookup(&peer.address)
             .await
             .map_err(|e| format!("peer {}: {e}", peer.address))?;
@@ -27,11 +31,22 @@ pub async fn resolve(
         };
         let host = HeaderValue::from_str(name)
             .map_err(|_| format!("peer {}: no valid host", peer.address))?;
-        let weight = u32::from(peer.weight.get());
+        let max_active = peer.max_active.or(upstream.max_active);
         for (address, slot) in addresses.into_iter().zip(&mut slots) {
             let tls = tls.map(|tls| tls.peer(name)).transpose()?;
-            let host = host.clone();
-            resolved.push(Peer::new(slot, address, host, tls, weight, keep_alive));
+            let new = NewPeer {
+                slot,
+                address,
+                host: host.clone(),
+                tls,
+                weight: peer.weight.get().into(),
+                is_backup: peer.backup,
+                max_active: max_active.unwrap_or(0),
+                room: max_active.map(|_| Rc::clone(room)),
+                // Cell 0 is the upstream's.
+                state: states.of(slot + 1),
+            };
+            resolved.push(Peer::new(new, keep_alive));
         }
     }
     Ok(resolved)

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::Upstream;
 use super::http::{Body, Try, TryError};
 use super::upload::UploadSource;
-use crate::balancer::{PluginPolicy, Tried};
+use crate::balancer::{Choice, PluginPolicy, Tried};
 use crate::error::{Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::runtime::clock;
@@ -100,9 +100,22 @@ impl<'a> Tries<'a> {
             Some(MaybeFuture::Pending(result)) => Some(result.await),
             None => None,
         };
-        let Some(peer) = balancer.choose(tried, result, exchange.request())? else {
-            return Ok(None);
+        let choice = match upstream.queue.is_empty() {
+            true => balancer.choose(tried, result, exchange.request())?,
+            // Those who wait come first.
+            false => Choice::Full,
         };
+        let peer = match choice {
+            Choice::Peer(peer) => peer,
+            Choice::Nobody => return Ok(None),
+            Choice::Full => match upstream.wait_for_room(tried, exchange).await? {
+                Some(peer) => peer,
+                None => return Ok(None),
+            },
+        };
+        if balancer.has_none_available() {
+            upstream.metrics.none_available.inc();
+        }
         tried.insert(&peer);
         exchange.stats_mut().tries += 1;
         exchange.context_mut().peer.set(&peer.label);
@@ -122,7 +135,7 @@ impl<'a> Tries<'a> {
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
         exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
-        one.peer.note(outcome, self.ended);
+        self.upstream.balancer.note(&one.peer, outcome);
         (outcome, took)
     }
 

@@ -23,6 +23,11 @@ pub struct Upstream {
     /// Peers that one request may try in all, the first included. 1 to 100. Default 3 (nginx
     /// `proxy_next_upstream_tries`).
     pub tries: u32,
+    /// Requests that may be under way at a peer, from all workers, where the peer does not say itself. 1 to 1 000 000. Default
+    /// none (nginx `max_conns`, HAProxy `maxconn`).
+    pub max_active: Option<u32>,
+    /// What becomes of requests while all peers have as many as they may.
+    pub queue: Queue,
     /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
     /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
     /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
@@ -81,6 +86,19 @@ pub struct Peer {
     pub address: String,
     /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
     pub weight: NonZeroU16,
+    /// Whether the peer is for the time when no other is available (nginx `backup`). Default false.
+    pub backup: bool,
+    /// In the place of the upstream's.
+    pub max_active: Option<u32>,
+}
+
+/// Requests that wait for a peer with room. Default `{ size = 0, timeout = "1s" }`: none waits, they are answered 503.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// So many in a worker, 0 to 100 000 (HAProxy `maxqueue`).
+    pub size: usize,
+    /// Longest wait of each; then 503 (HAProxy `timeout queue`).
+    pub timeout: Duration,
 }
 
 impl Peer {

@@ -3,6 +3,7 @@
 mod balance;
 mod keepalive;
 mod peers;
+mod queue;
 pub(super) mod tls;
 
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ pub(super) fn resolve(
             value.duration(TIMEOUT)
         }),
         tries: table.or("tries", 3, |value| value.integer(1..=100)),
+        max_active: table.optional("max_active", peers::max_active),
+        queue: table.or("queue", queue::DEFAULT, queue::queue),
         keepalive_connections: keepalive.connections,
         keepalive_timeout: keepalive.timeout,
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),

@@ -32,6 +32,8 @@ fn peer(value: Value<'_>) -> Option<Peer> {
         return Some(Peer {
             address: address(value)?,
             weight: NonZero::<u16>::MIN,
+            backup: false,
+            max_active: None,
         });
     }
     let NodeKind::Table(_) = value.kind() else {
@@ -42,11 +44,20 @@ fn peer(value: Value<'_>) -> Option<Peer> {
     let weight = table.or("weight", NonZero::<u16>::MIN, |value| {
         value.integer(1..=65535).and_then(NonZero::new)
     });
+    let backup = table.or("backup", false, Value::boolean);
+    let max_active = table.optional("max_active", max_active);
     table.finish();
     Some(Peer {
         address: address?,
         weight,
+        backup,
+        max_active,
     })
+}
+
+/// Requests that may be under way at a peer.
+pub(super) fn max_active(value: Value<'_>) -> Option<u32> {
+    value.integer(1..=1_000_000)
 }
 
 /// `HOST:PORT`; an IPv6 address in brackets. Or `unix:PATH`.

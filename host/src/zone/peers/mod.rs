@@ -39,6 +39,12 @@ pub struct Load {
     pub connections: u32,
 }
 
+/// Place of a cell's word in a row, which has memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    offset_bytes: usize,
+}
+
 impl PeersZone {
     /// Cells that there may be.
     pub const CELLS: u32 = 65_536;
@@ -151,10 +157,25 @@ impl PeersZone {
         }
     }
 
-    /// Word of a cell in a row. Its worker alone writes to it.
-    #[inline]
-    pub fn word(&self, row: u32, cell: u32) -> Option<&AtomicU64> {
+    /// Word of a cell in a row.
+    fn word(&self, row: u32, cell: u32) -> Option<&AtomicU64> {
         self.row(row)?.get(cell as usize)
+    }
+
+    /// Place of a cell's word in a row, for the worker that has the row. `None`: one of them has no memory.
+    pub fn word_of(&self, row: u32, cell: u32) -> Option<Word> {
+        self.word(row, cell)?;
+        let offset_bytes = row_offset_bytes(row) + cell as usize * 8;
+        Some(Word { offset_bytes })
+    }
+
+    /// Writes a word of the worker's own row.
+    #[inline]
+    pub fn store(&self, word: Word, load: u64) {
+        let word = self.mapping.table::<AtomicU64>(word.offset_bytes, 1);
+        if let Some([word]) = word {
+            word.store(load, Relaxed);
+        }
     }
 
     /// Sum of all rows of a cell.
@@ -181,13 +202,11 @@ impl PeersZone {
         }
     }
 
-    #[inline]
     fn row(&self, row: u32) -> Option<&[AtomicU64]> {
-        let header = self.header()?;
-        // Loads of two words that hardly ever change, in one line of the cache.
-        let (rows, cells) = (header.rows.load(Relaxed), header.cells.load(Relaxed));
-        match u64::from(row) < rows {
-            true => self.mapping.table(row_offset_bytes(row), cells as usize),
+        match row < self.rows() {
+            true => self
+                .mapping
+                .table(row_offset_bytes(row), self.cells() as usize),
             false => None,
         }
     }
