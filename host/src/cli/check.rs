@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::task::LocalSet;
 
 use crate::config::{self, AccessLogTarget, Config};
-use crate::gateway::{Gateway, Identity};
+use crate::gateway::{Gateway, Identity, SharedMemory};
 use crate::log;
 use crate::metrics::Recorder;
 use crate::process;
@@ -69,11 +69,16 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
         });
     }
     let zones = process::private_zones(&config)?;
-    let metrics = Recorder::alone(config.metrics.max_series).map_err(control::lines)?;
+    let (lists, peers) = process::peers_for_check(&config).await?;
+    let memory = SharedMemory {
+        zones,
+        metrics: Recorder::alone(config.metrics.max_series).map_err(control::lines)?,
+        peers,
+    };
     let engine = Gateway::engine(&config)?;
     let identity = Identity {
         id: 0,
         ticket_chain: TicketChain::new(SystemTime::now()).map_err(control::lines)?,
     };
-    Gateway::build(Rc::new(config), engine, opened, zones, metrics, &identity).await
+    Gateway::build(Rc::new(config), engine, opened, memory, &lists, &identity).await
 }

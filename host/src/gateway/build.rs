@@ -1,4 +1,4 @@
-//! Builds a gateway: loads plugins, resolves upstreams, flattens the phases of routes.
+//! Builds a gateway: loads plugins, makes upstreams, flattens the phases of routes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
-use super::Gateway;
 use super::check::ungranted;
+use super::{Gateway, SharedMemory};
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
@@ -20,7 +20,7 @@ use crate::phase::{Check, Native, Plan, PluginStep, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
-use crate::upstream::{self, KeepAlive, PeerStates, Upstream};
+use crate::upstream::{KeepAlive, PeerFactory, PeerList, PeerStates, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
@@ -41,16 +41,21 @@ impl Gateway {
             .map_err(|e| vec![format!("the plugin engine cannot start: {e:#}")])
     }
 
-    /// Loads the modules, instantiates and configures every plugin, resolves the upstreams' names. Must run where
-    /// local tasks can be spawned, which then serve. `gateway_id` is the same in all workers, and no other gateway's. The error is every line that a person should read, with places.
+    /// Loads the modules, instantiates and configures every plugin, makes the peers of each upstream as they are listed. Must
+    /// run where local tasks can be spawned, which then serve. The error is every line that a person should read, with places.
     pub async fn build(
         config: Rc<Config>,
         engine: Engine,
         modules: Vec<Module>,
-        zones: Zones,
-        metrics: Recorder,
+        memory: SharedMemory,
+        lists: &BTreeMap<String, PeerList>,
         identity: &Identity,
     ) -> Result<Rc<Self>, Vec<String>> {
+        let SharedMemory {
+            zones,
+            metrics,
+            peers,
+        } = memory;
         let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
             metrics,
@@ -62,7 +67,7 @@ impl Gateway {
             .load_plugins(&config, Rc::new(engine), modules, &zones)
             .await;
         let turns = Rc::new(HandshakeTurns::default());
-        parts.resolve_upstreams(&config, &turns, &alarms).await;
+        parts.make_upstreams(&config, (lists, &peers), &turns, &alarms);
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
             parts.errors.push(error);
             None
@@ -198,9 +203,10 @@ impl Parts {
         }
     }
 
-    async fn resolve_upstreams(
+    fn make_upstreams(
         &mut self,
         config: &Config,
+        (lists, states): (&BTreeMap<String, PeerList>, &PeerStates),
         turns: &Rc<HandshakeTurns>,
         alarms: &Alarms,
     ) {
@@ -218,18 +224,10 @@ impl Parts {
                 upstream.keepalive_timeout,
                 metrics.unasked,
             );
-            let tls = tls.remove(name);
-            let states = match PeerStates::private() {
-                Ok(states) => states,
-                Err(error) => {
-                    self.errors.push(error.to_string());
-                    return;
-                }
-            };
-            let (state, named) = (states.of(0), Arc::from(name.as_str()));
-            let room = Rc::default();
-            let peers = upstream::resolve(upstream, tls.as_ref(), &keep_alive, &room, &states);
-            let peers = match peers.await {
+            let list = lists.get(name).cloned().unwrap_or_default();
+            let (state, named) = (states.of(list.cell), Arc::from(name.as_str()));
+            let factory = PeerFactory::new(upstream, tls.remove(name), keep_alive, states);
+            let peers = match factory.peers(&list) {
                 Ok(peers) => peers,
                 Err(error) => {
                     self.errors
@@ -258,7 +256,7 @@ impl Parts {
             };
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, room, alarms, metrics),
+                Upstream::new(name, upstream, balancer, factory, alarms, metrics),
             );
         }
     }

@@ -19,7 +19,9 @@ use crate::config::{Accept, Config};
 use crate::flow::timer;
 use crate::listener::{Acceptor, ListeningSocket};
 use crate::log;
+use crate::metrics::Recorder;
 use crate::transport::tls::TicketChain;
+use crate::upstream::{PeerList, PeerStates};
 use crate::wasm::{Plugin, PluginStatus, TimerOn};
 use crate::worker_context::WorkerContext;
 use crate::zone::{self, Zone, ZoneStatus, Zones};
@@ -31,6 +33,13 @@ pub struct Identity {
     pub id: u64,
     /// Secrets of session tickets.
     pub ticket_chain: TicketChain,
+}
+
+/// Memory that a worker shares with the others.
+pub struct SharedMemory {
+    pub zones: Zones,
+    pub metrics: Recorder,
+    pub peers: PeerStates,
 }
 
 pub struct Gateway {
@@ -114,6 +123,16 @@ impl Gateway {
     /// then ends with the process.
     pub async fn drain(&self, timeout: Duration) {
         self.worker.drain(timeout).await;
+    }
+
+    /// Has an upstream balance among these peers from now on. An upstream that this generation does not have is no matter.
+    pub fn set_peers(&self, upstream: &str, list: &PeerList) {
+        let mut upstreams = self.worker.upstreams().iter();
+        if let Some(upstream) = upstreams.find(|it| *it.name == *upstream)
+            && let Err(error) = upstream.set_peers(list)
+        {
+            tracing::error!(upstream = %upstream.name, "its peers stay as they were: {error}");
+        }
     }
 
     pub fn status(&self) -> GatewayStatus {

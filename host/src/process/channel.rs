@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::acme::News;
 use crate::config::{Accept, Config};
 use crate::gateway::{GatewayStatus, Identity};
+use crate::upstream::PeerList;
 use crate::wasm::Manifest;
 
 /// Order of the master to a worker.
@@ -38,12 +39,14 @@ pub enum ToWorker {
     Heartbeat,
     /// News of certificates that are ordered, with their number, which the worker answers by `TakenIn`.
     News(u64, Box<News>),
+    /// Other peers of this upstream.
+    Peers(String, PeerList),
 }
 
 /// Message of a worker to its master.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// Plugins are instantiated and upstreams resolved; waits for `Serve`.
+    /// Plugins are instantiated and upstreams made; waits for `Serve`.
     Ready,
     /// The worker accepts connections.
     Serving,
@@ -71,7 +74,14 @@ pub struct WorkerSpec {
     pub modules: Vec<ModuleFd>,
     /// Zones by name.
     pub zones: BTreeMap<String, ZoneHandle>,
-    pub metrics: MetricsFd,
+    /// Row of the memory that workers share, in the metrics and beside the peers. Without one, the worker is counted nowhere.
+    pub row: Option<u32>,
+    /// Memory of the metrics.
+    pub metrics: RawFd,
+    /// Memory of the peers' state.
+    pub peers: RawFd,
+    /// Peers by upstream.
+    pub upstreams: BTreeMap<String, PeerList>,
     /// Certificates that were ordered, and challenges of those that are.
     pub news: Vec<News>,
 }
@@ -99,13 +109,6 @@ pub enum ZoneHandle {
     Counter(RawFd),
     /// A kv zone's folder.
     Kv(PathBuf),
-}
-
-/// The metrics' memory, and the row of it that the worker writes to; without one it is not counted.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct MetricsFd {
-    pub fd: RawFd,
-    pub row: Option<u32>,
 }
 
 /// Largest frame from a worker to its master, bytes.

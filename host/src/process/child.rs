@@ -20,8 +20,8 @@ use super::channel::{
     FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
     write_frame,
 };
-use super::metrics::RowLease;
 use super::role::Role;
+use super::rows::RowLease;
 use super::sys;
 
 /// Handle of a started worker. Dropping the last handle of one that runs ends it at once.
@@ -292,7 +292,7 @@ struct Attendant {
     taken_in: watch::Sender<u64>,
     status_waiters: StatusWaiters,
     heard: Rc<Heard>,
-    /// Row of the metrics, which another worker may have when this one has ended.
+    /// Row of shared memory, which another worker may have when this one has ended.
     _row: Option<RowLease>,
 }
 

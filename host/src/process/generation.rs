@@ -15,11 +15,13 @@ use crate::gateway::Identity;
 
 use super::acme::AcmeShared;
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, MetricsFd, ModuleFd, ToWorker, WorkerSpec};
+use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
 use super::child::{Ending, WorkerChild};
 use super::metrics::Ledger;
 use super::module_store::StoredModule;
+use super::rows::Rows;
 use super::sockets::SocketSet;
+use super::upstreams::{Lists, Upstreams};
 use super::zones::Zones;
 
 /// A generation in the master. Dropping one that does not serve yet ends its workers.
@@ -31,8 +33,9 @@ pub struct Generation {
     modules: RefCell<BTreeMap<String, StoredModule>>,
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
-    metrics: Rc<Ledger>,
-    acme: Rc<AcmeShared>,
+    /// Peers by upstream, as they are now.
+    lists: RefCell<Lists>,
+    shared: Shared,
     identity: Identity,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
     sockets: RefCell<Option<SocketSet>>,
@@ -42,6 +45,14 @@ pub struct Generation {
     deaths: RefCell<Vec<Deaths>>,
     stage: watch::Sender<GenerationStage>,
     stage_since: RefCell<jiff::Timestamp>,
+}
+
+/// Possessions of the master that the workers of all generations have a part in.
+pub struct Shared {
+    pub metrics: Rc<Ledger>,
+    pub rows: Rc<Rows>,
+    pub upstreams: Rc<Upstreams>,
+    pub acme: Rc<AcmeShared>,
 }
 
 /// Stage in a generation's life. It only moves forward.
@@ -95,8 +106,8 @@ impl Generation {
         number: u64,
         config: Config,
         modules: BTreeMap<String, StoredModule>,
-        zones: Zones,
-        (metrics, acme): (Rc<Ledger>, Rc<AcmeShared>),
+        (zones, lists): (Zones, Lists),
+        shared: Shared,
         identity: Identity,
         sockets: SocketSet,
     ) -> Result<Rc<Self>, Vec<String>> {
@@ -106,8 +117,8 @@ impl Generation {
             config,
             modules: RefCell::new(modules),
             zones: RefCell::new(zones),
-            metrics,
-            acme,
+            lists: RefCell::new(lists),
+            shared,
             identity,
             sockets: RefCell::new(Some(sockets)),
             workers: RefCell::new(vec![None; slots]),
@@ -254,7 +265,7 @@ impl Generation {
             }
             self.workers_ended().await;
         }
-        drop((self.zones.take(), self.modules.take()));
+        drop((self.zones.take(), self.modules.take(), self.lists.take()));
         self.enter(GenerationStage::Ended);
         tracing::info!(generation = self.number, "generation ended");
     }
@@ -304,7 +315,7 @@ impl Generation {
             silence = worker.falls_silent(timeout) => {
                 let (pid, slot, generation) = (worker.pid, worker.slot, self.number);
                 tracing::error!(pid, slot, generation, ?silence, ?timeout, "worker does not answer: killed");
-                self.metrics.metrics().worker_silent();
+                self.shared.metrics.metrics().worker_silent();
                 worker.kill();
                 let ending = worker.ended().await;
                 ending.map(|ending| Ending {
@@ -318,7 +329,7 @@ impl Generation {
     /// Counts and tells a death that nobody had ordered.
     fn died(&self, worker: &WorkerChild, ending: Option<Ending>, wait: Duration) {
         self.workers.borrow_mut()[worker.slot] = None;
-        self.metrics.metrics().worker_died();
+        self.shared.metrics.metrics().worker_died();
         let deaths = &mut self.deaths.borrow_mut()[worker.slot];
         deaths.count += 1;
         deaths.last = Some(match &ending {
@@ -377,11 +388,14 @@ impl Generation {
         for (name, zone) in &*self.zones.borrow() {
             zones.insert(name.clone(), zone.handle(&mut hand_over)?);
         }
-        let row = self.metrics.lease();
-        let metrics = MetricsFd {
-            fd: hand_over(self.metrics.descriptor().try_clone_to_owned()?),
-            row: row.as_ref().map(|lease| lease.row),
-        };
+        let shared = &self.shared;
+        let row = shared.rows.lease(&shared.metrics);
+        let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
+        let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
+        let lists = self.lists.borrow();
+        let lists = lists
+            .iter()
+            .map(|(name, it)| (name.clone(), it.list.clone()));
         let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
@@ -391,11 +405,14 @@ impl Generation {
             listeners,
             modules,
             zones,
+            row: row.as_ref().map(|lease| lease.row),
             metrics,
-            news: self.acme.for_worker(&self.config),
+            peers,
+            upstreams: lists.collect(),
+            news: shared.acme.for_worker(&self.config),
         };
         let worker = WorkerChild::spawn(spec, descriptors, row)?;
-        self.acme.joined(&worker);
+        shared.acme.joined(&worker);
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
     }

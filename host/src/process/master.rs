@@ -28,8 +28,10 @@ use super::notify;
 use super::orders::{PendingCommand, PendingCommands, ReloadWaiter, UpgradeOrder};
 use super::ownership;
 use super::report::{self, MasterStatus};
+use super::rows::Rows;
 use super::signals::{Signals, Verb};
 use super::upgrade::{Paths, Predecessor};
+use super::upstreams::Upstreams;
 use super::zone_store::ZoneStore;
 use state::{Active, Current, MasterState, SharedMemory, Tasks};
 
@@ -67,6 +69,9 @@ pub struct Master {
     pending_commands: Rc<PendingCommands>,
     /// Certificates that the gateway orders itself.
     acme: Rc<Acme>,
+    upstreams: Rc<Upstreams>,
+    /// Rows of the memory that workers share.
+    rows: Rc<Rows>,
 }
 
 impl Master {
@@ -76,6 +81,8 @@ impl Master {
         paths: Paths,
         active: Active,
         ticket_chain: TicketChain,
+        upstreams: Rc<Upstreams>,
+        rows: Rc<Rows>,
     ) -> Self {
         Self {
             config_path: config_path.to_owned(),
@@ -96,6 +103,8 @@ impl Master {
             predecessor: RefCell::default(),
             pending_commands: Rc::default(),
             acme: Rc::default(),
+            upstreams,
+            rows,
         }
     }
 
@@ -364,9 +373,8 @@ impl Master {
         if let Some(store) = &memory.zone_store {
             store.is_alone(STORE_FILES_AT_MOST);
         }
-        if let Some(metrics) = &memory.metrics {
-            metrics.is_alone();
-        }
+        self.rows.is_alone(memory.metrics.as_ref());
+        self.upstreams.is_alone();
     }
 }
 

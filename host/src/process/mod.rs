@@ -24,6 +24,7 @@ mod ownership;
 mod peers;
 mod report;
 mod role;
+mod rows;
 mod signals;
 mod socket_options;
 mod sockets;
@@ -31,6 +32,7 @@ mod sys;
 mod syscalls;
 mod unix_socket;
 mod upgrade;
+mod upstreams;
 mod worker;
 mod zone_store;
 mod zones;
@@ -48,6 +50,7 @@ pub use master::{run as run_master, take_over};
 pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]
 pub use role::Role;
+pub use upstreams::peers_for_check;
 pub use worker::run as run_worker;
 pub use zones::private_zones;
 

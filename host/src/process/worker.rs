@@ -14,12 +14,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::acme::News;
 use crate::config::Accept;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, SharedMemory};
 use crate::log;
 use crate::metrics::Recorder;
 use crate::transport::write_batch;
+use crate::upstream::{PeerList, PeerStates};
 use crate::wasm::Module;
-use crate::zone::MetricsZone;
+use crate::zone::{MetricsZone, PeersZone};
 
 use super::channel::{
     FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
@@ -95,7 +96,10 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         listeners,
         modules,
         zones: handles,
+        row,
         metrics,
+        peers,
+        upstreams,
         news,
     } = spec;
     let said = |error| vec![error];
@@ -116,9 +120,14 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         });
     }
     let zones = zones::open(&config, handles)?;
-    let zone = MetricsZone::open(inherited(metrics.fd)?, config.metrics.max_series);
+    let zone = MetricsZone::open(inherited(metrics)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
-    let recorder = Recorder::new(zone, metrics.row, generation);
+    let peers = PeersZone::open(inherited(peers)?).map_err(|e| vec![e.to_string()])?;
+    let memory = SharedMemory {
+        zones,
+        metrics: Recorder::new(zone, row, generation),
+        peers: PeerStates::new(Rc::new(peers), row),
+    };
     log::init(&config.log, None).map_err(said)?;
     tracing::debug!(generation, slot, "worker starts");
     let engine = Gateway::engine(&config)?;
@@ -128,8 +137,8 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         seccomp: config.workers.seccomp,
     };
     confine::seal(Role::Worker, &seal).map_err(said)?;
-    let gateway =
-        Gateway::build(Rc::new(config), engine, opened, zones, recorder, &identity).await?;
+    let config = Rc::new(config);
+    let gateway = Gateway::build(config, engine, opened, memory, &upstreams, &identity).await?;
     news.iter().for_each(|news| gateway.learn(news));
     Ok((gateway, sockets))
 }
@@ -189,6 +198,7 @@ async fn serve(
                 gateway.learn(&news);
                 let _ = link.tell(&FromWorker::TakenIn(number)).await;
             }
+            Event::Peers(upstream, list) => gateway.set_peers(&upstream, &list),
             Event::Heartbeat => {
                 let _ = link.tell(&FromWorker::Alive).await;
             }
@@ -216,6 +226,7 @@ enum Event {
     StatusRequest,
     Heartbeat,
     News(u64, Box<News>),
+    Peers(String, PeerList),
 }
 
 /// The worker's ties to the world outside: the master and signals.
@@ -224,14 +235,14 @@ struct MasterLink {
     inbox: Option<FrameReader<OwnedReadHalf, ToWorker>>,
     outbox: OwnedWriteHalf,
     signals: Signals,
-    /// News that came before the worker was ready to learn them.
-    early_news: VecDeque<(u64, Box<News>)>,
+    /// News that came before the worker was ready to learn them, in their order.
+    early_news: VecDeque<Event>,
 }
 
 impl MasterLink {
     async fn next(&mut self) -> Event {
         match self.early_news.pop_front() {
-            Some((number, news)) => Event::News(number, news),
+            Some(news) => news,
             None => self.arrived().await,
         }
     }
@@ -248,6 +259,7 @@ impl MasterLink {
                     Ok(Some(ToWorker::StatusRequest)) => return Event::StatusRequest,
                     Ok(Some(ToWorker::Heartbeat)) => return Event::Heartbeat,
                     Ok(Some(ToWorker::News(number, news))) => return Event::News(number, news),
+                    Ok(Some(ToWorker::Peers(upstream, list))) => return Event::Peers(upstream, list),
                     Ok(None) | Err(_) => {
                         self.inbox = None;
                         return Event::Drain(None);
@@ -263,7 +275,7 @@ impl MasterLink {
         loop {
             match self.arrived().await {
                 Event::Drain(_) | Event::Stop => return,
-                Event::News(number, news) => self.early_news.push_back((number, news)),
+                news @ (Event::News(..) | Event::Peers(..)) => self.early_news.push_back(news),
                 Event::Serve | Event::ReopenLogs | Event::StatusRequest | Event::Heartbeat => {}
             }
         }

@@ -4,10 +4,10 @@ mod connect;
 mod http;
 mod multiplex;
 mod peer;
+mod peer_list;
 mod peer_set;
 mod pool;
 mod queue;
-mod resolve;
 mod state;
 mod tries;
 mod upload;
@@ -17,14 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
-use tokio::sync::Notify;
 
 pub use self::http::{Body, Moved, TunnelEnd};
 pub use peer::{Active, NewPeer, Peer};
+pub use peer_list::{PeerEntry, PeerFactory, PeerList};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 use queue::Queue;
-pub use resolve::resolve;
 pub use state::{Availability, CheckState, PeerState, PeerStates, Standing};
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
@@ -42,6 +41,7 @@ pub use peer::tests as peer_tests;
 pub struct Upstream {
     pub name: Arc<str>,
     pub balancer: Rc<Balancer>,
+    factory: PeerFactory,
     alarms: Alarms,
     host: Host,
     connect_timeout: Duration,
@@ -64,12 +64,11 @@ enum Host {
 }
 
 impl Upstream {
-    /// `room`: told by the peers when a request has ended.
     pub fn new(
         name: &str,
         config: &config::Upstream,
         balancer: Rc<Balancer>,
-        room: Rc<Notify>,
+        factory: PeerFactory,
         alarms: &Alarms,
         metrics: UpstreamMetrics,
     ) -> Rc<Self> {
@@ -100,9 +99,20 @@ impl Upstream {
             tries: config.tries,
             http2: ClientBuilder::new(&head_limits),
             head_limits,
-            queue: Queue::new(&config.queue, room),
+            queue: Queue::new(&config.queue, Rc::clone(factory.room())),
+            factory,
             metrics,
         })
+    }
+
+    /// Balances among these peers from now on. Those that stay keep their connections and what is known of them; one that has
+    /// left is dropped with the last of what is under way there. The error is a line for a person, and changes nothing.
+    pub fn set_peers(&self, list: &PeerList) -> Result<(), String> {
+        let before = self.balancer.peers();
+        self.balancer.swap(self.factory.set(list, &before)?);
+        // One that has just come may have room.
+        self.factory.room().notify_one();
+        Ok(())
     }
 
     /// Whether its peers may take calls of gRPC: by HTTP/2.

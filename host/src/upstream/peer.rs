@@ -171,6 +171,11 @@ impl Peer {
         self.active.get() + self.active_of_others.get()
     }
 
+    /// Whether it was made with this weight, and as a backup or not.
+    pub(super) fn is(&self, weight: u32, is_backup: bool) -> bool {
+        self.configured_weight == weight && self.is_backup == is_backup
+    }
+
     /// Takes over what the operator has ordered.
     pub(crate) fn refresh_weight(&self) {
         let ordered = self.state.ordered_weight();

@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 
 use crate::config::{self, Config};
 use crate::process::compile;
-use crate::process::generation::{Generation, GenerationStage};
+use crate::process::generation::{Generation, GenerationStage, Shared};
 use crate::process::metrics::Ledger;
 use crate::process::notify;
 use crate::process::orders::{ReloadProgress, ReloadWaiter};
@@ -143,6 +143,7 @@ impl Master {
         ownership::prepare(&config)?;
         self.acme.prepare(&config).map_err(|error| vec![error])?;
         let modules = compile::modules(&config).await?;
+        let lists = self.upstreams.lists(&config).await?;
         let opened = OnceCell::new();
         let (sockets, zones) = {
             let state = self.state.borrow();
@@ -163,8 +164,14 @@ impl Master {
         .map_err(|error| vec![format!("{}: {error}", config.metrics.place)])?;
         let number = self.last_generation.get() + 1;
         let identity = self.identity();
-        let shared = (Rc::clone(&metrics), Rc::clone(&self.acme.shared));
-        let started = Generation::start(number, config, modules, zones, shared, identity, sockets);
+        let shared = Shared {
+            metrics: Rc::clone(&metrics),
+            rows: Rc::clone(&self.rows),
+            upstreams: Rc::clone(&self.upstreams),
+            acme: Rc::clone(&self.acme.shared),
+        };
+        let own = (zones, lists);
+        let started = Generation::start(number, config, modules, own, shared, identity, sockets);
         let generation = started.await?;
         self.make_room(&generation.config).await;
         Ok(Built {

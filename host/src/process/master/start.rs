@@ -13,10 +13,12 @@ use crate::process::instance_lock::InstanceLock;
 use crate::process::module_store::ModuleStore;
 use crate::process::notify;
 use crate::process::orphans;
+use crate::process::rows::Rows;
 use crate::process::signals::Signals;
 use crate::process::sockets::SocketTable;
 use crate::process::sys;
 use crate::process::upgrade::Paths;
+use crate::process::upstreams::Upstreams;
 use crate::process::zones::Zones;
 
 use super::state::Active;
@@ -73,7 +75,11 @@ async fn start(
     let active = Active::new(lock, sockets, Zones::new());
     let chain = TicketChain::new(SystemTime::now())
         .map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
-    let master = Rc::new(Master::new(config_path, own_binary(), paths, active, chain));
+    let upstreams = Upstreams::new().map_err(|error| vec![error])?;
+    let rows = Rows::new(Rc::clone(upstreams.zone()), Vec::new());
+    let binary = own_binary();
+    let master = Master::new(config_path, binary, paths, active, chain, upstreams, rows);
+    let master = Rc::new(master);
     tokio::select! {
         started = master.swap(config) => { started?; }
         signal = signals.ends() => {

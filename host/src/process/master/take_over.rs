@@ -13,9 +13,11 @@ use crate::process::instance_lock::InstanceLock;
 use crate::process::metrics::Ledger;
 use crate::process::notify;
 use crate::process::report::Reloaded;
+use crate::process::rows::Rows;
 use crate::process::signals::Signals;
 use crate::process::sockets::{HeldSocket, SocketTable};
 use crate::process::upgrade::{Inheritance, Predecessor, Serving, TakeOver};
+use crate::process::upstreams::Upstreams;
 use crate::process::zone_store::ZoneStore;
 use crate::process::zones;
 
@@ -117,7 +119,10 @@ impl Newcomer {
             .ticket_chain
             .map_or_else(|| TicketChain::new(SystemTime::now()), Ok);
         let chain = chain.map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
-        let mut master = Master::new(config_path, own_binary(), paths, active, chain);
+        let upstreams = Upstreams::inherit(inheritance.peers).map_err(|error| vec![error])?;
+        let rows = Rows::new(Rc::clone(upstreams.zone()), inheritance.rows);
+        let binary = own_binary();
+        let mut master = Master::new(config_path, binary, paths, active, chain, upstreams, rows);
         master.started_at = started_at;
         let up = started_at.elapsed().unwrap_or_default();
         master.started = master.started.checked_sub(up).unwrap_or(master.started);

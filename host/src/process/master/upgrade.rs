@@ -136,12 +136,26 @@ impl Master {
 
     /// Collects everything that a new master gets, and says what it is.
     fn offer(&self) -> io::Result<(Offer, Vec<OwnedFd>)> {
-        let mut described = Vec::new();
-        let mut descriptors = Vec::new();
-        let mut hand = |what: Described, descriptor: OwnedFd| {
-            described.push(what);
-            descriptors.push(descriptor);
+        let (described, descriptors) = self.descriptors()?.into_iter().unzip();
+        let offer = Offer {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            descriptors: described,
+            places: self.paths.clone(),
+            last_generation: self.last_generation.get(),
+            started_at: self.started_at,
+            rows: self.rows.offer(),
+            peers: Some(self.upstreams.offer()),
+            ticket_chain: Some(self.ticket_chain()),
         };
+        Ok((offer, descriptors))
+    }
+
+    /// Descriptors of what outlives generations, with what each is.
+    fn descriptors(&self) -> io::Result<Vec<(Described, OwnedFd)>> {
+        let mut descriptors = Vec::new();
+        let mut hand = |what: Described, descriptor: OwnedFd| descriptors.push((what, descriptor));
         let state = self.state.borrow();
         let active = state
             .active()
@@ -163,9 +177,11 @@ impl Master {
                 );
             }
         }
-        let mut metrics_rows = Vec::new();
+        hand(
+            Described::Peers,
+            self.upstreams.descriptor().try_clone_to_owned()?,
+        );
         if let Some(metrics) = &memory.metrics {
-            metrics_rows = metrics.offer();
             hand(
                 Described::Metrics {
                     max_series: metrics.max_series(),
@@ -180,31 +196,19 @@ impl Master {
             };
             hand(what, held.try_clone()?);
         }
-        let offer = Offer {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            descriptors: described,
-            places: self.paths.clone(),
-            last_generation: self.last_generation.get(),
-            started_at: self.started_at,
-            metrics_rows,
-            ticket_chain: Some(self.ticket_chain()),
-        };
-        Ok((offer, descriptors))
+        Ok(descriptors)
     }
 
     /// Takes everything back after a hand-over of which nothing came: all is this master's, as it was.
     fn stay(self: &Rc<Self>, committed: bool) {
         let metrics = self.memory.borrow().metrics.clone();
-        let rows = metrics
-            .as_ref()
-            .map(|metrics| metrics.keep(self.last_generation.get()));
-        let forget = move || {
-            if let (Some(metrics), Some(rows)) = (metrics, rows) {
-                metrics.forget(&rows);
-            }
-        };
+        if let Some(metrics) = &metrics {
+            metrics.keep(self.last_generation.get());
+        }
+        self.upstreams.keep();
+        let rows = Rc::clone(&self.rows);
+        let of_newcomer = rows.keep(metrics.as_ref());
+        let forget = move || rows.forget(&of_newcomer, metrics.as_ref());
         self.lend_zones_again();
         if !committed {
             forget();

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::Bind;
 use crate::process::sockets::{Adopted, address_of};
+use crate::process::upstreams::NumbersOffer;
 use crate::transport::tls::TicketChain;
 
 use super::message::{Described, FORMAT, Offer, Paths};
@@ -25,6 +26,9 @@ pub struct Inheritance {
     pub zone_store: Option<File>,
     pub counter_zones: Vec<InheritedZone>,
     pub metrics: Option<InheritedMetrics>,
+    pub peers: Option<InheritedPeers>,
+    /// Rows of the memory that workers share, which are the old master's until its end.
+    pub rows: Vec<u32>,
     pub sockets: Vec<Adopted>,
     pub ticket_chain: Option<TicketChain>,
 }
@@ -40,8 +44,12 @@ pub struct InheritedZone {
 pub struct InheritedMetrics {
     pub max_series: u32,
     pub memory: OwnedFd,
-    /// Rows that are the old master's until its end.
-    pub rows: Vec<u32>,
+}
+
+/// Memory of the peers' state, and which place in it is whose.
+pub struct InheritedPeers {
+    pub memory: OwnedFd,
+    pub numbers: NumbersOffer,
 }
 
 impl Inheritance {
@@ -58,8 +66,10 @@ impl Inheritance {
         }
         let mut sorted = Sorted::default();
         for (described, descriptor) in offer.descriptors.into_iter().zip(descriptors) {
-            sorted.put(described, descriptor, &offer.metrics_rows)?;
+            sorted.put(described, descriptor)?;
         }
+        // One without the other is of no use.
+        let peers = sorted.peers.zip(offer.peers);
         Ok(Self {
             version: offer.version,
             pid: offer.pid,
@@ -72,6 +82,8 @@ impl Inheritance {
             zone_store: sorted.zone_store,
             counter_zones: sorted.counter_zones,
             metrics: sorted.metrics,
+            peers: peers.map(|(memory, numbers)| InheritedPeers { memory, numbers }),
+            rows: offer.rows,
             sockets: sorted.sockets,
             ticket_chain: offer.ticket_chain,
         })
@@ -100,17 +112,13 @@ struct Sorted {
     zone_store: Option<File>,
     counter_zones: Vec<InheritedZone>,
     metrics: Option<InheritedMetrics>,
+    peers: Option<OwnedFd>,
     sockets: Vec<Adopted>,
 }
 
 impl Sorted {
     /// Fails, for a person, on a second one of what there is one of, and on a socket that is not bound as it is said to be.
-    fn put(
-        &mut self,
-        described: Described,
-        descriptor: OwnedFd,
-        metrics_rows: &[u32],
-    ) -> Result<(), String> {
+    fn put(&mut self, described: Described, descriptor: OwnedFd) -> Result<(), String> {
         let is_second = match described {
             Described::InstanceLock => self.instance_lock.replace(descriptor.into()).is_some(),
             Described::ZoneStore => self.zone_store.replace(descriptor.into()).is_some(),
@@ -126,10 +134,10 @@ impl Sorted {
                 let metrics = InheritedMetrics {
                     max_series,
                     memory: descriptor,
-                    rows: metrics_rows.to_vec(),
                 };
                 self.metrics.replace(metrics).is_some()
             }
+            Described::Peers => self.peers.replace(descriptor).is_some(),
             Described::Listener { bind, owns_file } => {
                 must_be_bound(descriptor.as_fd(), &bind)?;
                 self.sockets.push(Adopted {
@@ -175,7 +183,8 @@ mod tests {
             },
             last_generation: 3,
             started_at: SystemTime::UNIX_EPOCH,
-            metrics_rows: vec![1],
+            rows: vec![1],
+            peers: None,
             ticket_chain: None,
         };
         serde_json::to_value(offer).unwrap()
@@ -197,12 +206,19 @@ mod tests {
             size_bytes: 65536,
         };
         let metrics = Described::Metrics { max_series: 1024 };
-        let offer = offer(vec![zone, Described::InstanceLock, metrics]);
-        let inheritance = Inheritance::sort(offer, descriptors(3)).ok().unwrap();
+        let offer = offer(vec![
+            zone,
+            Described::InstanceLock,
+            metrics,
+            Described::Peers,
+        ]);
+        let inheritance = Inheritance::sort(offer, descriptors(4)).ok().unwrap();
         assert_eq!((inheritance.pid, inheritance.last_generation), (7, 3));
         assert_eq!(inheritance.counter_zones[0].name, "limits");
-        assert_eq!(inheritance.metrics.unwrap().rows, [1]);
-        assert!(inheritance.zone_store.is_none());
+        assert_eq!(inheritance.metrics.unwrap().max_series, 1024);
+        assert_eq!(inheritance.rows, [1]);
+        // Memory of peers without their numbers is of no use.
+        assert!(inheritance.zone_store.is_none() && inheritance.peers.is_none());
     }
 
     #[test]

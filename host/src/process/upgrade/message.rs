@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Bind;
+use crate::process::upstreams::NumbersOffer;
 use crate::transport::tls::TicketChain;
 
 /// The meaning of an [`Offer`] and of all messages after it. A change that another version would not understand raises
@@ -14,8 +15,8 @@ use crate::transport::tls::TicketChain;
 /// not understand one another.
 pub const FORMAT: u32 = 1;
 
-/// Largest frame, bytes: some ten thousand sockets, or the status of some thousand workers.
-pub const FRAME_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// Largest frame, bytes: some ten thousand sockets, as many peers as there may be, or the status of some thousand workers.
+pub const FRAME_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Descriptors of one offer: 64 listeners with a socket for each of 512 workers, and their like in zones.
 pub const DESCRIPTORS_MAX: usize = 40_000;
@@ -78,8 +79,12 @@ pub struct Offer {
     pub last_generation: u64,
     /// Time of the gateway's start.
     pub started_at: SystemTime,
-    /// Rows of the metrics that are the old master's until its end.
-    pub metrics_rows: Vec<u32>,
+    /// Rows of the memory that workers share, which are the old master's until its end.
+    #[serde(rename = "metrics_rows")]
+    pub rows: Vec<u32>,
+    /// Numbers of peers. `None` of a version whose workers knew peers each for itself.
+    #[serde(default)]
+    pub peers: Option<NumbersOffer>,
     /// Secrets of session tickets, so that clients come back by those that they have. `None` of a version without TLS.
     #[serde(default)]
     pub ticket_chain: Option<TicketChain>,
@@ -99,6 +104,8 @@ pub enum Described {
     Metrics {
         max_series: u32,
     },
+    /// Memory of the peers' state.
+    Peers,
     Listener {
         bind: Bind,
         /// Whether it is a Unix socket whose file is the master's to remove.
