@@ -149,6 +149,18 @@ impl<'a> Value<'a> {
         }
     }
 
+    pub(super) fn number(self, range: RangeInclusive<f64>) -> Option<f64> {
+        let number = match self.node.kind {
+            NodeKind::Float(number) => number,
+            NodeKind::Integer(integer) => integer.map(|integer| integer as f64),
+            _ => None,
+        };
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Some(number),
+            None => self.expected(format_args!("{} to {}", range.start(), range.end())),
+        }
+    }
+
     pub(super) fn boolean(self) -> Option<bool> {
         match self.node.kind {
             NodeKind::Boolean(value) => Some(value),

@@ -127,6 +127,14 @@ impl RequestBody {
         self.raise_replay_limit();
     }
 
+    /// Keeps at most so many bytes to be sent again, of a body of which nothing was sent yet.
+    pub fn replay_up_to(&mut self, limit_bytes: usize) {
+        self.replay_limit_bytes = limit_bytes;
+        if !self.ahead.is_empty() {
+            self.raise_replay_limit();
+        }
+    }
+
     fn hold_copy(&mut self, data: &[u8]) {
         self.ahead.push_copy(data);
         self.raise_replay_limit();

@@ -110,6 +110,11 @@ pub enum UpstreamError {
     ResponseTimeout { peer: String, after: Duration },
     #[error("{peer} sent no response in the {after:?} that the client gives its call")]
     DeadlinePassed { peer: String, after: Duration },
+    /// The deadline of a try, of which its connection may be a part.
+    #[error("{peer} sent no response in the {after:?} of a try")]
+    TryTimeout { peer: String, after: Duration },
+    #[error("no response came in the {after:?} of all tries, of which {peer} has had the last")]
+    TriesTimeout { peer: String, after: Duration },
     #[error("{peer} took nothing of the request for {after:?}")]
     SendTimeout { peer: String, after: Duration },
     #[error("{peer} sent a bad response: {cause}")]
@@ -139,6 +144,8 @@ impl UpstreamError {
             Self::ConnectTimeout { .. }
                 | Self::HandshakeTimeout { .. }
                 | Self::ResponseTimeout { .. }
+                | Self::TryTimeout { .. }
+                | Self::TriesTimeout { .. }
                 | Self::DeadlinePassed { .. }
                 | Self::SendTimeout { .. }
                 | Self::BodyTimeout { .. }

@@ -350,9 +350,15 @@ async fn send(
     };
     let text = |error: Error| error.to_string();
     let now = exchange.stats().started;
-    let proxied = upstream::send(upstream, &mut exchange, &mut source, now)
-        .await
-        .map_err(text)?;
+    let proxied = upstream::send(
+        upstream,
+        upstream.settings(),
+        &mut exchange,
+        &mut source,
+        now,
+    )
+    .await
+    .map_err(text)?;
     let Proxied::Response(mut response) = proxied else {
         return Err("a plugin has answered it".to_owned());
     };

@@ -14,22 +14,26 @@ impl Pipeline<'_> {
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         self.settle_upgrade()?;
         let upstream = self.worker.upstream(idx);
+        let settings = upstream.settings();
         let marks = &self.service.client.marks;
         let client = self.exchange.context().client;
         self.exchange.enter(Stage::Balance);
         self.exchange.context_mut().upstream.set(&upstream.name);
         let request = self.exchange.request_mut();
         marks.add_to_request(&mut request.headers, &client, request.protocol);
+        if self.body.size != BodySize::None {
+            self.body.replay_up_to(settings.replay_bytes());
+        }
         let filters = &self.plan.get().request_body;
         if !filters.is_empty() && self.body.size != BodySize::None {
             self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));
         }
         let is_call = upstream.takes_calls() && grpc::is_call(self.exchange.request());
         if is_call {
-            self.body.come_slowly(Some(upstream.idle_timeout()));
+            self.body.come_slowly(Some(settings.idle_timeout));
         }
         let (mut source, exchange) = self.upload_source();
-        let proxied = upstream::send(upstream, exchange, &mut source, clock::now());
+        let proxied = upstream::send(upstream, settings, exchange, &mut source, clock::now());
         match proxied.await? {
             Proxied::Response(body) => {
                 if is_call {

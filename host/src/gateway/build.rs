@@ -254,9 +254,10 @@ impl Parts {
                     None => continue,
                 },
             };
+            let shared = (metrics, config.workers.count);
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, factory, alarms, metrics),
+                Upstream::new(name, upstream, balancer, factory, alarms, shared),
             );
         }
     }

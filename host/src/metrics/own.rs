@@ -90,6 +90,16 @@ const TRIES: Own = own(
     "castling_upstream_tries_total",
     "Tries of peers, by how they ended.",
 );
+const RETRIES: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_retries_total",
+    "Tries after the first of a request.",
+);
+const RETRIES_REFUSED: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_retries_refused_total",
+    "Tries after the first that were not made, by reason: the budget of retries was used up.",
+);
 const UNASKED: Own = own(
     MetricKind::Counter,
     "castling_upstream_unasked_bytes_total",
@@ -255,6 +265,11 @@ impl Recorder {
         let labels = Labels::new([("upstream", name)]);
         UpstreamMetrics {
             tries: OUTCOMES.map(tries),
+            retries: self.own_counter(&RETRIES, &[("upstream", name)]),
+            retries_over_budget: self.own_counter(
+                &RETRIES_REFUSED,
+                &[("upstream", name), ("reason", "budget")],
+            ),
             unasked: self.own_counter(&UNASKED, &[("upstream", name)]),
             none_available: self.own_counter(&NONE_AVAILABLE, &[("upstream", name)]),
             pending: self.own_gauge(&PENDING, &[("upstream", name)]),
@@ -382,6 +397,8 @@ impl HandshakeResult {
 #[derive(Clone, Default)]
 pub struct UpstreamMetrics {
     tries: [Count; OUTCOMES.len()],
+    pub retries: Count,
+    pub retries_over_budget: Count,
     /// Times that a peer has sent bytes that nobody had asked for.
     pub unasked: Count,
     /// Tries for which no peer was available.

@@ -1,20 +1,23 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
+mod budget;
 mod connect;
 mod http;
 mod multiplex;
+mod pause;
 mod peer;
 mod peer_list;
 mod peer_set;
 mod pool;
 mod queue;
+mod settings;
 mod state;
 mod tries;
 mod upload;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::http::HeaderValue;
 
@@ -24,6 +27,7 @@ pub use peer_list::{PeerEntry, PeerFactory, PeerList};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 use queue::Queue;
+pub use settings::ProxySettings;
 pub use state::{Availability, CheckState, PeerState, PeerStates, Standing};
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
@@ -34,6 +38,7 @@ use crate::http2::ClientBuilder;
 use crate::message::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
+use budget::Budget;
 
 #[cfg(test)]
 pub use peer::tests as peer_tests;
@@ -44,13 +49,12 @@ pub struct Upstream {
     factory: PeerFactory,
     alarms: Alarms,
     host: Host,
-    connect_timeout: Duration,
-    response_timeout: Duration,
-    idle_timeout: Duration,
+    settings: Rc<ProxySettings>,
+    /// `None`: retries are not limited.
+    budget: Option<Budget>,
     proxy_protocol: Option<HeaderVersion>,
     protocol: PeerProtocol,
     http2: ClientBuilder,
-    tries: u32,
     head_limits: HeadLimits,
     queue: Queue,
     metrics: UpstreamMetrics,
@@ -64,13 +68,14 @@ enum Host {
 }
 
 impl Upstream {
+    /// `workers`: so many share what is limited for all of them.
     pub fn new(
         name: &str,
         config: &config::Upstream,
         balancer: Rc<Balancer>,
         factory: PeerFactory,
         alarms: &Alarms,
-        metrics: UpstreamMetrics,
+        (metrics, workers): (UpstreamMetrics, usize),
     ) -> Rc<Self> {
         let host = match &config.host {
             UpstreamHost::Client => Host::Client,
@@ -91,12 +96,13 @@ impl Upstream {
             balancer,
             alarms: alarms.clone(),
             host,
-            connect_timeout: config.connect_timeout,
-            response_timeout: config.response_timeout,
-            idle_timeout: config.idle_timeout,
+            settings: Rc::new(ProxySettings::of(config)),
+            budget: config
+                .retry
+                .budget
+                .map(|budget| Budget::new(&budget, workers)),
             proxy_protocol: config.proxy_protocol,
             protocol: config.protocol,
-            tries: config.tries,
             http2: ClientBuilder::new(&head_limits),
             head_limits,
             queue: Queue::new(&config.queue, Rc::clone(factory.room())),
@@ -120,9 +126,9 @@ impl Upstream {
         self.protocol != PeerProtocol::Http1
     }
 
-    /// Longest silence of a peer in the midst of a message.
-    pub fn idle_timeout(&self) -> Duration {
-        self.idle_timeout
+    /// How requests are sent that nothing else is said of.
+    pub fn settings(&self) -> &Rc<ProxySettings> {
+        &self.settings
     }
 
     /// Closes kept connections that are old or that their peers have closed, for ever. Run by a task of the worker.

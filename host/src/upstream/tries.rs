@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use castling_abi::PeerOutcome;
 use http::StatusCode;
 
-use super::Upstream;
-use super::http::{Body, Try, TryError};
+use super::http::{Body, Deadline, Try, TryError};
+use super::pause::{pause, random, retry_after};
 use super::upload::UploadSource;
+use super::{Active, ProxySettings, Upstream};
 use crate::balancer::{Choice, PluginPolicy, Tried};
-use crate::error::{Error, UpstreamError};
+use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::runtime::clock;
 use crate::wasm::MaybeFuture;
@@ -27,6 +28,7 @@ pub enum Proxied {
 /// Sends the request to one peer after the other until one answers. `now`: when it was about to be sent.
 pub async fn send(
     upstream: &Rc<Upstream>,
+    settings: &Rc<ProxySettings>,
     exchange: &mut Box<Exchange>,
     source: &mut UploadSource<'_, '_>,
     now: Instant,
@@ -38,33 +40,58 @@ pub async fn send(
         }
         started = Instant::now();
     }
-    let mut tries = Tries::new(upstream, started);
-    while let Some(mut one) = tries.next(exchange).await? {
+    if let Some(budget) = &upstream.budget {
+        budget.count(started);
+    }
+    let mut tries = Tries::new(upstream, settings, started);
+    let mut next = tries.next(exchange).await?;
+    while let Some(mut one) = next {
         let result = one.run(exchange, source).await;
         let settled = tries.settle(&one, &result, exchange);
         if let Some(policy) = upstream.balancer.plugin_policy() {
             tries.tell(policy, &one, settled, exchange).await;
         }
-        match result {
+        let refused = match result {
             Ok((stream, status)) => {
                 exchange.stats_mut().upstream = Some((tries.started, tries.ended));
                 exchange.reply_mut().status = status;
-                return Ok(Proxied::Response(one.into_body(stream, tries.ended)));
+                let body = one.into_body(stream, tries.ended);
+                if !settings.refuses(status) {
+                    return Ok(Proxied::Response(body));
+                }
+                Some(Box::new(body))
             }
             Err(error) => {
+                drop(one);
                 if let Some(answer) = tries.failed(error, exchange, source)? {
                     return Ok(Proxied::Answer(answer));
                 }
+                None
             }
-        }
+        };
+        next = match Box::pin(tries.again(refused, exchange, source)).await? {
+            Again::Try(another) => Some(another),
+            Again::Response(body) => return Ok(Proxied::Response(*body)),
+            Again::Nothing => None,
+        };
     }
     exchange.stats_mut().upstream = Some((tries.started, tries.ended));
     Err(tries.into_error())
 }
 
+/// What follows upon a failed try.
+enum Again<'a> {
+    Try(Try<'a>),
+    /// There is no other try, and this response, which is a failure, is the client's.
+    Response(Box<Body>),
+    /// There is no other try, and no response.
+    Nothing,
+}
+
 /// The tries of one request: which peer is next, what its outcome means, and what is left when none has answered.
 struct Tries<'a> {
     upstream: &'a Rc<Upstream>,
+    settings: &'a Rc<ProxySettings>,
     tried: Tried,
     /// Tries that may still be made.
     left: u32,
@@ -72,56 +99,182 @@ struct Tries<'a> {
     /// End of the last try.
     ended: Instant,
     last_error: Option<UpstreamError>,
+    /// Whether all peers were tried, and any may be once more.
+    is_around: bool,
 }
 
 impl<'a> Tries<'a> {
-    fn new(upstream: &'a Rc<Upstream>, started: Instant) -> Self {
+    fn new(upstream: &'a Rc<Upstream>, settings: &'a Rc<ProxySettings>, started: Instant) -> Self {
         Self {
             upstream,
+            settings,
             tried: Tried::default(),
-            left: upstream.tries,
+            left: settings.tries,
             started,
             ended: started,
             last_error: None,
+            is_around: false,
         }
     }
 
-    /// The next try, counted as active for its peer; `None` when none is left.
+    /// The first try, counted as active for its peer; `None` when there is no peer.
     async fn next(&mut self, exchange: &mut Box<Exchange>) -> Result<Option<Try<'a>>, Error> {
-        if self.left == 0 {
+        let Some(peer) = self.choose(exchange).await? else {
             return Ok(None);
-        }
-        self.left -= 1;
-        let (upstream, tried) = (self.upstream, &mut self.tried);
+        };
+        // A plugin takes its time to choose; else the clock would show the same.
+        let policy = self.upstream.balancer.plugin_policy();
+        let started = policy.map_or(self.ended, |_| clock::now());
+        Ok(Some(self.begin(peer, started, exchange)))
+    }
+
+    /// A peer that was not tried yet, when it has room; `None` when all were tried.
+    async fn choose(&mut self, exchange: &mut Box<Exchange>) -> Result<Option<Active>, Error> {
+        let upstream = self.upstream;
         let balancer = &upstream.balancer;
         let policy = balancer.plugin_policy();
-        let result = match policy.map(|it| it.choose(balancer, exchange, tried)) {
+        let result = match policy.map(|it| it.choose(balancer, exchange, &self.tried)) {
             Some(MaybeFuture::Ready(result)) => Some(result),
             Some(MaybeFuture::Pending(result)) => Some(result.await),
             None => None,
         };
         let choice = match upstream.queue.is_empty() {
-            true => balancer.choose(tried, result, exchange.request())?,
+            true => balancer.choose(&self.tried, result, exchange.request())?,
             // Those who wait come first.
             false => Choice::Full,
         };
         let peer = match choice {
             Choice::Peer(peer) => peer,
             Choice::Nobody => return Ok(None),
-            Choice::Full => match upstream.wait_for_room(tried, exchange).await? {
-                Some(peer) => peer,
+            Choice::Full => match upstream.wait_for_room(&self.tried, exchange).await? {
+                Some(peer) => {
+                    self.ended = clock::now();
+                    peer
+                }
                 None => return Ok(None),
             },
         };
         if balancer.has_none_available() {
             upstream.metrics.none_available.inc();
         }
-        tried.insert(&peer);
+        Ok(Some(peer))
+    }
+
+    /// Begins a try of this peer at this moment.
+    #[inline]
+    fn begin(&mut self, peer: Active, started: Instant, exchange: &mut Exchange) -> Try<'a> {
+        self.left = self.left.saturating_sub(1);
+        self.tried.insert(&peer);
         exchange.stats_mut().tries += 1;
         exchange.context_mut().peer.set(&peer.label);
-        // A plugin takes its time to choose; else the clock would show the same.
-        let started = policy.map_or(self.ended, |_| clock::now());
-        Ok(Some(Try::new(upstream, peer, started)))
+        let mut one = Try::new(self.upstream, self.settings, peer, started);
+        let retry = &self.settings.retry;
+        if retry.try_timeout.is_some() || retry.timeout.is_some() {
+            one.deadline = self.deadline(started);
+        }
+        one
+    }
+
+    /// The deadline of a try that begins then.
+    #[cold]
+    fn deadline(&self, started: Instant) -> Option<Box<Deadline>> {
+        let retry = &self.settings.retry;
+        let of_try = retry.try_timeout.map(|after| Deadline {
+            at: started + after,
+            after,
+            is_last: false,
+        });
+        let of_all = retry.timeout.map(|after| Deadline {
+            at: self.started + after,
+            after,
+            is_last: true,
+        });
+        let all = of_try.into_iter().chain(of_all);
+        all.min_by_key(|deadline| deadline.at).map(Box::new)
+    }
+
+    /// Decides upon a failed try, or a response that is a failure, whether there is another, and waits until it is time for it.
+    async fn again(
+        &mut self,
+        refused: Option<Box<Body>>,
+        exchange: &mut Box<Exchange>,
+        source: &mut UploadSource<'_, '_>,
+    ) -> Result<Again<'a>, Error> {
+        let may_be = self.left > 0 && (refused.is_none() || self.is_repeatable(exchange, source));
+        let peer = match may_be {
+            true => self.choose_again(exchange).await?,
+            false => None,
+        };
+        let wait = match &refused {
+            Some(_) => retry_after(&exchange.reply().headers, self.settings.retry.backoff.max),
+            None => None,
+        };
+        let wait = wait.unwrap_or_else(|| self.pause(exchange.stats().tries));
+        let Some(peer) = peer.filter(|_| self.is_allowed(wait)) else {
+            return Ok(refused.map_or(Again::Nothing, Again::Response));
+        };
+        if !wait.is_zero() {
+            let waited = source.downstream.while_there(tokio::time::sleep(wait));
+            waited.await.ok_or(ClientError::Gone)?;
+        }
+        if let Some(refused) = refused {
+            refused.discard();
+        }
+        self.upstream.metrics.retries.inc();
+        Ok(Again::Try(self.begin(peer, clock::now(), exchange)))
+    }
+
+    /// A peer for a retry.
+    async fn choose_again(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<Active>, Error> {
+        let peer = match self.choose(exchange).await {
+            // What the last try has come to says more.
+            Err(Error::Upstream {
+                cause: UpstreamError::NoRoom { .. },
+                ..
+            }) => None,
+            peer => peer?,
+        };
+        if peer.is_some() || !self.settings.retry.same_peer {
+            return Ok(peer);
+        }
+        self.tried = Tried::default();
+        self.is_around = true;
+        self.choose(exchange).await
+    }
+
+    /// Wait before the next try, after so many. The first that goes to another peer goes at once: it has nothing to do with
+    /// what has failed.
+    fn pause(&self, tries: u32) -> Duration {
+        let repeated = tries.saturating_sub(1);
+        match repeated {
+            0 if !self.is_around => Duration::ZERO,
+            _ => pause(&self.settings.retry.backoff, repeated, random()),
+        }
+    }
+
+    /// Whether a retry after this wait is in time, and within the budget, in which it is counted.
+    fn is_allowed(&self, wait: Duration) -> bool {
+        let (retry, metrics) = (&self.settings.retry, &self.upstream.metrics);
+        if retry
+            .timeout
+            .is_some_and(|all| self.ended + wait >= self.started + all)
+        {
+            return false;
+        }
+        let budget = self.upstream.budget.as_ref();
+        let is_within = budget.is_none_or(|budget| budget.take(self.ended));
+        if !is_within {
+            metrics.retries_over_budget.inc();
+        }
+        is_within
+    }
+
+    /// Whether the request may be sent again though a peer may have worked on it.
+    fn is_repeatable(&self, exchange: &Exchange, source: &UploadSource<'_, '_>) -> bool {
+        self.settings.is_repeatable(exchange.request()) && source.body.can_replay()
     }
 
     /// Notes how a try has ended, for the peer and the metrics. Returns how, and how long it took.
@@ -171,10 +324,9 @@ impl<'a> Tries<'a> {
             }),
             TryError::Answered(answer) => Ok(Some(answer)),
             TryError::Upstream { cause, sent } => {
-                // RFC 9110 §9.2.2: what may be sent again when it is not known whether the first was worked on.
-                let is_repeatable =
-                    exchange.request().method.is_idempotent() && source.body.can_replay();
-                if sent && !is_repeatable {
+                let is_known_unsent = !sent;
+                let may_repeat = is_known_unsent || self.is_repeatable(exchange, source);
+                if !may_repeat || !self.settings.retries_on(&cause) {
                     self.left = 0;
                 }
                 // A time-out says more than a refusal that came after it.
@@ -215,7 +367,8 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
             | TryError::Shortage(_),
         ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream {
-            cause: UpstreamError::DeadlinePassed { .. },
+            // Time that was up however long this peer had.
+            cause: UpstreamError::DeadlinePassed { .. } | UpstreamError::TriesTimeout { .. },
             ..
         }) => PeerOutcome::Cancelled,
         Err(TryError::Upstream { cause, .. }) if cause.is_timeout() => PeerOutcome::TimedOut,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::UpstreamTls;
+use super::{Retry, UpstreamTls};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
@@ -28,6 +28,7 @@ pub struct Upstream {
     pub max_active: Option<u32>,
     /// What becomes of requests while all peers have as many as they may.
     pub queue: Queue,
+    pub retry: Retry,
     /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
     /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
     /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).

@@ -4,6 +4,7 @@ mod balance;
 mod keepalive;
 mod peers;
 mod queue;
+pub(super) mod retry;
 pub(super) mod tls;
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
-use super::{Balance, Der, HeaderVersion, Peer, PeerProtocol, Upstream, UpstreamHost};
+use super::{Balance, Der, HeaderVersion, Peer, PeerProtocol, Retry, Upstream, UpstreamHost};
 use balance::balance;
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
@@ -28,6 +29,7 @@ pub(super) fn resolve(
     let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
         Some(keepalive(value.table()?))
     });
+    let tries = table.or("tries", 3, |value| value.integer(1..=100));
     let upstream = Upstream {
         balance: table.or("balance", Balance::RoundRobin, |value| {
             match balance(value, plugins)? {
@@ -47,7 +49,8 @@ pub(super) fn resolve(
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), |value| {
             value.duration(TIMEOUT)
         }),
-        tries: table.or("tries", 3, |value| value.integer(1..=100)),
+        tries,
+        retry: table.or("retry", Retry::DEFAULT, |value| retry::retry(value, tries)),
         max_active: table.optional("max_active", peers::max_active),
         queue: table.or("queue", queue::DEFAULT, queue::queue),
         keepalive_connections: keepalive.connections,

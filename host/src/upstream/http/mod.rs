@@ -29,7 +29,7 @@ use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
 
-pub(super) use request::{Try, TryError};
+pub(super) use request::{Deadline, Try, TryError};
 pub use response::Body;
 pub use tunnel::{Moved, TunnelEnd};
 

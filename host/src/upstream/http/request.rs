@@ -16,6 +16,7 @@ use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::http2::ClientConnection;
 use crate::message::{BodySize, KnownHeader, Scheme, Upgrade, grpc};
+use crate::runtime::clock;
 use crate::transport::Transport;
 use crate::transport::address::ClientAddress;
 use crate::transport::halves;
@@ -23,14 +24,37 @@ use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
 use crate::transport::tls::Offer;
 use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
-use crate::upstream::{Active, Host, Upstream};
+use crate::upstream::{Active, Host, ProxySettings, Upstream};
 
 /// A try of one peer.
 pub struct Try<'a> {
     upstream: &'a Rc<Upstream>,
+    settings: &'a Rc<ProxySettings>,
     pub(in crate::upstream) peer: Active,
     pub(in crate::upstream) started: Instant,
     upload: Upload,
+    /// `None`: the time-outs of its single waits bound it.
+    pub(in crate::upstream) deadline: Option<Box<Deadline>>,
+}
+
+/// End of the time that a try has until its response's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) struct Deadline {
+    pub at: Instant,
+    /// Time that there was, for the error.
+    pub after: Duration,
+    /// Whether it is of all tries together.
+    pub is_last: bool,
+}
+
+/// What a wait for a peer is bounded by.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// A time-out of the settings.
+    Timeout,
+    /// The client's own deadline.
+    Client,
+    Deadline,
 }
 
 pub enum TryError {
@@ -63,14 +87,17 @@ enum Event {
 impl<'a> Try<'a> {
     pub(in crate::upstream) fn new(
         upstream: &'a Rc<Upstream>,
+        settings: &'a Rc<ProxySettings>,
         peer: Active,
         started: Instant,
     ) -> Self {
         Self {
             upstream,
+            settings,
             peer,
             started,
             upload: Upload::DONE,
+            deadline: None,
         }
     }
 
@@ -86,7 +113,7 @@ impl<'a> Try<'a> {
         if exchange.request().upgrade == Some(Upgrade::Connect) {
             return Box::pin(self.open(exchange)).await;
         }
-        let repeatable = exchange.request().method.is_idempotent();
+        let repeatable = self.settings.is_repeatable(exchange.request());
         let mut kept = match self.is_multiplexed() {
             false => self.peer.pool.take(!repeatable, self.started),
             true => None,
@@ -124,8 +151,8 @@ impl<'a> Try<'a> {
 
     /// The body of the response whose head has come on this stream, at this moment.
     pub(in crate::upstream) fn into_body(self, stream: PeerStream, came_at: Instant) -> Body {
-        let upstream = Rc::clone(self.upstream);
-        Body::new(stream, self.upload, upstream, self.peer, came_at)
+        let (upstream, settings) = (Rc::clone(self.upstream), Rc::clone(self.settings));
+        Body::new(stream, self.upload, upstream, settings, self.peer, came_at)
     }
 
     /// Whether requests share connections to the peer.
@@ -211,11 +238,8 @@ impl<'a> Try<'a> {
         if !speaks_http2 {
             return Ok(self.h1(transport));
         }
-        let Upstream {
-            alarms,
-            connect_timeout: after,
-            ..
-        } = &**self.upstream;
+        let alarms = &self.upstream.alarms;
+        let (after, bound) = self.connect_timeout();
         let handshake = Box::pin(self.upstream.http2.handshake(Rc::new(transport)));
         let (connection, driver) = handshake.await.map_err(|cause| {
             let peer = self.label();
@@ -224,18 +248,15 @@ impl<'a> Try<'a> {
         tokio::task::spawn_local(driver);
         let settled = Box::pin(connection.settled());
         let peer = self.label();
-        match alarms.alarm().limit(*after, settled).await {
+        match alarms.alarm().limit(after, settled).await {
             Ok(true) => {}
             Ok(false) => {
                 let cause = io::Error::other("it does not speak it");
                 return Err(UpstreamError::Preface { peer, cause }.into());
             }
             Err(_) => {
-                return Err(UpstreamError::ConnectTimeout {
-                    peer,
-                    after: *after,
-                }
-                .into());
+                let error = UpstreamError::ConnectTimeout { peer, after };
+                return Err(self.late(bound, error));
             }
         }
         self.peer.multiplex.put(&connection);
@@ -251,19 +272,52 @@ impl<'a> Try<'a> {
             offer,
         };
         let alarm = self.upstream.alarms.alarm();
-        let connected = connect(to, &alarm, self.upstream.connect_timeout).await;
-        connected.map_err(|error| self.connect_error(error))
+        let (after, bound) = self.connect_timeout();
+        let connected = connect(to, &alarm, after).await;
+        connected.map_err(|error| self.connect_error(error, after, bound))
     }
 
-    fn connect_error(&self, error: ConnectError) -> TryError {
-        let (peer, after) = (self.label(), self.upstream.connect_timeout);
+    fn connect_error(&self, error: ConnectError, after: Duration, bound: Bound) -> TryError {
+        let peer = self.label();
         TryError::from(match error {
             ConnectError::Shortage(cause) => return TryError::Shortage(cause),
-            ConnectError::TimedOut => UpstreamError::ConnectTimeout { peer, after },
             ConnectError::Failed(cause) => UpstreamError::Connect { peer, cause },
             ConnectError::Handshake(cause) => UpstreamError::Handshake { peer, cause },
-            ConnectError::HandshakeTimedOut => UpstreamError::HandshakeTimeout { peer, after },
+            ConnectError::TimedOut => {
+                return self.late(bound, UpstreamError::ConnectTimeout { peer, after });
+            }
+            ConnectError::HandshakeTimedOut => {
+                return self.late(bound, UpstreamError::HandshakeTimeout { peer, after });
+            }
         })
+    }
+
+    /// Longest wait for a connection.
+    fn connect_timeout(&self) -> (Duration, Bound) {
+        self.within_deadline(self.settings.connect_timeout, Bound::Timeout)
+    }
+
+    /// The shorter of a wait and what is left until the try's deadline.
+    #[inline]
+    fn within_deadline(&self, wait: Duration, bound: Bound) -> (Duration, Bound) {
+        let Some(deadline) = &self.deadline else {
+            return (wait, bound);
+        };
+        match deadline.at.saturating_duration_since(clock::now()) {
+            left if left < wait => (left, Bound::Deadline),
+            _ => (wait, bound),
+        }
+    }
+
+    /// The error of a wait for a connection that took too long.
+    fn late(&self, bound: Bound, error: UpstreamError) -> TryError {
+        match (bound, &self.deadline) {
+            (Bound::Deadline, Some(deadline)) => TryError::Upstream {
+                cause: deadline.error(&self.peer.label),
+                sent: false,
+            },
+            (Bound::Timeout | Bound::Client | Bound::Deadline, _) => error.into(),
+        }
     }
 
     /// PROXY header for a connection of this exchange, where the upstream has one.
@@ -300,7 +354,7 @@ impl<'a> Try<'a> {
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<StatusCode, TryError> {
-        let idle_timeout = self.upstream.idle_timeout;
+        let idle_timeout = self.settings.idle_timeout;
         self.send_head(stream, exchange, source.body.size);
         self.upload = Upload::new(source.body);
         if self.upload.is_over() {
@@ -315,7 +369,8 @@ impl<'a> Try<'a> {
             }
         }
         let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
-        let (after, is_clients) = self.time_for(exchange);
+        let (after, bound) = self.time_for(exchange);
+        let deadline = self.deadline.as_deref();
         let mut interims = 0;
         loop {
             let (request, reply) = exchange.heads_mut();
@@ -325,11 +380,15 @@ impl<'a> Try<'a> {
                 |cx| match waiting.poll_head(cx, limits, method, headers, peer) {
                     Poll::Ready(head) => Poll::Ready(head),
                     Poll::Pending => waiting.poll_late(cx, after).map(|()| {
-                        let peer = peer.to_owned();
-                        Err(match is_clients {
-                            true => UpstreamError::DeadlinePassed { peer, after },
-                            false => {
+                        Err(match (bound, deadline) {
+                            (Bound::Deadline, Some(deadline)) => deadline.error(peer),
+                            (Bound::Client, _) => {
+                                let peer = peer.to_owned();
+                                UpstreamError::DeadlinePassed { peer, after }
+                            }
+                            (Bound::Timeout | Bound::Deadline, _) => {
                                 waiting.retire();
+                                let peer = peer.to_owned();
                                 UpstreamError::ResponseTimeout { peer, after }
                             }
                         })
@@ -348,18 +407,19 @@ impl<'a> Try<'a> {
         }
     }
 
-    /// Longest wait for the response, and whether that is the client's own deadline, which the upstream may undercut.
+    /// Longest wait for the response, and what bounds it.
     #[inline]
-    fn time_for(&self, exchange: &Exchange) -> (Duration, bool) {
-        let (request, own) = (exchange.request(), self.upstream.response_timeout);
+    fn time_for(&self, exchange: &Exchange) -> (Duration, Bound) {
+        let (request, own) = (exchange.request(), self.settings.response_timeout);
         let deadline = match self.upstream.takes_calls() {
             true => grpc::timeout(&request.headers),
             false => None,
         };
-        match deadline.filter(|deadline| *deadline < own) {
-            Some(deadline) => (deadline, true),
-            None => (own, false),
-        }
+        let (wait, bound) = match deadline.filter(|deadline| *deadline < own) {
+            Some(deadline) => (deadline, Bound::Client),
+            None => (own, Bound::Timeout),
+        };
+        self.within_deadline(wait, bound)
     }
 
     /// Sends what was appended, where it is too much to be put off.
@@ -386,7 +446,7 @@ impl<'a> Try<'a> {
             }));
         }
         let headers = &mut exchange.reply_mut().headers;
-        let timeout = self.upstream.idle_timeout;
+        let timeout = self.settings.idle_timeout;
         let sent = source.downstream.send_interim(status, headers, timeout);
         sent.await.map_err(TryError::Client)
     }
@@ -432,16 +492,23 @@ impl<'a> Try<'a> {
         source: &mut UploadSource<'_, '_>,
     ) -> Event {
         let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
-        let timeout = self.upstream.idle_timeout;
+        let timeout = self.settings.idle_timeout;
         let (request, reply) = exchange.heads_mut();
         let (method, headers) = (&request.method, &mut reply.headers);
         let mut stream = stream.wait();
+        let deadline = self.deadline.as_deref();
         let mut pump = Pump::new(&mut self.upload, source.downstream, timeout, peer);
         poll_fn(|cx| match pump.poll(cx, &mut stream, source) {
             Poll::Ready(pumped) => Poll::Ready(Event::Pumped(pumped)),
             Poll::Pending => {
                 if let Poll::Ready(head) = stream.poll_head(cx, limits, method, headers, peer) {
                     return Poll::Ready(Event::Head(head));
+                }
+                if let Some(deadline) = deadline {
+                    let left = deadline.at.saturating_duration_since(clock::now());
+                    if stream.poll_late(cx, left).is_ready() {
+                        return Poll::Ready(Event::Head(Err(deadline.error(peer))));
+                    }
                 }
                 let reset = source.downstream.poll_reset(cx);
                 reset.map(|()| Event::Pumped(Err(UploadError::Client(ClientError::Gone))))
@@ -464,6 +531,18 @@ impl<'a> Try<'a> {
 
     fn label(&self) -> String {
         self.peer.label.to_string()
+    }
+}
+
+impl Deadline {
+    /// The error of a try that has come to it.
+    #[cold]
+    fn error(&self, peer: &str) -> UpstreamError {
+        let (peer, after) = (peer.to_owned(), self.after);
+        match self.is_last {
+            true => UpstreamError::TriesTimeout { peer, after },
+            false => UpstreamError::TryTimeout { peer, after },
+        }
     }
 }
 

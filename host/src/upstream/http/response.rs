@@ -15,7 +15,7 @@ use crate::exchange::Exchange;
 use crate::message::{BodySize, Headers, Piece, Protocol};
 use crate::runtime::{PieceBudget, clock};
 use crate::upstream::upload::UploadSource;
-use crate::upstream::{Active, Upstream};
+use crate::upstream::{Active, ProxySettings, Upstream};
 
 /// The body of an upstream's response, read piece by piece. Dropped before its end, it cuts the peer's stream.
 pub struct Body {
@@ -23,12 +23,16 @@ pub struct Body {
     /// The request's body, which may still be on its way.
     upload: Upload,
     pub(super) upstream: Rc<Upstream>,
+    pub(super) settings: Rc<ProxySettings>,
     /// When its head had come, as long as nothing of it was waited for since.
     came_at: Option<Instant>,
     pub(super) peer: Active,
     /// Was read for a plugin that wanted all of it, which was too much.
     read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
 }
+
+/// Bytes of an unwanted body that are looked at in search of its end.
+const MOST_DISCARDED_BYTES: usize = 64 * 1024;
 
 /// Event that came first.
 enum Event {
@@ -45,6 +49,7 @@ impl Body {
         stream: PeerStream,
         upload: Upload,
         upstream: Rc<Upstream>,
+        settings: Rc<ProxySettings>,
         peer: Active,
         came_at: Instant,
     ) -> Self {
@@ -52,6 +57,7 @@ impl Body {
             stream,
             upload,
             upstream,
+            settings,
             came_at: Some(came_at),
             peer,
             read_ahead: None,
@@ -157,7 +163,7 @@ impl Body {
     }
 
     async fn wait(&mut self, source: &mut UploadSource<'_, '_>) -> Event {
-        let after = self.upstream.idle_timeout;
+        let after = self.settings.idle_timeout;
         let peer = &*self.peer.label;
         let mut stream = self.stream.wait();
         let mut pump = Pump::new(&mut self.upload, source.downstream, after, peer);
@@ -207,6 +213,18 @@ impl Body {
             }
             Released::OutOfStep => peer.pool.ban(),
             Released::Closed => {}
+        }
+    }
+
+    /// Gives a body up that nobody wants. One that is there whole costs the peer's stream nothing.
+    pub(in crate::upstream) fn discard(mut self) {
+        let mut seen_bytes = 0;
+        while seen_bytes <= MOST_DISCARDED_BYTES {
+            match self.try_piece() {
+                Ok(Piece::Data(piece)) => seen_bytes += piece.len(),
+                Ok(Piece::End) => return self.finish(),
+                Ok(Piece::NeedMore) | Err(_) => return,
+            }
         }
     }
 

@@ -1,0 +1,165 @@
+//! Retries in the resolved config.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Requests that are sent again, and how. `[upstreams.NAME.retry]`; what a route says takes the place of it key by key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retry {
+    pub on: RetryOn,
+    /// Whether requests with other methods than the idempotent ones are sent again, too, when a peer may have worked on them
+    /// (nginx `non_idempotent`). Default false. A request with `Idempotency-Key` is, whatever its method.
+    pub non_idempotent: bool,
+    /// Whether a peer may be tried again when all were. Default false.
+    pub same_peer: bool,
+    /// Longest time of one try, from its begin to the response's head (Envoy `per_try_timeout`). Default none.
+    pub try_timeout: Option<Duration>,
+    /// Longest time of all tries together, to the response's head; then 504 (nginx `proxy_next_upstream_timeout`). Default none.
+    pub timeout: Option<Duration>,
+    pub backoff: Backoff,
+    /// Bytes of a request's body that are kept to be sent again; a longer one is sent once. 0 to 64 MiB. Default 64 KiB.
+    pub buffer_bytes: usize,
+    /// `None`: retries are not limited. In the file `"off"`.
+    pub budget: Option<RetryBudget>,
+}
+
+/// Keys of [`Retry`] that are given; the others are as they were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetryOverrides {
+    pub on: Option<RetryOn>,
+    pub non_idempotent: Option<bool>,
+    pub same_peer: Option<bool>,
+    pub try_timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub backoff: Option<Backoff>,
+    pub buffer_bytes: Option<usize>,
+}
+
+/// Failures upon which the next peer is tried. In the file a list of `"connect"`, `"reset"`, `"timeout"`, `"invalid_header"`,
+/// statuses such as `"503"`, and `"5xx"`. Default the first four (nginx `proxy_next_upstream error timeout invalid_header`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOn {
+    /// No connection, or one that has not taken the request: nothing was worked on.
+    pub connect: bool,
+    /// The connection has ended before the response.
+    pub reset: bool,
+    /// No response in time.
+    pub timeout: bool,
+    /// A response's head that cannot be read.
+    pub invalid_header: bool,
+    pub statuses: StatusSet,
+}
+
+/// Statuses from 400 to 599.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusSet([u64; 4]);
+
+/// Waits between tries: a random time up to `base`, which doubles with each, up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// Default 25 ms. Zero: none.
+    pub base: Duration,
+    /// Default 250 ms. The longest wait that a peer's `Retry-After` gets, too.
+    pub max: Duration,
+}
+
+/// Share of retries among an upstream's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryBudget {
+    /// Retries for each request of the last second. 0 to 10. Default 0.2.
+    pub ratio: f64,
+    /// Retries a second that there may be however few requests there are, of all workers together. 0 to 10000. Default 3.
+    pub min: u32,
+}
+
+impl Retry {
+    pub const DEFAULT: Self = Self {
+        on: RetryOn {
+            connect: true,
+            reset: true,
+            timeout: true,
+            invalid_header: true,
+            statuses: StatusSet::NONE,
+        },
+        non_idempotent: false,
+        same_peer: false,
+        try_timeout: None,
+        timeout: None,
+        backoff: Backoff {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        },
+        buffer_bytes: 64 << 10,
+        budget: Some(RetryBudget::DEFAULT),
+    };
+}
+
+impl RetryBudget {
+    pub const DEFAULT: Self = Self { ratio: 0.2, min: 3 };
+}
+
+impl RetryOverrides {
+    /// Puts what is given in the place of what `retry` says.
+    pub fn over(&self, retry: &Retry) -> Retry {
+        Retry {
+            on: self.on.unwrap_or(retry.on),
+            non_idempotent: self.non_idempotent.unwrap_or(retry.non_idempotent),
+            same_peer: self.same_peer.unwrap_or(retry.same_peer),
+            try_timeout: self.try_timeout.or(retry.try_timeout),
+            timeout: self.timeout.or(retry.timeout),
+            backoff: self.backoff.unwrap_or(retry.backoff),
+            buffer_bytes: self.buffer_bytes.unwrap_or(retry.buffer_bytes),
+            budget: retry.budget,
+        }
+    }
+}
+
+impl RetryOn {
+    pub const NOTHING: Self = Self {
+        connect: false,
+        reset: false,
+        timeout: false,
+        invalid_header: false,
+        statuses: StatusSet::NONE,
+    };
+}
+
+impl StatusSet {
+    pub const NONE: Self = Self([0; 4]);
+
+    #[inline]
+    pub fn contains(&self, status: u16) -> bool {
+        let at = usize::from(status).wrapping_sub(FIRST);
+        let word = self.0.get(at / 64);
+        word.is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    /// Adds a status; those outside of the set's range are left out.
+    pub fn insert(&mut self, status: u16) {
+        let at = usize::from(status).wrapping_sub(FIRST);
+        if at < 200
+            && let Some(word) = self.0.get_mut(at / 64)
+        {
+            *word |= 1 << (at % 64);
+        }
+    }
+}
+
+/// Lowest status of a [`StatusSet`].
+const FIRST: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let mut set = StatusSet::NONE;
+        for status in [0, 399, 400, 429, 503, 599, 600, 655, u16::MAX] {
+            set.insert(status);
+        }
+        let found: Vec<u16> = (0..=u16::MAX).filter(|&it| set.contains(it)).collect();
+        assert_eq!(found, [400, 429, 503, 599]);
+    }
+}
