@@ -22,6 +22,8 @@ pub struct Service {
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
     pub client: Settings,
+    /// Whether a request's body is held to a limit only when its route is known.
+    pub limits_bodies_by_route: bool,
     /// `None`: HTTP/1 alone.
     pub http2: Option<http2::Builder>,
     pub metrics: ListenerMetrics,
@@ -48,6 +50,7 @@ impl Service {
             http2: config
                 .http2
                 .map(|http2| http2::Builder::new(&http2, &head_limits, router.has_tunnels())),
+            limits_bodies_by_route: router.has_body_limits(),
             router,
             head_limits,
             head_timeout: config.head_timeout,

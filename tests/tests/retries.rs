@@ -44,9 +44,9 @@ fn breaking() -> Origin {
 
 fn send(proxy: &Proxy, method: &str, headers: &[(&str, &str)]) -> Reply {
     let request = Request::builder().method(method).uri("/");
-    let request = headers
-        .iter()
-        .fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
     proxy.send(request.body(body::empty()).expect("a valid request"))
 }
 
@@ -171,9 +171,12 @@ fn recovering(field: &'static str) -> Origin {
 #[test]
 fn the_only_peer_is_tried_again_where_the_config_says_so() {
     let start = |keys| {
-        before("\"{a}\"", &format!("retry = {{ on = [\"503\"], budget = \"off\"{keys} }}"))
-            .origin("a", recovering(""))
-            .start()
+        before(
+            "\"{a}\"",
+            &format!("retry = {{ on = [\"503\"], budget = \"off\"{keys} }}"),
+        )
+        .origin("a", recovering(""))
+        .start()
     };
     assert_eq!(start("").get("/").status, 503);
     assert_eq!(start(", same_peer = true").get("/").text(), "ok");
@@ -244,7 +247,10 @@ fn a_body_is_sent_again_as_far_as_it_is_buffered() {
     let sent = BYTES.to_string();
     assert_eq!(put(""), [sent.as_str(), "502 Bad Gateway\n"]);
     assert_eq!(put("retry = { buffer = \"128KiB\" }"), [sent.as_str(); 2]);
-    assert_eq!(put("retry = { buffer = 0 }"), [sent.as_str(), "502 Bad Gateway\n"]);
+    assert_eq!(
+        put("retry = { buffer = 0 }"),
+        [sent.as_str(), "502 Bad Gateway\n"]
+    );
 }
 
 #[test]
@@ -257,7 +263,10 @@ fn a_budget_that_is_used_up_refuses_retries_and_tells() {
     };
     let none = start("{ ratio = 0, min = 0 }");
     assert_eq!(statuses(&none, "GET", &[], 10), (5, 5));
-    assert_eq!(metric(&none, "castling_upstream_retries_refused_total"), 5.0);
+    assert_eq!(
+        metric(&none, "castling_upstream_retries_refused_total"),
+        5.0
+    );
     assert_eq!(metric(&none, "castling_upstream_retries_total"), 0.0);
     // A share of 1: each request may be tried twice.
     let all = start("{ ratio = 1, min = 0 }");
@@ -271,7 +280,7 @@ fn what_has_no_effect_or_no_meaning_is_refused_with_its_place() {
     };
     refused(
         "retry = { on = [\"404x\"] }",
-        "castling.toml:9:16: on \"404x\": expected \"connect\", \"reset\", \"timeout\", \"invalid_header\", \"5xx\" or a status",
+        "castling.toml:9:17: on \"404x\": expected \"connect\", \"reset\", \"timeout\", \"invalid_header\", \"5xx\" or a status",
     );
     refused(
         "tries = 1\nretry = { on = [\"503\"] }",
@@ -293,5 +302,8 @@ fn what_has_no_effect_or_no_meaning_is_refused_with_its_place() {
         "retry = { budget = { ratio = 11 } }",
         ": ratio 11: expected 0 to 10",
     );
-    refused("retry = { budget = \"of\" }", ": budget \"of\": expected \"off\"");
+    refused(
+        "retry = { budget = \"of\" }",
+        ": budget \"of\": expected \"off\"",
+    );
 }

@@ -24,6 +24,7 @@ mod privileges;
 mod redaction;
 mod resolve;
 mod route;
+mod route_proxy;
 mod sections;
 mod socket_path;
 mod source;

@@ -12,10 +12,11 @@ use super::http_settings;
 use super::names::{NAME_RULE, is_name};
 use super::place::Place;
 use super::plugin;
+use super::route_proxy::route_proxy;
 use super::sections::{Sections, TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route, Tunnel};
+use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route, RouteProxy, Tunnel};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
     let mut names = HashMap::new();
@@ -54,12 +55,14 @@ fn route(
         redirect: table.optional("redirect", redirect),
         paths: table.optional("paths", http_settings::path_policy),
         tunnel: tunnel(&mut table),
+        proxy: RouteProxy::default(),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
     };
     refuse_second_content(&mut table, &route);
+    let proxy = route_proxy(&mut table, route.upstream.is_some());
     table.finish();
-    route
+    Route { proxy, ..route }
 }
 
 /// A route has one of these at most.

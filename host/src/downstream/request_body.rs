@@ -172,6 +172,17 @@ impl RequestBody {
         self.ahead.is_empty() && downstream.is_read()
     }
 
+    /// Holds the body to another limit, where there is one. Refuses at once what says that it is too large.
+    pub fn limit(&mut self, max_bytes: Option<u64>) -> Result<(), ClientError> {
+        if let Some(max_bytes) = max_bytes {
+            self.max_bytes = max_bytes;
+        }
+        if self.exceeds(self.received_bytes) {
+            return Err(ClientError::BodyTooLarge(self.max_bytes));
+        }
+        self.check_announced()
+    }
+
     /// Refuses at once what says that it is too large.
     pub fn check_announced(&self) -> Result<(), ClientError> {
         match self.size {

@@ -107,6 +107,11 @@ impl<'a> RequestIo<'_, 'a> {
         if stage >= Stage::Reply {
             return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         }
+        if self.service.limits_bodies_by_route {
+            let own = self.plan.get().proxy.as_ref();
+            self.body
+                .limit(own.and_then(|route| route.max_body_bytes))?;
+        }
         let whole = self
             .body
             .read_whole(

@@ -78,7 +78,19 @@ impl<'a> Pipeline<'a> {
         if marks.is_loop(&request.headers) {
             return Err(Error::Loop);
         }
-        Ok(self.body.check_announced()?)
+        match self.service.limits_bodies_by_route {
+            true => Ok(()),
+            false => Ok(self.body.check_announced()?),
+        }
+    }
+
+    /// Holds the request's body to the limit of its route.
+    #[cold]
+    pub fn limit_body(&mut self) -> Result<(), Error> {
+        let own = self.plan.get().proxy.as_ref();
+        Ok(self
+            .body
+            .limit(own.and_then(|route| route.max_body_bytes))?)
     }
 
     /// Routes the request, unless a plugin is to see it before. `None`: it has no phases to run through.

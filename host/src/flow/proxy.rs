@@ -14,7 +14,16 @@ impl Pipeline<'_> {
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         self.settle_upgrade()?;
         let upstream = self.worker.upstream(idx);
-        let settings = upstream.settings();
+        let settings = match &self.plan.get().proxy {
+            None => upstream.settings(),
+            Some(route) => {
+                let own = route.settings(idx);
+                own.unwrap_or_else(|| upstream.settings())
+            }
+        };
+        if self.service.limits_bodies_by_route {
+            self.limit_body()?;
+        }
         let marks = &self.service.client.marks;
         let client = self.exchange.context().client;
         self.exchange.enter(Stage::Balance);

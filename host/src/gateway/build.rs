@@ -16,7 +16,7 @@ use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
 use crate::metrics::Recorder;
-use crate::phase::{Check, Native, Plan, PluginStep, Router, Step, UpstreamIdx};
+use crate::phase::{Check, Native, Plan, PluginStep, RoutePlan, Router, Step, UpstreamIdx};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
@@ -295,6 +295,7 @@ impl Parts {
                     .as_ref()
                     .and_then(|name| self.upstream_idx(name));
                 let mut plan = Plan {
+                    proxy: self.route_plan(route, upstream),
                     paths: route.paths.unwrap_or(http.paths),
                     tunnel: route.tunnel,
                     requests: self.metrics.requests(name, &route.name),
@@ -332,6 +333,26 @@ impl Parts {
             Some(PluginStep::new(plugin, one.on_error))
         };
         uses.iter().filter_map(step).collect()
+    }
+
+    /// What a route says in the place of its upstream and its listener; `None`: nothing.
+    fn route_plan(
+        &self,
+        route: &config::Route,
+        upstream: Option<UpstreamIdx>,
+    ) -> Option<Box<RoutePlan>> {
+        if route.proxy == config::RouteProxy::default() {
+            return None;
+        }
+        let own = |idx: UpstreamIdx| {
+            let settings = self.upstreams.values().nth(idx.0)?.settings();
+            let own = settings.of_route(&route.proxy);
+            (own != **settings).then(|| (idx, Rc::new(own)))
+        };
+        Some(Box::new(RoutePlan {
+            settings: upstream.into_iter().filter_map(own).collect(),
+            max_body_bytes: route.proxy.max_body_bytes,
+        }))
     }
 
     fn upstream_idx(&self, name: &str) -> Option<UpstreamIdx> {

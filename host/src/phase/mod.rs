@@ -11,7 +11,7 @@ use std::cell::Cell;
 use castling_abi::Hook;
 
 pub use check::Check;
-pub use plan::{MAX_COMPUTED, Plan, UpstreamIdx};
+pub use plan::{MAX_COMPUTED, Plan, RoutePlan, UpstreamIdx};
 pub use route::Router;
 pub use step::{Native, Next, PluginStep, Progress, Step};
 

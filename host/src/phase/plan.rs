@@ -8,6 +8,7 @@ use castling_abi::Hook;
 use super::{Check, Native, PluginStep, Step};
 use crate::config::{PathPolicy, Tunnel};
 use crate::metrics::RequestCounts;
+use crate::upstream::ProxySettings;
 
 #[derive(Default)]
 pub struct Plan {
@@ -18,6 +19,8 @@ pub struct Plan {
     pub paths: PathPolicy,
     /// Whether requests may go on with another protocol, and within which limits.
     pub tunnel: Option<Tunnel>,
+    /// What the route says of requests to peers, and of their bodies. `None`: nothing of its own.
+    pub proxy: Option<Box<RoutePlan>>,
     /// Counts of its requests, by status.
     pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
@@ -33,6 +36,22 @@ pub struct Plan {
     pub variables: Box<[Computed]>,
     /// Names of those variables; `None` where there are none.
     pub computable: Option<Arc<[Arc<str>]>>,
+}
+
+/// Settings of a route in the place of those of its upstreams and of its listener.
+pub struct RoutePlan {
+    /// By upstream. Those that are not there have their own.
+    pub settings: Vec<(UpstreamIdx, Rc<ProxySettings>)>,
+    /// Longest body of a request; 0: no limit. `None`: the listener's own.
+    pub max_body_bytes: Option<u64>,
+}
+
+impl RoutePlan {
+    /// Settings for requests to this upstream, where they are not its own.
+    pub fn settings(&self, upstream: UpstreamIdx) -> Option<&Rc<ProxySettings>> {
+        let found = self.settings.iter().find(|(idx, _)| *idx == upstream);
+        found.map(|(_, settings)| settings)
+    }
 }
 
 /// A variable that a plugin computes.
@@ -88,6 +107,7 @@ impl Plan {
             upstream,
             paths: PathPolicy::Normal,
             tunnel: None,
+            proxy: None,
             requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),

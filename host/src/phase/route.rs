@@ -53,6 +53,12 @@ impl Router {
             .any(|plan| plan.tunnel.is_some_and(|it| it.websocket))
     }
 
+    /// Whether a route has a limit of its own for requests' bodies.
+    pub fn has_body_limits(&self) -> bool {
+        let limit = |plan: &Rc<Plan>| plan.proxy.as_ref()?.max_body_bytes;
+        self.plans.iter().any(|plan| limit(plan).is_some())
+    }
+
     /// The routes of a listener in the order of the config, each with its plan.
     pub fn new(
         post_read: Box<[Step]>,
@@ -254,6 +260,7 @@ mod tests {
             redirect: None,
             paths: None,
             tunnel: None,
+            proxy: config::RouteProxy::default(),
             place: String::new(),
         }
     }

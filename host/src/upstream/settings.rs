@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::config::{self, Retry};
+use crate::config::{self, Retry, RouteProxy};
 use crate::error::UpstreamError;
 use crate::message::{FieldName, RequestHead};
 
@@ -28,6 +28,18 @@ impl ProxySettings {
             idle_timeout: config.idle_timeout,
             tries: config.tries,
             retry: config.retry.clone(),
+        }
+    }
+
+    /// The same with what a route says in the place of it.
+    pub fn of_route(&self, route: &RouteProxy) -> Self {
+        let retry = route.retry.as_ref();
+        Self {
+            connect_timeout: route.connect_timeout.unwrap_or(self.connect_timeout),
+            response_timeout: route.response_timeout.unwrap_or(self.response_timeout),
+            idle_timeout: route.idle_timeout.unwrap_or(self.idle_timeout),
+            tries: route.tries.unwrap_or(self.tries),
+            retry: retry.map_or_else(|| self.retry.clone(), |retry| retry.over(&self.retry)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PathPolicy, PluginUse};
+use super::{PathPolicy, PluginUse, RetryOverrides};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
@@ -38,8 +38,22 @@ pub struct Route {
     /// Whether a WebSocket may begin here, and how long it may last. In the file `upgrades = ["websocket"]`. Default none: the
     /// fields that ask for one are removed (nginx, unless `proxy_set_header Upgrade` passes them on).
     pub tunnel: Option<Tunnel>,
+    /// In the place of what its upstream and its listener say.
+    pub proxy: RouteProxy,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
+}
+
+/// How requests of a route go to its upstream; what is not given is the upstream's own, and `max_body` the listener's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteProxy {
+    pub connect_timeout: Option<Duration>,
+    pub response_timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    pub tries: Option<u32>,
+    pub retry: Option<RetryOverrides>,
+    /// Longest body of a request; 0: no limit.
+    pub max_body_bytes: Option<u64>,
 }
 
 /// Way to https. In the file `"https"`, or `{ to = "https", status = 301, port = 8443 }`.

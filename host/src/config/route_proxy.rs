@@ -1,0 +1,50 @@
+//! Keys of a route that take the place of its upstream's.
+
+use super::sections::TIMEOUT;
+use super::table::{Table, Value};
+use super::upstream::retry;
+use super::{RetryOverrides, RouteProxy};
+
+/// `upstream`: whether the route has one, without which the keys mean nothing.
+pub(super) fn route_proxy(table: &mut Table<'_>, has_upstream: bool) -> RouteProxy {
+    let timeout = |value: Value<'_>| value.with_upstream(has_upstream)?.duration(TIMEOUT);
+    let connect_timeout = table.optional("connect_timeout", timeout);
+    let response_timeout = table.optional("response_timeout", timeout);
+    let idle_timeout = table.optional("idle_timeout", timeout);
+    let tries = table.optional("tries", |value| {
+        value.with_upstream(has_upstream)?.integer(1..=100)
+    });
+    RouteProxy {
+        connect_timeout,
+        response_timeout,
+        idle_timeout,
+        tries,
+        retry: table.optional("retry", |value| {
+            overrides(value.with_upstream(has_upstream)?, tries)
+        }),
+        max_body_bytes: table.optional("max_body", |value| value.size(0..=1 << 50)),
+    }
+}
+
+fn overrides(value: Value<'_>, tries: Option<u32>) -> Option<RetryOverrides> {
+    let mut table = value.table()?;
+    let overrides = retry::overrides(&mut table, tries);
+    if let Some(value) = table.get("budget") {
+        value.refuse::<()>("budget is its upstream's, whose peers it protects: expected none here");
+    }
+    table.finish();
+    Some(overrides)
+}
+
+impl Value<'_> {
+    /// Refuses a key that is about peers where there are none.
+    fn with_upstream(self, has_upstream: bool) -> Option<Self> {
+        match has_upstream {
+            true => Some(self),
+            false => self.refuse(format_args!(
+                "{} without an upstream has no effect: expected `upstream`",
+                self.key()
+            )),
+        }
+    }
+}
