@@ -1,4 +1,4 @@
-//! Texts that decide: the path of a request, and the config. Bytes that are no UTF-8 are read as a reader of files or heads
+//! Texts that decide: the path of a request, its query and cookies, and the config. Bytes that are no UTF-8 are read as a reader of files or heads
 //! would refuse them, and are no input.
 
 use std::fs;
@@ -13,6 +13,15 @@ use castling::rig::wire;
 pub fn paths(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         wire::request_path(text);
+    }
+}
+
+/// A name, a query and a field of cookies, on three lines.
+///
+/// Holds: no panic; values that were found, once encoded again, are found again.
+pub fn query_and_cookies(data: &[u8]) {
+    if let Ok(text) = str::from_utf8(data) {
+        wire::query_and_cookies(text);
     }
 }
 

@@ -46,6 +46,7 @@ fn heads_and_bodies_survive_their_corpora() {
 #[test]
 fn paths_and_configs_survive_their_corpora() {
     replay("paths", texts::paths);
+    replay("query_and_cookies", texts::query_and_cookies);
     replay("configs", texts::configs);
 }
 

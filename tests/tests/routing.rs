@@ -132,6 +132,211 @@ fn methods_and_headers_narrow_a_route() {
 }
 
 #[test]
+fn exact_paths_win_then_expressions_then_prefixes_and_priority_over_all() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams]
+        prefix.peers = ["{prefix}"]
+        user.peers = ["{user}"]
+        exact.peers = ["{exact}"]
+        first.peers = ["{first}"]
+        host.peers = ["{host}"]
+
+        [[routes]]
+        path = "/user"
+        upstream = "prefix"
+
+        [[routes]]
+        path = { regex = '^/user/[0-9]+$' }
+        upstream = "user"
+
+        [[routes]]
+        path = { exact = "/user/1" }
+        upstream = "exact"
+
+        [[routes]]
+        hosts = ["own.example"]
+        upstream = "host"
+
+        [[routes]]
+        path = "/healthz"
+        priority = 10
+        upstream = "first"
+    "#;
+    let proxy = named(config, ["prefix", "user", "exact", "first", "host"]);
+    for (host, target, expected) in [
+        ("a.example", "/user", "prefix"),
+        ("a.example", "/user/1", "exact"),
+        ("a.example", "/user/%31", "exact"),
+        ("a.example", "/user/1/", "prefix"),
+        ("a.example", "/user/2", "user"),
+        ("a.example", "/user/2/", "prefix"),
+        ("a.example", "/x/../user/22?q=1", "user"),
+        ("own.example", "/user/1", "host"),
+        ("own.example", "/healthz/x", "first"),
+    ] {
+        assert_eq!(proxy.get_from(host, target).text(), expected, "{target}");
+    }
+}
+
+#[test]
+fn query_cookies_and_clients_narrow_a_route() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+        trusted_proxies = ["127.0.0.0/8"]
+
+        [upstreams]
+        v2.peers = ["{v2}"]
+        beta.peers = ["{beta}"]
+        inner.peers = ["{inner}"]
+        gold.peers = ["{gold}"]
+        rest.peers = ["{rest}"]
+
+        [[routes]]
+        query = { v = { regex = '^2(\.|$)' } }
+        upstream = "v2"
+
+        [[routes]]
+        cookies = { beta = "1", session = true }
+        upstream = "beta"
+
+        [[routes]]
+        clients = ["192.0.2.0/24"]
+        upstream = "inner"
+
+        [[routes]]
+        headers = { x-tier = ["gold", "silver"] }
+        upstream = "gold"
+
+        [[routes]]
+        upstream = "rest"
+    "#;
+    let proxy = named(config, ["v2", "beta", "inner", "gold", "rest"]);
+    for (target, headers, expected) in [
+        ("/?v=2.1", &[][..], "v2"),
+        ("/?a&v=1&v=%32", &[], "v2"),
+        ("/?v=21", &[], "rest"),
+        ("/", &[("cookie", "session=x; beta=1")], "beta"),
+        ("/", &[("cookie", "beta=1")], "rest"),
+        ("/", &[("cookie", "session=x; beta=12")], "rest"),
+        ("/", &[("x-forwarded-for", "192.0.2.7")], "inner"),
+        ("/", &[("x-forwarded-for", "192.0.3.7")], "rest"),
+        ("/", &[("x-tier", "silver")], "gold"),
+        ("/", &[("x-tier", "Silver")], "rest"),
+    ] {
+        let said = proxy.get_with(target, headers).text();
+        assert_eq!(said, expected, "{target} {headers:?}");
+    }
+}
+
+#[test]
+fn captures_are_variables_for_plugins_and_the_log() {
+    let config = r#"
+        [access_log]
+        file = "{dir}/access.log"
+        format = "$path $1 $id $lang $arg_q $cookie_theme $scheme"
+        flush = "0s"
+
+        [plugins.headers]
+        wasm = "{plugins}/headers.wasm"
+        config = { request = { set = { x-id = "$id/$1/$lang" } } }
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams]
+        app.peers = ["{app}"]
+
+        [[routes]]
+        path = { regex = '^/user/(?<id>[^/]+)' }
+        headers = { accept-language = { regex = '^(?<lang>[a-z]+)' } }
+        plugins = ["headers"]
+        upstream = "app"
+
+        [[routes]]
+        upstream = "app"
+    "#;
+    let proxy = named(config, ["app"]);
+    proxy.get_with(
+        "/user/%61%20b/x?q=1+2",
+        &[("accept-language", "de-AT"), ("cookie", "Theme=dark")],
+    );
+    let seen = proxy.origin("app").last();
+    assert_eq!(seen.header("x-id"), Some("a%20b/a%20b/de"));
+    assert_eq!(seen.target, "/user/%61%20b/x?q=1+2");
+    // Captures end with their request.
+    proxy.get("/other");
+    assert_eq!(
+        proxy.until_access_lines(2),
+        [
+            "/user/%61%20b/x a%20b a%20b de 1 2 dark http",
+            "/other - - - - - http"
+        ]
+    );
+}
+
+#[test]
+fn requests_are_shared_out_between_upstreams() {
+    let config = r#"
+        [access_log]
+        file = "{dir}/access.log"
+        format = "$upstream"
+        flush = "0s"
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams]
+        stable.peers = ["{stable}"]
+        canary.peers = ["{canary}"]
+
+        [[routes]]
+        path = "/by-user"
+        upstream = { stable = 50, canary = 50 }
+        split_by = "$cookie_user"
+
+        [[routes]]
+        path = "/none"
+        upstream = { stable = 1, canary = 0 }
+
+        [[routes]]
+        upstream = { stable = 80, canary = 20 }
+    "#;
+    let mut proxy = named(config, ["stable", "canary"]);
+    // Six standard deviations of a binomial distribution.
+    let bound = 6.0 * (500.0_f64 * 0.8 * 0.2).sqrt();
+    let tally = proxy.tally("/", 500);
+    let canary = tally["canary"] as f64;
+    assert!((canary - 100.0).abs() < bound, "{tally:?}");
+    let logged = proxy.until_access_lines(500);
+    let logged = logged.iter().filter(|line| *line == "canary").count();
+    assert_eq!(logged, tally["canary"]);
+    assert_eq!(proxy.tally("/none", 50), counts([("stable", 50)]));
+
+    let of_users = |proxy: &Proxy| -> Vec<String> {
+        let users = (0..40).map(|n| format!("user={n}"));
+        users
+            .map(|user| proxy.get_with("/by-user", &[("cookie", &user)]).text())
+            .collect()
+    };
+    let first = of_users(&proxy);
+    assert!(first.contains(&"stable".to_owned()) && first.contains(&"canary".to_owned()));
+    assert_eq!(of_users(&proxy), first);
+    // More for the canary: who was there stays there.
+    let more = config.replace("stable = 50, canary = 50", "stable = 25, canary = 75");
+    proxy.reload_with(&more).expect_success();
+    let then = of_users(&proxy);
+    assert!(then != first);
+    let is_kept = |(before, after): (&String, &String)| before == "stable" || after == "canary";
+    assert!(first.iter().zip(&then).all(is_kept));
+    // Without a cookie it is left to chance.
+    assert_eq!(proxy.tally("/by-user", 60).len(), 2);
+}
+
+#[test]
 fn routes_belong_to_listeners() {
     let config = r#"
         [listeners.web]

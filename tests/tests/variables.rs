@@ -155,3 +155,21 @@ fn two_plugins_of_a_route_that_compute_one_variable_are_refused() {
         "{said}"
     );
 }
+
+#[test]
+fn what_a_route_captures_no_plugin_computes() {
+    let config = CONFIG
+        .replace("ASKED", "$id")
+        .replace("LOGGED", "$id")
+        .replace(
+            "[[routes]]\n",
+            "[[routes]]\n    name = \"home\"\n    path = { regex = \"^/(?<id>.)\" }\n",
+        );
+    let checked = Proxy::with_config(&config)
+        .origin("app", origin::text("hello"))
+        .origin("helper", origin::text("hello"))
+        .check();
+    checked.expect_error(
+        "route home: group id of a regular expression: a plugin computes $id; expected another name",
+    );
+}

@@ -82,7 +82,7 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 10] = [
     "host_calls",
     "modules",
     "requests",
@@ -91,6 +91,7 @@ const TARGETS: [&str; 9] = [
     "http2_heads",
     "proxy_headers",
     "paths",
+    "query_and_cookies",
     "configs",
 ];
 

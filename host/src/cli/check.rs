@@ -31,16 +31,12 @@ pub(super) fn check(config_path: &Path) -> Outcome {
 async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
     let mut config = config::load(config_path).map_err(control::lines)?;
     let mut errors = log::check(&config.log, &config.access_log);
-    config.access_log.target = AccessLogTarget::Off;
     let mut warnings = config::tls_warnings(&config, jiff::Timestamp::now());
     match process::check_acme(&config) {
         Ok(more) => warnings.extend(more),
         Err(error) => errors.push(error),
     }
-    let listeners = config.listeners.values_mut();
-    listeners
-        .filter_map(|listener| listener.tls.as_mut())
-        .for_each(|tls| tls.key_log = None);
+    write_nothing(&mut config);
     match build(config).await {
         Ok(gateway) if errors.is_empty() => {
             let mut text = gateway.describe();
@@ -55,6 +51,21 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
             Err(errors)
         }
     }
+}
+
+/// Builds the gateway of a config, to be asked and not to serve. Binds and writes nothing.
+pub(super) async fn load(config_path: &Path) -> Result<Rc<Gateway>, Vec<String>> {
+    let mut config = config::load(config_path).map_err(control::lines)?;
+    write_nothing(&mut config);
+    build(config).await
+}
+
+fn write_nothing(config: &mut Config) {
+    config.access_log.target = AccessLogTarget::Off;
+    let listeners = config.listeners.values_mut();
+    listeners
+        .filter_map(|listener| listener.tls.as_mut())
+        .for_each(|tls| tls.key_log = None);
 }
 
 async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {

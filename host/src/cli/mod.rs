@@ -4,9 +4,11 @@ mod cert;
 mod check;
 mod control;
 mod plugin;
+mod route;
 mod run;
 mod status;
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::gateway::Question;
 use crate::process;
 
 /// Runs the command that the arguments name. Errors go to standard error; the exit code is 0, 1 for a failure, 2 for
@@ -22,6 +25,24 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(on) => run::run(&on.config),
         Command::Check(on) => check::check(&on.config),
+        Command::Route {
+            on,
+            url,
+            method,
+            headers,
+            client,
+            listener,
+            json,
+        } => {
+            let question = Question {
+                method,
+                url,
+                headers,
+                client,
+                listener,
+            };
+            route::route(&on.config, &question, json)
+        }
         Command::Reload(on) => control::reload(&on.config),
         Command::Upgrade {
             on,
@@ -75,6 +96,7 @@ const EXAMPLES: &str = "\
 Examples:
   castling check --config conf/site.toml     is it right? what would it run?
   castling run --config conf/site.toml       run it, in the foreground
+  castling route URL --config conf/site.toml which route, plugins and upstream would it take, and why?
   castling reload --config conf/site.toml    take over a changed config or plugin, losing no request
   castling upgrade --config conf/site.toml   take over a new castling binary, losing no request
   castling status --config conf/site.toml    workers, connections, plugins
@@ -103,6 +125,41 @@ without binding a port. Prints what would run, or every error with its place, an
 Example:
   castling check --config conf/site.toml && castling reload --config conf/site.toml")]
     Check(On),
+
+    /// Say which route a request would take, and why, without sending it
+    #[command(after_help = "\
+Loads the config and its plugins as `check` does; no gateway needs to run, and no peer is asked. For each listener that the \
+URL may be for (by its port, else by its scheme) it prints the route with its place in the config, the variables that its \
+expressions capture, its plugins hook by hook, the upstream and its peers; the routes that were passed over, each with \
+the first condition that does not hold; and those that would take the request, too, but are asked later. Plugins do not run. \
+Exits with 1 when no listener has a route for it.
+
+Examples:
+  castling route https://shop.example.com/user/42 --config conf/site.toml
+  castling route /login --method POST --header 'Host: shop.example.com' --header 'Cookie: beta=1' --client 10.0.0.7
+  castling route http://shop.example.com/ --json | jq -r '.[].route.name'")]
+    Route {
+        /// `http://HOST/PATH`, `https://...`, or `/PATH` alone
+        #[arg(value_name = "URL")]
+        url: String,
+        #[command(flatten)]
+        on: On,
+        /// Method of the request
+        #[arg(long, value_name = "METHOD", default_value = "GET")]
+        method: String,
+        /// A field of its head; several by several of these
+        #[arg(long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        /// Address that it comes from; a trusted proxy's field is believed as it would be
+        #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+        client: IpAddr,
+        /// The listener that it comes to. Default: those whose port, or scheme, is the URL's
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
 
     /// Have the running gateway load its config and plugins again
     #[command(after_help = "\

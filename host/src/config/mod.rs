@@ -24,6 +24,7 @@ mod privileges;
 mod redaction;
 mod resolve;
 mod route;
+mod route_match;
 mod route_proxy;
 mod sections;
 mod socket_path;
@@ -50,6 +51,8 @@ pub use model::*;
 pub use redaction::without_values;
 pub use tls::{names_of_chain, private_key};
 pub use tls_warnings::{expiry_warning, tls_warnings};
+#[cfg(test)]
+pub use variables::{OF_REQUEST, OF_RESPONSE};
 pub use variables::{TemplatePart, template_parts};
 
 use source::Sources;

@@ -65,8 +65,27 @@ impl<'a> Named<'a> {
     /// A reference to one of them.
     pub(super) fn reference(&self, value: Value<'_>) -> Option<String> {
         let name = value.text()?;
+        match self.unknown(name) {
+            None => Some(name.to_owned()),
+            Some(why) => value.refuse(why),
+        }
+    }
+
+    /// A reference by the key in front of the value.
+    pub(super) fn reference_key(&self, value: Value<'_>) -> Option<String> {
+        match self.unknown(value.key()) {
+            None => Some(value.key().to_owned()),
+            Some(why) => {
+                value.map().refuse(value.key_place(), why);
+                None
+            }
+        }
+    }
+
+    /// Why there is none of that name.
+    fn unknown(&self, name: &str) -> Option<String> {
         if self.values.contains_key(name) {
-            return Some(name.to_owned());
+            return None;
         }
         let what = self.what;
         let names = || self.values.keys().copied();
@@ -83,7 +102,7 @@ impl<'a> Named<'a> {
             ),
             None => format!("expected one of {} that are defined", self.values.len()),
         };
-        value.refuse(format_args!("unknown {what} {name:?}: {hint}"))
+        Some(format!("unknown {what} {name:?}: {hint}"))
     }
 }
 

@@ -1,22 +1,24 @@
 //! `[[routes]]`.
 
-use std::collections::{HashMap, HashSet};
-use std::net::Ipv6Addr;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
-
-use crate::message::path;
-
 use super::http_settings;
-use super::names::{NAME_RULE, is_name};
+use super::names::{NAME_RULE, Named, is_name};
+use super::networks::networks;
 use super::place::Place;
 use super::plugin;
+use super::route_match::{
+    capture_names, cookie, header, host_pattern, method, parameter, route_path, tests,
+};
 use super::route_proxy::route_proxy;
-use super::sections::{Sections, TIMEOUT, is_host_name};
+use super::sections::{Sections, TIMEOUT};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::{HeaderMatch, HeaderTest, HostPattern, Redirect, Route, RouteProxy, Tunnel};
+use super::variables::{is_of_response, template_parts};
+use super::{
+    HostPattern, PathMatch, Redirect, Route, RouteProxy, TemplatePart, Tunnel, UpstreamShare,
+};
 
 pub(super) fn resolve(sections: &Sections<'_>) -> Vec<Route> {
     let mut names = HashMap::new();
@@ -37,18 +39,31 @@ fn route(
         value.set(|name| sections.listeners.reference(name))
     });
     let hosts = table.or("hosts", Vec::new(), |value| value.set(host_pattern));
-    let path = table.or("path", String::new(), route_path);
+    let path = table.or("path", PathMatch::Prefix(String::new()), route_path);
     let route = Route {
         name: name.unwrap_or_else(|| default_name(&hosts, &path)),
         listeners,
         hosts,
         path,
         methods: table.or("methods", Vec::new(), |value| value.set(method)),
-        headers: table.or("headers", Vec::new(), headers),
+        headers: table.or("headers", Vec::new(), |value| {
+            tests(value, "header", header)
+        }),
+        query: table.or("query", Vec::new(), |value| {
+            tests(value, "parameter", parameter)
+        }),
+        cookies: table.or("cookies", Vec::new(), |value| {
+            tests(value, "cookie", cookie)
+        }),
+        clients: table.optional("clients", networks),
+        priority: table.or("priority", 0, priority),
         plugins: table.or("plugins", Vec::new(), |value| {
             plugin::uses(value, &sections.plugins)
         }),
-        upstream: table.optional("upstream", |name| sections.upstreams.reference(name)),
+        upstreams: table.or("upstream", Vec::new(), |value| {
+            upstreams(value, &sections.upstreams)
+        }),
+        split_by: table.optional("split_by", split_by),
         client_certificate: table.or("client_certificate", false, |value| {
             value.choice(&[("required", true), ("optional", false)])
         }),
@@ -60,7 +75,13 @@ fn route(
         place: table.place_text(),
     };
     refuse_second_content(&mut table, &route);
-    let proxy = route_proxy(&mut table, route.upstream.is_some());
+    capture_names(&mut table, &route);
+    if route.upstreams.len() < 2
+        && let Some(value) = table.get("split_by")
+    {
+        value.refuse::<()>("split_by without several upstreams has no effect: expected upstream = { a = 90, b = 10 }");
+    }
+    let proxy = route_proxy(&mut table, !route.upstreams.is_empty());
     table.finish();
     Route { proxy, ..route }
 }
@@ -68,7 +89,7 @@ fn route(
 /// A route has one of these at most.
 fn refuse_second_content(table: &mut Table<'_>, route: &Route) {
     let contents = [
-        ("upstream", "an upstream", route.upstream.is_some()),
+        ("upstream", "an upstream", !route.upstreams.is_empty()),
         ("metrics", "metrics", route.metrics),
         ("redirect", "redirect", route.redirect.is_some()),
     ];
@@ -79,6 +100,53 @@ fn refuse_second_content(table: &mut Table<'_>, route: &Route) {
         value.refuse::<()>(format_args!("{second} and {first}: expected one of them"));
     }
 }
+
+/// A name, or names with weights, two at least.
+fn upstreams(value: Value<'_>, known: &Named<'_>) -> Option<Vec<UpstreamShare>> {
+    let NodeKind::Table(_) = value.kind() else {
+        let name = known.reference(value)?;
+        return Some(vec![UpstreamShare { name, weight: 1 }]);
+    };
+    let share = |share: Value<'_>| {
+        let name = known.reference_key(share)?;
+        let weight = share.integer(0..=u16::MAX.into())?;
+        Some(UpstreamShare { name, weight })
+    };
+    let shares: Vec<_> = value.table()?.values().map(share).collect();
+    let is_one = shares.len() < 2;
+    let shares: Vec<_> = shares.into_iter().collect::<Option<_>>()?;
+    if is_one {
+        return value.expected("a name, or two upstreams and more with their weights");
+    }
+    if shares.iter().all(|share| share.weight == 0) {
+        return value.refuse("upstream: all weights are 0: expected one that is not");
+    }
+    Some(shares)
+}
+
+/// A text whose variables have their values when a request is routed.
+fn split_by(value: Value<'_>) -> Option<String> {
+    let text = value.text_or(SPLIT_RULE)?;
+    let parts = match template_parts(text) {
+        Ok(parts) => parts,
+        Err(why) => return value.refuse(format_args!("split_by: {why}")),
+    };
+    let mut variables = parts.iter().filter_map(|part| match part {
+        TemplatePart::Variable(name) => Some(*name),
+        TemplatePart::Literal(_) => None,
+    });
+    if let Some(name) = variables.clone().find(|name| is_of_response(name)) {
+        return value.refuse(format_args!(
+            "split_by: ${name} has no value when a request is routed: expected {SPLIT_RULE}"
+        ));
+    }
+    match variables.next() {
+        Some(_) => Some(text.to_owned()),
+        None => value.expected(SPLIT_RULE),
+    }
+}
+
+const SPLIT_RULE: &str = "a text with variables of the request, such as \"$cookie_session\"";
 
 /// `"https"`, or a table that says more.
 fn redirect(value: Value<'_>) -> Option<Redirect> {
@@ -154,147 +222,24 @@ fn route_name(value: Value<'_>, names: &mut HashMap<String, Place>) -> Option<St
     Some(name.to_owned())
 }
 
-/// `example.com,*.example.org/api`; `/` for the root of any host.
-fn default_name(hosts: &[HostPattern], path: &str) -> String {
-    let host = |pattern: &HostPattern| match pattern {
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+/// `example.com,*.example.org/api`; `/` for the root of any host, `=/login` for an exact path, `~^/user` for an expression.
+fn default_name(hosts: &[HostPattern], path: &PathMatch) -> String {
+    let hosts: Vec<_> = hosts.iter().map(HostPattern::to_string).collect();
+    format!("{}{}", hosts.join(","), path.short())
+}
+
+fn priority(value: Value<'_>) -> Option<i32> {
+    let range = -MAX_PRIORITY..=MAX_PRIORITY;
+    let integer = match value.kind() {
+        NodeKind::Integer(Some(integer)) => i32::try_from(*integer).ok(),
+        _ => None,
     };
-    let hosts: Vec<_> = hosts.iter().map(host).collect();
-    format!(
-        "{}{}",
-        hosts.join(","),
-        if path.is_empty() { "/" } else { path }
-    )
-}
-
-fn host_pattern(value: Value<'_>) -> Option<HostPattern> {
-    let text = value.text()?.to_ascii_lowercase();
-    let is_ipv6 = |text: &str| {
-        text.strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'))
-            .is_some_and(|text| text.parse::<Ipv6Addr>().is_ok())
-    };
-    match text.strip_prefix('*') {
-        Some(suffix) if suffix.strip_prefix('.').is_some_and(is_host_name) => {
-            Some(HostPattern::Suffix(suffix.to_owned()))
-        }
-        None if is_host_name(&text) || is_ipv6(&text) => Some(HostPattern::Exact(text)),
-        Some(_) | None => {
-            value.expected("a host such as \"example.com\" or \"*.example.com\", without a port")
-        }
+    match integer.filter(|integer| range.contains(integer)) {
+        Some(integer) => Some(integer),
+        None => value.expected(format_args!(
+            "an integer, -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        )),
     }
 }
 
-/// Path of a route, without the slash at its end.
-fn route_path(value: Value<'_>) -> Option<String> {
-    let text = value.text()?;
-    let inner = text.strip_suffix('/').unwrap_or(text);
-    let visible = text
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
-    // The segments after the first slash; the root has none.
-    let normal = inner.is_empty()
-        || inner
-            .split('/')
-            .skip(1)
-            .all(|segment| !matches!(segment, "" | "." | ".."));
-    if text.contains('*') {
-        // Taken as it stands it would match next to nothing, which nobody means.
-        return value.refuse(format_args!(
-            "path {text:?}: * is no wildcard here: a path is a prefix of whole segments, \"/api\" matches \"/api/x\" \
-             (%2A means the character)"
-        ));
-    }
-    if text.starts_with('/') && visible && normal {
-        return match path::read(text) {
-            Ok(_) => Some(inner.to_owned()),
-            Err(error) => value.refuse(format_args!(
-                "path {text:?}: {error}, which no request can have"
-            )),
-        };
-    }
-    value.expected(
-        "a path that begins with /, without ?, #, spaces and empty, \".\" or \"..\" segments",
-    )
-}
-
-fn method(value: Value<'_>) -> Option<String> {
-    let text = value.text()?;
-    // RFC 9110 §9.1: methods are case-sensitive.
-    let upper = text.to_ascii_uppercase();
-    if text != upper
-        && STANDARD_METHODS
-            .iter()
-            .any(|method| method.as_str() == upper)
-    {
-        return value.expected(format_args!("\"{upper}\", methods are case-sensitive"));
-    }
-    match Method::from_bytes(text.as_bytes()) {
-        Ok(_) => Some(text.to_owned()),
-        Err(_) => value.expected("a method such as \"GET\""),
-    }
-}
-
-fn headers(value: Value<'_>) -> Option<Vec<HeaderMatch>> {
-    let tests: Vec<_> = value
-        .table()?
-        .values()
-        .filter_map(|value| Some((value, header(value)?)))
-        .collect();
-    let mut names = HashSet::with_capacity(tests.len());
-    for (value, test) in &tests {
-        if !names.insert(test.name.as_str()) {
-            value.map().refuse(
-                value.key_place(),
-                format_args!("header \"{}\" is already in the table", test.name),
-            );
-        }
-    }
-    Some(tests.into_iter().map(|(_, test)| test).collect())
-}
-
-fn header(value: Value<'_>) -> Option<HeaderMatch> {
-    let Ok(name) = HeaderName::from_bytes(value.key().as_bytes()) else {
-        value.map().refuse(
-            value.key_place(),
-            format_args!("header {:?}: expected a header's name", value.key()),
-        );
-        return None;
-    };
-    match header_test(value.kind()) {
-        Some(test) => Some(HeaderMatch {
-            name: name.as_str().to_owned(),
-            test,
-        }),
-        None => value.expected("a header's value, or true (present) or false (absent)"),
-    }
-}
-
-fn header_test(kind: &NodeKind) -> Option<HeaderTest> {
-    match kind {
-        NodeKind::Boolean(true) => Some(HeaderTest::Present),
-        NodeKind::Boolean(false) => Some(HeaderTest::Absent),
-        NodeKind::Text(text) => HeaderValue::from_str(text)
-            .ok()
-            .map(|_| HeaderTest::Equals(text.clone())),
-        NodeKind::Integer(_)
-        | NodeKind::Float(_)
-        | NodeKind::Datetime(_)
-        | NodeKind::List(_)
-        | NodeKind::Table(_)
-        | NodeKind::Refused => None,
-    }
-}
-
-const STANDARD_METHODS: [Method; 9] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::DELETE,
-    Method::CONNECT,
-    Method::OPTIONS,
-    Method::TRACE,
-    Method::PATCH,
-];
+const MAX_PRIORITY: i32 = 1000;

@@ -1,5 +1,6 @@
-//! Texts with `$variables`, as the access log's format has them.
+//! Texts with `$variables`, as the access log's format has them, and names of variables.
 
+use castling_abi::TlsFact;
 use http::HeaderName;
 
 /// A part of such a text.
@@ -47,8 +48,76 @@ pub fn template_parts(text: &str) -> Result<Vec<TemplatePart<'_>>, String> {
     Ok(pieces)
 }
 
-/// `http_NAME` and `sent_http_NAME` with a header's name in which `_` stands for `-`, or 1 to 64 of `a-z 0-9 _`.
+/// The gateway's own variables that have their value when a request is routed.
+pub const OF_REQUEST: [&str; 12] = [
+    "client_address",
+    "client_port",
+    "method",
+    "host",
+    "path",
+    "query",
+    "request",
+    "protocol",
+    "scheme",
+    "request_id",
+    "listener",
+    "route",
+];
+
+/// Variables that get their value later, or that say nothing of the request.
+pub const OF_RESPONSE: [&str; 12] = [
+    "upstream",
+    "peer",
+    "status",
+    "body_bytes_sent",
+    "body_bytes_received",
+    "duration",
+    "upstream_duration",
+    "tries",
+    "cut_by",
+    "time_local",
+    "time_iso8601",
+    "pid",
+];
+
+/// Whether a variable has no value yet when a request is routed.
+pub(super) fn is_of_response(name: &str) -> bool {
+    OF_RESPONSE.contains(&name) || name.starts_with("sent_http_")
+}
+
+/// Whether `name` may be that of a group of a regular expression, which becomes a variable.
+pub(super) fn is_capture(name: &str) -> bool {
+    let is_built_in = OF_REQUEST.contains(&name)
+        || OF_RESPONSE.contains(&name)
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || TlsFact::from_name(name).is_some();
+    is_variable(name) && !is_built_in
+}
+
+/// Rule of [`is_capture`], for messages.
+pub(super) const CAPTURE_RULE: &str =
+    "a variable's name, 1 to 64 of a-z 0-9 _, that is none of the gateway's own";
+
+/// Families of the gateway's own variables, and of those that plugins know by these names.
+const PREFIXES: [&str; 6] = [
+    "http_",
+    "sent_http_",
+    "arg_",
+    "cookie_",
+    "request_header_",
+    "response_header_",
+];
+
+/// `http_NAME` and `sent_http_NAME` with a header's name in which `_` stands for `-`, `arg_NAME` and `cookie_NAME`, or 1 to 64
+/// of `a-z 0-9 _`.
 fn is_variable(name: &str) -> bool {
+    let other = name
+        .strip_prefix("arg_")
+        .or_else(|| name.strip_prefix("cookie_"));
+    if let Some(other) = other {
+        let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
+        return (1..=64).contains(&other.len()) && other.bytes().all(valid);
+    }
     let header = name
         .strip_prefix("http_")
         .or_else(|| name.strip_prefix("sent_http_"));

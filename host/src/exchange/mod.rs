@@ -8,7 +8,9 @@ mod cached_name;
 mod context;
 mod stage;
 mod stats;
+mod template;
 mod usage;
+mod variable;
 mod vars;
 
 use std::sync::Arc;
@@ -25,7 +27,9 @@ pub use cached_name::CachedName;
 pub use context::{Balancing, Context};
 pub use stage::Stage;
 pub use stats::ExchangeStats;
+pub use template::Template;
 pub use usage::{PluginKey, PluginUsage, Section, Size, Usage};
+pub use variable::Variable;
 pub use vars::Vars;
 
 /// An HTTP request and its response: what all protocols have of an exchange ([`Context`]), and the heads.
@@ -173,6 +177,11 @@ impl Exchange {
     #[inline]
     pub fn reply_mut(&mut self) -> &mut ReplyHead {
         &mut self.reply
+    }
+
+    /// The request's head, and the context that changes while it is read.
+    pub fn parts_mut(&mut self) -> (&RequestHead, &mut Context) {
+        (&self.request, &mut self.context)
     }
 
     /// Both heads, of which the request's is read while the response's is made.

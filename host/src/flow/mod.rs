@@ -174,7 +174,7 @@ impl Pipeline<'_> {
         }
         let verdict = match self.route()? {
             Some(phases) => self.run_phases(phases).await?,
-            None => phase::verdict(self.plan.get())?,
+            None => phase::verdict(self.plan.get(), self.exchange)?,
         };
         let response = match verdict {
             Verdict::Answer(answer) => self.take(answer),

@@ -108,7 +108,7 @@ impl<'a> Pipeline<'a> {
             MaybeFuture::Pending(progress) => progress.await,
         };
         match phases.are_through(&progress, self.plan.get()) {
-            true => phase::verdict(self.plan.get()),
+            true => phase::verdict(self.plan.get(), self.exchange),
             false => self.run_rest(&mut phases, progress).await,
         }
     }

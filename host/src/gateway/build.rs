@@ -12,11 +12,14 @@ use super::{Gateway, SharedMemory};
 use crate::balancer::Balancer;
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
+use crate::exchange::Template;
 use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
 use crate::metrics::Recorder;
-use crate::phase::{Check, Native, Plan, PluginStep, RoutePlan, Router, Step, UpstreamIdx};
+use crate::phase::{
+    Check, Native, Plan, PluginStep, RoutePlan, Router, Split, Step, UpstreamIdx, Upstreams,
+};
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
@@ -275,33 +278,25 @@ impl Parts {
             let own = self.named(&http.plugins);
             let unrouted = Plan {
                 requests: self.metrics.requests(name, ""),
-                ..Plan::new(None, None, &own, None, is_logged)
+                ..Plan::new(None, Upstreams::None, &own, None, is_logged)
             };
             if let Some(variable) = unrouted.variables.first() {
                 let place = &config.plugins[&*variable.step.plugin.name].place;
                 self.check_variables(place, &format!("listener {name}"), &unrouted);
             }
-            let of_listener = |route: &&config::Route| {
-                let is_named = route.listeners.is_empty() || route.listeners.contains(name);
-                // A redirect to https would lead to itself.
-                is_named && (route.redirect.is_none() || listener.tls.is_none())
-            };
             let mut plans = Vec::new();
-            for route in config.routes.iter().filter(of_listener) {
+            for route in config.routes_of(name) {
                 let of_route = self.named(&route.plugins);
                 let plugins: Vec<PluginStep> = own.iter().chain(&of_route).cloned().collect();
-                let upstream = route
-                    .upstream
-                    .as_ref()
-                    .and_then(|name| self.upstream_idx(name));
+                let upstreams = self.upstreams_of(route);
                 let mut plan = Plan {
-                    proxy: self.route_plan(route, upstream),
+                    proxy: self.route_plan(route, &upstreams),
                     paths: route.paths.unwrap_or(http.paths),
                     tunnel: route.tunnel,
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),
-                        upstream,
+                        upstreams,
                         &plugins,
                         native(route, config),
                         is_logged,
@@ -311,6 +306,7 @@ impl Parts {
                     plan.check_first(Check::ClientCertificate);
                 }
                 self.check_route(route, &of_route, &plan);
+                self.check_captures(route, &plan);
                 self.check_variables(&route.place, &format!("route {}", route.name), &plan);
                 plans.push((route, Rc::new(plan)));
             }
@@ -336,30 +332,41 @@ impl Parts {
     }
 
     /// What a route says in the place of its upstream and its listener; `None`: nothing.
-    fn route_plan(
-        &self,
-        route: &config::Route,
-        upstream: Option<UpstreamIdx>,
-    ) -> Option<Box<RoutePlan>> {
+    fn route_plan(&self, route: &config::Route, upstreams: &Upstreams) -> Option<Box<RoutePlan>> {
         if route.proxy == config::RouteProxy::default() {
             return None;
         }
-        let own = |idx: UpstreamIdx| {
+        let own = |(idx, _): (UpstreamIdx, u64)| {
             let settings = self.upstreams.values().nth(idx.0)?.settings();
             let own = settings.of_route(&route.proxy);
             (own != **settings).then(|| (idx, Rc::new(own)))
         };
         Some(Box::new(RoutePlan {
-            settings: upstream.into_iter().filter_map(own).collect(),
+            settings: upstreams.all().into_iter().filter_map(own).collect(),
             max_body_bytes: route.proxy.max_body_bytes,
         }))
     }
 
-    fn upstream_idx(&self, name: &str) -> Option<UpstreamIdx> {
-        self.upstreams
-            .keys()
-            .position(|other| other == name)
-            .map(UpstreamIdx)
+    /// Upstreams of a route, as far as they could be built; the others' errors are told already.
+    fn upstreams_of(&self, route: &config::Route) -> Upstreams {
+        let idx = |name: &str| {
+            let mut names = self.upstreams.keys();
+            names.position(|other| other == name).map(UpstreamIdx)
+        };
+        match &route.upstreams[..] {
+            [] => Upstreams::None,
+            [one] => idx(&one.name).map_or(Upstreams::None, Upstreams::One),
+            several => {
+                let built = several.iter().map(|it| Some((idx(&it.name)?, it.weight)));
+                let Some(built) = built.collect::<Option<Vec<_>>>() else {
+                    return Upstreams::None;
+                };
+                // The text was checked when the config was read.
+                let by = route.split_by.as_ref();
+                let by = by.and_then(|text| Template::parse(text).ok());
+                Upstreams::Split(Box::new(Split::new(built, by)))
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ impl Parts {
         // A plugin may answer whatever comes already in `rewrite`, or send it to another route.
         let may_rewrite = plan.rewrite.iter().any(|step| step.plugin().is_some());
         let may_answer = !plan.content.is_empty() || may_rewrite;
-        let unanswered = route.upstream.is_none() && !may_answer;
+        let unanswered = route.upstreams.is_empty() && !may_answer;
         if unanswered && all_loaded {
             self.errors.push(format!(
                 "{place}: route {name}: expected `upstream` or a plugin with a `content` or \
@@ -71,6 +71,20 @@ impl Parts {
                 self.errors.push(format!(
                     "{place}: route {name}: redirect: listener {listener} has TLS, and would lead to itself; expected \
                      listeners without"
+                ));
+            }
+        }
+    }
+
+    /// A group of a route's expression sets its variable before a plugin could be asked for it.
+    pub(super) fn check_captures(&mut self, route: &config::Route, plan: &Plan) {
+        let groups = route.group_names();
+        for variable in plan.computable.as_deref().unwrap_or_default() {
+            if groups.iter().any(|group| **group == **variable) {
+                let (place, name) = (&route.place, &route.name);
+                self.errors.push(format!(
+                    "{place}: route {name}: group {variable} of a regular expression: a plugin computes ${variable}; \
+                     expected another name"
                 ));
             }
         }

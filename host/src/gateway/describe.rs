@@ -1,10 +1,13 @@
 //! Text of `castling check` about a gateway that was built.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::rc::Rc;
 
 use super::Gateway;
-use crate::config::PathPolicy;
-use crate::phase::{Native, Plan};
+use crate::config::{self, HostPattern, PathPolicy, Serves};
+use crate::phase::{Native, Order, Plan, Precedence, UpstreamIdx, conditions};
+use crate::upstream::Upstream;
 
 impl Gateway {
     /// Describes what runs here, for `castling check`: listeners with their routes and phases, plugins, upstreams.
@@ -18,24 +21,7 @@ impl Gateway {
                 self.config.listeners[name].bind
             );
             self.describe_ordered(name, &mut text);
-            for plan in acceptor.service().router.plans() {
-                let route = plan.route.as_deref().unwrap_or_default();
-                let target = match plan.upstream {
-                    Some(idx) => format!("upstream {}", self.worker.upstream(idx).name),
-                    None => match plan.native() {
-                        Some(Native::Metrics) => "metrics".to_owned(),
-                        Some(Native::Redirect(to)) => {
-                            let port = to.port.unwrap_or(443);
-                            format!("https on port {port}, {}", to.status)
-                        }
-                        None => "content of its plugins".to_owned(),
-                    },
-                };
-                let _ = writeln!(text, "  route {route} -> {target}");
-                if !plan.describe().is_empty() {
-                    let _ = writeln!(text, "    {}", plan.describe());
-                }
-            }
+            self.describe_routes(name, acceptor.service().router.plans(), &mut text);
         }
         for warning in self.path_warnings() {
             let _ = writeln!(text, "warning: {warning}");
@@ -50,13 +36,7 @@ impl Gateway {
             );
         }
         for upstream in self.worker.upstreams() {
-            let peers: Vec<String> = upstream
-                .balancer
-                .peers()
-                .as_slice()
-                .iter()
-                .map(|peer| peer.label.to_string())
-                .collect();
+            let peers = self.peers(upstream);
             let config = &self.config.upstreams[&*upstream.name];
             let mut by = String::new();
             if config.tls.is_some() {
@@ -68,6 +48,66 @@ impl Gateway {
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
         }
         text
+    }
+
+    /// Routes of a listener in the order in which they are asked, each where it comes first.
+    fn describe_routes(&self, listener: &str, plans: &[Rc<Plan>], text: &mut String) {
+        let routes = self.config.routes_of(listener);
+        let Serves::Http(http) = &self.config.listeners[listener].serves;
+        let order = Order::new(&routes, (http.paths, http.case));
+        let mut told = BTreeSet::new();
+        for (at, turn) in order.turns().iter().enumerate() {
+            if !told.insert(turn.idx) {
+                continue;
+            }
+            let (plan, route) = (&plans[turn.idx], turn.route);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  route {} -> {}", route.name, self.target(plan));
+            let _ = writeln!(text, "    for {}", asked(route));
+            if let Some((other, why)) = order.next_overlapping(at) {
+                let _ = writeln!(text, "    ahead of {}: {}", other.route.name, reason(why));
+            }
+            if !plan.describe().is_empty() {
+                let _ = writeln!(text, "    {}", plan.describe());
+            }
+        }
+        for (turn, other) in order.shadowed() {
+            let (route, other) = (turn.route, other.route);
+            let _ = writeln!(
+                text,
+                "warning: {}: route {} gets no request of listener {listener}: route {} ({}) is asked before it and takes all \
+                 that it would",
+                route.place, route.name, other.name, other.place
+            );
+        }
+    }
+
+    pub(super) fn peers(&self, upstream: &Upstream) -> Vec<String> {
+        let peers = upstream.balancer.peers();
+        let peers = peers.as_slice().iter();
+        peers.map(|peer| peer.label.to_string()).collect()
+    }
+
+    /// What a route's requests come to.
+    pub(super) fn target(&self, plan: &Plan) -> String {
+        let upstreams = plan.upstreams.all();
+        let name = |idx: UpstreamIdx| &self.worker.upstream(idx).name;
+        match upstreams[..] {
+            [(idx, _)] => format!("upstream {}", name(idx)),
+            [_, _, ..] => {
+                let share = |(idx, weight): &(UpstreamIdx, u64)| format!("{} {weight}", name(*idx));
+                let shares: Vec<_> = upstreams.iter().map(share).collect();
+                format!("upstreams by weight: {}", shares.join(", "))
+            }
+            [] => match plan.native() {
+                Some(Native::Metrics) => "metrics".to_owned(),
+                Some(Native::Redirect(to)) => {
+                    let port = to.port.unwrap_or(443);
+                    format!("https on port {port}, {}", to.status)
+                }
+                None => "content of its plugins".to_owned(),
+            },
+        }
     }
 
     /// Certificates of a listener that are ordered, a line each.
@@ -91,7 +131,10 @@ impl Gateway {
                     let is_as_sent = [plan, other]
                         .iter()
                         .any(|plan| plan.paths == PathPolicy::AsSent);
-                    let is_same = plan.upstream.is_some() && plan.upstream == other.upstream;
+                    let theirs = other.upstreams.all();
+                    let mut ours = plan.upstreams.all().into_iter();
+                    let is_same =
+                        ours.any(|(idx, _)| theirs.iter().any(|(other, _)| *other == idx));
                     is_as_sent && is_same && plan.describe() != other.describe()
                 });
                 let Some(other) = other else { continue };
@@ -105,5 +148,31 @@ impl Gateway {
             }
         }
         warnings
+    }
+}
+
+/// What a route asks of a request: `example.com, path /api, method GET`.
+pub(super) fn asked(route: &config::Route) -> String {
+    let hosts = match route.hosts.is_empty() {
+        true => vec!["any host".to_owned()],
+        false => route.hosts.iter().map(HostPattern::to_string).collect(),
+    };
+    let mut all = vec![hosts.join(" "), route.path.to_string()];
+    all.extend(conditions(route));
+    if route.priority != 0 {
+        all.push(format!("priority {}", route.priority));
+    }
+    all.join(", ")
+}
+
+/// Why a route is asked before another, for a person.
+pub(super) fn reason(why: Precedence) -> &'static str {
+    match why {
+        Precedence::Priority => "higher priority",
+        Precedence::Host => "more specific host",
+        Precedence::ExactPath => "exact path",
+        Precedence::Expression => "a regular expression comes before prefixes",
+        Precedence::LongerPath => "longer path",
+        Precedence::Order => "earlier in the config",
     }
 }

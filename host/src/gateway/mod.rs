@@ -4,6 +4,7 @@ mod acme;
 mod build;
 mod check;
 mod describe;
+mod route;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use crate::upstream::{PeerList, PeerStates};
 use crate::wasm::{Plugin, PluginStatus, TimerOn};
 use crate::worker_context::WorkerContext;
 use crate::zone::{self, Zone, ZoneStatus, Zones};
+
+pub use route::{Question, text as route_text};
 
 /// Identity of a gateway: the same in all its workers, generations and upgrades.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 mod body_size;
 pub mod claims;
+pub mod cookies;
 mod field_name;
 pub mod forwarded;
 pub mod grpc;
@@ -13,6 +14,7 @@ mod headers;
 pub mod path;
 mod piece;
 mod protocol;
+pub mod query;
 mod request_id;
 mod swar;
 mod target;

@@ -1,9 +1,14 @@
 //! The phases before a response: what each route runs, in one flat list made at load.
 
 mod check;
+mod condition;
+mod expression;
+mod host_routes;
+mod order;
 mod paths;
 mod plan;
 mod route;
+mod split;
 mod step;
 
 use std::cell::Cell;
@@ -11,8 +16,10 @@ use std::cell::Cell;
 use castling_abi::Hook;
 
 pub use check::Check;
+pub use order::{Order, Outcome, Precedence, Turn, conditions};
 pub use plan::{MAX_COMPUTED, Plan, RoutePlan, UpstreamIdx};
 pub use route::Router;
+pub use split::{Split, Upstreams};
 pub use step::{Native, Next, PluginStep, Progress, Step};
 
 use crate::error::Error;
@@ -116,7 +123,7 @@ impl<'p> Phases<'p> {
                 Next::Reroute => self.route(plan, exchange)?,
             }
         }
-        verdict(plan.get())
+        verdict(plan.get(), exchange)
     }
 
     /// Moves on to the next list that has steps, by way of a route after the first.
@@ -166,8 +173,8 @@ fn enter_route<'p>(
 }
 
 /// When all phases are through.
-pub fn verdict(plan: &Plan) -> Result<Verdict, Error> {
-    match plan.upstream {
+pub fn verdict(plan: &Plan, exchange: &Exchange) -> Result<Verdict, Error> {
+    match plan.upstreams.choose(exchange) {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
         // Every step of `content` has declined and there is nobody else to ask.
         None => Err(Error::NoRoute),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use castling_abi::Hook;
 
-use super::{Check, Native, PluginStep, Step};
+use super::{Check, Native, PluginStep, Step, Upstreams};
 use crate::config::{PathPolicy, Tunnel};
 use crate::metrics::RequestCounts;
 use crate::upstream::ProxySettings;
@@ -14,7 +14,7 @@ use crate::upstream::ProxySettings;
 pub struct Plan {
     /// `None` for what runs before a route is found.
     pub route: Option<Arc<str>>,
-    pub upstream: Option<UpstreamIdx>,
+    pub upstreams: Upstreams,
     /// Policy of its paths.
     pub paths: PathPolicy,
     /// Whether requests may go on with another protocol, and within which limits.
@@ -75,7 +75,7 @@ impl Plan {
     /// plugin does.
     pub fn new(
         route: Option<Arc<str>>,
-        upstream: Option<UpstreamIdx>,
+        upstreams: Upstreams,
         plugins: &[PluginStep],
         native: Option<Native>,
         is_logged: impl Fn(&str) -> bool,
@@ -104,7 +104,7 @@ impl Plan {
         let content = list(Hook::Content).chain(native.map(Step::Native));
         Self {
             route,
-            upstream,
+            upstreams,
             paths: PathPolicy::Normal,
             tunnel: None,
             proxy: None,

@@ -18,7 +18,7 @@ use crate::http1::{self, HeadProgress};
 use crate::message::HeadRoom;
 use crate::message::{HeadLimits, RequestHead};
 use crate::metrics::Count;
-use crate::phase::{Plan, Router};
+use crate::phase::{Plan, Router, Upstreams};
 use crate::upstream::{KeepAlive, NewPeer, Peer, PeerState, PeerStates};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
@@ -32,9 +32,17 @@ impl Routes {
     /// Loads the routes of a gateway's config file, as if it had one listener.
     pub fn load(file: &Path) -> Result<Self, String> {
         let config = config::load(file).map_err(|e| e.to_string())?;
-        let plan = |name: &str| Rc::new(Plan::new(Some(name.into()), None, &[], None, |_| false));
+        let plan = |name: &str| {
+            Rc::new(Plan::new(
+                Some(name.into()),
+                Upstreams::None,
+                &[],
+                None,
+                |_| false,
+            ))
+        };
         let routes = config.routes.iter().map(|route| (route, plan(&route.name)));
-        let unrouted = Rc::new(Plan::new(None, None, &[], None, |_| false));
+        let unrouted = Rc::new(Plan::new(None, Upstreams::None, &[], None, |_| false));
         Ok(Self(Router::new(
             Box::default(),
             unrouted,

@@ -16,7 +16,9 @@ use crate::http1::{
 };
 use crate::http2;
 use crate::message::HeadLimits;
-use crate::message::{HeadRoom, Headers, Piece, is_valid_path, path};
+use crate::message::{
+    HeadRoom, Headers, Piece, cookies, is_valid_path, is_valid_value, path, query,
+};
 use crate::transport::proxy_protocol::{self, Parsed};
 
 /// Reads requests as they come on one connection, each with its body, under every setting of what is doubtful.
@@ -153,6 +155,43 @@ pub fn request_path(text: &str) {
         path::key_as_sent(&read.text).is_some(),
         "a peer leaves the root"
     );
+}
+
+/// Reads a query and a field of cookies for a name, on three lines. Promises: values that were found, once encoded again, are found
+/// again.
+pub fn query_and_cookies(text: &str) {
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (name, parameters, field) = (line(), line(), line());
+    let found: Vec<_> = query::values(parameters, name.as_bytes()).collect();
+    let encoded =
+        |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("%{byte:02x}")).collect() };
+    let again: Vec<_> = found
+        .iter()
+        .map(|value| format!("{}={}", encoded(name.as_bytes()), encoded(value)))
+        .collect();
+    let again = again.join("&");
+    let found_again: Vec<_> = query::values(&again, name.as_bytes()).collect();
+    assert_eq!(found_again, found);
+    assert!(found.is_empty() || query::first_in_any_case(parameters, name).is_some());
+
+    if !is_valid_value(field.as_bytes()) {
+        return;
+    }
+    let of_field = |field: &[u8]| {
+        let mut headers = Headers::new();
+        headers.add(&http::header::COOKIE, field);
+        let values = cookies::values(&headers, name);
+        values.map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let found = of_field(field.as_bytes());
+    let again = found
+        .iter()
+        .map(|value| [name.as_bytes(), b"=", value].concat());
+    let again: Vec<_> = again.collect();
+    if !found.is_empty() {
+        assert_eq!(of_field(&again.join(&b"; "[..])), found);
+    }
 }
 
 /// Reads a config. Promises: no error is without its place in the file (`FILE:LINE:COLUMN: `), and each is one line.

@@ -11,6 +11,7 @@ mod listener;
 mod networks;
 mod retry;
 mod route;
+mod route_match;
 mod tls;
 mod upstream;
 
@@ -28,6 +29,7 @@ pub use listener::*;
 pub use networks::*;
 pub use retry::*;
 pub use route::*;
+pub use route_match::*;
 pub use tls::*;
 pub use upstream::*;
 
@@ -50,6 +52,20 @@ pub struct Config {
     pub metrics: Metrics,
     /// Routes in the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Routes that a listener has, in the order of the config.
+    pub fn routes_of(&self, listener: &str) -> Vec<&Route> {
+        let has_tls = self.listeners[listener].tls.is_some();
+        let is_of_it = |route: &&Route| {
+            let mut named = route.listeners.iter();
+            let is_named = route.listeners.is_empty() || named.any(|it| it == listener);
+            // A redirect to https would lead to itself.
+            is_named && (route.redirect.is_none() || !has_tls)
+        };
+        self.routes.iter().filter(is_of_it).collect()
+    }
 }
 
 /// An absolute path, with where it stands in the config: what is wrong with it is found when it is used.

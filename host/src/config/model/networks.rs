@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Whom a listener believes. In the file a list such as `["10.0.0.0/8", "2001:db8::1", "unix"]`.
+/// Whom a listener believes, or whom a route is for. In the file a list such as `["10.0.0.0/8", "2001:db8::1", "unix"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Networks {
     pub cidrs: Vec<Cidr>,
@@ -29,6 +29,16 @@ impl Networks {
             Some(address) => self.cidrs.iter().any(|cidr| cidr.contains(address)),
             None => self.unix,
         }
+    }
+}
+
+/// `10.0.0.0/8, unix`.
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cidrs = self.cidrs.iter().map(Cidr::to_string);
+        let unix = self.unix.then(|| "unix".to_owned());
+        let all: Vec<_> = cidrs.chain(unix).collect();
+        f.write_str(&all.join(", "))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Routes in the resolved config.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PathPolicy, PluginUse, RetryOverrides};
+use super::{FieldMatch, Networks, PathMatch, PathPolicy, Pattern, PluginUse, RetryOverrides};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
@@ -15,18 +16,26 @@ pub struct Route {
     pub listeners: Vec<String>,
     /// Empty: any host.
     pub hosts: Vec<HostPattern>,
-    /// Path prefix by whole segments: `/api` and `/api/` both match `/api`, `/api/` and `/api/x`, never `/apix`.
-    /// Default `/`. Kept without the trailing slash (the root is the empty text). Has no empty, `.` or `..` segments,
-    /// and is one that [`crate::message::path::read`] reads.
-    pub path: String,
+    /// Default `/`.
+    pub path: PathMatch,
     /// Empty: any method.
     pub methods: Vec<String>,
-    /// All must match. Names in lower case.
-    pub headers: Vec<HeaderMatch>,
+    /// All must match, and so must those of the query and the cookies.
+    pub headers: Vec<FieldMatch>,
+    /// Parameters of the query, decoded.
+    pub query: Vec<FieldMatch>,
+    pub cookies: Vec<FieldMatch>,
+    /// Networks of clients, one of which must have the request's. Default: any client.
+    pub clients: Option<Networks>,
+    /// Routes with a higher one are asked first, whatever their hosts and paths. Default 0.
+    pub priority: i32,
     /// Plugins in the order of the config; their response hooks run in the reverse order.
     pub plugins: Vec<PluginUse>,
-    /// Upstream of the route. None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
-    pub upstream: Option<String>,
+    /// Upstreams of the route, each with its share. In the file `"app"`, or `{ app = 90, canary = 10 }`. None: a plugin's `content` or `rewrite` hook answers, and where none does, it is 404.
+    pub upstreams: Vec<UpstreamShare>,
+    /// Text with `$variables` that a request has when it is routed: those for which it reads the same go to the same of several
+    /// upstreams. Default: at random.
+    pub split_by: Option<String>,
     /// The gateway's metrics are the answer, in Prometheus' text format; there is no upstream then. Default false.
     pub metrics: bool,
     /// Whether a client without a verified certificate is refused (403). In the file `"required"`; default `"optional"`.
@@ -56,6 +65,28 @@ pub struct RouteProxy {
     pub max_body_bytes: Option<u64>,
 }
 
+impl Route {
+    /// Names of the groups of its expressions, which become variables.
+    pub fn group_names(&self) -> Vec<String> {
+        let path = match &self.path {
+            PathMatch::Regex(pattern) => Some(pattern),
+            PathMatch::Prefix(_) | PathMatch::Exact(_) => None,
+        };
+        let fields = [&self.headers, &self.query, &self.cookies];
+        let of_fields = fields.into_iter().flatten().filter_map(FieldMatch::pattern);
+        let patterns = path.into_iter().chain(of_fields);
+        patterns.flat_map(Pattern::group_names).collect()
+    }
+}
+
+/// An upstream and its share of a route's requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamShare {
+    pub name: String,
+    /// 0 to 65535, not 0 for all.
+    pub weight: u16,
+}
+
 /// Way to https. In the file `"https"`, or `{ to = "https", status = 301, port = 8443 }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {
@@ -75,18 +106,14 @@ pub enum HostPattern {
     Suffix(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeaderMatch {
-    pub name: String,
-    /// Test of the value. In the file: `"value"` for [`HeaderTest::Equals`], `true` or `false` for present or absent.
-    pub test: HeaderTest,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum HeaderTest {
-    Equals(String),
-    Present,
-    Absent,
+/// As in the file.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
 }
 
 /// Bounds of the bytes that go both ways after a request.

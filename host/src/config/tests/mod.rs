@@ -5,6 +5,7 @@ mod files;
 mod listeners;
 mod plugins;
 mod refused;
+mod routes;
 mod tls;
 
 use std::env::VarError;
@@ -171,11 +172,8 @@ fn defaults_are_filled_in() {
         format!("{}:4:1", site.path("site.toml").display())
     );
     assert_eq!(
-        (
-            config.routes[0].name.as_str(),
-            config.routes[0].path.as_str()
-        ),
-        ("/", "")
+        (config.routes[0].name.as_str(), &config.routes[0].path),
+        ("/", &PathMatch::Prefix(String::new()))
     );
 }
 
@@ -346,16 +344,16 @@ metrics = true
     let api = &config.routes[0];
     assert_eq!(api.hosts[0], HostPattern::Exact("example.com".to_owned()));
     assert_eq!(api.hosts[1], HostPattern::Suffix(".example.org".to_owned()));
-    assert_eq!(api.path, "/api");
+    assert_eq!(api.path, PathMatch::Prefix("/api".to_owned()));
     assert_eq!(
         api.headers[0],
-        HeaderMatch {
+        FieldMatch {
             name: "x-b".to_owned(),
-            test: HeaderTest::Present
+            test: ValueTest::Present
         }
     );
-    assert_eq!(api.headers[1].test, HeaderTest::Equals("v".to_owned()));
-    assert_eq!(api.headers[2].test, HeaderTest::Absent);
+    assert_eq!(api.headers[1].test, ValueTest::OneOf(vec!["v".to_owned()]));
+    assert_eq!(api.headers[2].test, ValueTest::Absent);
     assert_eq!(config.routes[1].name, "example.com,*.example.org/x");
     assert_eq!(config.metrics.max_series, 262_144);
     assert_eq!(auth.limits.metric_series, 0);
