@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::http_settings;
@@ -11,11 +10,11 @@ use super::networks;
 use super::sections::{Sections, TIMEOUT, resolved};
 use super::socket_path::socket_path;
 use super::table::{Table, Value};
+use super::tcp_keepalive::{seconds, tcp_keepalive};
 use super::tls;
 use super::tree::NodeKind;
 use super::{
-    Accept, Bind, ConnectionLimits, Listener, ProxyProtocol, Serves, SocketOptions, TcpKeepalive,
-    WithoutHeader,
+    Accept, Bind, ConnectionLimits, Listener, ProxyProtocol, Serves, SocketOptions, WithoutHeader,
 };
 
 pub(super) fn resolve(sections: &Sections<'_>) -> BTreeMap<String, Listener> {
@@ -177,41 +176,6 @@ fn mode(value: Value<'_>) -> Option<u32> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if is_octal && mode <= 0o777 => Some(mode),
         Ok(_) | Err(_) => value.expected(MODE_RULE),
-    }
-}
-
-/// `true`, or a table that says more.
-fn tcp_keepalive(value: Value<'_>) -> Option<Option<TcpKeepalive>> {
-    let usual = TcpKeepalive {
-        idle_seconds: 7200,
-        interval_seconds: 75,
-        count: 9,
-    };
-    if let NodeKind::Boolean(is_on) = value.kind() {
-        return Some(is_on.then_some(usual));
-    }
-    let NodeKind::Table(_) = value.kind() else {
-        return value.expected("true, false or { idle = \"60s\", interval = \"10s\", count = 5 }");
-    };
-    let mut table = value.table()?;
-    // Range that Linux takes.
-    let period = |value| seconds(value, 1..=32767);
-    let keepalive = TcpKeepalive {
-        idle_seconds: table.or("idle", usual.idle_seconds, period),
-        interval_seconds: table.or("interval", usual.interval_seconds, period),
-        count: table.or("count", usual.count, |value| value.integer(1..=127)),
-    };
-    table.finish();
-    Some(Some(keepalive))
-}
-
-/// Whole seconds: the kernel counts no others.
-fn seconds(value: Value<'_>, range: RangeInclusive<u32>) -> Option<u32> {
-    let from_seconds = |seconds: &u32| Duration::from_secs((*seconds).into());
-    let duration = value.duration(from_seconds(range.start())..=from_seconds(range.end()))?;
-    match u32::try_from(duration.as_secs()) {
-        Ok(seconds) if duration.subsec_nanos() == 0 => Some(seconds),
-        Ok(_) | Err(_) => value.expected("whole seconds"),
     }
 }
 

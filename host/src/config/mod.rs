@@ -31,6 +31,7 @@ mod socket_path;
 mod source;
 mod suggest;
 mod table;
+mod tcp_keepalive;
 #[cfg(test)]
 mod tests;
 mod tls;

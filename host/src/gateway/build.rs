@@ -216,17 +216,7 @@ impl Parts {
         let mut tls = self.tls_to_peers(config, turns);
         for (name, upstream) in &config.upstreams {
             let metrics = self.metrics.upstream(name);
-            // A connection with a PROXY header is one client's.
-            let kept_connections = match upstream.proxy_protocol {
-                None => upstream.keepalive_connections,
-                Some(_) => 0,
-            };
-            let keep_alive = KeepAlive::new(
-                name,
-                kept_connections,
-                upstream.keepalive_timeout,
-                metrics.unasked,
-            );
+            let keep_alive = KeepAlive::of(name, upstream, metrics.unasked);
             let list = lists.get(name).cloned().unwrap_or_default();
             let (state, named) = (states.of(list.cell), Arc::from(name.as_str()));
             let factory = PeerFactory::new(upstream, tls.remove(name), keep_alive, states);

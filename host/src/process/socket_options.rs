@@ -3,12 +3,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use rustix::net::sockopt;
 
 use super::sys;
 use crate::config::{Bind, Listener};
+use crate::transport::keep_alive;
 
 /// Makes it listen, with the listener's options. One that listens already gets them anew.
 pub(super) fn listen(socket: impl AsFd, listener: &Listener) -> io::Result<()> {
@@ -17,10 +17,7 @@ pub(super) fn listen(socket: impl AsFd, listener: &Listener) -> io::Result<()> {
         sockopt::set_tcp_nodelay(socket, options.nodelay)?;
         sockopt::set_socket_keepalive(socket, options.tcp_keepalive.is_some())?;
         if let Some(keepalive) = options.tcp_keepalive {
-            let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-            sockopt::set_tcp_keepidle(socket, seconds(keepalive.idle_seconds))?;
-            sockopt::set_tcp_keepintvl(socket, seconds(keepalive.interval_seconds))?;
-            sockopt::set_tcp_keepcnt(socket, keepalive.count)?;
+            keep_alive(socket, &keepalive)?;
         }
         sys::set_defer_accept(socket, options.defer_accept_seconds)?;
     }

@@ -25,7 +25,7 @@ use rustix::net::{RecvFlags, Shutdown};
 use tokio::net::TcpStream;
 
 pub use peer_address::PeerAddress;
-pub use socket::Socket;
+pub use socket::{Socket, keep_alive, put_off_port};
 use tls::{SharedTls, Tls, TlsInfo};
 use write_batch::Deferred;
 

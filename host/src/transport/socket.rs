@@ -4,6 +4,7 @@
 //! do, a read that leaves room and a write that leaves bytes count as the last for now, which saves the call that
 //! would only say so.
 
+mod options;
 mod queued;
 
 use std::io::{self, IoSlice};
@@ -14,6 +15,8 @@ use bytes::BytesMut;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+
+pub use options::{keep_alive, put_off_port};
 
 pub enum Socket {
     Tcp(TcpStream),

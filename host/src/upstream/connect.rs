@@ -1,24 +1,36 @@
 //! Connects to an address, by TLS where it is to be, whatever is spoken there.
 
 use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 
+use crate::config::{self, TcpKeepalive};
 use crate::error::is_shortage;
 use crate::runtime::alarm::{Alarm, Elapsed};
 use crate::transport::tls::{Offer, PeerTls};
-use crate::transport::{PeerAddress, Socket, Transport};
+use crate::transport::{PeerAddress, Socket, Transport, keep_alive, put_off_port};
 
 /// Address that is connected to, and what goes before HTTP.
 pub(super) struct To<'a> {
     pub address: &'a PeerAddress,
+    pub options: &'a Options,
     /// Bytes that go before all else, also before TLS.
     pub header: Option<Vec<u8>>,
     pub tls: Option<&'a PeerTls>,
     /// Protocols that TLS offers.
     pub offer: Offer,
+}
+
+/// Options of the sockets that connections are made with, those of TCP.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// Probes of silent connections. `None`: none.
+    keepalive: Option<TcpKeepalive>,
+    /// Addresses that connections come from. Empty: the kernel chooses.
+    source: Vec<IpAddr>,
 }
 
 pub(super) enum ConnectError {
@@ -39,13 +51,14 @@ pub(super) async fn connect(
 ) -> Result<Transport, ConnectError> {
     let To {
         address,
+        options,
         header,
         tls,
         offer,
     } = to;
     // Read where it is needed: nearly all connections are made in less than a millisecond, and most have no TLS.
     let begun = tls.map(|_| Instant::now());
-    let opened = alarm.limit(limit, open(address)).await;
+    let opened = alarm.limit(limit, open(address, options)).await;
     let socket = match opened.map_err(|Elapsed| ConnectError::TimedOut)? {
         Ok(socket) => socket,
         Err(cause) if is_shortage(&cause) => return Err(ConnectError::Shortage(cause)),
@@ -72,12 +85,49 @@ pub(super) async fn connect(
     }
 }
 
+impl Options {
+    pub fn of(config: &config::Upstream) -> Self {
+        Self {
+            keepalive: config.tcp_keepalive,
+            source: config.source_address.clone(),
+        }
+    }
+
+    /// A socket for a connection to this address.
+    fn socket(&self, to: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = match to {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_nodelay(true)?;
+        if let Some(keepalive) = &self.keepalive {
+            keep_alive(&socket, keepalive)?;
+        }
+        if !self.source.is_empty() {
+            self.bind(&socket, to)?;
+        }
+        Ok(socket)
+    }
+
+    /// Has a connection to this address come from ours of its family.
+    fn bind(&self, socket: &TcpSocket, to: SocketAddr) -> io::Result<()> {
+        let of_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
+        let source = *self.source.iter().find(of_family).ok_or_else(|| {
+            let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+            let what = format!("source_address has no address of {family}");
+            io::Error::new(ErrorKind::AddrNotAvailable, what)
+        })?;
+        put_off_port(socket)?;
+        let bound = socket.bind((source, 0).into());
+        bound.map_err(|error| io::Error::new(error.kind(), format!("from {source}: {error}")))
+    }
+}
+
 /// A connected socket.
-async fn open(address: &PeerAddress) -> io::Result<Socket> {
+async fn open(address: &PeerAddress, options: &Options) -> io::Result<Socket> {
     match address {
         PeerAddress::Inet(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = options.socket(*address)?.connect(*address).await?;
             Ok(stream.into())
         }
         // In a box: a request is not to keep room for the rare kind.
@@ -105,7 +155,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket, sockopt};
     use tokio::net::TcpListener;
     use tokio::runtime::LocalOptions;
 
@@ -121,8 +171,17 @@ mod tests {
     }
 
     async fn connected(address: &PeerAddress, limit: Duration) -> Result<Transport, ConnectError> {
+        connected_with(&Options::default(), address, limit).await
+    }
+
+    async fn connected_with(
+        options: &Options,
+        address: &PeerAddress,
+        limit: Duration,
+    ) -> Result<Transport, ConnectError> {
         let to = To {
             address,
+            options,
             header: None,
             tls: None,
             offer: Offer::Usual,
@@ -141,6 +200,67 @@ mod tests {
             drop(listener);
             let refused = connected(&address, LONG).await;
             assert!(matches!(refused, Err(ConnectError::Failed(_))));
+        });
+    }
+
+    #[test]
+    fn connections_come_from_the_address_of_the_family() {
+        run(async {
+            let source = [127, 0, 0, 7].into();
+            let options = Options {
+                source: vec![source],
+                keepalive: None,
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().into();
+            let _both = [
+                connected_with(&options, &address, LONG).await.ok().unwrap(),
+                connected_with(&options, &address, LONG).await.ok().unwrap(),
+            ];
+            for _ in 0..2 {
+                let (_, from) = listener.accept().await.unwrap();
+                assert_eq!(from.ip(), source);
+            }
+            let error = |options: Options, address: &'static str| async move {
+                let address = PeerAddress::try_from(address.to_owned()).unwrap();
+                match connected_with(&options, &address, LONG).await {
+                    Err(ConnectError::Failed(error)) => error.to_string(),
+                    _ => "another outcome".to_owned(),
+                }
+            };
+            let other_family = error(options, "[::1]:80").await;
+            assert_eq!(other_family, "source_address has no address of IPv6");
+            let foreign = Options {
+                // TEST-NET-1, RFC 5737.
+                source: vec![[192, 0, 2, 1].into()],
+                keepalive: None,
+            };
+            let why = error(foreign, "127.0.0.1:80").await;
+            assert!(why.starts_with("from 192.0.2.1: "), "{why}");
+        });
+    }
+
+    #[test]
+    fn silent_connections_are_probed_where_that_is_wanted() {
+        let of = |keepalive| Options {
+            keepalive,
+            source: Vec::new(),
+        };
+        run(async {
+            let address = "127.0.0.1:80".parse().unwrap();
+            let silent = of(None).socket(address).unwrap();
+            assert!(!sockopt::socket_keepalive(&silent).unwrap());
+            let keepalive = TcpKeepalive {
+                idle_seconds: 60,
+                interval_seconds: 10,
+                count: 5,
+            };
+            let probed = of(Some(keepalive)).socket(address).unwrap();
+            assert!(sockopt::socket_keepalive(&probed).unwrap());
+            let idle = sockopt::tcp_keepidle(&probed).unwrap();
+            let interval = sockopt::tcp_keepintvl(&probed).unwrap();
+            assert_eq!((idle.as_secs(), interval.as_secs()), (60, 10));
+            assert_eq!(sockopt::tcp_keepcnt(&probed).unwrap(), 5);
         });
     }
 

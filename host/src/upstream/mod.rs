@@ -3,6 +3,7 @@
 mod budget;
 mod connect;
 mod http;
+mod life;
 mod multiplex;
 mod pause;
 mod peer;
@@ -52,6 +53,7 @@ pub struct Upstream {
     settings: Rc<ProxySettings>,
     /// `None`: retries are not limited.
     budget: Option<Budget>,
+    connect_options: connect::Options,
     proxy_protocol: Option<HeaderVersion>,
     protocol: PeerProtocol,
     http2: ClientBuilder,
@@ -101,6 +103,7 @@ impl Upstream {
                 .retry
                 .budget
                 .map(|budget| Budget::new(&budget, workers)),
+            connect_options: connect::Options::of(config),
             proxy_protocol: config.proxy_protocol,
             protocol: config.protocol,
             http2: ClientBuilder::new(&head_limits),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::life::Life;
 use crate::http2::ClientConnection;
 
 /// Connections to one peer. There are more than one only when the requests under way are more than the peer takes on one.
@@ -22,6 +23,7 @@ pub(super) struct Multiplex {
 
 struct Kept {
     connection: Rc<ClientConnection>,
+    life: Life,
     /// Since when it has no request. `None`: it has some, as far as is known.
     idle_since: Option<Instant>,
 }
@@ -42,9 +44,14 @@ impl Multiplex {
     pub(super) fn pick(&self) -> Option<Rc<ClientConnection>> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|kept| kept.connection.is_open());
-        let kept = connections.iter_mut().find(|it| it.connection.has_room())?;
+        let at = connections.iter().position(|it| it.connection.has_room())?;
+        let kept = &mut connections[at];
         kept.idle_since = None;
-        Some(Rc::clone(&kept.connection))
+        let connection = Rc::clone(&kept.connection);
+        if !kept.life.has_more() {
+            connections.remove(at);
+        }
+        Some(connection)
     }
 
     /// The turn to make a connection. Whoever gets it looks for one first.
@@ -53,11 +60,15 @@ impl Multiplex {
         self.connecting.acquire().await.ok()
     }
 
-    pub(super) fn put(&self, connection: &Rc<ClientConnection>) {
-        self.connections.borrow_mut().push(Kept {
-            connection: Rc::clone(connection),
-            idle_since: None,
-        });
+    /// Keeps a connection, on which one request is about to begin.
+    pub(super) fn put(&self, connection: &Rc<ClientConnection>, mut life: Life) {
+        if life.has_more() {
+            self.connections.borrow_mut().push(Kept {
+                connection: Rc::clone(connection),
+                life,
+                idle_since: None,
+            });
+        }
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -77,9 +88,12 @@ impl Multiplex {
         self.is_chosen.get()
     }
 
-    /// Lets go of connections that have ended or were idle for long, which closes them.
+    /// Lets go of connections that have ended, have come of age or were idle for long. Each closes when its last request has ended.
     pub(super) fn sweep(&self, now: Instant) {
         self.connections.borrow_mut().retain_mut(|kept| {
+            if kept.life.is_over(now) {
+                return false;
+            }
             if !kept.connection.is_idle() {
                 kept.idle_since = None;
                 return kept.connection.is_open();

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,10 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::http::PeerStream;
+use super::life::Life;
+use crate::config;
 use crate::metrics::Count;
+use crate::runtime::clock;
 
 /// Bounds of the idle connections of an upstream, which its peers share.
 pub struct KeepAlive {
@@ -18,6 +22,10 @@ pub struct KeepAlive {
     count: Cell<usize>,
     max_idle: usize,
     idle_timeout: Duration,
+    /// Age from which a connection takes no further request. `None`: any.
+    max_age: Option<Duration>,
+    /// Requests that a connection takes.
+    max_requests: u32,
     /// Times that a peer has sent bytes that nobody had asked for.
     unasked: Count,
 }
@@ -58,8 +66,40 @@ impl KeepAlive {
             count: Cell::new(0),
             max_idle,
             idle_timeout,
+            max_age: None,
+            max_requests: u32::MAX,
             unasked,
         })
+    }
+
+    /// Bounds of an upstream of the config.
+    pub fn of(name: &str, upstream: &config::Upstream, unasked: Count) -> Rc<Self> {
+        let keepalive = &upstream.keepalive;
+        let max_idle = match upstream.proxy_protocol {
+            None => keepalive.connections,
+            // A connection with a PROXY header is one client's.
+            Some(_) => 0,
+        };
+        Rc::new(Self {
+            upstream: Arc::from(name),
+            count: Cell::new(0),
+            max_idle,
+            idle_timeout: keepalive.timeout,
+            max_age: Some(keepalive.max_age),
+            max_requests: keepalive.max_requests.map_or(u32::MAX, NonZeroU32::get),
+            unasked,
+        })
+    }
+
+    /// Bounds of a connection that is made now.
+    pub(super) fn life(&self) -> Life {
+        let expires = self
+            .max_age
+            .and_then(|max_age| clock::now().checked_add(max_age));
+        Life {
+            expires,
+            requests_left: self.max_requests,
+        }
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
@@ -79,6 +119,11 @@ impl Pool {
             idle: RefCell::default(),
             banned_until: Cell::new(None),
         }
+    }
+
+    /// Bounds of a connection that is made now.
+    pub(super) fn life(&self) -> Life {
+        self.keep_alive.life()
     }
 
     /// The newest connection that is still good now; `surely` asks the kernel, for a request that cannot be sent again if
@@ -117,10 +162,8 @@ impl Pool {
             count.set(count.get() - 1);
         }
         count.set(count.get() + 1);
-        idle.push_back(Idle {
-            stream,
-            until: since.checked_add(*idle_timeout),
-        });
+        let until = earlier(since.checked_add(*idle_timeout), stream.expires());
+        idle.push_back(Idle { stream, until });
     }
 
     /// Closes connections that are old by now, or that the peer has closed.
@@ -170,6 +213,14 @@ impl Pool {
     }
 }
 
+/// The earlier of two moments. `None`: never.
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
 impl Drop for Pool {
     /// The connections of a peer that has left its upstream count no more.
     fn drop(&mut self) {
@@ -185,7 +236,7 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::http::tests::{pair, run};
+    use super::super::http::tests::{living, pair, run};
     use super::*;
 
     fn pools<const N: usize>(max_idle: usize) -> [Pool; N] {
@@ -236,6 +287,34 @@ mod tests {
             assert!(pool.take(true, now + Duration::from_secs(60)).is_none());
             assert_eq!(pool.keep_alive.count.get(), 0);
         });
+    }
+
+    #[test]
+    fn what_has_come_of_age_is_not_taken_however_busy_it_was() {
+        run(async {
+            let [pool] = pools(2);
+            let now = Instant::now();
+            let life = Life {
+                expires: Some(now + Duration::from_secs(3)),
+                ..Life::ENDLESS
+            };
+            let (ours, _theirs) = living(life);
+            pool.put(ours, now);
+            let busy = pool.take(true, now + Duration::from_secs(2));
+            pool.put(busy.expect("it is young"), now + Duration::from_secs(2));
+            assert!(pool.take(true, now + Duration::from_secs(3)).is_none());
+            assert_eq!(pool.keep_alive.count.get(), 0);
+        });
+    }
+
+    #[test]
+    fn of_two_moments_the_earlier_counts() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        assert_eq!(earlier(Some(now), Some(later)), Some(now));
+        assert_eq!(earlier(Some(later), Some(now)), Some(now));
+        assert_eq!(earlier(None, Some(now)), Some(now));
+        assert_eq!(earlier(Some(now), None), Some(now));
+        assert_eq!(earlier(None, None), None);
     }
 
     #[test]

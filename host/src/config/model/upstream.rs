@@ -1,11 +1,12 @@
 //! Upstreams in the resolved config.
 
-use std::num::NonZeroU16;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Retry, UpstreamTls};
+use super::{Retry, TcpKeepalive, UpstreamTls};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
@@ -29,12 +30,13 @@ pub struct Upstream {
     /// What becomes of requests while all peers have as many as they may.
     pub queue: Queue,
     pub retry: Retry,
-    /// Idle connections that each worker keeps at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made
-    /// only when none is idle and the newest are used first, so that as many are kept as were in use at once within the
-    /// last `keepalive_timeout` (nginx `keepalive`, which is 32 and to be set by hand).
-    pub keepalive_connections: usize,
-    /// How long each of them is kept. Default 60 s (nginx `keepalive_timeout`).
-    pub keepalive_timeout: Duration,
+    /// Connections that are kept for later requests.
+    pub keepalive: PeerKeepalive,
+    /// Whether the kernel probes silent connections to peers. Default none (nginx `proxy_socket_keepalive`).
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Addresses of this host that connections to peers come from, one at most for each family, which peers of the other
+    /// family cannot be connected to from. Default none: the kernel chooses (nginx `proxy_bind`).
+    pub source_address: Vec<IpAddr>,
     /// Largest head of a response, bytes; beyond it 502. 1 KiB to 1 MiB. Default 64 KiB (nginx `proxy_buffer_size`).
     pub max_head_bytes: usize,
     /// Fields in it; beyond it 502. 16 to 10000. Default 1000.
@@ -50,6 +52,22 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// `FILE:LINE:COLUMN` of the upstream's table.
     pub place: String,
+}
+
+/// Connections to peers that are kept for later requests, in each worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerKeepalive {
+    /// Idle connections that are kept at most. 0 to 65535, 0 turns keep-alive off. Default 16384. One is made only when none is
+    /// idle and the newest are used first, so that as many are kept as were in use at once within the last `timeout` (nginx
+    /// `keepalive`, which is 32 and to be set by hand).
+    pub connections: usize,
+    /// How long each of them is kept without a request. Default 60 s (nginx `keepalive_timeout`).
+    pub timeout: Duration,
+    /// Age from which a connection takes no further request. Default 1 h (nginx `keepalive_time`, Envoy
+    /// `max_connection_duration`).
+    pub max_age: Duration,
+    /// Requests that one connection takes. 1 to 2^32 - 1. Default: any number (nginx `keepalive_requests`, which is 1000).
+    pub max_requests: Option<NonZeroU32>,
 }
 
 /// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.

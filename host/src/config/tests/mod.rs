@@ -158,11 +158,17 @@ fn defaults_are_filled_in() {
     assert_eq!(
         (
             app.tries,
-            app.keepalive_connections,
+            app.keepalive.connections,
             app.connect_timeout.as_secs()
         ),
         (3, 16384, 5)
     );
+    let keepalive = &app.keepalive;
+    assert_eq!(
+        (keepalive.max_age.as_secs(), keepalive.max_requests),
+        (3600, None)
+    );
+    assert_eq!((app.tcp_keepalive, app.source_address.len()), (None, 0));
     assert_eq!(
         (&app.balance, &app.host),
         (&Balance::RoundRobin, &UpstreamHost::Client)

@@ -317,6 +317,63 @@ fn upstreams() {
 }
 
 #[test]
+fn connections_to_peers() {
+    let upstream = |rest: &str| format!("[upstreams.b]\npeers = ['10.0.0.1:1']\n{rest}");
+    let rule = "an address of this host such as \"10.0.0.5\", or a list of one for each family";
+    for (given, shown) in [
+        ("'a'", "'a'"),
+        ("'10.0.0.5:80'", "'10.0.0.5:80'"),
+        ("'0.0.0.0'", "'0.0.0.0'"),
+        ("'ff02::1'", "'ff02::1'"),
+        ("[]", "a list"),
+        ("5", "5"),
+    ] {
+        refused(
+            &upstream(&format!("source_address = {given}")),
+            &format!("site.toml:3:18: source_address {shown}: expected {rule}"),
+        );
+    }
+    for (given, why) in [
+        (
+            "['10.0.0.5', '10.0.0.6']",
+            "source_address has 2 addresses of IPv4: expected one",
+        ),
+        (
+            "'2001:db8::5'",
+            "source_address has no address of IPv4, which peer \"10.0.0.1:1\" is of",
+        ),
+    ] {
+        refused(
+            &upstream(&format!("source_address = {given}")),
+            &format!("site.toml:3:18: {why}"),
+        );
+    }
+    for (key, column) in [
+        ("source_address = '10.0.0.5'", 18),
+        ("tcp_keepalive = true", 17),
+    ] {
+        refused(
+            &format!("[upstreams.b]\npeers = ['unix:/a']\n{key}"),
+            &format!(
+                "site.toml:3:{column}: peers are all Unix sockets: expected no options of TCP"
+            ),
+        );
+    }
+    for (given, why) in [
+        (
+            "max_requests = 0",
+            "30: max_requests 0: expected 1 to 4294967295",
+        ),
+        ("max_age = '0s'", "25: max_age '0s': expected 1ms to 30days"),
+    ] {
+        refused(
+            &upstream(&format!("keepalive = {{ {given} }}")),
+            &format!("site.toml:3:{why}"),
+        );
+    }
+}
+
+#[test]
 fn unix_sockets_as_peers() {
     let upstream = |rest: &str| format!("[upstreams.b]\n{rest}");
     let long = "x".repeat(107);

@@ -5,6 +5,7 @@ mod keepalive;
 mod peers;
 mod queue;
 pub(super) mod retry;
+mod sockets;
 pub(super) mod tls;
 
 use std::net::SocketAddr;
@@ -13,10 +14,11 @@ use std::time::Duration;
 use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
-use super::{Balance, Der, HeaderVersion, Peer, PeerProtocol, Retry, Upstream, UpstreamHost};
+use super::{Balance, Der, HeaderVersion, PeerProtocol, Retry, Upstream, UpstreamHost};
 use balance::balance;
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
+use sockets::{Sockets, sockets};
 
 /// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
 pub(super) fn resolve(
@@ -30,14 +32,13 @@ pub(super) fn resolve(
         Some(keepalive(value.table()?))
     });
     let tries = table.or("tries", 3, |value| value.integer(1..=100));
+    let Sockets {
+        tcp_keepalive,
+        source_address,
+    } = sockets(&mut table, &peers);
     let upstream = Upstream {
         balance: table.or("balance", Balance::RoundRobin, |value| {
-            match balance(value, plugins)? {
-                Balance::Target if peers.iter().any(Peer::is_unix) => value.expected(
-                    "another policy beside \"unix:PATH\" in peers, which no request's host names",
-                ),
-                balance => Some(balance),
-            }
+            balance(value, plugins, &peers)
         }),
         peers,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
@@ -53,8 +54,9 @@ pub(super) fn resolve(
         retry: table.or("retry", Retry::DEFAULT, |value| retry::retry(value, tries)),
         max_active: table.optional("max_active", peers::max_active),
         queue: table.or("queue", queue::DEFAULT, queue::queue),
-        keepalive_connections: keepalive.connections,
-        keepalive_timeout: keepalive.timeout,
+        keepalive,
+        tcp_keepalive,
+        source_address,
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),

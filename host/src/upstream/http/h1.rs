@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -15,6 +15,7 @@ use crate::message::HeadLimits;
 use crate::message::{BodySize, Headers, Piece, RequestHead, Upgrade};
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
+use crate::upstream::life::Life;
 
 /// A connection to a peer, with the state of the exchange that is under way on it.
 pub struct Connection {
@@ -24,6 +25,7 @@ pub struct Connection {
     read_alarm: Alarm,
     write_alarm: Alarm,
     is_reused: bool,
+    life: Life,
     request_size: BodySize,
     /// All of the request was appended.
     request_ended: bool,
@@ -36,7 +38,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new((reader, writer): (Reader, Writer), alarms: &Alarms) -> Self {
+    pub(super) fn new((reader, writer): (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
         Self {
             reader,
             writer,
@@ -44,6 +46,7 @@ impl Connection {
             read_alarm: alarms.alarm(),
             write_alarm: alarms.alarm(),
             is_reused: false,
+            life,
             request_size: BodySize::None,
             request_ended: false,
             size: BodySize::None,
@@ -55,6 +58,10 @@ impl Connection {
 
     pub(super) fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.life.expires
     }
 
     pub(super) fn is_quiet(&self, surely: bool) -> bool {
@@ -266,6 +273,9 @@ impl Connection {
         let is_in_step = self.reader.buf.is_empty() && self.writer.is_settled();
         if !is_in_step {
             return Released::OutOfStep;
+        }
+        if !self.life.has_more() {
+            return Released::Closed;
         }
         self.is_reused = true;
         // Nothing of the body stays with an idle connection: trailers that nobody has asked for.

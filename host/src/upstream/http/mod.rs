@@ -16,7 +16,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -28,6 +28,7 @@ use crate::message::HeadLimits;
 use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
+use crate::upstream::life::Life;
 
 pub(super) use request::{Deadline, Try, TryError};
 pub use response::Body;
@@ -56,13 +57,13 @@ pub(super) struct Waiting<'s>(&'s mut PeerStream);
 
 impl PeerStream {
     /// A new connection, on which HTTP/1 is spoken.
-    pub(super) fn h1(halves: (Reader, Writer), alarms: &Alarms) -> Self {
-        Self::H1(Box::new(h1::Connection::new(halves, alarms)))
+    pub(super) fn h1(halves: (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
+        Self::H1(Box::new(h1::Connection::new(halves, alarms, life)))
     }
 
     /// A new connection, whose bytes go as they are.
-    pub(super) fn tunnel(halves: (Reader, Writer), alarms: &Alarms) -> Self {
-        let mut connection = h1::Connection::new(halves, alarms);
+    pub(super) fn tunnel(halves: (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
+        let mut connection = h1::Connection::new(halves, alarms, life);
         connection.begin_tunnel();
         Self::H1(Box::new(connection))
     }
@@ -85,6 +86,15 @@ impl PeerStream {
         match self {
             Self::H1(connection) => connection.is_reused(),
             Self::H2(_) => false,
+        }
+    }
+
+    /// Moment from which the stream's connection takes no further request. `None`: it is not known here, or never.
+    #[inline]
+    pub(super) fn expires(&self) -> Option<Instant> {
+        match self {
+            Self::H1(connection) => connection.expires(),
+            Self::H2(_) => None,
         }
     }
 

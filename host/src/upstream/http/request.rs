@@ -172,7 +172,8 @@ impl<'a> Try<'a> {
         let transport = self.dial(exchange, Offer::Nothing).await?;
         exchange.reply_mut().headers.clear();
         let halves = halves::split(transport);
-        let stream = PeerStream::tunnel(halves, &self.upstream.alarms);
+        let life = self.peer.pool.life();
+        let stream = PeerStream::tunnel(halves, &self.upstream.alarms, life);
         Ok((stream, StatusCode::OK))
     }
 
@@ -191,7 +192,8 @@ impl<'a> Try<'a> {
     }
 
     fn h1(&self, transport: Transport) -> PeerStream {
-        PeerStream::h1(halves::split(transport), &self.upstream.alarms)
+        let life = self.peer.pool.life();
+        PeerStream::h1(halves::split(transport), &self.upstream.alarms, life)
     }
 
     /// A stream of a connection that others share. One is made at a time.
@@ -259,7 +261,7 @@ impl<'a> Try<'a> {
                 return Err(self.late(bound, error));
             }
         }
-        self.peer.multiplex.put(&connection);
+        self.peer.multiplex.put(&connection, self.peer.pool.life());
         Ok(self.stream_of(connection))
     }
 
@@ -267,6 +269,7 @@ impl<'a> Try<'a> {
     async fn dial(&self, exchange: &Exchange, offer: Offer) -> Result<Transport, TryError> {
         let to = To {
             address: &self.peer.address,
+            options: &self.upstream.connect_options,
             header: self.proxy_header(exchange),
             tls: self.peer.tls.as_ref(),
             offer,

@@ -21,9 +21,15 @@ pub fn run(test: impl Future<Output = ()>) {
 
 /// A stream and its peer.
 pub fn pair() -> (PeerStream, UnixStream) {
+    living(Life::ENDLESS)
+}
+
+/// A stream with these bounds, and its peer.
+pub fn living(life: Life) -> (PeerStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let halves = halves::split(Socket::Unix(ours));
-    (PeerStream::h1(halves, &Alarms::new(alarm::FINE)), theirs)
+    let alarms = Alarms::new(alarm::FINE);
+    (PeerStream::h1(halves, &alarms, life), theirs)
 }
 
 pub async fn flush(stream: &mut PeerStream) {
@@ -61,7 +67,11 @@ async fn body(stream: &mut PeerStream) -> Result<Vec<u8>, UpstreamError> {
 
 /// Fate of a stream whose peer answers a request without a body so.
 async fn released(answer: &[u8]) -> Released {
-    let (mut stream, mut peer) = pair();
+    released_of(Life::ENDLESS, answer).await
+}
+
+async fn released_of(life: Life, answer: &[u8]) -> Released {
+    let (mut stream, mut peer) = living(life);
     begin(&mut stream, &mut peer, BodySize::None).await;
     peer.try_write(answer).unwrap();
     head(&mut stream).await.expect("a head");
@@ -129,6 +139,21 @@ fn a_stream_is_kept_when_both_sides_are_through_and_in_step() {
         assert!(matches!(released(&more).await, Released::OutOfStep));
         let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         assert!(matches!(released(last).await, Released::Closed));
+    });
+}
+
+#[test]
+fn a_stream_is_not_kept_for_more_requests_than_it_takes() {
+    run(async {
+        let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+        for (requests_left, is_kept) in [(1, false), (2, true)] {
+            let life = Life {
+                requests_left,
+                ..Life::ENDLESS
+            };
+            let released = released_of(life, answer).await;
+            assert_eq!(matches!(released, Released::Reusable(_)), is_kept);
+        }
     });
 }
 
