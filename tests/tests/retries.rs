@@ -73,7 +73,7 @@ fn a_chosen_status_sends_the_request_to_another_peer() {
         .start();
     assert_eq!(statuses(&proxy, "GET", &[], 6), (6, 0));
     assert_eq!(metric(&proxy, "castling_upstream_retries_total"), 3.0);
-    // What may have been worked on is not done twice, unless the client says that it may be.
+    // A request that may have been worked on is not sent twice, unless the client says that it may be.
     assert_eq!(statuses(&proxy, "POST", &[], 6), (3, 3));
     let key = [("idempotency-key", "\"1\"")];
     assert_eq!(statuses(&proxy, "POST", &key, 6), (6, 0));
@@ -271,6 +271,30 @@ fn a_budget_that_is_used_up_refuses_retries_and_tells() {
     // A share of 1: each request may be tried twice.
     let all = start("{ ratio = 1, min = 0 }");
     assert_eq!(statuses(&all, "GET", &[], 10), (10, 0));
+}
+
+#[test]
+fn an_outage_of_all_peers_is_not_amplified() {
+    const REQUESTS: usize = 1000;
+    let proxy = before(r#""{a}", "{b}", "{c}""#, "retry = { on = [\"503\"] }")
+        .origin("a", refusing())
+        .origin("b", refusing())
+        .origin("c", refusing())
+        .start();
+    for _ in 0..REQUESTS / 100 {
+        let mut client = proxy.raw();
+        for _ in 0..100 {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.read_reply().status, 503);
+        }
+    }
+    let retries = metric(&proxy, "castling_upstream_retries_total");
+    // Retries of the minimum, 3 a second for 10 s, and a share of 0.2, as exactly as a second is told from the next.
+    assert!(
+        (30.0..=30.0 + 0.22 * REQUESTS as f64).contains(&retries),
+        "{retries}"
+    );
+    assert!(metric(&proxy, "castling_upstream_retries_refused_total") > 700.0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a route says in the place of its upstream and its listener.
+//! Settings of a route in the place of those of its upstream and its listener.
 
 use castling_tests::{Proxy, Setup, body, origin, raw_origin};
 use http::{Request, Response};

@@ -81,7 +81,7 @@ fn route(
     {
         value.refuse::<()>("split_by without several upstreams has no effect: expected upstream = { a = 90, b = 10 }");
     }
-    let proxy = route_proxy(&mut table, !route.upstreams.is_empty());
+    let proxy = route_proxy(&mut table, &sections.upstreams, !route.upstreams.is_empty());
     table.finish();
     Route { proxy, ..route }
 }

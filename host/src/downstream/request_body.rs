@@ -30,6 +30,8 @@ pub struct RequestBody {
     replay_limit_bytes: usize,
     /// Pieces that were sent so far, while they are few enough to be sent again to another peer.
     replay: Replay,
+    /// Whether all of it was handed out.
+    has_ended: bool,
 }
 
 /// Piece of the body that is to be sent next.
@@ -94,6 +96,7 @@ impl RequestBody {
             ahead: KeptPieces::default(),
             replay_limit_bytes: REPLAY_LIMIT_BYTES,
             replay: Replay::Kept(KeptPieces::default()),
+            has_ended: false,
         }
     }
 
@@ -296,7 +299,17 @@ impl RequestBody {
             }
             BodyPiece::Owned(data) => pieces.push(data.clone()),
             BodyPiece::Borrowed(data) => pieces.push_copy(data),
-            BodyPiece::NeedMore | BodyPiece::End => {}
+            BodyPiece::NeedMore => {}
+            BodyPiece::End => self.has_ended = true,
+        }
+    }
+
+    /// All that was sent, once all was; `None`: not all has come yet, or it is not there any more.
+    pub fn copy(&mut self) -> Option<Bytes> {
+        match &mut self.replay {
+            _ if self.size == BodySize::None => Some(Bytes::new()),
+            Replay::Kept(pieces) if self.has_ended => Some(pieces.join()),
+            Replay::Kept(_) | Replay::Lost => None,
         }
     }
 

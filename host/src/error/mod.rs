@@ -26,6 +26,12 @@ pub enum Error {
     /// No descriptors or no memory for a connection to a peer: nobody's fault but ours.
     #[error("upstream {upstream}: no connection can be made: {cause}")]
     Shortage { upstream: String, cause: io::Error },
+    /// The upstream has as much under way as it may, or as it can take.
+    #[error("upstream {upstream}: its limit of {limit} is reached")]
+    Overloaded {
+        upstream: String,
+        limit: &'static str,
+    },
     #[error("no route matches")]
     NoRoute,
     /// The client was verified for another server than the request is for.
@@ -125,6 +131,8 @@ pub enum UpstreamError {
     UnexpectedUpgrade { peer: String },
     #[error("{peer} sent a bad body: {cause}")]
     BadBody { peer: String, cause: BodyError },
+    #[error("{peer} sent a body longer than max_response of {most} bytes")]
+    BodyTooLarge { peer: String, most: u64 },
     #[error("{peer} sent nothing of its body for {after:?}")]
     BodyTimeout { peer: String, after: Duration },
 }
@@ -179,9 +187,11 @@ impl Error {
             | Self::Trace => "client",
             Self::Upstream { .. } => "upstream",
             Self::Plugin { .. } => "plugin",
-            Self::NoRoute | Self::Loop | Self::TooManyReroutes(_) | Self::Shortage { .. } => {
-                "gateway"
-            }
+            Self::NoRoute
+            | Self::Loop
+            | Self::TooManyReroutes(_)
+            | Self::Shortage { .. }
+            | Self::Overloaded { .. } => "gateway",
         }
     }
 

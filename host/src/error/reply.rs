@@ -29,7 +29,7 @@ pub fn status(error: &Error) -> StatusCode {
             what: PluginFault::Exhausted,
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Shortage { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Shortage { .. } | Error::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoRoute => StatusCode::NOT_FOUND,
         Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         // The request is well formed, and another client may have it: 403 and not nginx's 400.
@@ -78,6 +78,12 @@ pub fn grpc(status: StatusCode, is_late: bool) -> Answer {
         headers,
         body: Bytes::new(),
     }
+}
+
+/// Seconds after which a client may come again, where the gateway has a guess.
+pub fn retry_after(error: &Error) -> Option<&'static [u8]> {
+    // What is under way ends, and the limit may be another by then.
+    matches!(error, Error::Overloaded { .. }).then_some(b"1")
 }
 
 /// A short text that says no more than the status: what went wrong inside is for the log.

@@ -104,6 +104,24 @@ impl Exchange {
         self.context.tls = tls;
     }
 
+    /// An exchange with the same request, from the same client, as it is now.
+    pub fn twin(&self) -> Box<Self> {
+        let mut twin = Self::idle();
+        let Context {
+            client,
+            server,
+            tls,
+            listener,
+            ..
+        } = &self.context;
+        let request = self.request.clone();
+        twin.begin(request, *client, server.clone(), tls.clone(), listener);
+        twin.stage = self.stage;
+        twin.context.depth = self.context.depth;
+        twin.context.stats = self.context.stats;
+        twin
+    }
+
     /// Begins with something that is no request: only client, listener and times are known.
     pub fn begin_unread(
         &mut self,

@@ -27,7 +27,7 @@ use crate::downstream::{AfterResponse, Downstream, RequestBody};
 use crate::error::{Error, PluginFault, reply};
 use crate::exchange::{Answer, Exchange, Stage};
 use crate::http1::{HeadError, ParsedRequest};
-use crate::message::{ReplyHead, grpc};
+use crate::message::{FieldName, ReplyHead, grpc};
 use crate::phase::{self, Native, Verdict};
 use crate::runtime::alarm::{Alarm, Alarms};
 use crate::service::Service;
@@ -218,10 +218,16 @@ impl Pipeline<'_> {
 
     /// Makes an error's own reply the response, in the form that the client reads.
     fn reply(&mut self, status: StatusCode, error: &Error) -> ResponseBody {
-        self.take(match grpc::is_call(self.exchange.request()) {
+        let mut answer = match grpc::is_call(self.exchange.request()) {
             true => reply::grpc(status, error.is_past_deadline()),
             false => reply::plain(status),
-        })
+        };
+        if let (Some(seconds), Some(name)) =
+            (reply::retry_after(error), FieldName::new(b"retry-after"))
+        {
+            answer.headers.add(name, seconds);
+        }
+        self.take(answer)
     }
 
     fn note(&self, error: &Error) {
@@ -236,6 +242,8 @@ impl Pipeline<'_> {
                 );
             }
             Error::Upstream { .. } | Error::Shortage { .. } | Error::Loop => warn!(path, "{error}"),
+            // Under overload a line for each would be one more load.
+            Error::Overloaded { .. } => debug!(path, "{error}"),
             // The plugin's own line has the cause.
             Error::Plugin { .. } => debug!(path, "{error}"),
             Error::TooManyReroutes(_) => {

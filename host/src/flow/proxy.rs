@@ -43,7 +43,14 @@ impl Pipeline<'_> {
         }
         let (mut source, exchange) = self.upload_source();
         let proxied = upstream::send(upstream, settings, exchange, &mut source, clock::now());
-        match proxied.await? {
+        let proxied = proxied.await;
+        if let Some(route) = &self.plan.get().proxy
+            && let Some(mirror) = &route.mirror
+            && mirror.is_next()
+        {
+            mirror.send(self.exchange, self.body.copy());
+        }
+        match proxied? {
             Proxied::Response(body) => {
                 if is_call {
                     // From here on the peer's own silence ends it.

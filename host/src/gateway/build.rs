@@ -23,7 +23,7 @@ use crate::phase::{
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
-use crate::upstream::{KeepAlive, PeerFactory, PeerList, PeerStates, Upstream};
+use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::Zones;
@@ -215,7 +215,8 @@ impl Parts {
     ) {
         let mut tls = self.tls_to_peers(config, turns);
         for (name, upstream) in &config.upstreams {
-            let metrics = self.metrics.upstream(name);
+            let mut metrics = self.metrics.upstream(name);
+            metrics.protection = self.metrics.protection(name, upstream);
             let keep_alive = KeepAlive::of(name, upstream, metrics.unasked);
             let list = lists.get(name).cloned().unwrap_or_default();
             let (state, named) = (states.of(list.cell), Arc::from(name.as_str()));
@@ -334,7 +335,20 @@ impl Parts {
         Some(Box::new(RoutePlan {
             settings: upstreams.all().into_iter().filter_map(own).collect(),
             max_body_bytes: route.proxy.max_body_bytes,
+            mirror: route
+                .proxy
+                .mirror
+                .as_ref()
+                .and_then(|mirror| self.mirror(mirror)),
         }))
+    }
+
+    /// The mirror of a route; `None`: its upstream's own error is told already.
+    fn mirror(&self, mirror: &config::Mirror) -> Option<Rc<Mirror>> {
+        let upstream = Rc::clone(self.upstreams.get(&mirror.upstream)?);
+        let metrics = self.metrics.mirror(&mirror.upstream);
+        let (share, most) = (mirror.share, mirror.max_active);
+        Some(Rc::new(Mirror::new(upstream, share, most, metrics)))
     }
 
     /// Upstreams of a route, as far as they could be built; the others' errors are told already.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use super::Gateway;
+use super::describe_upstream::describe_protection;
 use crate::config::{self, HostPattern, PathPolicy, Serves};
 use crate::phase::{Native, Order, Plan, Precedence, UpstreamIdx, conditions};
 use crate::upstream::Upstream;
@@ -46,6 +47,7 @@ impl Gateway {
                 by += &format!(" with PROXY {version:?}, no connection is kept");
             }
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
+            describe_protection(config, &mut text);
         }
         text
     }
@@ -66,6 +68,10 @@ impl Gateway {
             let _ = writeln!(text, "    for {}", asked(route));
             if let Some((other, why)) = order.next_overlapping(at) {
                 let _ = writeln!(text, "    ahead of {}: {}", other.route.name, reason(why));
+            }
+            let own = plan.proxy.as_ref();
+            if let Some(mirror) = own.and_then(|own| own.mirror.as_ref()) {
+                let _ = writeln!(text, "    mirror: {mirror}");
             }
             if !plan.describe().is_empty() {
                 let _ = writeln!(text, "    {}", plan.describe());

@@ -4,6 +4,7 @@ mod acme;
 mod build;
 mod check;
 mod describe;
+mod describe_upstream;
 mod route;
 
 use std::cell::RefCell;

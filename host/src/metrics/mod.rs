@@ -7,6 +7,7 @@
 
 mod own;
 mod plugin;
+mod protection;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +20,7 @@ pub use own::{
     UpstreamMetrics,
 };
 pub use plugin::{InstanceMetrics, PluginMetrics};
+pub use protection::{MirrorMetrics, ProtectionMetrics};
 pub use text::CONTENT_TYPE;
 pub use text::text;
 

@@ -9,19 +9,19 @@ use castling_abi::{MetricKind, PeerOutcome};
 use http::StatusCode;
 
 use super::{
-    Count, Distribution, FIRST_GENERATION, Gauge, Labels, RecordKind, Recorder, Stamps, add,
-    add_series, define, gauge_bits, read_record_text,
+    Count, Distribution, FIRST_GENERATION, Gauge, Labels, ProtectionMetrics, RecordKind, Recorder,
+    Stamps, add, add_series, define, gauge_bits, read_record_text,
 };
 use crate::zone::{MetricsZone, Record, ZoneError};
 
 /// A metric of the gateway's.
-struct Own {
+pub(super) struct Own {
     kind: MetricKind,
     name: &'static str,
     help: &'static str,
 }
 
-const fn own(kind: MetricKind, name: &'static str, help: &'static str) -> Own {
+pub(super) const fn own(kind: MetricKind, name: &'static str, help: &'static str) -> Own {
     Own { kind, name, help }
 }
 
@@ -115,10 +115,10 @@ const PENDING: Own = own(
     "castling_upstream_pending_requests",
     "Requests that wait for a peer with room.",
 );
-const OVERFLOWS: Own = own(
+pub(super) const OVERFLOWS: Own = own(
     MetricKind::Counter,
     "castling_upstream_overflows_total",
-    "Requests that found no peer with room, by the limit that they met.",
+    "Requests, retries and connections that were refused, by the limit that they met.",
 );
 const UPSTREAM_SECONDS: Own = own(
     MetricKind::Histogram,
@@ -197,12 +197,12 @@ const SECONDS: [f64; 11] = [
 ];
 
 impl Recorder {
-    fn own_counter(&self, own: &Own, labels: &[(&str, &str)]) -> Count {
+    pub(super) fn own_counter(&self, own: &Own, labels: &[(&str, &str)]) -> Count {
         self.define(own.kind, own.name, own.help);
         self.counter(own.name, &Labels::new(labels.iter().copied()))
     }
 
-    fn own_gauge(&self, own: &Own, labels: &[(&str, &str)]) -> Gauge {
+    pub(super) fn own_gauge(&self, own: &Own, labels: &[(&str, &str)]) -> Gauge {
         self.define(own.kind, own.name, own.help);
         self.gauge(own.kind, own.name, &Labels::new(labels.iter().copied()))
     }
@@ -260,12 +260,16 @@ impl Recorder {
         };
         let overflows =
             |limit| self.own_counter(&OVERFLOWS, &[("upstream", name), ("limit", limit)]);
+        let [hedges, hedges_won] = self.hedges(name);
         let response = &UPSTREAM_SECONDS;
         self.define(response.kind, response.name, response.help);
         let labels = Labels::new([("upstream", name)]);
         UpstreamMetrics {
             tries: OUTCOMES.map(tries),
             retries: self.own_counter(&RETRIES, &[("upstream", name)]),
+            protection: ProtectionMetrics::default(),
+            hedges,
+            hedges_won,
             retries_over_budget: self.own_counter(
                 &RETRIES_REFUSED,
                 &[("upstream", name), ("reason", "budget")],
@@ -398,6 +402,10 @@ impl HandshakeResult {
 pub struct UpstreamMetrics {
     tries: [Count; OUTCOMES.len()],
     pub retries: Count,
+    pub protection: ProtectionMetrics,
+    /// Tries beside one that was slow, and those of them that have won.
+    pub hedges: Count,
+    pub hedges_won: Count,
     pub retries_over_budget: Count,
     /// Times that a peer has sent bytes that nobody had asked for.
     pub unasked: Count,

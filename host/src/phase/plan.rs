@@ -8,7 +8,7 @@ use castling_abi::Hook;
 use super::{Check, Native, PluginStep, Step, Upstreams};
 use crate::config::{PathPolicy, Tunnel};
 use crate::metrics::RequestCounts;
-use crate::upstream::ProxySettings;
+use crate::upstream::{Mirror, ProxySettings};
 
 #[derive(Default)]
 pub struct Plan {
@@ -44,6 +44,7 @@ pub struct RoutePlan {
     pub settings: Vec<(UpstreamIdx, Rc<ProxySettings>)>,
     /// Longest body of a request; 0: no limit. `None`: the listener's own.
     pub max_body_bytes: Option<u64>,
+    pub mirror: Option<Rc<Mirror>>,
 }
 
 impl RoutePlan {

@@ -3,6 +3,7 @@
 
 pub mod alarm;
 pub mod clock;
+pub mod gate;
 pub mod heap_trim;
 mod piece_budget;
 pub mod random;

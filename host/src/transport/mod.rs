@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::net::TcpStream;
 
+use crate::runtime::gate::Permit;
 pub use peer_address::PeerAddress;
 pub use socket::{Socket, keep_alive, put_off_port};
 use tls::{SharedTls, Tls, TlsInfo};
@@ -36,6 +37,8 @@ pub struct Transport {
     tls: Option<Box<SharedTls>>,
     /// Writes that were put off: see [`write_batch`].
     deferred: RefCell<Deferred>,
+    /// Counts the connection, where there is a limit.
+    permit: Option<Box<Permit>>,
 }
 
 /// Result of one read.
@@ -48,11 +51,17 @@ pub struct Read {
 }
 
 impl Transport {
+    /// Counts the connection as long as it is there.
+    pub fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit.map(Box::new);
+    }
+
     pub fn new(socket: Socket) -> Self {
         Self {
             socket,
             tls: None,
             deferred: RefCell::default(),
+            permit: None,
         }
     }
 

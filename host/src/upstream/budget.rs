@@ -58,7 +58,7 @@ impl Budget {
             self.roll(now);
         }
         let at = self.at.get();
-        // Of the second before, as much as is left of this one: together they are one second.
+        // The second before counts as much as is left of this one: together they are one second.
         let left = self.ends.get().saturating_duration_since(now);
         let share = left.as_secs_f64().min(1.0);
         let weighed = |now: u32, before: u32| f64::from(now) + share * f64::from(before);

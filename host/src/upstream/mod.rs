@@ -2,14 +2,19 @@
 
 mod budget;
 mod connect;
+mod gradient;
+mod hedge;
 mod http;
 mod life;
+mod limiter;
+mod mirror;
 mod multiplex;
 mod pause;
 mod peer;
 mod peer_list;
 mod peer_set;
 mod pool;
+mod protection;
 mod queue;
 mod settings;
 mod state;
@@ -23,6 +28,7 @@ use std::time::Instant;
 use ::http::HeaderValue;
 
 pub use self::http::{Body, Moved, TunnelEnd};
+pub use mirror::Mirror;
 pub use peer::{Active, NewPeer, Peer};
 pub use peer_list::{PeerEntry, PeerFactory, PeerList};
 pub use peer_set::PeerSet;
@@ -40,6 +46,7 @@ use crate::message::HeadLimits;
 use crate::metrics::UpstreamMetrics;
 use crate::runtime::alarm::Alarms;
 use budget::Budget;
+use protection::Protection;
 
 #[cfg(test)]
 pub use peer::tests as peer_tests;
@@ -54,6 +61,8 @@ pub struct Upstream {
     /// `None`: retries are not limited.
     budget: Option<Budget>,
     connect_options: connect::Options,
+    /// `None`: it takes whatever comes.
+    protection: Option<Box<Protection>>,
     proxy_protocol: Option<HeaderVersion>,
     protocol: PeerProtocol,
     http2: ClientBuilder,
@@ -104,6 +113,7 @@ impl Upstream {
                 .budget
                 .map(|budget| Budget::new(&budget, workers)),
             connect_options: connect::Options::of(config),
+            protection: Protection::new(config, workers, metrics.protection),
             proxy_protocol: config.proxy_protocol,
             protocol: config.protocol,
             http2: ClientBuilder::new(&head_limits),

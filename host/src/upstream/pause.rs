@@ -1,7 +1,5 @@
 //! The time between two tries.
 
-use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::config::Backoff;
@@ -31,22 +29,10 @@ pub(super) fn retry_after(headers: &Headers, max: Duration) -> Option<Duration> 
     })
 }
 
-/// A number of no use to whoever would like to guess it.
-pub(super) fn random() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
-    }
-    // splitmix64
-    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    STATE.set(state);
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::random;
 
     #[test]
     fn waits_double_up_to_the_longest() {
@@ -60,7 +46,7 @@ mod tests {
             [25, 50, 100, 200, 250, 250]
         );
         assert_eq!(pause(&backoff, 3, 0), Duration::ZERO);
-        let all: Duration = (0..1000).map(|_| pause(&backoff, 0, random())).sum();
+        let all: Duration = (0..1000).map(|_| pause(&backoff, 0, random::next())).sum();
         assert!((10_000..15_000).contains(&all.as_millis()), "{all:?}");
     }
 

@@ -199,6 +199,12 @@ impl Peer {
 /// A request under way at a peer; counted until it is dropped.
 pub struct Active(Rc<Peer>);
 
+impl Active {
+    pub(super) fn peer(&self) -> &Rc<Peer> {
+        &self.0
+    }
+}
+
 impl Deref for Active {
     type Target = Peer;
 

@@ -166,6 +166,13 @@ impl Pool {
         idle.push_back(Idle { stream, until });
     }
 
+    /// Closes the connection that was idle for the longest. False: there is none.
+    pub(super) fn close_oldest(&self) -> bool {
+        let oldest = self.idle.borrow_mut().pop_front();
+        self.keep_alive.forget(usize::from(oldest.is_some()));
+        oldest.is_some()
+    }
+
     /// Closes connections that are old by now, or that the peer has closed.
     pub(super) fn sweep(&self, now: Instant) {
         let mut unasked = false;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::config::{self, Retry, RouteProxy};
+use crate::config::{self, ResponseLimits, Retry, RouteProxy};
 use crate::error::UpstreamError;
 use crate::message::{FieldName, RequestHead};
 
@@ -18,6 +18,7 @@ pub struct ProxySettings {
     /// Tries that one request may make.
     pub(super) tries: u32,
     pub(super) retry: Retry,
+    pub(super) response: ResponseLimits,
 }
 
 impl ProxySettings {
@@ -28,10 +29,11 @@ impl ProxySettings {
             idle_timeout: config.idle_timeout,
             tries: config.tries,
             retry: config.retry.clone(),
+            response: config.response,
         }
     }
 
-    /// The same with what a route says in the place of it.
+    /// Settings with what a route says in the place of these.
     pub fn of_route(&self, route: &RouteProxy) -> Self {
         let retry = route.retry.as_ref();
         Self {
@@ -39,6 +41,10 @@ impl ProxySettings {
             response_timeout: route.response_timeout.unwrap_or(self.response_timeout),
             idle_timeout: route.idle_timeout.unwrap_or(self.idle_timeout),
             tries: route.tries.unwrap_or(self.tries),
+            response: ResponseLimits {
+                max_bytes: route.max_response_bytes.unwrap_or(self.response.max_bytes),
+                rate: route.response_rate.unwrap_or(self.response.rate),
+            },
             retry: retry.map_or_else(|| self.retry.clone(), |retry| retry.over(&self.retry)),
         }
     }
@@ -93,7 +99,8 @@ impl ProxySettings {
             | UpstreamError::DeadlinePassed { .. }
             | UpstreamError::TriesTimeout { .. }
             | UpstreamError::BadBody { .. }
-            | UpstreamError::BodyTimeout { .. } => false,
+            | UpstreamError::BodyTimeout { .. }
+            | UpstreamError::BodyTooLarge { .. } => false,
         }
     }
 }

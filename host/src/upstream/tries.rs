@@ -8,13 +8,15 @@ use castling_abi::PeerOutcome;
 use http::StatusCode;
 
 use super::http::{Body, Deadline, Try, TryError};
-use super::pause::{pause, random, retry_after};
+use super::pause::{pause, retry_after};
+use super::protection::Admitted;
 use super::upload::UploadSource;
-use super::{Active, ProxySettings, Upstream};
+use super::{Active, Peer, ProxySettings, Upstream};
 use crate::balancer::{Choice, PluginPolicy, Tried};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
-use crate::runtime::clock;
+use crate::runtime::gate::Permit;
+use crate::runtime::{clock, random};
 use crate::wasm::MaybeFuture;
 
 /// Outcome of a request that was to go to an upstream.
@@ -44,12 +46,19 @@ pub async fn send(
         budget.count(started);
     }
     let mut tries = Tries::new(upstream, settings, started);
+    if let Some(protection) = &upstream.protection {
+        let admitted = protection.admit(&upstream.name, source.downstream);
+        tries.admit(Box::pin(admitted).await?);
+    }
     let mut next = tries.next(exchange).await?;
     while let Some(mut one) = next {
-        let result = one.run(exchange, source).await;
+        let result = match &settings.retry.hedge {
+            None => one.run(exchange, source).await,
+            Some(hedge) => Box::pin(tries.run_hedged(hedge, &mut one, exchange, source)).await,
+        };
         let settled = tries.settle(&one, &result, exchange);
         if let Some(policy) = upstream.balancer.plugin_policy() {
-            tries.tell(policy, &one, settled, exchange).await;
+            tries.tell(policy, &one.peer, settled, exchange).await;
         }
         let refused = match result {
             Ok((stream, status)) => {
@@ -57,7 +66,7 @@ pub async fn send(
                 exchange.reply_mut().status = status;
                 let body = one.into_body(stream, tries.ended);
                 if !settings.refuses(status) {
-                    return Ok(Proxied::Response(body));
+                    return tries.respond(body);
                 }
                 Some(Box::new(body))
             }
@@ -71,7 +80,7 @@ pub async fn send(
         };
         next = match Box::pin(tries.again(refused, exchange, source)).await? {
             Again::Try(another) => Some(another),
-            Again::Response(body) => return Ok(Proxied::Response(*body)),
+            Again::Response(body) => return tries.respond(*body),
             Again::Nothing => None,
         };
     }
@@ -79,7 +88,7 @@ pub async fn send(
     Err(tries.into_error())
 }
 
-/// What follows upon a failed try.
+/// Continuation after a failed try.
 enum Again<'a> {
     Try(Try<'a>),
     /// There is no other try, and this response, which is a failure, is the client's.
@@ -89,18 +98,22 @@ enum Again<'a> {
 }
 
 /// The tries of one request: which peer is next, what its outcome means, and what is left when none has answered.
-struct Tries<'a> {
-    upstream: &'a Rc<Upstream>,
-    settings: &'a Rc<ProxySettings>,
+pub(super) struct Tries<'a> {
+    pub(super) upstream: &'a Rc<Upstream>,
+    pub(super) settings: &'a Rc<ProxySettings>,
     tried: Tried,
     /// Tries that may still be made.
-    left: u32,
+    pub(super) left: u32,
     started: Instant,
     /// End of the last try.
-    ended: Instant,
+    pub(super) ended: Instant,
     last_error: Option<UpstreamError>,
     /// Whether all peers were tried, and any may be once more.
     is_around: bool,
+    /// Counts the request among those that are tried again, from its second try on, where there is a limit.
+    retrying: Option<Permit>,
+    /// Counts the request among its upstream's, where there is a limit.
+    admitted: Option<Box<Admitted>>,
 }
 
 impl<'a> Tries<'a> {
@@ -114,7 +127,24 @@ impl<'a> Tries<'a> {
             ended: started,
             last_error: None,
             is_around: false,
+            retrying: None,
+            admitted: None,
         }
+    }
+
+    /// Counts the request, which may have waited for that.
+    #[cold]
+    fn admit(&mut self, admitted: Box<Admitted>) {
+        self.admitted = Some(admitted);
+        self.started = clock::now();
+        self.ended = self.started;
+    }
+
+    /// Makes a response the client's, within the limits of its body.
+    fn respond(self, mut body: Body) -> Result<Proxied, Error> {
+        body.check_size()?;
+        body.admitted = self.admitted;
+        Ok(Proxied::Response(body))
     }
 
     /// The first try, counted as active for its peer; `None` when there is no peer.
@@ -129,7 +159,10 @@ impl<'a> Tries<'a> {
     }
 
     /// A peer that was not tried yet, when it has room; `None` when all were tried.
-    async fn choose(&mut self, exchange: &mut Box<Exchange>) -> Result<Option<Active>, Error> {
+    pub(super) async fn choose(
+        &mut self,
+        exchange: &mut Box<Exchange>,
+    ) -> Result<Option<Active>, Error> {
         let upstream = self.upstream;
         let balancer = &upstream.balancer;
         let policy = balancer.plugin_policy();
@@ -162,7 +195,12 @@ impl<'a> Tries<'a> {
 
     /// Begins a try of this peer at this moment.
     #[inline]
-    fn begin(&mut self, peer: Active, started: Instant, exchange: &mut Exchange) -> Try<'a> {
+    pub(super) fn begin(
+        &mut self,
+        peer: Active,
+        started: Instant,
+        exchange: &mut Exchange,
+    ) -> Try<'a> {
         self.left = self.left.saturating_sub(1);
         self.tried.insert(&peer);
         exchange.stats_mut().tries += 1;
@@ -230,7 +268,7 @@ impl<'a> Tries<'a> {
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Active>, Error> {
         let peer = match self.choose(exchange).await {
-            // What the last try has come to says more.
+            // The outcome of the last try says more.
             Err(Error::Upstream {
                 cause: UpstreamError::NoRoom { .. },
                 ..
@@ -251,17 +289,20 @@ impl<'a> Tries<'a> {
         let repeated = tries.saturating_sub(1);
         match repeated {
             0 if !self.is_around => Duration::ZERO,
-            _ => pause(&self.settings.retry.backoff, repeated, random()),
+            _ => pause(&self.settings.retry.backoff, repeated, random::next()),
         }
     }
 
     /// Whether a retry after this wait is in time, and within the budget, in which it is counted.
-    fn is_allowed(&self, wait: Duration) -> bool {
+    pub(super) fn is_allowed(&mut self, wait: Duration) -> bool {
         let (retry, metrics) = (&self.settings.retry, &self.upstream.metrics);
         if retry
             .timeout
             .is_some_and(|all| self.ended + wait >= self.started + all)
         {
+            return false;
+        }
+        if !self.may_be_retried() {
             return false;
         }
         let budget = self.upstream.budget.as_ref();
@@ -272,13 +313,27 @@ impl<'a> Tries<'a> {
         is_within
     }
 
+    /// Whether the circuit breaker lets one more request be tried again.
+    fn may_be_retried(&mut self) -> bool {
+        let Some(protection) = &self.upstream.protection else {
+            return true;
+        };
+        if self.retrying.is_none() {
+            self.retrying = match protection.retry() {
+                Ok(permit) => permit,
+                Err(_) => return false,
+            };
+        }
+        true
+    }
+
     /// Whether the request may be sent again though a peer may have worked on it.
     fn is_repeatable(&self, exchange: &Exchange, source: &UploadSource<'_, '_>) -> bool {
         self.settings.is_repeatable(exchange.request()) && source.body.can_replay()
     }
 
     /// Notes how a try has ended, for the peer and the metrics. Returns how, and how long it took.
-    fn settle<T>(
+    pub(super) fn settle<T>(
         &mut self,
         one: &Try<'_>,
         result: &Result<(T, StatusCode), TryError>,
@@ -288,20 +343,23 @@ impl<'a> Tries<'a> {
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
         exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
+        if let Some(admitted) = &self.admitted {
+            admitted.learn((outcome, took), exchange.stats().upstream_status);
+        }
         self.upstream.balancer.note(&one.peer, outcome);
         (outcome, took)
     }
 
     /// Tells the plugin that chooses peers how a try has ended.
-    async fn tell(
+    pub(super) async fn tell(
         &self,
         policy: &PluginPolicy,
-        one: &Try<'_>,
+        peer: &Peer,
         (outcome, took): (PeerOutcome, Duration),
         exchange: &mut Box<Exchange>,
     ) {
         let balancer = &self.upstream.balancer;
-        match policy.done(balancer, exchange, &one.peer, outcome, took) {
+        match policy.done(balancer, exchange, peer, outcome, took) {
             MaybeFuture::Ready(_) => {}
             MaybeFuture::Pending(result) => drop(result.await),
         }
@@ -317,6 +375,10 @@ impl<'a> Tries<'a> {
         match error {
             TryError::Client(error) => Err(error.into()),
             TryError::Filter(error) => Err(error),
+            TryError::Overflow(limit) => Err(Error::Overloaded {
+                upstream: self.upstream.name.to_string(),
+                limit,
+            }),
             // Another peer would fare no better.
             TryError::Shortage(cause) => Err(Error::Shortage {
                 upstream: self.upstream.name.to_string(),
@@ -364,6 +426,7 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
             TryError::Client(_)
             | TryError::Filter(_)
             | TryError::Answered(_)
+            | TryError::Overflow(_)
             | TryError::Shortage(_),
         ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream {

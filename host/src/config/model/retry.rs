@@ -22,6 +22,17 @@ pub struct Retry {
     pub buffer_bytes: usize,
     /// `None`: retries are not limited. In the file `"off"`.
     pub budget: Option<RetryBudget>,
+    /// Default none.
+    pub hedge: Option<Hedge>,
+}
+
+/// Requests that go to a second peer before the first has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hedge {
+    /// Time that a peer has alone, up to its response's head. 1 ms to 1 minute.
+    pub after: Duration,
+    /// Peers beside the first, each after as long. 1 to 10. Default 1.
+    pub max: u32,
 }
 
 /// Keys of [`Retry`] that are given; the others are as they were.
@@ -34,6 +45,7 @@ pub struct RetryOverrides {
     pub timeout: Option<Duration>,
     pub backoff: Option<Backoff>,
     pub buffer_bytes: Option<usize>,
+    pub hedge: Option<Hedge>,
 }
 
 /// Failures upon which the next peer is tried. In the file a list of `"connect"`, `"reset"`, `"timeout"`, `"invalid_header"`,
@@ -92,6 +104,7 @@ impl Retry {
         },
         buffer_bytes: 64 << 10,
         budget: Some(RetryBudget::DEFAULT),
+        hedge: None,
     };
 }
 
@@ -111,6 +124,7 @@ impl RetryOverrides {
             backoff: self.backoff.unwrap_or(retry.backoff),
             buffer_bytes: self.buffer_bytes.unwrap_or(retry.buffer_bytes),
             budget: retry.budget,
+            hedge: self.hedge.or(retry.hedge),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FieldMatch, Networks, PathMatch, PathPolicy, Pattern, PluginUse, RetryOverrides};
+use super::{
+    FieldMatch, Mirror, Networks, PathMatch, PathPolicy, Pattern, PluginUse, RetryOverrides,
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
@@ -47,7 +49,7 @@ pub struct Route {
     /// Whether a WebSocket may begin here, and how long it may last. In the file `upgrades = ["websocket"]`. Default none: the
     /// fields that ask for one are removed (nginx, unless `proxy_set_header Upgrade` passes them on).
     pub tunnel: Option<Tunnel>,
-    /// In the place of what its upstream and its listener say.
+    /// Settings in the place of those of its upstream and its listener.
     pub proxy: RouteProxy,
     /// `FILE:LINE:COLUMN` of the route's table.
     pub place: String,
@@ -61,8 +63,11 @@ pub struct RouteProxy {
     pub idle_timeout: Option<Duration>,
     pub tries: Option<u32>,
     pub retry: Option<RetryOverrides>,
+    pub max_response_bytes: Option<u64>,
+    pub response_rate: Option<u64>,
     /// Longest body of a request; 0: no limit.
     pub max_body_bytes: Option<u64>,
+    pub mirror: Option<Mirror>,
 }
 
 impl Route {

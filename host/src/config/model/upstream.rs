@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Retry, TcpKeepalive, UpstreamTls};
+use super::{Breaker, Concurrency, ResponseLimits, Retry, TcpKeepalive, UpstreamTls};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
@@ -30,6 +30,10 @@ pub struct Upstream {
     /// What becomes of requests while all peers have as many as they may.
     pub queue: Queue,
     pub retry: Retry,
+    pub breaker: Breaker,
+    /// Default none.
+    pub concurrency: Option<Concurrency>,
+    pub response: ResponseLimits,
     /// Connections that are kept for later requests.
     pub keepalive: PeerKeepalive,
     /// Whether the kernel probes silent connections to peers. Default none (nginx `proxy_socket_keepalive`).

@@ -3,6 +3,7 @@
 mod balance;
 mod keepalive;
 mod peers;
+pub(super) mod protection;
 mod queue;
 pub(super) mod retry;
 mod sockets;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
-use super::{Balance, Der, HeaderVersion, PeerProtocol, Retry, Upstream, UpstreamHost};
+use super::{Balance, Breaker, Der, HeaderVersion, PeerProtocol, Retry, Upstream, UpstreamHost};
 use balance::balance;
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
@@ -52,6 +53,9 @@ pub(super) fn resolve(
         }),
         tries,
         retry: table.or("retry", Retry::DEFAULT, |value| retry::retry(value, tries)),
+        breaker: table.or("breaker", Breaker::default(), protection::breaker),
+        concurrency: table.optional("concurrency", protection::concurrency),
+        response: protection::response_limits(&mut table),
         max_active: table.optional("max_active", peers::max_active),
         queue: table.or("queue", queue::DEFAULT, queue::queue),
         keepalive,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::sections::TIMEOUT;
 use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
-use super::super::{Backoff, Retry, RetryBudget, RetryOn, RetryOverrides};
+use super::super::{Backoff, Hedge, Retry, RetryBudget, RetryOn, RetryOverrides};
 
 /// Keys of `[upstreams.NAME.retry]`. `tries`: of the upstream.
 pub(super) fn retry(value: Value<'_>, tries: u32) -> Option<Retry> {
@@ -42,7 +42,9 @@ pub(in super::super) fn overrides(table: &mut Table<'_>, tries: Option<u32>) -> 
         try_timeout: None,
         backoff: table.optional("backoff", |value| backoff(value.only_with_retries(tries)?)),
         buffer_bytes: table.optional("buffer", |value| value.only_with_retries(tries)?.size(0..=64 << 20)),
+        hedge: None,
     };
+    let hedge = table.optional("hedge", |value| hedge(value.only_with_retries(tries)?));
     let try_timeout = table.optional("try_timeout", |value| {
         let try_timeout = value.duration(TIMEOUT)?;
         match keys.timeout {
@@ -54,6 +56,7 @@ pub(in super::super) fn overrides(table: &mut Table<'_>, tries: Option<u32>) -> 
     });
     RetryOverrides {
         try_timeout,
+        hedge,
         ..keys
     }
 }
@@ -127,6 +130,16 @@ fn backoff(value: Value<'_>) -> Option<Backoff> {
 }
 
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+fn hedge(value: Value<'_>) -> Option<Hedge> {
+    let mut table = value.table()?;
+    let after = table.required("after", "a duration such as \"100ms\"", |value| {
+        value.duration(Duration::from_millis(1)..=MAX_BACKOFF)
+    });
+    let max = table.or("max", 1, |value| value.integer(1..=10));
+    table.finish();
+    Some(Hedge { after: after?, max })
+}
 
 /// `"off"`, or a table.
 fn budget(value: Value<'_>) -> Option<RetryBudget> {

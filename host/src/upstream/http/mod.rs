@@ -5,6 +5,7 @@
 
 mod h1;
 mod h2;
+mod meter;
 mod pump;
 mod request;
 mod response;

@@ -47,7 +47,7 @@ pub(in crate::upstream) struct Deadline {
     pub is_last: bool,
 }
 
-/// What a wait for a peer is bounded by.
+/// Bound of a wait for a peer.
 #[derive(Clone, Copy)]
 enum Bound {
     /// A time-out of the settings.
@@ -63,6 +63,8 @@ pub enum TryError {
     Filter(Error),
     /// A plugin on the body's way has answered.
     Answered(Answer),
+    /// A limit of the upstream's connections is reached.
+    Overflow(&'static str),
     /// Shortage of descriptors or memory, for a connection.
     Shortage(io::Error),
     /// `sent`: the peer may have seen the request.
@@ -276,8 +278,13 @@ impl<'a> Try<'a> {
         };
         let alarm = self.upstream.alarms.alarm();
         let (after, bound) = self.connect_timeout();
+        let protection = self.upstream.protection.as_deref();
+        let permits = protection.map(|it| it.connect(&self.upstream.balancer.peers()));
+        let (connection, _pending) = permits.transpose().map_err(TryError::Overflow)?.unzip();
         let connected = connect(to, &alarm, after).await;
-        connected.map_err(|error| self.connect_error(error, after, bound))
+        let mut transport = connected.map_err(|error| self.connect_error(error, after, bound))?;
+        transport.hold(connection.flatten());
+        Ok(transport)
     }
 
     fn connect_error(&self, error: ConnectError, after: Duration, bound: Bound) -> TryError {

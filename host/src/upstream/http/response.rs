@@ -3,17 +3,19 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::vec;
 
 use bytes::Bytes;
 
+use super::meter::Meter;
 use super::pump::{Pump, Pumped, Upload, UploadError};
 use super::{PeerStream, Released};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::message::{BodySize, Headers, Piece, Protocol};
 use crate::runtime::{PieceBudget, clock};
+use crate::upstream::protection::Admitted;
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, ProxySettings, Upstream};
 
@@ -27,6 +29,9 @@ pub struct Body {
     /// When its head had come, as long as nothing of it was waited for since.
     came_at: Option<Instant>,
     pub(super) peer: Active,
+    /// Counts the request among its upstream's until its response has ended.
+    pub(in crate::upstream) admitted: Option<Box<Admitted>>,
+    meter: Option<Box<Meter>>,
     /// Was read for a plugin that wanted all of it, which was too much.
     read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
 }
@@ -54,6 +59,8 @@ impl Body {
         came_at: Instant,
     ) -> Self {
         Self {
+            admitted: None,
+            meter: Meter::new(&settings.response, came_at),
             stream,
             upload,
             upstream,
@@ -120,6 +127,14 @@ impl Body {
         {
             return Ok(Piece::Data(piece));
         }
+        if self.meter.is_some() {
+            return self.try_metered();
+        }
+        self.take_piece()
+    }
+
+    #[inline]
+    fn take_piece(&mut self) -> Result<Piece, Error> {
         let piece = self.stream.try_piece();
         piece.map_err(|cause| {
             self.error(UpstreamError::BadBody {
@@ -127,6 +142,42 @@ impl Body {
                 cause,
             })
         })
+    }
+
+    /// Takes a piece of a body that has limits.
+    #[cold]
+    fn try_metered(&mut self) -> Result<Piece, Error> {
+        if self.pause().is_some() {
+            return Ok(Piece::NeedMore);
+        }
+        let piece = self.take_piece()?;
+        if let (Some(meter), Piece::Data(data)) = (&mut self.meter, &piece) {
+            let counted = meter.count(data.len());
+            counted.map_err(|most| self.too_large(most))?;
+        }
+        Ok(piece)
+    }
+
+    /// Time until more of a body that has a rate may be taken.
+    fn pause(&self) -> Option<Duration> {
+        self.meter.as_ref()?.wait(clock::now())
+    }
+
+    /// Refuses a response that says that it is too large.
+    #[inline]
+    pub(in crate::upstream) fn check_size(&self) -> Result<(), Error> {
+        match (&self.meter, self.size()) {
+            (Some(meter), BodySize::Exact(bytes)) => {
+                let checked = meter.check(bytes);
+                checked.map_err(|most| self.too_large(most))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn too_large(&self, most: u64) -> Error {
+        let peer = self.peer.label.to_string();
+        self.error(UpstreamError::BodyTooLarge { peer, most })
     }
 
     /// The last piece was handed out.
@@ -147,6 +198,12 @@ impl Body {
         exchange: &mut Box<Exchange>,
     ) -> Result<(), Error> {
         self.came_at = None;
+        if let Some(pause) = self.pause() {
+            // Bytes that come meanwhile wait in the stream.
+            let paused = Box::pin(tokio::time::sleep(pause));
+            let paused = source.downstream.while_there(paused).await;
+            return paused.ok_or_else(|| ClientError::Gone.into());
+        }
         loop {
             match self.wait(source).await {
                 Event::Filled(filled) => return filled.map_err(|cause| self.error(cause)),

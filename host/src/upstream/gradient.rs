@@ -1,0 +1,317 @@
+//! How many requests an upstream can take at once, learnt from how long they take.
+//!
+//! A gradient as in Netflix' concurrency-limits (`Gradient2Limit`): the limit shrinks by the ratio of the calm latency to the present
+//! one, and grows by a little when requests need it. The calm latency is learnt from what is seen while little is under way,
+//! never by holding requests back for a measurement, which is what users of Envoy's filter complain about. Under a load that
+//! stays too high it stands still: a latency that the load has made is not taken for a calm one.
+
+use std::time::Duration;
+
+/// The estimate of one worker. Pure: who calls has the clock.
+#[derive(Debug)]
+pub(super) struct Gradient {
+    min: f64,
+    max: f64,
+    /// Latency in relation to the calm one that is taken for a queue at the peers.
+    tolerance: f64,
+    limit: f64,
+    /// Calm latency in seconds. `None`: nothing is known yet.
+    calm: Option<f64>,
+    /// Latencies of the current window, in seconds.
+    window: Vec<f64>,
+    /// Most that was under way in it.
+    most: u32,
+    /// Window that later ones are compared with: most under way, and median latency.
+    reference: (f64, f64),
+    /// Windows in a row whose latency was no calm one.
+    strained: u32,
+    /// While a higher limit is tried: the one before.
+    before_trial: Option<f64>,
+    /// Windows that are passed over: what they have seen is of two limits.
+    skips: u32,
+}
+
+/// Least samples that the limit is changed upon.
+const WINDOW: usize = 50;
+
+/// After so many windows without a calm latency more are let through, to see whether that makes any difference.
+const TRIAL: u32 = 100;
+
+/// Share of the way to a new limit that is gone at once.
+const SMOOTHING: f64 = 0.3;
+
+impl Gradient {
+    pub(super) fn new(min: u32, max: u32, initial: u32, tolerance: f64) -> Self {
+        let (min, max) = (f64::from(min.max(1)), f64::from(max.max(min).max(1)));
+        Self {
+            min,
+            max,
+            tolerance,
+            limit: f64::from(initial).clamp(min, max),
+            calm: None,
+            window: Vec::with_capacity(WINDOW),
+            most: 0,
+            reference: (0.0, 0.0),
+            strained: 0,
+            before_trial: None,
+            skips: 0,
+        }
+    }
+
+    /// Requests that may be under way.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// The latency that is taken for a calm one.
+    #[cfg(test)]
+    pub(super) fn calm(&self) -> Option<Duration> {
+        self.calm.map(Duration::from_secs_f64)
+    }
+
+    /// A response has begun after so long. `under_way`: requests that were, itself included, when it was sent.
+    pub(super) fn sample(&mut self, latency: Duration, under_way: u32) {
+        self.window.push(latency.as_secs_f64());
+        self.most = self.most.max(under_way);
+        // Twice what may be under way: the latter half has met what the former has left.
+        if self.window.len() >= WINDOW.max(2 * self.limit as usize) {
+            self.learn();
+        }
+    }
+
+    fn learn(&mut self) {
+        let mid = self.window.len() / 2;
+        let (_, median, _) = self.window.select_nth_unstable_by(mid, f64::total_cmp);
+        let median = median.max(1e-6);
+        let most = f64::from(self.most);
+        self.window.clear();
+        self.most = 0;
+        // The floor counts as little: no limit could be lower, so what is seen there is what the peers do by themselves.
+        let is_calm = most <= self.min.max(self.limit / 2.0);
+        if self.skips > 0 {
+            self.skips -= 1;
+            return;
+        }
+        let is_of_itself = match self.before_trial.take() {
+            Some(limit) => self.end_trial(limit, most, median),
+            None => self.is_of_itself(most, median),
+        };
+        let step = match self.calm {
+            None => 1.0,
+            Some(calm) if median < calm || is_of_itself => 0.5,
+            Some(_) if is_calm => 0.1,
+            Some(_) => 0.0,
+        };
+        let calm = self.calm.unwrap_or(median);
+        let calm = calm + (median - calm) * step;
+        self.calm = Some(calm);
+        let gradient = (self.tolerance * calm / median).clamp(0.5, 1.0);
+        self.strained = if gradient < 1.0 { self.strained + 1 } else { 0 };
+        if self.strained == TRIAL {
+            self.begin_trial(most, median);
+            return;
+        }
+        let wanted = self.limit * gradient + self.limit.sqrt();
+        let is_needed = most >= self.limit / 2.0;
+        if wanted < self.limit || is_needed {
+            self.limit += (wanted - self.limit) * SMOOTHING;
+            self.limit = self.limit.clamp(self.min, self.max);
+        }
+    }
+
+    /// Whether less under way has not made the latency less: then it is no queue of ours, and the peers have become slower.
+    fn is_of_itself(&mut self, most: f64, median: f64) -> bool {
+        let (most_before, median_before) = self.reference;
+        let is_less = most <= most_before * 0.7;
+        if is_less || most >= most_before {
+            self.reference = (most, median);
+        }
+        is_less && median >= median_before * 0.85
+    }
+
+    /// Lets more be under way for two windows, of which the second is looked at: the first has requests of before.
+    fn begin_trial(&mut self, most: f64, median: f64) {
+        self.reference = (most, median);
+        self.before_trial = Some(self.limit);
+        self.skips = 1;
+        self.limit = (self.limit * 1.4).ceil().min(self.max);
+    }
+
+    /// Whether more under way has not made the latency more.
+    fn end_trial(&mut self, limit: f64, most: f64, median: f64) -> bool {
+        let (most_before, median_before) = std::mem::take(&mut self.reference);
+        self.limit = limit;
+        self.strained = 0;
+        self.skips = 1;
+        most >= most_before * 1.2 && median <= median_before * 1.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::{BinaryHeap, VecDeque};
+
+    use super::*;
+
+    /// Peers with so many places, each of which serves a request in 5 to 15 ms.
+    struct Peers {
+        places: usize,
+        slowness: f64,
+    }
+
+    /// Results of a simulation.
+    struct Seen {
+        /// Latencies of accepted requests in milliseconds, ascending.
+        latencies: Vec<f64>,
+        refused: usize,
+        limits: Vec<u32>,
+    }
+
+    impl Seen {
+        fn p99(&self) -> f64 {
+            self.latencies[self.latencies.len() * 99 / 100]
+        }
+    }
+
+    /// A random number from 0 to 1.
+    fn random(state: &mut u64) -> f64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Requests that come at random, `rate` a second for so many seconds; the first second is not looked at.
+    fn simulate(gradient: &mut Gradient, peers: &Peers, rate: f64, seconds: f64) -> Seen {
+        let mut state = 0x2545_f491_4f6c_dd1d;
+        let mut seen = Seen {
+            latencies: Vec::new(),
+            refused: 0,
+            limits: Vec::new(),
+        };
+        // Ends of services and the request each is of: in microseconds.
+        let mut ends: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
+        let mut queue: VecDeque<(u64, u32)> = VecDeque::new();
+        let (mut now, mut busy, mut under_way) = (0.0_f64, 0, 0_u32);
+        while now < seconds {
+            now += -random(&mut state).max(1e-12).ln() / rate;
+            let now_us = (now * 1e6) as u64;
+            while let Some(&Reverse((end, began, under))) = ends.peek()
+                && end <= now_us
+            {
+                ends.pop();
+                busy -= 1;
+                under_way -= 1;
+                gradient.sample(Duration::from_micros(end - began), under);
+                if began > 1_000_000 {
+                    seen.latencies.push((end - began) as f64 / 1e3);
+                    seen.limits.push(gradient.limit());
+                }
+                if let Some((began, under)) = queue.pop_front() {
+                    let service = (5_000.0 + 10_000.0 * random(&mut state)) * peers.slowness;
+                    ends.push(Reverse((end + service as u64, began, under)));
+                    busy += 1;
+                }
+            }
+            if under_way >= gradient.limit() {
+                seen.refused += 1;
+                continue;
+            }
+            under_way += 1;
+            match busy < peers.places {
+                true => {
+                    let service = (5_000.0 + 10_000.0 * random(&mut state)) * peers.slowness;
+                    ends.push(Reverse((now_us + service as u64, now_us, under_way)));
+                    busy += 1;
+                }
+                false => queue.push_back((now_us, under_way)),
+            }
+        }
+        seen.latencies.sort_by(f64::total_cmp);
+        seen
+    }
+
+    fn gradient() -> Gradient {
+        Gradient::new(3, 1000, 20, 1.2)
+    }
+
+    #[test]
+    fn at_twice_the_capacity_the_accepted_take_no_more_than_twice_the_calm_time() {
+        for places in [4, 10, 40, 200] {
+            let peers = Peers {
+                places,
+                slowness: 1.0,
+            };
+            let capacity = places as f64 * 100.0;
+            let mut gradient = gradient();
+            simulate(&mut gradient, &peers, capacity / 2.0, 20.0);
+            let calm = simulate(&mut gradient, &peers, capacity / 2.0, 20.0);
+            assert!(
+                calm.refused * 100 < calm.latencies.len(),
+                "{places}: {}",
+                calm.refused
+            );
+            let over = simulate(&mut gradient, &peers, capacity * 2.0, 60.0);
+            let (before, after) = (calm.p99(), over.p99());
+            let served = over.latencies.len() as f64 / 59.0 / capacity;
+            println!(
+                "{places} places: p99 {before:.1} -> {after:.1} ms, {served:.2} of the capacity, limits {:?} {:?}",
+                over.limits.iter().min(),
+                over.limits.iter().max()
+            );
+            assert!(after <= 2.0 * before, "{places}: {before} -> {after} ms");
+            assert!(served > 0.85, "{places}: {served} of the capacity");
+        }
+    }
+
+    #[test]
+    fn peers_that_have_become_slower_are_learnt_without_holding_requests_back() {
+        let mut gradient = gradient();
+        let peers = |slowness| Peers {
+            places: 40,
+            slowness,
+        };
+        simulate(&mut gradient, &peers(1.0), 1000.0, 20.0);
+        // 500 a second now take 20 of the 40 places.
+        simulate(&mut gradient, &peers(4.0), 500.0, 20.0);
+        let seen = simulate(&mut gradient, &peers(4.0), 500.0, 20.0);
+        println!("refused {} of {}", seen.refused, seen.latencies.len());
+        assert!(
+            seen.refused * 100 < seen.latencies.len(),
+            "{}",
+            seen.refused
+        );
+    }
+
+    #[test]
+    fn a_load_that_needs_more_gets_more() {
+        let mut gradient = gradient();
+        let peers = Peers {
+            places: 200,
+            slowness: 1.0,
+        };
+        let seen = simulate(&mut gradient, &peers, 15_000.0, 20.0);
+        println!("limit {} refused {}", gradient.limit(), seen.refused);
+        assert!(gradient.limit() > 150, "{}", gradient.limit());
+    }
+
+    #[test]
+    fn the_limit_keeps_its_bounds() {
+        let mut gradient = Gradient::new(5, 30, 1000, 1.2);
+        assert_eq!(gradient.limit(), 30);
+        for _ in 0..10 * WINDOW {
+            gradient.sample(Duration::from_millis(1), 30);
+        }
+        assert_eq!(gradient.limit(), 30);
+        for _ in 0..90 * WINDOW {
+            gradient.sample(Duration::from_secs(1), 30);
+        }
+        assert_eq!(gradient.limit(), 5);
+        assert!(
+            gradient
+                .calm()
+                .is_some_and(|calm| calm < Duration::from_millis(2))
+        );
+    }
+}
