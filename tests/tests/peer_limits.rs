@@ -38,7 +38,7 @@ fn config(upstream: &str) -> String {
     format!(
         r#"
         [workers]
-        count = 1
+        count = 2
 
         [listeners.web]
         bind = "{{listen}}"
@@ -97,7 +97,7 @@ fn requests_wait_for_room_in_their_order_and_not_for_ever() {
     let limits = r#"peers = ["{app}"]
         max_active = 1
         queue = { size = 2, timeout = "60s" }"#;
-    let config = config(limits);
+    let config = config(limits).replace("count = 2", "count = 1");
     let mut proxy = Proxy::with_config(&config)
         .origin("app", turnstile.origin())
         .start();

@@ -2,21 +2,22 @@
 
 use std::rc::Rc;
 
-use super::{Choice, Tried, round_robin};
+use super::{Choice, Health, Tried, round_robin};
 use crate::upstream::{Active, Availability, Peer, PeerSet};
 
 /// Peers of a set by whether they may be chosen, at one time.
 #[derive(Default)]
 pub(super) struct Candidates {
     /// Peers that the policy chooses from: those that are available, without backups while there are others. Where none is
-    /// available, those that are passed over.
+    /// available, those that are passed over for their failures.
     pub first: Box<[Rc<Peer>]>,
     /// Peers for when none of these is left: backups.
     backups: Box<[Rc<Peer>]>,
-    /// Peers for when none of those is left either: they are passed over for their failures or by the checks.
+    /// Peers for when none of those is left either: they are passed over for their failures. Those that checks have found bad
+    /// get nothing.
     last: Box<[Rc<Peer>]>,
-    /// Whether no peer is available.
-    pub none_available: bool,
+    /// Whether so few peers are available that all are chosen from.
+    pub is_panic: bool,
     /// First end of an ejection.
     pub due_ns: u64,
 }
@@ -41,19 +42,20 @@ impl<'a> Usable<'a> {
 }
 
 impl Candidates {
-    pub(super) fn among(set: &PeerSet, now_ns: u64) -> Self {
+    pub(super) fn among(set: &PeerSet, health: &Health, now_ns: u64) -> Self {
         let (mut primaries, mut backups, mut last) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unhealthy = Vec::new();
         let mut due_ns = u64::MAX;
         for peer in set.as_slice() {
             peer.refresh_weight();
-            let of_its_kind = match peer.state.availability(|| now_ns) {
+            let of_its_kind = match peer.state.availability(health.checks, || now_ns) {
                 Availability::Available if peer.is_backup => &mut backups,
                 Availability::Available => &mut primaries,
                 Availability::Ejected { until_ns } => {
                     due_ns = due_ns.min(until_ns);
                     &mut last
                 }
-                Availability::Unhealthy | Availability::Unchecked => &mut last,
+                Availability::Unhealthy | Availability::Unchecked => &mut unhealthy,
                 Availability::Down | Availability::Draining => {
                     peer.is_candidate.set(false);
                     continue;
@@ -61,13 +63,20 @@ impl Candidates {
             };
             of_its_kind.push(Rc::clone(peer));
         }
-        let none_available = primaries.is_empty() && backups.is_empty();
+        let all = primaries.len() + last.len() + unhealthy.len();
+        let are_too_few = (primaries.len() as f64) < health.panic_threshold * all as f64;
+        if are_too_few {
+            primaries.append(&mut last);
+            primaries.append(&mut unhealthy);
+            primaries.sort_by_key(|peer| peer.slot);
+        }
+        let is_panic = are_too_few || primaries.is_empty() && backups.is_empty();
         let first = [&mut primaries, &mut backups, &mut last]
             .into_iter()
             .find(|peers| !peers.is_empty())
             .map(std::mem::take)
             .unwrap_or_default();
-        for peer in backups.iter().chain(&last) {
+        for peer in backups.iter().chain(&last).chain(&unhealthy) {
             peer.is_candidate.set(false);
         }
         for peer in &first {
@@ -77,7 +86,7 @@ impl Candidates {
             first: first.into(),
             backups: backups.into(),
             last: last.into(),
-            none_available,
+            is_panic,
             due_ns,
         }
     }
@@ -139,12 +148,13 @@ fn one_of(peers: &[Rc<Peer>], tried: &Tried) -> Option<Active> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{peers, tried};
+    use super::super::tests::{health, peers, tried};
     use super::*;
     use crate::upstream::Standing;
+    use crate::zone::now_ns;
 
     fn fail(peer: &Peer) {
-        peer.state.note_failure(1, Duration::from_secs(10));
+        peer.state.eject(now_ns(), Duration::from_secs(10), 1);
     }
 
     fn slots(peers: &[Rc<Peer>]) -> Vec<u32> {
@@ -153,7 +163,7 @@ mod tests {
 
     fn candidates(peers: &[Rc<Peer>]) -> Candidates {
         let set = PeerSet::new(peers.iter().map(Rc::clone));
-        Candidates::among(&set, crate::zone::now_ns())
+        Candidates::among(&set, &health(), now_ns())
     }
 
     fn beyond(candidates: &Candidates, slots: &[u32]) -> Option<u32> {
@@ -169,7 +179,7 @@ mod tests {
         fail(&peers[1]);
         let candidates = candidates(&peers);
         assert_eq!(slots(&candidates.first), [0, 2]);
-        assert!(!candidates.none_available && candidates.due_ns < u64::MAX);
+        assert!(!candidates.is_panic && candidates.due_ns < u64::MAX);
         assert_eq!(beyond(&candidates, &[0, 2]), Some(1));
         assert_eq!(beyond(&candidates, &[0, 1, 2]), None);
     }
@@ -180,7 +190,25 @@ mod tests {
         peers.iter().for_each(|peer| fail(peer));
         let candidates = candidates(&peers);
         assert_eq!(slots(&candidates.first), [0, 1]);
-        assert!(candidates.none_available);
+        assert!(candidates.is_panic);
+    }
+
+    #[test]
+    fn below_the_threshold_all_are_chosen_from() {
+        let peers = peers(&[1, 1, 1]);
+        let set = PeerSet::new(peers.iter().map(Rc::clone));
+        let health = Health {
+            panic_threshold: 0.5,
+            ..health()
+        };
+        let first = || {
+            let candidates = Candidates::among(&set, &health, now_ns());
+            (slots(&candidates.first), candidates.is_panic)
+        };
+        fail(&peers[1]);
+        assert_eq!(first(), (vec![0, 2], false));
+        fail(&peers[0]);
+        assert_eq!(first(), (vec![0, 1, 2], true));
     }
 
     #[test]

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use castling_abi::PeerOutcome;
+use http::StatusCode;
 use tracing::{info, warn};
 
+use crate::config::{self, CheckStart};
 use crate::error::Error;
 use crate::message::RequestHead;
 use crate::runtime::clock;
-use crate::upstream::{Active, Peer, PeerSet, PeerState};
+use crate::upstream::{Active, Checks, PassiveHealth, Peer, PeerSet, PeerState};
 use crate::wasm::{Plugin, PolicyResult};
 use crate::zone::now_ns;
 use candidates::{Candidates, Usable};
@@ -29,6 +31,7 @@ pub struct Balancer {
     /// Swapped whole when other peers are to be balanced among.
     peers: RefCell<Rc<PeerSet>>,
     policy: Policy,
+    health: Health,
     /// State of the upstream that all workers share.
     state: PeerState,
     candidates: RefCell<Candidates>,
@@ -38,6 +41,37 @@ pub struct Balancer {
     epoch: Cell<u64>,
     /// Time at which it was looked what other workers have under way.
     looked_at: Cell<Option<Instant>>,
+}
+
+/// Rules by which peers are available.
+pub struct Health {
+    pub passive: PassiveHealth,
+    pub checks: Checks,
+    /// See [`config::Upstream::panic_threshold`].
+    pub panic_threshold: f64,
+}
+
+impl Health {
+    pub fn of(config: &config::Upstream) -> Self {
+        Self {
+            passive: PassiveHealth::new(&config.passive),
+            checks: match config.check.as_ref().map(|check| check.start) {
+                None => Checks::None,
+                Some(CheckStart::Optimistic) => Checks::Optimistic,
+                Some(CheckStart::Mandatory) => Checks::Mandatory,
+            },
+            panic_threshold: config.panic_threshold,
+        }
+    }
+}
+
+/// Parts that a balancer is made of, besides its policy.
+pub struct Parts<'a> {
+    pub upstream: &'a Arc<str>,
+    /// State of the upstream, in the same memory as those of its peers.
+    pub state: PeerState,
+    pub peers: Vec<Peer>,
+    pub health: Health,
 }
 
 enum Policy {
@@ -82,40 +116,36 @@ impl Tried {
 }
 
 impl Balancer {
-    /// `state`: that of the upstream, in the same memory as those of its peers.
-    pub fn round_robin(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(upstream, state, peers, Policy::RoundRobin)
+    pub fn round_robin(parts: Parts<'_>) -> Rc<Self> {
+        Self::new(parts, Policy::RoundRobin)
     }
 
-    pub fn least_conn(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(upstream, state, peers, Policy::LeastConn)
+    pub fn least_conn(parts: Parts<'_>) -> Rc<Self> {
+        Self::new(parts, Policy::LeastConn)
     }
 
     /// The host of each request names its peer.
-    pub fn target(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>) -> Rc<Self> {
-        Self::new(upstream, state, peers, Policy::Target)
+    pub fn target(parts: Parts<'_>) -> Rc<Self> {
+        Self::new(parts, Policy::Target)
     }
 
     /// The plugin must implement `balance`.
-    pub fn plugin(
-        upstream: &Arc<str>,
-        state: PeerState,
-        peers: Vec<Peer>,
-        plugin: Rc<Plugin>,
-    ) -> Rc<Self> {
-        Self::new(
+    pub fn plugin(parts: Parts<'_>, plugin: Rc<Plugin>) -> Rc<Self> {
+        Self::new(parts, Policy::Plugin(PluginPolicy::new(plugin)))
+    }
+
+    fn new(parts: Parts<'_>, policy: Policy) -> Rc<Self> {
+        let Parts {
             upstream,
             state,
             peers,
-            Policy::Plugin(PluginPolicy::new(plugin)),
-        )
-    }
-
-    fn new(upstream: &Arc<str>, state: PeerState, peers: Vec<Peer>, policy: Policy) -> Rc<Self> {
+            health,
+        } = parts;
         let balancer = Self {
             upstream: Arc::clone(upstream),
             peers: RefCell::new(PeerSet::new([])),
             policy,
+            health,
             state,
             candidates: RefCell::default(),
             due_ns: Cell::new(u64::MAX),
@@ -154,7 +184,7 @@ impl Balancer {
             }
             (Policy::Target, ..) => {
                 let set = self.peers.borrow();
-                let chosen = target::choose(set.as_slice(), tried, request)?;
+                let chosen = target::choose(set.as_slice(), self.health.checks, tried, request)?;
                 return Ok(begin(chosen));
             }
             (Policy::LeastConn, ..) => {
@@ -177,11 +207,31 @@ impl Balancer {
         }
     }
 
-    /// A try of this peer has ended so.
+    /// A try of this peer has ended so, with this status if it has answered.
     #[inline]
-    pub fn note(&self, peer: &Peer, outcome: PeerOutcome) {
-        if peer.note(outcome) {
-            self.state.raise_epoch();
+    pub fn note(&self, peer: &Peer, outcome: PeerOutcome, status: Option<StatusCode>) {
+        let passive = &self.health.passive;
+        if passive.note(peer, outcome, status, || self.peers()) {
+            self.peers_have_changed();
+        }
+    }
+
+    /// Tells all workers that peers have become available, or no longer are.
+    pub fn peers_have_changed(&self) {
+        self.state.raise_epoch();
+    }
+
+    /// Ejects peers that fail more often than others, for ever, if the config says so. One worker of the gateway is to.
+    pub async fn compare_success_rates(&self) {
+        let passive = &self.health.passive;
+        let Some(interval) = passive.success_rate().map(|rate| rate.interval) else {
+            return;
+        };
+        loop {
+            tokio::time::sleep(interval).await;
+            if passive.compare(&self.upstream, &self.peers()) {
+                self.peers_have_changed();
+            }
         }
     }
 
@@ -190,9 +240,9 @@ impl Balancer {
         self.state.publish(pending, 0);
     }
 
-    /// Whether no peer is available, so that those are tried that are passed over.
-    pub fn has_none_available(&self) -> bool {
-        self.candidates.borrow().none_available
+    /// Whether so few peers are available that all are chosen from.
+    pub fn is_panicking(&self) -> bool {
+        self.candidates.borrow().is_panic
     }
 
     /// The plugin that chooses, if one does: it wants to be told of each outcome.
@@ -216,16 +266,14 @@ impl Balancer {
     fn find_candidates(&self) {
         // Before the peers are looked at: what changes meanwhile is looked at again.
         self.epoch.set(self.state.epoch());
-        let found = Candidates::among(&self.peers.borrow(), now_ns());
+        let found = Candidates::among(&self.peers.borrow(), &self.health, now_ns());
         self.due_ns.set(found.due_ns);
-        let before = self.candidates.replace(found).none_available;
-        let upstream = &*self.upstream;
-        match (before, self.has_none_available()) {
-            (false, true) => warn!(
-                upstream,
-                "no peer is available: those are tried that are passed over"
-            ),
-            (true, false) => info!(upstream, "peers are available again"),
+        let before = self.candidates.replace(found).is_panic;
+        let (upstream, now) = (&*self.upstream, self.candidates.borrow());
+        match (before, now.is_panic) {
+            (false, true) if now.first.is_empty() => warn!(upstream, "no peer is available"),
+            (false, true) => warn!(upstream, "too few peers are available: all are chosen from"),
+            (true, false) => info!(upstream, "enough peers are available again"),
             (false, false) | (true, true) => {}
         }
     }
@@ -272,6 +320,14 @@ mod tests {
         Usable { peers, tried: NONE }
     }
 
+    pub(super) fn health() -> Health {
+        Health {
+            passive: PassiveHealth::new(&config::Passive::default()),
+            checks: Checks::None,
+            panic_threshold: 0.0,
+        }
+    }
+
     pub(super) fn tried(slots: &[u32]) -> Tried {
         let mut tried = Tried::default();
         let peers = peers(&[1; 9]);
@@ -283,7 +339,13 @@ mod tests {
 
     fn balancer(peers: Vec<Peer>) -> Rc<Balancer> {
         let state = peer_tests::upstream_of(&peers);
-        Balancer::round_robin(&Arc::from("u"), state, peers)
+        let parts = Parts {
+            upstream: &Arc::from("u"),
+            state,
+            peers,
+            health: health(),
+        };
+        Balancer::round_robin(parts)
     }
 
     /// Slots that requests get in turn; each stays there.
@@ -324,9 +386,9 @@ mod tests {
             (0..4).filter_map(slot).collect()
         };
         assert_eq!(slots(), [0, 1, 0, 1]);
-        balancer.note(&set.as_slice()[0], PeerOutcome::Broken);
+        balancer.note(&set.as_slice()[0], PeerOutcome::Broken, None);
         assert_eq!(slots(), [1; 4]);
-        balancer.note(&set.as_slice()[0], PeerOutcome::Responded);
+        balancer.note(&set.as_slice()[0], PeerOutcome::Responded, None);
         assert!(slots().contains(&0));
     }
 

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use super::{Peer, Tried, round_robin};
 use crate::error::Error;
 use crate::message::{KnownHeader, RequestHead};
-use crate::upstream::Availability;
+use crate::upstream::{Availability, Checks};
 use crate::zone::now_ns;
 
 /// A peer of the name that the request's host is, in turns where it has several addresses. Those of other names are of no use to the
 /// request, and so one that has failed is chosen where no other of its name is left. `None`: all of them were tried.
 pub(super) fn choose<'a>(
     peers: &'a [Rc<Peer>],
+    checks: Checks,
     tried: &Tried,
     request: &RequestHead,
 ) -> Result<Option<&'a Rc<Peer>>, Error> {
@@ -29,7 +30,7 @@ pub(super) fn choose<'a>(
             .filter(is_meant)
             .filter(|peer| !tried.contains(peer))
     };
-    let availability = |peer: &Peer| peer.state.availability(now_ns);
+    let availability = |peer: &Peer| peer.state.availability(checks, now_ns);
     let available =
         round_robin::among(left().filter(|peer| availability(peer) == Availability::Available));
     let may_be_tried = |peer: &&Rc<Peer>| {
@@ -52,7 +53,8 @@ mod tests {
         let chosen = |host: &[u8]| {
             let mut request = RequestHead::default();
             request.headers.set(KnownHeader::Host, host);
-            choose(&peers, &Tried::default(), &request).map(|peer| peer.map(|peer| peer.slot))
+            choose(&peers, Checks::None, &Tried::default(), &request)
+                .map(|peer| peer.map(|peer| peer.slot))
         };
         // Both are addresses of the one name.
         assert!(matches!(chosen(b"h"), Ok(Some(0))));
@@ -68,15 +70,15 @@ mod tests {
         let mut request = RequestHead::default();
         request.headers.set(KnownHeader::Host, b"h");
         let chosen = |tried: &Tried| {
-            let chosen = choose(&peers, tried, &request).ok().flatten();
+            let chosen = choose(&peers, Checks::None, tried, &request).ok().flatten();
             chosen.map(|peer| peer.slot)
         };
-        peers[0].state.note_failure(1, Duration::from_secs(10));
+        peers[0].state.eject(now_ns(), Duration::from_secs(10), 1);
         assert_eq!(
             [chosen(&Tried::default()), chosen(&Tried::default())],
             [Some(1); 2]
         );
-        peers[1].state.note_failure(1, Duration::from_secs(10));
+        peers[1].state.eject(now_ns(), Duration::from_secs(10), 1);
         assert!(chosen(&Tried::default()).is_some());
         let mut tried = Tried::default();
         peers.iter().for_each(|peer| tried.insert(peer));

@@ -29,6 +29,7 @@ mod route_proxy;
 mod sections;
 mod socket_path;
 mod source;
+mod statuses;
 mod suggest;
 mod table;
 mod tcp_keepalive;

@@ -92,6 +92,9 @@ pub enum PluginFault {
 /// Failure of one try of a peer, or of all tries.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
+    /// All peers are down, by the checks or the operator's order.
+    #[error("no peer is available")]
+    NoPeer,
     /// Each peer has as many requests as it may (`max_active`), for all the time that the request may wait.
     #[error("no peer has room for the request{}", waited(*after))]
     NoRoom { after: Option<Duration> },

@@ -12,7 +12,7 @@ pub fn status(error: &Error) -> StatusCode {
     match error {
         Error::Client(error) => client_status(error),
         Error::Upstream {
-            cause: UpstreamError::NoRoom { .. },
+            cause: UpstreamError::NoRoom { .. } | UpstreamError::NoPeer,
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { cause, .. } if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,

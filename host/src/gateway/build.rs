@@ -9,7 +9,7 @@ use castling_abi::Hook;
 
 use super::check::ungranted;
 use super::{Gateway, SharedMemory};
-use crate::balancer::Balancer;
+use crate::balancer::{self, Balancer};
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
 use crate::exchange::Template;
@@ -229,13 +229,19 @@ impl Parts {
                     continue;
                 }
             };
+            let parts = balancer::Parts {
+                upstream: &named,
+                state,
+                peers,
+                health: balancer::Health::of(upstream),
+            };
             let balancer = match &upstream.balance {
-                Balance::RoundRobin => Balancer::round_robin(&named, state, peers),
-                Balance::LeastConn => Balancer::least_conn(&named, state, peers),
-                Balance::Target => Balancer::target(&named, state, peers),
+                Balance::RoundRobin => Balancer::round_robin(parts),
+                Balance::LeastConn => Balancer::least_conn(parts),
+                Balance::Target => Balancer::target(parts),
                 Balance::Plugin(plugin) => match self.plugins.get(plugin) {
                     Some(plugin) if plugin.implements(Hook::Balance) => {
-                        Balancer::plugin(&named, state, peers, Rc::clone(plugin))
+                        Balancer::plugin(parts, Rc::clone(plugin))
                     }
                     Some(_) => {
                         let place = &upstream.place;

@@ -106,6 +106,19 @@ impl Gateway {
         }
     }
 
+    /// Has this worker check peers, until it drains. One worker of the gateway is enough.
+    pub fn look_after_peers(&self) {
+        for upstream in self.worker.upstreams() {
+            let (upstream, worker) = (Rc::clone(upstream), Rc::clone(&self.worker));
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = upstream.look_after_peers() => {}
+                    () = worker.drain_begins() => {}
+                }
+            });
+        }
+    }
+
     /// Has this worker remove what has expired in kv zones. One worker of a generation is enough.
     pub fn sweep_zones(&self) {
         for zone in self.zones.values() {

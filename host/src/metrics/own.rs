@@ -105,10 +105,15 @@ const UNASKED: Own = own(
     "castling_upstream_unasked_bytes_total",
     "Times that a peer has sent bytes that nobody had asked for, which costs it keep-alive for 10 minutes.",
 );
-const NONE_AVAILABLE: Own = own(
+const PANICS: Own = own(
     MetricKind::Counter,
-    "castling_upstream_none_available_total",
-    "Tries for which no peer was available, and one that is passed over was taken.",
+    "castling_upstream_panics_total",
+    "Tries while so few peers were available that all were chosen from.",
+);
+const CHECKS: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_checks_total",
+    "Health checks of peers, by result.",
 );
 const PENDING: Own = own(
     MetricKind::Gauge,
@@ -258,6 +263,7 @@ impl Recorder {
             let outcome = outcome.name().replace(' ', "_");
             self.own_counter(&TRIES, &[("upstream", name), ("outcome", &outcome)])
         };
+        let checks = |result| self.own_counter(&CHECKS, &[("upstream", name), ("result", result)]);
         let overflows =
             |limit| self.own_counter(&OVERFLOWS, &[("upstream", name), ("limit", limit)]);
         let [hedges, hedges_won] = self.hedges(name);
@@ -275,7 +281,8 @@ impl Recorder {
                 &[("upstream", name), ("reason", "budget")],
             ),
             unasked: self.own_counter(&UNASKED, &[("upstream", name)]),
-            none_available: self.own_counter(&NONE_AVAILABLE, &[("upstream", name)]),
+            panics: self.own_counter(&PANICS, &[("upstream", name)]),
+            checks: ["failed", "passed"].map(checks),
             pending: self.own_gauge(&PENDING, &[("upstream", name)]),
             queue_full: overflows("queue_full"),
             queue_timeouts: overflows("queue_timeout"),
@@ -409,8 +416,10 @@ pub struct UpstreamMetrics {
     pub retries_over_budget: Count,
     /// Times that a peer has sent bytes that nobody had asked for.
     pub unasked: Count,
-    /// Tries for which no peer was available.
-    pub none_available: Count,
+    /// Tries while all peers were chosen from, whatever their health.
+    pub panics: Count,
+    /// Checks that have failed, and that were passed.
+    checks: [Count; 2],
     /// Requests that wait for a peer with room.
     pub pending: Gauge,
     /// Requests that found the queue full, or too long.
@@ -420,6 +429,11 @@ pub struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
+    /// A peer was checked.
+    pub fn checked(&self, passed: bool) {
+        self.checks[usize::from(passed)].inc();
+    }
+
     /// A try has ended after this time.
     pub fn tried(&self, outcome: PeerOutcome, took: Duration) {
         self.tries[outcome as usize].inc();

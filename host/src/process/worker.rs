@@ -74,8 +74,8 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
     serve(gateway, slot, sockets, link, drain_timeout).await
 }
 
-/// The worker of a generation that does what one of them must: removes what has expired in kv zones, runs timers of
-/// plugins that run on one worker. There is a worker in the first slot as long as there is any.
+/// The worker of a generation that does what one of them must: removes what has expired in kv zones, checks peers, runs timers
+/// of plugins that run on one worker. There is a worker in the first slot as long as there is any.
 const FIRST_SLOT: usize = 0;
 
 /// Time for the spec, which the master sends at once.
@@ -172,6 +172,9 @@ async fn serve(
                     gateway.accept(&listener, socket, accept)?;
                 }
                 gateway.start_timers(slot == FIRST_SLOT);
+                if slot == FIRST_SLOT {
+                    gateway.look_after_peers();
+                }
                 // A master that is gone does not hear it; the end of the channel comes next.
                 let _ = link.tell(&FromWorker::Serving).await;
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::HeaderValue;
 
-use crate::balancer::{Balancer, Choice, Tried};
+use crate::balancer::{Balancer, Choice, Health, Parts, Tried};
 use crate::config::{self, PathCase, PathPolicy};
 use crate::exchange::Exchange;
 use crate::http1::{self, HeadProgress};
@@ -19,7 +19,7 @@ use crate::message::HeadRoom;
 use crate::message::{HeadLimits, RequestHead};
 use crate::metrics::Count;
 use crate::phase::{Plan, Router, Upstreams};
-use crate::upstream::{KeepAlive, NewPeer, Peer, PeerState, PeerStates};
+use crate::upstream::{Checks, KeepAlive, NewPeer, PassiveHealth, Peer, PeerStates};
 use crate::zone::{CounterZone, Expected, Key, KvZone, now_ns, prepare_kv};
 
 /// The routes of a config, without their plugins.
@@ -89,7 +89,16 @@ impl Peers {
     fn new(policy: Policy, count: u16) -> Result<Self, String> {
         let states = PeerStates::private().map_err(|e| e.to_string())?;
         let (name, state) = (Arc::from("bench"), states.of(count.into()));
-        let balancer = policy(&name, state, peers(count, &states));
+        let balancer = policy(Parts {
+            upstream: &name,
+            state,
+            peers: peers(count, &states),
+            health: Health {
+                passive: PassiveHealth::new(&config::Passive::default()),
+                checks: Checks::None,
+                panic_threshold: 0.0,
+            },
+        });
         let request = RequestHead::default();
         Ok(Self { balancer, request })
     }
@@ -104,7 +113,7 @@ impl Peers {
     }
 }
 
-type Policy = fn(&Arc<str>, PeerState, Vec<Peer>) -> Rc<Balancer>;
+type Policy = fn(Parts<'_>) -> Rc<Balancer>;
 
 fn peers(count: u16, states: &PeerStates) -> Vec<Peer> {
     let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));

@@ -3,6 +3,7 @@
 mod budget;
 mod connect;
 mod gradient;
+mod health;
 mod hedge;
 mod http;
 mod life;
@@ -28,6 +29,7 @@ use std::time::Instant;
 use ::http::HeaderValue;
 
 pub use self::http::{Body, Moved, TunnelEnd};
+pub use health::PassiveHealth;
 pub use mirror::Mirror;
 pub use peer::{Active, NewPeer, Peer};
 pub use peer_list::{PeerEntry, PeerFactory, PeerList};
@@ -35,7 +37,7 @@ pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 use queue::Queue;
 pub use settings::ProxySettings;
-pub use state::{Availability, CheckState, PeerState, PeerStates, Standing};
+pub use state::{Availability, Checks, PeerState, PeerStates, Standing};
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 
@@ -68,6 +70,7 @@ pub struct Upstream {
     http2: ClientBuilder,
     head_limits: HeadLimits,
     queue: Queue,
+    check: Option<config::HealthCheck>,
     metrics: UpstreamMetrics,
 }
 
@@ -120,6 +123,7 @@ impl Upstream {
             head_limits,
             queue: Queue::new(&config.queue, Rc::clone(factory.room())),
             factory,
+            check: config.check.clone(),
             metrics,
         })
     }
@@ -142,6 +146,14 @@ impl Upstream {
     /// How requests are sent that nothing else is said of.
     pub fn settings(&self) -> &Rc<ProxySettings> {
         &self.settings
+    }
+
+    /// Makes the checks of the peers, and compares their success rates, for ever. One worker of the gateway is to.
+    pub async fn look_after_peers(self: Rc<Self>) {
+        tokio::join!(
+            health::active::run(Rc::clone(&self)),
+            self.balancer.compare_success_rates()
+        );
     }
 
     /// Closes kept connections that are old or that their peers have closed, for ever. Run by a task of the worker.

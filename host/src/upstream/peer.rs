@@ -1,15 +1,12 @@
 //! A peer of an upstream: one address, what this worker knows of it, and the connections that it keeps to it.
 
+use http::HeaderValue;
 use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
-use std::time::Duration;
-
-use castling_abi::PeerOutcome;
-use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::multiplex::Multiplex;
@@ -73,12 +70,6 @@ pub struct NewPeer {
     pub room: Option<Rc<Notify>>,
     pub state: PeerState,
 }
-
-/// Failures in a row after which a peer is passed over while others are there (nginx `max_fails`).
-const MAX_FAILURES: u32 = 1;
-
-/// Time for which it is (nginx `fail_timeout`).
-const EJECTION: Duration = Duration::from_secs(10);
 
 /// Times that a worker claims a place that another one claims at the same moment.
 const CLAIMS: u32 = 16;
@@ -181,19 +172,6 @@ impl Peer {
         let ordered = self.state.ordered_weight();
         self.weight.set(ordered.unwrap_or(self.configured_weight));
     }
-
-    /// A try has ended. True: the peer may be chosen from now on, or no longer.
-    #[inline]
-    #[must_use]
-    pub fn note(&self, outcome: PeerOutcome) -> bool {
-        match outcome {
-            PeerOutcome::Responded => self.state.note_success(),
-            PeerOutcome::ConnectFailed | PeerOutcome::Broken | PeerOutcome::TimedOut => {
-                self.state.note_failure(MAX_FAILURES, EJECTION)
-            }
-            PeerOutcome::Cancelled => false,
-        }
-    }
 }
 
 /// A request under way at a peer; counted until it is dropped.
@@ -225,6 +203,7 @@ impl Drop for Active {
 #[cfg(test)]
 pub mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use super::super::state::PeerStates;
     use super::*;

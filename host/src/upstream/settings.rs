@@ -95,7 +95,8 @@ impl ProxySettings {
             | UpstreamError::TooManyInterims { .. }
             | UpstreamError::UnexpectedUpgrade { .. } => on.invalid_header,
             // No room or no time is left, or the response has begun.
-            UpstreamError::NoRoom { .. }
+            UpstreamError::NoPeer
+            | UpstreamError::NoRoom { .. }
             | UpstreamError::DeadlinePassed { .. }
             | UpstreamError::TriesTimeout { .. }
             | UpstreamError::BadBody { .. }

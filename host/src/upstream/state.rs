@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use crate::zone::{Load, PeerRecord, PeersZone, Word, ZoneError, now_ns};
+use crate::zone::{Load, PeerRecord, PeersZone, Word, ZoneError};
 
 /// The memory as one process sees it.
 #[derive(Clone)]
@@ -60,13 +60,21 @@ pub enum Standing {
 /// Result of active checks so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CheckState {
-    /// Not checked: it may be chosen.
+    /// Not checked yet.
     #[default]
+    None = 0,
+    Up = 1,
+    Down = 2,
+}
+
+/// Weight that active checks of an upstream have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// There are none: what earlier ones have found counts no more.
     None,
-    /// Not checked yet, and not to be chosen before.
-    Awaited,
-    Up,
-    Down,
+    /// A peer may be chosen before it was checked.
+    Optimistic,
+    Mandatory,
 }
 
 impl PeerStates {
@@ -144,7 +152,7 @@ impl PeerState {
     }
 
     /// Whether new requests may be sent to the peer. `now_ns` is asked where it matters.
-    pub fn availability(&self, now_ns: impl FnOnce() -> u64) -> Availability {
+    pub fn availability(&self, checks: Checks, now_ns: impl FnOnce() -> u64) -> Availability {
         let record = self.record();
         match self.standing() {
             Standing::Up => return Availability::Available,
@@ -152,10 +160,12 @@ impl PeerState {
             Standing::Draining => return Availability::Draining,
             Standing::Usual => {}
         }
-        match self.check_state() {
-            CheckState::Down => return Availability::Unhealthy,
-            CheckState::Awaited => return Availability::Unchecked,
-            CheckState::None | CheckState::Up => {}
+        match (checks, self.check_state()) {
+            (Checks::Optimistic | Checks::Mandatory, CheckState::Down) => {
+                return Availability::Unhealthy;
+            }
+            (Checks::Mandatory, CheckState::None) => return Availability::Unchecked,
+            (Checks::None, _) | (_, CheckState::Up) | (Checks::Optimistic, CheckState::None) => {}
         }
         match record.ejected_until_ns.load(Relaxed) {
             0 => Availability::Available,
@@ -192,12 +202,7 @@ impl PeerState {
     }
 
     pub fn check_state(&self) -> CheckState {
-        match self.record().check.load(Relaxed) & CHECK {
-            1 => CheckState::Awaited,
-            2 => CheckState::Up,
-            3 => CheckState::Down,
-            _ => CheckState::None,
-        }
+        CheckState::of(self.record().check.load(Relaxed))
     }
 
     /// Notes that the peer has answered. True: it was passed over until now.
@@ -210,16 +215,153 @@ impl PeerState {
         }
     }
 
-    /// Notes a failure of the peer. True: it is passed over for this time from now on, after so many in a row.
-    pub fn note_failure(&self, most: u32, time: Duration) -> bool {
+    /// Counts a failure of the peer. Returns how many there were in a row.
+    pub fn count_failure(&self) -> u32 {
+        let failures = &self.record().failures;
+        let in_a_row = failures.fetch_add(1, AcqRel) as u32;
+        in_a_row.wrapping_add(1)
+    }
+
+    pub fn is_ejected(&self, now_ns: u64) -> bool {
+        self.record().ejected_until_ns.load(Relaxed) > now_ns
+    }
+
+    /// Times that the peer was ejected lately: a calm of `each` makes up for one.
+    pub fn ejections(&self, now_ns: u64, each: Duration) -> u32 {
         let record = self.record();
-        let noted = record.failures.fetch_add(1, AcqRel).wrapping_add(1);
-        if (noted as u32) < most {
+        let times = (record.failures.load(Relaxed) >> 32) as u32;
+        let calm_ns = now_ns.saturating_sub(record.last_ejected_ns.load(Relaxed));
+        let forgiven = calm_ns / nanos(each).max(1);
+        times.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+
+    /// Passes the peer over for this time, its `times`-th lately. True: it was not until now.
+    pub fn eject(&self, now_ns: u64, time: Duration, times: u32) -> bool {
+        let record = self.record();
+        let until_ns = now_ns.saturating_add(nanos(time)).max(1);
+        let before = record.ejected_until_ns.swap(until_ns, AcqRel);
+        if before > now_ns {
             return false;
         }
-        let until = now_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        record.ejected_until_ns.swap(until, AcqRel) == 0
+        record.last_ejected_ns.store(until_ns, Relaxed);
+        let times = |word: u64| Some(u64::from(times) << 32 | word & 0xffff_ffff);
+        // The closure always has a word to store.
+        let _ = record.failures.try_update(AcqRel, Relaxed, times);
+        true
     }
+
+    /// Ends an ejection before its time. True: there was one.
+    pub fn end_ejection(&self) -> bool {
+        self.record().ejected_until_ns.swap(0, AcqRel) != 0
+    }
+
+    /// Counts an outcome for the success rate.
+    pub fn count_outcome(&self, is_success: bool) {
+        let one = if is_success { 1 } else { 1 << 32 };
+        self.record().outcomes.fetch_add(one, Relaxed);
+    }
+
+    /// Takes the outcomes since the last time: successes and failures.
+    pub fn take_outcomes(&self) -> (u64, u64) {
+        let word = self.record().outcomes.swap(0, Relaxed);
+        (word & 0xffff_ffff, word >> 32)
+    }
+
+    /// Claims the check that is due now: no other process makes it. The next one is due then; that of a peer which was never
+    /// checked after `first`.
+    pub fn claim_check(&self, now_ns: u64, first: Duration, next: Duration) -> Due {
+        let word = &self.record().next_check_ns;
+        let due_ns = word.load(Relaxed);
+        let then_ns = match due_ns {
+            0 => now_ns.saturating_add(nanos(first)).max(1),
+            due_ns if due_ns > now_ns => return Due::Later(due_ns),
+            _ => now_ns.saturating_add(nanos(next)),
+        };
+        let claimed = word
+            .compare_exchange(due_ns, then_ns, AcqRel, Relaxed)
+            .is_ok();
+        match claimed && due_ns != 0 {
+            true => Due::Now,
+            false => Due::Later(then_ns),
+        }
+    }
+
+    /// Has the next check made then.
+    pub fn check_at(&self, at_ns: u64) {
+        self.record().next_check_ns.store(at_ns, Relaxed);
+    }
+
+    /// Notes the result of a check. Only the process that has claimed it does. Returns the state before and the one now.
+    pub fn note_check(
+        &self,
+        passed: bool,
+        (rise, fall): (u32, u32),
+        now_ns: u64,
+        latency: Duration,
+    ) -> Checked {
+        let record = self.record();
+        let word = record.check.load(Relaxed);
+        let (before, streak) = (CheckState::of(word), (word >> 8) as u32);
+        let streak = streak.saturating_add(1);
+        let (now, streak) = match (before, passed) {
+            // A peer that nothing is known of is what its first check says, if it passes.
+            (CheckState::None, true) => (CheckState::Up, 0),
+            (CheckState::Up, true) | (CheckState::Down, false) => (before, 0),
+            (CheckState::None | CheckState::Up, false) if streak < fall => (before, streak),
+            (CheckState::Down, true) if streak < rise => (before, streak),
+            (CheckState::None | CheckState::Up, false) => (CheckState::Down, 0),
+            (CheckState::Down, true) => (CheckState::Up, 0),
+        };
+        record
+            .check
+            .store(now as u64 | u64::from(streak) << 8, Relaxed);
+        let latency_us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        record
+            .last_check
+            .store(u64::from(latency_us) | u64::from(passed) << 32, Relaxed);
+        if now != before {
+            record.check_since_ns.store(now_ns, Relaxed);
+            if before == CheckState::Down {
+                record.up_since_ns.store(now_ns, Relaxed);
+            }
+        }
+        Checked {
+            before,
+            now,
+            is_unsure: streak > 0,
+        }
+    }
+}
+
+/// Time of the next check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The check is this process's to make.
+    Now,
+    Later(u64),
+}
+
+/// Result of a check for a peer's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub before: CheckState,
+    pub now: CheckState,
+    /// Whether checks in a row speak against the state.
+    pub is_unsure: bool,
+}
+
+impl CheckState {
+    fn of(word: u64) -> Self {
+        match word & CHECK {
+            1 => Self::Up,
+            2 => Self::Down,
+            _ => Self::None,
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cold]
@@ -242,6 +384,7 @@ const CHECK: u64 = 0xff;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::now_ns;
 
     fn other_worker(states: &PeerStates) -> PeerStates {
         states.zone.take_row(2).unwrap();
@@ -254,16 +397,18 @@ mod tests {
         let there = other_worker(&here);
         let (peer, same) = (here.of(3), there.of(3));
         let second = Duration::from_secs(1);
-        assert!(!peer.note_failure(2, second));
-        assert_eq!(same.availability(now_ns), Availability::Available);
-        assert!(same.note_failure(2, second));
-        let Availability::Ejected { until_ns } = peer.availability(now_ns) else {
-            panic!("not ejected");
-        };
-        assert_eq!(peer.availability(|| until_ns), Availability::Available);
-        assert!(!peer.note_failure(2, second), "ejected already");
+        assert_eq!((peer.count_failure(), same.count_failure()), (1, 2));
+        let now = now_ns();
+        assert!(same.eject(now, second, 1) && !peer.eject(now, second, 1));
+        let availability = |now_ns| peer.availability(Checks::None, || now_ns);
+        let until_ns = now + 1_000_000_000;
+        assert_eq!(availability(now), Availability::Ejected { until_ns });
+        assert_eq!(availability(until_ns), Availability::Available);
         assert!(peer.note_success() && !peer.note_success());
-        assert_eq!(same.availability(now_ns), Availability::Available);
+        assert_eq!(
+            same.availability(Checks::None, || now),
+            Availability::Available
+        );
         peer.publish(3, 1);
         same.publish(4, 0);
         assert_eq!((same.sum().active, same.sum().connections), (7, 1));
@@ -272,25 +417,60 @@ mod tests {
     #[test]
     fn the_operators_word_is_above_the_checks() {
         let peer = PeerStates::private().unwrap().of(0);
-        peer.note_failure(1, Duration::from_secs(60));
+        let now = now_ns();
+        peer.eject(now, Duration::from_secs(60), 1);
+        let availability = || peer.availability(Checks::None, || now);
         for (standing, expected) in [
             (Standing::Up, Availability::Available),
             (Standing::Down, Availability::Down),
             (Standing::Draining, Availability::Draining),
         ] {
             peer.order(standing, Some(7));
-            assert_eq!(peer.availability(now_ns), expected);
+            assert_eq!(availability(), expected);
             assert_eq!(
                 (peer.standing(), peer.ordered_weight()),
                 (standing, Some(7))
             );
         }
         peer.order(Standing::Usual, None);
-        assert!(matches!(
-            peer.availability(now_ns),
-            Availability::Ejected { .. }
-        ));
+        assert!(matches!(availability(), Availability::Ejected { .. }));
         assert_eq!(peer.ordered_weight(), None);
+    }
+
+    #[test]
+    fn checks_in_a_row_change_the_state() {
+        let peer = PeerStates::private().unwrap().of(0);
+        let note = |passed| {
+            let checked = peer.note_check(passed, (2, 3), 9, Duration::from_millis(1));
+            (checked.now, checked.is_unsure)
+        };
+        let availability = |checks| peer.availability(checks, || 9);
+        assert_eq!(availability(Checks::Mandatory), Availability::Unchecked);
+        assert_eq!(availability(Checks::Optimistic), Availability::Available);
+        use CheckState::{Down, None, Up};
+        assert_eq!([note(false), note(true)], [(None, true), (Up, false)]);
+        let fails = [note(false), note(false), note(true), note(false)];
+        assert_eq!(fails, [(Up, true), (Up, true), (Up, false), (Up, true)]);
+        assert_eq!([note(false), note(false)], [(Up, true), (Down, false)]);
+        assert_eq!(availability(Checks::Optimistic), Availability::Unhealthy);
+        assert_eq!(availability(Checks::None), Availability::Available);
+        assert_eq!([note(true), note(false)], [(Down, true), (Down, false)]);
+        assert_eq!([note(true), note(true)], [(Down, true), (Up, false)]);
+        assert_eq!(availability(Checks::Mandatory), Availability::Available);
+    }
+
+    #[test]
+    fn a_check_is_one_processs_and_taking_over_makes_none_more() {
+        let here = PeerStates::private().unwrap();
+        let there = other_worker(&here);
+        let (peer, same) = (here.of(3), there.of(3));
+        let [first, next] = [5, 100].map(Duration::from_nanos);
+        assert_eq!(peer.claim_check(1000, first, next), Due::Later(1005));
+        assert_eq!(same.claim_check(1000, first, next), Due::Later(1005));
+        assert_eq!(same.claim_check(1006, first, next), Due::Now);
+        assert_eq!(peer.claim_check(1007, first, next), Due::Later(1106));
+        peer.check_at(1050);
+        assert_eq!(same.claim_check(1050, first, next), Due::Now);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Requests to an upstream: the tries, until a peer's response has begun.
 
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -187,8 +186,8 @@ impl<'a> Tries<'a> {
                 None => return Ok(None),
             },
         };
-        if balancer.has_none_available() {
-            upstream.metrics.none_available.inc();
+        if balancer.is_panicking() {
+            upstream.metrics.panics.inc();
         }
         Ok(Some(peer))
     }
@@ -343,10 +342,11 @@ impl<'a> Tries<'a> {
         let (outcome, took) = (outcome(result), self.ended.duration_since(one.started));
         exchange.stats_mut().upstream_status = result.as_ref().ok().map(|(_, status)| *status);
         self.upstream.metrics.tried(outcome, took);
+        let status = exchange.stats().upstream_status;
         if let Some(admitted) = &self.admitted {
-            admitted.learn((outcome, took), exchange.stats().upstream_status);
+            admitted.learn((outcome, took), status);
         }
-        self.upstream.balancer.note(&one.peer, outcome);
+        self.upstream.balancer.note(&one.peer, outcome, status);
         (outcome, took)
     }
 
@@ -406,11 +406,8 @@ impl<'a> Tries<'a> {
 
     /// The error of tries of which none has answered.
     fn into_error(self) -> Error {
-        // None is there only where a policy has chosen nobody.
-        let cause = self.last_error.unwrap_or_else(|| UpstreamError::Connect {
-            peer: "no peer".to_owned(),
-            cause: io::Error::other("none is left to be tried"),
-        });
+        // None is there only where no peer could be chosen.
+        let cause = self.last_error.unwrap_or(UpstreamError::NoPeer);
         Error::Upstream {
             upstream: self.upstream.name.to_string(),
             cause,

@@ -5,6 +5,7 @@
 //! days. Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
 mod acme;
+mod health;
 mod http2;
 mod http_settings;
 mod listener;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use acme::*;
+pub use health::*;
 pub use http_settings::*;
 pub use http2::*;
 pub use listener::*;

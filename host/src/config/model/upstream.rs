@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Concurrency, ResponseLimits, Retry, TcpKeepalive, UpstreamTls};
+use super::{
+    Breaker, Concurrency, HealthCheck, Passive, ResponseLimits, Retry, TcpKeepalive, UpstreamTls,
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
@@ -41,6 +43,12 @@ pub struct Upstream {
     /// Addresses of this host that connections to peers come from, one at most for each family, which peers of the other
     /// family cannot be connected to from. Default none: the kernel chooses (nginx `proxy_bind`).
     pub source_address: Vec<IpAddr>,
+    pub passive: Passive,
+    /// Default none: peers are judged by their requests alone.
+    pub check: Option<HealthCheck>,
+    /// Share of the peers that must be available; below it all are chosen from, whatever their health. 0 to 1. Default 0: none
+    /// must be (Envoy `healthy_panic_threshold`, 50 %).
+    pub panic_threshold: f64,
     /// Largest head of a response, bytes; beyond it 502. 1 KiB to 1 MiB. Default 64 KiB (nginx `proxy_buffer_size`).
     pub max_head_bytes: usize,
     /// Fields in it; beyond it 502. 16 to 10000. Default 1000.

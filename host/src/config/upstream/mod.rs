@@ -1,6 +1,7 @@
 //! `[upstreams.NAME]`.
 
 mod balance;
+mod health;
 mod keepalive;
 mod peers;
 pub(super) mod protection;
@@ -15,7 +16,9 @@ use std::time::Duration;
 use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
-use super::{Balance, Breaker, Der, HeaderVersion, PeerProtocol, Retry, Upstream, UpstreamHost};
+use super::{
+    Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Retry, Upstream, UpstreamHost,
+};
 use balance::balance;
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
@@ -57,6 +60,11 @@ pub(super) fn resolve(
         concurrency: table.optional("concurrency", protection::concurrency),
         response: protection::response_limits(&mut table),
         max_active: table.optional("max_active", peers::max_active),
+        passive: table.or("passive", Passive::default(), health::passive),
+        check: None,
+        panic_threshold: table.or("panic_threshold", 0.0, |value| {
+            health::number(value, 0.0..=1.0)
+        }),
         queue: table.or("queue", queue::DEFAULT, queue::queue),
         keepalive,
         tcp_keepalive,
@@ -73,6 +81,11 @@ pub(super) fn resolve(
         protocol: table.or("protocol", PeerProtocol::Http1, |value| {
             protocol(value, &upstream)
         }),
+        ..upstream
+    };
+    let has_http2 = upstream.protocol != PeerProtocol::Http1;
+    let upstream = Upstream {
+        check: table.optional("check", |value| health::check(value, has_http2)),
         ..upstream
     };
     table.finish();

@@ -6,6 +6,7 @@
 mod h1;
 mod h2;
 mod meter;
+mod probe;
 mod pump;
 mod request;
 mod response;
@@ -31,6 +32,7 @@ use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
 use crate::upstream::life::Life;
 
+pub(super) use probe::{ProbeAnswer, ProbeError};
 pub(super) use request::{Deadline, Try, TryError};
 pub use response::Body;
 pub use tunnel::{Moved, TunnelEnd};

@@ -21,8 +21,8 @@ pub struct PeerRecord {
     pub failures: AtomicU64,
     /// End of the ejection; 0: not ejected.
     pub ejected_until_ns: AtomicU64,
-    /// Beginning of the interval that successes and failures are counted in.
-    pub interval_ns: AtomicU64,
+    /// End of the last ejection.
+    pub last_ejected_ns: AtomicU64,
     /// Successes of the interval, and above them failures.
     pub outcomes: AtomicU64,
     /// Moving average of the latency: a 32-bit float of seconds, and above it when it was noted.
@@ -39,21 +39,20 @@ const _: () = assert!(size_of::<PeerRecord>() == 2 * 64);
 impl PeerRecord {
     /// Record of nobody, for a cell that has no memory.
     pub const fn new() -> Self {
-        const ZERO: AtomicU64 = AtomicU64::new(0);
         Self {
-            operator: ZERO,
-            check: ZERO,
-            check_since_ns: ZERO,
-            next_check_ns: ZERO,
-            last_check: ZERO,
-            failures: ZERO,
-            ejected_until_ns: ZERO,
-            interval_ns: ZERO,
-            outcomes: ZERO,
-            latency: ZERO,
-            up_since_ns: ZERO,
-            epoch: ZERO,
-            spare: [ZERO; 4],
+            operator: AtomicU64::new(0),
+            check: AtomicU64::new(0),
+            check_since_ns: AtomicU64::new(0),
+            next_check_ns: AtomicU64::new(0),
+            last_check: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            ejected_until_ns: AtomicU64::new(0),
+            last_ejected_ns: AtomicU64::new(0),
+            outcomes: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            up_since_ns: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            spare: [const { AtomicU64::new(0) }; 4],
         }
     }
 
@@ -66,7 +65,7 @@ impl PeerRecord {
             last_check,
             failures,
             ejected_until_ns,
-            interval_ns,
+            last_ejected_ns,
             outcomes,
             latency,
             up_since_ns,
@@ -81,7 +80,7 @@ impl PeerRecord {
             last_check,
             failures,
             ejected_until_ns,
-            interval_ns,
+            last_ejected_ns,
             outcomes,
             latency,
             up_since_ns,

@@ -1,0 +1,291 @@
+//! Checks of peers by requests of the gateway's own.
+//!
+//! One worker of the gateway makes them: that in the first slot of the newest generation. Times and results lie in shared
+//! memory, so that whoever takes over goes on where the last one was.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use tokio::sync::{Notify, Semaphore};
+use tracing::{debug, info, warn};
+
+use super::{grpc, jittered};
+use crate::config::{CheckKind, HealthCheck, HttpCheck};
+use crate::error::UpstreamError;
+use crate::message::{FieldName, KnownHeader, RequestHead, Target};
+use crate::transport::PeerAddress;
+use crate::upstream::http::{ProbeAnswer, ProbeError};
+use crate::upstream::state::{CheckState, Due};
+use crate::upstream::{Host, Peer, Standing, Upstream};
+use crate::zone::now_ns;
+
+/// Checks that are under way at a time, of one upstream.
+const MAX_AT_ONCE: usize = 64;
+
+/// Longest time until peers are found that are new.
+const LOOK_EACH: Duration = Duration::from_secs(1);
+
+/// Time between the first checks of two peers, so that they are not made all at once.
+const FIRST_APART: Duration = Duration::from_millis(5);
+
+/// Parts that all checks of an upstream share.
+struct Checker {
+    upstream: Rc<Upstream>,
+    check: HealthCheck,
+    request: RequestHead,
+    turns: Semaphore,
+    /// Told when a check may be due earlier than it was.
+    sooner: Notify,
+}
+
+/// Result of a check that has failed.
+enum Failure {
+    /// Nothing that the peer could help.
+    Ours(io::Error),
+    Peers(String),
+}
+
+/// Checks the peers of an upstream for ever, if it has checks.
+pub(in crate::upstream) async fn run(upstream: Rc<Upstream>) {
+    let Some(check) = upstream.check.clone() else {
+        return;
+    };
+    let request = match &check.kind {
+        CheckKind::Tcp => RequestHead::default(),
+        CheckKind::Http(http) => http_request(http),
+        CheckKind::Grpc { .. } => grpc_request(),
+    };
+    let checker = Rc::new(Checker {
+        upstream,
+        check,
+        request,
+        turns: Semaphore::new(MAX_AT_ONCE),
+        sooner: Notify::new(),
+    });
+    loop {
+        let sleep = tokio::time::sleep(checker.begin_due());
+        tokio::select! {
+            () = sleep => {}
+            () = checker.sooner.notified() => {}
+        }
+    }
+}
+
+impl Checker {
+    /// Begins the checks that are due. Returns the time until one may be due again.
+    fn begin_due(self: &Rc<Self>) -> Duration {
+        let set = self.upstream.balancer.peers();
+        let now_ns = now_ns();
+        let mut until = LOOK_EACH;
+        for (peer, n) in set.as_slice().iter().zip(0..) {
+            if peer.state.standing() == Standing::Down {
+                continue;
+            }
+            let next = self.jittered(self.check.interval, peer, now_ns);
+            let first = FIRST_APART.saturating_mul(n).min(self.check.interval);
+            match peer.state.claim_check(now_ns, first, next) {
+                Due::Now => {
+                    until = until.min(next);
+                    let (checker, peer) = (Rc::clone(self), Rc::clone(peer));
+                    tokio::task::spawn_local(async move { checker.check(&peer, now_ns).await });
+                }
+                Due::Later(at_ns) => {
+                    until = until.min(Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+                }
+            }
+        }
+        until
+    }
+
+    fn jittered(&self, interval: Duration, peer: &Peer, now_ns: u64) -> Duration {
+        jittered(
+            interval,
+            self.check.jitter,
+            now_ns ^ u64::from(peer.slot) << 48,
+        )
+    }
+
+    /// Makes one check, which was due at that time.
+    async fn check(&self, peer: &Rc<Peer>, due_ns: u64) {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
+        let begun = Instant::now();
+        let timeout = self.check.timeout;
+        let result = match tokio::time::timeout(timeout, self.ask(peer)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::Peers(format!("no answer in {timeout:?}"))),
+        };
+        let (name, label) = (&*self.upstream.name, &*peer.label);
+        let failure = match result {
+            Ok(()) => None,
+            Err(Failure::Peers(what)) => Some(what),
+            Err(Failure::Ours(cause)) => {
+                warn!(upstream = name, peer = label, %cause, "peer cannot be checked");
+                return;
+            }
+        };
+        let passed = failure.is_none();
+        self.upstream.metrics.checked(passed);
+        let (counts, took) = ((self.check.rise, self.check.fall), begun.elapsed());
+        let checked = peer.state.note_check(passed, counts, now_ns(), took);
+        let sooner = match (checked.is_unsure, checked.now) {
+            (true, _) => Some(self.check.fast_interval),
+            (false, CheckState::Down) => Some(self.check.down_interval),
+            (false, CheckState::None | CheckState::Up) => None,
+        };
+        if let Some(interval) = sooner {
+            let interval = self.jittered(interval, peer, due_ns).as_nanos();
+            let interval_ns = u64::try_from(interval).unwrap_or(u64::MAX);
+            peer.state
+                .check_at(due_ns.saturating_add(interval_ns).max(now_ns()));
+            self.sooner.notify_one();
+        }
+        let why = failure.as_deref().unwrap_or_default();
+        if checked.now == checked.before {
+            debug!(upstream = name, peer = label, passed, why, "peer checked");
+            return;
+        }
+        if checked.now == CheckState::Up {
+            // What it was passed over for is over.
+            peer.state.end_ejection();
+        }
+        self.upstream.balancer.peers_have_changed();
+        match checked.now {
+            CheckState::Down => warn!(upstream = name, peer = label, why, "peer is down"),
+            CheckState::Up | CheckState::None => info!(upstream = name, peer = label, "peer is up"),
+        }
+    }
+
+    async fn ask(&self, peer: &Peer) -> Result<(), Failure> {
+        let address = match (self.check.port, &peer.address) {
+            (Some(port), PeerAddress::Inet(address)) => {
+                let mut address = *address;
+                address.set_port(port);
+                PeerAddress::from(address)
+            }
+            (_, address) => address.clone(),
+        };
+        let limit = self.check.timeout;
+        let connected = self.upstream.probe_connection(peer, &address, limit).await;
+        let transport = connected.map_err(|error| match error {
+            ProbeError::Shortage(cause) => Failure::Ours(cause),
+            ProbeError::Failed(error) => failed(&error),
+        })?;
+        let (host, body) = match &self.check.kind {
+            CheckKind::Tcp => return Ok(()),
+            CheckKind::Http(http) => (http.host.as_deref(), Bytes::new()),
+            CheckKind::Grpc { service } => (None, grpc::request(service)),
+        };
+        let host = match (host, &self.upstream.host) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Host::Fixed(host)) => host.as_bytes(),
+            (None, Host::Client | Host::Peer) => peer.host.as_bytes(),
+        };
+        let asked = self
+            .upstream
+            .ask(peer, transport, &self.request, host, body);
+        let answer = asked.await.map_err(|error| failed(&error))?;
+        match &self.check.kind {
+            CheckKind::Tcp => Ok(()),
+            CheckKind::Http(http) => judge(http, &answer),
+            CheckKind::Grpc { .. } => judge_call(&answer),
+        }
+        .map_err(Failure::Peers)
+    }
+}
+
+fn failed(error: &UpstreamError) -> Failure {
+    Failure::Peers(error.to_string())
+}
+
+fn http_request(check: &HttpCheck) -> RequestHead {
+    let (path, query) = match check.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (check.path.as_str(), None),
+    };
+    let mut request = RequestHead {
+        // Checked when the config was read.
+        method: Method::from_bytes(check.method.as_bytes()).unwrap_or_default(),
+        target: Target::new(path, query),
+        ..RequestHead::default()
+    };
+    set(&mut request, "user-agent", USER_AGENT);
+    for (name, value) in &check.headers {
+        set(&mut request, name, value);
+    }
+    request
+}
+
+/// Sets a field of a name that was checked.
+fn set(request: &mut RequestHead, name: &str, value: &str) {
+    if let Some(name) = FieldName::new(name.as_bytes()) {
+        request.headers.set(name, value.as_bytes());
+    }
+}
+
+fn grpc_request() -> RequestHead {
+    let mut request = RequestHead {
+        method: Method::POST,
+        target: Target::new("/grpc.health.v1.Health/Check", None),
+        ..RequestHead::default()
+    };
+    set(&mut request, "user-agent", USER_AGENT);
+    request
+        .headers
+        .set(KnownHeader::ContentType, b"application/grpc");
+    request.headers.set(KnownHeader::Te, b"trailers");
+    request
+}
+
+const USER_AGENT: &str = "castling-health-check";
+
+/// Whether the answer is that of a peer that is well. The error is for a person.
+fn judge(check: &HttpCheck, answer: &ProbeAnswer) -> Result<(), String> {
+    let status = answer.status.as_u16();
+    if !check.statuses.contains(status) {
+        return Err(format!("status {status}"));
+    }
+    for (name, expected) in &check.expect_headers {
+        match answer.headers.find_value(name.as_bytes()) {
+            Some(found) if found == expected.as_bytes() => {}
+            Some(found) => {
+                let found = String::from_utf8_lossy(found);
+                return Err(format!("{name}: {found:?}, expected {expected:?}"));
+            }
+            None => return Err(format!("no field {name}")),
+        }
+    }
+    match &check.expect_body {
+        Some(text) if !contains(&answer.body, text.as_bytes()) => {
+            Err(format!("the body has no {text:?}"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|part| part == text)
+}
+
+fn judge_call(answer: &ProbeAnswer) -> Result<(), String> {
+    let status = answer.status.as_u16();
+    if status != 200 {
+        return Err(format!("status {status}"));
+    }
+    let fields = answer.trailers.as_ref().unwrap_or(&answer.headers);
+    let code = fields.find_value(b"grpc-status").unwrap_or(b"?");
+    if code != b"0" {
+        return Err(format!("grpc-status {}", String::from_utf8_lossy(code)));
+    }
+    match grpc::status(&answer.body) {
+        Some(grpc::SERVING) => Ok(()),
+        Some(other) => Err(format!(
+            "the service's status is {other}, expected {}",
+            grpc::SERVING
+        )),
+        None => Err("no HealthCheckResponse".to_owned()),
+    }
+}

@@ -1,0 +1,214 @@
+//! Peers that are checked, and what is made of those that are not well.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use castling_tests::{Exposition, Proxy, body, origin, raw_origin};
+use http::Response;
+
+/// A peer whose health is as the test says, and which counts what it is asked.
+#[derive(Clone, Default)]
+struct Peer(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    is_ill: AtomicBool,
+    checks: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Peer {
+    fn is_ill(&self, is_ill: bool) {
+        self.0.is_ill.store(is_ill, SeqCst);
+    }
+
+    fn checks(&self) -> usize {
+        self.0.checks.load(SeqCst)
+    }
+
+    fn requests(&self) -> usize {
+        self.0.requests.load(SeqCst)
+    }
+
+    fn origin(&self) -> origin::Origin {
+        let state = Arc::clone(&self.0);
+        origin::answering(move |seen| {
+            let is_check = seen.target == "/health";
+            let count = if is_check {
+                &state.checks
+            } else {
+                &state.requests
+            };
+            count.fetch_add(1, SeqCst);
+            let is_ill = state.is_ill.load(SeqCst);
+            let status = if is_check && is_ill { 503 } else { 200 };
+            let response = Response::builder().status(status);
+            response.body(body::full("I am well")).expect("a response")
+        })
+    }
+}
+
+fn config(workers: usize, upstream: &str) -> String {
+    format!(
+        r#"
+        [workers]
+        count = {workers}
+
+        [listeners.web]
+        bind = "{{listen}}"
+
+        {upstream}
+
+        [[routes]]
+        upstream = "app"
+
+        [[routes]]
+        path = "/metrics"
+        metrics = true
+    "#
+    )
+}
+
+const TWO: &str = r#"
+    [upstreams.app]
+    peers = ["{a}", "{b}"]
+
+    [upstreams.app.check]
+    path = "/health"
+    interval = "50ms"
+    fast_interval = "10ms"
+"#;
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_peer_that_fails_its_checks_gets_no_requests_until_it_passes_them_again() {
+    let (a, b) = (Peer::default(), Peer::default());
+    let proxy = Proxy::with_config(&config(2, TWO))
+        .origin("a", a.origin())
+        .origin("b", b.origin())
+        .start();
+    a.is_ill(true);
+    proxy.until_log_has("peer is down");
+    let before = a.requests();
+    (0..20).for_each(|_| assert_eq!(proxy.get("/").status, 200));
+    assert_eq!(a.requests(), before);
+    assert_eq!(b.requests() + before, 20 + before);
+    a.is_ill(false);
+    proxy.until_log_has("peer is up");
+    until("a request", || {
+        proxy.get("/");
+        a.requests() > before
+    });
+    let metrics = Exposition::parse(&proxy.get("/metrics").text());
+    let checks = |result| {
+        let labels = [("upstream", "app"), ("result", result)];
+        metrics.get("castling_upstream_checks_total", &labels)
+    };
+    assert!(checks("failed") >= Some(3.0) && checks("passed") >= Some(2.0));
+}
+
+#[test]
+fn one_worker_makes_the_checks_and_the_next_generation_goes_on() {
+    let a = Peer::default();
+    let upstream = TWO.replace(r#", "{b}""#, "").replace("50ms", "200ms");
+    let config = config(4, &upstream);
+    let mut proxy = Proxy::with_config(&config).origin("a", a.origin()).start();
+    until("the first checks", || a.checks() >= 2);
+    let (begun, before) = (Instant::now(), a.checks());
+    proxy
+        .reload_with(&config.replace("count = 4", "count = 3"))
+        .expect_success();
+    until("more checks", || a.checks() >= before + 10);
+    // Each is 180 to 220 ms after the one before, whichever worker makes it.
+    assert!(begun.elapsed() > Duration::from_millis(9 * 180));
+}
+
+#[test]
+fn a_peer_that_must_be_checked_first_gets_nothing_before() {
+    let (a, b) = (Peer::default(), Peer::default());
+    a.is_ill(true);
+    let upstream = format!("{TWO} start = \"mandatory\"");
+    let proxy = Proxy::with_config(&config(1, &upstream))
+        .origin("a", a.origin())
+        .origin("b", b.origin())
+        .start();
+    until("an answer", || proxy.get("/").status == 200);
+    until("checks", || a.checks() > 5);
+    assert_eq!(a.requests(), 0);
+    b.is_ill(true);
+    until("nobody is left", || proxy.get("/").status == 503);
+    assert_eq!(a.requests(), 0);
+}
+
+#[test]
+fn what_a_check_expects_is_up_to_the_config() {
+    let checks = [
+        (r#"kind = "tcp""#, true),
+        (r#"statuses = ["5xx"]"#, false),
+        (r#"expect_body = "well""#, true),
+        (r#"expect_body = "ill""#, false),
+        (r#"expect_headers = { content-length = "9" }"#, true),
+        (r#"expect_headers = { x-ready = "yes" }"#, false),
+        (r#"method = "HEAD""#, true),
+        (r#"headers = { x-probe = "1" }"#, true),
+    ];
+    for (check, is_well) in checks {
+        let a = Peer::default();
+        let upstream = format!(
+            r#"
+            [upstreams.app]
+            peers = ["{{a}}"]
+
+            [upstreams.app.check]
+            interval = "20ms"
+            start = "mandatory"
+            {check}
+        "#
+        );
+        let proxy = Proxy::with_config(&config(1, &upstream))
+            .origin("a", a.origin())
+            .start();
+        match is_well {
+            true => drop(proxy.until_log_has("peer is up")),
+            false => drop(proxy.until_log_has("peer is down")),
+        }
+        let status = if is_well { 200 } else { 503 };
+        until(check, || proxy.get("/").status == status);
+    }
+}
+
+#[test]
+fn statuses_that_count_as_failures_eject_a_peer_and_no_more_than_may_be() {
+    let bad = || raw_origin::repeating("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    let upstream = r#"
+        [upstreams.app]
+        peers = ["{a}", "{b}", "{c}"]
+
+        [upstreams.app.passive]
+        failures = 2
+        statuses = ["5xx"]
+        ejection = "1h"
+        max_ejection = "1h"
+        max_ejected = 0.4
+    "#;
+    let proxy = Proxy::with_config(&config(2, upstream))
+        .origin("a", bad())
+        .origin("b", bad())
+        .origin("c", origin::text("ok"))
+        .start();
+    let statuses: Vec<u16> = (0..60).map(|_| proxy.get("/").status.as_u16()).collect();
+    // One of the two is ejected, by its failures in all workers together; the other may not be.
+    let failed = statuses[20..]
+        .iter()
+        .filter(|status| **status == 500)
+        .count();
+    assert!((15..=25).contains(&failed), "{statuses:?}");
+}
