@@ -15,10 +15,10 @@ pub fn first_in_any_case<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8
     values_where(headers, |other| other.eq_ignore_ascii_case(name.as_bytes())).next()
 }
 
-fn values_where<'a>(
-    headers: &'a Headers,
+fn values_where(
+    headers: &Headers,
     is_wanted: impl Fn(&[u8]) -> bool,
-) -> impl Iterator<Item = &'a [u8]> {
+) -> impl Iterator<Item = &[u8]> {
     let cookies = headers
         .get_all(&COOKIE)
         .flat_map(|field| field.split(|&byte| byte == b';'));

@@ -148,16 +148,12 @@ impl<'c> Order<'c> {
 /// Routes that are compared with one another: with more it would take seconds.
 const MAX_COMPARED: usize = 5000;
 
+/// Kind of a host or path, then its length, the longest first.
+type Rank = (u8, Reverse<usize>);
+
 impl Turn<'_> {
     /// The lowest is asked first.
-    fn rank(
-        &self,
-    ) -> (
-        Reverse<i32>,
-        (u8, Reverse<usize>),
-        (u8, Reverse<usize>),
-        usize,
-    ) {
+    fn rank(&self) -> (Reverse<i32>, Rank, Rank, usize) {
         (
             Reverse(self.route.priority),
             self.host_rank(),
@@ -166,7 +162,7 @@ impl Turn<'_> {
         )
     }
 
-    fn host_rank(&self) -> (u8, Reverse<usize>) {
+    fn host_rank(&self) -> Rank {
         match self.host {
             Some(HostPattern::Exact(_)) => (0, Reverse(0)),
             Some(HostPattern::Suffix(suffix)) => (1, Reverse(suffix.len())),
@@ -174,7 +170,7 @@ impl Turn<'_> {
         }
     }
 
-    fn path_rank(&self) -> (u8, Reverse<usize>) {
+    fn path_rank(&self) -> Rank {
         match self.route.path {
             PathMatch::Exact(_) => (0, Reverse(0)),
             PathMatch::Regex(_) => (1, Reverse(0)),

@@ -102,7 +102,7 @@ impl Split {
     /// upstream only as far as the bounds between them move.
     fn at(&self, point: u64) -> UpstreamIdx {
         let (total, _) = self.shares[self.shares.len() - 1];
-        let at = u128::from(point) * u128::from(total) >> 64;
+        let at = (u128::from(point) * u128::from(total)) >> 64;
         let behind = |&(end, _): &(u64, UpstreamIdx)| u128::from(end) <= at;
         self.shares[self.shares.partition_point(behind)].1
     }
@@ -177,7 +177,7 @@ mod tests {
             prop_assert!(weights[idx] > 0);
             let total: u128 = weights.iter().map(|it| u128::from(*it)).sum();
             let before: u128 = weights[..idx].iter().map(|it| u128::from(*it)).sum();
-            let at = u128::from(point) * total >> 64;
+            let at = (u128::from(point) * total) >> 64;
             prop_assert!((before..before + u128::from(weights[idx])).contains(&at));
             let twice: Vec<_> = weights.iter().map(|it| it * 2).collect();
             prop_assert_eq!(self::split(&twice, None).at(point).0, idx);
