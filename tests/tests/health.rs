@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use castling_tests::{Exposition, Proxy, body, origin, raw_origin};
-use http::Response;
+use bytes::Bytes;
+use castling_tests::h2::{self, Asked};
+use castling_tests::tls::Authority;
+use castling_tests::{Exposition, Proxy, body, origin, raw_origin, tls_origin};
+use http::{HeaderMap, Response};
 
 /// A peer whose health is as the test says, and which counts what it is asked.
 #[derive(Clone, Default)]
@@ -211,4 +214,86 @@ fn statuses_that_count_as_failures_eject_a_peer_and_no_more_than_may_be() {
         .filter(|status| **status == 500)
         .count();
     assert!((15..=25).contains(&failed), "{statuses:?}");
+}
+
+/// Serves gRPC's health checking protocol: the service "shop.Cart" is as the test says, none else is there.
+fn calls(is_serving: &Arc<AtomicBool>) -> origin::Origin {
+    let is_serving = Arc::clone(is_serving);
+    h2::origin(::h2::server::Builder::new(), move |asked: Asked| {
+        let is_serving = Arc::clone(&is_serving);
+        async move {
+            let Asked {
+                request,
+                mut respond,
+                ..
+            } = asked;
+            let is_check = request.uri().path() == "/grpc.health.v1.Health/Check";
+            let mut body = request.into_body();
+            let asked_for = body.data().await.and_then(Result::ok).unwrap_or_default();
+            let is_known = &asked_for[..] == b"\0\0\0\0\x0b\x0a\x09shop.Cart";
+            let response = Response::builder().header("content-type", "application/grpc");
+            let mut sending = respond
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap();
+            let status = if is_serving.load(SeqCst) { 1 } else { 2 };
+            let answer = Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, status]);
+            let code = if is_check && is_known { "0" } else { "5" };
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", code.parse().unwrap());
+            // The checker may have left.
+            let _sent = sending.send_data(answer, false);
+            let _sent = sending.send_trailers(trailers);
+        }
+    })
+}
+
+#[test]
+fn a_service_of_grpc_is_asked_whether_it_serves() {
+    let is_serving = Arc::new(AtomicBool::new(true));
+    let upstream = |service: &str| {
+        format!(
+            r#"
+            [upstreams.app]
+            peers = ["{{a}}"]
+            protocol = "http2"
+            check = {{ kind = "grpc", service = "{service}", interval = "20ms", start = "mandatory" }}
+        "#
+        )
+    };
+    let proxy = Proxy::with_config(&config(1, &upstream("shop.Cart")))
+        .origin("a", calls(&is_serving))
+        .start();
+    proxy.until_log_has("peer is up");
+    is_serving.store(false, SeqCst);
+    let line = proxy.until_log_has("peer is down");
+    assert!(line.contains("the service's status is 2"), "{line}");
+    let proxy = Proxy::with_config(&config(1, &upstream("nobody")))
+        .origin("a", calls(&is_serving))
+        .start();
+    let line = proxy.until_log_has("peer is down");
+    assert!(line.contains("grpc-status 5"), "{line}");
+}
+
+#[test]
+fn a_check_believes_whom_requests_believe() {
+    let authority = Authority::new("a");
+    let upstream = |name: &str| {
+        format!(
+            r#"
+            [upstreams.app]
+            peers = ["{{a}}"]
+            tls = {{ ca = "ca.pem", server_name = "{name}" }}
+            check = {{ kind = "tcp", interval = "20ms", start = "mandatory" }}
+        "#
+        )
+    };
+    for (name, said) in [("app.test", "peer is up"), ("other.test", "peer is down")] {
+        let pem = authority.certify(&["app.test"]);
+        let (origin, _) = tls_origin::echoing(tls_origin::server(&pem, rustls::ALL_VERSIONS));
+        let proxy = Proxy::with_config(&config(1, &upstream(name)))
+            .file("ca.pem", authority.pem())
+            .origin("a", origin)
+            .start();
+        proxy.until_log_has(said);
+    }
 }
