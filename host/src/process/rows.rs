@@ -184,8 +184,8 @@ mod tests {
     fn what_a_worker_had_under_way_ends_with_it() {
         let (rows, ledger) = gateway(Vec::new());
         let worker = rows.lease(&ledger).unwrap();
-        let word = rows.peers.word_of(worker.row, 0).unwrap();
-        rows.peers.store(word, 5);
+        let word = rows.peers.hold_word(worker.row, 0).unwrap();
+        word.store(5, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(rows.peers.sum(0).active, 5);
         drop(worker);
         assert_eq!(rows.peers.sum(0).active, 0);

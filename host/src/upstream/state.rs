@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use crate::zone::{Load, PeerRecord, PeersZone, Word, ZoneError};
+use crate::zone::{Load, PeerRecord, PeersZone, Pinned, ZoneError};
 
 /// The memory as one process sees it.
 #[derive(Clone)]
@@ -23,8 +23,9 @@ pub struct PeerStates {
 pub struct PeerState {
     states: PeerStates,
     cell: u32,
+    record: Option<Pinned<PeerRecord>>,
     /// This worker's word.
-    word: Option<Word>,
+    word: Option<Pinned<AtomicU64>>,
 }
 
 /// Whether new requests may be sent to a peer, and why not.
@@ -95,7 +96,8 @@ impl PeerStates {
         PeerState {
             states: self.clone(),
             cell,
-            word: self.row.and_then(|row| self.zone.word_of(row, cell)),
+            record: self.zone.hold_record(cell),
+            word: self.row.and_then(|row| self.zone.hold_word(row, cell)),
         }
     }
 }
@@ -104,9 +106,10 @@ impl PeerStates {
 const OWN_ROW: u32 = 1;
 
 impl PeerState {
+    #[inline]
     fn record(&self) -> &PeerRecord {
         static NOBODY: PeerRecord = PeerRecord::new();
-        self.states.zone.record(self.cell).unwrap_or(&NOBODY)
+        self.record.as_deref().unwrap_or(&NOBODY)
     }
 
     /// State of another cell in the same memory.
@@ -129,9 +132,8 @@ impl PeerState {
     /// Tells others what this worker has under way.
     #[inline]
     pub fn publish(&self, active: u32, connections: u32) {
-        if let Some(word) = self.word {
-            let load = u64::from(connections) << 32 | u64::from(active);
-            self.states.zone.store(word, load);
+        if let Some(word) = &self.word {
+            word.store(u64::from(connections) << 32 | u64::from(active), Relaxed);
         }
     }
 

@@ -4,9 +4,11 @@
     reason = "the compiler cannot know what else maps the memory that processes share"
 )]
 
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use heed::{Env, EnvFlags, EnvOpenOptions};
@@ -117,6 +119,44 @@ impl Mapping {
     }
 }
 
+/// A value in a mapping, which stays mapped for as long as this lives. Reading it costs no check.
+pub struct Pinned<T> {
+    at: NonNull<T>,
+    /// Keeps the memory mapped.
+    _mapping: Rc<Mapping>,
+}
+
+impl<T: Shared> Pinned<T> {
+    /// The value at `offset_bytes`. None when it does not fit or would not be aligned.
+    pub(super) fn new(mapping: &Rc<Mapping>, offset_bytes: usize) -> Option<Self> {
+        let value = mapping.table::<T>(offset_bytes, 1)?.first()?;
+        Some(Self {
+            at: NonNull::from(value),
+            _mapping: Rc::clone(mapping),
+        })
+    }
+}
+
+impl<T: Shared> Deref for Pinned<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `new` got the pointer from a reference into the mapping, which is unmapped no sooner than `_mapping` is
+        // dropped, with `self`; the borrow does not outlive `self`.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T> Clone for Pinned<T> {
+    fn clone(&self) -> Self {
+        Self {
+            at: self.at,
+            _mapping: Rc::clone(&self._mapping),
+        }
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: `start` and `size_bytes` are what `mmap` was called with and returned, nothing else unmaps it, and
@@ -140,7 +180,7 @@ const SEALS: SealFlags = SealFlags::SHRINK
 ///
 /// # Safety
 /// Any bytes are a valid value; there is no padding and no pointer; what a `&Self` can change is atomic.
-pub(super) unsafe trait Shared: Sync {}
+pub unsafe trait Shared: Sync {}
 
 // SAFETY: an integer behind atomic instructions.
 unsafe impl Shared for AtomicU64 {}

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 
 use super::ZoneError;
 use super::headers::PeersHeader;
-use super::raw::Mapping;
+use super::raw::{Mapping, Pinned};
 
 mod record;
 #[cfg(test)]
@@ -27,7 +28,7 @@ pub use record::PeerRecord;
 ///
 /// Memory: 128 bytes for each cell and 8 more in each row, taken for 512 cells at a time.
 pub struct PeersZone {
-    mapping: Mapping,
+    mapping: Rc<Mapping>,
 }
 
 /// Figures of one cell in one row, or the sum of all rows. The halves of a word.
@@ -37,12 +38,6 @@ pub struct Load {
     pub active: u32,
     /// A peer's open connections; an upstream's retries under way.
     pub connections: u32,
-}
-
-/// Place of a cell's word in a row, which has memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Word {
-    offset_bytes: usize,
 }
 
 impl PeersZone {
@@ -57,7 +52,9 @@ impl PeersZone {
         let mapping = Mapping::create_sparse("castling:peers", size_bytes())
             .and_then(|mapping| mapping.take(0, HEADER_BYTES).map(|()| mapping))
             .map_err(|cause| io_error("making it", cause))?;
-        let zone = Self { mapping };
+        let zone = Self {
+            mapping: Rc::new(mapping),
+        };
         let header = zone.header().ok_or_else(no_header)?;
         header.version.store(VERSION, Relaxed);
         header.magic.store(MAGIC, Relaxed);
@@ -67,7 +64,9 @@ impl PeersZone {
     /// Opens a zone that a master has made, by the descriptor that came from it.
     pub fn open(file: OwnedFd) -> Result<Self, ZoneError> {
         let mapping = Mapping::open(file).map_err(|cause| io_error("mapping it", cause))?;
-        let zone = Self { mapping };
+        let zone = Self {
+            mapping: Rc::new(mapping),
+        };
         let header = zone.header().ok_or_else(no_header)?;
         let size = zone.mapping.size_bytes() as u64;
         for (what, found, expected) in [
@@ -162,20 +161,16 @@ impl PeersZone {
         self.row(row)?.get(cell as usize)
     }
 
-    /// Place of a cell's word in a row, for the worker that has the row. `None`: one of them has no memory.
-    pub fn word_of(&self, row: u32, cell: u32) -> Option<Word> {
+    /// Word of a cell in a row, to hold. Its worker alone writes to it. `None`: one of them has no memory.
+    pub fn hold_word(&self, row: u32, cell: u32) -> Option<Pinned<AtomicU64>> {
         self.word(row, cell)?;
-        let offset_bytes = row_offset_bytes(row) + cell as usize * 8;
-        Some(Word { offset_bytes })
+        Pinned::new(&self.mapping, row_offset_bytes(row) + cell as usize * 8)
     }
 
-    /// Writes a word of the worker's own row.
-    #[inline]
-    pub fn store(&self, word: Word, load: u64) {
-        let word = self.mapping.table::<AtomicU64>(word.offset_bytes, 1);
-        if let Some([word]) = word {
-            word.store(load, Relaxed);
-        }
+    /// Record of a cell, to hold. `None`: it has no memory.
+    pub fn hold_record(&self, cell: u32) -> Option<Pinned<PeerRecord>> {
+        self.record(cell)?;
+        Pinned::new(&self.mapping, HEADER_BYTES + cell as usize * RECORD_BYTES)
     }
 
     /// Sum of all rows of a cell.
