@@ -209,6 +209,32 @@ fn a_hedge_fails_and_the_first_still_answers() {
 }
 
 #[test]
+fn a_hedge_does_not_wait_for_a_peer_that_is_full() {
+    let slow = origin::answering_after(Duration::from_millis(100), |_| {
+        Response::new(body::full("slow"))
+    });
+    let keys = "retry = { hedge = { after = \"20ms\" } }\nqueue = { size = 10, timeout = \"5s\" }";
+    let peers = r#""{a}", { address = "{b}", max_active = 1 }"#;
+    let proxy = gateway(peers, keys, "")
+        .origin("a", slow)
+        .origin("b", raw_origin::stalled())
+        .start();
+    // Requests with a body are not hedged: one of the two stays at `b`.
+    let mut held: Vec<RawClient> = (0..2).map(|_| proxy.raw()).collect();
+    for client in &mut held {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    }
+    until("one is with each", || proxy.origin("b").connections() == 1);
+    assert_eq!(proxy.tally("/", 3)["slow"], 3);
+    let late = [("upstream", "app"), ("limit", "queue_timeout")];
+    assert_eq!(
+        metric(&proxy, "castling_upstream_overflows_total", &late),
+        0.0
+    );
+    assert_eq!(metric(&proxy, "castling_upstream_hedges_total", &[]), 0.0);
+}
+
+#[test]
 fn requests_with_bodies_are_not_hedged() {
     let slow = || {
         origin::answering_after(Duration::from_millis(200), |_| {

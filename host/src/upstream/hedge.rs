@@ -171,7 +171,8 @@ impl<'a> Tries<'a> {
         if self.left == 0 {
             return None;
         }
-        let peer = self.choose(twin).await.ok().flatten()?;
+        // The first is not polled meanwhile.
+        let peer = self.choose(twin, false).await.ok().flatten()?;
         self.ended = clock::now();
         if !self.is_allowed(Duration::ZERO) {
             return None;

@@ -148,7 +148,7 @@ impl<'a> Tries<'a> {
 
     /// The first try, counted as active for its peer; `None` when there is no peer.
     async fn next(&mut self, exchange: &mut Box<Exchange>) -> Result<Option<Try<'a>>, Error> {
-        let Some(peer) = self.choose(exchange).await? else {
+        let Some(peer) = self.choose(exchange, true).await? else {
             return Ok(None);
         };
         // A plugin takes its time to choose; else the clock would show the same.
@@ -157,10 +157,12 @@ impl<'a> Tries<'a> {
         Ok(Some(self.begin(peer, started, exchange)))
     }
 
-    /// A peer that was not tried yet, when it has room; `None` when all were tried.
+    /// A peer that was not tried yet; `None` when all were tried. `may_wait`: for room, where all have as many requests as they
+    /// may; else `None` then, too.
     pub(super) async fn choose(
         &mut self,
         exchange: &mut Box<Exchange>,
+        may_wait: bool,
     ) -> Result<Option<Active>, Error> {
         let upstream = self.upstream;
         let balancer = &upstream.balancer;
@@ -178,6 +180,7 @@ impl<'a> Tries<'a> {
         let peer = match choice {
             Choice::Peer(peer) => peer,
             Choice::Nobody => return Ok(None),
+            Choice::Full if !may_wait => return Ok(None),
             Choice::Full => match upstream.wait_for_room(&self.tried, exchange).await? {
                 Some(peer) => {
                     self.ended = clock::now();
@@ -266,7 +269,7 @@ impl<'a> Tries<'a> {
         &mut self,
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Active>, Error> {
-        let peer = match self.choose(exchange).await {
+        let peer = match self.choose(exchange, true).await {
             // The outcome of the last try says more.
             Err(Error::Upstream {
                 cause: UpstreamError::NoRoom { .. },
@@ -279,7 +282,7 @@ impl<'a> Tries<'a> {
         }
         self.tried = Tried::default();
         self.is_around = true;
-        self.choose(exchange).await
+        self.choose(exchange, true).await
     }
 
     /// Wait before the next try, after so many. The first that goes to another peer goes at once: it has nothing to do with
