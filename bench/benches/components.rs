@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use castling::rig::components::{Counters, Head, Peers, Routes, Values};
+use castling::rig::components::{Counters, HashMethod, Head, Peers, Routes, Values};
 use divan::{Bencher, black_box};
 use tempfile::TempDir;
 
@@ -64,19 +64,58 @@ fn route_by_host(bencher: Bencher<'_, '_>, count: usize) {
     find(bencher, count, "h200.example", "/api/v200");
 }
 
-/// Numbers of peers: one, a few, and the pods of a large service.
-const PEERS: [u16; 3] = [1, 8, 100];
+/// Numbers of peers: one, a few, the pods of a large service, and those of a very large one.
+const PEERS: [u16; 4] = [1, 8, 100, 1000];
 
-#[divan::bench(args = PEERS)]
-fn round_robin(bencher: Bencher<'_, '_>, count: u16) {
-    let peers = Peers::round_robin(count).unwrap_or_else(|error| panic!("{error}"));
+fn choose(bencher: Bencher<'_, '_>, peers: Result<Peers, String>) {
+    let peers = peers.unwrap_or_else(|error| panic!("{error}"));
     bencher.bench_local(|| peers.choose());
 }
 
 #[divan::bench(args = PEERS)]
+fn round_robin(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::round_robin(count));
+}
+
+/// Weights that differ.
+#[divan::bench(args = PEERS)]
+fn weighted_round_robin(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::weighted_round_robin(count));
+}
+
+#[divan::bench(args = PEERS)]
 fn least_conn(bencher: Bencher<'_, '_>, count: u16) {
-    let peers = Peers::least_conn(count).unwrap_or_else(|error| panic!("{error}"));
-    bencher.bench_local(|| peers.choose());
+    choose(bencher, Peers::least_conn(count));
+}
+
+#[divan::bench(args = PEERS)]
+fn least_time(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::least_time(count));
+}
+
+#[divan::bench(args = PEERS)]
+fn random(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::random(count));
+}
+
+#[divan::bench(args = PEERS)]
+fn ewma(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::ewma(count));
+}
+
+#[divan::bench(args = PEERS)]
+fn hash_ketama(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::hash(HashMethod::Ketama, None, count));
+}
+
+#[divan::bench(args = PEERS)]
+fn hash_maglev(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::hash(HashMethod::Maglev, None, count));
+}
+
+#[divan::bench(args = PEERS)]
+fn hash_bounded(bencher: Bencher<'_, '_>, count: u16) {
+    choose(bencher, Peers::hash(HashMethod::Maglev, Some(1.25), count));
 }
 
 #[divan::bench]

@@ -2,152 +2,241 @@
 
 use std::rc::Rc;
 
-use super::{Choice, Health, Tried, round_robin};
-use crate::upstream::{Active, Availability, Peer, PeerSet};
+use super::group::Group;
+use super::levels::{BACKUP, LEVELS, Level, Levels, OTHER_ZONES, OWN_ZONE};
+use super::{Ask, Choice, Health, Rules};
+use crate::upstream::{Availability, Peer};
 
-/// Peers of a set by whether they may be chosen, at one time.
-#[derive(Default)]
+/// Peers by whether they may be chosen, at one time.
 pub(super) struct Candidates {
-    /// Peers that the policy chooses from: those that are available, without backups while there are others. Where none is
-    /// available, those that are passed over for their failures.
-    pub first: Box<[Rc<Peer>]>,
-    /// Peers for when none of these is left: backups.
-    backups: Box<[Rc<Peer>]>,
-    /// Peers for when none of those is left either: they are passed over for their failures. Those that checks have found bad
-    /// get nothing.
-    last: Box<[Rc<Peer>]>,
+    /// Groups of available peers, by level, and one of those that are passed over for their failures or by the checks.
+    groups: [Group; GROUPS],
+    /// Where the policy chooses from.
+    first: First,
     /// Whether so few peers are available that all are chosen from.
     pub is_panic: bool,
-    /// First end of an ejection.
+    /// Time at which an ejection or a slow start ends.
     pub due_ns: u64,
 }
 
-/// Peers that a policy chooses from.
-pub(super) struct Usable<'a> {
-    pub peers: &'a [Rc<Peer>],
-    pub tried: &'a Tried,
+/// Groups: the levels, and then those that are passed over.
+const GROUPS: usize = LEVELS + 1;
+const PASSED_OVER: usize = LEVELS;
+
+enum First {
+    Group(usize),
+    /// Zones that have a share each.
+    Shares(Levels),
 }
 
-impl<'a> Usable<'a> {
-    /// By slot, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = &'a Rc<Peer>> {
-        self.peers.iter().filter(|peer| self.allows(peer))
+/// Peers that are looked through.
+#[derive(Default)]
+struct Found {
+    /// All peers of each level.
+    members: [Vec<Rc<Peer>>; LEVELS],
+    /// Peers of each group.
+    peers: [Vec<Rc<Peer>>; GROUPS],
+    /// Primaries that may not be chosen, for their failures or by the checks.
+    unavailable: Vec<(usize, Rc<Peer>)>,
+    due_ns: Option<u64>,
+}
+
+impl Found {
+    fn add(&mut self, peer: &Rc<Peer>, rules: &Rules, health: &Health, now_ns: u64) {
+        let level = match &rules.zone {
+            _ if peer.is_backup => BACKUP,
+            Some(zone) if peer.zone.as_deref() != Some(zone) => OTHER_ZONES,
+            Some(_) | None => OWN_ZONE,
+        };
+        self.members[level].push(Rc::clone(peer));
+        let group = match peer.state.availability(health.checks, || now_ns) {
+            Availability::Available => {
+                if let Some(ramp) = rules.slow_start {
+                    self.is_due(ramp.ends_ns(peer.state.came_up_ns()), now_ns);
+                }
+                level
+            }
+            Availability::Ejected { until_ns } => {
+                self.is_due(until_ns, now_ns);
+                self.is_unavailable(level, peer);
+                PASSED_OVER
+            }
+            Availability::Unhealthy | Availability::Unchecked => {
+                return self.is_unavailable(level, peer);
+            }
+            Availability::Down | Availability::Draining => return,
+        };
+        self.peers[group].push(Rc::clone(peer));
     }
 
-    /// Whether this one of them may be chosen for the request: it was not tried, and has room.
-    #[inline]
-    pub fn allows(&self, peer: &Peer) -> bool {
-        !self.tried.contains(peer) && !peer.is_full()
+    fn is_unavailable(&mut self, level: usize, peer: &Rc<Peer>) {
+        if level != BACKUP {
+            self.unavailable.push((level, Rc::clone(peer)));
+        }
+    }
+
+    /// Has all primaries chosen from where too few are available: true.
+    fn panics(&mut self, threshold: f64) -> bool {
+        let available = self.peers[OWN_ZONE].len() + self.peers[OTHER_ZONES].len();
+        let all = available + self.unavailable.len();
+        let are_too_few = (available as f64) < threshold * all as f64;
+        if are_too_few {
+            for (level, peer) in self.unavailable.drain(..) {
+                self.peers[level].push(peer);
+            }
+            for peers in &mut self.peers[OWN_ZONE..=OTHER_ZONES] {
+                peers.sort_by_key(|peer| peer.slot);
+            }
+            self.peers[PASSED_OVER].retain(|peer| peer.is_backup);
+        }
+        are_too_few
+    }
+
+    fn is_due(&mut self, at_ns: u64, now_ns: u64) {
+        if at_ns > now_ns {
+            self.due_ns = Some(self.due_ns.map_or(at_ns, |due_ns| due_ns.min(at_ns)));
+        }
+    }
+
+    fn first(&self) -> First {
+        let has = |group: usize| !self.peers[group].is_empty();
+        if has(OWN_ZONE) && has(OTHER_ZONES) {
+            let weight = |peers: &[Rc<Peer>]| -> f64 {
+                peers.iter().map(|peer| f64::from(peer.weight.get())).sum()
+            };
+            let level = |level: usize| Level {
+                available: weight(&self.peers[level]),
+                total: weight(&self.members[level]),
+            };
+            return First::Shares(Levels::new([OWN_ZONE, OTHER_ZONES, BACKUP].map(level)));
+        }
+        First::Group((0..GROUPS).find(|&group| has(group)).unwrap_or(PASSED_OVER))
     }
 }
 
 impl Candidates {
-    pub(super) fn among(set: &PeerSet, health: &Health, now_ns: u64) -> Self {
-        let (mut primaries, mut backups, mut last) = (Vec::new(), Vec::new(), Vec::new());
-        let mut unhealthy = Vec::new();
-        let mut due_ns = u64::MAX;
-        for peer in set.as_slice() {
+    /// `peers`: by slot, ascending.
+    pub(super) fn among(peers: &[Rc<Peer>], rules: &Rules, health: &Health, now_ns: u64) -> Self {
+        let mut found = Found::default();
+        for peer in peers {
             peer.refresh_weight();
-            let of_its_kind = match peer.state.availability(health.checks, || now_ns) {
-                Availability::Available if peer.is_backup => &mut backups,
-                Availability::Available => &mut primaries,
-                Availability::Ejected { until_ns } => {
-                    due_ns = due_ns.min(until_ns);
-                    &mut last
-                }
-                Availability::Unhealthy | Availability::Unchecked => &mut unhealthy,
-                Availability::Down | Availability::Draining => {
-                    peer.is_candidate.set(false);
-                    continue;
-                }
-            };
-            of_its_kind.push(Rc::clone(peer));
-        }
-        let all = primaries.len() + last.len() + unhealthy.len();
-        let are_too_few = (primaries.len() as f64) < health.panic_threshold * all as f64;
-        if are_too_few {
-            primaries.append(&mut last);
-            primaries.append(&mut unhealthy);
-            primaries.sort_by_key(|peer| peer.slot);
-        }
-        let is_panic = are_too_few || primaries.is_empty() && backups.is_empty();
-        let first = [&mut primaries, &mut backups, &mut last]
-            .into_iter()
-            .find(|peers| !peers.is_empty())
-            .map(std::mem::take)
-            .unwrap_or_default();
-        for peer in backups.iter().chain(&last).chain(&unhealthy) {
             peer.is_candidate.set(false);
+            found.add(peer, rules, health, now_ns);
         }
-        for peer in &first {
+        let are_too_few = found.panics(health.panic_threshold);
+        let first = found.first();
+        let candidates = match first {
+            First::Group(group) => &found.peers[group..=group],
+            First::Shares(_) => &found.peers[OWN_ZONE..=OTHER_ZONES],
+        };
+        for peer in candidates.iter().flatten() {
             peer.is_candidate.set(true);
         }
-        Self {
-            first: first.into(),
-            backups: backups.into(),
-            last: last.into(),
-            is_panic,
+        let Found {
+            members,
+            peers: [own_zone, other_zones, backups, passed_over],
             due_ns,
+            ..
+        } = found;
+        let level = |level: usize, peers| Group::new(&members[level], peers, rules, now_ns);
+        Self {
+            groups: [
+                level(OWN_ZONE, own_zone),
+                level(OTHER_ZONES, other_zones),
+                level(BACKUP, backups),
+                Group::passed_over(passed_over),
+            ],
+            is_panic: are_too_few || matches!(first, First::Group(PASSED_OVER)),
+            first,
+            due_ns: due_ns.unwrap_or(u64::MAX),
         }
     }
 
-    pub(super) fn usable<'a>(&'a self, tried: &'a Tried) -> Usable<'a> {
-        Usable {
-            peers: &self.first,
-            tried,
+    /// Whether the policy has nobody to choose from.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| group.peers().is_empty())
+    }
+
+    /// A peer of the group that is asked first, else of the others in their order. Those that are passed over are not chosen while
+    /// one that is available could be waited for.
+    #[inline]
+    pub(super) fn choose(&mut self, ask: &Ask<'_>) -> Choice {
+        let first = match &mut self.first {
+            First::Group(group) => *group,
+            First::Shares(levels) => levels.next(),
+        };
+        match self.groups[first].choose(ask) {
+            Some(active) => Choice::Peer(active),
+            None => self.choose_beyond(ask),
         }
     }
 
-    /// The choice when the policy has found nobody: a backup, else one that is passed over. Not while one that is available
-    /// could be waited for.
     #[cold]
     #[inline(never)]
-    pub(super) fn choose_beyond(&self, tried: &Tried) -> Choice {
-        if let Some(active) = one_of(&self.backups, tried) {
-            return Choice::Peer(active);
+    fn choose_beyond(&mut self, ask: &Ask<'_>) -> Choice {
+        let is_left = |group: &Group| group.peers().iter().any(|peer| !ask.tried.contains(peer));
+        let [available @ .., passed_over] = &mut self.groups;
+        for group in &mut *available {
+            if let Some(active) = group.choose(ask) {
+                return Choice::Peer(active);
+            }
         }
-        let mut available = self.first.iter().chain(&self.backups);
-        if available.any(|peer| !tried.contains(peer)) {
+        if available.iter().any(&is_left) {
             return Choice::Full;
         }
-        match one_of(&self.last, tried) {
+        match passed_over.choose(ask) {
             Some(active) => Choice::Peer(active),
-            None if self.last.iter().any(|peer| !tried.contains(peer)) => Choice::Full,
+            None if is_left(passed_over) => Choice::Full,
             None => Choice::Nobody,
         }
     }
 
     /// Whether a policy may choose this peer of the set.
-    pub(super) fn is_eligible(&self, peer: &Rc<Peer>, tried: &Tried) -> bool {
-        let allows = |peer: &Rc<Peer>| !tried.contains(peer) && !peer.is_full();
+    pub(super) fn is_eligible(&self, peer: &Rc<Peer>, ask: &Ask<'_>) -> bool {
         match peer.is_candidate.get() {
-            true => allows(peer),
-            false => self.is_eligible_beyond(peer, tried),
+            true => ask.allows(peer),
+            false => self.is_eligible_beyond(peer, ask),
         }
     }
 
     /// Eligibility of a peer that is no candidate: no other is left.
     #[cold]
     #[inline(never)]
-    fn is_eligible_beyond(&self, peer: &Rc<Peer>, tried: &Tried) -> bool {
-        for peers in [&self.first, &self.backups, &self.last] {
-            let usable = Usable { peers, tried };
-            if usable.iter().next().is_some() {
-                return usable.iter().any(|other| Rc::ptr_eq(other, peer));
-            }
+    fn is_eligible_beyond(&self, peer: &Rc<Peer>, ask: &Ask<'_>) -> bool {
+        let allowed = |group: &Group, is_it: &dyn Fn(&Rc<Peer>) -> bool| {
+            let mut peers = group.peers().iter();
+            peers.any(|other| ask.allows(other) && is_it(other))
+        };
+        let [own_zone, other_zones, rest @ ..] = &self.groups;
+        // A plugin knows nothing of zones.
+        let primaries = [own_zone, other_zones];
+        let is_peer = |other: &Rc<Peer>| Rc::ptr_eq(other, peer);
+        if primaries.iter().any(|group| allowed(group, &|_| true)) {
+            return primaries.iter().any(|group| allowed(group, &is_peer));
         }
-        false
+        let group = rest.iter().find(|group| allowed(group, &|_| true));
+        group.is_some_and(|group| allowed(group, &is_peer))
     }
-}
 
-fn one_of(peers: &[Rc<Peer>], tried: &Tried) -> Option<Active> {
-    round_robin::choose(&Usable { peers, tried })?.begin()
+    /// Notes that a request has ended at a peer.
+    pub(super) fn has_ended(&mut self, peer: &Rc<Peer>) {
+        for group in &mut self.groups {
+            group.has_ended(peer);
+        }
+    }
+
+    /// Looks at the loads of all peers, which others have changed.
+    pub(super) fn refresh(&mut self) {
+        self.groups.iter_mut().for_each(Group::refresh);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::policy::Policy;
+    use super::super::slow_start::SlowStart;
     use super::super::tests::{health, peers, tried};
     use super::*;
     use crate::upstream::Standing;
@@ -157,17 +246,22 @@ mod tests {
         peer.state.eject(now_ns(), Duration::from_secs(10), 1);
     }
 
-    fn slots(peers: &[Rc<Peer>]) -> Vec<u32> {
-        peers.iter().map(|peer| peer.slot).collect()
+    /// Slots of those that the policy chooses from.
+    fn slots(candidates: &Candidates) -> Vec<u32> {
+        let First::Group(first) = candidates.first else {
+            panic!("zones");
+        };
+        let first = candidates.groups[first].peers();
+        first.iter().map(|peer| peer.slot).collect()
     }
 
     fn candidates(peers: &[Rc<Peer>]) -> Candidates {
-        let set = PeerSet::new(peers.iter().map(Rc::clone));
-        Candidates::among(&set, &health(), now_ns())
+        Candidates::among(peers, &Policy::RoundRobin.into(), &health(), now_ns())
     }
 
-    fn beyond(candidates: &Candidates, slots: &[u32]) -> Option<u32> {
-        match candidates.choose_beyond(&tried(slots)) {
+    fn chosen(candidates: &mut Candidates, slots: &[u32]) -> Option<u32> {
+        let tried = &tried(slots);
+        match candidates.choose(&Ask { tried, key: b"" }) {
             Choice::Peer(active) => Some(active.slot),
             Choice::Full | Choice::Nobody => None,
         }
@@ -177,11 +271,11 @@ mod tests {
     fn a_failed_peer_is_passed_over_while_there_are_others() {
         let peers = peers(&[1, 1, 1]);
         fail(&peers[1]);
-        let candidates = candidates(&peers);
-        assert_eq!(slots(&candidates.first), [0, 2]);
+        let mut candidates = candidates(&peers);
+        assert_eq!(slots(&candidates), [0, 2]);
         assert!(!candidates.is_panic && candidates.due_ns < u64::MAX);
-        assert_eq!(beyond(&candidates, &[0, 2]), Some(1));
-        assert_eq!(beyond(&candidates, &[0, 1, 2]), None);
+        assert_eq!(chosen(&mut candidates, &[0, 2]), Some(1));
+        assert_eq!(chosen(&mut candidates, &[0, 1, 2]), None);
     }
 
     #[test]
@@ -189,21 +283,21 @@ mod tests {
         let peers = peers(&[1, 1]);
         peers.iter().for_each(|peer| fail(peer));
         let candidates = candidates(&peers);
-        assert_eq!(slots(&candidates.first), [0, 1]);
+        assert_eq!(slots(&candidates), [0, 1]);
         assert!(candidates.is_panic);
     }
 
     #[test]
     fn below_the_threshold_all_are_chosen_from() {
         let peers = peers(&[1, 1, 1]);
-        let set = PeerSet::new(peers.iter().map(Rc::clone));
         let health = Health {
             panic_threshold: 0.5,
             ..health()
         };
         let first = || {
-            let candidates = Candidates::among(&set, &health, now_ns());
-            (slots(&candidates.first), candidates.is_panic)
+            let rules = Policy::RoundRobin.into();
+            let candidates = Candidates::among(&peers, &rules, &health, now_ns());
+            (slots(&candidates), candidates.is_panic)
         };
         fail(&peers[1]);
         assert_eq!(first(), (vec![0, 2], false));
@@ -218,10 +312,48 @@ mod tests {
         peers[1].state.order(Standing::Draining, None);
         peers[2].state.order(Standing::Up, Some(9));
         fail(&peers[2]);
-        let candidates = candidates(&peers);
-        assert_eq!(slots(&candidates.first), [2]);
+        let mut candidates = candidates(&peers);
+        assert_eq!(slots(&candidates), [2]);
         assert_eq!(peers[2].weight.get(), 9);
-        assert_eq!(beyond(&candidates, &[2]), None);
+        assert_eq!(chosen(&mut candidates, &[2]), None);
+    }
+
+    /// Requests of 1100 that each of two peers gets, of which the second has just come back.
+    fn slowly_started(policy: Policy) -> [i32; 2] {
+        let peers = peers(&[1, 1]);
+        peers[1].state.eject(now_ns(), Duration::ZERO, 1);
+        let hour = Duration::from_secs(3600);
+        let rules = Rules {
+            slow_start: Some(SlowStart::new(hour, 1.0)),
+            ..Rules::from(policy)
+        };
+        let mut candidates = Candidates::among(&peers, &rules, &health(), now_ns());
+        assert!(candidates.due_ns < u64::MAX, "its end is waited for");
+        let ask = Ask {
+            tried: &tried(&[]),
+            key: b"",
+        };
+        let mut counts = [0; 2];
+        for _ in 0..1100 {
+            if let Choice::Peer(active) = candidates.choose(&ask) {
+                counts[active.slot as usize] += 1;
+                let peer = Rc::clone(&peers[active.slot as usize]);
+                drop(active);
+                candidates.has_ended(&peer);
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_begins_with_a_tenth_of_its_weight() {
+        for policy in [Policy::RoundRobin, Policy::LeastConn] {
+            let counts = slowly_started(policy);
+            assert!((98..=102).contains(&counts[1]), "{counts:?}");
+        }
+        // Six standard deviations.
+        let counts = slowly_started(Policy::Random);
+        assert!((43..=157).contains(&counts[1]), "{counts:?}");
     }
 
     #[test]
@@ -230,10 +362,12 @@ mod tests {
         fail(&peers[1]);
         let candidates = candidates(&peers);
         let eligible = |slots: &[u32]| -> Vec<u32> {
-            let tried = tried(slots);
-            let all = peers
-                .iter()
-                .filter(|peer| candidates.is_eligible(peer, &tried));
+            let ask = Ask {
+                tried: &tried(slots),
+                key: b"",
+            };
+            let all = peers.iter();
+            let all = all.filter(|peer| candidates.is_eligible(peer, &ask));
             all.map(|peer| peer.slot).collect()
         };
         assert_eq!(eligible(&[]), [0, 2]);

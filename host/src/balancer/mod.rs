@@ -1,10 +1,24 @@
 //! Chooses the peer of each try and hears how it went. One policy a file.
 
+mod bounded_load;
 mod candidates;
-mod least_conn;
+mod group;
+mod hash;
+mod hashed;
+mod heap;
+mod ip_hash;
+mod latency;
+mod least_load;
+mod levels;
 mod plugin;
+mod policy;
 mod round_robin;
+mod slow_start;
+mod sticky;
+mod sticky_tags;
 mod target;
+mod turns;
+mod two_choices;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,30 +31,37 @@ use tracing::{info, warn};
 
 use crate::config::{self, CheckStart};
 use crate::error::Error;
-use crate::message::RequestHead;
+use crate::exchange::Exchange;
 use crate::runtime::clock;
-use crate::upstream::{Active, Checks, PassiveHealth, Peer, PeerSet, PeerState};
-use crate::wasm::{Plugin, PolicyResult};
+use crate::upstream::{Active, Checks, Ends, PassiveHealth, Peer, PeerSet, PeerState};
+use crate::wasm::PolicyResult;
 use crate::zone::now_ns;
-use candidates::{Candidates, Usable};
+use candidates::Candidates;
+use latency::Latency;
 pub use plugin::PluginPolicy;
+pub use policy::{Policy, Rules};
+use target::Targets;
 
 /// The peers of an upstream and the policy that chooses among them.
 pub struct Balancer {
     upstream: Arc<str>,
     /// Swapped whole when other peers are to be balanced among.
     peers: RefCell<Rc<PeerSet>>,
-    policy: Policy,
+    rules: Rules,
     health: Health,
     /// State of the upstream that all workers share.
     state: PeerState,
     candidates: RefCell<Candidates>,
+    /// Candidates by name, where the request's host names its peer.
+    targets: RefCell<Targets>,
     /// Time at which the candidates have to be looked for again, though nobody says so: [`now_ns`].
     due_ns: Cell<u64>,
     /// Epoch of the upstream's peers that the candidates are of.
     epoch: Cell<u64>,
     /// Time at which it was looked what other workers have under way.
     looked_at: Cell<Option<Instant>>,
+    /// Peers at which requests have ended since a peer was chosen, for policies that go by load.
+    ends: Rc<Ends>,
 }
 
 /// Rules by which peers are available.
@@ -72,13 +93,6 @@ pub struct Parts<'a> {
     pub state: PeerState,
     pub peers: Vec<Peer>,
     pub health: Health,
-}
-
-enum Policy {
-    RoundRobin,
-    LeastConn,
-    Target,
-    Plugin(PluginPolicy),
 }
 
 /// Outcome of a choice.
@@ -115,44 +129,49 @@ impl Tried {
     }
 }
 
+/// A request that a peer is chosen for.
+struct Ask<'a> {
+    tried: &'a Tried,
+    /// Key that it is sent by, where that is a hash; empty: it has none.
+    key: &'a [u8],
+}
+
+impl Ask<'_> {
+    #[inline]
+    fn is_retry(&self) -> bool {
+        self.tried.first.is_some()
+    }
+
+    /// Whether this one of the candidates may be chosen: it was not tried, and has room.
+    #[inline]
+    fn allows(&self, peer: &Peer) -> bool {
+        !self.tried.contains(peer) && !peer.is_full()
+    }
+}
+
 impl Balancer {
-    pub fn round_robin(parts: Parts<'_>) -> Rc<Self> {
-        Self::new(parts, Policy::RoundRobin)
-    }
-
-    pub fn least_conn(parts: Parts<'_>) -> Rc<Self> {
-        Self::new(parts, Policy::LeastConn)
-    }
-
-    /// The host of each request names its peer.
-    pub fn target(parts: Parts<'_>) -> Rc<Self> {
-        Self::new(parts, Policy::Target)
-    }
-
-    /// The plugin must implement `balance`.
-    pub fn plugin(parts: Parts<'_>, plugin: Rc<Plugin>) -> Rc<Self> {
-        Self::new(parts, Policy::Plugin(PluginPolicy::new(plugin)))
-    }
-
-    fn new(parts: Parts<'_>, policy: Policy) -> Rc<Self> {
+    pub fn new(parts: Parts<'_>, rules: Rules) -> Rc<Self> {
         let Parts {
             upstream,
             state,
             peers,
             health,
         } = parts;
+        let set = PeerSet::new(peers.into_iter().map(Rc::new));
         let balancer = Self {
             upstream: Arc::clone(upstream),
             peers: RefCell::new(PeerSet::new([])),
-            policy,
+            candidates: RefCell::new(Candidates::among(&[], &rules, &health, 0)),
+            rules,
             health,
             state,
-            candidates: RefCell::default(),
+            targets: RefCell::default(),
             due_ns: Cell::new(u64::MAX),
             epoch: Cell::new(0),
             looked_at: Cell::new(None),
+            ends: Rc::default(),
         };
-        balancer.swap(PeerSet::new(peers.into_iter().map(Rc::new)));
+        balancer.swap(set);
         Rc::new(balancer)
     }
 
@@ -162,57 +181,99 @@ impl Balancer {
 
     /// Balances among these from now on. Requests that are under way at others end there.
     pub fn swap(&self, peers: Rc<PeerSet>) {
+        if self.rules.policy.goes_by_load() {
+            for peer in peers.as_slice() {
+                peer.tell_ends(&self.ends);
+            }
+        }
+        if let Some(sticky) = &self.rules.sticky {
+            sticky.know(&peers);
+        }
         self.peers.replace(peers);
         self.looked_at.set(None);
         self.find_candidates();
     }
 
-    /// The peer for the next try. `result`: what the plugin has said, where one chooses. `request`: its host may name the
-    /// peer.
+    /// The peer for the next try. `result`: what the plugin has said, where one chooses.
     pub fn choose(
         &self,
         tried: &Tried,
         result: Option<PolicyResult>,
-        request: &RequestHead,
+        exchange: &Exchange,
     ) -> Result<Choice, Error> {
         self.keep_candidates_fresh();
-        let candidates = self.candidates.borrow();
-        let usable = candidates.usable(tried);
-        let chosen = match (&self.policy, &*candidates.first, result) {
-            (Policy::RoundRobin | Policy::LeastConn, [only], _) => {
-                usable.allows(only).then_some(only)
+        if let Some(active) = self.bound(tried, exchange) {
+            return Ok(Choice::Peer(active));
+        }
+        let ask = Ask { tried, key: b"" };
+        match (&self.rules.policy, result) {
+            (Policy::Target, _) => {
+                return self.targets.borrow_mut().choose(exchange.request(), &ask);
             }
-            (Policy::Target, ..) => {
-                let set = self.peers.borrow();
-                let chosen = target::choose(set.as_slice(), self.health.checks, tried, request)?;
-                return Ok(begin(chosen));
+            (Policy::LeastConn | Policy::LeastTime, _) => self.keep_loads_fresh(),
+            (Policy::Hash(policy), _) => {
+                if policy.is_bounded() {
+                    self.keep_loads_fresh();
+                }
+                return Ok(policy.with_key(exchange, |key| {
+                    self.candidates.borrow_mut().choose(&Ask { tried, key })
+                }));
             }
-            (Policy::LeastConn, ..) => {
-                self.look_at_others();
-                least_conn::choose(&usable)
-            }
-            (Policy::Plugin(policy), _, Some(result)) => {
-                let set = self.peers.borrow();
-                let eligible = |peer: &Rc<Peer>| candidates.is_eligible(peer, tried);
-                match policy.chosen(&set, eligible, result)? {
-                    Some(peer) => return Ok(begin(Some(peer))),
-                    None => round_robin::choose(&usable),
+            (Policy::Plugin(policy), Some(result)) => {
+                let (set, candidates) = (self.peers.borrow(), self.candidates.borrow());
+                let eligible = |peer: &Rc<Peer>| candidates.is_eligible(peer, &ask);
+                if let Some(peer) = policy.chosen(&set, eligible, result)? {
+                    return Ok(begin(Some(peer)));
                 }
             }
-            (Policy::RoundRobin | Policy::Plugin(_), ..) => round_robin::choose(&usable),
-        };
-        match chosen.and_then(Peer::begin) {
-            Some(active) => Ok(Choice::Peer(active)),
-            None => Ok(candidates.choose_beyond(tried)),
+            (Policy::RoundRobin | Policy::Random | Policy::Ewma | Policy::Plugin(_), _) => {}
+        }
+        Ok(self.candidates.borrow_mut().choose(&ask))
+    }
+
+    /// The peer that a session is bound to, for the first try of its request.
+    #[inline]
+    fn bound(&self, tried: &Tried, exchange: &Exchange) -> Option<Active> {
+        let sticky = self.rules.sticky.as_ref()?;
+        match tried.count() {
+            0 => {
+                let (set, checks) = (self.peers.borrow(), self.health.checks);
+                sticky.peer(&set, checks, exchange)?.begin()
+            }
+            _ => None,
         }
     }
 
-    /// A try of this peer has ended so, with this status if it has answered.
+    /// This peer has answered: binds the session to it, where sessions are.
     #[inline]
-    pub fn note(&self, peer: &Peer, outcome: PeerOutcome, status: Option<StatusCode>) {
+    pub fn bind(&self, peer: &Peer, exchange: &mut Exchange) {
+        if let Some(sticky) = &self.rules.sticky {
+            sticky.bind(&self.peers.borrow(), peer, exchange);
+        }
+    }
+
+    /// A try of this peer has ended so, after this time. `status`: of its response, if it has answered.
+    #[inline]
+    pub fn note(
+        &self,
+        peer: &Peer,
+        outcome: PeerOutcome,
+        took: Duration,
+        status: Option<StatusCode>,
+    ) {
         let passive = &self.health.passive;
         if passive.note(peer, outcome, status, || self.peers()) {
             self.peers_have_changed();
+        }
+        match self.rules.policy {
+            Policy::LeastTime => note_time(peer, outcome, took),
+            Policy::Ewma => note_peak(peer, outcome, took, status),
+            Policy::RoundRobin
+            | Policy::LeastConn
+            | Policy::Random
+            | Policy::Hash(_)
+            | Policy::Target
+            | Policy::Plugin(_) => {}
         }
     }
 
@@ -247,9 +308,15 @@ impl Balancer {
 
     /// The plugin that chooses, if one does: it wants to be told of each outcome.
     pub fn plugin_policy(&self) -> Option<&PluginPolicy> {
-        match &self.policy {
+        match &self.rules.policy {
             Policy::Plugin(policy) => Some(policy),
-            Policy::RoundRobin | Policy::LeastConn | Policy::Target => None,
+            Policy::RoundRobin
+            | Policy::LeastConn
+            | Policy::LeastTime
+            | Policy::Random
+            | Policy::Ewma
+            | Policy::Hash(_)
+            | Policy::Target => None,
         }
     }
 
@@ -266,28 +333,82 @@ impl Balancer {
     fn find_candidates(&self) {
         // Before the peers are looked at: what changes meanwhile is looked at again.
         self.epoch.set(self.state.epoch());
-        let found = Candidates::among(&self.peers.borrow(), &self.health, now_ns());
+        let (set, now_ns) = (self.peers.borrow(), now_ns());
+        if matches!(self.rules.policy, Policy::Target) {
+            let targets = Targets::among(set.as_slice(), &self.rules, &self.health, now_ns);
+            self.targets.replace(targets);
+        }
+        let found = Candidates::among(set.as_slice(), &self.rules, &self.health, now_ns);
         self.due_ns.set(found.due_ns);
         let before = self.candidates.replace(found).is_panic;
         let (upstream, now) = (&*self.upstream, self.candidates.borrow());
         match (before, now.is_panic) {
-            (false, true) if now.first.is_empty() => warn!(upstream, "no peer is available"),
+            (false, true) if now.is_empty() => warn!(upstream, "no peer is available"),
             (false, true) => warn!(upstream, "too few peers are available: all are chosen from"),
             (true, false) => info!(upstream, "enough peers are available again"),
             (false, false) | (true, true) => {}
         }
     }
 
-    /// Looks at what other workers have under way, if that was some time ago.
-    fn look_at_others(&self) {
+    /// Looks at what has ended here, and, if that was some time ago, at what other workers have under way.
+    fn keep_loads_fresh(&self) {
+        let (set, mut candidates) = (self.peers.borrow(), self.candidates.borrow_mut());
+        self.ends.take_each(|slot| {
+            if let Some(peer) = set.by_slot(slot) {
+                peer.ends_are_known();
+                candidates.has_ended(peer);
+            }
+        });
+        if self.look_at_others() {
+            candidates.refresh();
+        }
+    }
+
+    /// Looks at what other workers have under way, if that was some time ago: true.
+    fn look_at_others(&self) -> bool {
         let now = clock::now();
         let looked_at = self.looked_at.get();
-        if looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EACH) {
+        let is_due = looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EACH);
+        if is_due {
             self.looked_at.set(Some(now));
             self.peers.borrow().look_at_others(&self.state);
         }
+        is_due
     }
 }
+
+/// Notes how long a peer took to answer. Of one that fails nothing is noted, so that it does not look quick.
+fn note_time(peer: &Peer, outcome: PeerOutcome, took: Duration) {
+    if outcome == PeerOutcome::Responded {
+        let now_ns = now_ns();
+        Latency::update(peer.state.latency(), |known| match known {
+            Some(known) => known.mean(took, now_ns, policy::DECAY),
+            None => Latency::new(took, now_ns),
+        });
+    }
+}
+
+/// Notes how long a peer took to answer; a failure counts as a long time, however soon it came.
+fn note_peak(peer: &Peer, outcome: PeerOutcome, took: Duration, status: Option<StatusCode>) {
+    let is_error = status.is_some_and(|status| status.is_server_error());
+    let seen = match outcome {
+        PeerOutcome::Responded if !is_error => took,
+        PeerOutcome::Responded
+        | PeerOutcome::ConnectFailed
+        | PeerOutcome::Broken
+        | PeerOutcome::TimedOut => took.max(PENALTY),
+        // Says nothing about the peer.
+        PeerOutcome::Cancelled => return,
+    };
+    let now_ns = now_ns();
+    Latency::update(peer.state.latency(), |known| {
+        let known = known.unwrap_or_else(|| Latency::new(Duration::ZERO, now_ns));
+        known.peak(seen, now_ns, policy::DECAY)
+    });
+}
+
+/// Latency that a failed try counts as, at least (Linkerd's load biaser: 5 s).
+const PENALTY: Duration = Duration::from_secs(1);
 
 /// Age of what is known of other workers' requests.
 const LOOK_EACH: Duration = Duration::from_millis(10);
@@ -302,30 +423,12 @@ fn begin(peer: Option<&Rc<Peer>>) -> Choice {
 
 #[cfg(test)]
 mod tests {
-    use super::candidates::Usable;
     use super::*;
     use crate::upstream::peer_tests;
 
     pub(super) fn peers(weights: &[u32]) -> Vec<Rc<Peer>> {
         let peers = peer_tests::peers(weights);
         peers.into_iter().map(Rc::new).collect()
-    }
-
-    /// All of them, of which none was tried.
-    pub(super) fn all(peers: &[Rc<Peer>]) -> Usable<'_> {
-        const NONE: &Tried = &Tried {
-            first: None,
-            others: Vec::new(),
-        };
-        Usable { peers, tried: NONE }
-    }
-
-    pub(super) fn health() -> Health {
-        Health {
-            passive: PassiveHealth::new(&config::Passive::default()),
-            checks: Checks::None,
-            panic_threshold: 0.0,
-        }
     }
 
     pub(super) fn tried(slots: &[u32]) -> Tried {
@@ -337,20 +440,32 @@ mod tests {
         tried
     }
 
-    fn balancer(peers: Vec<Peer>) -> Rc<Balancer> {
-        let state = peer_tests::upstream_of(&peers);
+    pub(super) fn health() -> Health {
+        Health {
+            passive: PassiveHealth::new(&config::Passive::default()),
+            checks: Checks::None,
+            panic_threshold: 0.0,
+        }
+    }
+
+    fn by_policy(state: PeerState, peers: Vec<Peer>, policy: Policy) -> Rc<Balancer> {
         let parts = Parts {
             upstream: &Arc::from("u"),
             state,
             peers,
             health: health(),
         };
-        Balancer::round_robin(parts)
+        Balancer::new(parts, policy.into())
+    }
+
+    fn balancer(peers: Vec<Peer>) -> Rc<Balancer> {
+        let state = peer_tests::upstream_of(&peers);
+        by_policy(state, peers, Policy::RoundRobin)
     }
 
     /// Slots that requests get in turn; each stays there.
     fn chosen(balancer: &Balancer, tried: &Tried) -> Choice {
-        let choice = balancer.choose(tried, None, &RequestHead::default());
+        let choice = balancer.choose(tried, None, &Exchange::idle());
         choice.unwrap_or(Choice::Nobody)
     }
 
@@ -385,11 +500,44 @@ mod tests {
             };
             (0..4).filter_map(slot).collect()
         };
-        assert_eq!(slots(), [0, 1, 0, 1]);
-        balancer.note(&set.as_slice()[0], PeerOutcome::Broken, None);
+        let mut of_both = slots();
+        of_both.sort_unstable();
+        assert_eq!(of_both, [0, 0, 1, 1]);
+        balancer.note(
+            &set.as_slice()[0],
+            PeerOutcome::Broken,
+            Duration::ZERO,
+            None,
+        );
         assert_eq!(slots(), [1; 4]);
-        balancer.note(&set.as_slice()[0], PeerOutcome::Responded, None);
+        balancer.note(
+            &set.as_slice()[0],
+            PeerOutcome::Responded,
+            Duration::ZERO,
+            None,
+        );
         assert!(slots().contains(&0));
+    }
+
+    #[test]
+    fn first_tries_take_turns_whatever_is_tried_again() {
+        for policy in [Policy::RoundRobin, Policy::LeastConn] {
+            let peers = peer_tests::peers(&[1, 1]);
+            let state = peer_tests::upstream_of(&peers);
+            let balancer = by_policy(state, peers, policy);
+            let mut first_tries = [0; 2];
+            for _ in 0..20 {
+                let Choice::Peer(active) = chosen(&balancer, &Tried::default()) else {
+                    panic!("nobody");
+                };
+                let slot = active.slot;
+                first_tries[slot as usize] += 1;
+                drop(active);
+                let again = chosen(&balancer, &tried(&[slot]));
+                assert!(matches!(again, Choice::Peer(other) if other.slot != slot));
+            }
+            assert_eq!(first_tries, [10, 10]);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use castling_abi::Hook;
 
 use super::check::ungranted;
 use super::{Gateway, SharedMemory};
-use crate::balancer::{self, Balancer};
+use crate::balancer::{self, Balancer, Rules};
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
 use crate::exchange::Template;
@@ -229,37 +229,41 @@ impl Parts {
                     continue;
                 }
             };
+            let rules = match self.rules(name, upstream) {
+                Ok(rules) => rules,
+                Err(error) => {
+                    let place = &upstream.place;
+                    let line = |error| format!("{place}: upstream {name}: {error}");
+                    self.errors.extend(error.map(line));
+                    continue;
+                }
+            };
             let parts = balancer::Parts {
                 upstream: &named,
                 state,
                 peers,
                 health: balancer::Health::of(upstream),
             };
-            let balancer = match &upstream.balance {
-                Balance::RoundRobin => Balancer::round_robin(parts),
-                Balance::LeastConn => Balancer::least_conn(parts),
-                Balance::Target => Balancer::target(parts),
-                Balance::Plugin(plugin) => match self.plugins.get(plugin) {
-                    Some(plugin) if plugin.implements(Hook::Balance) => {
-                        Balancer::plugin(parts, Rc::clone(plugin))
-                    }
-                    Some(_) => {
-                        let place = &upstream.place;
-                        self.errors.push(format!(
-                            "{place}: upstream {name}: plugin {plugin} has no `balance` hook"
-                        ));
-                        continue;
-                    }
-                    // The plugin's own error is told already.
-                    None => continue,
-                },
-            };
+            let balancer = Balancer::new(parts, rules);
             let shared = (metrics, config.workers.count);
             self.upstreams.insert(
                 name.clone(),
                 Upstream::new(name, upstream, balancer, factory, alarms, shared),
             );
         }
+    }
+
+    /// How the peers of an upstream are chosen. The error is a line for a person, and none where the plugin's own is told already.
+    fn rules(&self, name: &str, upstream: &config::Upstream) -> Result<Rules, Option<String>> {
+        let mut chooser = None;
+        if let Balance::Plugin(plugin) = &upstream.balance {
+            let found = self.plugins.get(plugin).ok_or(None)?;
+            if !found.implements(Hook::Balance) {
+                return Err(Some(format!("plugin {plugin} has no `balance` hook")));
+            }
+            chooser = Some(found);
+        }
+        Rules::new(name, upstream, chooser).map_err(Some)
     }
 
     /// Flattens the phases of each listener's routes.

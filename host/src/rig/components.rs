@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::HeaderValue;
 
-use crate::balancer::{Balancer, Choice, Health, Parts, Tried};
-use crate::config::{self, PathCase, PathPolicy};
-use crate::exchange::Exchange;
+use crate::balancer::{Balancer, Choice, Health, Parts, Policy, Tried};
+pub use crate::config::HashMethod;
+use crate::config::{self, HashBalance, PathCase, PathPolicy};
+use crate::exchange::{Exchange, Stage};
 use crate::http1::{self, HeadProgress};
+use crate::message::HeadLimits;
 use crate::message::HeadRoom;
-use crate::message::{HeadLimits, RequestHead};
 use crate::metrics::Count;
 use crate::phase::{Plan, Router, Upstreams};
 use crate::upstream::{Checks, KeepAlive, NewPeer, PassiveHealth, Peer, PeerStates};
@@ -74,38 +75,73 @@ impl Head {
 /// The peers of an upstream, with a policy of the gateway's own.
 pub struct Peers {
     balancer: Rc<Balancer>,
-    request: RequestHead,
+    exchange: Box<Exchange>,
 }
 
 impl Peers {
     pub fn round_robin(count: u16) -> Result<Self, String> {
-        Self::new(Balancer::round_robin, count)
+        Self::new(Policy::RoundRobin, count)
+    }
+
+    /// Weights from 1 to 7.
+    pub fn weighted_round_robin(count: u16) -> Result<Self, String> {
+        Self::weighted(Policy::RoundRobin, count, |n| 1 + u32::from(n % 7))
     }
 
     pub fn least_conn(count: u16) -> Result<Self, String> {
-        Self::new(Balancer::least_conn, count)
+        Self::new(Policy::LeastConn, count)
+    }
+
+    pub fn least_time(count: u16) -> Result<Self, String> {
+        Self::new(Policy::LeastTime, count)
+    }
+
+    pub fn random(count: u16) -> Result<Self, String> {
+        Self::new(Policy::Random, count)
+    }
+
+    pub fn ewma(count: u16) -> Result<Self, String> {
+        Self::new(Policy::Ewma, count)
+    }
+
+    /// By the request's path.
+    pub fn hash(method: HashMethod, bounded: Option<f64>, count: u16) -> Result<Self, String> {
+        let config = HashBalance {
+            key: "$path".to_owned(),
+            method,
+            bounded,
+        };
+        Self::new(Policy::hash(&config)?, count)
     }
 
     fn new(policy: Policy, count: u16) -> Result<Self, String> {
+        Self::weighted(policy, count, |_| 1)
+    }
+
+    fn weighted(policy: Policy, count: u16, weight: impl Fn(u16) -> u32) -> Result<Self, String> {
         let states = PeerStates::private().map_err(|e| e.to_string())?;
         let (name, state) = (Arc::from("bench"), states.of(count.into()));
-        let balancer = policy(Parts {
+        let parts = Parts {
             upstream: &name,
             state,
-            peers: peers(count, &states),
+            peers: peers(count, weight, &states),
             health: Health {
                 passive: PassiveHealth::new(&config::Passive::default()),
                 checks: Checks::None,
                 panic_threshold: 0.0,
             },
-        });
-        let request = RequestHead::default();
-        Ok(Self { balancer, request })
+        };
+        let balancer = Balancer::new(parts, policy.into());
+        let mut exchange = Exchange::idle();
+        exchange.enter(Stage::Balance);
+        Ok(Self { balancer, exchange })
     }
 
     /// Chooses a peer for a request that is over at once: its slot.
     pub fn choose(&self) -> Option<u32> {
-        let chosen = self.balancer.choose(&Tried::default(), None, &self.request);
+        let chosen = self
+            .balancer
+            .choose(&Tried::default(), None, &self.exchange);
         match chosen {
             Ok(Choice::Peer(peer)) => Some(peer.slot),
             Ok(Choice::Full | Choice::Nobody) | Err(_) => None,
@@ -113,9 +149,7 @@ impl Peers {
     }
 }
 
-type Policy = fn(Parts<'_>) -> Rc<Balancer>;
-
-fn peers(count: u16, states: &PeerStates) -> Vec<Peer> {
+fn peers(count: u16, weight: impl Fn(u16) -> u32, states: &PeerStates) -> Vec<Peer> {
     let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + n));
     let host = HeaderValue::from_static("peer");
     let keep_alive = KeepAlive::new("bench", 0, Duration::ZERO, Count::NOWHERE);
@@ -125,8 +159,10 @@ fn peers(count: u16, states: &PeerStates) -> Vec<Peer> {
             address: address(n).into(),
             host: host.clone(),
             tls: None,
-            weight: 1,
+            weight: weight(n),
             is_backup: false,
+            zone: None,
+            route: None,
             max_active: 0,
             room: None,
             state: states.of(n.into()),

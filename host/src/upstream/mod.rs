@@ -31,7 +31,7 @@ use ::http::HeaderValue;
 pub use self::http::{Body, Moved, TunnelEnd};
 pub use health::PassiveHealth;
 pub use mirror::Mirror;
-pub use peer::{Active, NewPeer, Peer};
+pub use peer::{Active, Ends, NewPeer, Peer};
 pub use peer_list::{PeerEntry, PeerFactory, PeerList};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;

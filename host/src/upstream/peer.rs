@@ -1,7 +1,7 @@
 //! A peer of an upstream: one address, what this worker knows of it, and the connections that it keeps to it.
 
 use http::HeaderValue;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,16 +36,22 @@ pub struct Peer {
     pub weight: Cell<u32>,
     /// Whether the peer is for the time when no other is available.
     pub is_backup: bool,
+    /// Zone that it is in, if that is known.
+    pub zone: Option<Rc<str>>,
+    /// Name by which requests are bound to it, if it has one.
+    pub route: Option<Rc<str>>,
     /// Requests that may be under way there, from all workers; 0: any number.
     max_active: u32,
     /// Told when a request has ended at a peer with a limit.
     room: Option<Rc<Notify>>,
+    /// Told when a request has ended, where the policy goes by load.
+    ends: OnceCell<Rc<Ends>>,
+    /// Whether `ends` has the peer already.
+    has_ended: Cell<bool>,
     /// Requests under way there, from this worker.
     pub active: Cell<u32>,
     /// Requests under way there from other workers, as of some milliseconds ago, where the policy asks.
     pub active_of_others: Cell<u32>,
-    /// Smooth weighted round robin's score.
-    pub score: Cell<i64>,
     /// Whether it is among those that the policy chooses from.
     pub(crate) is_candidate: Cell<bool>,
     /// State that all workers share.
@@ -64,6 +70,8 @@ pub struct NewPeer {
     pub tls: Option<PeerTls>,
     pub weight: u32,
     pub is_backup: bool,
+    pub zone: Option<Rc<str>>,
+    pub route: Option<Rc<str>>,
     /// See [`Peer::max_active`].
     pub max_active: u32,
     /// Told when a request has ended at a peer with a limit.
@@ -83,6 +91,8 @@ impl Peer {
             tls,
             weight,
             is_backup,
+            zone,
+            route,
             max_active,
             room,
             state,
@@ -99,11 +109,14 @@ impl Peer {
             configured_weight: weight,
             weight: Cell::new(weight),
             is_backup,
+            zone,
+            route,
             max_active,
             room,
+            ends: OnceCell::new(),
+            has_ended: Cell::new(false),
             active: Cell::new(0),
             active_of_others: Cell::new(0),
-            score: Cell::new(0),
             is_candidate: Cell::new(false),
             state,
         }
@@ -153,7 +166,8 @@ impl Peer {
         self.max_active != 0 && self.active_of_all() >= self.max_active
     }
 
-    fn active_of_all(&self) -> u32 {
+    /// Requests under way there from all workers.
+    pub fn active_of_all(&self) -> u32 {
         self.state.sum().active.max(self.active.get())
     }
 
@@ -167,10 +181,38 @@ impl Peer {
         self.configured_weight == weight && self.is_backup == is_backup
     }
 
+    /// Whom to tell when requests end.
+    pub(crate) fn tell_ends(&self, ends: &Rc<Ends>) {
+        // A peer that stays in the next set tells the same one.
+        let _ = self.ends.set(Rc::clone(ends));
+    }
+
+    /// Notes that whoever is told of ends has seen what the peer has under way.
+    pub(crate) fn ends_are_known(&self) {
+        self.has_ended.set(false);
+    }
+
     /// Takes over what the operator has ordered.
     pub(crate) fn refresh_weight(&self) {
         let ordered = self.state.ordered_weight();
         self.weight.set(ordered.unwrap_or(self.configured_weight));
+    }
+}
+
+/// Slots of peers at which requests have ended, each of them once.
+#[derive(Default)]
+pub struct Ends(RefCell<Vec<u32>>);
+
+impl Ends {
+    fn note(&self, peer: &Peer) {
+        if !peer.has_ended.replace(true) {
+            self.0.borrow_mut().push(peer.slot);
+        }
+    }
+
+    /// Hands out what was noted until now.
+    pub fn take_each(&self, take: impl FnMut(u32)) {
+        self.0.borrow_mut().drain(..).for_each(take);
     }
 }
 
@@ -197,6 +239,9 @@ impl Drop for Active {
         if let Some(room) = &self.0.room {
             room.notify_one();
         }
+        if let Some(ends) = self.0.ends.get() {
+            ends.note(&self.0);
+        }
     }
 }
 
@@ -216,11 +261,13 @@ pub mod tests {
         let peer = |(slot, &weight): (u32, &u32)| {
             let new = NewPeer {
                 slot,
-                address: SocketAddr::from(([127, 0, 0, 1], 9000)).into(),
+                address: SocketAddr::from(([127, 0, 0, 1], 9000 + slot as u16)).into(),
                 host: HeaderValue::from_static("h"),
                 tls: None,
                 weight,
                 is_backup: false,
+                zone: None,
+                route: None,
                 max_active,
                 room: None,
                 state: states.of(slot),

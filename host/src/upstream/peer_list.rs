@@ -100,6 +100,8 @@ impl PeerFactory {
             tls: self.tls.as_ref().map(|tls| tls.peer(name)).transpose()?,
             weight: entry.weight,
             is_backup: entry.is_backup,
+            zone: entry.settings.zone.as_deref().map(Rc::from),
+            route: entry.settings.route.as_deref().map(Rc::from),
             max_active: max_active.unwrap_or(0),
             room: max_active.map(|_| Rc::clone(&self.room)),
             state: self.states.of(entry.cell),
@@ -113,6 +115,8 @@ fn stays(peer: &Peer, entry: &PeerEntry) -> bool {
     peer.slot == entry.slot
         && peer.address == entry.address
         && peer.is(entry.weight, entry.is_backup)
+        && peer.zone.as_deref() == entry.settings.zone.as_deref()
+        && peer.route.as_deref() == entry.settings.route.as_deref()
         && peer.host == name(entry)
 }
 
@@ -141,6 +145,8 @@ mod tests {
             address: format!("app.test:{port}"),
             weight: NonZero::<u16>::MIN,
             backup: false,
+            zone: None,
+            route: None,
             max_active: None,
         };
         PeerEntry {

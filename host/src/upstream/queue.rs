@@ -94,7 +94,7 @@ impl Upstream {
                 };
                 // The loop looks at the time.
                 let _ = timeout_at(until, heard).await;
-                match self.balancer.choose(tried, None, exchange.request())? {
+                match self.balancer.choose(tried, None, exchange)? {
                     Choice::Peer(peer) => return Ok(Some(peer)),
                     Choice::Nobody => return Ok(None),
                     Choice::Full => {}

@@ -83,10 +83,10 @@ impl PeerStates {
         Self { zone, row }
     }
 
-    /// States of some hundred cells that no other process shares.
+    /// States of some cells that no other process shares.
     pub fn private() -> Result<Self, ZoneError> {
         let zone = PeersZone::create()?;
-        zone.take_cells(1)?;
+        zone.take_cells(OWN_CELLS)?;
         zone.take_row(OWN_ROW)?;
         Ok(Self::new(Rc::new(zone), Some(OWN_ROW)))
     }
@@ -101,6 +101,9 @@ impl PeerStates {
         }
     }
 }
+
+/// Cells where no other process shares them: for a thousand peers.
+const OWN_CELLS: u32 = 1001;
 
 /// Row of the only process that there is.
 const OWN_ROW: u32 = 1;
@@ -140,6 +143,18 @@ impl PeerState {
     /// Sum over all workers.
     pub fn sum(&self) -> Load {
         self.states.zone.sum(self.cell)
+    }
+
+    /// Moving average of the latency, as the policy has it.
+    pub fn latency(&self) -> &AtomicU64 {
+        &self.record().latency
+    }
+
+    /// Time at which the peer came up, or came back; 0: it was there from the beginning.
+    pub fn came_up_ns(&self) -> u64 {
+        let record = self.record();
+        let ended = record.ejected_until_ns.load(Relaxed);
+        record.up_since_ns.load(Relaxed).max(ended)
     }
 
     /// Number of the changes of an upstream so far.
@@ -254,7 +269,7 @@ impl PeerState {
 
     /// Ends an ejection before its time. True: there was one.
     pub fn end_ejection(&self) -> bool {
-        self.record().ejected_until_ns.swap(0, AcqRel) != 0
+        end_ejection(self.record())
     }
 
     /// Counts an outcome for the success rate.
@@ -371,7 +386,17 @@ fn nanos(time: Duration) -> u64 {
 fn forget_failures(record: &PeerRecord) -> bool {
     let in_a_row = |word: &AtomicU64| word.fetch_and(!0xffff_ffff, AcqRel);
     in_a_row(&record.failures);
-    record.ejected_until_ns.swap(0, AcqRel) != 0
+    end_ejection(record)
+}
+
+/// True: there was one.
+fn end_ejection(record: &PeerRecord) -> bool {
+    let until_ns = record.ejected_until_ns.swap(0, AcqRel);
+    if until_ns != 0 {
+        let came_up_ns = until_ns.min(crate::zone::now_ns());
+        record.up_since_ns.fetch_max(came_up_ns, Relaxed);
+    }
+    until_ns != 0
 }
 
 /// Flags of the operator's word.

@@ -63,6 +63,7 @@ pub async fn send(
             Ok((stream, status)) => {
                 exchange.stats_mut().upstream = Some((tries.started, tries.ended));
                 exchange.reply_mut().status = status;
+                upstream.balancer.bind(&one.peer, exchange);
                 let body = one.into_body(stream, tries.ended);
                 if !settings.refuses(status) {
                     return tries.respond(body);
@@ -173,7 +174,7 @@ impl<'a> Tries<'a> {
             None => None,
         };
         let choice = match upstream.queue.is_empty() {
-            true => balancer.choose(&self.tried, result, exchange.request())?,
+            true => balancer.choose(&self.tried, result, exchange)?,
             // Those who wait come first.
             false => Choice::Full,
         };
@@ -349,7 +350,8 @@ impl<'a> Tries<'a> {
         if let Some(admitted) = &self.admitted {
             admitted.learn((outcome, took), status);
         }
-        self.upstream.balancer.note(&one.peer, outcome, status);
+        let balancer = &self.upstream.balancer;
+        balancer.note(&one.peer, outcome, took, status);
         (outcome, took)
     }
 

@@ -5,6 +5,7 @@
 //! days. Plugins, listeners, upstreams and (where given) routes are named with 1 to 64 of `A-Z a-z 0-9 _ . -`.
 
 mod acme;
+mod balance;
 mod health;
 mod http2;
 mod http_settings;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use acme::*;
+pub use balance::*;
 pub use health::*;
 pub use http_settings::*;
 pub use http2::*;

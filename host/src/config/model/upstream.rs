@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Breaker, Concurrency, HealthCheck, Passive, ResponseLimits, Retry, TcpKeepalive, UpstreamTls,
+    Balance, Breaker, Concurrency, HealthCheck, Passive, ResponseLimits, Retry, SlowStart, Sticky,
+    TcpKeepalive, UpstreamTls,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,12 @@ pub struct Upstream {
     pub peers: Vec<Peer>,
     /// Default `round_robin`.
     pub balance: Balance,
+    /// Default none: a peer that comes up has its whole weight (HAProxy `slowstart`, Envoy `slow_start_config`).
+    pub slow_start: Option<SlowStart>,
+    /// Zone that the gateway is in: peers there are preferred. Default none (Envoy's locality).
+    pub zone: Option<String>,
+    /// What keeps the requests of a session at one peer. Default none.
+    pub sticky: Option<Sticky>,
     /// Longest wait for a connection to a peer, the handshake of TLS included. On expiry the next peer is tried. Default 5 s.
     pub connect_timeout: Duration,
     /// Longest time from the end of the request to the response's head; then 504. Default 60 s (nginx
@@ -119,6 +126,10 @@ pub struct Peer {
     pub weight: NonZeroU16,
     /// Whether the peer is for the time when no other is available (nginx `backup`). Default false.
     pub backup: bool,
+    /// Zone that it is in. Default none: it is in another than the gateway.
+    pub zone: Option<String>,
+    /// Name by which requests are bound to it (`sticky.route`). Default none (nginx `route`).
+    pub route: Option<String>,
     /// In the place of the upstream's.
     pub max_active: Option<u32>,
 }
@@ -136,15 +147,4 @@ impl Peer {
     pub fn is_unix(&self) -> bool {
         self.address.starts_with("unix:")
     }
-}
-
-/// Balancing policy. In the file: `"round_robin"`, `"least_conn"`, `"target"` or `{ plugin = "NAME" }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Balance {
-    RoundRobin,
-    LeastConn,
-    /// The peer that the request's host names as it is in the list; none else, which makes the list one of what clients may
-    /// reach (`CONNECT db.internal:5432`). Else 403.
-    Target,
-    Plugin(String),
 }

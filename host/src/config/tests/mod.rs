@@ -1,6 +1,7 @@
 //! Whole configs, from files to what they become.
 
 mod acme;
+mod balancing;
 mod files;
 mod listeners;
 mod plugins;

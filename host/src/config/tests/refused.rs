@@ -284,8 +284,8 @@ fn upstreams() {
         "site.toml:2:17: peer \"a:1\" is already in the list: expected one with a weight",
     );
     refused(
-        &upstream("peers = ['a:1']\nbalance = 'random'"),
-        "site.toml:3:11: balance 'random': expected \"round_robin\", \"least_conn\", \"target\" or { plugin = \"NAME\" }",
+        &upstream("peers = ['a:1']\nbalance = 'rundom'"),
+        "site.toml:3:11: balance 'rundom': expected \"round_robin\", \"least_conn\", \"least_time\", \"random\", \"ewma\", \"ip_hash\", \"target\", { hash = \"$http_x_user\" } or { plugin = \"NAME\" }",
     );
     refused(
         &upstream("peers = ['a:1']\nhost = 'a b'"),

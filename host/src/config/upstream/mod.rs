@@ -8,6 +8,7 @@ pub(super) mod protection;
 mod queue;
 pub(super) mod retry;
 mod sockets;
+mod sticky;
 pub(super) mod tls;
 
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use super::table::{Table, Value};
 use super::{
     Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Retry, Upstream, UpstreamHost,
 };
-use balance::balance;
+use balance::{balance, preferred_zone, slow_start};
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 use peers::{is_peer_address, peers};
 use sockets::{Sockets, sockets};
@@ -40,10 +41,14 @@ pub(super) fn resolve(
         tcp_keepalive,
         source_address,
     } = sockets(&mut table, &peers);
+    let policy = table.or("balance", Balance::RoundRobin, |value| {
+        balance(value, plugins, &peers)
+    });
     let upstream = Upstream {
-        balance: table.or("balance", Balance::RoundRobin, |value| {
-            balance(value, plugins, &peers)
-        }),
+        slow_start: table.optional("slow_start", |value| slow_start(value, &policy)),
+        zone: preferred_zone(&mut table, &peers, &policy),
+        sticky: sticky::sticky(&mut table, &peers, &policy),
+        balance: policy,
         peers,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
             value.duration(TIMEOUT)

@@ -33,6 +33,8 @@ fn peer(value: Value<'_>) -> Option<Peer> {
             address: address(value)?,
             weight: NonZero::<u16>::MIN,
             backup: false,
+            zone: None,
+            route: None,
             max_active: None,
         });
     }
@@ -45,14 +47,28 @@ fn peer(value: Value<'_>) -> Option<Peer> {
         value.integer(1..=65535).and_then(NonZero::new)
     });
     let backup = table.or("backup", false, Value::boolean);
+    let zone = table.optional("zone", zone);
+    let route = table.optional("route", |value| {
+        value.plain_text("a name").map(str::to_owned)
+    });
     let max_active = table.optional("max_active", max_active);
     table.finish();
     Some(Peer {
         address: address?,
         weight,
         backup,
+        zone,
+        route,
         max_active,
     })
+}
+
+/// Name of a zone; an empty one, as of a variable that is not set, is none.
+pub(super) fn zone(value: Value<'_>) -> Option<String> {
+    match value.text()? {
+        "" => None,
+        _ => value.plain_text("the name of a zone").map(str::to_owned),
+    }
 }
 
 /// Requests that may be under way at a peer.

@@ -155,6 +155,8 @@ mod tests {
             address: "app.test:80".to_owned(),
             weight: NonZero::<u16>::MIN,
             backup: false,
+            zone: None,
+            route: None,
             max_active: None,
         };
         Resolved {
