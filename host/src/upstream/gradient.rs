@@ -37,6 +37,9 @@ const WINDOW: usize = 50;
 /// After so many windows without a calm latency more are let through, to see whether that makes any difference.
 const TRIAL: u32 = 100;
 
+/// Gradient below which the limit is changed at once.
+const STEEP: f64 = 0.7;
+
 /// Share of the way to a new limit that is gone at once.
 const SMOOTHING: f64 = 0.3;
 
@@ -114,7 +117,9 @@ impl Gradient {
         let wanted = self.limit * gradient + self.limit.sqrt();
         let is_needed = most >= self.limit / 2.0;
         if wanted < self.limit || is_needed {
-            self.limit += (wanted - self.limit) * SMOOTHING;
+            // A queue that is long already is not to grow longer while the limit comes down.
+            let step = if gradient < STEEP { 1.0 } else { SMOOTHING };
+            self.limit += (wanted - self.limit) * step;
             self.limit = self.limit.clamp(self.min, self.max);
         }
     }
@@ -282,6 +287,19 @@ mod tests {
             "{}",
             seen.refused
         );
+    }
+
+    #[test]
+    fn a_sudden_load_is_met_within_seconds() {
+        let mut gradient = Gradient::new(2, 1000, 100, 1.2);
+        let peers = Peers {
+            places: 8,
+            slowness: 4.0,
+        };
+        simulate(&mut gradient, &peers, 80.0, 20.0);
+        assert_eq!(gradient.limit(), 100);
+        simulate(&mut gradient, &peers, 400.0, 4.0);
+        assert!((8..=20).contains(&gradient.limit()), "{}", gradient.limit());
     }
 
     #[test]
