@@ -26,6 +26,11 @@ pub fn proxy_headers(data: &[u8]) {
     wire::proxy_header(data);
 }
 
+/// Answer of a name server.
+pub fn name_answers(data: &[u8]) {
+    wire::name_answer(data);
+}
+
 /// Head of a request that came by HTTP/2.
 pub fn http2_heads(data: &[u8]) {
     wire::http2_head(data);

@@ -25,7 +25,7 @@ pub fn query_and_cookies(data: &[u8]) {
     }
 }
 
-/// A config file, beside which a module `x.wasm` lies.
+/// A config file, beside which a module `x.wasm` lies; and the same as a list of peers.
 ///
 /// Holds: no panic; each error is one line with its place. `include` is left out: it may name any file of this machine.
 pub fn configs(data: &[u8]) {
@@ -34,6 +34,9 @@ pub fn configs(data: &[u8]) {
     }
     if data.windows(INCLUDE.len()).any(|part| part == INCLUDE) {
         return;
+    }
+    if let Ok(text) = str::from_utf8(data) {
+        wire::peers_list(text);
     }
     FOLDER.with(|folder| {
         fs::write(&folder.config, data).expect("the config can be written");

@@ -15,6 +15,7 @@ mod connection;
 mod downstream;
 mod error;
 mod exchange;
+mod fetch;
 mod filter;
 mod flow;
 mod gateway;

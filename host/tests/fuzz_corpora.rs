@@ -41,6 +41,7 @@ fn heads_and_bodies_survive_their_corpora() {
     replay("chunks", messages::chunks);
     replay("http2_heads", messages::http2_heads);
     replay("proxy_headers", messages::proxy_headers);
+    replay("name_answers", messages::name_answers);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub mod h2;
 pub mod hostile;
 pub mod load;
 pub mod module;
+pub mod name_server;
 pub mod origin;
 pub mod pebble;
 pub mod process;

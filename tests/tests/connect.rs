@@ -67,7 +67,7 @@ fn asked(proxy: &Proxy, authority: &str) -> RawClient {
 fn bytes_go_to_the_upstream_of_the_route_whose_host_is_named() {
     let proxy = gateway("", database());
     let mut client = asked(&proxy, "db.test:5432");
-    // What comes with the head is the other protocol's, too.
+    // Bytes that come with the head are the other protocol's, too.
     client.send("hasty");
     let head = client.read_head().unwrap();
     assert!(
@@ -111,7 +111,7 @@ fn only_routes_that_say_so_take_it() {
     let proxy = gateway("", database());
     for (host, status) in [
         ("plain.test:80", 405),
-        // It answers 200, which would be taken for a tunnel.
+        // An answer of 200 would be taken for a tunnel.
         ("metrics.test:80", 405),
         ("other.test:80", 404),
         ("db.test", 400),

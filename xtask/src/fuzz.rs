@@ -82,7 +82,7 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "host_calls",
     "modules",
     "requests",
@@ -90,6 +90,7 @@ const TARGETS: [&str; 10] = [
     "chunks",
     "http2_heads",
     "proxy_headers",
+    "name_answers",
     "paths",
     "query_and_cookies",
     "configs",

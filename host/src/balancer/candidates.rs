@@ -44,7 +44,7 @@ struct Found {
 impl Found {
     fn add(&mut self, peer: &Rc<Peer>, rules: &Rules, health: &Health, now_ns: u64) {
         let level = match &rules.zone {
-            _ if peer.is_backup => BACKUP,
+            _ if peer.is_backup.get() => BACKUP,
             Some(zone) if peer.zone.as_deref() != Some(zone) => OTHER_ZONES,
             Some(_) | None => OWN_ZONE,
         };
@@ -87,7 +87,7 @@ impl Found {
             for peers in &mut self.peers[OWN_ZONE..=OTHER_ZONES] {
                 peers.sort_by_key(|peer| peer.slot);
             }
-            self.peers[PASSED_OVER].retain(|peer| peer.is_backup);
+            self.peers[PASSED_OVER].retain(|peer| peer.is_backup.get());
         }
         are_too_few
     }

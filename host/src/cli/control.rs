@@ -113,6 +113,7 @@ pub(super) fn unexpected(reply: Reply) -> Vec<String> {
         | Reply::Draining
         | Reply::Waits(_)
         | Reply::Metrics(_)
+        | Reply::Upstream(_)
         | Reply::Upgraded(_) => {
             vec!["the gateway answers another question; is it of another version?".to_owned()]
         }

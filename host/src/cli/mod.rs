@@ -7,6 +7,7 @@ mod plugin;
 mod route;
 mod run;
 mod status;
+mod upstream;
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         } => control::upgrade(&on.config, binary, timeout),
         Command::Status { on, json } => status::status(&on.config, json),
         Command::Stop { on, fast } => control::stop(&on.config, fast),
+        Command::Upstream { on, name, command } => upstream::upstream(&on.config, name, command),
         Command::Reopen(on) => control::reopen(&on.config),
         Command::Drain(on) => control::drain(&on.config),
         Command::Metrics(on) => control::metrics(&on.config),
@@ -69,6 +71,10 @@ pub fn main() -> ExitCode {
             channel,
             no_seccomp,
         } => process::run_acme_helper(channel, !no_seccomp).map_err(in_lines),
+        Command::Fetch {
+            channel,
+            no_seccomp,
+        } => process::run_fetch_helper(channel, !no_seccomp).map_err(in_lines),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -224,6 +230,26 @@ Example:
         fast: bool,
     },
 
+    /// Show the peers of an upstream of the running gateway, or change them
+    #[command(after_help = "\
+What is ordered holds over reloads and upgrades until it is taken back, and ends with the gateway. Peers are named by their \
+addresses, as the list has them.
+
+Examples:
+  castling upstream app                              its peers
+  castling upstream app drain 10.0.0.1:80            let it finish, and send it nothing new
+  castling upstream app up 10.0.0.1:80               use it again
+  castling upstream app add 10.0.0.9:80 --weight 2   one more peer
+  castling upstream app weight 10.0.0.1:80 1         send it less")]
+    Upstream {
+        #[command(flatten)]
+        on: On,
+        /// The upstream's name in the config
+        name: String,
+        #[command(subcommand)]
+        command: Option<upstream::UpstreamCommand>,
+    },
+
     /// Have the running gateway open its log files again, after they were moved away
     #[command(after_help = "\
 Example, for logrotate's postrotate:
@@ -289,6 +315,14 @@ Example:
     /// Orders a certificate; started by the master
     #[command(hide = true)]
     Acme {
+        #[arg(long)]
+        channel: RawFd,
+        #[arg(long)]
+        no_seccomp: bool,
+    },
+    /// Ask the DNS, for a master that runs
+    #[command(hide = true)]
+    Fetch {
         #[arg(long)]
         channel: RawFd,
         #[arg(long)]

@@ -5,6 +5,7 @@
 //! ended stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
 //! over reloads. Gauges end with their worker.
 
+mod master;
 mod own;
 mod plugin;
 mod protection;
@@ -15,9 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use castling_abi::MetricKind;
 
+pub use master::MasterMetrics;
 pub use own::{
-    HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics, MasterMetrics, RequestCounts,
-    UpstreamMetrics,
+    HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics, RequestCounts, UpstreamMetrics,
 };
 pub use plugin::{InstanceMetrics, PluginMetrics};
 pub use protection::{MirrorMetrics, ProtectionMetrics};

@@ -1,24 +1,18 @@
 //! The gateway's own metrics: what there is, and who counts it.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use castling_abi::{MetricKind, PeerOutcome};
 use http::StatusCode;
 
-use super::{
-    Count, Distribution, FIRST_GENERATION, Gauge, Labels, ProtectionMetrics, RecordKind, Recorder,
-    Stamps, add, add_series, define, gauge_bits, read_record_text,
-};
-use crate::zone::{MetricsZone, Record, ZoneError};
+use super::{Count, Distribution, Gauge, Labels, ProtectionMetrics, Recorder};
 
 /// A metric of the gateway's.
 pub(super) struct Own {
-    kind: MetricKind,
-    name: &'static str,
-    help: &'static str,
+    pub(super) kind: MetricKind,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
 }
 
 pub(super) const fn own(kind: MetricKind, name: &'static str, help: &'static str) -> Own {
@@ -154,46 +148,6 @@ const OVER_LIMIT: Own = own(
     MetricKind::Counter,
     "castling_plugin_series_over_limit_total",
     "Look-ups of label values that are counted as `other`: beyond limits.metric_series, or without room.",
-);
-const BUILD: Own = own(
-    MetricKind::Gauge,
-    "castling_build_info",
-    "1; the version is in the label. 0: of a version that was upgraded.",
-);
-const START: Own = own(
-    MetricKind::Gauge,
-    "castling_start_time_seconds",
-    "When the gateway started, in seconds since 1970-01-01 UTC; an upgrade is no start.",
-);
-const GENERATION: Own = own(
-    MetricKind::Gauge,
-    "castling_generation",
-    "Number of the generation that serves.",
-);
-const WORKERS: Own = own(
-    MetricKind::Gauge,
-    "castling_workers",
-    "Worker processes, draining ones included.",
-);
-const DEATHS: Own = own(
-    MetricKind::Counter,
-    "castling_worker_deaths_total",
-    "Workers that ended though nobody had told them to.",
-);
-const SILENT: Own = own(
-    MetricKind::Counter,
-    "castling_workers_silent_total",
-    "Workers killed because they did not answer in `workers.heartbeat_timeout`.",
-);
-const ORDERS: Own = own(
-    MetricKind::Counter,
-    "castling_acme_orders_total",
-    "Orders of certificates that are over, by result.",
-);
-const RELOADS: Own = own(
-    MetricKind::Counter,
-    "castling_reloads_total",
-    "Reloads, by result.",
 );
 
 /// Prometheus' own, which suit a service that answers in 5 ms to 10 s.
@@ -466,123 +420,3 @@ pub struct HookMetrics {
     pub instances: Gauge,
     pub quarantine: Gauge,
 }
-
-/// Metrics of the master, which keeps the zone. Its row is 0.
-pub struct MasterMetrics {
-    zone: MetricsZone,
-    build: Option<Record>,
-    generation: Option<Record>,
-    workers: Option<Record>,
-    deaths: Option<Record>,
-    silent: Option<Record>,
-    orders_issued: Option<Record>,
-    orders_failed: Option<Record>,
-    reloads_ok: Option<Record>,
-    reloads_refused: Option<Record>,
-}
-
-impl MasterMetrics {
-    /// Makes the zone of a master that has started then. Fails when memory does not suffice.
-    pub fn new(max_series: u32, started: SystemTime) -> Result<Self, ZoneError> {
-        Self::over(MetricsZone::create(max_series)?, started)
-    }
-
-    /// Opens them over a zone that another master may have counted in.
-    pub fn over(zone: MetricsZone, started: SystemTime) -> Result<Self, ZoneError> {
-        zone.take_row(MASTER_ROW)?;
-        let stamps = Stamps::of_serving(FIRST_GENERATION);
-        let record = |own: &Own, labels: &[(&str, &str)]| {
-            define(&zone, &stamps, own.kind, own.name, own.help);
-            let labels = Labels::new(labels.iter().copied());
-            let added = add_series(&zone, &stamps, own.kind, own.name, &labels, &[]);
-            added.map(|(record, _)| record)
-        };
-        let start = record(&START, &[]);
-        let metrics = Self {
-            build: record(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))]),
-            generation: record(&GENERATION, &[]),
-            workers: record(&WORKERS, &[]),
-            deaths: record(&DEATHS, &[]),
-            silent: record(&SILENT, &[]),
-            orders_issued: record(&ORDERS, &[("result", "issued")]),
-            orders_failed: record(&ORDERS, &[("result", "failed")]),
-            reloads_ok: record(&RELOADS, &[("result", "ok")]),
-            reloads_refused: record(&RELOADS, &[("result", "refused")]),
-            zone,
-        };
-        let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        metrics.set(start, started.as_secs_f64());
-        Ok(metrics)
-    }
-
-    /// The gateway is of this build from now on, whatever it was of before.
-    pub fn of_this_build(&self) {
-        self.zone.for_each(|byte, text, record| {
-            let is_build = RecordKind::from_byte(byte) == Some(RecordKind::Series(BUILD.kind))
-                && read_record_text(text).is_some_and(|(name, _, _)| name == BUILD.name);
-            if is_build {
-                self.set(Some(record), 0.0);
-            }
-        });
-        self.set(self.build, 1.0);
-    }
-
-    /// Descriptor for workers.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.zone.descriptor()
-    }
-
-    pub fn zone(&self) -> &MetricsZone {
-        &self.zone
-    }
-
-    pub fn generation_serves(&self, number: u64) {
-        self.set(self.generation, number as f64);
-    }
-
-    pub fn workers_are(&self, count: usize) {
-        self.set(self.workers, count as f64);
-    }
-
-    pub fn worker_died(&self) {
-        self.count(self.deaths);
-    }
-
-    pub fn worker_silent(&self) {
-        self.count(self.silent);
-    }
-
-    /// An order of a certificate is over.
-    pub fn certificate_ordered(&self, is_issued: bool) {
-        self.count(match is_issued {
-            true => self.orders_issued,
-            false => self.orders_failed,
-        });
-    }
-
-    pub fn reloaded(&self, ok: bool) {
-        self.count(if ok {
-            self.reloads_ok
-        } else {
-            self.reloads_refused
-        });
-    }
-
-    fn set(&self, record: Option<Record>, value: f64) {
-        if let Some(cell) = self.cell(record) {
-            cell.store(gauge_bits(value), Relaxed);
-        }
-    }
-
-    fn count(&self, record: Option<Record>) {
-        if let Some(cell) = self.cell(record) {
-            add(cell, 1.0);
-        }
-    }
-
-    fn cell(&self, record: Option<Record>) -> Option<&std::sync::atomic::AtomicU64> {
-        self.zone.row(MASTER_ROW)?.get(record?.first_cell)
-    }
-}
-
-const MASTER_ROW: u32 = 0;

@@ -1,4 +1,4 @@
-//! Control socket: the master's verbs for `castling reload`, `upgrade`, `status`, `stop` and `reopen`, and how they are asked.
+//! Control socket: the master's verbs for `castling reload`, `upgrade`, `status`, `upstream`, `stop` and `reopen`, and how they are asked.
 //!
 //! A connection has one request and one reply, in the frames of `channel.rs`. The socket's mode lets only the master's user
 //! (and root) in. The master's side is `master/commands.rs`.
@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 
 use super::channel::{FrameReader, write_frame};
 use super::report::{MasterStatus, Reloaded, Upgraded};
+use super::upstreams::{PeerOrder, UpstreamReport};
 
 /// Command to a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,11 @@ pub enum Request {
     /// The workers finish and end; connections wait until a reload.
     Drain,
     Metrics,
+    /// Peers of an upstream, after this order.
+    Upstream {
+        name: String,
+        order: Option<PeerOrder>,
+    },
     /// Hands over to a new master; the reply comes when that serves or nothing came of it.
     Upgrade {
         /// Absolute path. Default: the file that the master was started from.
@@ -48,6 +54,8 @@ pub enum Reply {
     Draining,
     /// All metrics, in Prometheus' text format.
     Metrics(String),
+    /// Peers of an upstream, after what was ordered.
+    Upstream(UpstreamReport),
     Upgraded(Upgraded),
     /// Reasons why nothing came of it, in lines for a person.
     Refused(Vec<String>),

@@ -21,7 +21,7 @@ use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::rows::Rows;
 use super::sockets::SocketSet;
-use super::upstreams::{Lists, Upstreams};
+use super::upstreams::{GenerationPeers, Lists, Upstreams};
 use super::zones::Zones;
 
 /// A generation in the master. Dropping one that does not serve yet ends its workers.
@@ -34,7 +34,7 @@ pub struct Generation {
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
     /// Peers by upstream, as they are now.
-    lists: RefCell<Lists>,
+    pub peers: Rc<GenerationPeers>,
     shared: Shared,
     identity: Identity,
     /// Taken out when it stops serving: a removed listener's sockets close with the last worker that holds them.
@@ -117,7 +117,7 @@ impl Generation {
             config,
             modules: RefCell::new(modules),
             zones: RefCell::new(zones),
-            lists: RefCell::new(lists),
+            peers: Rc::new(GenerationPeers::new(lists)),
             shared,
             identity,
             sockets: RefCell::new(Some(sockets)),
@@ -126,6 +126,7 @@ impl Generation {
             stage: watch::Sender::new(GenerationStage::Starting),
             stage_since: RefCell::new(jiff::Timestamp::now()),
         });
+        generation.follow_peers();
         for slot in 0..slots {
             let worker = generation.spawn(slot);
             worker.map_err(|e| vec![format!("worker {slot} cannot be started: {e}")])?;
@@ -239,6 +240,17 @@ impl Generation {
         use_them(&self.zones.borrow())
     }
 
+    /// Has its workers hear of other peers from now on.
+    fn follow_peers(self: &Rc<Self>) {
+        let generation = Rc::downgrade(self);
+        self.peers.tell_by(move |upstream, list| {
+            if let Some(generation) = generation.upgrade() {
+                generation.tell_all(|| ToWorker::Peers(upstream.to_owned(), list.clone()));
+            }
+        });
+        self.shared.upstreams.follow(&self.peers);
+    }
+
     /// Waits for the order to end, passes it on, and grows impatient.
     async fn retire(self: Rc<Self>) {
         self.reached(GenerationStage::Draining).await;
@@ -265,7 +277,8 @@ impl Generation {
             }
             self.workers_ended().await;
         }
-        drop((self.zones.take(), self.modules.take(), self.lists.take()));
+        drop((self.zones.take(), self.modules.take()));
+        self.peers.end();
         self.enter(GenerationStage::Ended);
         tracing::info!(generation = self.number, "generation ended");
     }
@@ -392,10 +405,11 @@ impl Generation {
         let row = shared.rows.lease(&shared.metrics);
         let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
         let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
-        let lists = self.lists.borrow();
-        let lists = lists
-            .iter()
-            .map(|(name, it)| (name.clone(), it.list.clone()));
+        let upstreams = self.peers.with_lists(|lists| {
+            let lists = lists.iter();
+            let lists = lists.map(|(name, it)| (name.clone(), it.leased.list.clone()));
+            lists.collect()
+        });
         let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
@@ -408,7 +422,7 @@ impl Generation {
             row: row.as_ref().map(|lease| lease.row),
             metrics,
             peers,
-            upstreams: lists.collect(),
+            upstreams,
             news: shared.acme.for_worker(&self.config),
         };
         let worker = WorkerChild::spawn(spec, descriptors, row)?;

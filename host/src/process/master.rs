@@ -31,7 +31,7 @@ use super::report::{self, MasterStatus};
 use super::rows::Rows;
 use super::signals::{Signals, Verb};
 use super::upgrade::{Paths, Predecessor};
-use super::upstreams::Upstreams;
+use super::upstreams::{PeerOrder, UpstreamReport, Upstreams};
 use super::zone_store::ZoneStore;
 use state::{Active, Current, MasterState, SharedMemory, Tasks};
 
@@ -150,6 +150,7 @@ impl Master {
     /// Goes from `Active` to `Stopping`: the generation that serves drains, and the sockets close with its workers.
     fn leave_active(&self) {
         self.acme.end();
+        self.upstreams.end();
         let left = self
             .state
             .borrow_mut()
@@ -216,7 +217,28 @@ impl Master {
             status.put_before(before);
         }
         status.acme = self.acme.report();
+        if let Some(newest) = self.generations().last() {
+            status.upstreams = self.upstreams.report(&newest.peers);
+        }
+        status.sources = self.upstreams.sources();
         status
+    }
+
+    /// Peers of an upstream, after an order of the operator's. The error is a line for a person.
+    pub fn order_peers(
+        &self,
+        upstream: &str,
+        order: Option<PeerOrder>,
+    ) -> Result<UpstreamReport, String> {
+        let generations = self.generations();
+        let newest = generations.last().ok_or("no generation serves yet")?;
+        if let Some(order) = order {
+            self.upstreams.order(upstream, order, &newest.peers)?;
+        }
+        let all = self.upstreams.report(&newest.peers);
+        let known = newest.config.upstreams.keys().cloned().collect::<Vec<_>>();
+        let found = all.into_iter().find(|report| report.name == upstream);
+        found.ok_or_else(|| no_upstream(upstream, &known))
     }
 
     /// All metrics, in Prometheus' text format; None before the first generation serves.
@@ -376,6 +398,13 @@ impl Master {
         self.rows.is_alone(memory.metrics.as_ref());
         self.upstreams.is_alone();
     }
+}
+
+fn no_upstream(name: &str, known: &[String]) -> String {
+    format!(
+        "there is no upstream {name}; expected one of {}",
+        known.join(", ")
+    )
 }
 
 /// Longest stay of a master that has handed over for those who have asked it: a reload compiles and starts workers.

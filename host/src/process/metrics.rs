@@ -1,20 +1,24 @@
 //! The metrics' memory, as the master keeps it.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::SystemTime;
 
 use crate::metrics::{MasterMetrics, forget_gauges, text};
 use crate::zone::MetricsZone;
 
-use super::upgrade::InheritedMetrics;
-
 /// The metrics of a gateway, over its generations.
 pub struct Ledger {
     metrics: MasterMetrics,
     max_series: u32,
     workers: Rc<Workers>,
+}
+
+/// Memory of the metrics.
+pub struct InheritedMetrics {
+    pub max_series: u32,
+    pub memory: OwnedFd,
 }
 
 /// Living workers, whichever ledger has their rows: when metrics begin anew, those of the last generation still drain.

@@ -50,7 +50,9 @@ pub use master::{run as run_master, take_over};
 pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]
 pub use role::Role;
-pub use upstreams::peers_for_check;
+pub use upstreams::{
+    PeerOrder, PeerReport, SourceReport, UpstreamReport, peers_for_check, run_fetch_helper,
+};
 pub use worker::run as run_worker;
 pub use zones::private_zones;
 

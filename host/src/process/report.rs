@@ -15,6 +15,7 @@ use crate::zone::ZoneStatus;
 use super::acme::{AcmeReport, AcmeShared};
 use super::child::{WorkerChild, WorkerState};
 use super::generation::{Generation, GenerationStage};
+use super::upstreams::{SourceReport, UpstreamReport};
 
 /// Success of a reload: a new generation serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,12 @@ pub struct MasterStatus {
     /// Certificates that the gateway orders itself. Empty from a master that orders none.
     #[serde(default)]
     pub acme: Vec<AcmeReport>,
+    /// Upstreams of the newest generation, with their peers. Empty from a master that did not know them.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamReport>,
+    /// Names whose addresses are peers.
+    #[serde(default)]
+    pub sources: Vec<SourceReport>,
 }
 
 /// Certificate of a listener.
@@ -156,6 +163,8 @@ pub async fn status(
         zones: Vec::new(),
         certificates: certificates(&generations, ordered),
         acme: Vec::new(),
+        upstreams: Vec::new(),
+        sources: Vec::new(),
     };
     let asked = generations.iter().flat_map(|generation| {
         generation

@@ -23,6 +23,8 @@ pub enum Role {
     Compiler,
     /// Talks to the authority that certificates are ordered from, for one order.
     Acme,
+    /// Asks the DNS for the addresses of peers.
+    Fetch,
 }
 
 /// Command and confinement of a role.
@@ -85,6 +87,22 @@ const ACME: Needs = Needs {
     },
 };
 
+const FETCH: Needs = Needs {
+    command: "fetch",
+    process_name: c"castling-fetch",
+    limits: Some(Limits {
+        address_space_bytes: 1024 * 1024 * 1024,
+        // Those of years: it lives as long as its master.
+        cpu_seconds: 100_000_000,
+    }),
+    dies_with_master: true,
+    allowed: Allowed {
+        sockets: true,
+        writes_files: false,
+        more: &[EVENT_LOOP],
+    },
+};
+
 /// Limits of a process that compiles.
 pub const COMPILER_LIMITS: Limits = Limits {
     address_space_bytes: 4 * 1024 * 1024 * 1024,
@@ -94,7 +112,7 @@ pub const COMPILER_LIMITS: Limits = Limits {
 impl Role {
     /// All roles, for tests.
     #[cfg(test)]
-    pub const ALL: [Self; 3] = [Self::Worker, Self::Compiler, Self::Acme];
+    pub const ALL: [Self; 4] = [Self::Worker, Self::Compiler, Self::Acme, Self::Fetch];
 
     /// Command and confinement of the role.
     pub const fn needs(self) -> &'static Needs {
@@ -102,6 +120,7 @@ impl Role {
             Self::Worker => &WORKER,
             Self::Compiler => &COMPILER,
             Self::Acme => &ACME,
+            Self::Fetch => &FETCH,
         }
     }
 

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::heads;
 use crate::config;
+use crate::fetch::dns;
 use crate::http1::{
     self, BodyDecoder, BodyError, Framing, HeadError, HeadProgress, ParsedRequest, ParsedResponse,
 };
@@ -135,6 +136,16 @@ pub fn proxy_header(bytes: &[u8]) {
     }
 }
 
+/// Reads what a name server sends, and the system's files on names. Promises: addresses are those of hosts, and a service's
+/// host can be in a field; a response to another question is passed over.
+pub fn name_answer(bytes: &[u8]) {
+    dns::check_response(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let read = dns::ResolvConf::read(&text);
+    assert!((1..=3).contains(&read.servers.len()) && read.search.len() <= 6);
+    dns::Hosts::read(&text).of("localhost");
+}
+
 /// Reads a text as a request's path. Promises: a path that was read is a valid one, is read as itself again, and has no
 /// detours left, neither for the gateway nor for a peer that decodes it.
 pub fn request_path(text: &str) {
@@ -214,6 +225,16 @@ pub fn config_file(file: &Path) -> bool {
         );
     }
     false
+}
+
+/// Reads a list of peers that is not in the config. Promises: each error is one line with its place.
+pub fn peers_list(text: &str) {
+    let Err(errors) = config::read_peers(Path::new("/fuzz/app.peers"), text) else {
+        return;
+    };
+    for error in errors.to_string().lines() {
+        assert!(error.starts_with("/fuzz/app.peers:"), "no place: {error}");
+    }
 }
 
 /// A message's head and the bytes behind it; none while it is incomplete.

@@ -30,12 +30,12 @@ pub struct Peer {
     pub host: HeaderValue,
     /// `None`: bytes go to it as they are.
     pub(super) tls: Option<PeerTls>,
-    /// Weight of the config.
-    configured_weight: u32,
+    /// Weight by the config, or by who has listed the peer.
+    configured_weight: Cell<u32>,
     /// Weight that counts now: the config's, or the operator's in its place.
     pub weight: Cell<u32>,
     /// Whether the peer is for the time when no other is available.
-    pub is_backup: bool,
+    pub is_backup: Cell<bool>,
     /// Zone that it is in, if that is known.
     pub zone: Option<Rc<str>>,
     /// Name by which requests are bound to it, if it has one.
@@ -106,9 +106,9 @@ impl Peer {
             label,
             host,
             tls,
-            configured_weight: weight,
+            configured_weight: Cell::new(weight),
             weight: Cell::new(weight),
-            is_backup,
+            is_backup: Cell::new(is_backup),
             zone,
             route,
             max_active,
@@ -176,9 +176,11 @@ impl Peer {
         self.active.get() + self.active_of_others.get()
     }
 
-    /// Whether it was made with this weight, and as a backup or not.
-    pub(super) fn is(&self, weight: u32, is_backup: bool) -> bool {
-        self.configured_weight == weight && self.is_backup == is_backup
+    /// Takes over what it is listed with now; the set that it is in is about to be another.
+    pub(super) fn reconfigure(&self, weight: u32, is_backup: bool) {
+        self.configured_weight.set(weight);
+        self.is_backup.set(is_backup);
+        self.refresh_weight();
     }
 
     /// Whom to tell when requests end.
@@ -195,7 +197,8 @@ impl Peer {
     /// Takes over what the operator has ordered.
     pub(crate) fn refresh_weight(&self) {
         let ordered = self.state.ordered_weight();
-        self.weight.set(ordered.unwrap_or(self.configured_weight));
+        self.weight
+            .set(ordered.unwrap_or(self.configured_weight.get()));
     }
 }
 

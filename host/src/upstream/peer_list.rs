@@ -74,14 +74,16 @@ impl PeerFactory {
         list.peers.iter().map(|entry| self.peer(entry)).collect()
     }
 
-    /// Makes the set of a list that takes the place of another. Peers that stay as they were are the same ones, with their
-    /// kept connections. The error is a line for a person.
+    /// Makes the set of a list that takes the place of another. Peers that stay are the same ones, with their kept connections. The error is a line for a person.
     pub fn set(&self, list: &PeerList, before: &PeerSet) -> Result<Rc<PeerSet>, String> {
         let mut peers = Vec::with_capacity(list.peers.len());
         for entry in &list.peers {
             let stays = before.by_slot(entry.slot).filter(|peer| stays(peer, entry));
             peers.push(match stays {
-                Some(peer) => Rc::clone(peer),
+                Some(peer) => {
+                    peer.reconfigure(entry.weight, entry.is_backup);
+                    Rc::clone(peer)
+                }
                 None => Rc::new(self.peer(entry)?),
             });
         }
@@ -110,11 +112,10 @@ impl PeerFactory {
     }
 }
 
-/// Whether the peer is the one of this entry, as the entry has it.
+/// Whether the peer is the one of this entry.
 fn stays(peer: &Peer, entry: &PeerEntry) -> bool {
     peer.slot == entry.slot
         && peer.address == entry.address
-        && peer.is(entry.weight, entry.is_backup)
         && peer.zone.as_deref() == entry.settings.zone.as_deref()
         && peer.route.as_deref() == entry.settings.route.as_deref()
         && peer.host == name(entry)
@@ -143,6 +144,7 @@ mod tests {
     fn entry(slot: u32, port: u16) -> PeerEntry {
         let settings = config::Peer {
             address: format!("app.test:{port}"),
+            srv: false,
             weight: NonZero::<u16>::MIN,
             backup: false,
             zone: None,
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_that_stay_as_they_were_are_the_same_ones() {
+    fn peers_that_stay_are_the_same_ones() {
         let factory = factory();
         let first = list(&[entry(0, 80), entry(1, 81), entry(2, 82)]);
         let first = factory.set(&first, &PeerSet::new([])).unwrap();
@@ -196,9 +198,9 @@ mod tests {
             (Some(one), Some(other)) => Rc::ptr_eq(one, other),
             _ => false,
         };
-        assert_eq!([0, 1, 2, 7].map(same), [true, false, false, false]);
+        assert_eq!([0, 1, 2, 7].map(same), [true, false, true, false]);
         let weight = second.by_slot(2).map(|peer| peer.weight.get());
-        assert_eq!(weight, Some(5));
+        assert_eq!(weight, Some(5), "its state and connections stay");
         let none = factory.set(&list(&[]), &second).unwrap();
         assert!(none.as_slice().is_empty());
     }

@@ -138,6 +138,10 @@ pub(super) const FLOORS: &[Floor] = &[
                 "heads, framing and bodies of HTTP/1, over bytes that others move",
             ),
             (
+                "fetch",
+                "what is asked for outside: addresses of names, by the DNS",
+            ),
+            (
                 "acme",
                 "certificates that are ordered: the talk with the authority, the store, when to renew",
             ),

@@ -156,7 +156,7 @@ pub struct Linger {
 pub enum ClientFrom {
     /// The last address that is no trusted proxy's.
     XForwardedFor,
-    /// The same, by RFC 7239.
+    /// Field of RFC 7239 with the same.
     Forwarded,
     /// The one address.
     XRealIp,
@@ -174,7 +174,7 @@ pub enum ForwardedFor {
 /// The `X-Request-Id` that peers and logs get. In the file `"none"`, `"make"` or `"keep"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestId {
-    /// What the client has sent.
+    /// Value that the client has sent.
     None,
     /// A new one.
     Make,

@@ -111,7 +111,7 @@ pub enum HostPattern {
     Suffix(String),
 }
 
-/// As in the file.
+/// Text as in the file.
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

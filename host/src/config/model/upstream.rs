@@ -1,20 +1,24 @@
 //! Upstreams in the resolved config.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Breaker, Concurrency, HealthCheck, Passive, ResponseLimits, Retry, SlowStart, Sticky,
-    TcpKeepalive, UpstreamTls,
+    Balance, Breaker, Concurrency, HealthCheck, Passive, PlacedPath, ResponseLimits, Retry,
+    SlowStart, Sticky, TcpKeepalive, UpstreamTls,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
-    /// Peers, at least one.
+    /// Peers, at least one where there is no file of peers.
     pub peers: Vec<Peer>,
+    /// File with more of them, which is looked at again and again (Prometheus' `file_sd`, Envoy's EDS by file). Default none.
+    pub peers_file: Option<PlacedPath>,
+    /// How names among them are resolved.
+    pub resolve: Resolve,
     /// Default `round_robin`.
     pub balance: Balance,
     /// Default none: a peer that comes up has its whole weight (HAProxy `slowstart`, Envoy `slow_start_config`).
@@ -119,9 +123,11 @@ pub enum HeaderVersion {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
-    /// `HOST:PORT` in lower case, an IPv6 address in brackets; a name is resolved when the generation is built, and
-    /// each of its addresses becomes a peer. Or `unix:PATH`, absolute once the config is read (nginx `server unix:`).
+    /// `HOST:PORT` in lower case, an IPv6 address in brackets; each address of a name becomes a peer, as long as the name has
+    /// it. Or `unix:PATH`, absolute once the config is read (nginx `server unix:`). Or the name of a service, with `srv`.
     pub address: String,
+    /// Whether SRV records say hosts, ports, weights, and by their priorities who is a backup (nginx `service=`).
+    pub srv: bool,
     /// Share of the requests in relation to the other peers. 1 to 65535. Default 1.
     pub weight: NonZeroU16,
     /// Whether the peer is for the time when no other is available (nginx `backup`). Default false.
@@ -132,6 +138,49 @@ pub struct Peer {
     pub route: Option<String>,
     /// In the place of the upstream's.
     pub max_active: Option<u32>,
+}
+
+/// How names of peers become addresses. Names are asked for again when an answer is no longer good; the last good answer stays
+/// until another has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolve {
+    /// Name servers. Empty: those that the system asks (nginx `resolver`, HAProxy `resolvers`).
+    pub servers: Vec<SocketAddr>,
+    /// Default `any`.
+    pub family: Family,
+    /// Longest wait for one server, 10 ms to 15 s; then the next is asked. Default 2 s (nginx `resolver_timeout`).
+    pub timeout: Duration,
+    /// Bounds of the time for which an answer is good by its own word (its TTL). Default 1 s and 5 min (HAProxy `hold valid`,
+    /// Envoy `dns_min_refresh_rate`).
+    pub min_interval: Duration,
+    pub max_interval: Duration,
+    /// Time for which an answer is good, whatever it says (nginx `resolver valid=`).
+    pub valid: Option<Duration>,
+    /// Whether a generation is refused that knows no address of a name. Default true; else the upstream begins without them
+    /// (HAProxy `init-addr none`).
+    pub required: bool,
+}
+
+/// Kind of addresses. In the file `"any"`, `"ipv4"` or `"ipv6"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
+impl Default for Resolve {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            family: Family::Any,
+            timeout: Duration::from_secs(2),
+            min_interval: Duration::from_secs(1),
+            max_interval: Duration::from_secs(300),
+            valid: None,
+            required: true,
+        }
+    }
 }
 
 /// Requests that wait for a peer with room. Default `{ size = 0, timeout = "1s" }`: none waits, they are answered 503.
@@ -146,5 +195,10 @@ pub struct Queue {
 impl Peer {
     pub fn is_unix(&self) -> bool {
         self.address.starts_with("unix:")
+    }
+
+    /// Whether the DNS says its addresses.
+    pub fn is_name(&self) -> bool {
+        self.srv || !(self.is_unix() || self.address.parse::<SocketAddr>().is_ok())
     }
 }

@@ -4,6 +4,7 @@ mod acme;
 mod balancing;
 mod files;
 mod listeners;
+mod names;
 mod plugins;
 mod refused;
 mod routes;

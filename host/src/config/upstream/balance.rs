@@ -32,6 +32,9 @@ pub(super) fn balance(value: Value<'_>, plugins: &Named<'_>, peers: &[Peer]) -> 
         Some((_, Balance::Target)) if peers.iter().any(Peer::is_unix) => value.expected(
             "another policy beside \"unix:PATH\" in peers, which no request's host names",
         ),
+        Some((_, Balance::Target)) if peers.iter().any(|peer| peer.srv) => value.expected(
+            "another policy beside `srv` in peers: its records say whom clients would reach",
+        ),
         Some((_, balance)) => Some(balance.clone()),
         None => value.expected(BALANCE_RULE),
     }

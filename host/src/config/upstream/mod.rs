@@ -6,6 +6,7 @@ mod keepalive;
 mod peers;
 pub(super) mod protection;
 mod queue;
+mod resolve;
 pub(super) mod retry;
 mod sockets;
 mod sticky;
@@ -18,11 +19,13 @@ use super::names::Named;
 use super::sections::{TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::{
-    Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Retry, Upstream, UpstreamHost,
+    Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Resolve, Retry, Upstream,
+    UpstreamHost,
 };
 use balance::{balance, preferred_zone, slow_start};
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
-use peers::{is_peer_address, peers};
+use peers::is_peer_address;
+pub(super) use peers::peers;
 use sockets::{Sockets, sockets};
 
 /// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
@@ -31,7 +34,11 @@ pub(super) fn resolve(
     plugins: &Named<'_>,
     system_roots: &mut Vec<Der>,
 ) -> Upstream {
-    let peers = table.required("peers", "a list of HOST:PORT", peers);
+    let peers_file = table.optional("peers_file", Value::placed_path);
+    let peers = match peers_file {
+        Some(_) => table.optional("peers", peers),
+        None => table.required("peers", "a list of HOST:PORT", peers),
+    };
     let peers = peers.unwrap_or_default();
     let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
         Some(keepalive(value.table()?))
@@ -42,14 +49,22 @@ pub(super) fn resolve(
         source_address,
     } = sockets(&mut table, &peers);
     let policy = table.or("balance", Balance::RoundRobin, |value| {
-        balance(value, plugins, &peers)
+        match balance(value, plugins, &peers)? {
+            Balance::Target if peers_file.is_some() => value
+                .expected("another policy beside `peers_file`, which would say whom clients reach"),
+            policy => Some(policy),
+        }
     });
     let upstream = Upstream {
         slow_start: table.optional("slow_start", |value| slow_start(value, &policy)),
         zone: preferred_zone(&mut table, &peers, &policy),
         sticky: sticky::sticky(&mut table, &peers, &policy),
         balance: policy,
+        resolve: table.or("resolve", Resolve::default(), |value| {
+            resolve::resolve(value, &peers)
+        }),
         peers,
+        peers_file,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
             value.duration(TIMEOUT)
         }),

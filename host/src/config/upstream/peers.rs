@@ -10,7 +10,7 @@ use super::super::socket_path::socket_path;
 use super::super::table::Value;
 use super::super::tree::NodeKind;
 
-pub(super) fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
+pub(in crate::config) fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
     let peers = value.list(|item| Some((item, peer(item)?)))?;
     let mut addresses = HashSet::with_capacity(peers.len());
     for (item, peer) in &peers {
@@ -31,6 +31,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
     if let NodeKind::Text(_) = value.kind() {
         return Some(Peer {
             address: address(value)?,
+            srv: false,
             weight: NonZero::<u16>::MIN,
             backup: false,
             zone: None,
@@ -42,9 +43,17 @@ fn peer(value: Value<'_>) -> Option<Peer> {
         return value.expected("HOST:PORT, unix:PATH or { address = \"HOST:PORT\", weight = 2 }");
     };
     let mut table = value.table()?;
-    let address = table.required("address", "HOST:PORT", address);
-    let weight = table.or("weight", NonZero::<u16>::MIN, |value| {
-        value.integer(1..=65535).and_then(NonZero::new)
+    let srv = table.get("srv");
+    let address = match srv {
+        Some(name) => {
+            table.optional("address", |value| value.expected::<()>("none beside `srv`"));
+            service(name)
+        }
+        None => table.required("address", "HOST:PORT", address),
+    };
+    let weight = table.or("weight", NonZero::<u16>::MIN, |value| match srv {
+        Some(_) => value.expected("none beside `srv`, whose records say it"),
+        None => value.integer(1..=65535).and_then(NonZero::new),
     });
     let backup = table.or("backup", false, Value::boolean);
     let zone = table.optional("zone", zone);
@@ -55,6 +64,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
     table.finish();
     Some(Peer {
         address: address?,
+        srv: srv.is_some(),
         weight,
         backup,
         zone,
@@ -70,6 +80,17 @@ pub(super) fn zone(value: Value<'_>) -> Option<String> {
         _ => value.plain_text("the name of a zone").map(str::to_owned),
     }
 }
+
+/// Name of a service's records, such as `_http._tcp.app.internal`.
+fn service(value: Value<'_>) -> Option<String> {
+    let text = value.text_or(SERVICE_RULE)?;
+    match is_host_name(text.strip_suffix('.').unwrap_or(text)) {
+        true => Some(text.to_ascii_lowercase()),
+        false => value.expected(SERVICE_RULE),
+    }
+}
+
+const SERVICE_RULE: &str = "the name of SRV records such as \"_http._tcp.app.internal\"";
 
 /// Requests that may be under way at a peer.
 pub(super) fn max_active(value: Value<'_>) -> Option<u32> {

@@ -173,6 +173,10 @@ async fn answer(
             master.park();
             Reply::Draining
         }
+        Request::Upstream { name, order } => match master.order_peers(&name, order) {
+            Ok(report) => Reply::Upstream(report),
+            Err(error) => Reply::Refused(vec![error]),
+        },
         Request::Metrics => match master.metrics() {
             Some(text) => Reply::Metrics(text),
             None => Reply::Refused(vec!["no generation has served yet".to_owned()]),

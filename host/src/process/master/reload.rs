@@ -225,6 +225,7 @@ impl Master {
         metrics.begins();
         // Workers learn their certificates before they serve.
         self.acme.follow(&generation.config, &metrics);
+        self.upstreams.count_in(&metrics, &generation.peers);
         generation.serve();
         metrics.metrics().generation_serves(generation.number);
         memory.metrics = Some(metrics);

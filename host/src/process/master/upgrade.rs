@@ -261,6 +261,7 @@ impl Master {
     /// Goes from `Active` to `HandedOver`: all is the other master's. Returns what tells when this one is about to end.
     fn let_go(&self, pid: u32) -> watch::Receiver<Option<bool>> {
         self.acme.hand_over();
+        self.upstreams.end();
         let (is_done, done) = watch::channel(None);
         let left = self.state.borrow_mut().leave_active(|mut lock| {
             lock.set_owner(false);

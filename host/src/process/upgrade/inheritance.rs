@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::config::Bind;
+use crate::process::metrics::InheritedMetrics;
 use crate::process::sockets::{Adopted, address_of};
-use crate::process::upstreams::NumbersOffer;
+use crate::process::upstreams::InheritedPeers;
 use crate::transport::tls::TicketChain;
 
 use super::message::{Described, FORMAT, Offer, Paths};
@@ -38,18 +39,6 @@ pub struct InheritedZone {
     pub name: String,
     pub size_bytes: u64,
     pub memory: OwnedFd,
-}
-
-/// Memory of the metrics.
-pub struct InheritedMetrics {
-    pub max_series: u32,
-    pub memory: OwnedFd,
-}
-
-/// Memory of the peers' state, and which place in it is whose.
-pub struct InheritedPeers {
-    pub memory: OwnedFd,
-    pub numbers: NumbersOffer,
 }
 
 impl Inheritance {
@@ -82,7 +71,7 @@ impl Inheritance {
             zone_store: sorted.zone_store,
             counter_zones: sorted.counter_zones,
             metrics: sorted.metrics,
-            peers: peers.map(|(memory, numbers)| InheritedPeers { memory, numbers }),
+            peers: peers.map(|(memory, offer)| InheritedPeers { memory, offer }),
             rows: offer.rows,
             sockets: sorted.sockets,
             ticket_chain: offer.ticket_chain,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Bind;
-use crate::process::upstreams::NumbersOffer;
+use crate::process::upstreams::UpstreamsOffer;
 use crate::transport::tls::TicketChain;
 
 /// The meaning of an [`Offer`] and of all messages after it. A change that another version would not understand raises
@@ -82,9 +82,9 @@ pub struct Offer {
     /// Rows of the memory that workers share, which are the old master's until its end.
     #[serde(rename = "metrics_rows")]
     pub rows: Vec<u32>,
-    /// Numbers of peers. `None` of a version whose workers knew peers each for itself.
+    /// Numbers of peers, and the last good answers of the DNS. `None` of a version whose workers knew peers each for itself.
     #[serde(default)]
-    pub peers: Option<NumbersOffer>,
+    pub peers: Option<UpstreamsOffer>,
     /// Secrets of session tickets, so that clients come back by those that they have. `None` of a version without TLS.
     #[serde(default)]
     pub ticket_chain: Option<TicketChain>,

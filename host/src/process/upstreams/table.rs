@@ -153,6 +153,7 @@ mod tests {
     fn peer(number: u8) -> Resolved {
         let settings = config::Peer {
             address: "app.test:80".to_owned(),
+            srv: false,
             weight: NonZero::<u16>::MIN,
             backup: false,
             zone: None,

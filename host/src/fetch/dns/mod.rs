@@ -1,0 +1,10 @@
+//! The DNS (RFC 1035), as a client of servers that do the searching.
+
+mod client;
+mod message;
+mod resolve;
+mod system;
+
+pub use message::check_response;
+pub use resolve::resolve;
+pub use system::{Hosts, ResolvConf};
