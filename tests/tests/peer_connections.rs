@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use castling_tests::origin::Origin;
-use castling_tests::{Proxy, Setup, h2, origin, raw_origin, until};
+use castling_tests::{Proxy, Setup, UnixBridge, h2, origin, raw_origin, until};
 
 const CONFIG: &str = r#"
     [workers]
@@ -105,4 +105,74 @@ fn an_address_that_is_not_of_this_host_is_told() {
         line.contains(&peer) && line.contains("upstream app"),
         "{line}"
     );
+}
+
+/// Value of a series of the upstream's.
+fn series(proxy: &Proxy, name: &str) -> usize {
+    let metrics = proxy.command("metrics", &[]).stdout;
+    let series = format!("castling_upstream_connections_{name}{{upstream=\"app\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    line.and_then(|count| count.parse().ok())
+        .unwrap_or_else(|| panic!("no {series} in\n{metrics}"))
+}
+
+#[test]
+fn open_connections_are_counted() {
+    let proxy = gateway("", origin::text("ok")).start();
+    requests(&proxy, 3);
+    assert_eq!(series(&proxy, "active"), 1);
+    assert_eq!(series(&proxy, "made_total"), 1);
+    let proxy = gateway("protocol = 'http2'", http2_origin()).start();
+    requests(&proxy, 3);
+    assert_eq!(series(&proxy, "active"), 1);
+    let proxy = gateway("keepalive.connections = 0", origin::text("ok")).start();
+    requests(&proxy, 3);
+    until("all are closed", || series(&proxy, "active") == 0);
+    assert_eq!(series(&proxy, "made_total"), 3);
+}
+
+#[test]
+fn connections_are_ready_before_they_are_needed_and_made_again() {
+    for (settings, origin) in [
+        ("", origin::text("ok")),
+        ("protocol = 'http2'", http2_origin()),
+    ] {
+        let settings = format!("keepalive = {{ min_idle = 3, max_requests = 2 }}\n{settings}");
+        let proxy = gateway(&settings, origin).start();
+        let connections = || proxy.origin("app").connections();
+        until("three are ready", || connections() == 3);
+        assert_eq!(series(&proxy, "active"), 3, "{settings}");
+        // Two requests end one of them, and another takes its place.
+        requests(&proxy, 2);
+        until("three are ready again", || connections() == 4);
+        until("one has gone", || series(&proxy, "active") == 3);
+    }
+}
+
+#[test]
+fn connections_are_made_in_advance_once_a_peer_is_there() {
+    let proxy = Proxy::with_config(
+        &CONFIG
+            .replace("\"{app}\"", "\"unix:app.sock\"")
+            .replace("SETTINGS", "keepalive.min_idle = 2"),
+    )
+    .start();
+    let origin = origin::text("ok");
+    let bridge = UnixBridge::new(proxy.path("app.sock"), origin.address());
+    until("two are ready", || bridge.connections() >= 2);
+    requests(&proxy, 4);
+    assert_eq!(series(&proxy, "active"), 2);
+}
+
+#[test]
+fn a_worker_that_drains_makes_no_connections_in_advance() {
+    let settings = "keepalive = { min_idle = 2, max_requests = 1 }";
+    let proxy = gateway(settings, origin::text("ok")).start();
+    let connections = || proxy.origin("app").connections();
+    until("two are ready", || connections() == 2);
+    proxy.reload().expect_success();
+    until("two of the next worker", || connections() == 4);
+    proxy.until_workers(1);
+    requests(&proxy, 1);
+    until("one more", || connections() == 5);
 }

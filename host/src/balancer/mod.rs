@@ -175,6 +175,11 @@ impl Balancer {
         Rc::new(balancer)
     }
 
+    /// What checks have to say of a peer before it is available.
+    pub fn checks(&self) -> Checks {
+        self.health.checks
+    }
+
     pub fn peers(&self) -> Rc<PeerSet> {
         Rc::clone(&self.peers.borrow())
     }

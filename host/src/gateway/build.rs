@@ -83,6 +83,9 @@ impl Gateway {
         tokio::task::spawn_local(alarms.clone().watch());
         for upstream in parts.upstreams.values() {
             tokio::task::spawn_local(Rc::clone(upstream).sweep());
+            if config.upstreams[&*upstream.name].keepalive.min_idle > 0 {
+                tokio::task::spawn_local(Rc::clone(upstream).keep_warm());
+            }
         }
         let upstreams = parts.upstreams.into_values().collect();
         let worker = WorkerContext::new(upstreams, alarms, access_log, metrics);
@@ -217,7 +220,7 @@ impl Parts {
         for (name, upstream) in &config.upstreams {
             let mut metrics = self.metrics.upstream(name);
             metrics.protection = self.metrics.protection(name, upstream);
-            let keep_alive = KeepAlive::of(name, upstream, metrics.unasked);
+            let keep_alive = KeepAlive::of(name, upstream, &metrics);
             let list = lists.get(name).cloned().unwrap_or_default();
             let (state, named) = (states.of(list.cell), Arc::from(name.as_str()));
             let factory = PeerFactory::new(upstream, tls.remove(name), keep_alive, states);

@@ -139,6 +139,9 @@ impl Gateway {
     /// Stops accepting and lets connections finish. Returns when none is left, or after the time-out; what is left
     /// then ends with the process.
     pub async fn drain(&self, timeout: Duration) {
+        for upstream in self.worker.upstreams() {
+            upstream.leave_cold();
+        }
         self.worker.drain(timeout).await;
     }
 

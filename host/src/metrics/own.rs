@@ -94,6 +94,16 @@ const RETRIES_REFUSED: Own = own(
     "castling_upstream_retries_refused_total",
     "Tries after the first that were not made, by reason: the budget of retries was used up.",
 );
+const UPSTREAM_CONNECTIONS: Own = own(
+    MetricKind::Gauge,
+    "castling_upstream_connections_active",
+    "Open connections to peers, idle ones and those that are being made included.",
+);
+const UPSTREAM_CONNECTIONS_MADE: Own = own(
+    MetricKind::Counter,
+    "castling_upstream_connections_made_total",
+    "Connections to peers that were made.",
+);
 const UNASKED: Own = own(
     MetricKind::Counter,
     "castling_upstream_unasked_bytes_total",
@@ -234,6 +244,8 @@ impl Recorder {
                 &RETRIES_REFUSED,
                 &[("upstream", name), ("reason", "budget")],
             ),
+            connections: self.own_gauge(&UPSTREAM_CONNECTIONS, &[("upstream", name)]),
+            connections_made: self.own_counter(&UPSTREAM_CONNECTIONS_MADE, &[("upstream", name)]),
             unasked: self.own_counter(&UNASKED, &[("upstream", name)]),
             panics: self.own_counter(&PANICS, &[("upstream", name)]),
             checks: ["failed", "passed"].map(checks),
@@ -368,6 +380,10 @@ pub struct UpstreamMetrics {
     pub hedges: Count,
     pub hedges_won: Count,
     pub retries_over_budget: Count,
+    /// Open connections to peers.
+    pub connections: Gauge,
+    /// Connections to peers that were made.
+    pub connections_made: Count,
     /// Times that a peer has sent bytes that nobody had asked for.
     pub unasked: Count,
     /// Tries while all peers were chosen from, whatever their health.

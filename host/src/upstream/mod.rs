@@ -21,7 +21,9 @@ mod settings;
 mod state;
 mod tries;
 mod upload;
+mod warm;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -69,6 +71,8 @@ pub struct Upstream {
     protocol: PeerProtocol,
     http2: ClientBuilder,
     head_limits: HeadLimits,
+    /// No connections are made in advance any more.
+    is_left_cold: Cell<bool>,
     queue: Queue,
     check: Option<config::HealthCheck>,
     metrics: UpstreamMetrics,
@@ -121,6 +125,7 @@ impl Upstream {
             protocol: config.protocol,
             http2: ClientBuilder::new(&head_limits),
             head_limits,
+            is_left_cold: Cell::new(false),
             queue: Queue::new(&config.queue, Rc::clone(factory.room())),
             factory,
             check: config.check.clone(),
@@ -141,6 +146,15 @@ impl Upstream {
     /// Whether its peers may take calls of gRPC: by HTTP/2.
     pub fn takes_calls(&self) -> bool {
         self.protocol != PeerProtocol::Http1
+    }
+
+    /// Whether requests share connections to the peer, as far as is known.
+    fn shares_connections(&self, peer: &Peer) -> bool {
+        match self.protocol {
+            PeerProtocol::Http1 => false,
+            PeerProtocol::Http2 => true,
+            PeerProtocol::Auto => peer.multiplex.is_chosen(),
+        }
     }
 
     /// How requests are sent that nothing else is said of.

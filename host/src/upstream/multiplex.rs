@@ -60,15 +60,27 @@ impl Multiplex {
         self.connecting.acquire().await.ok()
     }
 
-    /// Keeps a connection, on which one request is about to begin.
-    pub(super) fn put(&self, connection: &Rc<ClientConnection>, mut life: Life) {
+    /// Keeps a connection for requests to come.
+    pub(super) fn put(&self, connection: &Rc<ClientConnection>, life: Life) {
+        self.connections.borrow_mut().push(Kept {
+            connection: Rc::clone(connection),
+            life,
+            idle_since: None,
+        });
+    }
+
+    /// Keeps a connection, on which one request is about to begin, if it takes more than that.
+    pub(super) fn put_used(&self, connection: &Rc<ClientConnection>, mut life: Life) {
         if life.has_more() {
-            self.connections.borrow_mut().push(Kept {
-                connection: Rc::clone(connection),
-                life,
-                idle_since: None,
-            });
+            self.put(connection, life);
         }
+    }
+
+    /// Connections that take requests.
+    pub(super) fn len(&self) -> usize {
+        let connections = self.connections.borrow();
+        let open = connections.iter().filter(|it| it.connection.is_open());
+        open.count()
     }
 
     pub(super) fn failures(&self) -> u64 {

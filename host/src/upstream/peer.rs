@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use super::multiplex::Multiplex;
 use super::pool::{KeepAlive, Pool};
 use super::state::PeerState;
+use super::warm::Warming;
+use crate::metrics::Gauge;
 use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
 
@@ -50,6 +52,10 @@ pub struct Peer {
     has_ended: Cell<bool>,
     /// Requests under way there, from this worker.
     pub active: Cell<u32>,
+    /// Open connections there, from this worker, those that are being made included.
+    connections: Cell<u32>,
+    /// Tries to have connections ready.
+    pub(super) warming: Warming,
     /// Requests under way there from other workers, as of some milliseconds ago, where the policy asks.
     pub active_of_others: Cell<u32>,
     /// Whether it is among those that the policy chooses from.
@@ -116,6 +122,8 @@ impl Peer {
             ends: OnceCell::new(),
             has_ended: Cell::new(false),
             active: Cell::new(0),
+            connections: Cell::new(0),
+            warming: Warming::default(),
             active_of_others: Cell::new(0),
             is_candidate: Cell::new(false),
             state,
@@ -157,7 +165,23 @@ impl Peer {
     #[inline]
     fn set_active(&self, active: u32) {
         self.active.set(active);
-        self.state.publish(active, 0);
+        self.state.publish(active, self.connections.get());
+    }
+
+    /// Counts a connection there as open.
+    pub(super) fn open(self: &Rc<Self>) -> OpenConnection {
+        self.set_connections(self.connections.get() + 1);
+        let gauge = self.pool.open();
+        gauge.add(1.0);
+        OpenConnection {
+            peer: Rc::downgrade(self),
+            gauge,
+        }
+    }
+
+    fn set_connections(&self, connections: u32) {
+        self.connections.set(connections);
+        self.state.publish(self.active.get(), connections);
     }
 
     /// Whether as many requests are under way there as there may be.
@@ -225,6 +249,22 @@ pub struct Active(Rc<Peer>);
 impl Active {
     pub(super) fn peer(&self) -> &Rc<Peer> {
         &self.0
+    }
+}
+
+/// An open connection to a peer; counted until it is dropped. It does not hold the peer, whose pool holds it.
+#[derive(Default)]
+pub(super) struct OpenConnection {
+    peer: Weak<Peer>,
+    gauge: Gauge,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.gauge.add(-1.0);
+        if let Some(peer) = self.peer.upgrade() {
+            peer.set_connections(peer.connections.get() - 1);
+        }
     }
 }
 
@@ -302,6 +342,22 @@ pub mod tests {
         assert!(left.upgrade().is_some());
         drop(active);
         assert!(left.upgrade().is_none());
+    }
+
+    #[test]
+    fn open_connections_are_counted_and_do_not_hold_the_peer() {
+        let peer = Rc::new(peers(&[1]).remove(0));
+        let (first, second) = (peer.open(), peer.open());
+        let active = peer.begin();
+        let load = peer.state.sum();
+        assert_eq!((load.active, load.connections), (1, 2));
+        drop(first);
+        assert_eq!(peer.state.sum().connections, 1);
+        drop(active);
+        let left = Rc::downgrade(&peer);
+        drop(peer);
+        assert!(left.upgrade().is_none());
+        drop(second);
     }
 
     #[test]

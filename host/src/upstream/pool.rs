@@ -12,7 +12,7 @@ use tracing::warn;
 use super::http::PeerStream;
 use super::life::Life;
 use crate::config;
-use crate::metrics::Count;
+use crate::metrics::{Count, Gauge, UpstreamMetrics};
 use crate::runtime::clock;
 
 /// Bounds of the idle connections of an upstream, which its peers share.
@@ -26,8 +26,14 @@ pub struct KeepAlive {
     max_age: Option<Duration>,
     /// Requests that a connection takes.
     max_requests: u32,
+    /// Idle connections to each peer that are made before requests need them.
+    min_idle: usize,
     /// Times that a peer has sent bytes that nobody had asked for.
     unasked: Count,
+    /// Connections that were made.
+    made: Count,
+    /// Open connections, those that are being made included.
+    open: Gauge,
 }
 
 /// Idle connections of one peer, and whether there may be any.
@@ -68,12 +74,15 @@ impl KeepAlive {
             idle_timeout,
             max_age: None,
             max_requests: u32::MAX,
+            min_idle: 0,
             unasked,
+            made: Count::NOWHERE,
+            open: Gauge::NOWHERE,
         })
     }
 
     /// Bounds of an upstream of the config.
-    pub fn of(name: &str, upstream: &config::Upstream, unasked: Count) -> Rc<Self> {
+    pub fn of(name: &str, upstream: &config::Upstream, metrics: &UpstreamMetrics) -> Rc<Self> {
         let keepalive = &upstream.keepalive;
         let max_idle = match upstream.proxy_protocol {
             None => keepalive.connections,
@@ -87,7 +96,10 @@ impl KeepAlive {
             idle_timeout: keepalive.timeout,
             max_age: Some(keepalive.max_age),
             max_requests: keepalive.max_requests.map_or(u32::MAX, NonZeroU32::get),
-            unasked,
+            min_idle: keepalive.min_idle,
+            unasked: metrics.unasked,
+            made: metrics.connections_made,
+            open: metrics.connections,
         })
     }
 
@@ -124,6 +136,34 @@ impl Pool {
     /// Bounds of a connection that is made now.
     pub(super) fn life(&self) -> Life {
         self.keep_alive.life()
+    }
+
+    /// Idle connections.
+    pub(super) fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Idle connections that there should be at least, if there is room for them and the peer is not to be shunned.
+    pub(super) fn min_idle(&self) -> usize {
+        let KeepAlive {
+            count,
+            max_idle,
+            min_idle,
+            ..
+        } = &*self.keep_alive;
+        match count.get() < *max_idle && self.banned_until.get().is_none() {
+            true => *min_idle,
+            false => 0,
+        }
+    }
+
+    pub(super) fn note_made(&self) {
+        self.keep_alive.made.inc();
+    }
+
+    /// Gauge of open connections to all peers.
+    pub(super) fn open(&self) -> Gauge {
+        self.keep_alive.open
     }
 
     /// The newest connection that is still good now; `surely` asks the kernel, for a request that cannot be sent again if

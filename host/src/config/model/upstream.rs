@@ -91,6 +91,8 @@ pub struct PeerKeepalive {
     pub max_age: Duration,
     /// Requests that one connection takes. 1 to 2^32 - 1. Default: any number (nginx `keepalive_requests`, which is 1000).
     pub max_requests: Option<NonZeroU32>,
+    /// Idle connections to each peer that are made before requests need them. 0 to 1024. Default 0.
+    pub min_idle: usize,
 }
 
 /// `Host` that peers get. In the file: `"client"`, `"peer"`, or any other text, which is sent as it is.

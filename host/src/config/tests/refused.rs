@@ -364,6 +364,11 @@ fn connections_to_peers() {
             "max_requests = 0",
             "30: max_requests 0: expected 1 to 4294967295",
         ),
+        ("min_idle = 1025", "26: min_idle 1025: expected 0 to 1024"),
+        (
+            "connections = 3, min_idle = 4",
+            "43: min_idle 4: expected as many for 1 peers as fit into connections = 3",
+        ),
         ("max_age = '0s'", "25: max_age '0s': expected 1ms to 30days"),
     ] {
         refused(
@@ -371,6 +376,14 @@ fn connections_to_peers() {
             &format!("site.toml:3:{why}"),
         );
     }
+}
+
+#[test]
+fn no_connection_is_ready_for_anybody_behind_proxy_headers() {
+    refused(
+        "[upstreams.b]\npeers = ['a:1']\nproxy_protocol = 'v1'\nkeepalive.min_idle = 2",
+        "site.toml:4:22: min_idle 2: expected 0: with `proxy_protocol`, a connection is for one client alone",
+    );
 }
 
 #[test]

@@ -40,8 +40,13 @@ pub(super) fn resolve(
         None => table.required("peers", "a list of HOST:PORT", peers),
     };
     let peers = peers.unwrap_or_default();
+    let proxy_protocol = table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS));
     let keepalive = table.or("keepalive", DEFAULT_KEEPALIVE, |value| {
-        Some(keepalive(value.table()?))
+        Some(keepalive(
+            value.table()?,
+            peers.len(),
+            proxy_protocol.is_none(),
+        ))
     });
     let tries = table.or("tries", 3, |value| value.integer(1..=100));
     let Sockets {
@@ -92,7 +97,7 @@ pub(super) fn resolve(
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),
-        proxy_protocol: table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS)),
+        proxy_protocol,
         protocol: PeerProtocol::Http1,
         tls: table.optional("tls", |value| tls::tls(value, system_roots)),
         place: table.place_text(),

@@ -16,6 +16,7 @@ use crate::message::{BodySize, Headers, Piece, RequestHead, Upgrade};
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 use crate::upstream::life::Life;
+use crate::upstream::peer::OpenConnection;
 
 /// A connection to a peer, with the state of the exchange that is under way on it.
 pub struct Connection {
@@ -26,6 +27,7 @@ pub struct Connection {
     write_alarm: Alarm,
     is_reused: bool,
     life: Life,
+    _open: OpenConnection,
     request_size: BodySize,
     /// All of the request was appended.
     request_ended: bool,
@@ -38,7 +40,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new((reader, writer): (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
+    pub(super) fn new(
+        (reader, writer): (Reader, Writer),
+        alarms: &Alarms,
+        life: Life,
+        open: OpenConnection,
+    ) -> Self {
         Self {
             reader,
             writer,
@@ -47,6 +54,7 @@ impl Connection {
             write_alarm: alarms.alarm(),
             is_reused: false,
             life,
+            _open: open,
             request_size: BodySize::None,
             request_ended: false,
             size: BodySize::None,
@@ -58,6 +66,10 @@ impl Connection {
 
     pub(super) fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    pub(super) fn set_reused(&mut self) {
+        self.is_reused = true;
     }
 
     pub(super) fn expires(&self) -> Option<Instant> {

@@ -3,6 +3,7 @@
 //! What is above speaks of messages. Framing, keep-alive and connections are a variant's own, as they are of the client's side
 //! (`downstream/`): an enum, whose operations can be polled beside one another, and dropped and taken up again.
 
+mod connector;
 mod h1;
 mod h2;
 mod meter;
@@ -31,7 +32,9 @@ use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
 use crate::upstream::life::Life;
+use crate::upstream::peer::OpenConnection;
 
+pub(super) use connector::Connector;
 pub(super) use probe::{ProbeAnswer, ProbeError};
 pub(super) use request::{Deadline, Try, TryError};
 pub use response::Body;
@@ -60,13 +63,23 @@ pub(super) struct Waiting<'s>(&'s mut PeerStream);
 
 impl PeerStream {
     /// A new connection, on which HTTP/1 is spoken.
-    pub(super) fn h1(halves: (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
-        Self::H1(Box::new(h1::Connection::new(halves, alarms, life)))
+    pub(super) fn h1(
+        halves: (Reader, Writer),
+        alarms: &Alarms,
+        life: Life,
+        open: OpenConnection,
+    ) -> Self {
+        Self::H1(Box::new(h1::Connection::new(halves, alarms, life, open)))
     }
 
     /// A new connection, whose bytes go as they are.
-    pub(super) fn tunnel(halves: (Reader, Writer), alarms: &Alarms, life: Life) -> Self {
-        let mut connection = h1::Connection::new(halves, alarms, life);
+    pub(super) fn tunnel(
+        halves: (Reader, Writer),
+        alarms: &Alarms,
+        life: Life,
+        open: OpenConnection,
+    ) -> Self {
+        let mut connection = h1::Connection::new(halves, alarms, life, open);
         connection.begin_tunnel();
         Self::H1(Box::new(connection))
     }
@@ -89,6 +102,14 @@ impl PeerStream {
         match self {
             Self::H1(connection) => connection.is_reused(),
             Self::H2(_) => false,
+        }
+    }
+
+    /// Has a new stream count as one that the peer may end at any moment.
+    fn set_reused(&mut self) {
+        match self {
+            Self::H1(connection) => connection.set_reused(),
+            Self::H2(_) => {}
         }
     }
 

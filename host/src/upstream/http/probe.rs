@@ -16,6 +16,7 @@ use crate::transport::proxy_protocol::{self, Client, Facts};
 use crate::transport::tls::Offer;
 use crate::transport::{PeerAddress, Transport, halves};
 use crate::upstream::connect::{ConnectError, To, connect};
+use crate::upstream::peer::OpenConnection;
 use crate::upstream::{Peer, Upstream};
 
 /// Answer of a peer, with the beginning of its body.
@@ -98,7 +99,11 @@ impl Upstream {
             PeerProtocol::Auto => transport.is_http2(),
         };
         let mut stream = match speaks_http2 {
-            false => PeerStream::h1(halves::split(transport), &self.alarms, peer.pool.life()),
+            false => {
+                // Checks are not counted among the connections of requests.
+                let (halves, uncounted) = (halves::split(transport), OpenConnection::default());
+                PeerStream::h1(halves, &self.alarms, peer.pool.life(), uncounted)
+            }
             true => self.http2_stream(peer, transport).await?,
         };
         let size = match body.len() {

@@ -6,23 +6,15 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use castling_abi::TlsFact;
 use http::StatusCode;
 
+use super::connector::Connector;
 use super::pump::{Pump, Pumped, Upload, UploadError};
 use super::{Body, PeerStream};
-use crate::config::PeerProtocol;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
-use crate::http2::ClientConnection;
-use crate::message::{BodySize, KnownHeader, Scheme, Upgrade, grpc};
+use crate::message::{BodySize, KnownHeader, Upgrade, grpc};
 use crate::runtime::clock;
-use crate::transport::Transport;
-use crate::transport::address::ClientAddress;
-use crate::transport::halves;
-use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
-use crate::transport::tls::Offer;
-use crate::upstream::connect::{ConnectError, To, connect};
 use crate::upstream::upload::UploadSource;
 use crate::upstream::{Active, Host, ProxySettings, Upstream};
 
@@ -116,7 +108,7 @@ impl<'a> Try<'a> {
             return Box::pin(self.open(exchange)).await;
         }
         let repeatable = self.settings.is_repeatable(exchange.request());
-        let mut kept = match self.is_multiplexed() {
+        let mut kept = match self.upstream.shares_connections(&self.peer) {
             false => self.peer.pool.take(!repeatable, self.started),
             true => None,
         };
@@ -124,7 +116,7 @@ impl<'a> Try<'a> {
         loop {
             let mut stream = match kept.take() {
                 Some(kept) => kept,
-                None => self.connect(exchange).await?,
+                None => self.connector(exchange).connect().await?,
             };
             let error = match self.send_and_receive(&mut stream, exchange, source).await {
                 Ok(status) => return Ok((stream, status)),
@@ -157,12 +149,14 @@ impl<'a> Try<'a> {
         Body::new(stream, self.upload, upstream, settings, self.peer, came_at)
     }
 
-    /// Whether requests share connections to the peer.
-    fn is_multiplexed(&self) -> bool {
-        match self.upstream.protocol {
-            PeerProtocol::Http1 => false,
-            PeerProtocol::Http2 => true,
-            PeerProtocol::Auto => self.peer.multiplex.is_chosen(),
+    /// Makes connections for this exchange.
+    fn connector<'c>(&'c self, exchange: &'c Exchange) -> Connector<'c> {
+        Connector {
+            upstream: self.upstream,
+            peer: self.peer.peer(),
+            exchange: Some(exchange),
+            timeout: self.settings.connect_timeout,
+            deadline: self.deadline.as_deref(),
         }
     }
 
@@ -171,140 +165,9 @@ impl<'a> Try<'a> {
         &self,
         exchange: &mut Box<Exchange>,
     ) -> Result<(PeerStream, StatusCode), TryError> {
-        let transport = self.dial(exchange, Offer::Nothing).await?;
+        let stream = self.connector(exchange).tunnel().await?;
         exchange.reply_mut().headers.clear();
-        let halves = halves::split(transport);
-        let life = self.peer.pool.life();
-        let stream = PeerStream::tunnel(halves, &self.upstream.alarms, life);
         Ok((stream, StatusCode::OK))
-    }
-
-    /// A stream to the peer: of a connection that is there, or of a new one.
-    async fn connect(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        let stream = match self.is_multiplexed() {
-            true => Box::pin(self.share(exchange)).await?,
-            false => self.make(exchange).await?,
-        };
-        let is_upgrade = exchange.request().upgrade.is_some();
-        if is_upgrade && !stream.takes_upgrades() && self.upstream.protocol == PeerProtocol::Auto {
-            let transport = Box::pin(self.dial(exchange, Offer::Http1)).await?;
-            return Ok(self.h1(transport));
-        }
-        Ok(stream)
-    }
-
-    fn h1(&self, transport: Transport) -> PeerStream {
-        let life = self.peer.pool.life();
-        PeerStream::h1(halves::split(transport), &self.upstream.alarms, life)
-    }
-
-    /// A stream of a connection that others share. One is made at a time.
-    async fn share(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        let multiplex = &self.peer.multiplex;
-        if let Some(connection) = multiplex.pick() {
-            return Ok(self.stream_of(connection));
-        }
-        let failures = multiplex.failures();
-        let _turn = multiplex.turn().await;
-        if let Some(connection) = multiplex.pick() {
-            return Ok(self.stream_of(connection));
-        }
-        if multiplex.failures() != failures {
-            // Another has waited as long for the same.
-            let cause = io::Error::other("no connection came of the try that was waited for");
-            let peer = self.label();
-            return Err(UpstreamError::Connect { peer, cause }.into());
-        }
-        let made = self.make(exchange).await;
-        if made.is_err() {
-            multiplex.note_failure();
-        }
-        made
-    }
-
-    fn stream_of(&self, connection: Rc<ClientConnection>) -> PeerStream {
-        let scheme = match self.peer.tls {
-            Some(_) => Scheme::Https,
-            None => Scheme::Http,
-        };
-        PeerStream::h2(connection, scheme, &self.upstream.alarms)
-    }
-
-    /// A stream of a new connection.
-    async fn make(&self, exchange: &Exchange) -> Result<PeerStream, TryError> {
-        let transport = self.dial(exchange, Offer::Usual).await?;
-        let speaks_http2 = match self.upstream.protocol {
-            PeerProtocol::Http1 => false,
-            PeerProtocol::Http2 => true,
-            PeerProtocol::Auto => transport.is_http2(),
-        };
-        self.peer.multiplex.note(speaks_http2);
-        if !speaks_http2 {
-            return Ok(self.h1(transport));
-        }
-        let alarms = &self.upstream.alarms;
-        let (after, bound) = self.connect_timeout();
-        let handshake = Box::pin(self.upstream.http2.handshake(Rc::new(transport)));
-        let (connection, driver) = handshake.await.map_err(|cause| {
-            let peer = self.label();
-            TryError::from(UpstreamError::Preface { peer, cause })
-        })?;
-        tokio::task::spawn_local(driver);
-        let settled = Box::pin(connection.settled());
-        let peer = self.label();
-        match alarms.alarm().limit(after, settled).await {
-            Ok(true) => {}
-            Ok(false) => {
-                let cause = io::Error::other("it does not speak it");
-                return Err(UpstreamError::Preface { peer, cause }.into());
-            }
-            Err(_) => {
-                let error = UpstreamError::ConnectTimeout { peer, after };
-                return Err(self.late(bound, error));
-            }
-        }
-        self.peer.multiplex.put(&connection, self.peer.pool.life());
-        Ok(self.stream_of(connection))
-    }
-
-    /// A new connection.
-    async fn dial(&self, exchange: &Exchange, offer: Offer) -> Result<Transport, TryError> {
-        let to = To {
-            address: &self.peer.address,
-            options: &self.upstream.connect_options,
-            header: self.proxy_header(exchange),
-            tls: self.peer.tls.as_ref(),
-            offer,
-        };
-        let alarm = self.upstream.alarms.alarm();
-        let (after, bound) = self.connect_timeout();
-        let protection = self.upstream.protection.as_deref();
-        let permits = protection.map(|it| it.connect(&self.upstream.balancer.peers()));
-        let (connection, _pending) = permits.transpose().map_err(TryError::Overflow)?.unzip();
-        let connected = connect(to, &alarm, after).await;
-        let mut transport = connected.map_err(|error| self.connect_error(error, after, bound))?;
-        transport.hold(connection.flatten());
-        Ok(transport)
-    }
-
-    fn connect_error(&self, error: ConnectError, after: Duration, bound: Bound) -> TryError {
-        let peer = self.label();
-        TryError::from(match error {
-            ConnectError::Shortage(cause) => return TryError::Shortage(cause),
-            ConnectError::Failed(cause) => UpstreamError::Connect { peer, cause },
-            ConnectError::Handshake(cause) => UpstreamError::Handshake { peer, cause },
-            ConnectError::TimedOut => {
-                return self.late(bound, UpstreamError::ConnectTimeout { peer, after });
-            }
-            ConnectError::HandshakeTimedOut => {
-                return self.late(bound, UpstreamError::HandshakeTimeout { peer, after });
-            }
-        })
-    }
-
-    /// Longest wait for a connection.
-    fn connect_timeout(&self) -> (Duration, Bound) {
-        self.within_deadline(self.settings.connect_timeout, Bound::Timeout)
     }
 
     /// The shorter of a wait and what is left until the try's deadline.
@@ -317,45 +180,6 @@ impl<'a> Try<'a> {
             left if left < wait => (left, Bound::Deadline),
             _ => (wait, bound),
         }
-    }
-
-    /// The error of a wait for a connection that took too long.
-    fn late(&self, bound: Bound, error: UpstreamError) -> TryError {
-        match (bound, &self.deadline) {
-            (Bound::Deadline, Some(deadline)) => TryError::Upstream {
-                cause: deadline.error(&self.peer.label),
-                sent: false,
-            },
-            (Bound::Timeout | Bound::Client | Bound::Deadline, _) => error.into(),
-        }
-    }
-
-    /// PROXY header for a connection of this exchange, where the upstream has one.
-    fn proxy_header(&self, exchange: &Exchange) -> Option<Vec<u8>> {
-        let version = self.upstream.proxy_protocol?;
-        let context = exchange.context();
-        let client = match (context.client.ip(), context.server.tcp()) {
-            // A call of a plugin's.
-            _ if context.client == ClientAddress::NOBODY => Client::Nobody,
-            (Some(ip), Some(server)) => Client::Known(Ends {
-                client: (ip, context.client.port().unwrap_or(0)).into(),
-                server,
-            }),
-            (_, _) => Client::Unknown,
-        };
-        let fact = |fact| context.tls.as_ref()?.fact(fact);
-        let request_id = exchange.request().headers.get(KnownHeader::XRequestId);
-        let facts = Facts {
-            alpn: fact(TlsFact::Alpn),
-            authority: fact(TlsFact::ServerName),
-            unique_id: request_id.filter(|id| id.len() <= 128),
-            tls: context.tls.as_ref().map(|tls| TlsFacts {
-                version: fact(TlsFact::Version).unwrap_or_default(),
-                cipher: fact(TlsFact::Cipher).unwrap_or_default(),
-                has_certificate: tls.has_client_certificate(),
-            }),
-        };
-        Some(proxy_protocol::write(version, client, &facts))
     }
 
     async fn send_and_receive(
@@ -547,7 +371,7 @@ impl<'a> Try<'a> {
 impl Deadline {
     /// The error of a try that has come to it.
     #[cold]
-    fn error(&self, peer: &str) -> UpstreamError {
+    pub(super) fn error(&self, peer: &str) -> UpstreamError {
         let (peer, after) = (peer.to_owned(), self.after);
         match self.is_last {
             true => UpstreamError::TriesTimeout { peer, after },

@@ -29,7 +29,8 @@ pub fn living(life: Life) -> (PeerStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let halves = halves::split(Socket::Unix(ours));
     let alarms = Alarms::new(alarm::FINE);
-    (PeerStream::h1(halves, &alarms, life), theirs)
+    let open = OpenConnection::default();
+    (PeerStream::h1(halves, &alarms, life, open), theirs)
 }
 
 pub async fn flush(stream: &mut PeerStream) {
