@@ -44,6 +44,7 @@ pub mod clients;
 pub mod command;
 pub mod control;
 pub mod exposition;
+pub mod faulty_origin;
 pub mod frames;
 pub mod h2;
 pub mod hostile;

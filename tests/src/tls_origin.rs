@@ -158,6 +158,11 @@ pub fn closing(config: ServerConfig) -> (Origin, Handshakes) {
 }
 
 impl TlsConnection {
+    /// The socket below TLS.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tls.sock
+    }
+
     /// Protocol that was agreed on (ALPN).
     pub fn protocol(&self) -> Option<&[u8]> {
         self.tls.conn.alpn_protocol()
