@@ -14,7 +14,7 @@ use crate::raw_origin;
 use crate::tls::Authority;
 use crate::tls_origin::{self, TlsConnection};
 
-/// What an origin does with each request.
+/// Behaviour of an origin, with each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// None: it answers with [`GOOD`].
@@ -176,7 +176,7 @@ fn serve(fault: Fault, wire: &mut dyn Wire, number: usize) -> Result<(), String>
             }
             Fault::BadChunk => {
                 wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n")?;
-                // What has come before a head was passed on would make it another response.
+                // A pause, so that the head is passed on before the fault shows.
                 std::thread::sleep(Duration::from_millis(50));
                 wire.send(b"nothing\r\n")?;
             }

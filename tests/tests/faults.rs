@@ -16,7 +16,7 @@ enum Sends {
     PostBody,
 }
 
-/// What the client sees, or may see.
+/// Response as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     /// This status, and all of the response.
@@ -25,7 +25,7 @@ enum View {
     Cut(u16),
 }
 
-/// What is behind the gateway's connections.
+/// Protocol of the gateway's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
     Plain,
@@ -36,7 +36,7 @@ enum Carrier {
 /// When a fault shows itself, which is what may be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shows {
-    /// It is none.
+    /// No fault.
     Never,
     /// Before the request has begun: any request may go on to another peer.
     Connecting,
@@ -88,7 +88,7 @@ const HTTP2: [(Fault, u16, Shows, &str); 11] = [
     (Fault::Refuses, 502, Connecting, "cancelled"),
 ];
 
-/// One request, to an upstream of its own.
+/// A request, to an upstream of its own.
 #[derive(Clone, Debug)]
 struct Case {
     upstream: String,
@@ -212,7 +212,7 @@ fn request(case: &Case) -> Vec<u8> {
     format!("{method} /{path} HTTP/1.1\r\nHost: a\r\n{length}\r\n{body}").into_bytes()
 }
 
-/// What a client of its own sees of a case; the error says how it is not as it should be.
+/// Makes a case's request as a client of its own; the error says how the view is not as it should be.
 fn run(proxy: &Proxy, case: &Case) -> Result<(), String> {
     let mut client = proxy.raw();
     client.send(request(case));

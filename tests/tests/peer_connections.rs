@@ -64,7 +64,7 @@ fn a_connection_that_has_come_of_age_takes_no_more() {
         requests(&proxy, 2);
         proxy.origin("app").connections() > 1
     });
-    // Of HTTP/2, the ages are looked at from time to time.
+    // Ages of HTTP/2's connections are looked at from time to time.
     let settings = "keepalive.max_age = '1ms'\nprotocol = 'http2'";
     let proxy = gateway(settings, http2_origin()).start();
     until("another connection", || {

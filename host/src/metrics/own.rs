@@ -414,18 +414,7 @@ impl UpstreamMetrics {
 }
 
 /// Outcomes, each at its number as the index.
-const OUTCOMES: [PeerOutcome; 5] = [
-    PeerOutcome::Responded,
-    PeerOutcome::ConnectFailed,
-    PeerOutcome::Broken,
-    PeerOutcome::TimedOut,
-    PeerOutcome::Cancelled,
-];
-
-const _: () = assert!(
-    OUTCOMES.len() == PeerOutcome::ALL.len(),
-    "each outcome has a counter"
-);
+const OUTCOMES: [PeerOutcome; 5] = *PeerOutcome::ALL.as_array().expect("there are five");
 
 #[derive(Clone, Copy, Default)]
 pub struct HookMetrics {

@@ -10,6 +10,7 @@ mod life;
 mod limiter;
 mod mirror;
 mod multiplex;
+mod open_connection;
 mod pause;
 mod peer;
 mod peer_list;
@@ -22,6 +23,7 @@ mod state;
 mod tries;
 mod upload;
 mod warm;
+mod warming;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -3,17 +3,17 @@
 use http::HeaderValue;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use tokio::sync::Notify;
 
 use super::multiplex::Multiplex;
+use super::open_connection::OpenConnection;
 use super::pool::{KeepAlive, Pool};
 use super::state::PeerState;
-use super::warm::Warming;
-use crate::metrics::Gauge;
+use super::warming::Warming;
 use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
 
@@ -53,7 +53,7 @@ pub struct Peer {
     /// Requests under way there, from this worker.
     pub active: Cell<u32>,
     /// Open connections there, from this worker, those that are being made included.
-    connections: Cell<u32>,
+    connections: Rc<Cell<u32>>,
     /// Tries to have connections ready.
     pub(super) warming: Warming,
     /// Requests under way there from other workers, as of some milliseconds ago, where the policy asks.
@@ -122,7 +122,7 @@ impl Peer {
             ends: OnceCell::new(),
             has_ended: Cell::new(false),
             active: Cell::new(0),
-            connections: Cell::new(0),
+            connections: Rc::default(),
             warming: Warming::default(),
             active_of_others: Cell::new(0),
             is_candidate: Cell::new(false),
@@ -169,19 +169,8 @@ impl Peer {
     }
 
     /// Counts a connection there as open.
-    pub(super) fn open(self: &Rc<Self>) -> OpenConnection {
-        self.set_connections(self.connections.get() + 1);
-        let gauge = self.pool.open();
-        gauge.add(1.0);
-        OpenConnection {
-            peer: Rc::downgrade(self),
-            gauge,
-        }
-    }
-
-    fn set_connections(&self, connections: u32) {
-        self.connections.set(connections);
-        self.state.publish(self.active.get(), connections);
+    pub(super) fn open(&self) -> OpenConnection {
+        OpenConnection::new(&self.connections, &self.state, self.pool.open())
     }
 
     /// Whether as many requests are under way there as there may be.
@@ -249,22 +238,6 @@ pub struct Active(Rc<Peer>);
 impl Active {
     pub(super) fn peer(&self) -> &Rc<Peer> {
         &self.0
-    }
-}
-
-/// An open connection to a peer; counted until it is dropped. It does not hold the peer, whose pool holds it.
-#[derive(Default)]
-pub(super) struct OpenConnection {
-    peer: Weak<Peer>,
-    gauge: Gauge,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.gauge.add(-1.0);
-        if let Some(peer) = self.peer.upgrade() {
-            peer.set_connections(peer.connections.get() - 1);
-        }
     }
 }
 

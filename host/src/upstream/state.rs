@@ -140,6 +140,14 @@ impl PeerState {
         }
     }
 
+    /// Tells others how many connections this worker has open.
+    pub fn publish_connections(&self, connections: u32) {
+        if let Some(word) = &self.word {
+            let active = word.load(Relaxed) & u64::from(u32::MAX);
+            word.store(u64::from(connections) << 32 | active, Relaxed);
+        }
+    }
+
     /// Sum over all workers.
     pub fn sum(&self) -> Load {
         self.states.zone.sum(self.cell)

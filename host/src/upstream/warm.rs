@@ -1,8 +1,7 @@
 //! Connections that are made before a request needs them.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::debug;
 
@@ -11,27 +10,11 @@ use super::state::Availability;
 use super::{Peer, Upstream};
 use crate::zone::now_ns;
 
-/// Tries to have connections to a peer ready.
-#[derive(Default)]
-pub(super) struct Warming {
-    /// A connection is being made.
-    is_under_way: Cell<bool>,
-    /// Failures in a row.
-    failures: Cell<u32>,
-    /// End of the pause after a failure.
-    resumes: Cell<Option<Instant>>,
-}
-
 /// Pause between two connections to a peer, where some are missing.
 const PACE: Duration = Duration::from_millis(20);
 
 /// Time between two looks, where none are missing.
 const INTERVAL: Duration = Duration::from_millis(500);
-
-/// Pause after the first failure. It doubles with each that follows.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Has as many idle connections ready to each available peer as is configured, until they are not needed any more. Run by a
@@ -66,7 +49,7 @@ impl Upstream {
         if !is_short || !peer.warming.may_begin() || !self.is_available(peer) {
             return false;
         }
-        if !peer.warming.is_under_way.replace(true) {
+        if peer.warming.begin() {
             tokio::task::spawn_local(Rc::clone(self).make_idle(Rc::clone(peer), min_idle));
         }
         true
@@ -91,55 +74,5 @@ impl Upstream {
         if let Err(TryError::Upstream { cause, .. }) = made {
             debug!(upstream = &*self.name, "no connection in advance: {cause}");
         }
-    }
-}
-
-impl Warming {
-    fn may_begin(&self) -> bool {
-        let resumes = self.resumes.get();
-        resumes.is_none_or(|resumes| resumes <= Instant::now())
-    }
-
-    /// A try has ended.
-    fn note(&self, is_made: bool) {
-        self.is_under_way.set(false);
-        if is_made {
-            self.failures.set(0);
-            self.resumes.set(None);
-            return;
-        }
-        let failures = self.failures.get();
-        self.failures.set(failures.saturating_add(1));
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5));
-        let pause = pause.min(LONGEST_PAUSE);
-        self.resumes.set(Instant::now().checked_add(pause));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_paused_after_for_longer_and_longer() {
-        let warming = Warming::default();
-        assert!(warming.may_begin());
-        let mut before = Duration::ZERO;
-        for _ in 0..4 {
-            let now = Instant::now();
-            warming.note(false);
-            assert!(!warming.may_begin());
-            let pause = warming.resumes.get().map(|resumes| resumes - now);
-            let pause = pause.expect("it has failed");
-            assert!(pause > before, "{pause:?} after {before:?}");
-            before = pause;
-        }
-        for _ in 0..100 {
-            warming.note(false);
-        }
-        let resumes = warming.resumes.get().expect("it has failed");
-        assert!(resumes <= Instant::now() + LONGEST_PAUSE);
-        warming.note(true);
-        assert!(warming.may_begin());
     }
 }

@@ -20,7 +20,7 @@ use crate::transport::halves;
 use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
 use crate::transport::tls::Offer;
 use crate::upstream::connect::{ConnectError, To, connect};
-use crate::upstream::peer::OpenConnection;
+use crate::upstream::open_connection::OpenConnection;
 use crate::upstream::{Peer, Upstream};
 
 /// Makes connections to a peer.

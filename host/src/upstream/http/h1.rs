@@ -16,7 +16,7 @@ use crate::message::{BodySize, Headers, Piece, RequestHead, Upgrade};
 use crate::runtime::alarm::{Alarm, Alarms, Elapsed};
 use crate::transport::halves::{BODY_ROOM_BYTES, HEAD_ROOM_BYTES, Reader, Writer};
 use crate::upstream::life::Life;
-use crate::upstream::peer::OpenConnection;
+use crate::upstream::open_connection::OpenConnection;
 
 /// A connection to a peer, with the state of the exchange that is under way on it.
 pub struct Connection {

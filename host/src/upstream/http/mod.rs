@@ -32,7 +32,7 @@ use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
 use crate::runtime::alarm::Alarms;
 use crate::transport::halves::{Reader, Writer};
 use crate::upstream::life::Life;
-use crate::upstream::peer::OpenConnection;
+use crate::upstream::open_connection::OpenConnection;
 
 pub(super) use connector::Connector;
 pub(super) use probe::{ProbeAnswer, ProbeError};

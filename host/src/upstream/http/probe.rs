@@ -16,7 +16,7 @@ use crate::transport::proxy_protocol::{self, Client, Facts};
 use crate::transport::tls::Offer;
 use crate::transport::{PeerAddress, Transport, halves};
 use crate::upstream::connect::{ConnectError, To, connect};
-use crate::upstream::peer::OpenConnection;
+use crate::upstream::open_connection::OpenConnection;
 use crate::upstream::{Peer, Upstream};
 
 /// Answer of a peer, with the beginning of its body.

@@ -116,7 +116,8 @@ impl<'a> Try<'a> {
         loop {
             let mut stream = match kept.take() {
                 Some(kept) => kept,
-                None => self.connector(exchange).connect().await?,
+                // In a box: a request on a kept connection is not to keep room for a new one.
+                None => Box::pin(self.connector(exchange).connect()).await?,
             };
             let error = match self.send_and_receive(&mut stream, exchange, source).await {
                 Ok(status) => return Ok((stream, status)),
