@@ -48,7 +48,7 @@ pub enum Reply {
     /// The reload waits, and why, in a line for a person. Another reply follows.
     Waits(String),
     Reloaded(Reloaded),
-    Status(MasterStatus),
+    Status(Box<MasterStatus>),
     Stopping,
     LogsReopened,
     Draining,

@@ -160,7 +160,7 @@ async fn answer(
                 Err(_) => Reply::Refused(vec!["the gateway is stopping".to_owned()]),
             }
         }
-        Request::Status => Reply::Status(master.status().await),
+        Request::Status => Reply::Status(Box::new(master.status().await)),
         Request::Stop { fast } => {
             master.stop(fast);
             Reply::Stopping

@@ -47,8 +47,11 @@ pub struct Source {
     /// Whether a first outcome is there.
     is_settled: watch::Sender<bool>,
     /// The file as it was read last, and what was in it.
-    file: RefCell<Option<(Option<Stamp>, Result<Answer, String>)>>,
+    file: RefCell<Option<FileRead>>,
 }
+
+/// Stamp of a file that was read, and what was in it.
+type FileRead = (Option<Stamp>, Result<Answer, String>);
 
 #[derive(Default)]
 struct Known {
