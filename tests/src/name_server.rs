@@ -23,7 +23,7 @@ pub enum Says {
     /// No answer at all.
     Silence,
     /// Bytes that are no message, and messages for others; then this.
-    After(Box<Says>),
+    After(Box<Self>),
     /// Addresses of the IPv4 family, and silence on the other.
     Half(Vec<Ipv4Addr>, u32),
 }
