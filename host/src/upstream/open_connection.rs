@@ -9,7 +9,10 @@ use crate::metrics::Gauge;
 /// An open connection to a peer, or one that is being made; counted until it is dropped. It does not hold the peer, whose pool
 /// may hold it. The default counts nowhere.
 #[derive(Default)]
-pub(super) struct OpenConnection(Option<Counted>);
+pub(super) struct OpenConnection {
+    /// Counts until it is dropped.
+    _counted: Option<Counted>,
+}
 
 struct Counted {
     /// Connections of the peer, from this worker.
@@ -28,7 +31,9 @@ impl OpenConnection {
         };
         counted.set(connections.get() + 1);
         gauge.add(1.0);
-        Self(Some(counted))
+        Self {
+            _counted: Some(counted),
+        }
     }
 }
 
