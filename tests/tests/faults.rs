@@ -159,9 +159,10 @@ bind = "{listen}"
     for case in cases {
         let name = &case.upstream;
         let faulty = placeholder(case);
+        // A backup, so that the faulty one is always the first.
         let peers = match case.tries {
             1 => format!("\"{{{faulty}}}\""),
-            _ => format!("\"{{{faulty}}}\", \"{{good}}\""),
+            _ => format!("\"{{{faulty}}}\", {{ address = \"{{good}}\", backup = true }}"),
         };
         let connections = if case.keeps { 16 } else { 0 };
         let _ = write!(
