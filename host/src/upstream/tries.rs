@@ -107,7 +107,8 @@ pub(super) struct Tries<'a> {
     started: Instant,
     /// End of the last try.
     pub(super) ended: Instant,
-    last_error: Option<UpstreamError>,
+    /// In a box: most requests keep no room for one.
+    last_error: Option<Box<UpstreamError>>,
     /// Whether all peers were tried, and any may be once more.
     is_around: bool,
     /// Counts the request among those that are tried again, from its second try on, where there is a limit.
@@ -400,9 +401,9 @@ impl<'a> Tries<'a> {
                 if !self
                     .last_error
                     .as_ref()
-                    .is_some_and(UpstreamError::is_timeout)
+                    .is_some_and(|error| error.is_timeout())
                 {
-                    self.last_error = Some(cause);
+                    self.last_error = Some(Box::new(cause));
                 }
                 Ok(None)
             }
@@ -412,7 +413,9 @@ impl<'a> Tries<'a> {
     /// The error of tries of which none has answered.
     fn into_error(self) -> Error {
         // None is there only where no peer could be chosen.
-        let cause = self.last_error.unwrap_or(UpstreamError::NoPeer);
+        let cause = self
+            .last_error
+            .map_or(UpstreamError::NoPeer, |cause| *cause);
         Error::Upstream {
             upstream: self.upstream.name.to_string(),
             cause,
