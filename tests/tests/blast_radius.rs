@@ -189,7 +189,8 @@ fn check_tells_where_a_failing_plugin_is_skipped() {
     let said = proxy.check().expect_success().stdout;
     let phases = |route: &str| {
         let (_, rest) = said.split_once(&format!("route {route} ")).expect(&said);
-        rest.lines().nth(1).expect(&said).to_owned()
+        // The line after the one that says for which requests.
+        rest.lines().nth(2).expect(&said).to_owned()
     };
     assert!(phases("/strict").contains("access: strict;"), "{said}");
     assert!(

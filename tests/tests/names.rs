@@ -163,7 +163,7 @@ fn addresses_come_and_go_and_those_that_stay_keep_their_slots() {
     let metrics = Exposition::parse(&metrics);
     let labels = [("upstream", "app")];
     assert_eq!(metrics.get("castling_upstream_peers", &labels), Some(1.0));
-    assert!(metrics.sum("castling_upstream_resolutions_total", &[("result", "ok")]) > 3.0);
+    assert!(metrics.sum("castling_upstream_resolutions_total", &[("result", "ok")]) >= 3.0);
 }
 
 #[test]
