@@ -349,10 +349,10 @@ def window_of_one(peer):
 
 @case("6.9.1", "more DATA than the stream's window", stream("FLOW_CONTROL_ERROR"))
 def over_window(peer):
-    peer.write(slow_post())
     window = peer.theirs.get(INITIAL_WINDOW_SIZE, 65535)
-    for _ in range(window // 16384 + 1):
-        peer.send(DATA, 0, 1, b"x" * 16384)
+    data = frame(DATA, 0, 1, b"x" * 16384)
+    # At once: the window opens again as soon as the peer takes what has come.
+    peer.write(slow_post() + data * (window // 16384 + 1))
 
 
 @case("6.9.1", "DATA that is nothing but padding, on and on", stream("FLOW_CONTROL_ERROR", "ENHANCE_YOUR_CALM"))
