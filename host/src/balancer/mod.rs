@@ -54,6 +54,8 @@ pub struct Balancer {
     candidates: RefCell<Candidates>,
     /// Candidates by name, where the request's host names its peer.
     targets: RefCell<Targets>,
+    /// Whether so few peers are available that all are chosen from.
+    is_panicking: Cell<bool>,
     /// Time at which the candidates have to be looked for again, though nobody says so: [`now_ns`].
     due_ns: Cell<u64>,
     /// Epoch of the upstream's peers that the candidates are of.
@@ -166,6 +168,7 @@ impl Balancer {
             health,
             state,
             targets: RefCell::default(),
+            is_panicking: Cell::new(false),
             due_ns: Cell::new(u64::MAX),
             epoch: Cell::new(0),
             looked_at: Cell::new(None),
@@ -308,7 +311,7 @@ impl Balancer {
 
     /// Whether so few peers are available that all are chosen from.
     pub fn is_panicking(&self) -> bool {
-        self.candidates.borrow().is_panic
+        self.is_panicking.get()
     }
 
     /// The plugin that chooses, if one does: it wants to be told of each outcome.
@@ -345,10 +348,11 @@ impl Balancer {
         }
         let found = Candidates::among(set.as_slice(), &self.rules, &self.health, now_ns);
         self.due_ns.set(found.due_ns);
-        let before = self.candidates.replace(found).is_panic;
-        let (upstream, now) = (&*self.upstream, self.candidates.borrow());
-        match (before, now.is_panic) {
-            (false, true) if now.is_empty() => warn!(upstream, "no peer is available"),
+        let (is_panic, is_empty) = (found.is_panic, found.is_empty());
+        self.candidates.replace(found);
+        let (upstream, before) = (&*self.upstream, self.is_panicking.replace(is_panic));
+        match (before, is_panic) {
+            (false, true) if is_empty => warn!(upstream, "no peer is available"),
             (false, true) => warn!(upstream, "too few peers are available: all are chosen from"),
             (true, false) => info!(upstream, "enough peers are available again"),
             (false, false) | (true, true) => {}
