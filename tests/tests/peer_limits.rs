@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use castling_tests::{Exposition, Proxy, RawClient, origin, raw_origin};
+use castling_tests::{Exposition, Proxy, RawClient, origin, raw_origin, until};
 
 /// Lets requests of an origin be answered one by one.
 #[derive(Clone, Default)]
@@ -71,6 +71,15 @@ fn clients<const N: usize>(proxy: &Proxy, at_origin: usize) -> [RawClient; N] {
     clients
 }
 
+/// Whether something has come for the client.
+fn has_answer(client: &RawClient) -> bool {
+    let socket = client.socket();
+    socket.set_nonblocking(true).unwrap();
+    let has_answer = socket.peek(&mut [0]).is_ok();
+    socket.set_nonblocking(false).unwrap();
+    has_answer
+}
+
 #[test]
 fn a_limit_holds_over_all_workers_and_what_is_beyond_it_is_answered_503() {
     let turnstile = Turnstile::default();
@@ -81,6 +90,10 @@ fn a_limit_holds_over_all_workers_and_what_is_beyond_it_is_answered_503() {
     .origin("app", turnstile.origin())
     .start();
     let mut clients: [RawClient; 12] = clients(&proxy, 3);
+    // Whoever came later than an answer would find room.
+    until("nine are refused", || {
+        clients.iter().filter(|client| has_answer(client)).count() == 9
+    });
     turnstile.let_through(3);
     let statuses = clients.each_mut().map(|client| client.read_reply().status);
     let count = |status| statuses.iter().filter(|it| **it == status).count();
@@ -105,15 +118,8 @@ fn requests_wait_for_room_in_their_order_and_not_for_ever() {
     let mut clients: [RawClient; 4] = clients(&proxy, 1);
     let metrics = |proxy: &Proxy| Exposition::parse(&proxy.get("/metrics").text());
     // One is beyond the queue.
-    let is_over = |client: &mut RawClient| {
-        let socket = client.socket();
-        socket.set_nonblocking(true).unwrap();
-        let peeked = socket.peek(&mut [0]).is_ok();
-        socket.set_nonblocking(false).unwrap();
-        peeked
-    };
     let over = loop {
-        if let Some(over) = clients.iter_mut().position(is_over) {
+        if let Some(over) = clients.iter().position(has_answer) {
             break over;
         }
     };
@@ -134,7 +140,7 @@ fn requests_wait_for_room_in_their_order_and_not_for_ever() {
         client.send(GET);
     }
     let over = loop {
-        if let Some(over) = clients.iter_mut().position(is_over) {
+        if let Some(over) = clients.iter().position(has_answer) {
             break over;
         }
     };
