@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use castling_tests::h2::{self, Asked};
 use castling_tests::tls::Authority;
-use castling_tests::{Exposition, Proxy, body, origin, raw_origin, tls_origin};
+use castling_tests::{Exposition, Proxy, body, origin, raw_origin, tls_origin, until};
 use http::{HeaderMap, Response};
 
 /// A peer whose health is as the test says, and which counts what it is asked.
@@ -82,14 +82,6 @@ const TWO: &str = r#"
     interval = "50ms"
     fast_interval = "10ms"
 "#;
-
-fn until(what: &str, is: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn a_peer_that_fails_its_checks_gets_no_requests_until_it_passes_them_again() {

@@ -7,10 +7,14 @@
 //! the process is not dumpable. Then, before it maps a plugin's code or meets a client's byte or a stranger's module, it
 //! gives up the rest ([`seal`]).
 
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
 use rustix::process::{DumpableBehavior, Signal, geteuid, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities, set_no_new_privs,
 };
+use tokio::runtime::Runtime;
 
 use crate::config::{Pin, Workers};
 
@@ -114,6 +118,28 @@ impl Pin {
             Self::Cores(cores) => cores.get(slot % cores.len().max(1)).copied(),
         }
     }
+}
+
+/// Limits this process to what a helper of this role needs. Returns the runtime that it works in, and the channel to its master
+/// that it has inherited.
+pub fn begin_helper(
+    role: Role,
+    channel: RawFd,
+    seccomp: bool,
+) -> anyhow::Result<(Runtime, StdUnixStream)> {
+    sys::set_process_name(role.needs().process_name);
+    settle(role).map_err(anyhow::Error::msg)?;
+    let channel = StdUnixStream::from(sys::inherited(channel)?);
+    channel.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let limits = Seal {
+        core_dumps: false,
+        seccomp,
+    };
+    seal(role, &limits).map_err(anyhow::Error::msg)?;
+    Ok((runtime, channel))
 }
 
 #[cfg(test)]

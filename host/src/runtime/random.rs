@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
 
 thread_local! {
     /// The standard library takes keys from the system, once a thread.
@@ -18,9 +19,26 @@ pub fn next() -> u64 {
     mixed ^ mixed >> 31
 }
 
+/// `time`, longer or shorter by up to this share of it.
+pub fn jittered(time: Duration, share: f64) -> Duration {
+    let unit = (next() >> 11) as f64 / (1_u64 << 53) as f64;
+    time.mul_f64(1.0 + share * (2.0 * unit - 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_stays_within_its_share_and_takes_all_of_it() {
+        let second = Duration::from_secs(1);
+        let times = (0..10_000).map(|_| jittered(second, 0.25).as_secs_f64());
+        let (least, most) = times.fold((2.0_f64, 0.0_f64), |(least, most), time| {
+            (least.min(time), most.max(time))
+        });
+        assert!((0.75..0.76).contains(&least) && (1.24..=1.25).contains(&most));
+        assert_eq!(jittered(second, 0.0), second);
+    }
 
     #[test]
     fn all_bits_are_used() {

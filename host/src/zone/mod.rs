@@ -37,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,25 @@ pub enum ZoneError {
         #[source]
         cause: heed::Error,
     },
+}
+
+impl ZoneError {
+    fn io(zone: &str, doing: &'static str, cause: Errno) -> Self {
+        Self::Io {
+            zone: zone.to_owned(),
+            doing,
+            cause: cause.into(),
+        }
+    }
+
+    fn mismatch(zone: &str, what: &'static str, found: u64, expected: u64) -> Self {
+        Self::Mismatch {
+            zone: zone.to_owned(),
+            what,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
+    }
 }
 
 /// Longest name of a zone, in bytes.

@@ -16,9 +16,8 @@ use tokio::process::Child;
 use crate::acme::{Failure, FromHelper, Task, ToHelper, printable, work};
 use crate::config::Workers;
 use crate::process::channel::{FrameReader, write_frame};
-use crate::process::confine::{self, Seal};
+use crate::process::confine;
 use crate::process::role::Role;
-use crate::process::sys;
 
 /// Largest message, bytes: roots of a system are some 200 KiB.
 const FRAME_LIMIT_BYTES: usize = 16 << 20;
@@ -89,18 +88,7 @@ impl Helper {
 
 /// The helper's side: limits itself, does the task that comes over the inherited channel, and says what came of it.
 pub fn run(channel: RawFd, seccomp: bool) -> anyhow::Result<()> {
-    sys::set_process_name(Role::Acme.needs().process_name);
-    confine::settle(Role::Acme).map_err(anyhow::Error::msg)?;
-    let channel = StdUnixStream::from(sys::inherited(channel)?);
-    channel.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let seal = Seal {
-        core_dumps: false,
-        seccomp,
-    };
-    confine::seal(Role::Acme, &seal).map_err(anyhow::Error::msg)?;
+    let (runtime, channel) = confine::begin_helper(Role::Acme, channel, seccomp)?;
     runtime.block_on(converse(channel))
 }
 

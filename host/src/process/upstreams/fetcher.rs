@@ -23,9 +23,8 @@ use crate::config::Workers;
 use crate::fetch::{Answer, NameQuestion, Question, Reply, dns};
 use crate::process::backoff::Backoff;
 use crate::process::channel::{FrameReader, write_frame};
-use crate::process::confine::{self, Seal};
+use crate::process::confine;
 use crate::process::role::Role;
-use crate::process::sys;
 
 /// Largest message, bytes: the addresses of a name with 4096 of them.
 const FRAME_LIMIT_BYTES: usize = 16 << 20;
@@ -208,18 +207,7 @@ fn spawn(workers: &Workers) -> io::Result<(Child, UnixStream)> {
 
 /// The helper's side: limits itself, and answers questions until its master has no more.
 pub fn run(channel: RawFd, seccomp: bool) -> anyhow::Result<()> {
-    sys::set_process_name(Role::Fetch.needs().process_name);
-    confine::settle(Role::Fetch).map_err(anyhow::Error::msg)?;
-    let channel = StdUnixStream::from(sys::inherited(channel)?);
-    channel.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let seal = Seal {
-        core_dumps: false,
-        seccomp,
-    };
-    confine::seal(Role::Fetch, &seal).map_err(anyhow::Error::msg)?;
+    let (runtime, channel) = confine::begin_helper(Role::Fetch, channel, seccomp)?;
     LocalSet::new().block_on(&runtime, converse(channel))
 }
 

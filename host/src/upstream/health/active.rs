@@ -12,10 +12,11 @@ use http::Method;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, info, warn};
 
-use super::{grpc, jittered};
+use super::grpc;
 use crate::config::{CheckKind, HealthCheck, HttpCheck};
 use crate::error::UpstreamError;
 use crate::message::{FieldName, KnownHeader, RequestHead, Target};
+use crate::runtime::random::jittered;
 use crate::transport::PeerAddress;
 use crate::upstream::http::{ProbeAnswer, ProbeError};
 use crate::upstream::state::{CheckState, Due};
@@ -84,7 +85,7 @@ impl Checker {
             if peer.state.standing() == Standing::Down {
                 continue;
             }
-            let next = self.jittered(self.check.interval, peer, now_ns);
+            let next = self.jittered(self.check.interval);
             let first = FIRST_APART.saturating_mul(n).min(self.check.interval);
             match peer.state.claim_check(now_ns, first, next) {
                 Due::Now => {
@@ -100,12 +101,8 @@ impl Checker {
         until
     }
 
-    fn jittered(&self, interval: Duration, peer: &Peer, now_ns: u64) -> Duration {
-        jittered(
-            interval,
-            self.check.jitter,
-            now_ns ^ u64::from(peer.slot) << 48,
-        )
+    fn jittered(&self, interval: Duration) -> Duration {
+        jittered(interval, self.check.jitter)
     }
 
     /// Makes one check, which was due at that time.
@@ -137,7 +134,7 @@ impl Checker {
             (false, CheckState::None | CheckState::Up) => None,
         };
         if let Some(interval) = sooner {
-            let interval = self.jittered(interval, peer, due_ns).as_nanos();
+            let interval = self.jittered(interval).as_nanos();
             let interval_ns = u64::try_from(interval).unwrap_or(u64::MAX);
             peer.state
                 .check_at(due_ns.saturating_add(interval_ns).max(now_ns()));

@@ -6,8 +6,8 @@ use castling_abi::PeerOutcome;
 use http::StatusCode;
 use tracing::warn;
 
-use super::jittered;
 use crate::config::{Passive, SuccessRate};
+use crate::runtime::random::jittered;
 use crate::upstream::{Peer, PeerSet, PeerState};
 use crate::zone::now_ns;
 
@@ -95,7 +95,7 @@ impl PassiveHealth {
         } = self.rules;
         let times = peer.state.ejections(now_ns, ejection);
         let time = ejection.saturating_mul(times + 1).min(max_ejection);
-        let time = jittered(time, JITTER, now_ns ^ u64::from(peer.slot));
+        let time = jittered(time, JITTER);
         peer.state.eject(now_ns, time, times + 1)
     }
 

@@ -92,7 +92,8 @@ impl MetricsZone {
         let mapping = Mapping::open(file).map_err(|cause| io_error("mapping it", cause))?;
         let layout = Layout::for_cells(cells);
         if mapping.size_bytes() != layout.size_bytes() {
-            return Err(mismatch(
+            return Err(ZoneError::mismatch(
+                ZONE,
                 "size of the file",
                 mapping.size_bytes() as u64,
                 layout.size_bytes() as u64,
@@ -106,7 +107,7 @@ impl MetricsZone {
         ] {
             let found = found.load(Relaxed);
             if found != expected {
-                return Err(mismatch(what, found, expected));
+                return Err(ZoneError::mismatch(ZONE, what, found, expected));
             }
         }
         let [low, high] = header
@@ -509,20 +510,7 @@ fn header(mapping: &Mapping) -> Result<&MetricsHeader, ZoneError> {
 }
 
 fn io_error(doing: &'static str, cause: Errno) -> ZoneError {
-    ZoneError::Io {
-        zone: ZONE.to_owned(),
-        doing,
-        cause: cause.into(),
-    }
-}
-
-fn mismatch(what: &'static str, found: u64, expected: u64) -> ZoneError {
-    ZoneError::Mismatch {
-        zone: ZONE.to_owned(),
-        what,
-        found: found.to_string(),
-        expected: expected.to_string(),
-    }
+    ZoneError::io(ZONE, doing, cause)
 }
 
 const ZONE: &str = "of the metrics";

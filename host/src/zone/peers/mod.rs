@@ -75,7 +75,7 @@ impl PeersZone {
             ("version", header.version.load(Relaxed), VERSION),
         ] {
             if found != expected {
-                return Err(mismatch(what, found, expected));
+                return Err(ZoneError::mismatch(ZONE, what, found, expected));
             }
         }
         Ok(zone)
@@ -268,20 +268,7 @@ fn no_header() -> ZoneError {
 }
 
 fn io_error(doing: &'static str, cause: Errno) -> ZoneError {
-    ZoneError::Io {
-        zone: ZONE.to_owned(),
-        doing,
-        cause: cause.into(),
-    }
-}
-
-fn mismatch(what: &'static str, found: u64, expected: u64) -> ZoneError {
-    ZoneError::Mismatch {
-        zone: ZONE.to_owned(),
-        what,
-        found: found.to_string(),
-        expected: expected.to_string(),
-    }
+    ZoneError::io(ZONE, doing, cause)
 }
 
 const ZONE: &str = "of the peers";
