@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use castling_tests::show::{
     Progress, Report, chaos, greedy, idle, protocols, reload_storm, reload_time, upgrades,
+    upstreams,
 };
 
 const USAGE: &str = "\
@@ -21,6 +22,7 @@ usage: show NAME [OPTIONS]
   greedy         how long others wait beside clients that read nothing  [--clients 300]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
   protocols      clients of other hands: curl, browsers, gRPC, scanners of TLS ...
+  upstreams      peers that die, share out, are overloaded, change names, are probed  [--part N] [--seconds 60]
 ";
 
 fn main() -> ExitCode {
@@ -105,6 +107,17 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
         "protocols" => {
             arguments.know(&[])?;
             protocols::run(&mut progress)
+        }
+        "upstreams" => {
+            arguments.know(&["--part", "--seconds"])?;
+            let default = upstreams::Options::default();
+            let part = arguments.number("--part", 0)?;
+            let options = upstreams::Options {
+                part: (part != 0).then_some(part),
+                lasts: Duration::from_secs(seconds(default.lasts)?),
+                ..default
+            };
+            upstreams::run(&options, &mut progress)
         }
         other => return Err(format!("there is no show {other}")),
     };

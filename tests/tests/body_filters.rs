@@ -201,13 +201,17 @@ fn a_filtered_body_goes_whole_to_the_next_peer() {
         .origin("closing", hangs_up)
         .origin("app", origin::echoing())
         .start();
-    let request = Request::put("/")
-        .header("x-up", "upper")
-        .body(body::full("hello"));
-    let reply = proxy.send(request.expect("a valid request"));
-    assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "HELLO"));
-    // Seen once, sent twice.
-    assert_eq!(proxy.until_access_lines(1), ["200 1 2"]);
+    for _ in 0..2 {
+        let request = Request::put("/")
+            .header("x-up", "upper")
+            .body(body::full("hello"));
+        let reply = proxy.send(request.expect("a valid request"));
+        assert_eq!((reply.status, &*reply.text()), (StatusCode::OK, "HELLO"));
+    }
+    // Which peer has the first turn is random. The request that met the failing one was seen once, sent twice.
+    let mut lines = proxy.until_access_lines(2);
+    lines.sort();
+    assert_eq!(lines, ["200 1 1", "200 1 2"]);
 }
 
 #[test]

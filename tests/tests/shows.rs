@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades,
+    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades, upstreams,
 };
 
 #[track_caller]
@@ -87,4 +87,15 @@ fn ten_plugins_are_reloaded() {
         goal: None,
     };
     passes(&reload_time::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn peers_that_die_or_are_overloaded_cost_no_request_more_than_they_must() {
+    let options = upstreams::Options {
+        lasts: Duration::from_secs(3),
+        rate: 200,
+        claims_times: false,
+        ..upstreams::Options::default()
+    };
+    passes(&upstreams::run(&options, &mut Progress::silent()));
 }

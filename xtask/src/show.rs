@@ -1,8 +1,9 @@
 //! `cargo xtask show`: what the gateway promises, shown with counts.
 
+use std::fs;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::build;
 use crate::clients;
@@ -15,6 +16,8 @@ pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Resu
         clients::install(workspace)?;
     }
     build::all(workspace, build::SHIPPED)?;
+    let plots = workspace.target.join("plots");
+    fs::create_dir_all(&plots).with_context(|| format!("cannot create {}", plots.display()))?;
     let mut cargo = command::cargo();
     cargo
         .args(["run", "--release", "--quiet", "--package", "castling-tests"])
@@ -28,7 +31,8 @@ pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Resu
         .env("CASTLING_BIN", workspace.gateway())
         .env("CASTLING_PLUGINS", workspace.dist.join("plugins"))
         .env("CASTLING_GUESTS", &workspace.test_guests)
-        .env("CASTLING_CLIENTS", clients::folder(workspace));
+        .env("CASTLING_CLIENTS", clients::folder(workspace))
+        .env("CASTLING_PLOTS", &plots);
     match command::succeeds(&mut cargo)? {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),

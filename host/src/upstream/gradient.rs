@@ -4,6 +4,9 @@
 //! one, and grows by a little when requests need it. The calm latency is learnt from what is seen while little is under way,
 //! never by holding requests back for a measurement, which is what users of Envoy's filter complain about. Under a load that
 //! stays too high it stands still: a latency that the load has made is not taken for a calm one.
+//!
+//! A gateway that starts under such a load has seen nothing calm. While its windows are full, so that requests are refused
+//! anyway, the limit goes down for as long as the latency goes down with it.
 
 use std::time::Duration;
 
@@ -27,6 +30,10 @@ pub(super) struct Gradient {
     strained: u32,
     /// While a higher limit is tried: the one before.
     before_trial: Option<f64>,
+    /// Whether the calm latency was seen while little was under way, or found by going down.
+    is_known: bool,
+    /// While the limit goes down in search of the calm latency: the limit before, and the latency there.
+    descent: Option<(f64, f64)>,
     /// Windows that are passed over: what they have seen is of two limits.
     skips: u32,
 }
@@ -39,6 +46,10 @@ const TRIAL: u32 = 100;
 
 /// Gradient below which the limit is changed at once.
 const STEEP: f64 = 0.7;
+
+/// Share of the limit that a step down leaves, and share of the latency that shows that it was a queue's.
+const STEP_DOWN: f64 = 0.7;
+const DESCENDS: f64 = 0.85;
 
 /// Share of the way to a new limit that is gone at once.
 const SMOOTHING: f64 = 0.3;
@@ -57,7 +68,10 @@ impl Gradient {
             reference: (0.0, 0.0),
             strained: 0,
             before_trial: None,
-            skips: 0,
+            is_known: false,
+            descent: None,
+            // What is under way grows in the first.
+            skips: 1,
         }
     }
 
@@ -95,6 +109,10 @@ impl Gradient {
             self.skips -= 1;
             return;
         }
+        self.is_known |= is_calm;
+        if !self.is_known && self.descend(most, median) {
+            return;
+        }
         let is_of_itself = match self.before_trial.take() {
             Some(limit) => self.end_trial(limit, most, median),
             None => self.is_of_itself(most, median),
@@ -122,6 +140,29 @@ impl Gradient {
             self.limit += (wanted - self.limit) * step;
             self.limit = self.limit.clamp(self.min, self.max);
         }
+    }
+
+    /// Goes a step down in search of the calm latency. False: this is not the way to it.
+    fn descend(&mut self, most: f64, median: f64) -> bool {
+        if let Some((limit, before)) = self.descent.take()
+            && median > before * DESCENDS
+        {
+            // Less under way took as long: what is below the limit is no queue.
+            self.limit = limit;
+            self.calm = Some(median.min(before));
+            self.is_known = true;
+            self.skips = 1;
+            return true;
+        }
+        let is_full = most >= self.limit.floor();
+        if !is_full || self.limit <= self.min {
+            return false;
+        }
+        self.descent = Some((self.limit, median));
+        self.calm = Some(median);
+        self.limit = (self.limit * STEP_DOWN).max(self.min);
+        self.skips = 1;
+        true
     }
 
     /// Whether less under way has not made the latency less: then it is no queue of ours, and the peers have become slower.
@@ -264,6 +305,27 @@ mod tests {
                 "{places} places: p99 {before:.1} -> {after:.1} ms, {served:.2} of the capacity, limits {:?} {:?}",
                 over.limits.iter().min(),
                 over.limits.iter().max()
+            );
+            assert!(after <= 2.0 * before, "{places}: {before} -> {after} ms");
+            assert!(served > 0.85, "{places}: {served} of the capacity");
+        }
+    }
+
+    #[test]
+    fn a_start_at_twice_the_capacity_is_no_calm_one() {
+        for places in [4, 10, 40, 200] {
+            let peers = Peers {
+                places,
+                slowness: 1.0,
+            };
+            let capacity = places as f64 * 100.0;
+            let before = simulate(&mut gradient(), &peers, capacity / 2.0, 20.0).p99();
+            let mut gradient = Gradient::new(3, 1000, 10 * places as u32, 1.2);
+            simulate(&mut gradient, &peers, capacity * 2.0, 10.0);
+            let over = simulate(&mut gradient, &peers, capacity * 2.0, 60.0);
+            let (after, served) = (over.p99(), over.latencies.len() as f64 / 59.0 / capacity);
+            println!(
+                "{places} places: p99 {before:.1} -> {after:.1} ms, {served:.2} of the capacity"
             );
             assert!(after <= 2.0 * before, "{places}: {before} -> {after} ms");
             assert!(served > 0.85, "{places}: {served} of the capacity");

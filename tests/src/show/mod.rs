@@ -13,6 +13,7 @@ pub mod reload_time;
 mod report;
 mod tunnels;
 pub mod upgrades;
+pub mod upstreams;
 mod watched;
 
 pub use report::{Progress, Report};
