@@ -97,14 +97,23 @@ fn connections_come_from_the_address_that_is_said() {
 #[test]
 fn an_address_that_is_not_of_this_host_is_told() {
     // TEST-NET-1 (RFC 5737).
-    let proxy = gateway("source_address = '192.0.2.9'", origin::text("ok")).start();
-    assert_eq!(proxy.raw().send(GET).read_reply().status, 502);
+    let mut proxy = gateway("source_address = '192.0.2.9'", origin::text("ok")).start();
+    assert_eq!(proxy.raw().send(GET).read_reply().status, 503);
     let line = proxy.until_log_has("from 192.0.2.9");
     let peer = proxy.origin("app").address().to_string();
     assert!(
         line.contains(&peer) && line.contains("upstream app"),
         "{line}"
     );
+    let metrics = proxy.command("metrics", &[]).stdout;
+    let tries = r#"castling_upstream_tries_total{upstream="app",outcome="cancelled"} 1"#;
+    assert!(metrics.contains(tries), "no failure of the peer: {metrics}");
+    // What is known of the peer stays over a reload.
+    proxy
+        .reload_with(&CONFIG.replace("SETTINGS", ""))
+        .expect_success();
+    requests(&proxy, 1);
+    assert!(!proxy.log().contains("too few peers"), "{}", proxy.log());
 }
 
 /// Value of a series of the upstream's.

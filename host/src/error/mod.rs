@@ -23,7 +23,7 @@ pub enum Error {
     },
     #[error("plugin {plugin}: {what}")]
     Plugin { plugin: String, what: PluginFault },
-    /// No descriptors or no memory for a connection to a peer: nobody's fault but ours.
+    /// No descriptors, no memory or no ports for a connection to a peer: nobody's fault but ours.
     #[error("upstream {upstream}: no connection can be made: {cause}")]
     Shortage { upstream: String, cause: io::Error },
     /// The upstream has as much under way as it may, or as it can take.

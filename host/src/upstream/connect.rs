@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::net::{TcpSocket, UnixStream};
 
 use crate::config::{self, TcpKeepalive};
@@ -35,7 +37,7 @@ pub(super) struct Options {
 
 pub(super) enum ConnectError {
     TimedOut,
-    /// Shortage of descriptors or memory, which is nothing about the address.
+    /// Shortage here, of descriptors, memory or ports, or a source address that is not this host's: nothing about the address.
     Shortage(io::Error),
     Failed(io::Error),
     /// The address is connected to, and TLS with it failed.
@@ -61,15 +63,14 @@ pub(super) async fn connect(
     let opened = alarm.limit(limit, open(address, options)).await;
     let socket = match opened.map_err(|Elapsed| ConnectError::TimedOut)? {
         Ok(socket) => socket,
-        Err(cause) if is_shortage(&cause) => return Err(ConnectError::Shortage(cause)),
-        Err(cause) => return Err(ConnectError::Failed(cause)),
+        Err(error) => return Err(error),
     };
     if let Some(header) = header {
         // A new socket has room for it.
         match socket.try_write(&header) {
             Ok(written) if written == header.len() => {}
             Ok(_) => return Err(ConnectError::Failed(ErrorKind::WriteZero.into())),
-            Err(cause) => return Err(ConnectError::Failed(cause)),
+            Err(cause) => return Err(cause.into()),
         }
     }
     let (Some(tls), Some(begun)) = (tls, begun) else {
@@ -85,6 +86,15 @@ pub(super) async fn connect(
     }
 }
 
+impl From<io::Error> for ConnectError {
+    fn from(cause: io::Error) -> Self {
+        match is_shortage(&cause) {
+            true => Self::Shortage(cause),
+            false => Self::Failed(cause),
+        }
+    }
+}
+
 impl Options {
     pub fn of(config: &config::Upstream) -> Self {
         Self {
@@ -94,7 +104,7 @@ impl Options {
     }
 
     /// A socket for a connection to this address.
-    fn socket(&self, to: SocketAddr) -> io::Result<TcpSocket> {
+    fn socket(&self, to: SocketAddr) -> Result<TcpSocket, ConnectError> {
         let socket = match to {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -109,30 +119,67 @@ impl Options {
         Ok(socket)
     }
 
-    /// Has a connection to this address come from ours of its family.
-    fn bind(&self, socket: &TcpSocket, to: SocketAddr) -> io::Result<()> {
+    /// Has a connection to this address come from ours of its family. A family that has none is the address's failure: a name
+    /// may have peers of both.
+    fn bind(&self, socket: &TcpSocket, to: SocketAddr) -> Result<(), ConnectError> {
         let of_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
         let source = *self.source.iter().find(of_family).ok_or_else(|| {
             let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
             let what = format!("source_address has no address of {family}");
-            io::Error::new(ErrorKind::AddrNotAvailable, what)
+            ConnectError::Failed(io::Error::new(ErrorKind::AddrNotAvailable, what))
         })?;
         put_off_port(socket)?;
-        let bound = socket.bind((source, 0).into());
-        bound.map_err(|error| io::Error::new(error.kind(), format!("from {source}: {error}")))
+        socket.bind((source, 0).into()).map_err(|error| {
+            let what = format!("from {source} to {to}: {error}");
+            let told = io::Error::new(error.kind(), what);
+            let unavailable = [ErrorKind::AddrNotAvailable, ErrorKind::AddrInUse];
+            match unavailable.contains(&error.kind()) || is_shortage(&error) {
+                true => ConnectError::Shortage(told),
+                false => ConnectError::Failed(told),
+            }
+        })
     }
 }
 
 /// A connected socket.
-async fn open(address: &PeerAddress, options: &Options) -> io::Result<Socket> {
+async fn open(address: &PeerAddress, options: &Options) -> Result<Socket, ConnectError> {
     match address {
         PeerAddress::Inet(address) => {
-            let stream = options.socket(*address)?.connect(*address).await?;
-            Ok(stream.into())
+            let connected = options.socket(*address)?.connect(*address).await;
+            Ok(connected.map_err(|error| refused(error, *address))?.into())
         }
         // In a box: a request is not to keep room for the rare kind.
         PeerAddress::Unix(path) => Ok(Box::pin(open_unix(path)).await?.into()),
     }
+}
+
+/// Error of a connection to this address that was not made.
+#[cold]
+fn refused(error: io::Error, to: SocketAddr) -> ConnectError {
+    let is_ours = match error.kind() {
+        ErrorKind::AddrInUse => true,
+        ErrorKind::AddrNotAvailable => has_address_for(to),
+        _ => false,
+    };
+    match is_ours {
+        true => {
+            let what = format!("to {to}: no local port is free: {error}");
+            ConnectError::Shortage(io::Error::new(error.kind(), what))
+        }
+        false => error.into(),
+    }
+}
+
+/// Whether this host has an address to reach this one from. The kernel says the same of a host without (IPv6 that is turned
+/// off) as of one whose ports are all in use, but for datagrams, of which none is sent.
+fn has_address_for(to: SocketAddr) -> bool {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let connected = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .and_then(|socket| rustix::net::connect(&socket, &to));
+    connected != Err(Errno::ADDRNOTAVAIL)
 }
 
 /// Connects to a Unix socket. The kernel refuses at once (EAGAIN) where the listener's queue is full, which for TCP it tries
@@ -155,7 +202,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(10);
 mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket, sockopt};
+    use rustix::net::{SocketAddrUnix, bind, listen, socket, sockopt};
     use tokio::net::TcpListener;
     use tokio::runtime::LocalOptions;
 
@@ -224,20 +271,44 @@ mod tests {
             let error = |options: Options, address: &'static str| async move {
                 let address = PeerAddress::try_from(address.to_owned()).unwrap();
                 match connected_with(&options, &address, LONG).await {
-                    Err(ConnectError::Failed(error)) => error.to_string(),
+                    Err(ConnectError::Failed(error)) => format!("theirs: {error}"),
+                    Err(ConnectError::Shortage(error)) => format!("ours: {error}"),
                     _ => "another outcome".to_owned(),
                 }
             };
             let other_family = error(options, "[::1]:80").await;
-            assert_eq!(other_family, "source_address has no address of IPv6");
+            let said = "theirs: source_address has no address of IPv6";
+            assert_eq!(other_family, said, "a name may have both");
             let foreign = Options {
                 // TEST-NET-1, RFC 5737.
                 source: vec![[192, 0, 2, 1].into()],
                 keepalive: None,
             };
             let why = error(foreign, "127.0.0.1:80").await;
-            assert!(why.starts_with("from 192.0.2.1: "), "{why}");
+            let said = "ours: from 192.0.2.1 to 127.0.0.1:80: ";
+            assert!(why.starts_with(said), "{why}");
         });
+    }
+
+    #[test]
+    fn ports_that_are_out_are_ours_to_answer_for() {
+        let to = SocketAddr::from(([127, 0, 0, 1], 80));
+        let is_ours = |errno: Errno| {
+            let error = refused(io::Error::from(errno), to);
+            matches!(error, ConnectError::Shortage(_))
+        };
+        for ours in [
+            Errno::ADDRNOTAVAIL,
+            Errno::ADDRINUSE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::MFILE,
+        ] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for theirs in [Errno::CONNREFUSED, Errno::NETUNREACH, Errno::TIMEDOUT] {
+            assert!(!is_ours(theirs), "{theirs}");
+        }
     }
 
     #[test]
@@ -248,14 +319,14 @@ mod tests {
         };
         run(async {
             let address = "127.0.0.1:80".parse().unwrap();
-            let silent = of(None).socket(address).unwrap();
+            let silent = of(None).socket(address).ok().unwrap();
             assert!(!sockopt::socket_keepalive(&silent).unwrap());
             let keepalive = TcpKeepalive {
                 idle_seconds: 60,
                 interval_seconds: 10,
                 count: 5,
             };
-            let probed = of(Some(keepalive)).socket(address).unwrap();
+            let probed = of(Some(keepalive)).socket(address).ok().unwrap();
             assert!(sockopt::socket_keepalive(&probed).unwrap());
             let idle = sockopt::tcp_keepidle(&probed).unwrap();
             let interval = sockopt::tcp_keepintvl(&probed).unwrap();

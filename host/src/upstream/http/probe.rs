@@ -29,7 +29,7 @@ pub(in crate::upstream) struct ProbeAnswer {
 
 /// Failure of a probe.
 pub(in crate::upstream) enum ProbeError {
-    /// Shortage of descriptors or memory, which says nothing of the peer.
+    /// Shortage of descriptors, memory or ports, which says nothing of the peer.
     Shortage(io::Error),
     Failed(UpstreamError),
 }

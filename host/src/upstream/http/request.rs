@@ -57,7 +57,7 @@ pub enum TryError {
     Answered(Answer),
     /// A limit of the upstream's connections is reached.
     Overflow(&'static str),
-    /// Shortage of descriptors or memory, for a connection.
+    /// Shortage of descriptors, memory or ports, for a connection.
     Shortage(io::Error),
     /// `sent`: the peer may have seen the request.
     Upstream {
