@@ -66,7 +66,7 @@ impl Peers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Index that `balance` returns to choose this peer. The host chooses another in the place of a peer that is not eligible: one that
-    /// was tried, or that is cooling while others are not.
+    /// was tried, that has left its upstream, or that is cooling while others are not.
     pub index: usize,
     /// From the config, 1 to 65535.
     pub weight: u32,

@@ -89,6 +89,23 @@ fn a_failure_in_log_or_balance_costs_no_more_than_it_must() {
 }
 
 #[test]
+fn a_choice_of_a_peer_that_has_left_is_no_fault_of_the_plugin() {
+    let proxy = hostile("");
+    let (app, spare) = (proxy.origin("app").address(), origin::text("spare"));
+    let upstream = |words: &[&str]| proxy.command("upstream", words).expect_success();
+    let first = [("x-do", "peer-first")];
+    assert_eq!(proxy.get_with("/", &first).text(), "hello");
+    upstream(&["app", "add", &spare.address().to_string()]);
+    upstream(&["app", "remove", &app.to_string()]);
+    // Slot 0 is below the others', and no peer's.
+    until("the worker knows", || {
+        proxy.get_with("/", &first).text() == "spare"
+    });
+    let beyond = proxy.get_with("/", &[("x-do", "peer-beyond-the-end")]);
+    assert_eq!(beyond.status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[test]
 fn on_error_skip_goes_on_without_the_hook() {
     let proxy = hostile("on_error = \"skip\"");
     for what in ["panic", "fail"] {

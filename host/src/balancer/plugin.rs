@@ -27,6 +27,8 @@ pub struct PluginPolicy {
     /// Calls that wait for it, because another request's has yielded.
     waiting: Cell<usize>,
     freed: Notify,
+    /// Slots that the plugin was told of: those below this number.
+    told_slots: Cell<usize>,
 }
 
 /// The policy instance, out of its place until this is dropped.
@@ -75,6 +77,7 @@ impl PluginPolicy {
             policy_instance: Cell::new(Some(PolicyInstance::default())),
             waiting: Cell::new(0),
             freed: Notify::new(),
+            told_slots: Cell::new(0),
         }
     }
 
@@ -134,7 +137,9 @@ impl PluginPolicy {
         balancer.keep_candidates_fresh();
         balancer.look_at_others();
         lend_peers(&balancer.peers.borrow(), exchange, tried);
-        let call = HookCall::balance(exchange.context().balancing.peers.len(), tried.count());
+        let slots = exchange.context().balancing.peers.len();
+        self.told_slots.set(self.told_slots.get().max(slots));
+        let call = HookCall::balance(slots, tried.count());
         self.policy_instance(call, exchange)
     }
 
@@ -151,6 +156,10 @@ impl PluginPolicy {
                 // A peer that is not eligible is no fault of the plugin: the host passes failed peers over by itself, and
                 // chooses another.
                 Some(peer) => Ok(is_eligible(peer).then_some(peer)),
+                // Neither is one that has left, maybe while the plugin was choosing.
+                None if usize::try_from(raw).is_ok_and(|slot| slot < self.told_slots.get()) => {
+                    Ok(None)
+                }
                 None => {
                     error!(plugin = %self.plugin.name, hook = "balance", "chose peer {raw}, which is not there");
                     self.fallback(PluginFault::Failed)

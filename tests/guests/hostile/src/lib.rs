@@ -29,8 +29,11 @@ impl Hostile {
 
     fn balance(&mut self, request: &Request, peers: &Peers) -> Result<Option<usize>> {
         misbehave(request, "balance")?;
-        let beyond = wish(request, "x-do") == "peer-beyond-the-end";
-        Ok(beyond.then(|| peers.len() + 1000))
+        Ok(match wish(request, "x-do").as_str() {
+            "peer-beyond-the-end" => Some(peers.len() + 1000),
+            "peer-first" => Some(0),
+            _ => None,
+        })
     }
 
     fn response_headers(&self, request: &Request, reply: &mut Reply) -> Result<Verdict> {
