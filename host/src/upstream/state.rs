@@ -40,7 +40,7 @@ pub enum Availability {
     Unhealthy,
     /// Active checks have not seen it yet, and it must be seen good before.
     Unchecked,
-    /// Passed over because of its failures, until then ([`now_ns`]).
+    /// Passed over because of its failures, until then.
     Ejected {
         until_ns: u64,
     },
