@@ -214,8 +214,12 @@ impl PeerState {
         (weight > 0).then_some(weight)
     }
 
-    /// Orders this; the caller raises the upstream's epoch.
+    /// Orders this; the caller raises the upstream's epoch. A peer that was down by order comes up.
     pub fn order(&self, standing: Standing, weight: Option<u32>) {
+        if self.standing() == Standing::Down && standing != Standing::Down {
+            let now_ns = crate::zone::now_ns();
+            self.record().up_since_ns.store(now_ns, Relaxed);
+        }
         let flags = match standing {
             Standing::Usual => 0,
             Standing::Draining => DRAINING,
@@ -470,6 +474,19 @@ mod tests {
         peer.order(Standing::Usual, None);
         assert!(matches!(availability(), Availability::Ejected { .. }));
         assert_eq!(peer.ordered_weight(), None);
+    }
+
+    #[test]
+    fn a_peer_that_was_down_by_order_comes_up_and_one_that_was_drained_was_up() {
+        let peer = PeerStates::private().unwrap().of(0);
+        for standing in [Standing::Up, Standing::Draining, Standing::Usual] {
+            peer.order(standing, None);
+            assert_eq!(peer.came_up_ns(), 0);
+        }
+        peer.order(Standing::Down, None);
+        assert_eq!(peer.came_up_ns(), 0);
+        peer.order(Standing::Usual, None);
+        assert_ne!(peer.came_up_ns(), 0);
     }
 
     #[test]
