@@ -87,12 +87,14 @@ impl Ewma {
         self.latencies[peer] = first;
     }
 
-    /// Chooses the better of two peers that were not tried yet.
+    /// Chooses the better of two peers that were not tried yet, which are drawn by weight.
     #[inline(never)]
     fn better_of_two(&self, peers: &Peers) -> Option<usize> {
         let untried = || peers.iter().filter(|peer| !peer.tried);
-        let (first, second) = two_of(untried().count());
-        let (first, second) = (untried().nth(first)?, untried().nth(second)?);
+        let total = untried().map(|peer| weight(&peer)).sum();
+        let first = at(untried(), random::below(total))?;
+        let others = untried().filter(|peer| peer.index != first.index);
+        let second = at(others, random::below(total - weight(&first)))?;
         let now = clock::monotonic();
         let is_better = self.cost(&second, now) < self.cost(&first, now);
         Some(if is_better { second } else { first }.index)
@@ -103,7 +105,7 @@ impl Ewma {
     fn cost(&self, peer: &Peer, now: Duration) -> f64 {
         let latency = self.latencies.get(peer.index).copied().unwrap_or_default();
         let seconds = latency.decayed(now, self.config.decay).max(FLOOR_SECONDS);
-        seconds * (f64::from(peer.active) + 1.0) / f64::from(peer.weight.max(1))
+        seconds * (f64::from(peer.active) + 1.0) / weight(peer) as f64
     }
 }
 
@@ -151,11 +153,19 @@ fn old(age: f64) -> f64 {
     (-age).exp()
 }
 
-/// Two different numbers below `count`, in random order. It is at least two.
-fn two_of(count: usize) -> (usize, usize) {
-    let first = random::below(count);
-    let second = (first + 1 + random::below(count - 1)) % count;
-    (first, second)
+/// The peer at this place, where each takes as many places as its weight.
+fn at(mut peers: impl Iterator<Item = Peer>, mut place: usize) -> Option<Peer> {
+    peers.find(|peer| match place.checked_sub(weight(peer)) {
+        Some(left) => {
+            place = left;
+            false
+        }
+        None => true,
+    })
+}
+
+fn weight(peer: &Peer) -> usize {
+    peer.weight.max(1) as usize
 }
 
 #[cfg(test)]
@@ -283,14 +293,34 @@ mod tests {
     }
 
     #[test]
-    fn the_two_are_never_the_same() {
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            let (first, second) = two_of(3);
-            assert_ne!(first, second);
-            seen.insert((first, second));
-        }
-        assert_eq!(seen.len(), 6);
+    fn a_peer_takes_as_many_places_as_its_weight() {
+        let fake = |name: &str, weight| FakePeer::at(name).weight(weight);
+        let all = [fake("a:1", 2), fake("b:2", 1), fake("c:3", 3)];
+        let exchange = all.into_iter().fold(Exchange::get("/"), Exchange::peer);
+        let mut exchange = exchange;
+        let peers = exchange.peers();
+        let index = |place| at(peers.iter(), place).map(|peer| peer.index);
+        let places: Vec<_> = (0..7).filter_map(index).collect();
+        assert_eq!(places, [0, 0, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_heavy_peer_is_not_held_to_two_of_all() {
+        let mut plugin = plugin();
+        let heavy = FakePeer::at("a:1").weight(6);
+        let light = |name: &str| FakePeer::at(name).weight(1);
+        let mut exchange = Exchange::get("/")
+            .peer(heavy)
+            .peer(light("b:2"))
+            .peer(light("c:3"))
+            .peer(light("d:4"));
+        let mut chosen = |_| {
+            let peers = exchange.peers();
+            plugin.balance(exchange.request(), &peers)
+        };
+        // Drawn evenly, it would be one of the two in half of the cases.
+        let of_it = (0..1000).map(&mut chosen).filter(|it| *it == Some(0));
+        assert!(of_it.count() > 700);
     }
 
     #[test]
