@@ -89,13 +89,45 @@ fn ten_plugins_are_reloaded() {
     passes(&reload_time::run(&options, &mut Progress::silent()));
 }
 
-#[test]
-fn peers_that_die_or_are_overloaded_cost_no_request_more_than_they_must() {
-    let options = upstreams::Options {
-        lasts: Duration::from_secs(3),
+/// A small part of the show of upstreams.
+fn part_of_upstreams(part: u64) -> upstreams::Options {
+    upstreams::Options {
+        part: Some(part),
+        lasts: Duration::from_secs(2),
         rate: 200,
         claims_times: false,
-        ..upstreams::Options::default()
-    };
+        requests: 2000,
+        peers: 100,
+        // Twice the goal: a hundred share what is there once.
+        peer_bytes: 8192,
+    }
+}
+
+#[test]
+fn peers_that_die_or_are_overloaded_cost_no_request_more_than_they_must() {
+    for part in [1, 3] {
+        let options = upstreams::Options {
+            lasts: Duration::from_secs(3),
+            ..part_of_upstreams(part)
+        };
+        passes(&upstreams::run(&options, &mut Progress::silent()));
+    }
+}
+
+#[test]
+fn policies_share_requests_out_as_they_are_defined() {
+    let options = part_of_upstreams(2);
+    passes(&upstreams::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn a_name_whose_addresses_change_fails_no_request() {
+    let options = part_of_upstreams(4);
+    passes(&upstreams::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn many_workers_have_one_prober() {
+    let options = part_of_upstreams(5);
     passes(&upstreams::run(&options, &mut Progress::silent()));
 }

@@ -5,11 +5,19 @@ use std::time::Duration;
 
 use super::{Progress, Report};
 
+mod asks;
+mod fleet;
+mod gateway;
 mod killed;
+mod names;
 mod open_load;
 mod overload;
 mod peer;
 mod plot;
+mod prober;
+mod shares;
+mod tally;
+mod thousand;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +30,12 @@ pub struct Options {
     pub rate: u32,
     /// Claims of times are made, too: those that a machine with other work would not keep.
     pub claims_times: bool,
+    /// Requests, or keys, that shares are counted over.
+    pub requests: usize,
+    /// Peers of the upstream that has many.
+    pub peers: usize,
+    /// Most memory of a worker for each of them.
+    pub peer_bytes: u64,
 }
 
 impl Default for Options {
@@ -31,6 +45,9 @@ impl Default for Options {
             lasts: Duration::from_secs(60),
             rate: 1000,
             claims_times: true,
+            requests: 20_000,
+            peers: 1000,
+            peer_bytes: 4096,
         }
     }
 }
@@ -38,7 +55,13 @@ impl Default for Options {
 /// A part of the show, by its number.
 type Part = fn(&Options, &mut Report, &mut Progress);
 
-const PARTS: [(u64, Part); 2] = [(1, killed::run), (3, overload::run)];
+const PARTS: [(u64, Part); 5] = [
+    (1, killed::run),
+    (2, shares::run),
+    (3, overload::run),
+    (4, names::run),
+    (5, prober::run),
+];
 
 /// Runs the parts that are asked for. Plots are left in the folder that `CASTLING_PLOTS` names, if it does.
 pub fn run(options: &Options, progress: &mut Progress) -> Report {

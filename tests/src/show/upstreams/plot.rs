@@ -38,11 +38,16 @@ impl Line {
 
 /// Writes the plot into the folder that `CASTLING_PLOTS` names, if it does.
 pub(super) fn save(name: &str, plot: &Plot) {
+    write(name, &plot.svg());
+}
+
+/// Writes an SVG into the folder that `CASTLING_PLOTS` names, if it does.
+pub(super) fn write(name: &str, svg: &str) {
     let Some(folder) = std::env::var_os("CASTLING_PLOTS") else {
         return;
     };
     let file = Path::new(&folder).join(format!("{name}.svg"));
-    std::fs::write(&file, plot.svg()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    std::fs::write(&file, svg).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
 /// Events a second, at the middle of each half of a second.
