@@ -24,7 +24,7 @@ const PATH: &str = "/tunnel";
 const ASKED: &str = "GET /tunnel HTTP/1.1\r\nHost: show\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// What an origin agrees to a request with that has this key.
+/// Answer by which an origin agrees to a request that has this key.
 pub(super) const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n";
 
@@ -197,7 +197,7 @@ async fn by_http1(
         count(&tally.messages);
         rest(at, number, tally).await;
     }
-    // Its end comes back, too.
+    // The end comes back, too.
     in_time(&what, async {
         socket.shutdown().await.map_err(text)?;
         let mut rest = Vec::new();

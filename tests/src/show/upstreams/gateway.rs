@@ -2,13 +2,13 @@
 
 use crate::Proxy;
 
-/// Starts one with so many workers and these lines of its upstream.
+/// Starts a gateway of [`config`].
 #[track_caller]
 pub(super) fn start(workers: usize, upstream: &str) -> Proxy {
     Proxy::with_config(&config(workers, upstream)).start()
 }
 
-/// Its config.
+/// Config of a gateway with so many workers and these lines of its upstream.
 pub(super) fn config(workers: usize, upstream: &str) -> String {
     CONFIG
         .replace("WORKERS", &workers.to_string())
