@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use castling_tests::name_server::{NameServer, Says};
+use castling_tests::raw_origin::DeadAddress;
 use castling_tests::{Exposition, Proxy, until};
 use serde_json::Value;
 
@@ -335,4 +336,47 @@ fn a_helper_that_ends_is_started_again() {
     until_peers(&proxy, origins.port, &[1]);
     assert!(helper().is_some_and(|it| it.0 != first.0));
     assert_eq!(served_by(&proxy), ips(&[1]));
+}
+
+#[test]
+fn a_family_that_answers_nothing_costs_no_request() {
+    // The other family is silent, or refuses.
+    for silent in [true, false] {
+        let (v4, v6) = (DeadAddress::silent(), Ipv6Addr::LOCALHOST);
+        let Some(port) = (match silent {
+            true => listen_at((v6, v4.address().port()).into()),
+            false => listen_at((v6, 0).into()),
+        }) else {
+            eprintln!(
+                "SKIPPED a family that answers nothing: there is no IPv6 here, or its port is taken"
+            );
+            return;
+        };
+        let server = NameServer::start();
+        let addresses = vec![Ipv4Addr::LOCALHOST.into(), v6.into()];
+        server.set("app.test", Says::Addresses(addresses, 60));
+        let config = config(&server, &format!("\"app.test:{port}\""), "")
+            .replace(
+                "[[routes]]",
+                "connect_timeout = \"20s\"\ntries = 1\n\n[[routes]]",
+            )
+            .replace("resolve =", "happy_eyeballs = \"20ms\"\nresolve =");
+        let proxy = Proxy::with_config(&config).start();
+        assert_eq!(proxy.tally("/", 20)["::1"], 20);
+        let metrics = Exposition::parse(&proxy.command("metrics", &[]).stdout);
+        let tries = |outcome| metrics.sum("castling_upstream_tries_total", &[("outcome", outcome)]);
+        assert_eq!((tries("responded"), tries("connect_failed")), (20.0, 0.0));
+    }
+}
+
+/// Serves at this address, as long as the test runs. The port.
+fn listen_at(address: SocketAddr) -> Option<u16> {
+    let listener = TcpListener::bind(address).ok()?;
+    let port = listener.local_addr().ok()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    Some(port)
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::net::{TcpSocket, UnixStream};
 
+use super::alternate::Alternate;
 use crate::config::{self, TcpKeepalive};
 use crate::error::is_shortage;
 use crate::runtime::alarm::{Alarm, Elapsed};
@@ -18,6 +19,8 @@ use crate::transport::{PeerAddress, Socket, Transport, keep_alive, put_off_port}
 /// Address that is connected to, and what goes before HTTP.
 pub(super) struct To<'a> {
     pub address: &'a PeerAddress,
+    /// Address that is tried beside it. `None`: no other is.
+    pub alternate: Option<&'a Alternate>,
     pub options: &'a Options,
     /// Bytes that go before all else, also before TLS.
     pub header: Option<Vec<u8>>,
@@ -33,6 +36,8 @@ pub(super) struct Options {
     keepalive: Option<TcpKeepalive>,
     /// Addresses that connections come from. Empty: the kernel chooses.
     source: Vec<IpAddr>,
+    /// Time after which another address is tried beside one that has not answered. Zero: none is.
+    pub attempt_delay: Duration,
 }
 
 pub(super) enum ConnectError {
@@ -53,6 +58,7 @@ pub(super) async fn connect(
 ) -> Result<Transport, ConnectError> {
     let To {
         address,
+        alternate,
         options,
         header,
         tls,
@@ -60,7 +66,15 @@ pub(super) async fn connect(
     } = to;
     // Read where it is needed: nearly all connections are made in less than a millisecond, and most have no TLS.
     let begun = tls.map(|_| Instant::now());
-    let opened = alarm.limit(limit, open(address, options)).await;
+    let pair = alternate.and_then(|alternate| Some((alternate, alternate.order(address)?)));
+    let opened = match pair {
+        None => alarm.limit(limit, open(address, options)).await,
+        // In a box: a request is not to keep room for the rare kind.
+        Some((alternate, order)) => {
+            let opened = Box::pin(alternate.open(order, options));
+            alarm.limit(limit, opened).await
+        }
+    };
     let socket = match opened.map_err(|Elapsed| ConnectError::TimedOut)? {
         Ok(socket) => socket,
         Err(error) => return Err(error),
@@ -100,6 +114,16 @@ impl Options {
         Self {
             keepalive: config.tcp_keepalive,
             source: config.source_address.clone(),
+            attempt_delay: config.happy_eyeballs,
+        }
+    }
+
+    /// The default, with this delay.
+    #[cfg(test)]
+    pub fn delayed(attempt_delay: Duration) -> Self {
+        Self {
+            attempt_delay,
+            ..Self::default()
         }
     }
 
@@ -144,13 +168,18 @@ impl Options {
 /// A connected socket.
 async fn open(address: &PeerAddress, options: &Options) -> Result<Socket, ConnectError> {
     match address {
-        PeerAddress::Inet(address) => {
-            let connected = options.socket(*address)?.connect(*address).await;
-            Ok(connected.map_err(|error| refused(error, *address))?.into())
-        }
+        PeerAddress::Inet(address) => open_inet(*address, options).await,
         // In a box: a request is not to keep room for the rare kind.
         PeerAddress::Unix(path) => Ok(Box::pin(open_unix(path)).await?.into()),
     }
+}
+
+pub(super) async fn open_inet(
+    address: SocketAddr,
+    options: &Options,
+) -> Result<Socket, ConnectError> {
+    let connected = options.socket(address)?.connect(address).await;
+    Ok(connected.map_err(|error| refused(error, address))?.into())
 }
 
 /// Error of a connection to this address that was not made.
@@ -228,6 +257,7 @@ mod tests {
     ) -> Result<Transport, ConnectError> {
         let to = To {
             address,
+            alternate: None,
             options,
             header: None,
             tls: None,
@@ -255,6 +285,7 @@ mod tests {
         run(async {
             let source = [127, 0, 0, 7].into();
             let options = Options {
+                attempt_delay: Duration::ZERO,
                 source: vec![source],
                 keepalive: None,
             };
@@ -280,6 +311,7 @@ mod tests {
             let said = "theirs: source_address has no address of IPv6";
             assert_eq!(other_family, said, "a name may have both");
             let foreign = Options {
+                attempt_delay: Duration::ZERO,
                 // TEST-NET-1, RFC 5737.
                 source: vec![[192, 0, 2, 1].into()],
                 keepalive: None,
@@ -314,6 +346,7 @@ mod tests {
     #[test]
     fn silent_connections_are_probed_where_that_is_wanted() {
         let of = |keepalive| Options {
+            attempt_delay: Duration::ZERO,
             keepalive,
             source: Vec::new(),
         };

@@ -1,5 +1,6 @@
 //! An upstream: its peers, its kept connections, and one exchange with it.
 
+mod alternate;
 mod budget;
 mod connect;
 mod gradient;

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use tokio::sync::Notify;
 
+use super::alternate::Alternate;
 use super::multiplex::Multiplex;
 use super::open_connection::OpenConnection;
 use super::pool::{KeepAlive, Pool};
@@ -26,6 +27,8 @@ pub struct Peer {
     /// what they have learnt by it.
     pub slot: u32,
     pub address: PeerAddress,
+    /// Address of the other family that its name has.
+    pub(super) alternate: Alternate,
     /// `address` as text, for logs and plugins.
     pub label: Arc<str>,
     /// Name of the peer in the config, for the `Host` field; `localhost` for a Unix socket.
@@ -107,6 +110,7 @@ impl Peer {
         Self {
             slot,
             address,
+            alternate: Alternate::default(),
             pool: Pool::new(keep_alive, &label),
             multiplex: Multiplex::new(keep_alive.idle_timeout()),
             label,

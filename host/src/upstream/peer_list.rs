@@ -6,6 +6,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::alternate::pair;
 use super::{KeepAlive, NewPeer, Peer, PeerSet, PeerStates};
 use crate::config;
 use crate::transport::PeerAddress;
@@ -46,6 +47,8 @@ pub struct PeerFactory {
     max_active: Option<u32>,
     /// Told when a request has ended at a peer with a limit.
     room: Rc<Notify>,
+    /// Whether peers of one name are connected to at whichever family answers first.
+    pairs_families: bool,
 }
 
 impl PeerFactory {
@@ -61,6 +64,7 @@ impl PeerFactory {
             states: states.clone(),
             max_active: upstream.max_active,
             room: Rc::default(),
+            pairs_families: !upstream.happy_eyeballs.is_zero(),
         }
     }
 
@@ -71,7 +75,12 @@ impl PeerFactory {
 
     /// Makes the peers of a list. The error is a line for a person.
     pub fn peers(&self, list: &PeerList) -> Result<Vec<Peer>, String> {
-        list.peers.iter().map(|entry| self.peer(entry)).collect()
+        let made = list.peers.iter().map(|entry| self.peer(entry));
+        let peers = made.collect::<Result<Vec<Peer>, String>>()?;
+        if self.pairs_families {
+            pair(peers.iter());
+        }
+        Ok(peers)
     }
 
     /// Makes the set of a list that takes the place of another. Peers that stay are the same ones, with their kept connections. The error is a line for a person.
@@ -86,6 +95,9 @@ impl PeerFactory {
                 }
                 None => Rc::new(self.peer(entry)?),
             });
+        }
+        if self.pairs_families {
+            pair(peers.iter().map(Rc::as_ref));
         }
         Ok(PeerSet::new(peers))
     }
@@ -176,6 +188,7 @@ mod tests {
             states: PeerStates::private().unwrap(),
             max_active: None,
             room: Rc::default(),
+            pairs_families: true,
         }
     }
 

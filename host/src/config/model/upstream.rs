@@ -54,6 +54,9 @@ pub struct Upstream {
     /// Addresses of this host that connections to peers come from, one at most for each family, which peers of the other
     /// family cannot be connected to from. Default none: the kernel chooses (nginx `proxy_bind`).
     pub source_address: Vec<IpAddr>,
+    /// Time after which the address of the other family is tried beside one that has not answered, where a name has both. Zero:
+    /// it is not. At most 2 s. Default 250 ms (RFC 8305 §5).
+    pub happy_eyeballs: Duration,
     pub passive: Passive,
     /// Default none: peers are judged by their requests alone.
     pub check: Option<HealthCheck>,

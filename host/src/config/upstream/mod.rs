@@ -52,6 +52,7 @@ pub(super) fn resolve(
     let Sockets {
         tcp_keepalive,
         source_address,
+        happy_eyeballs,
     } = sockets(&mut table, &peers);
     let policy = table.or("balance", Balance::RoundRobin, |value| {
         match balance(value, plugins, &peers)? {
@@ -94,6 +95,7 @@ pub(super) fn resolve(
         keepalive,
         tcp_keepalive,
         source_address,
+        happy_eyeballs,
         max_head_bytes: table.or("max_head", 64 << 10, |value| value.size(1 << 10..=1 << 20)),
         max_fields: table.or("max_fields", 1000, |value| value.integer(16..=10_000)),
         host: table.or("host", UpstreamHost::Client, host),

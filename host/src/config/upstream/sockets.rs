@@ -1,6 +1,7 @@
 //! Options of the sockets that connections to peers are made with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::super::Peer;
 use super::super::TcpKeepalive;
@@ -11,6 +12,7 @@ use super::super::tree::NodeKind;
 pub(super) struct Sockets {
     pub tcp_keepalive: Option<TcpKeepalive>,
     pub source_address: Vec<IpAddr>,
+    pub happy_eyeballs: Duration,
 }
 
 pub(super) fn sockets(table: &mut Table<'_>, peers: &[Peer]) -> Sockets {
@@ -23,6 +25,12 @@ pub(super) fn sockets(table: &mut Table<'_>, peers: &[Peer]) -> Sockets {
         source_address: table.or("source_address", Vec::new(), |value| match are_all_unix {
             true => value.refuse(ALL_UNIX),
             false => source_address(value, peers),
+        }),
+        happy_eyeballs: table.or("happy_eyeballs", Duration::from_millis(250), |value| {
+            match are_all_unix {
+                true => value.refuse(ALL_UNIX),
+                false => value.duration(Duration::ZERO..=Duration::from_secs(2)),
+            }
         }),
     }
 }

@@ -192,6 +192,7 @@ impl<'a> Connector<'a> {
         let open = self.peer.open();
         let to = To {
             address: &self.peer.address,
+            alternate: Some(&self.peer.alternate),
             options: &self.upstream.connect_options,
             header: self.proxy_header(),
             tls: self.peer.tls.as_ref(),

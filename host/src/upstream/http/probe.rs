@@ -56,6 +56,7 @@ impl Upstream {
             .map(|version| proxy_protocol::write(version, Client::Nobody, &Facts::default()));
         let to = To {
             address,
+            alternate: None,
             options: &self.connect_options,
             header,
             tls: peer.tls.as_ref(),
