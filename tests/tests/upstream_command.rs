@@ -96,6 +96,38 @@ fn peers_are_added_and_removed_while_it_runs() {
 }
 
 #[test]
+fn a_peer_that_comes_to_others_is_slow_started() {
+    let config = CONFIG
+        .replace("count = 2", "count = 1")
+        .replace("\"{b}\"]", "\"{b}\"]\nslow_start = \"1h\"");
+    let mut proxy = Proxy::with_config(&config)
+        .origin("a", origin::text("a"))
+        .origin("b", origin::text("b"))
+        .origin("c", origin::text("c"))
+        .origin("d", origin::text("d"))
+        .start();
+    let shares = |proxy: &Proxy| {
+        let tally = proxy.tally("/", 210);
+        ["a", "b", "c", "d"].map(|name| tally.get(name).copied().unwrap_or(0))
+    };
+    assert_eq!(shares(&proxy), [105, 105, 0, 0], "all are new at the start");
+    let is_a_tenth = |served: usize| assert!((8..=12).contains(&served), "{served}");
+    let (a, c) = (at(&proxy, "a"), at(&proxy, "c"));
+    order(&proxy, &["add", &c]);
+    is_a_tenth(shares(&proxy)[2]);
+    let longer = config.replace("\"{b}\"]\nslow", "\"{b}\", \"{d}\"]\nslow");
+    proxy.reload_with(&longer).expect_success();
+    let [_, _, by_order, by_reload] = shares(&proxy);
+    is_a_tenth(by_order);
+    is_a_tenth(by_reload);
+    order(&proxy, &["down", &a]);
+    order(&proxy, &["up", &a]);
+    let [a, b, c, d] = shares(&proxy);
+    // One has its weight, three have a tenth each.
+    assert!(a.abs_diff(c) <= 2 && b > 150, "{a}, {b}, {c}, {d}");
+}
+
+#[test]
 fn a_weight_is_the_operators_until_it_is_given_back() {
     let proxy = started();
     let a = at(&proxy, "a");

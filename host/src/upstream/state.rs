@@ -165,6 +165,19 @@ impl PeerState {
         record.up_since_ns.load(Relaxed).max(ended)
     }
 
+    /// Notes that the peer has come to an upstream that serves, or is used again.
+    pub fn comes_up(&self, now_ns: u64) {
+        self.record().up_since_ns.store(now_ns, Relaxed);
+    }
+
+    /// Notes that a peer which had to pass a check first has passed it. One that was there from the beginning has not come up.
+    pub fn is_seen_up(&self, now_ns: u64) {
+        let since = &self.record().up_since_ns;
+        if since.load(Relaxed) != 0 {
+            since.store(now_ns, Relaxed);
+        }
+    }
+
     /// Number of the changes of an upstream so far.
     #[inline]
     pub fn epoch(&self) -> u64 {

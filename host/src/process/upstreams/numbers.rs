@@ -69,6 +69,8 @@ pub struct Given {
     pub cell: u32,
     /// Whether the cell was another's, or nobody's, until now.
     pub is_new: bool,
+    /// Whether no list had the peer until now, and some had its upstream: it comes to those that serve.
+    pub joins: bool,
 }
 
 /// Numbers of a list.
@@ -134,6 +136,7 @@ impl Numbers {
     pub fn take(&mut self, upstream: &str, keys: &[Key], now_ns: u64) -> Result<Taken, String> {
         let name: Rc<str> = Rc::from(upstream);
         let slots = self.upstreams.entry(Rc::clone(&name)).or_default();
+        let is_running = slots.own.as_ref().is_some_and(|own| own.leases > 0);
         let mut seen = BTreeSet::new();
         let mut held = Vec::new();
         // Those that are known first: none of them is to be given to another.
@@ -144,13 +147,15 @@ impl Numbers {
             let Some(peer) = slots.peers.get_mut(key) else {
                 return Known::New(key);
             };
+            let joins = is_running && peer.place.leases == 0;
             if peer.place.leases == 0 {
                 slots.gone.remove(&(peer.place.gone_ns, peer.slot));
                 self.gone.remove(&(peer.place.gone_ns, peer.place.cell));
             }
             peer.place.leases += 1;
             held.push(key.clone());
-            Known::Old(peer.given())
+            let given = peer.given();
+            Known::Old(Given { joins, ..given })
         });
         let known: Vec<Known<'_>> = known.collect();
         let Some(own) = self.take_own(&name, now_ns) else {
@@ -168,7 +173,8 @@ impl Numbers {
                         return Err(self.full());
                     };
                     held.push(key.clone());
-                    Some(new)
+                    let joins = is_running;
+                    Some(Given { joins, ..new })
                 }
             });
         }
@@ -459,6 +465,7 @@ impl Place {
             slot,
             cell: self.cell,
             is_new: self.is_new,
+            joins: false,
         }
     }
 

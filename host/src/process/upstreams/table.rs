@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config;
 use crate::transport::PeerAddress;
-use crate::upstream::{PeerEntry, PeerList};
+use crate::upstream::{PeerEntry, PeerList, PeerStates};
 use crate::zone::{PeersZone, now_ns};
 
 use super::numbers::{Given, Key, Numbers, NumbersOffer};
@@ -69,7 +69,8 @@ impl PeerTable {
     }
 
     /// Numbers for the peers of an upstream; two of the same name and address are one, the first. A peer that gets a cell
-    /// which was not its own finds nothing in it. The error is a line for a person.
+    /// which was not its own finds nothing in it, and one that comes to others is noted to have come up now. The error is a
+    /// line for a person.
     pub fn lease(
         self: &Rc<Self>,
         upstream: &str,
@@ -95,6 +96,10 @@ impl PeerTable {
             let made = self.zone.take_cells(given.cell + 1);
             made.map_err(|error| error.to_string())?;
             self.zone.clear_cell(given.cell);
+        }
+        let states = PeerStates::new(Rc::clone(&self.zone), None);
+        for given in taken.peers.iter().flatten().filter(|given| given.joins) {
+            states.of(given.cell).comes_up(now_ns());
         }
         entries.sort_by_key(|entry| entry.slot);
         Ok(LeasedList {
@@ -196,6 +201,21 @@ mod tests {
         assert_eq!(third.list.cell, second.list.cell);
         assert_eq!(word(&new, of_second.cell), 7);
         assert_eq!(word(&new, third.list.peers[1].cell), 0);
+    }
+
+    #[test]
+    fn a_peer_that_comes_to_others_has_come_up_just_now() {
+        let table = table();
+        let first = table.lease("u", vec![peer(1)]).unwrap();
+        let second = table.lease("u", vec![peer(1), peer(2)]).unwrap();
+        let came_up = |list: &LeasedList| -> Vec<bool> {
+            let record = |cell| table.zone.record(cell).unwrap();
+            let peers = list.list.peers.iter();
+            let times = peers.map(|peer| record(peer.cell).up_since_ns.load(Relaxed));
+            times.map(|time_ns| time_ns > 0).collect()
+        };
+        assert_eq!(came_up(&first), [false], "at the start all are new");
+        assert_eq!(came_up(&second), [false, true]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, info, warn};
 
 use super::grpc;
-use crate::config::{CheckKind, HealthCheck, HttpCheck};
+use crate::config::{CheckKind, CheckStart, HealthCheck, HttpCheck};
 use crate::error::UpstreamError;
 use crate::message::{FieldName, KnownHeader, RequestHead, Target};
 use crate::runtime::random::jittered;
@@ -148,6 +148,9 @@ impl Checker {
         if checked.now == CheckState::Up {
             // What it was passed over for is over.
             peer.state.end_ejection();
+            if checked.before == CheckState::None && self.check.start == CheckStart::Mandatory {
+                peer.state.is_seen_up(now_ns());
+            }
         }
         self.upstream.balancer.peers_have_changed();
         match checked.now {

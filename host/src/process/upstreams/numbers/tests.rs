@@ -27,11 +27,37 @@ fn a_peer_that_comes_back_in_time_finds_its_numbers() {
     assert_eq!(slots(&mut numbers, &[1, 2, 3], 0), [0, 1, 2]);
     let second = numbers.take("u", &keys(&[3, 4]), SECOND).unwrap();
     numbers.release("u", &keys(&[1, 2, 3]), SECOND);
-    let given = |slot, cell, is_new| Some(Given { slot, cell, is_new });
-    assert_eq!(second.peers, [given(2, 3, false), given(3, 4, true)]);
+    let given = |slot, cell, is_new, joins| {
+        Some(Given {
+            slot,
+            cell,
+            is_new,
+            joins,
+        })
+    };
+    let expected = [given(2, 3, false, false), given(3, 4, true, true)];
+    assert_eq!(second.peers, expected);
     assert_eq!(second.own.cell, 0);
     let back = numbers.take("u", &keys(&[2, 2, 5]), SECOND * 2).unwrap();
-    assert_eq!(back.peers, [given(1, 2, false), None, given(4, 5, true)]);
+    let expected = [given(1, 2, false, true), None, given(4, 5, true, true)];
+    assert_eq!(back.peers, expected);
+}
+
+#[test]
+fn a_peer_joins_only_an_upstream_that_runs() {
+    let mut numbers = Numbers::new(100);
+    let mut joins = |peers: &[u16]| -> Vec<bool> {
+        let taken = numbers.take("u", &keys(peers), 0).unwrap();
+        taken.peers.iter().flatten().map(|it| it.joins).collect()
+    };
+    assert_eq!(joins(&[1, 2]), [false, false], "all are new");
+    assert_eq!(joins(&[1, 2, 3]), [false, false, true]);
+    assert_eq!(joins(&[1, 3]), [false, false], "another list has it");
+    for peers in [&[1, 2][..], &[1, 2, 3], &[1, 3]] {
+        numbers.release("u", &keys(peers), SECOND);
+    }
+    let taken = numbers.take("u", &keys(&[1, 4]), SECOND).unwrap();
+    assert!(!taken.peers.iter().flatten().any(|it| it.joins));
 }
 
 #[test]
