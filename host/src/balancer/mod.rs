@@ -29,7 +29,7 @@ use castling_abi::PeerOutcome;
 use http::StatusCode;
 use tracing::{info, warn};
 
-use crate::config::{self, CheckStart};
+use crate::config;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::runtime::clock;
@@ -40,6 +40,7 @@ use candidates::Candidates;
 use latency::Latency;
 pub use plugin::PluginPolicy;
 pub use policy::{Policy, Rules};
+pub use slow_start::SlowStart;
 use target::Targets;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -78,11 +79,7 @@ impl Health {
     pub fn of(config: &config::Upstream) -> Self {
         Self {
             passive: PassiveHealth::new(&config.passive),
-            checks: match config.check.as_ref().map(|check| check.start) {
-                None => Checks::None,
-                Some(CheckStart::Optimistic) => Checks::Optimistic,
-                Some(CheckStart::Mandatory) => Checks::Mandatory,
-            },
+            checks: Checks::of(config),
             panic_threshold: config.panic_threshold,
         }
     }

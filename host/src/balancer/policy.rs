@@ -77,7 +77,7 @@ impl Rules {
         let sticky = config.sticky.as_ref().map(|it| Sticky::new(it, name));
         Ok(Self {
             policy,
-            slow_start: slow_start.map(|it| SlowStart::new(it.window, it.aggression)),
+            slow_start: slow_start.map(SlowStart::of),
             zone: config.zone.as_deref().map(Rc::from),
             sticky: sticky.transpose()?,
         })

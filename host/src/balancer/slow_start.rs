@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::config;
+
 /// Which part of its weight a peer has in the time after it came up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SlowStart {
+pub struct SlowStart {
     /// In nanoseconds.
     window_ns: f64,
     /// Inverse of Envoy's `aggression`.
@@ -12,6 +14,10 @@ pub(super) struct SlowStart {
 }
 
 impl SlowStart {
+    pub fn of(config: &config::SlowStart) -> Self {
+        Self::new(config.window, config.aggression)
+    }
+
     /// `window`: time until a peer has its whole weight. `aggression`: 1 is a straight line, more rises sooner, less later.
     pub(super) fn new(window: Duration, aggression: f64) -> Self {
         Self {
@@ -26,7 +32,7 @@ impl SlowStart {
     }
 
     /// Part of the weight, [`FLOOR`] to 1, of a peer that came up at this time; 0: it was never down.
-    pub(super) fn part(&self, up_since_ns: u64, now_ns: u64) -> f64 {
+    pub fn part(&self, up_since_ns: u64, now_ns: u64) -> f64 {
         let age = now_ns.saturating_sub(up_since_ns) as f64 / self.window_ns;
         match up_since_ns == 0 || age >= 1.0 {
             true => 1.0,

@@ -1,17 +1,20 @@
 //! `castling status`
 
+mod upstreams;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::process::{
-    AcmeReport, CertificateReport, DeathsReport, GenerationReport, MasterStatus, PeerReport, Reply,
-    Request, SourceReport, UpstreamReport, WorkerReport,
+    AcmeReport, CertificateReport, DeathsReport, GenerationReport, MasterStatus, Reply, Request,
+    SourceReport, WorkerReport,
 };
 use crate::wasm::PluginStatus;
 use crate::zone::ZoneStatus;
 
 use super::{Outcome, control};
+pub(super) use upstreams::peers_text;
 
 pub(super) fn status(config: &Path, json: bool) -> Outcome {
     match control::ask(config, Request::Status)? {
@@ -55,7 +58,8 @@ fn text(status: &MasterStatus) -> String {
         table(&status.zones, ZONE, zone),
         table(&status.certificates, CERTIFICATE, certificate),
         table(&status.acme, ACME, acme),
-        table(&status.upstreams, UPSTREAM, upstream),
+        upstreams::summary(&status.upstreams),
+        upstreams::not_up(&status.upstreams),
         table(&status.sources, SOURCE, source),
     ];
     for table in last.into_iter().flatten() {
@@ -121,59 +125,6 @@ fn worker(worker: &WorkerReport) -> [String; 9] {
         worker.connections.to_string(),
         worker.requests.to_string(),
         worker.requests_active.to_string(),
-    ]
-}
-
-const UPSTREAM: [&str; 3] = ["upstream", "peers", "addresses"];
-
-/// Addresses that are shown of one upstream; `castling status --json` has all.
-const ADDRESSES_SHOWN: usize = 8;
-
-fn upstream(upstream: &UpstreamReport) -> [String; 3] {
-    let peers = upstream.peers.iter().take(ADDRESSES_SHOWN);
-    let mut addresses: Vec<String> = peers.map(|peer| peer.address.clone()).collect();
-    let more = upstream.peers.len() - addresses.len();
-    if more > 0 {
-        addresses.push(format!("and {more} more"));
-    }
-    [
-        upstream.name.clone(),
-        upstream.peers.len().to_string(),
-        or_dash(addresses.join(", ")),
-    ]
-}
-
-/// Peers of one upstream, a line each.
-pub(super) fn peers_text(upstream: &UpstreamReport) -> String {
-    let mut text = table(&upstream.peers, PEER, peer)
-        .unwrap_or_else(|| format!("upstream {} has no peers at this moment\n", upstream.name));
-    if !upstream.removed.is_empty() {
-        let removed = upstream.removed.join(", ");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "taken out by the operator: {removed}");
-    }
-    text
-}
-
-const PEER: [&str; 7] = [
-    "peer",
-    "name",
-    "slot",
-    "weight",
-    "backup",
-    "active",
-    "by the operator",
-];
-
-fn peer(peer: &PeerReport) -> [String; 7] {
-    [
-        peer.address.clone(),
-        peer.host.clone(),
-        peer.slot.to_string(),
-        peer.weight.to_string(),
-        if peer.backup { "yes" } else { "no" }.to_owned(),
-        peer.active.to_string(),
-        or_dash(peer.operator.clone()),
     ]
 }
 

@@ -119,6 +119,12 @@ impl MasterMetrics {
         self.set(record, count as f64);
     }
 
+    /// So many of an upstream's peers are in this state.
+    pub fn peers_by_state(&self, upstream: &str, state: &str, count: usize) {
+        let record = self.series(&PEER_STATES, &[("upstream", upstream), ("state", state)]);
+        self.set(record, count as f64);
+    }
+
     /// The series of these labels, which is added where it is not there.
     fn series(&self, own: &Own, labels: &[(&str, &str)]) -> Option<Record> {
         let stamps = Stamps::of_serving(FIRST_GENERATION);
@@ -179,6 +185,11 @@ const PEERS: Own = own(
     MetricKind::Gauge,
     "castling_upstream_peers",
     "Peers that an upstream has.",
+);
+const PEER_STATES: Own = own(
+    MetricKind::Gauge,
+    "castling_upstream_peer_states",
+    "Peers of an upstream by whether requests are sent to them: up, or else why not.",
 );
 const RELOADS: Own = own(
     MetricKind::Counter,

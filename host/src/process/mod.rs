@@ -51,7 +51,8 @@ pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus
 #[cfg(test)]
 pub use role::Role;
 pub use upstreams::{
-    PeerOrder, PeerReport, SourceReport, UpstreamReport, peers_for_check, run_fetch_helper,
+    CheckReport, PeerOrder, PeerReport, SourceReport, UpstreamReport, peers_for_check,
+    run_fetch_helper,
 };
 pub use worker::run as run_worker;
 pub use zones::private_zones;

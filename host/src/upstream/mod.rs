@@ -42,7 +42,7 @@ pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 use queue::Queue;
 pub use settings::ProxySettings;
-pub use state::{Availability, Checks, PeerState, PeerStates, Standing};
+pub use state::{Availability, Checks, LastCheck, PeerFacts, PeerState, PeerStates, Standing};
 pub use tries::{Proxied, send};
 pub use upload::UploadSource;
 

@@ -3,12 +3,16 @@
 //! All of it lies in [`PeersZone`], outlives workers, reloads and upgrades, and is there for the master to show. What says
 //! which peers may be chosen is cached by each worker: whoever changes it raises the upstream's epoch.
 
+mod facts;
+
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use crate::config::{self, CheckStart};
 use crate::zone::{Load, PeerRecord, PeersZone, Pinned, ZoneError};
+pub use facts::{LastCheck, PeerFacts};
 
 /// The memory as one process sees it.
 #[derive(Clone)]
@@ -76,6 +80,16 @@ pub enum Checks {
     /// A peer may be chosen before it was checked.
     Optimistic,
     Mandatory,
+}
+
+impl Checks {
+    pub fn of(config: &config::Upstream) -> Self {
+        match config.check.as_ref().map(|check| check.start) {
+            None => Self::None,
+            Some(CheckStart::Optimistic) => Self::Optimistic,
+            Some(CheckStart::Mandatory) => Self::Mandatory,
+        }
+    }
 }
 
 impl PeerStates {
@@ -361,6 +375,7 @@ impl PeerState {
         record
             .last_check
             .store(u64::from(latency_us) | u64::from(passed) << 32, Relaxed);
+        record.last_check_ns.store(now_ns, Relaxed);
         if now != before {
             record.check_since_ns.store(now_ns, Relaxed);
             if before == CheckState::Down {

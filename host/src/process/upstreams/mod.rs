@@ -1,6 +1,7 @@
 //! Upstreams, as the master knows them: which peers they have at this moment, by which numbers these are known, and the
 //! memory of their state.
 
+mod counts;
 mod fetcher;
 mod generation_peers;
 mod numbers;
@@ -20,13 +21,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use crate::balancer::SlowStart;
 use crate::config::{self, Config};
 use crate::fetch::{Answer, Found, NameKind, NameQuestion};
 use crate::transport::PeerAddress;
-use crate::upstream::{PeerList, PeerStates};
+use crate::upstream::{Checks, PeerList, PeerStates};
 use crate::zone::PeersZone;
 
 use super::metrics::Ledger;
+use counts::Told;
 use fetcher::Fetcher;
 use numbers::NumbersOffer;
 use operator::Orders;
@@ -37,7 +40,7 @@ use table::{LeasedList, PeerLease, PeerTable, Resolved};
 pub use fetcher::run as run_fetch_helper;
 pub use generation_peers::GenerationPeers;
 pub use operator::PeerOrder;
-pub use report::{PeerReport, UpstreamReport};
+pub use report::{CheckReport, PeerReport, UpstreamReport};
 pub use source::SourceReport;
 
 /// Peers of a generation, by upstream.
@@ -47,6 +50,9 @@ pub type Lists = BTreeMap<String, UpstreamPeers>;
 pub struct UpstreamPeers {
     pub leased: LeasedList,
     listed: Vec<Listed>,
+    /// Checks that its peers have.
+    checks: Checks,
+    slow_start: Option<SlowStart>,
 }
 
 /// Peer of the config, or what the peers of a list have in common.
@@ -73,6 +79,8 @@ pub struct Upstreams {
     fetcher: Rc<Fetcher>,
     system: SystemNames,
     metrics: RefCell<Option<Rc<Ledger>>>,
+    /// Counts of peers that the metrics have.
+    told: RefCell<Told>,
 }
 
 /// Memory of the peers' state, and which place in it is whose.
@@ -117,6 +125,7 @@ impl Upstreams {
             fetcher: Rc::default(),
             system: SystemNames::default(),
             metrics: RefCell::default(),
+            told: RefCell::default(),
         })
     }
 
@@ -155,7 +164,15 @@ impl Upstreams {
             let placed = |error| format!("{}: upstream {name}: {error}", upstream.place);
             errors.extend(missing(upstream, &listed).map(placed));
             match self.lease(&name, peers(&listed)) {
-                Ok(leased) => drop(lists.insert(name, UpstreamPeers { leased, listed })),
+                Ok(leased) => {
+                    let peers = UpstreamPeers {
+                        leased,
+                        listed,
+                        checks: Checks::of(upstream),
+                        slow_start: upstream.slow_start.as_ref().map(SlowStart::of),
+                    };
+                    lists.insert(name, peers);
+                }
                 Err(error) => errors.push(placed(error)),
             }
         }
@@ -253,18 +270,6 @@ impl Upstreams {
         generations.push(Rc::downgrade(generation));
     }
 
-    /// Counts in these metrics from now on, of this generation that comes to serve.
-    pub fn count_in(&self, metrics: &Rc<Ledger>, serving: &Rc<GenerationPeers>) {
-        self.serving.replace(Rc::downgrade(serving));
-        serving.with_lists(|lists| {
-            for (upstream, peers) in lists {
-                let count = peers.leased.list.peers.len();
-                metrics.metrics().peers_are(upstream, count);
-            }
-        });
-        self.metrics.replace(Some(Rc::clone(metrics)));
-    }
-
     fn count(&self, upstream: &str, is_ok: bool) {
         if let Some(metrics) = &*self.metrics.borrow() {
             metrics.metrics().resolved(upstream, is_ok);
@@ -337,11 +342,8 @@ impl Upstreams {
             Ok(leased) => {
                 let peers = leased.list.peers.len();
                 tracing::debug!(upstream, peers, "has other peers");
-                let is_serving = self.serving.borrow().as_ptr() == Rc::as_ptr(generation);
-                if is_serving && let Some(metrics) = &*self.metrics.borrow() {
-                    metrics.metrics().peers_are(upstream, peers);
-                }
                 generation.set(upstream, leased);
+                self.tell_counts();
             }
             Err(error) => tracing::error!(upstream, "its peers stay as they were: {error}"),
         }
@@ -351,6 +353,7 @@ impl Upstreams {
     pub fn end(&self) {
         self.generations.take();
         self.sources.take();
+        self.metrics.take();
         self.fetcher.end();
     }
 

@@ -55,10 +55,7 @@ impl PeerState {
 
     fn last_check(&self) -> Option<LastCheck> {
         let record = self.record();
-        let (check, last) = (
-            record.check.load(Relaxed),
-            record.last_check.load(Relaxed),
-        );
+        let (check, last) = (record.check.load(Relaxed), record.last_check.load(Relaxed));
         let against = (check >> 8) as u32;
         if CheckState::of(check) == CheckState::None && against == 0 {
             return None;

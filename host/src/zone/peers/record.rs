@@ -15,7 +15,7 @@ pub struct PeerRecord {
     pub check_since_ns: AtomicU64,
     /// Time at which the next check is due.
     pub next_check_ns: AtomicU64,
-    /// Latency of the last check, and why it failed.
+    /// Latency of the last check, and above it whether it has passed.
     pub last_check: AtomicU64,
     /// Failures in a row, and above them times ejected.
     pub failures: AtomicU64,
@@ -31,7 +31,9 @@ pub struct PeerRecord {
     pub up_since_ns: AtomicU64,
     /// Changes of an upstream's peers: which of them may be chosen, and their weights.
     pub epoch: AtomicU64,
-    spare: [AtomicU64; 4],
+    /// Time when the last check was over.
+    pub last_check_ns: AtomicU64,
+    spare: [AtomicU64; 3],
 }
 
 const _: () = assert!(size_of::<PeerRecord>() == 2 * 64);
@@ -52,7 +54,8 @@ impl PeerRecord {
             latency: AtomicU64::new(0),
             up_since_ns: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
-            spare: [const { AtomicU64::new(0) }; 4],
+            last_check_ns: AtomicU64::new(0),
+            spare: [const { AtomicU64::new(0) }; 3],
         }
     }
 
@@ -70,6 +73,7 @@ impl PeerRecord {
             latency,
             up_since_ns,
             epoch,
+            last_check_ns,
             spare: _,
         } = self;
         for word in [
@@ -85,6 +89,7 @@ impl PeerRecord {
             latency,
             up_since_ns,
             epoch,
+            last_check_ns,
         ] {
             word.store(0, Relaxed);
         }
