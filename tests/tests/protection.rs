@@ -78,6 +78,49 @@ fn requests_beyond_the_breaker_are_answered_503_at_once_and_blame_nobody() {
 }
 
 #[test]
+fn the_breaker_counts_what_all_workers_have() {
+    let stalls_three = raw_origin::scripted(|connection, number| {
+        connection.read_head()?;
+        if number < 3 {
+            return connection.read_to_end().map(drop);
+        }
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        Ok(())
+    });
+    let config = r#"
+        [workers]
+        count = 3
+
+        [listeners.web]
+        bind = "{listen}"
+        accept = "shared"
+
+        [upstreams.app]
+        peers = ["{a}"]
+        breaker = { active = 3 }
+
+        [[routes]]
+        upstream = "app"
+    "#;
+    let mut proxy = Proxy::with_config(config).origin("a", stalls_three).start();
+    let held: Vec<RawClient> = (0..3).map(|_| ask(&proxy)).collect();
+    // However the workers share them: of equal parts, one each, two at one worker would be too many.
+    until("all three are with the peer", || {
+        proxy.origin("a").connections() == 3
+    });
+    for _ in 0..12 {
+        assert_eq!(proxy.get("/").status, 503);
+    }
+    // Those of a worker that drains count, too.
+    proxy.reload().expect_success();
+    assert_eq!(proxy.get("/").status, 503);
+    held.into_iter().for_each(RawClient::reset);
+    until("those that have left make room", || {
+        proxy.get("/").status == 200
+    });
+}
+
+#[test]
 fn connections_have_a_limit_that_idle_ones_make_room_under() {
     let proxy = gateway("\"{a}\", \"{b}\"", "breaker = { connections = 1 }", "")
         .origin("a", origin::text("a"))

@@ -248,10 +248,11 @@ impl Parts {
                 health: balancer::Health::of(upstream),
             };
             let balancer = Balancer::new(parts, rules);
-            let shared = (metrics, config.workers.count);
+            let limits: Vec<_> = list.limits.iter().map(|cell| states.of(*cell)).collect();
+            let shared = (config.workers.count, &limits[..]);
             self.upstreams.insert(
                 name.clone(),
-                Upstream::new(name, upstream, balancer, factory, alarms, shared),
+                Upstream::new(name, upstream, balancer, factory, alarms, metrics, shared),
             );
         }
     }

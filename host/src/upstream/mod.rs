@@ -37,7 +37,7 @@ pub use self::http::{Body, Moved, TunnelEnd};
 pub use health::PassiveHealth;
 pub use mirror::Mirror;
 pub use peer::{Active, Ends, NewPeer, Peer};
-pub use peer_list::{PeerEntry, PeerFactory, PeerList};
+pub use peer_list::{LIMIT_CELLS, PeerEntry, PeerFactory, PeerList};
 pub use peer_set::PeerSet;
 pub use pool::KeepAlive;
 use queue::Queue;
@@ -89,14 +89,15 @@ enum Host {
 }
 
 impl Upstream {
-    /// `workers`: so many share what is limited for all of them.
+    /// `shared`: so many workers share what is limited for all of them, and the states of the cells that limits are counted in.
     pub fn new(
         name: &str,
         config: &config::Upstream,
         balancer: Rc<Balancer>,
         factory: PeerFactory,
         alarms: &Alarms,
-        (metrics, workers): (UpstreamMetrics, usize),
+        metrics: UpstreamMetrics,
+        shared: (usize, &[PeerState]),
     ) -> Rc<Self> {
         let host = match &config.host {
             UpstreamHost::Client => Host::Client,
@@ -121,9 +122,9 @@ impl Upstream {
             budget: config
                 .retry
                 .budget
-                .map(|budget| Budget::new(&budget, workers)),
+                .map(|budget| Budget::new(&budget, shared.0)),
             connect_options: connect::Options::of(config),
-            protection: Protection::new(config, workers, metrics.protection),
+            protection: Protection::new(config, shared, metrics.protection),
             proxy_protocol: config.proxy_protocol,
             protocol: config.protocol,
             http2: ClientBuilder::new(&head_limits),

@@ -18,7 +18,13 @@ pub struct PeerList {
     /// Place of the upstream's own state in the peers' memory.
     pub cell: u32,
     pub peers: Vec<PeerEntry>,
+    /// Places in that memory of what the upstream's breaker counts, [`LIMIT_CELLS`] of them; none where it has no breaker.
+    #[serde(default)]
+    pub limits: Vec<u32>,
 }
+
+/// Cells of what a breaker counts, two counts in each.
+pub const LIMIT_CELLS: usize = 2;
 
 /// One peer. The master has made sure that no other of the upstream has its slot, and none of the gateway its cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -178,6 +184,7 @@ mod tests {
         PeerList {
             cell: 0,
             peers: peers.to_vec(),
+            limits: Vec::new(),
         }
     }
 

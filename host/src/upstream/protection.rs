@@ -6,15 +6,16 @@ use std::time::Duration;
 use castling_abi::PeerOutcome;
 use http::StatusCode;
 
-use super::PeerSet;
 use super::limiter::{Limiter, Place};
+use super::{PeerSet, PeerState};
 use crate::config;
 use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::metrics::{Count, ProtectionMetrics};
 use crate::runtime::gate::{Gate, Permit};
+use crate::zone::Half;
 
-/// Limits of one worker's traffic with an upstream.
+/// Limits of the traffic with an upstream: of the breaker for all workers together, of the limiter for this one.
 pub(super) struct Protection {
     connections: Option<Gate>,
     pending: Option<Gate>,
@@ -34,10 +35,11 @@ pub(in crate::upstream) struct Admitted {
 pub(super) type Limit = &'static str;
 
 impl Protection {
-    /// `workers`: so many share the limits. `None`: there are none.
+    /// `workers`: so many share the limits. `limits`: states of the cells that the breaker's counts lie in; without them, each
+    /// worker has its part. `None`: there are no limits.
     pub(super) fn new(
         config: &config::Upstream,
-        workers: usize,
+        (workers, limits): (usize, &[PeerState]),
         metrics: ProtectionMetrics,
     ) -> Option<Box<Self>> {
         let (breaker, concurrency) = (&config.breaker, &config.concurrency);
@@ -45,12 +47,23 @@ impl Protection {
             return None;
         }
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        let gate = |most: Option<u32>| Some(Gate::new(most?.div_ceil(workers)));
+        let gate = |most: Option<u32>, cell: usize, half| {
+            let most = most?;
+            let of_all = limits.get(cell).and_then(|state| state.count(half));
+            Some(match of_all {
+                Some(of_all) => Gate::over(most, Some(of_all)),
+                None => Gate::new(most.div_ceil(workers)),
+            })
+        };
         Some(Box::new(Self {
-            connections: gate(breaker.connections),
-            pending: gate(breaker.pending),
-            active: gate(breaker.active),
-            retries: gate(breaker.retries),
+            active: gate(breaker.active, 0, Half::Lower),
+            retries: gate(breaker.retries, 0, Half::Upper),
+            pending: gate(breaker.pending, 1, Half::Lower),
+            // A worker can close its own idle connections alone: with one number for all, one worker's idle ones would keep
+            // another from making any.
+            connections: breaker
+                .connections
+                .map(|most| Gate::new(most.div_ceil(workers))),
             limiter: concurrency
                 .as_ref()
                 .map(|it| Limiter::new(it, workers, metrics.limit)),

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crate::config::{self, CheckStart};
-use crate::zone::{Load, PeerRecord, PeersZone, Pinned, ZoneError};
+use crate::zone::{Half, Load, PeerRecord, PeersZone, Pinned, SharedCount, ZoneError};
 pub use facts::{LastCheck, PeerFacts};
 
 /// The memory as one process sees it.
@@ -152,6 +152,12 @@ impl PeerState {
         if let Some(word) = &self.word {
             word.store(u64::from(connections) << 32 | u64::from(active), Relaxed);
         }
+    }
+
+    /// A count of this worker's in half of its word, and of all workers'. `None`: the worker has no row.
+    pub fn count(&self, half: Half) -> Option<SharedCount> {
+        let PeerStates { zone, row } = &self.states;
+        SharedCount::new(zone, (*row)?, self.cell, half)
     }
 
     /// Tells others how many connections this worker has open.

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use counter::{CounterZone, Updated};
 pub use kv::{Expected, Key, KvZone, Prepared, lend_kv, prepare_kv, remove_kv};
 pub use metrics::{MetricsZone, Record};
-pub use peers::{Load, PeerRecord, PeersZone};
+pub use peers::{Half, Load, PeerRecord, PeersZone, SharedCount};
 pub use raw::Pinned;
 pub use sweep::sweep;
 

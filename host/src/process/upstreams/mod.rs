@@ -53,6 +53,8 @@ pub struct UpstreamPeers {
     /// Checks that its peers have.
     checks: Checks,
     slow_start: Option<SlowStart>,
+    /// Whether it has a breaker, whose counts are all workers'.
+    is_limited: bool,
 }
 
 /// Peer of the config, or what the peers of a list have in common.
@@ -163,13 +165,15 @@ impl Upstreams {
             let upstream = &config.upstreams[&name];
             let placed = |error| format!("{}: upstream {name}: {error}", upstream.place);
             errors.extend(missing(upstream, &listed).map(placed));
-            match self.lease(&name, peers(&listed)) {
+            let is_limited = upstream.breaker != config::Breaker::default();
+            match self.lease(&name, peers(&listed), is_limited) {
                 Ok(leased) => {
                     let peers = UpstreamPeers {
                         leased,
                         listed,
                         checks: Checks::of(upstream),
                         slow_start: upstream.slow_start.as_ref().map(SlowStart::of),
+                        is_limited,
                     };
                     lists.insert(name, peers);
                 }
@@ -277,12 +281,21 @@ impl Upstreams {
     }
 
     /// Numbers for the peers of an upstream, as the operator wants them.
-    fn lease(&self, upstream: &str, peers: Vec<Resolved>) -> Result<LeasedList, String> {
+    fn lease(
+        &self,
+        upstream: &str,
+        peers: Vec<Resolved>,
+        is_limited: bool,
+    ) -> Result<LeasedList, String> {
+        let lease = |peers| match is_limited {
+            true => self.table.lease_limited(upstream, peers),
+            false => self.table.lease(upstream, peers),
+        };
         let orders = self.orders.borrow();
         let Some(orders) = orders.get(upstream) else {
-            return self.table.lease(upstream, peers);
+            return lease(peers);
         };
-        let leased = self.table.lease(upstream, orders.applied(peers))?;
+        let leased = lease(orders.applied(peers))?;
         let states = PeerStates::new(Rc::clone(self.zone()), None);
         if orders.write(&leased.list.peers, &states) {
             states.of(leased.list.cell).raise_epoch();
@@ -332,12 +345,13 @@ impl Upstreams {
     fn refresh_in(&self, generation: &Rc<GenerationPeers>, upstream: &str) {
         let now = generation.with_lists(|lists| {
             let held = lists.get(upstream)?;
-            Some((peers(&held.listed), held.leased.list.clone()))
+            let now = peers(&held.listed);
+            Some((now, held.leased.list.clone(), held.is_limited))
         });
-        let Some((now, before)) = now else {
+        let Some((now, before, is_limited)) = now else {
             return;
         };
-        match self.lease(upstream, now) {
+        match self.lease(upstream, now, is_limited) {
             Ok(leased) if leased.list == before => {}
             Ok(leased) => {
                 let peers = leased.list.peers.len();

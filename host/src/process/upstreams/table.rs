@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config;
 use crate::transport::PeerAddress;
-use crate::upstream::{PeerEntry, PeerList, PeerStates};
+use crate::upstream::{LIMIT_CELLS, PeerEntry, PeerList, PeerStates};
 use crate::zone::{PeersZone, now_ns};
 
 use super::numbers::{Given, Key, Numbers, NumbersOffer};
@@ -33,7 +33,8 @@ pub struct PeerTable {
 /// List whose peers keep their numbers until this is dropped.
 pub struct LeasedList {
     pub list: PeerList,
-    _lease: PeerLease,
+    /// Leases of the list's numbers.
+    leases: Vec<PeerLease>,
 }
 
 /// Numbers of an upstream and of its peers, in use until this is dropped.
@@ -106,9 +107,26 @@ impl PeerTable {
             list: PeerList {
                 cell: taken.own.cell,
                 peers: entries,
+                limits: Vec::new(),
             },
-            _lease: lease,
+            leases: vec![lease],
         })
+    }
+
+    /// The same, with cells for what the upstream's breaker counts.
+    pub fn lease_limited(
+        self: &Rc<Self>,
+        upstream: &str,
+        peers: Vec<Resolved>,
+    ) -> Result<LeasedList, String> {
+        let mut leased = self.lease(upstream, peers)?;
+        for number in 0..LIMIT_CELLS {
+            // No upstream can be named so.
+            let counts = self.lease(&format!("{upstream}/limits/{number}"), Vec::new())?;
+            leased.list.limits.push(counts.list.cell);
+            leased.leases.extend(counts.leases);
+        }
+        Ok(leased)
     }
 
     /// Everything that another master needs to go on with the same numbers. Until [`Self::keep`], this table gives out
@@ -216,6 +234,20 @@ mod tests {
         };
         assert_eq!(came_up(&first), [false], "at the start all are new");
         assert_eq!(came_up(&second), [false, true]);
+    }
+
+    #[test]
+    fn what_a_breaker_counts_has_cells_of_its_own_that_stay() {
+        let old = table();
+        let of_peers = old.lease("u", vec![peer(1)]).unwrap();
+        let first = old.lease_limited("u", vec![peer(1)]).unwrap();
+        assert_eq!(of_peers.list.peers, first.list.peers);
+        let limits = first.list.limits.clone();
+        let peers = [first.list.cell, first.list.peers[0].cell];
+        assert!(limits.len() == LIMIT_CELLS && !limits.iter().any(|it| peers.contains(it)));
+        let (new, _in_use) = PeerTable::inherit(Rc::clone(&old.zone), old.offer());
+        let second = new.lease_limited("u", vec![peer(1)]).unwrap();
+        assert_eq!(second.list, first.list);
     }
 
     #[test]

@@ -14,10 +14,12 @@ use super::headers::PeersHeader;
 use super::raw::{Mapping, Pinned};
 
 mod record;
+mod shared_count;
 #[cfg(test)]
 mod tests;
 
 pub use record::PeerRecord;
+pub use shared_count::{Half, SharedCount};
 
 /// Records and rows in memory that all processes map.
 ///
@@ -34,9 +36,9 @@ pub struct PeersZone {
 /// Figures of one cell in one row, or the sum of all rows. The halves of a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// A peer's requests under way; an upstream's requests that wait for a peer.
+    /// A peer's requests under way; an upstream's requests that wait for a peer; the lower count of a cell of limits.
     pub active: u32,
-    /// A peer's open connections; an upstream's retries under way.
+    /// A peer's open connections; the upper count of a cell of limits.
     pub connections: u32,
 }
 
