@@ -104,7 +104,7 @@ fn a_deadline_of_the_client_ends_the_call_and_is_no_fault_of_the_peer() {
         match asked.request.uri().path() {
             "/app/slow" => {
                 let mut respond = asked.respond;
-                // It is told that nobody waits.
+                // The peer is told that nobody waits.
                 let _reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
             }
             _ => h2::answer(asked.respond, "hi"),

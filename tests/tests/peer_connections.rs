@@ -108,7 +108,7 @@ fn an_address_that_is_not_of_this_host_is_told() {
     let metrics = proxy.command("metrics", &[]).stdout;
     let tries = r#"castling_upstream_tries_total{upstream="app",outcome="cancelled"} 1"#;
     assert!(metrics.contains(tries), "no failure of the peer: {metrics}");
-    // What is known of the peer stays over a reload.
+    // The state of a peer stays over a reload.
     proxy
         .reload_with(&CONFIG.replace("SETTINGS", ""))
         .expect_success();

@@ -1,4 +1,4 @@
-//! What `castling status` and the metrics tell of each peer.
+//! Facts of each peer in `castling status` and in the metrics.
 
 use castling_tests::origin::Origin;
 use castling_tests::raw_origin::DeadAddress;

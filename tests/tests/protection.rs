@@ -104,14 +104,14 @@ fn the_breaker_counts_what_all_workers_have() {
     "#;
     let mut proxy = Proxy::with_config(config).origin("a", stalls_three).start();
     let held: Vec<RawClient> = (0..3).map(|_| ask(&proxy)).collect();
-    // However the workers share them: of equal parts, one each, two at one worker would be too many.
+    // Requests are shared out as the kernel likes: with an equal part for each worker, two at one would be too many.
     until("all three are with the peer", || {
         proxy.origin("a").connections() == 3
     });
     for _ in 0..12 {
         assert_eq!(proxy.get("/").status, 503);
     }
-    // Those of a worker that drains count, too.
+    // Requests of a worker that drains count, too.
     proxy.reload().expect_success();
     assert_eq!(proxy.get("/").status, 503);
     held.into_iter().for_each(RawClient::reset);

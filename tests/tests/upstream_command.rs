@@ -123,7 +123,7 @@ fn a_peer_that_comes_to_others_is_slow_started() {
     order(&proxy, &["down", &a]);
     order(&proxy, &["up", &a]);
     let [a, b, c, d] = shares(&proxy);
-    // One has its weight, three have a tenth each.
+    // Three peers have a tenth of their weight each.
     assert!(a.abs_diff(c) <= 2 && b > 150, "{a}, {b}, {c}, {d}");
 }
 

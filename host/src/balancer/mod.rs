@@ -175,7 +175,7 @@ impl Balancer {
         Rc::new(balancer)
     }
 
-    /// What checks have to say of a peer before it is available.
+    /// Checks that a peer has to pass before it is available.
     pub fn checks(&self) -> Checks {
         self.health.checks
     }

@@ -336,7 +336,7 @@ impl Parts {
         uses.iter().filter_map(step).collect()
     }
 
-    /// What a route says in the place of its upstream and its listener; `None`: nothing.
+    /// Settings that a route has in the place of its upstream and its listener; `None`: nothing.
     fn route_plan(&self, route: &config::Route, upstreams: &Upstreams) -> Option<Box<RoutePlan>> {
         if route.proxy == config::RouteProxy::default() {
             return None;

@@ -94,7 +94,7 @@ impl Gateway {
         peers.map(|peer| peer.label.to_string()).collect()
     }
 
-    /// What a route's requests come to.
+    /// Target of a route's requests.
     pub(super) fn target(&self, plan: &Plan) -> String {
         let upstreams = plan.upstreams.all();
         let name = |idx: UpstreamIdx| &self.worker.upstream(idx).name;
@@ -157,7 +157,7 @@ impl Gateway {
     }
 }
 
-/// What a route asks of a request: `example.com, path /api, method GET`.
+/// Conditions of a route: `example.com, path /api, method GET`.
 pub(super) fn asked(route: &config::Route) -> String {
     let hosts = match route.hosts.is_empty() {
         true => vec!["any host".to_owned()],

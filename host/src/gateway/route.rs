@@ -45,7 +45,7 @@ pub struct RouteAnswer {
     pub passed_over: Vec<Considered>,
     /// Routes that would take it, too, but are asked later.
     pub behind: Vec<Considered>,
-    /// What may come out otherwise with a request that is sent.
+    /// Facts that may come out otherwise with a request that is sent.
     pub notes: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What counts as a failure of a peer, as its requests go, and what comes of it.
+/// Rules of what counts as a failure of a peer, as its requests go, and what comes of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Passive {
     /// Failures in a row after which a peer is ejected: passed over. 0 to 1000, 0: never. Default 1 (nginx `max_fails`, Envoy
@@ -110,9 +110,9 @@ pub struct HttpCheck {
 /// State of a peer before its first check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckStart {
-    /// It gets requests at once.
+    /// Requests are sent to it at once.
     Optimistic,
-    /// It gets none until it has passed a check.
+    /// Requests are sent to it once it has passed a check.
     Mandatory,
 }
 
