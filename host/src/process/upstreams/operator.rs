@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::config;
 use crate::transport::PeerAddress;
 use crate::upstream::{PeerEntry, PeerStates, Standing};
-use crate::zone::now_ns;
 
 use super::table::Resolved;
 
@@ -187,9 +186,6 @@ impl Orders {
                 .get(&peer.address)
                 .map(|it| u32::from(it.get()));
             if (state.standing(), state.ordered_weight()) != (standing, weight) {
-                if takes_none(state.standing()) && !takes_none(standing) {
-                    state.comes_up(now_ns());
-                }
                 state.order(standing, weight);
                 has_changed = true;
             }
@@ -218,14 +214,6 @@ impl Orders {
     /// Addresses that are listed and were taken out.
     pub fn removed(&self) -> Vec<String> {
         self.removed.iter().map(PeerAddress::to_string).collect()
-    }
-}
-
-/// Whether the peer gets nothing new by this order.
-fn takes_none(standing: Standing) -> bool {
-    match standing {
-        Standing::Draining | Standing::Down => true,
-        Standing::Usual | Standing::Up => false,
     }
 }
 
@@ -301,7 +289,6 @@ mod tests {
         let listed = [address(1)];
         let mut orders = Orders::default();
         assert!(!orders.write(&peers, &states));
-        assert_eq!(states.of(1).came_up_ns(), 0);
         let weight = |weight| PeerOrder::Weight {
             address: address(1),
             weight: NonZero::new(weight),
@@ -326,6 +313,5 @@ mod tests {
             (state.standing(), state.ordered_weight()),
             (Standing::Usual, None)
         );
-        assert!(state.came_up_ns() > 0, "it has come up again");
     }
 }
