@@ -79,9 +79,12 @@ impl Alternate {
     }
 }
 
+/// Peers of a name, those with IPv4 first.
+type OfName<'p> = [Vec<(&'p Peer, SocketAddr)>; 2];
+
 /// Tells the peers of each name that has addresses of both families of one another: each has one of the other family.
 pub(super) fn pair<'p>(peers: impl Iterator<Item = &'p Peer>) {
-    let mut names: BTreeMap<&[u8], [Vec<(&Peer, SocketAddr)>; 2]> = BTreeMap::new();
+    let mut names: BTreeMap<&[u8], OfName<'_>> = BTreeMap::new();
     for peer in peers {
         let Some(address) = peer.address.inet() else {
             continue;
