@@ -43,7 +43,7 @@ impl Case {
     /// Cases that the figures whose name contains `filter` need.
     pub(super) fn all(site: &Site, filter: &str) -> Result<Vec<Self>, String> {
         let none = (0, 0, 0);
-        let balance = (8, 0, 0);
+        let (balance, many) = ((8, 0, 0), (1000, 0, 0));
         let measured = |hook, args| Ok(Work::Call(site.guest("measured", MEASURED)?, hook, args));
         let names: [(&'static str, &Prepare<'_>); _] = [
             (BARE, &|| Ok(Work::Bare(Bare::new()?))),
@@ -56,6 +56,14 @@ impl Case {
             (EWMA, &|| {
                 let ewma = site.shipped("ewma", "ewma.wasm")?;
                 Ok(Work::Call(ewma, Hook::Balance, balance))
+            }),
+            (LEAST_OF_MANY, &|| {
+                let least = site.with_many_peers(site.guest("measured", MEASURED)?)?;
+                Ok(Work::Call(least, Hook::Balance, many))
+            }),
+            (EWMA_OF_MANY, &|| {
+                let ewma = site.with_many_peers(site.shipped("ewma", "ewma.wasm")?)?;
+                Ok(Work::Call(ewma, Hook::Balance, many))
             }),
             (TOKEN, &|| {
                 let token_auth = site.shipped("token-auth", TOKEN_AUTH)?;
@@ -159,7 +167,7 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 15] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
@@ -169,6 +177,8 @@ const FIGURES: [Figure; 13] = [
     Figure::less("counter zone: add", Some(1000.0), COUNTS, EMPTY, 16.0),
     Figure::whole(LEAST, Some(400.0)),
     Figure::whole(EWMA, Some(400.0)),
+    Figure::whole(LEAST_OF_MANY, None),
+    Figure::whole(EWMA_OF_MANY, Some(3000.0)),
     Figure::whole(TOKEN, None),
     Figure::less(
         "fresh instance without configure and SDK: more than warm",
@@ -229,6 +239,8 @@ const SMALL: &str = "hook with two header reads and two sets";
 const COUNTS: &str = "16 adds to a counter zone";
 const LEAST: &str = "balance over 8 peers: fewest requests under way";
 const EWMA: &str = "balance over 8 peers: ewma as shipped";
+const LEAST_OF_MANY: &str = "balance over 1,000 peers: fewest requests under way";
+const EWMA_OF_MANY: &str = "balance over 1,000 peers: ewma as shipped";
 const TOKEN: &str = "token-auth as shipped, in access";
 const WARM_BARE: &str = "empty hook without SDK";
 const FRESH_BARE: &str = "request with a fresh instance without SDK";

@@ -50,6 +50,12 @@ impl Site {
         rig.begin(REQUEST, PEERS)?;
         Ok(rig)
     }
+
+    /// A rig whose request has the peers of a very large service to choose from.
+    pub(super) fn with_many_peers(&self, mut rig: Rig) -> Result<Rig, String> {
+        rig.begin(REQUEST, MANY_PEERS)?;
+        Ok(rig)
+    }
 }
 
 const CONFIG: &str = r#"
@@ -108,3 +114,5 @@ const REQUEST: &[u8] = b"GET /api/orders?page=2 HTTP/1.1\r\n\
 
 /// Number of peers that the goal for `balance` speaks of.
 const PEERS: usize = 8;
+
+const MANY_PEERS: usize = 1000;

@@ -200,6 +200,7 @@ impl Balancer {
     }
 
     /// The peer for the next try. `result`: what the plugin has said, where one chooses.
+    #[inline]
     pub fn choose(
         &self,
         tried: &Tried,
@@ -207,6 +208,23 @@ impl Balancer {
         exchange: &Exchange,
     ) -> Result<Choice, Error> {
         self.keep_candidates_fresh();
+        match self.rules.asks_candidates_alone {
+            true => {
+                let ask = Ask { tried, key: b"" };
+                Ok(self.candidates.borrow_mut().choose(&ask))
+            }
+            false => self.choose_by_rules(tried, result, exchange),
+        }
+    }
+
+    /// The peer by what is fresh: the candidates, and whatever else has a say in it.
+    #[inline(never)]
+    fn choose_by_rules(
+        &self,
+        tried: &Tried,
+        result: Option<PolicyResult>,
+        exchange: &Exchange,
+    ) -> Result<Choice, Error> {
         if let Some(active) = self.bound(tried, exchange) {
             return Ok(Choice::Peer(active));
         }

@@ -30,12 +30,24 @@ pub struct Rules {
     /// Zone whose peers are preferred. `None`: zones do not matter.
     pub(super) zone: Option<Rc<str>>,
     pub(super) sticky: Option<Sticky>,
+    /// Whether nothing but the candidates and what was tried has a say in the choice, as with most upstreams.
+    pub(super) asks_candidates_alone: bool,
 }
 
 impl Policy {
     /// Consistent hashing. The error is a line for a person.
     pub fn hash(config: &HashBalance) -> Result<Self, String> {
         HashPolicy::of_key(config).map(Self::Hash)
+    }
+
+    /// Whether it looks at the candidates alone: not at loads, not at the request.
+    fn asks_candidates_alone(&self) -> bool {
+        match self {
+            Self::RoundRobin | Self::Random | Self::Ewma => true,
+            Self::LeastConn | Self::LeastTime | Self::Hash(_) | Self::Target | Self::Plugin(_) => {
+                false
+            }
+        }
     }
 
     /// Whether it is to be told when requests end.
@@ -75,11 +87,13 @@ impl Rules {
         };
         let slow_start = config.slow_start.as_ref();
         let sticky = config.sticky.as_ref().map(|it| Sticky::new(it, name));
+        let sticky = sticky.transpose()?;
         Ok(Self {
+            asks_candidates_alone: sticky.is_none() && policy.asks_candidates_alone(),
             policy,
             slow_start: slow_start.map(SlowStart::of),
             zone: config.zone.as_deref().map(Rc::from),
-            sticky: sticky.transpose()?,
+            sticky,
         })
     }
 }
@@ -87,6 +101,7 @@ impl Rules {
 impl From<Policy> for Rules {
     fn from(policy: Policy) -> Self {
         Self {
+            asks_candidates_alone: policy.asks_candidates_alone(),
             policy,
             slow_start: None,
             zone: None,

@@ -82,6 +82,7 @@ impl Workspace {
         }
     }
 
+    #[inline]
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<(Box<Connection>, AfterRead)> {
         let Poll::Pending = clock::with_cached_now(|| self.work.as_mut().poll(cx));
         match self.job.take() {

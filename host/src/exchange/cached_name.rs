@@ -11,6 +11,7 @@ pub struct CachedName {
 }
 
 impl CachedName {
+    #[inline]
     pub fn set(&mut self, text: &Arc<str>) {
         let is_same = |kept: &Arc<str>| Arc::ptr_eq(kept, text);
         if !self.text.as_ref().is_some_and(is_same) {

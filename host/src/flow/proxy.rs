@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::exchange::Stage;
 use crate::filter::RequestBodyFilter;
 use crate::message::{BodySize, grpc};
-use crate::phase::UpstreamIdx;
+use crate::phase::{RoutePlan, UpstreamIdx};
 use crate::runtime::clock;
 use crate::upstream::{self, Proxied};
 
@@ -14,13 +14,9 @@ impl Pipeline<'_> {
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         self.settle_upgrade()?;
         let upstream = self.worker.upstream(idx);
-        let settings = match &self.plan.get().proxy {
-            None => upstream.settings(),
-            Some(route) => {
-                let own = route.settings(idx);
-                own.unwrap_or_else(|| upstream.settings())
-            }
-        };
+        let own = self.plan.get().proxy.as_deref();
+        let settings = own.and_then(|route| route.settings(idx));
+        let settings = settings.unwrap_or_else(|| upstream.settings());
         if self.service.limits_bodies_by_route {
             self.limit_body()?;
         }
@@ -43,15 +39,9 @@ impl Pipeline<'_> {
         }
         let (mut source, exchange) = self.upload_source();
         let proxied = upstream::send(upstream, settings, exchange, &mut source, clock::now());
-        let proxied = proxied.await;
-        if let Some(route) = &self.plan.get().proxy
-            && let Some(mirror) = &route.mirror
-            && mirror.is_next()
-        {
-            mirror.send(self.exchange, self.body.copy());
-        }
-        match proxied? {
-            Proxied::Response(body) => {
+        match proxied.await {
+            Ok(Proxied::Response(body)) => {
+                self.mirror(own);
                 if is_call {
                     // From here on the peer's own silence ends it.
                     self.body.come_slowly(None);
@@ -61,7 +51,24 @@ impl Pipeline<'_> {
                 marks.add_to_response(headers, body.protocol());
                 Ok(ResponseBody::Upstream(body))
             }
-            Proxied::Answer(answer) => Ok(self.take(answer)),
+            Ok(Proxied::Answer(answer)) => {
+                self.mirror(own);
+                Ok(self.take(answer))
+            }
+            Err(error) => {
+                self.mirror(own);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a copy of the request, whatever has come of it, where its route says so.
+    #[inline]
+    fn mirror(&mut self, route: Option<&RoutePlan>) {
+        if let Some(mirror) = route.and_then(|route| route.mirror.as_ref())
+            && mirror.is_next()
+        {
+            mirror.send(self.exchange, self.body.copy());
         }
     }
 }

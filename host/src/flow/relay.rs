@@ -26,13 +26,16 @@ impl<'a> Pipeline<'a> {
                 outlet.send_whole(body, filters, is_filtered).await?;
             }
             ResponseBody::Sent => return Ok(()),
-            ResponseBody::Upstream(body) => {
+            ResponseBody::Upstream(mut body) => {
                 let size = match filters {
                     Some(_) => BodySize::Unknown,
                     None => body.size(),
                 };
                 match self.outlet().send_head(size) {
-                    true => self.relay(body, filters).await?,
+                    true => {
+                        self.relay(&mut body, filters).await?;
+                        body.finish();
+                    }
                     false if body.is_end() || body.size() == BodySize::None => body.finish(),
                     false => {}
                 }
@@ -48,7 +51,7 @@ impl<'a> Pipeline<'a> {
     /// Passes the upstream's body on, piece by piece: what is not taken by the client is not read from the peer.
     async fn relay(
         &mut self,
-        mut body: upstream::Body,
+        body: &mut upstream::Body,
         mut filters: Option<ResponseBodyFilter<'_>>,
     ) -> Result<(), Error> {
         let mut pieces = PieceBudget::default();
@@ -85,7 +88,6 @@ impl<'a> Pipeline<'a> {
                 self.downstream.flush().await?;
             }
         }
-        body.finish();
         Ok(())
     }
 

@@ -108,6 +108,9 @@ impl Headers {
 
     /// A field that is in the text. Its name is put in lower case there. With other than letters, digits and hyphens in its
     /// name it is dropped, unless there may be `any_names`.
+    ///
+    /// Inlined into the loop over a head's fields: entering and leaving it took 20 instructions a field.
+    #[inline]
     pub fn found(
         &mut self,
         (name_at, name_len): (usize, u16),

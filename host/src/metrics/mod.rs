@@ -246,7 +246,11 @@ impl Distribution {
     /// `value` is finite.
     #[inline]
     pub fn observe(&self, value: f64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        let bucket = match self.bounds.first() {
+            // Most of what is observed, without the search: 30 instructions of a request.
+            Some(first) if value <= *first => 0,
+            _ => self.bounds.partition_point(|bound| *bound < value),
+        };
         if let (Some(count), Some(sum)) = (self.cells.get(bucket), self.cells.last()) {
             add(count, 1.0);
             add(sum, value);

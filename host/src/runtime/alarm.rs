@@ -169,15 +169,20 @@ impl Alarm {
     pub async fn limit<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Elapsed> {
         let mut work = pin!(work);
         let _disarm = Disarm(&self.slot);
+        let mut has_waited = false;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
             match self.slot.deadline.get() {
                 None => self.start(limit),
-                Some(deadline) if deadline <= clock::now() => return Poll::Ready(Err(Elapsed)),
+                Some(deadline) if has_waited && deadline <= clock::now() => {
+                    return Poll::Ready(Err(Elapsed));
+                }
+                // Begun by `start`, in this turn: the clock would say nothing new, and it costs a look for each idle connection.
                 Some(_) => {}
             }
+            has_waited = true;
             self.wake_later(cx);
             Poll::Pending
         })
@@ -221,7 +226,8 @@ impl Alarm {
         }
     }
 
-    /// The next wait that this alarm limits has begun already, with this limit.
+    /// The next wait that this alarm limits has begun already, with this limit. That wait is polled in the same turn, for the
+    /// first time.
     pub fn start(&self, limit: Duration) {
         let now = clock::now();
         let deadline = now + limit;

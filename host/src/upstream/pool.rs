@@ -168,6 +168,7 @@ impl Pool {
 
     /// The newest connection that is still good now; `surely` asks the kernel, for a request that cannot be sent again if
     /// it is not. The newest is the least likely to be closed under us, and the older ones can time out.
+    #[inline]
     pub(super) fn take(&self, surely: bool, now: Instant) -> Option<PeerStream> {
         loop {
             let kept = self.idle.borrow_mut().pop_back()?;
@@ -184,6 +185,7 @@ impl Pool {
 
     /// Keeps a connection, idle since then, for the next request. At the bound the peer's oldest goes, or this one if it
     /// has none.
+    #[inline]
     pub(super) fn put(&self, stream: PeerStream, since: Instant) {
         if self.banned_until.get().is_some() && self.is_banned() {
             return;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use castling_abi::PeerOutcome;
 use http::StatusCode;
 
-use super::http::{Body, Deadline, Try, TryError};
+use super::http::{Body, Deadline, PeerStream, Try, TryError};
 use super::pause::{pause, retry_after};
 use super::protection::Admitted;
 use super::upload::UploadSource;
@@ -41,16 +41,19 @@ pub async fn send(
         }
         started = Instant::now();
     }
-    if let Some(budget) = &upstream.budget {
-        budget.count(started);
-    }
     let mut tries = Tries::new(upstream, settings, started);
     if let Some(protection) = &upstream.protection {
         let admitted = protection.admit(&upstream.name, source.downstream);
         tries.admit(Box::pin(admitted).await?);
     }
-    let mut next = tries.next(exchange).await?;
-    while let Some(mut one) = next {
+    let first = match tries.next_at_once(exchange)? {
+        None => tries.next(exchange).await?,
+        first => first,
+    };
+    let Some(mut one) = first else {
+        return Err(tries.into_error(exchange));
+    };
+    loop {
         let result = match &settings.retry.hedge {
             None => one.run(exchange, source).await,
             Some(hedge) => Box::pin(tries.run_hedged(hedge, &mut one, exchange, source)).await,
@@ -61,14 +64,12 @@ pub async fn send(
         }
         let refused = match result {
             Ok((stream, status)) => {
-                exchange.stats_mut().upstream = Some((tries.started, tries.ended));
-                exchange.reply_mut().status = status;
-                upstream.balancer.bind(&one.peer, exchange);
-                let body = one.into_body(stream, tries.ended);
+                tries.note_response(&one.peer, status, exchange);
                 if !settings.refuses(status) {
-                    return tries.respond(body);
+                    let admitted = tries.admitted;
+                    return Proxied::within_limits(one.into_body(stream, tries.ended, admitted));
                 }
-                Some(Box::new(body))
+                Some(refused(one, stream, tries.ended))
             }
             Err(error) => {
                 drop(one);
@@ -78,14 +79,30 @@ pub async fn send(
                 None
             }
         };
-        next = match Box::pin(tries.again(refused, exchange, source)).await? {
-            Again::Try(another) => Some(another),
-            Again::Response(body) => return tries.respond(*body),
-            Again::Nothing => None,
+        one = match Box::pin(tries.again(refused, exchange, source)).await? {
+            Again::Try(another) => another,
+            Again::Response(body) => return tries.pass_on(body),
+            Again::Nothing => return Err(tries.into_error(exchange)),
         };
     }
-    exchange.stats_mut().upstream = Some((tries.started, tries.ended));
-    Err(tries.into_error())
+}
+
+/// The body of a response that is a failure of its try.
+#[cold]
+#[inline(never)]
+fn refused(one: Try<'_>, stream: PeerStream, came_at: Instant) -> Box<Body> {
+    Box::new(one.into_body(stream, came_at, None))
+}
+
+impl Proxied {
+    /// Makes a response the client's, unless it says that it is too large.
+    #[inline]
+    fn within_limits(body: Body) -> Result<Self, Error> {
+        match body.has_limits() {
+            false => Ok(Self::Response(body)),
+            true => body.check_size().map(Self::Response),
+        }
+    }
 }
 
 /// Continuation after a failed try.
@@ -118,7 +135,11 @@ pub(super) struct Tries<'a> {
 }
 
 impl<'a> Tries<'a> {
+    /// The request counts for the budget of retries from now on.
     fn new(upstream: &'a Rc<Upstream>, settings: &'a Rc<ProxySettings>, started: Instant) -> Self {
+        if let Some(budget) = &upstream.budget {
+            budget.count(started);
+        }
         Self {
             upstream,
             settings,
@@ -141,11 +162,23 @@ impl<'a> Tries<'a> {
         self.ended = self.started;
     }
 
-    /// Makes a response the client's, within the limits of its body.
-    fn respond(self, mut body: Body) -> Result<Proxied, Error> {
-        body.check_size()?;
-        body.admitted = self.admitted;
-        Ok(Proxied::Response(body))
+    /// The first try, where there is nothing to wait for: as [`Self::next`], without the states of its future. `None`: what is
+    /// asked is not known at once.
+    #[inline]
+    fn next_at_once(&mut self, exchange: &mut Exchange) -> Result<Option<Try<'a>>, Error> {
+        let Upstream {
+            balancer, queue, ..
+        } = &**self.upstream;
+        if balancer.plugin_policy().is_some() || !queue.is_empty() {
+            return Ok(None);
+        }
+        match balancer.choose(&self.tried, None, exchange)? {
+            Choice::Peer(peer) => {
+                self.count_panic();
+                Ok(Some(self.begin(peer, self.ended, exchange)))
+            }
+            Choice::Full | Choice::Nobody => Ok(None),
+        }
     }
 
     /// The first try, counted as active for its peer; `None` when there is no peer.
@@ -191,14 +224,20 @@ impl<'a> Tries<'a> {
                 None => return Ok(None),
             },
         };
-        if balancer.is_panicking() {
-            upstream.metrics.panics.inc();
-        }
+        self.count_panic();
         Ok(Some(peer))
     }
 
-    /// Begins a try of this peer at this moment.
+    /// Counts a choice that was made though too few peers are available.
     #[inline]
+    fn count_panic(&self) {
+        if self.upstream.balancer.is_panicking() {
+            self.upstream.metrics.panics.inc();
+        }
+    }
+
+    /// Begins a try of this peer at this moment.
+    #[inline(always)] // 25 instructions of a request
     pub(super) fn begin(
         &mut self,
         peer: Active,
@@ -371,6 +410,21 @@ impl<'a> Tries<'a> {
         }
     }
 
+    /// Notes that a peer has answered: its response is the client's, unless there is another try.
+    #[inline]
+    fn note_response(&self, peer: &Peer, status: StatusCode, exchange: &mut Exchange) {
+        exchange.stats_mut().upstream = Some((self.started, self.ended));
+        exchange.reply_mut().status = status;
+        self.upstream.balancer.bind(peer, exchange);
+    }
+
+    /// Makes the client's what was a failure of its try, as there is no other.
+    #[cold]
+    fn pass_on(self, mut body: Box<Body>) -> Result<Proxied, Error> {
+        body.admitted = self.admitted;
+        Proxied::within_limits(*body)
+    }
+
     /// Decides what comes after a try that has failed: an answer of a plugin, the end, or with `None` the next try.
     fn failed(
         &mut self,
@@ -411,7 +465,9 @@ impl<'a> Tries<'a> {
     }
 
     /// The error of tries of which none has answered.
-    fn into_error(self) -> Error {
+    #[cold]
+    fn into_error(self, exchange: &mut Exchange) -> Error {
+        exchange.stats_mut().upstream = Some((self.started, self.ended));
         // None is there only where no peer could be chosen.
         let cause = self
             .last_error

@@ -274,6 +274,7 @@ impl Connection {
         self.decoder.take_trailers()
     }
 
+    #[inline]
     pub(super) fn release(mut self: Box<Self>) -> Released {
         let both_are_through = self.keep_alive
             && self.decoder.is_end()

@@ -23,17 +23,17 @@ use crate::upstream::{Active, ProxySettings, Upstream};
 pub struct Body {
     pub(super) stream: PeerStream,
     /// The request's body, which may still be on its way.
-    upload: Upload,
+    pub(super) upload: Upload,
     pub(super) upstream: Rc<Upstream>,
     pub(super) settings: Rc<ProxySettings>,
     /// When its head had come, as long as nothing of it was waited for since.
-    came_at: Option<Instant>,
+    pub(super) came_at: Option<Instant>,
     pub(super) peer: Active,
     /// Counts the request among its upstream's until its response has ended.
     pub(in crate::upstream) admitted: Option<Box<Admitted>>,
-    meter: Option<Box<Meter>>,
+    pub(super) meter: Option<Box<Meter>>,
     /// Was read for a plugin that wanted all of it, which was too much.
-    read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
+    pub(super) read_ahead: Option<Box<vec::IntoIter<Bytes>>>,
 }
 
 /// Bytes of an unwanted body that are looked at in search of its end.
@@ -49,28 +49,6 @@ enum Event {
 }
 
 impl Body {
-    /// Makes the body of a response whose head has come on this stream, at `came_at`.
-    pub(super) fn new(
-        stream: PeerStream,
-        upload: Upload,
-        upstream: Rc<Upstream>,
-        settings: Rc<ProxySettings>,
-        peer: Active,
-        came_at: Instant,
-    ) -> Self {
-        Self {
-            admitted: None,
-            meter: Meter::new(&settings.response, came_at),
-            stream,
-            upload,
-            upstream,
-            settings,
-            came_at: Some(came_at),
-            peer,
-            read_ahead: None,
-        }
-    }
-
     /// Protocol that the peer was spoken to.
     pub fn protocol(&self) -> Protocol {
         match self.stream {
@@ -163,16 +141,20 @@ impl Body {
         self.meter.as_ref()?.wait(clock::now())
     }
 
-    /// Refuses a response that says that it is too large.
+    /// Whether its length or its rate is limited.
     #[inline]
-    pub(in crate::upstream) fn check_size(&self) -> Result<(), Error> {
-        match (&self.meter, self.size()) {
-            (Some(meter), BodySize::Exact(bytes)) => {
-                let checked = meter.check(bytes);
-                checked.map_err(|most| self.too_large(most))
-            }
-            _ => Ok(()),
+    pub(in crate::upstream) fn has_limits(&self) -> bool {
+        self.meter.is_some()
+    }
+
+    /// Refuses a response that says that it is too large.
+    #[cold]
+    pub(in crate::upstream) fn check_size(self) -> Result<Self, Error> {
+        if let (Some(meter), BodySize::Exact(bytes)) = (&self.meter, self.size()) {
+            let checked = meter.check(bytes);
+            checked.map_err(|most| self.too_large(most))?;
         }
+        Ok(self)
     }
 
     fn too_large(&self, most: u64) -> Error {
@@ -257,6 +239,7 @@ impl Body {
     }
 
     /// Ends a body that was read to its end: the stream is kept if both sides are through with it.
+    #[inline]
     pub fn finish(self) {
         let Self {
             stream,
