@@ -81,7 +81,7 @@ pub async fn send(
         };
         one = match Box::pin(tries.again(refused, exchange, source)).await? {
             Again::Try(another) => another,
-            Again::Response(body) => return tries.pass_on(body),
+            Again::Response(body) => return tries.pass_on(*body),
             Again::Nothing => return Err(tries.into_error(exchange)),
         };
     }
@@ -420,9 +420,9 @@ impl<'a> Tries<'a> {
 
     /// Makes the client's what was a failure of its try, as there is no other.
     #[cold]
-    fn pass_on(self, mut body: Box<Body>) -> Result<Proxied, Error> {
+    fn pass_on(self, mut body: Body) -> Result<Proxied, Error> {
         body.admitted = self.admitted;
-        Proxied::within_limits(*body)
+        Proxied::within_limits(body)
     }
 
     /// Decides what comes after a try that has failed: an answer of a plugin, the end, or with `None` the next try.
