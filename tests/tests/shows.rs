@@ -106,10 +106,7 @@ fn part_of_upstreams(part: u64) -> upstreams::Options {
 #[test]
 fn peers_that_die_or_are_overloaded_cost_no_request_more_than_they_must() {
     for part in [1, 3] {
-        let options = upstreams::Options {
-            lasts: Duration::from_secs(3),
-            ..part_of_upstreams(part)
-        };
+        let options = part_of_upstreams(part);
         passes(&upstreams::run(&options, &mut Progress::silent()));
     }
 }
