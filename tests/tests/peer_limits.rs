@@ -1,6 +1,6 @@
 //! Peers with `max_active`, and requests that wait for one with room.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Condvar, Mutex, PoisonError};
 
 use castling_tests::{Exposition, Proxy, RawClient, origin, raw_origin, until};
 
@@ -165,4 +165,36 @@ fn a_backup_takes_what_others_have_no_room_for_and_all_when_they_are_down() {
     assert_eq!(clients[0].read_reply().text(), "ok");
     assert_eq!(proxy.get("/").text(), "ok");
     assert_eq!(proxy.origin("spare").requests(), 3);
+}
+
+#[test]
+fn requests_with_refusals_in_hand_do_not_wait_for_one_another() {
+    // Both peers have their first request before either refuses it.
+    let both = Arc::new(Barrier::new(2));
+    let refusing = || {
+        let both = Arc::clone(&both);
+        raw_origin::scripted(move |connection, number| {
+            let mut is_first = number == 0;
+            while connection.read_head().is_ok() {
+                if std::mem::take(&mut is_first) {
+                    both.wait();
+                }
+                connection.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+            }
+            Ok(())
+        })
+    };
+    let upstream = "peers = [\"{app}\", \"{other}\"]\nmax_active = 1\nqueue = { size = 10, timeout = \"60s\" }\n\
+                    retry = { on = [\"503\"], budget = \"off\" }";
+    let proxy = Proxy::with_config(&config(upstream))
+        .origin("app", refusing())
+        .origin("other", refusing())
+        .start();
+    let mut clients = [(); 2].map(|()| proxy.raw());
+    for client in &mut clients {
+        client.send(GET);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_reply().status, 503);
+    }
 }

@@ -283,7 +283,8 @@ impl<'a> Tries<'a> {
     ) -> Result<Again<'a>, Error> {
         let may_be = self.left > 0 && (refused.is_none() || self.is_repeatable(exchange, source));
         let peer = match may_be {
-            true => self.choose_again(exchange).await?,
+            // A request that waits with a response in hand keeps that peer's place, for which the next may wait.
+            true => self.choose_again(exchange, refused.is_none()).await?,
             false => None,
         };
         let wait = match &refused {
@@ -309,8 +310,9 @@ impl<'a> Tries<'a> {
     async fn choose_again(
         &mut self,
         exchange: &mut Box<Exchange>,
+        may_wait: bool,
     ) -> Result<Option<Active>, Error> {
-        let peer = match self.choose(exchange, true).await {
+        let peer = match self.choose(exchange, may_wait).await {
             // The outcome of the last try says more.
             Err(Error::Upstream {
                 cause: UpstreamError::NoRoom { .. },
@@ -323,7 +325,7 @@ impl<'a> Tries<'a> {
         }
         self.tried = Tried::default();
         self.is_around = true;
-        self.choose(exchange, true).await
+        self.choose(exchange, may_wait).await
     }
 
     /// Wait before the next try, after so many. The first that goes to another peer goes at once: it has nothing to do with

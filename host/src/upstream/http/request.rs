@@ -225,6 +225,8 @@ impl<'a> Try<'a> {
         let (after, bound) = self.time_for(exchange);
         let deadline = self.deadline.as_deref();
         let mut interims = 0;
+        // Interim responses together have as long as one wait.
+        let (mut left, mut ends) = (after, None);
         loop {
             let (request, reply) = exchange.heads_mut();
             let (method, headers) = (&request.method, &mut reply.headers);
@@ -232,7 +234,7 @@ impl<'a> Try<'a> {
             let head = poll_fn(
                 |cx| match waiting.poll_head(cx, limits, method, headers, peer) {
                     Poll::Ready(head) => Poll::Ready(head),
-                    Poll::Pending => waiting.poll_late(cx, after).map(|()| {
+                    Poll::Pending => waiting.poll_late(cx, left).map(|()| {
                         Err(match (bound, deadline) {
                             (Bound::Deadline, Some(deadline)) => deadline.error(peer),
                             (Bound::Client, _) => {
@@ -257,6 +259,9 @@ impl<'a> Try<'a> {
             }
             drop(waiting);
             Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
+            let now = clock::now();
+            let ends = *ends.get_or_insert(now + after);
+            left = ends.saturating_duration_since(now);
         }
     }
 
