@@ -1,10 +1,14 @@
 //! Protection of upstreams: circuit breaker, adaptive concurrency, hedges, mirrors, limits of responses.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use castling_tests::load::Load;
 use castling_tests::origin::Origin;
 use castling_tests::{Exposition, Proxy, RawClient, Setup, body, origin, raw_origin, until};
 use http::{Request, Response};
+use rustix::process::Signal;
+use tokio::sync::Mutex;
 
 fn gateway(peers: &str, keys: &str, route: &str) -> Setup {
     Proxy::with_config(&format!(
@@ -193,6 +197,55 @@ fn requests_beyond_the_learnt_limit_wait_for_their_time_and_are_refused() {
         1.0
     );
     drop(held);
+}
+
+#[test]
+fn what_is_learnt_outlives_the_worker() {
+    // One request at a time, so that fewer under way take less time each.
+    let turn = Arc::new(Mutex::new(()));
+    let one_by_one = origin::serving(move |_| {
+        let turn = Arc::clone(&turn);
+        async move {
+            let _turn = turn.lock().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Response::new(body::full("ok"))
+        }
+    });
+    let keys = "concurrency = { min = 2, max = 100, initial = 6, queue_time = \"30s\" }";
+    let mut proxy = gateway("\"{a}\"", keys, "").origin("a", one_by_one).start();
+    let limit = |proxy: &Proxy| {
+        let labels = [("upstream", "app")];
+        metric(proxy, "castling_upstream_concurrency_limit", &labels)
+    };
+    assert_eq!(limit(&proxy), 6.0);
+    let load = Load {
+        address: proxy.address(),
+        clients: 8,
+        requests_per_connection: 1000,
+        request: "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        bodies: vec!["ok".to_owned()],
+    };
+    let running = load.start();
+    until("the limit has come down", || limit(&proxy) < 6.0);
+    assert_eq!(running.stop().failures, [""; 0]);
+    let learnt = limit(&proxy);
+    assert!(learnt < 6.0);
+
+    let mut before = proxy.until_workers(1);
+    let mut is_another = |proxy: &Proxy, how: &str| {
+        until(how, || !before[0].is_alive());
+        let after = proxy.until_workers(1);
+        assert_ne!(before, after);
+        assert_eq!(proxy.get("/").status, 200);
+        assert_eq!(limit(proxy), learnt, "{how}");
+        before = after;
+    };
+    proxy.reload().expect_success();
+    is_another(&proxy, "the old generation has ended");
+    proxy.workers()[0].signal(Signal::KILL);
+    is_another(&proxy, "the worker is killed");
+    proxy.upgrade(&[]).expect_success();
+    is_another(&proxy, "the old master's worker has ended");
 }
 
 #[test]

@@ -300,6 +300,11 @@ impl Balancer {
         }
     }
 
+    /// State of the upstream itself.
+    pub fn state(&self) -> &PeerState {
+        &self.state
+    }
+
     /// Tells all workers that peers have become available, or no longer are.
     pub fn peers_have_changed(&self) {
         self.state.raise_epoch();

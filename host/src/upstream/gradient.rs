@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use super::learnt::Learnt;
+
 /// The estimate of one worker. Pure: who calls has the clock.
 #[derive(Debug)]
 pub(super) struct Gradient {
@@ -75,6 +77,22 @@ impl Gradient {
         }
     }
 
+    /// Goes on from what another has learnt.
+    pub(super) fn resume(&mut self, learnt: Learnt) {
+        self.limit = learnt.limit.clamp(self.min, self.max);
+        self.calm = Some(learnt.calm);
+        self.is_known = learnt.is_known;
+    }
+
+    /// Values that are learnt so far; `None`: nothing is.
+    pub(super) fn learnt(&self) -> Option<Learnt> {
+        Some(Learnt {
+            limit: self.before_trial.unwrap_or(self.limit),
+            calm: self.calm?,
+            is_known: self.is_known,
+        })
+    }
+
     /// Requests that may be under way.
     pub(super) fn limit(&self) -> u32 {
         self.limit as u32
@@ -86,14 +104,17 @@ impl Gradient {
         self.calm.map(Duration::from_secs_f64)
     }
 
-    /// A response has begun after so long. `under_way`: requests that were, itself included, when it was sent.
-    pub(super) fn sample(&mut self, latency: Duration, under_way: u32) {
+    /// A response has begun after so long. `under_way`: requests that were, itself included, when it was sent. True: a window is
+    /// full, and something may have been learnt.
+    pub(super) fn sample(&mut self, latency: Duration, under_way: u32) -> bool {
         self.window.push(latency.as_secs_f64());
         self.most = self.most.max(under_way);
         // Twice what may be under way: the latter half has met what the former has left.
-        if self.window.len() >= WINDOW.max(2 * self.limit as usize) {
+        let is_full = self.window.len() >= WINDOW.max(2 * self.limit as usize);
+        if is_full {
             self.learn();
         }
+        is_full
     }
 
     fn learn(&mut self) {
@@ -374,6 +395,31 @@ mod tests {
         let seen = simulate(&mut gradient, &peers, 15_000.0, 20.0);
         println!("limit {} refused {}", gradient.limit(), seen.refused);
         assert!(gradient.limit() > 150, "{}", gradient.limit());
+    }
+
+    #[test]
+    fn another_goes_on_from_what_one_has_learnt() {
+        let peers = Peers {
+            places: 40,
+            slowness: 1.0,
+        };
+        let mut first = gradient();
+        assert_eq!(first.learnt(), None);
+        simulate(&mut first, &peers, 2000.0, 20.0);
+        simulate(&mut first, &peers, 8000.0, 20.0);
+        let learnt = first.learnt().expect("it has learnt");
+        assert!(learnt.is_known && learnt.limit > 30.0, "{learnt:?}");
+        let mut second = gradient();
+        second.resume(learnt);
+        assert_eq!(second.learnt(), Some(learnt));
+        assert_eq!(
+            (second.limit(), second.calm()),
+            (first.limit(), first.calm())
+        );
+        // Other bounds hold for it.
+        let mut third = Gradient::new(1, 30, 20, 1.2);
+        third.resume(learnt);
+        assert_eq!(third.limit(), 30);
     }
 
     #[test]

@@ -4,11 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::PeerState;
 use super::gradient::Gradient;
+use super::learnt::Learnt;
 use crate::config;
 use crate::downstream::Downstream;
 use crate::error::ClientError;
@@ -20,7 +23,10 @@ pub(super) struct Limiter {
     under_way: Cell<u32>,
     /// Requests that wait, the first first. Some may have gone.
     waiting: RefCell<VecDeque<oneshot::Sender<Place>>>,
-    queue_time: Duration,
+    config: config::Concurrency,
+    workers: u32,
+    /// The upstream's own state, which keeps what is learnt for workers to come.
+    kept: PeerState,
     /// The limit, in the metrics.
     shown: Gauge,
 }
@@ -36,17 +42,29 @@ pub(super) struct Place {
 const WAITING_RATIO: usize = 4;
 
 impl Limiter {
-    /// `workers`: so many share the bounds.
-    pub(super) fn new(config: &config::Concurrency, workers: u32, shown: Gauge) -> Rc<Self> {
-        let part = |all: u32| all.div_ceil(workers.max(1));
+    /// `workers`: so many share the bounds. `kept`: the upstream's own state, from which it takes what others have learnt.
+    pub(super) fn new(
+        config: &config::Concurrency,
+        workers: u32,
+        kept: PeerState,
+        shown: Gauge,
+    ) -> Rc<Self> {
+        let workers = workers.max(1);
+        let part = |all: u32| all.div_ceil(workers);
         let (min, max, initial) = (part(config.min), part(config.max), part(config.initial));
-        let gradient = Gradient::new(min, max, initial, config.tolerance);
+        let mut gradient = Gradient::new(min, max, initial, config.tolerance);
+        let word = kept.learnt().map_or(0, |word| word.load(Relaxed));
+        if let Some(learnt) = Learnt::from_word(word, config, workers) {
+            gradient.resume(learnt);
+        }
         shown.set(gradient.limit().into());
         Rc::new(Self {
             gradient: RefCell::new(gradient),
             under_way: Cell::new(0),
             waiting: RefCell::default(),
-            queue_time: config.queue_time,
+            config: config.clone(),
+            workers,
+            kept,
             shown,
         })
     }
@@ -64,7 +82,7 @@ impl Limiter {
             return Ok(None);
         };
         // A place that comes as the time is up goes to the next with the channel.
-        let waited = downstream.while_there(tokio::time::timeout(self.queue_time, turn));
+        let waited = downstream.while_there(tokio::time::timeout(self.config.queue_time, turn));
         let turn = waited.await.ok_or(ClientError::Gone)?;
         Ok(turn.ok().and_then(Result::ok))
     }
@@ -77,7 +95,7 @@ impl Limiter {
             waiting.pop_front();
         }
         let most = self.limit() as usize * WAITING_RATIO;
-        if self.queue_time.is_zero() || waiting.len() >= most {
+        if self.config.queue_time.is_zero() || waiting.len() >= most {
             return None;
         }
         let (sender, turn) = oneshot::channel();
@@ -95,6 +113,13 @@ impl Limiter {
         Place {
             limiter: Rc::clone(self),
             under_way,
+        }
+    }
+
+    /// Keeps what is learnt for workers to come; of all workers the last to do so is believed.
+    fn keep(&self, gradient: &Gradient) {
+        if let (Some(word), Some(learnt)) = (self.kept.learnt(), gradient.learnt()) {
+            word.store(learnt.to_word(&self.config, self.workers), Relaxed);
         }
     }
 
@@ -116,7 +141,9 @@ impl Place {
     /// The request has had its response's head, or its time-out, after so long.
     pub(super) fn sample(&self, latency: Duration) {
         let mut gradient = self.limiter.gradient.borrow_mut();
-        gradient.sample(latency, self.under_way);
+        if gradient.sample(latency, self.under_way) {
+            self.limiter.keep(&gradient);
+        }
         self.limiter.shown.set(gradient.limit().into());
     }
 }
@@ -135,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::downstream::Collector;
+    use crate::upstream::PeerStates;
 
     fn limiter(most: u32, queue_time: Duration) -> Rc<Limiter> {
         let config = config::Concurrency {
@@ -144,7 +172,8 @@ mod tests {
             tolerance: 1.2,
             queue_time,
         };
-        Limiter::new(&config, 1, Gauge::default())
+        let kept = PeerStates::private().unwrap().of(0);
+        Limiter::new(&config, 1, kept, Gauge::default())
     }
 
     async fn enter(limiter: &Rc<Limiter>) -> Option<Place> {
@@ -170,6 +199,38 @@ mod tests {
             drop(held);
             assert!(enter(&limiter).await.is_some());
             assert_eq!(limiter.under_way.get(), 0);
+        });
+    }
+
+    #[test]
+    fn a_new_one_begins_with_what_the_others_have_learnt() {
+        let config = config::Concurrency {
+            min: 2,
+            max: 100,
+            initial: 40,
+            tolerance: 1.2,
+            queue_time: Duration::ZERO,
+        };
+        let kept = PeerStates::private().unwrap().of(0);
+        let limiter = |workers| Limiter::new(&config, workers, kept.clone(), Gauge::default());
+        run(async {
+            let first = limiter(2);
+            assert_eq!(first.limit(), 20);
+            // The latency grows with what is under way, so that less is better.
+            while first.limit() == 20 {
+                let places: Vec<_> = std::iter::from_fn(|| {
+                    (first.under_way.get() < first.limit()).then(|| first.place())
+                })
+                .collect();
+                for place in places {
+                    place.sample(Duration::from_millis(10) * place.under_way);
+                }
+            }
+            let learnt = first.limit();
+            assert_eq!(limiter(2).limit(), learnt);
+            assert!((2 * learnt..=2 * learnt + 1).contains(&limiter(1).limit()));
+            kept.learnt().unwrap().store(u64::MAX, Relaxed);
+            assert_eq!(limiter(2).limit(), 20);
         });
     }
 

@@ -7,6 +7,7 @@ mod gradient;
 mod health;
 mod hedge;
 mod http;
+mod learnt;
 mod life;
 mod limiter;
 mod mirror;
@@ -113,6 +114,7 @@ impl Upstream {
             any_names: true,
             ..HeadLimits::of(config.max_head_bytes)
         };
+        let protection = Protection::new(config, shared, balancer.state(), metrics.protection);
         Rc::new(Self {
             name: Arc::from(name),
             balancer,
@@ -124,7 +126,7 @@ impl Upstream {
                 .budget
                 .map(|budget| Budget::new(&budget, shared.0)),
             connect_options: connect::Options::of(config),
-            protection: Protection::new(config, shared, metrics.protection),
+            protection,
             proxy_protocol: config.proxy_protocol,
             protocol: config.protocol,
             http2: ClientBuilder::new(&head_limits),

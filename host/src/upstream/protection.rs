@@ -36,10 +36,11 @@ pub(super) type Limit = &'static str;
 
 impl Protection {
     /// `workers`: so many share the limits. `limits`: states of the cells that the breaker's counts lie in; without them, each
-    /// worker has its part. `None`: there are no limits.
+    /// worker has its part. `own`: the upstream's own state, where the limiter keeps what it learns. `None`: there are no limits.
     pub(super) fn new(
         config: &config::Upstream,
         (workers, limits): (usize, &[PeerState]),
+        own: &PeerState,
         metrics: ProtectionMetrics,
     ) -> Option<Box<Self>> {
         let (breaker, concurrency) = (&config.breaker, &config.concurrency);
@@ -66,7 +67,7 @@ impl Protection {
                 .map(|most| Gate::new(most.div_ceil(workers))),
             limiter: concurrency
                 .as_ref()
-                .map(|it| Limiter::new(it, workers, metrics.limit)),
+                .map(|it| Limiter::new(it, workers, own.clone(), metrics.limit)),
             metrics,
         }))
     }

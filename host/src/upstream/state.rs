@@ -178,6 +178,11 @@ impl PeerState {
         &self.record().latency
     }
 
+    /// Word of what an upstream's limiter has learnt. `None`: there is no memory to share.
+    pub fn learnt(&self) -> Option<&AtomicU64> {
+        self.record.as_deref().map(|record| &record.learnt)
+    }
+
     /// Time at which the peer came up, or came back; 0: it was there from the beginning.
     pub fn came_up_ns(&self) -> u64 {
         let record = self.record();

@@ -33,7 +33,9 @@ pub struct PeerRecord {
     pub epoch: AtomicU64,
     /// Time when the last check was over.
     pub last_check_ns: AtomicU64,
-    spare: [AtomicU64; 3],
+    /// Values that an upstream's limiter has learnt: the limit and the calm latency, as 32-bit floats.
+    pub learnt: AtomicU64,
+    spare: [AtomicU64; 2],
 }
 
 const _: () = assert!(size_of::<PeerRecord>() == 2 * 64);
@@ -55,7 +57,8 @@ impl PeerRecord {
             up_since_ns: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             last_check_ns: AtomicU64::new(0),
-            spare: [const { AtomicU64::new(0) }; 3],
+            learnt: AtomicU64::new(0),
+            spare: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -74,6 +77,7 @@ impl PeerRecord {
             up_since_ns,
             epoch,
             last_check_ns,
+            learnt,
             spare: _,
         } = self;
         for word in [
@@ -90,6 +94,7 @@ impl PeerRecord {
             up_since_ns,
             epoch,
             last_check_ns,
+            learnt,
         ] {
             word.store(0, Relaxed);
         }
