@@ -68,6 +68,23 @@ pub enum TryError {
     },
 }
 
+/// Interim responses that a request has passed on. In a box: few have any, and each request's future has room for it.
+#[derive(Default)]
+struct Interims {
+    count: usize,
+    /// End of the wait for the response that follows them.
+    ends: Option<Instant>,
+}
+
+impl Interims {
+    /// Rest of a wait of this time, which began with the first of them.
+    fn left(&mut self, all: Duration) -> Duration {
+        let now = clock::now();
+        let ends = *self.ends.get_or_insert(now + all);
+        ends.saturating_duration_since(now)
+    }
+}
+
 /// Interim responses of a peer that one request passes on.
 const MAX_INTERIMS: usize = 32;
 
@@ -222,11 +239,9 @@ impl<'a> Try<'a> {
             }
         }
         let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
-        let (after, bound) = self.time_for(exchange);
+        let (mut after, bound) = self.time_for(exchange);
         let deadline = self.deadline.as_deref();
-        let mut interims = 0;
-        // Interim responses together have as long as one wait.
-        let (mut left, mut ends) = (after, None);
+        let mut interims = None;
         loop {
             let (request, reply) = exchange.heads_mut();
             let (method, headers) = (&request.method, &mut reply.headers);
@@ -234,7 +249,7 @@ impl<'a> Try<'a> {
             let head = poll_fn(
                 |cx| match waiting.poll_head(cx, limits, method, headers, peer) {
                     Poll::Ready(head) => Poll::Ready(head),
-                    Poll::Pending => waiting.poll_late(cx, left).map(|()| {
+                    Poll::Pending => waiting.poll_late(cx, after).map(|()| {
                         Err(match (bound, deadline) {
                             (Bound::Deadline, Some(deadline)) => deadline.error(peer),
                             (Bound::Client, _) => {
@@ -244,6 +259,7 @@ impl<'a> Try<'a> {
                             (Bound::Timeout | Bound::Deadline, _) => {
                                 waiting.retire();
                                 let peer = peer.to_owned();
+                                let after = self.settings.response_timeout;
                                 UpstreamError::ResponseTimeout { peer, after }
                             }
                         })
@@ -259,9 +275,9 @@ impl<'a> Try<'a> {
             }
             drop(waiting);
             Box::pin(self.pass_interim(&mut interims, status, exchange, source)).await?;
-            let now = clock::now();
-            let ends = *ends.get_or_insert(now + after);
-            left = ends.saturating_duration_since(now);
+            after = interims
+                .as_mut()
+                .map_or(after, |interims| interims.left(after));
         }
     }
 
@@ -291,13 +307,14 @@ impl<'a> Try<'a> {
     #[inline(never)]
     async fn pass_interim(
         &self,
-        passed: &mut usize,
+        passed: &mut Option<Box<Interims>>,
         status: StatusCode,
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<(), TryError> {
-        *passed += 1;
-        if *passed > MAX_INTERIMS {
+        let passed = passed.get_or_insert_default();
+        passed.count += 1;
+        if passed.count > MAX_INTERIMS {
             return Err(TryError::from(UpstreamError::TooManyInterims {
                 peer: self.label(),
                 most: MAX_INTERIMS,
@@ -316,7 +333,7 @@ impl<'a> Try<'a> {
         exchange: &mut Box<Exchange>,
         source: &mut UploadSource<'_, '_>,
     ) -> Result<Option<StatusCode>, TryError> {
-        let mut interims = 0;
+        let mut interims = None;
         loop {
             let event = self.wait_sending(stream, exchange, source).await;
             match event {
