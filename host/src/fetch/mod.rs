@@ -1,17 +1,19 @@
-//! Lists of peers from outside: the DNS is asked for addresses.
+//! Lists of peers from outside: the DNS is asked for addresses, and URLs for lists.
 //!
 //! One helper does it for the whole gateway, so that all workers agree and questions do not multiply. The master says when
 //! what is to be asked, and keeps what has come; the helper knows nothing from one question to the next. What goes between
 //! them is here.
 
 pub mod dns;
+mod http;
+pub mod list;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Family;
+use crate::config::{Family, PeersUrl};
 use crate::transport::PeerAddress;
 
 /// Question of the master to the helper.
@@ -19,7 +21,14 @@ use crate::transport::PeerAddress;
 pub struct Question {
     /// Number that the reply has.
     pub id: u64,
-    pub ask: NameQuestion,
+    pub ask: Ask,
+}
+
+/// Thing that is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    Name(NameQuestion),
+    List(Box<ListQuestion>),
 }
 
 /// Answer of the helper.
@@ -28,7 +37,58 @@ pub struct Reply {
     /// Number of the question.
     pub id: u64,
     /// The error is a line for a person.
-    pub answer: Result<Answer, String>,
+    pub learnt: Result<Learnt, String>,
+}
+
+/// What has come of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Learnt {
+    /// Of a name.
+    Addresses(Answer),
+    /// Of a URL.
+    List(Listed),
+}
+
+/// Question for the list at a URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListQuestion {
+    pub url: PeersUrl,
+    pub host: ListHost,
+    /// Those of the list that is known. Empty: none is.
+    pub validators: Validators,
+}
+
+/// Where the host of a URL is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListHost {
+    /// At these addresses, the first of which is tried first.
+    Addresses(Vec<SocketAddr>),
+    /// Where the DNS says.
+    Name(NameQuestion),
+}
+
+/// Words by which a server knows what a client has of it (RFC 9110 §8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validators {
+    pub etag: Option<String>,
+    pub last_modified: Option<String>,
+}
+
+impl Validators {
+    pub fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+}
+
+/// State of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listed {
+    /// It is as it was known (304).
+    Same,
+    Peers {
+        found: Vec<Found>,
+        validators: Validators,
+    },
 }
 
 /// Question for the addresses of a name.

@@ -139,7 +139,7 @@ pub(super) const FLOORS: &[Floor] = &[
             ),
             (
                 "fetch",
-                "what is asked for outside: addresses of names, by the DNS",
+                "what is asked for outside: addresses of names, lists at URLs",
             ),
             (
                 "acme",

@@ -7,16 +7,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Breaker, Concurrency, HealthCheck, Passive, PlacedPath, ResponseLimits, Retry,
-    SlowStart, Sticky, TcpKeepalive, UpstreamTls,
+    Balance, Breaker, Concurrency, HealthCheck, Passive, PeersUrl, PlacedPath, ResponseLimits,
+    Retry, SlowStart, Sticky, TcpKeepalive, UpstreamTls,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
-    /// Peers, at least one where there is no file of peers.
+    /// Peers, at least one where there is neither a file of peers nor a URL.
     pub peers: Vec<Peer>,
     /// File with more of them, which is looked at again and again (Prometheus' `file_sd`, Envoy's EDS by file). Default none.
     pub peers_file: Option<PlacedPath>,
+    /// URL with more of them. The master's alone: workers are not told, since it may have secrets. Default none.
+    #[serde(skip)]
+    pub peers_url: Option<PeersUrl>,
     /// How names among them are resolved.
     pub resolve: Resolve,
     /// Default `round_robin`.

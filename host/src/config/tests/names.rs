@@ -71,7 +71,90 @@ fn names_that_cannot_be_resolved_so() {
         ),
         (
             "peers_file = 'a.peers'\nbalance = 'target'",
-            "site.toml:3:11: balance 'target': expected another policy beside `peers_file`, which would say whom clients reach",
+            "site.toml:3:11: balance 'target': expected another policy beside `peers_file` or `peers_url`, which would say whom clients reach",
+        ),
+    ] {
+        refused(&upstream(keys), error);
+    }
+}
+
+#[test]
+fn peers_may_be_at_a_url() {
+    let url = |text: &str| {
+        let config = good(&upstream(&format!("peers_url = {text}")));
+        config.upstreams["a"].peers_url.clone().unwrap()
+    };
+    let plain = url("'http://Registry.test?of=a'");
+    assert_eq!(plain.authority, "registry.test:80");
+    assert_eq!(plain.target, "/?of=a");
+    assert_eq!(plain.interval, Duration::from_secs(10));
+    assert_eq!(plain.timeout, Duration::from_secs(5));
+    assert!(plain.tls.is_none() && plain.headers.is_empty());
+    let full = url(
+        "{ url = 'https://[::1]:8443/a/b', interval = '1m', timeout = '1s', \
+         headers = { Authorization = 'Bearer 1' }, tls = { verify = false } }",
+    );
+    assert_eq!(full.authority, "[::1]:8443");
+    assert_eq!(full.target, "/a/b");
+    assert_eq!(full.headers[0].0, "authorization");
+    assert!(!format!("{full:?}").contains("Bearer"), "never shown");
+    assert!(!full.tls.unwrap().verify && full.system_roots.is_empty());
+    let by_system = url("'https://registry.test/'");
+    assert_eq!(by_system.authority, "registry.test:443");
+    assert!(!by_system.system_roots.is_empty());
+}
+
+#[test]
+fn urls_of_peers_that_are_none() {
+    let rule = "expected a URL such as \"https://registry.internal/peers/app\", without a user or a fragment";
+    for text in [
+        "",
+        "registry.test/a",
+        "ftp://registry.test/",
+        "http://me:secret@registry.test/",
+        "http://registry.test/#a",
+        "http://registry.test:/",
+        "http://registry.test:0/",
+        "http://registry.test:70000/",
+        "http://a b/",
+        "http:///a",
+        "https://*.test/",
+    ] {
+        let at = format!("site.toml:2:13: peers_url '{text}': {rule}");
+        refused(&upstream(&format!("peers_url = '{text}'")), &at);
+    }
+    for (keys, error) in [
+        (
+            "peers_url = 7",
+            &*format!("site.toml:2:13: peers_url 7: {rule}"),
+        ),
+        (
+            "peers_url = {}",
+            &*format!("site.toml:2:13: missing key \"url\": {rule}"),
+        ),
+        (
+            "peers_url = { url = 'http://a/', interval = '500ms' }",
+            "site.toml:2:45: interval '500ms': expected 1s to 1h",
+        ),
+        (
+            "peers_url = { url = 'http://a/', timeout = '1m' }",
+            "site.toml:2:44: timeout '1m': expected 10ms to 15s",
+        ),
+        (
+            "peers_url = { url = 'http://a/', tls = { verify = false } }",
+            "site.toml:2:40: tls a table: expected none beside an http URL: `url` is to begin with https://",
+        ),
+        (
+            "peers_url = { url = 'http://a/', headers = { Host = 'b' } }",
+            "site.toml:2:46: header \"Host\": expected a field's name",
+        ),
+        (
+            "peers_url = { url = 'http://a/', uri = 1 }",
+            "site.toml:2:34: unknown key \"uri\": did you mean \"url\"?",
+        ),
+        (
+            "peers_url = 'http://a/'\nbalance = 'target'",
+            "site.toml:3:11: balance 'target': expected another policy beside `peers_file` or `peers_url`, which would say whom clients reach",
         ),
     ] {
         refused(&upstream(keys), error);

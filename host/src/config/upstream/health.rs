@@ -150,7 +150,7 @@ fn host(value: Value<'_>) -> Option<String> {
 }
 
 /// Fields of a head, but for these.
-fn fields(value: Value<'_>, but: &[&str]) -> Option<Vec<(String, String)>> {
+pub(super) fn fields(value: Value<'_>, but: &[&str]) -> Option<Vec<(String, String)>> {
     let fields: Vec<_> = value
         .table()?
         .values()

@@ -4,6 +4,7 @@ mod balance;
 mod health;
 mod keepalive;
 mod peers;
+mod peers_url;
 pub(super) mod protection;
 mod queue;
 mod resolve;
@@ -35,9 +36,12 @@ pub(super) fn resolve(
     system_roots: &mut Vec<Der>,
 ) -> Upstream {
     let peers_file = table.optional("peers_file", Value::placed_path);
-    let peers = match peers_file {
-        Some(_) => table.optional("peers", peers),
-        None => table.required("peers", "a list of HOST:PORT", peers),
+    let given_url = table.get("peers_url");
+    let has_lists = peers_file.is_some() || given_url.is_some();
+    let peers_url = given_url.and_then(|value| peers_url::peers_url(value, system_roots));
+    let peers = match has_lists {
+        true => table.optional("peers", peers),
+        false => table.required("peers", "a list of HOST:PORT", peers),
     };
     let peers = peers.unwrap_or_default();
     let proxy_protocol = table.optional("proxy_protocol", |value| value.choice(&HEADER_VERSIONS));
@@ -56,8 +60,9 @@ pub(super) fn resolve(
     } = sockets(&mut table, &peers);
     let policy = table.or("balance", Balance::RoundRobin, |value| {
         match balance(value, plugins, &peers)? {
-            Balance::Target if peers_file.is_some() => value
-                .expected("another policy beside `peers_file`, which would say whom clients reach"),
+            Balance::Target if has_lists => value.expected(
+                "another policy beside `peers_file` or `peers_url`, which would say whom clients reach",
+            ),
             policy => Some(policy),
         }
     });
@@ -67,10 +72,11 @@ pub(super) fn resolve(
         sticky: sticky::sticky(&mut table, &peers, &policy),
         balance: policy,
         resolve: table.or("resolve", Resolve::default(), |value| {
-            resolve::resolve(value, &peers)
+            resolve::resolve(value, &peers, has_lists)
         }),
         peers,
         peers_file,
+        peers_url,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(5), |value| {
             value.duration(TIMEOUT)
         }),

@@ -7,9 +7,10 @@ use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
 use super::super::{Family, Peer, Resolve};
 
-pub(super) fn resolve(value: Value<'_>, peers: &[Peer]) -> Option<Resolve> {
+/// `has_lists`: peers are also in a file or at a URL.
+pub(super) fn resolve(value: Value<'_>, peers: &[Peer], has_lists: bool) -> Option<Resolve> {
     let mut table = value.table()?;
-    if !peers.iter().any(Peer::is_name) {
+    if !has_lists && !peers.iter().any(Peer::is_name) {
         return value.refuse("resolve has no effect: expected a peer that is a name");
     }
     let default = Resolve::default();

@@ -23,11 +23,36 @@ pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<Upstr
         groups: table.or("groups", Vec::new(), names),
         place: table.place_text(),
     };
-    if tls.verify && tls.ca.is_empty() && system_roots.is_empty() {
+    if tls.needs_system_roots() && system_roots.is_empty() {
         *system_roots = roots_of_system(value)?;
     }
     table.finish();
     Some(tls)
+}
+
+/// TLS of which nothing is said. `value`: what it is for.
+pub(super) fn default(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
+    if system_roots.is_empty() {
+        *system_roots = roots_of_system(value)?;
+    }
+    Some(UpstreamTls {
+        server_name: None,
+        verify: true,
+        ca: Vec::new(),
+        crl: Vec::new(),
+        certificate: None,
+        min_version: TlsVersion::V12,
+        suites: Vec::new(),
+        groups: Vec::new(),
+        place: value.place_text(),
+    })
+}
+
+impl UpstreamTls {
+    /// Whether certificates are checked, and by the authorities that the system trusts.
+    pub fn needs_system_roots(&self) -> bool {
+        self.verify && self.ca.is_empty()
+    }
 }
 
 /// A host name without wildcards, or an IP address.

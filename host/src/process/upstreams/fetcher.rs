@@ -20,13 +20,14 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use crate::config::Workers;
-use crate::fetch::{Answer, NameQuestion, Question, Reply, dns};
+use crate::fetch::{Ask, Learnt, Question, Reply, dns, list};
 use crate::process::backoff::Backoff;
 use crate::process::channel::{FrameReader, write_frame};
 use crate::process::confine;
 use crate::process::role::Role;
 
-/// Largest message, bytes: the addresses of a name with 4096 of them.
+/// Largest message, bytes: a list with as many peers as may be, or the question of a URL, with all authorities that a system
+/// trusts.
 const FRAME_LIMIT_BYTES: usize = 16 << 20;
 
 /// Longest time for one question, whatever its servers and names are.
@@ -57,7 +58,7 @@ struct Running {
     started: Instant,
 }
 
-type Waiting = Rc<RefCell<BTreeMap<u64, oneshot::Sender<Result<Answer, String>>>>>;
+type Waiting = Rc<RefCell<BTreeMap<u64, oneshot::Sender<Result<Learnt, String>>>>>;
 
 impl Fetcher {
     /// Starts helpers as this config says from now on; one that runs otherwise is ended.
@@ -76,7 +77,7 @@ impl Fetcher {
     }
 
     /// Asks the helper. The error is a line for a person.
-    pub async fn ask(self: &Rc<Self>, ask: NameQuestion) -> Result<Answer, String> {
+    pub async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Learnt, String> {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
         let (waiter, answer) = oneshot::channel();
@@ -95,7 +96,7 @@ impl Fetcher {
     fn send(
         self: &Rc<Self>,
         question: Question,
-        waiter: oneshot::Sender<Result<Answer, String>>,
+        waiter: oneshot::Sender<Result<Learnt, String>>,
     ) -> Result<(), String> {
         let mut running = self.running.borrow_mut();
         let running = match &mut *running {
@@ -140,10 +141,10 @@ impl Fetcher {
         waiting: Waiting,
     ) {
         let hears = async {
-            while let Ok(Some(Reply { id, answer })) = replies.next().await {
+            while let Ok(Some(Reply { id, learnt })) = replies.next().await {
                 if let Some(waiter) = waiting.borrow_mut().remove(&id) {
                     // A waiter may have given up.
-                    let _ = waiter.send(answer);
+                    let _ = waiter.send(learnt);
                 }
             }
         };
@@ -166,9 +167,9 @@ impl Fetcher {
         self.not_before.set(Some(Instant::now() + wait));
         match status {
             Ok(status) => {
-                tracing::error!(%status, ?wait, "the helper that resolves names has ended")
+                tracing::error!(%status, ?wait, "the helper that asks for peers has ended")
             }
-            Err(error) => tracing::error!(%error, "the helper that resolves names is lost"),
+            Err(error) => tracing::error!(%error, "the helper that asks for peers is lost"),
         }
     }
 }
@@ -223,9 +224,9 @@ async fn converse(channel: StdUnixStream) -> anyhow::Result<()> {
                 // The semaphore is never closed.
                 let _place = room.acquire().await;
                 let id = question.id;
-                let answer = answer(question.ask).await;
+                let learnt = learn(question.ask).await;
                 // The end of the process drops the receiver.
-                let _ = replies.send(Reply { id, answer });
+                let _ = replies.send(Reply { id, learnt });
             });
         }
         anyhow::Ok(())
@@ -243,10 +244,15 @@ async fn converse(channel: StdUnixStream) -> anyhow::Result<()> {
 }
 
 /// The answer, in time, and also where a library panics over what has come.
-async fn answer(ask: NameQuestion) -> Result<Answer, String> {
-    let answer = AssertUnwindSafe(dns::resolve(&ask)).catch_unwind();
-    match timeout(LONGEST_QUESTION, answer).await {
-        Ok(Ok(answer)) => answer,
+async fn learn(ask: Ask) -> Result<Learnt, String> {
+    let learnt = async {
+        match &ask {
+            Ask::Name(question) => dns::resolve(question).await.map(Learnt::Addresses),
+            Ask::List(question) => list::ask(question).await.map(Learnt::List),
+        }
+    };
+    match timeout(LONGEST_QUESTION, AssertUnwindSafe(learnt).catch_unwind()).await {
+        Ok(Ok(learnt)) => learnt,
         Ok(Err(_)) => Err("the answer cannot be read".to_owned()),
         Err(_) => Err(format!("no answer within {LONGEST_QUESTION:?}")),
     }

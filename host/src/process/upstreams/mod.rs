@@ -13,6 +13,7 @@ mod table;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
@@ -22,8 +23,11 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::balancer::SlowStart;
-use crate::config::{self, Config};
-use crate::fetch::{Answer, Found, NameKind, NameQuestion};
+use crate::config::{self, Config, PeersUrl};
+use crate::fetch::{
+    Answer, Ask, Found, Learnt, ListHost, ListQuestion, Listed as ListState, NameKind,
+    NameQuestion, Validators,
+};
 use crate::transport::PeerAddress;
 use crate::upstream::{Checks, PeerList, PeerStates};
 use crate::zone::PeersZone;
@@ -103,6 +107,8 @@ pub struct UpstreamsOffer {
     #[serde(default)]
     orders: BTreeMap<String, Orders>,
 }
+
+const OTHER_ANSWER: &str = "the helper that asks has answered something else";
 
 /// Time for which an address in the system's own file is good, before the file is looked at again.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
@@ -192,9 +198,13 @@ impl Upstreams {
             peer: peer.clone(),
             source: SourceKey::of(name, upstream, peer).map(|key| self.source(key)),
         });
-        let of_file = upstream.peers_file.iter().map(|file| Listed {
+        let of_file = upstream.peers_file.iter();
+        let of_file = of_file.map(|file| SourceKey::of_file(name, file));
+        let of_url = upstream.peers_url.iter();
+        let of_url = of_url.map(|url| SourceKey::of_url(name, url, &upstream.resolve));
+        let lists = of_file.chain(of_url).map(|key| Listed {
             peer: config::Peer {
-                address: file.display().to_string(),
+                address: key.name.clone(),
                 srv: false,
                 weight: NonZero::<u16>::MIN,
                 backup: false,
@@ -202,9 +212,9 @@ impl Upstreams {
                 route: None,
                 max_active: None,
             },
-            source: Some(self.source(SourceKey::of_file(name, file))),
+            source: Some(self.source(key)),
         });
-        listed.chain(of_file).collect()
+        listed.chain(lists).collect()
     }
 
     /// The source of this key, asked for from now on if it was not.
@@ -237,7 +247,7 @@ impl Upstreams {
         source
     }
 
-    /// Asks for the addresses of a source.
+    /// Asks for the addresses of a name.
     async fn ask(&self, key: &SourceKey) -> Result<Answer, String> {
         let (name, kind) = key.asked();
         if let NameKind::Host { port } = kind {
@@ -250,21 +260,63 @@ impl Upstreams {
                 });
             }
         }
+        match self.fetcher.ask(Ask::Name(self.question(key))).await? {
+            Learnt::Addresses(answer) => Ok(answer),
+            Learnt::List(_) => Err(OTHER_ANSWER.to_owned()),
+        }
+    }
+
+    /// The question for the name of a source.
+    fn question(&self, key: &SourceKey) -> NameQuestion {
+        let (name, kind) = key.asked();
         let system = self.system.resolv_conf();
-        let servers = match key.resolve.servers.is_empty() {
-            true => system.servers,
-            false => key.resolve.servers.clone(),
-        };
-        let question = NameQuestion {
+        NameQuestion {
             name: name.to_owned(),
             kind,
             family: key.resolve.family,
-            servers,
+            servers: match key.resolve.servers.is_empty() {
+                true => system.servers,
+                false => key.resolve.servers.clone(),
+            },
             search: system.search,
             ndots: system.ndots,
             timeout: key.resolve.timeout,
+        }
+    }
+
+    /// Asks for the list at a URL.
+    async fn fetch(
+        &self,
+        key: &SourceKey,
+        url: &PeersUrl,
+        validators: Validators,
+    ) -> Result<ListState, String> {
+        let question = ListQuestion {
+            url: url.clone(),
+            host: self.host(key, url),
+            validators,
         };
-        self.fetcher.ask(question).await
+        match self.fetcher.ask(Ask::List(Box::new(question))).await? {
+            Learnt::List(list) => Ok(list),
+            Learnt::Addresses(_) => Err(OTHER_ANSWER.to_owned()),
+        }
+    }
+
+    /// Where the host of a URL is, as far as the master knows.
+    fn host(&self, key: &SourceKey, url: &PeersUrl) -> ListHost {
+        if let Ok(address) = url.authority.parse::<SocketAddr>() {
+            return ListHost::Addresses(vec![address]);
+        }
+        let (name, kind) = key.asked();
+        let found = match kind {
+            NameKind::Host { port } => self.system.in_hosts(name, port, key.resolve.family),
+            NameKind::Service => Vec::new(),
+        };
+        let found: Vec<_> = found.iter().filter_map(|it| it.address.inet()).collect();
+        match found.is_empty() {
+            true => ListHost::Name(self.question(key)),
+            false => ListHost::Addresses(found),
+        }
     }
 
     /// Tells the workers of this generation of changes from now on.
@@ -459,6 +511,7 @@ fn missing<'a>(
         let error = source.missing()?;
         Some(match source.key.kind {
             SourceKind::File => format!("peers_file: {error}"),
+            SourceKind::Url(_) => format!("peers_url {} cannot be fetched: {error}", peer.address),
             SourceKind::Host | SourceKind::Service => {
                 format!("peer {}: cannot be resolved: {error}", peer.address)
             }

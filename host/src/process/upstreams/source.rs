@@ -1,4 +1,4 @@
-//! A name whose addresses are an upstream's peers: asked for again and again, and known by the last good answer.
+//! Sources of an upstream's peers, a name, a file or a URL: asked for again and again, and known by the last good answer.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use crate::config::{self, Resolve};
-use crate::fetch::{Answer, Found, NameKind};
+use crate::config::{self, PeersUrl, Resolve};
+use crate::fetch::{Answer, Found, Listed, NameKind, Validators, list};
 use crate::transport::PeerAddress;
 
 use super::Upstreams;
@@ -23,14 +23,14 @@ use super::system::{Stamp, stamp};
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceKey {
     pub upstream: String,
-    /// `HOST:PORT`, the name of a service, or a file's path.
+    /// `HOST:PORT`, the name of a service, a file's path, or a URL.
     pub name: String,
     pub kind: SourceKind,
     pub resolve: Resolve,
 }
 
 /// Kind of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Addresses of a name.
     Host,
@@ -38,9 +38,11 @@ pub enum SourceKind {
     Service,
     /// A file that has a list.
     File,
+    /// A URL that answers with one.
+    Url(Rc<PeersUrl>),
 }
 
-/// A name, as long as a generation has it.
+/// A source, as long as a generation has it.
 pub struct Source {
     pub key: SourceKey,
     known: RefCell<Known>,
@@ -48,6 +50,8 @@ pub struct Source {
     is_settled: watch::Sender<bool>,
     /// The file as it was read last, and what was in it.
     file: RefCell<Option<FileRead>>,
+    /// Those of the URL's list that is known.
+    validators: RefCell<Validators>,
 }
 
 /// Stamp of a file that was read, and what was in it.
@@ -76,9 +80,9 @@ pub struct SourceOffer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceReport {
     pub upstream: String,
-    /// `HOST:PORT`, or the name of a service.
+    /// `HOST:PORT`, the name of a service, a file's path, or a URL.
     pub name: String,
-    /// `dns`, `srv` or `file`.
+    /// `dns`, `srv`, `file` or `url`.
     pub kind: String,
     pub addresses: usize,
     /// Seconds since addresses came last; None where they never did.
@@ -96,7 +100,10 @@ const FILE_EVERY: Duration = Duration::from_secs(1);
 /// Largest file: a peer takes some 30 bytes.
 const LARGEST_FILE_BYTES: u64 = 16 << 20;
 
-/// Longest wait after a failure.
+/// Wait after the first failure of a URL.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Longest wait after a failure of a name.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
 impl SourceKey {
@@ -123,23 +130,33 @@ impl SourceKey {
         }
     }
 
-    /// The name without its port, and what it stands for.
-    pub fn asked(&self) -> (&str, NameKind) {
-        let host = || {
-            let (name, port) = self.name.rsplit_once(':')?;
-            Some((
-                name,
-                NameKind::Host {
-                    port: port.parse().ok()?,
-                },
-            ))
-        };
-        match self.kind {
-            SourceKind::Service | SourceKind::File => (&self.name, NameKind::Service),
-            // Checked when the config was read.
-            SourceKind::Host => host().unwrap_or((&self.name, NameKind::Service)),
+    /// The source that an upstream's URL of peers is.
+    pub fn of_url(upstream: &str, url: &PeersUrl, resolve: &Resolve) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            name: url.url.clone(),
+            kind: SourceKind::Url(Rc::new(url.clone())),
+            resolve: resolve.clone(),
         }
     }
+
+    /// The name that the DNS is asked for, without its port, and what it stands for. Of a URL it is its host.
+    pub fn asked(&self) -> (&str, NameKind) {
+        let host = match &self.kind {
+            SourceKind::Service | SourceKind::File => None,
+            SourceKind::Host => split(&self.name),
+            SourceKind::Url(url) => split(&url.authority),
+        };
+        // Checked when the config was read.
+        host.unwrap_or((&self.name, NameKind::Service))
+    }
+}
+
+/// Host and port of `HOST:PORT`.
+fn split(authority: &str) -> Option<(&str, NameKind)> {
+    let (name, port) = authority.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    Some((name, NameKind::Host { port }))
 }
 
 impl Source {
@@ -153,6 +170,7 @@ impl Source {
             }),
             is_settled: watch::Sender::new(false),
             file: RefCell::default(),
+            validators: RefCell::default(),
         });
         spawn_local(keep_asking(
             Rc::downgrade(&source),
@@ -191,6 +209,7 @@ impl Source {
                 SourceKind::Host => "dns",
                 SourceKind::Service => "srv",
                 SourceKind::File => "file",
+                SourceKind::Url(_) => "url",
             }
             .to_owned(),
             addresses: known.found.len(),
@@ -226,6 +245,23 @@ impl Source {
         answer
     }
 
+    /// Asks for the URL's list. One that is as it was is what is known.
+    async fn fetch(&self, url: &PeersUrl, upstreams: &Upstreams) -> Result<Answer, String> {
+        let validators = self.validators.borrow().clone();
+        let found = match upstreams.fetch(&self.key, url, validators).await? {
+            Listed::Same => self.found(),
+            Listed::Peers { found, validators } => {
+                self.validators.replace(validators);
+                found
+            }
+        };
+        Ok(Answer {
+            found,
+            unknown: Vec::new(),
+            ttl: url.interval,
+        })
+    }
+
     /// Takes an answer in. Returns whether the addresses are others now, and the wait before the next question.
     fn learn(&self, answer: Result<Answer, String>) -> (bool, Duration) {
         let mut known = self.known.borrow_mut();
@@ -237,26 +273,18 @@ impl Source {
                 known.failures = 0;
                 known.error = None;
                 known.answered = Some(Instant::now());
-                let wait = self.key.resolve.wait_for(answer.ttl);
+                let wait = self.key.wait_for(answer.ttl);
                 let found = merged(answer, &known.found);
                 let has_changed = found != known.found;
                 if has_changed {
                     self.tell_changed(&known.found, &found);
                 }
                 known.found = found;
-                (
-                    has_changed,
-                    jittered(wait).max(self.key.resolve.min_interval),
-                )
+                (has_changed, wait)
             }
             Err(error) => {
                 known.failures = known.failures.saturating_add(1);
-                let wait = match self.key.kind {
-                    SourceKind::File => FILE_EVERY,
-                    SourceKind::Host | SourceKind::Service => {
-                        jittered(self.key.resolve.backoff(known.failures))
-                    }
-                };
+                let wait = self.key.backoff(known.failures);
                 self.tell_failed(&known, &error, wait);
                 known.error = Some(error);
                 (false, wait)
@@ -293,11 +321,14 @@ impl Source {
         let is_told = match self.key.kind {
             // Once for each state that the file is found in.
             SourceKind::File => known.error.as_deref() == Some(error),
-            SourceKind::Host | SourceKind::Service => !known.failures.is_power_of_two(),
+            SourceKind::Host | SourceKind::Service | SourceKind::Url(_) => {
+                !known.failures.is_power_of_two()
+            }
         };
         if is_told {
             return;
         }
+        let what = self.key.verb();
         let (upstream, name, failures) = (&self.key.upstream, &self.key.name, known.failures);
         match known.found.len() {
             0 => tracing::error!(
@@ -305,7 +336,7 @@ impl Source {
                 name,
                 failures,
                 ?wait,
-                "cannot be resolved, and there are no peers of this name: {error}"
+                "cannot be {what}, and there are no peers of it: {error}"
             ),
             addresses => tracing::warn!(
                 upstream,
@@ -313,14 +344,15 @@ impl Source {
                 failures,
                 addresses,
                 ?wait,
-                "cannot be resolved; its last addresses stay: {error}"
+                "cannot be {what}; its last addresses stay: {error}"
             ),
         }
     }
 
     fn tell_recovered(&self, failures: u32) {
         let (upstream, name) = (&self.key.upstream, &self.key.name);
-        tracing::info!(upstream, name, failures, "is resolved again");
+        let what = self.key.verb();
+        tracing::info!(upstream, name, failures, "is {what} again");
     }
 }
 
@@ -329,22 +361,8 @@ fn in_file(path: &Path) -> Result<Answer, String> {
     let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let bytes = config::read_regular(path, LARGEST_FILE_BYTES).map_err(|e| unreadable(&e))?;
     let text = String::from_utf8(bytes).map_err(|e| unreadable(&e))?;
-    let peers = config::read_peers(path, &text);
-    let peers = peers.map_err(|errors| errors.to_string().replace('\n', "; "))?;
-    let found = peers.into_iter().filter_map(|peer| {
-        Some(Found {
-            // Checked just now.
-            address: PeerAddress::try_from(peer.address.clone()).ok()?,
-            host: Some(peer.address),
-            weight: Some(peer.weight.get()),
-            is_backup: peer.backup,
-            max_active: peer.max_active,
-            zone: peer.zone,
-            route: peer.route,
-        })
-    });
     Ok(Answer {
-        found: found.collect(),
+        found: list::in_text(path, &text)?,
         unknown: Vec::new(),
         ttl: FILE_EVERY,
     })
@@ -374,9 +392,10 @@ async fn keep_asking(source: Weak<Source>, upstreams: Weak<Upstreams>) {
         let (Some(asked), Some(of)) = (source.upgrade(), upstreams.upgrade()) else {
             return;
         };
-        let answer = match asked.key.kind {
+        let answer = match &asked.key.kind {
             SourceKind::File => asked.read_file(),
             SourceKind::Host | SourceKind::Service => of.ask(&asked.key).await,
+            SourceKind::Url(url) => asked.fetch(url, &of).await,
         };
         let upstream = asked.key.upstream.clone();
         of.count(&upstream, answer.is_ok());
@@ -387,6 +406,37 @@ async fn keep_asking(source: Weak<Source>, upstreams: Weak<Upstreams>) {
         }
         drop(of);
         sleep(wait).await;
+    }
+}
+
+impl SourceKey {
+    /// Wait before the next question, after an answer that is good for so long.
+    fn wait_for(&self, ttl: Duration) -> Duration {
+        match &self.kind {
+            SourceKind::File => ttl,
+            SourceKind::Url(url) => jittered(url.interval),
+            SourceKind::Host | SourceKind::Service => {
+                jittered(self.resolve.wait_for(ttl)).max(self.resolve.min_interval)
+            }
+        }
+    }
+
+    /// Wait before the next question, after so many failures in a row.
+    fn backoff(&self, failures: u32) -> Duration {
+        match &self.kind {
+            SourceKind::File => FILE_EVERY,
+            SourceKind::Url(url) => jittered(doubled(FIRST_BACKOFF, failures).min(url.interval)),
+            SourceKind::Host | SourceKind::Service => jittered(self.resolve.backoff(failures)),
+        }
+    }
+
+    /// What is done to a source, for messages.
+    fn verb(&self) -> &'static str {
+        match self.kind {
+            SourceKind::File => "read",
+            SourceKind::Url(_) => "fetched",
+            SourceKind::Host | SourceKind::Service => "resolved",
+        }
     }
 }
 
@@ -403,9 +453,14 @@ impl Resolve {
             .max_interval
             .min(LONGEST_BACKOFF)
             .max(self.min_interval);
-        let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
-        self.min_interval.saturating_mul(factor).min(longest)
+        doubled(self.min_interval, failures).min(longest)
     }
+}
+
+/// `first` after one failure, twice that after two, and so on.
+fn doubled(first: Duration, failures: u32) -> Duration {
+    let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    first.saturating_mul(factor)
 }
 
 /// Up to a tenth less, by chance: names that were asked for together do not stay together.

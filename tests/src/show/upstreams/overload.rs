@@ -183,14 +183,17 @@ const STEP: Duration = Duration::from_millis(100);
 /// The most that p99 of accepted requests may be of the calm one.
 const MOST_TIMES: f64 = 2.0;
 
+/// The limit is of all peers together: a policy that takes turns lets what waits pile up at one of them.
+const BY_LOAD: &str = "balance = \"least_conn\"";
+
 fn overload(options: &Options, report: &mut Report, progress: &mut Progress) {
-    let limit = "concurrency = {}";
+    let limit = &format!("{BY_LOAD}\nconcurrency = {{}}");
     progress.step("half of the capacity, then twice the capacity");
     let [calm, limited] = Times::in_turn(options, limit, [A_SECOND / 2, A_SECOND * 2]);
     progress.step("a start at twice the capacity");
     let [cold] = Times::in_turn(options, limit, [A_SECOND * 2]);
     progress.step("twice the capacity, without a limit");
-    let [unlimited] = Times::in_turn(options, "", [A_SECOND * 2]);
+    let [unlimited] = Times::in_turn(options, BY_LOAD, [A_SECOND * 2]);
     let loads = [
         ("at twice the capacity", &limited),
         ("after a start at twice the capacity", &cold),
