@@ -68,7 +68,7 @@ fn route_by_host(bencher: Bencher<'_, '_>, count: usize) {
 const PEERS: [u16; 4] = [1, 8, 100, 1000];
 
 fn choose(bencher: Bencher<'_, '_>, peers: Result<Peers, String>) {
-    let peers = peers.unwrap_or_else(|error| panic!("{error}"));
+    let mut peers = peers.unwrap_or_else(|error| panic!("{error}"));
     bencher.bench_local(|| peers.choose());
 }
 

@@ -15,6 +15,7 @@ mod policy;
 mod round_robin;
 mod slow_start;
 mod sticky;
+mod sticky_learn;
 mod sticky_tags;
 mod target;
 mod turns;
@@ -41,6 +42,7 @@ use latency::Latency;
 pub use plugin::PluginPolicy;
 pub use policy::{Policy, Rules};
 pub use slow_start::SlowStart;
+pub use sticky_learn::SessionStore;
 use target::Targets;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -205,7 +207,7 @@ impl Balancer {
         &self,
         tried: &Tried,
         result: Option<PolicyResult>,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Choice, Error> {
         self.keep_candidates_fresh();
         match self.rules.asks_candidates_alone {
@@ -223,7 +225,7 @@ impl Balancer {
         &self,
         tried: &Tried,
         result: Option<PolicyResult>,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Choice, Error> {
         if let Some(active) = self.bound(tried, exchange) {
             return Ok(Choice::Peer(active));
@@ -256,7 +258,7 @@ impl Balancer {
 
     /// The peer that a session is bound to, for the first try of its request.
     #[inline]
-    fn bound(&self, tried: &Tried, exchange: &Exchange) -> Option<Active> {
+    fn bound(&self, tried: &Tried, exchange: &mut Exchange) -> Option<Active> {
         let sticky = self.rules.sticky.as_ref()?;
         match tried.count() {
             0 => {
@@ -267,7 +269,7 @@ impl Balancer {
         }
     }
 
-    /// This peer has answered: binds the session to it, where sessions are.
+    /// This peer has answered, and its response is the client's: binds the session to it, where sessions are.
     #[inline]
     pub fn bind(&self, peer: &Peer, exchange: &mut Exchange) {
         if let Some(sticky) = &self.rules.sticky {
@@ -494,7 +496,7 @@ mod tests {
 
     /// Slots that requests get in turn; each stays there.
     fn chosen(balancer: &Balancer, tried: &Tried) -> Choice {
-        let choice = balancer.choose(tried, None, &Exchange::idle());
+        let choice = balancer.choose(tried, None, &mut Exchange::idle());
         choice.unwrap_or(Choice::Nobody)
     }
 

@@ -7,6 +7,7 @@ use super::hashed::HashPolicy;
 use super::latency::{Decay, Latency};
 use super::slow_start::SlowStart;
 use super::sticky::Sticky;
+use super::sticky_learn::SessionStore;
 use crate::config::{self, Balance, HashBalance};
 use crate::upstream::Peer;
 use crate::wasm::Plugin;
@@ -65,11 +66,13 @@ impl Policy {
 }
 
 impl Rules {
-    /// `plugin`: the one of the config, where one chooses; it must implement `balance`. The error is a line for a person.
+    /// `plugin`: the one of the config, where one chooses; it must implement `balance`. `store`: for sessions that are learnt. The
+    /// error is a line for a person.
     pub fn new(
         name: &str,
         config: &config::Upstream,
         plugin: Option<&Rc<Plugin>>,
+        store: Option<SessionStore>,
     ) -> Result<Self, String> {
         let policy = match (&config.balance, plugin) {
             (Balance::RoundRobin, _) => Policy::RoundRobin,
@@ -86,7 +89,8 @@ impl Rules {
             (Balance::Plugin(name), None) => return Err(format!("plugin {name} is not there")),
         };
         let slow_start = config.slow_start.as_ref();
-        let sticky = config.sticky.as_ref().map(|it| Sticky::new(it, name));
+        let sticky = config.sticky.as_ref();
+        let sticky = sticky.map(|it| Sticky::new(it, name, store));
         let sticky = sticky.transpose()?;
         Ok(Self {
             asks_candidates_alone: sticky.is_none() && policy.asks_candidates_alone(),

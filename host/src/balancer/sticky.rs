@@ -1,10 +1,12 @@
-//! Sessions that stay with their peer: by a cookie of the gateway's, or by a name of the peer in what the request has.
+//! Sessions that stay with their peer: by a cookie of the gateway's, by a name of the peer in what the request has, or by a name that
+//! the peer gave to the session.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::header::SET_COOKIE;
 
+use super::sticky_learn::{LearntSessions, SessionStore};
 use super::sticky_tags::StickyTags;
 use crate::config;
 use crate::exchange::{Exchange, Template};
@@ -20,6 +22,7 @@ enum Binding {
     Cookie(Cookie),
     /// Texts, of which the first that has a value is the peer's `route`.
     Route(Box<[Template]>),
+    Learn(LearntSessions),
 }
 
 struct Cookie {
@@ -33,8 +36,12 @@ struct Cookie {
 }
 
 impl Sticky {
-    /// The error is a line for a person.
-    pub(super) fn new(config: &config::Sticky, upstream: &str) -> Result<Self, String> {
+    /// `store`: for sessions that are learnt. The error is a line for a person.
+    pub(super) fn new(
+        config: &config::Sticky,
+        upstream: &str,
+        store: Option<SessionStore>,
+    ) -> Result<Self, String> {
         Ok(Self(match config {
             config::Sticky::Cookie(cookie) => Binding::Cookie(Cookie {
                 name: cookie.name.clone(),
@@ -47,16 +54,20 @@ impl Sticky {
                 let parsed = texts.iter().map(|text| Template::parse(text));
                 Binding::Route(parsed.collect::<Result<_, _>>()?)
             }
+            config::Sticky::Learn(learn) => {
+                let zone = &learn.zone;
+                let store = store.ok_or_else(|| format!("sticky: zone {zone} is not there"))?;
+                Binding::Learn(LearntSessions::new(learn, upstream, store)?)
+            }
         }))
     }
 
-    /// Makes the values of these peers.
+    /// Takes up these peers, among which requests are bound from now on.
     pub(super) fn know(&self, set: &PeerSet) {
-        if let Binding::Cookie(cookie) = &self.0 {
-            let peers = set.as_slice().iter();
-            let addresses: Vec<&str> = peers.map(|peer| &*peer.label).collect();
-            let tags = StickyTags::new(&cookie.secrets, &cookie.upstream, &addresses);
-            cookie.tags.replace(tags);
+        match &self.0 {
+            Binding::Cookie(cookie) => cookie.know(set),
+            Binding::Route(_) => {}
+            Binding::Learn(sessions) => sessions.know(set),
         }
     }
 
@@ -66,7 +77,7 @@ impl Sticky {
         &self,
         set: &'s PeerSet,
         checks: Checks,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Option<&'s Rc<Peer>> {
         let peers = set.as_slice();
         let peer = match &self.0 {
@@ -83,6 +94,7 @@ impl Sticky {
                 };
                 peers.iter().find(is_it)?
             }
+            Binding::Learn(sessions) => peers.get(sessions.place(exchange)?)?,
         };
         match peer.state.availability(checks, now_ns) {
             Availability::Available | Availability::Draining => Some(peer),
@@ -95,9 +107,6 @@ impl Sticky {
 
     /// Binds the session to the peer that has answered, unless it is already.
     pub(super) fn bind(&self, set: &PeerSet, peer: &Peer, exchange: &mut Exchange) {
-        let Binding::Cookie(cookie) = &self.0 else {
-            return;
-        };
         let found = set
             .as_slice()
             .binary_search_by_key(&peer.slot, |it| it.slot);
@@ -105,23 +114,40 @@ impl Sticky {
         let Ok(place) = found else {
             return;
         };
-        let tags = cookie.tags.borrow();
+        match &self.0 {
+            Binding::Cookie(cookie) => cookie.bind(place, exchange),
+            Binding::Route(_) => {}
+            Binding::Learn(sessions) => sessions.bind(peer, exchange),
+        }
+    }
+}
+
+impl Cookie {
+    /// Makes the values of these peers.
+    fn know(&self, set: &PeerSet) {
+        let peers = set.as_slice().iter();
+        let addresses: Vec<&str> = peers.map(|peer| &*peer.label).collect();
+        let tags = StickyTags::new(&self.secrets, &self.upstream, &addresses);
+        self.tags.replace(tags);
+    }
+
+    /// Has the client come back to the peer at this place.
+    fn bind(&self, place: usize, exchange: &mut Exchange) {
+        let tags = self.tags.borrow();
         // Peers at one address, of which the config may have several names, are one to a session.
-        let bound = cookie.place(exchange);
+        let bound = self.place(exchange);
         if bound.is_some_and(|bound| tags.value(bound) == tags.value(place)) {
             return;
         }
         if let Some(value) = tags.value(place) {
-            let field = format!("{}={value}{}", cookie.name, cookie.attributes);
+            let field = format!("{}={value}{}", self.name, self.attributes);
             exchange
                 .reply_mut()
                 .headers
                 .add(&SET_COOKIE, field.as_bytes());
         }
     }
-}
 
-impl Cookie {
     /// Place of the peer that the request's cookie is for. Of several cookies, the first that is one of ours counts.
     fn place(&self, exchange: &Exchange) -> Option<usize> {
         let tags = self.tags.borrow();
@@ -195,11 +221,11 @@ mod tests {
     #[test]
     fn a_session_stays_until_its_peer_cannot_take_it() {
         let set = PeerSet::new(peers(&[1, 1]));
-        let sticky = Sticky::new(&config::Sticky::Cookie(cookie()), "app").unwrap();
+        let sticky = Sticky::new(&config::Sticky::Cookie(cookie()), "app", None).unwrap();
         sticky.know(&set);
         let second = &set.as_slice()[1];
         let mut first_visit = exchange("other=1");
-        assert!(sticky.peer(&set, Checks::None, &first_visit).is_none());
+        assert!(sticky.peer(&set, Checks::None, &mut first_visit).is_none());
         sticky.bind(&set, second, &mut first_visit);
         let field = set_cookie(&first_visit).unwrap();
         assert!(
@@ -208,9 +234,9 @@ mod tests {
         );
         let value = field.split(';').next().unwrap();
         let mut next_visit = exchange(&format!("route=made-up; {value}"));
-        let bound = || {
+        let mut bound = || {
             sticky
-                .peer(&set, Checks::None, &next_visit)
+                .peer(&set, Checks::None, &mut next_visit)
                 .map(|peer| peer.slot)
         };
         assert_eq!(bound(), Some(1));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::variables::template_parts;
+use super::variables::{TemplatePart, set_cookie, template_parts};
 use super::{AccessLog, AccessLogFormat, AccessLogTarget};
 
 pub(super) fn resolve(table: Option<Table<'_>>) -> AccessLog {
@@ -54,11 +54,22 @@ fn format(value: Value<'_>) -> Option<AccessLogFormat> {
     }
 }
 
-/// The text, when every `$name` in it can be a variable's.
+/// The text, when every `$name` in it can be that of a variable that has a value here.
 fn variables_known(value: Value<'_>, text: &str) -> Option<String> {
-    match template_parts(text) {
-        Ok(_) => Some(text.to_owned()),
-        Err(reason) => value.refuse(format_args!("access_log.format: {reason}")),
+    let parts = match template_parts(text) {
+        Ok(parts) => parts,
+        Err(reason) => return value.refuse(format_args!("access_log.format: {reason}")),
+    };
+    let unknown = parts.iter().find_map(|part| match part {
+        TemplatePart::Variable(name) => set_cookie(name).map(|_| name),
+        TemplatePart::Literal(_) => None,
+    });
+    match unknown {
+        None => Some(text.to_owned()),
+        Some(name) => value.refuse(format_args!(
+            "access_log.format: ${name} is for sticky.learn alone: expected \"$sent_http_set_cookie\", which is what the \
+             client was sent"
+        )),
     }
 }
 

@@ -62,6 +62,11 @@ impl<'a> Named<'a> {
         self.values.iter().map(|(name, value)| (*name, *value))
     }
 
+    /// The table of that name.
+    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
+        self.values.get(name).copied()
+    }
+
     /// A reference to one of them.
     pub(super) fn reference(&self, value: Value<'_>) -> Option<String> {
         let name = value.text()?;

@@ -30,7 +30,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         listeners: listener::resolve(&sections),
         acme: acme::resolve(sources.map(), sections.acme),
         upstreams: resolved(&sections.upstreams, |table| {
-            upstream::resolve(table, &sections.plugins, &mut system_roots)
+            upstream::resolve(table, &sections, &mut system_roots)
         }),
         system_roots,
         zones: resolved(&sections.zones, zone),

@@ -82,7 +82,13 @@ pub const OF_RESPONSE: [&str; 12] = [
 
 /// Whether a variable has no value yet when a request is routed.
 pub(super) fn is_of_response(name: &str) -> bool {
-    OF_RESPONSE.contains(&name) || name.starts_with("sent_http_")
+    OF_RESPONSE.contains(&name) || name.starts_with("sent_http_") || set_cookie(name).is_some()
+}
+
+/// Name of the cookie, where the variable is one that a peer's response sets. It has its value when that has come, and not later:
+/// what the client is sent may be another response.
+pub(super) fn set_cookie(name: &str) -> Option<&str> {
+    name.strip_prefix("upstream_cookie_")
 }
 
 /// Whether `name` may be that of a group of a regular expression, which becomes a variable.
@@ -99,21 +105,23 @@ pub(super) const CAPTURE_RULE: &str =
     "a variable's name, 1 to 64 of a-z 0-9 _, that is none of the gateway's own";
 
 /// Families of the gateway's own variables, and of those that plugins know by these names.
-const PREFIXES: [&str; 6] = [
+const PREFIXES: [&str; 7] = [
     "http_",
     "sent_http_",
     "arg_",
     "cookie_",
+    "upstream_cookie_",
     "request_header_",
     "response_header_",
 ];
 
-/// `http_NAME` and `sent_http_NAME` with a header's name in which `_` stands for `-`, `arg_NAME` and `cookie_NAME`, or 1 to 64
-/// of `a-z 0-9 _`.
+/// `http_NAME` and `sent_http_NAME` with a header's name in which `_` stands for `-`, `arg_NAME`, `cookie_NAME` and
+/// `upstream_cookie_NAME`, or 1 to 64 of `a-z 0-9 _`.
 fn is_variable(name: &str) -> bool {
     let other = name
         .strip_prefix("arg_")
-        .or_else(|| name.strip_prefix("cookie_"));
+        .or_else(|| name.strip_prefix("cookie_"))
+        .or_else(|| set_cookie(name));
     if let Some(other) = other {
         let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
         return (1..=64).contains(&other.len()) && other.bytes().all(valid);
@@ -150,8 +158,20 @@ mod tests {
         );
         assert_eq!(parted("$$x$$"), [Literal("$"), Literal("x$")]);
         assert_eq!(parted("$http_X_a"), [Variable("http_X_a")]);
+        assert_eq!(
+            parted("${upstream_cookie_a.B-c}"),
+            [Variable("upstream_cookie_a.B-c")]
+        );
         assert_eq!(parted(""), []);
-        for bad in ["$", "$X", "${a", "$http_", "${http_a b}", "${}"] {
+        for bad in [
+            "$",
+            "$X",
+            "${a",
+            "$http_",
+            "${http_a b}",
+            "${}",
+            "$upstream_cookie_",
+        ] {
             assert!(template_parts(bad).is_err(), "{bad}");
         }
     }

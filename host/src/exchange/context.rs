@@ -32,6 +32,7 @@ pub struct Context {
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
     pub balancing: Balancing,
+    pub session: Session,
     pub stats: ExchangeStats,
     pub cpu_time: CpuTime,
 }
@@ -41,6 +42,34 @@ pub struct Context {
 pub struct Balancing {
     pub peers: Vec<PeerRecord>,
     pub addresses: Arc<[Arc<str>]>,
+}
+
+/// Entry that the zone of its upstream has for the session of a request, where sessions are learnt.
+#[derive(Debug, Default)]
+pub struct Session {
+    is_known: bool,
+    /// Digest of the name that it was found by.
+    digest: [u8; 16],
+    value: Vec<u8>,
+}
+
+impl Session {
+    /// Digest and value of the entry; `None`: the request has no session, or none that is known.
+    pub fn known(&self) -> Option<(&[u8; 16], &[u8])> {
+        self.is_known.then_some((&self.digest, &self.value))
+    }
+
+    /// Notes what was found; allocations are kept.
+    pub fn set(&mut self, digest: [u8; 16], value: &[u8]) {
+        self.is_known = true;
+        self.digest = digest;
+        self.value.clear();
+        self.value.extend_from_slice(value);
+    }
+
+    pub fn forget(&mut self) {
+        self.is_known = false;
+    }
 }
 
 impl Context {
@@ -58,6 +87,7 @@ impl Context {
             usage: PluginUsage::default(),
             depth: 0,
             balancing: Balancing::default(),
+            session: Session::default(),
             stats: ExchangeStats::new(Instant::now()),
             cpu_time: CpuTime::default(),
         }
@@ -90,6 +120,7 @@ impl Context {
         self.computed = 0;
         self.usage.clear();
         self.depth = 0;
+        self.session.forget();
         self.stats = ExchangeStats::new(self.stats.started);
         self.cpu_time.clear();
     }

@@ -45,6 +45,8 @@ pub enum Variable {
     Argument(String),
     /// The first cookie of that name, in any case.
     Cookie(String),
+    /// The last cookie of that name, in any case, that the response of a peer sets (nginx `$upstream_cookie_NAME`).
+    SetCookie(String),
     /// Set by a plugin, or captured by a regular expression of the route.
     Set(String),
 }
@@ -85,6 +87,8 @@ impl Variable {
                     (!name.is_empty()).then(|| Self::Argument(name.to_owned()))?
                 } else if let Some(name) = name.strip_prefix("cookie_") {
                     (!name.is_empty()).then(|| Self::Cookie(name.to_owned()))?
+                } else if let Some(name) = name.strip_prefix("upstream_cookie_") {
+                    (!name.is_empty()).then(|| Self::SetCookie(name.to_owned()))?
                 } else if let Some(fact) = TlsFact::from_name(name) {
                     Self::Tls(fact)
                 } else {
@@ -173,6 +177,7 @@ impl Variable {
                 tls.and_then(|tls| tls.fact(*fact)).map(str::as_bytes)
             }
             Self::Cookie(name) => cookies::first_in_any_case(&request.headers, name),
+            Self::SetCookie(name) => cookies::last_set(&exchange.reply().headers, name),
             Self::Set(name) => exchange.context().vars.get(name),
         };
         match value {

@@ -9,7 +9,7 @@ use castling_abi::Hook;
 
 use super::check::ungranted;
 use super::{Gateway, SharedMemory};
-use crate::balancer::{self, Balancer, Rules};
+use crate::balancer::{self, Balancer, Rules, SessionStore};
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
 use crate::exchange::Template;
@@ -26,7 +26,7 @@ use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, T
 use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
 use crate::wasm::{self, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
-use crate::zone::Zones;
+use crate::zone::{Zone, Zones};
 
 /// Parts of a gateway, as far as they are built.
 pub(super) struct Parts {
@@ -70,7 +70,7 @@ impl Gateway {
             .load_plugins(&config, Rc::new(engine), modules, &zones)
             .await;
         let turns = Rc::new(HandshakeTurns::default());
-        parts.make_upstreams(&config, (lists, &peers), &turns, &alarms);
+        parts.make_upstreams(&config, (lists, &peers, &zones), &turns, &alarms);
         let access_log = AccessLog::open(&config.access_log).unwrap_or_else(|error| {
             parts.errors.push(error);
             None
@@ -212,7 +212,7 @@ impl Parts {
     fn make_upstreams(
         &mut self,
         config: &Config,
-        (lists, states): (&BTreeMap<String, PeerList>, &PeerStates),
+        (lists, states, zones): (&BTreeMap<String, PeerList>, &PeerStates, &Zones),
         turns: &Rc<HandshakeTurns>,
         alarms: &Alarms,
     ) {
@@ -232,7 +232,7 @@ impl Parts {
                     continue;
                 }
             };
-            let rules = match self.rules(name, upstream) {
+            let rules = match self.rules(name, upstream, zones) {
                 Ok(rules) => rules,
                 Err(error) => {
                     let place = &upstream.place;
@@ -258,7 +258,12 @@ impl Parts {
     }
 
     /// How the peers of an upstream are chosen. The error is a line for a person, and none where the plugin's own is told already.
-    fn rules(&self, name: &str, upstream: &config::Upstream) -> Result<Rules, Option<String>> {
+    fn rules(
+        &self,
+        name: &str,
+        upstream: &config::Upstream,
+        zones: &Zones,
+    ) -> Result<Rules, Option<String>> {
         let mut chooser = None;
         if let Balance::Plugin(plugin) = &upstream.balance {
             let found = self.plugins.get(plugin).ok_or(None)?;
@@ -267,7 +272,27 @@ impl Parts {
             }
             chooser = Some(found);
         }
-        Rules::new(name, upstream, chooser).map_err(Some)
+        let store = self.session_store(name, upstream, zones);
+        Rules::new(name, upstream, chooser, store).map_err(Some)
+    }
+
+    /// The zone of an upstream that learns sessions.
+    fn session_store(
+        &self,
+        name: &str,
+        upstream: &config::Upstream,
+        zones: &Zones,
+    ) -> Option<SessionStore> {
+        let Some(config::Sticky::Learn(learn)) = &upstream.sticky else {
+            return None;
+        };
+        match &**zones.get(&learn.zone)? {
+            Zone::Kv(zone) => Some(SessionStore {
+                zone: Arc::clone(zone),
+                metrics: self.metrics.sessions(name),
+            }),
+            Zone::Counter(_) => None,
+        }
     }
 
     /// Flattens the phases of each listener's routes.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use super::Gateway;
-use super::describe_upstream::describe_protection;
+use super::describe_upstream::{describe_protection, describe_sticky};
 use crate::config::{self, HostPattern, PathPolicy, Serves};
 use crate::phase::{Native, Order, Plan, Precedence, UpstreamIdx, conditions};
 use crate::upstream::Upstream;
@@ -48,6 +48,7 @@ impl Gateway {
             }
             let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
             describe_protection(config, &mut text);
+            describe_sticky(config, &mut text);
         }
         text
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{Retry, RetryOn, Upstream};
+use crate::config::{Retry, RetryOn, Sticky, Upstream};
 
 /// Describes what is not as it is by default, a line each.
 pub(super) fn describe_protection(upstream: &Upstream, text: &mut String) {
@@ -48,6 +48,22 @@ pub(super) fn describe_protection(upstream: &Upstream, text: &mut String) {
         let (min, max, wait) = (learnt.min, learnt.max, learnt.queue_time);
         let _ = writeln!(text, "  concurrency: {min} to {max}, others wait {wait:?}");
     }
+}
+
+/// Describes what keeps the requests of a session at one peer.
+pub(super) fn describe_sticky(upstream: &Upstream, text: &mut String) {
+    let by = match &upstream.sticky {
+        None => return,
+        Some(Sticky::Cookie(cookie)) => format!("by cookie {}", cookie.name),
+        Some(Sticky::Route(texts)) => format!("by route, {}", texts.join(", ")),
+        Some(Sticky::Learn(learnt)) => {
+            let (learn, lookup) = (learnt.learn.join(", "), learnt.lookup.join(", "));
+            let (zone, timeout) = (&learnt.zone, learnt.timeout);
+            format!("learnt by {learn}, looked up by {lookup}, {timeout:?} in zone {zone}")
+        }
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  sessions {by}");
 }
 
 /// `connect, reset, 502, 503`; the statuses 500 to 599 as `5xx`.

@@ -18,9 +18,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub use access::AccessLog;
 pub use file::{must_be_safe, open_unfollowed};
+pub use seldom::Losses;
 
 use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel, PlacedPath};
-use seldom::Losses;
 
 /// Starts the log of this process. A second call changes nothing. `user`: as whom workers run, if not as this
 /// process's. The error is a line for a person.

@@ -1,14 +1,14 @@
-//! Faults of the logs themselves, told once in a while: a full disk fails every line, and what is told of each would fill what
-//! is left.
+//! Faults that would be told with each line or request, told once in a while: a full disk fails every line of a log, and what is
+//! told of each would fill what is left.
 
 use std::time::{Duration, Instant};
 
-/// The losses of one log.
+/// Losses of one log, or of one zone.
 #[derive(Debug, Default)]
 pub struct Losses {
     /// When they were told last; `None` when all is well.
     told_at: Option<Instant>,
-    /// Lines that were lost since then.
+    /// Lines, or entries, that were lost since then.
     untold: u64,
 }
 

@@ -1,6 +1,6 @@
-//! Cookies of a request (RFC 6265 §4.2).
+//! Cookies of a request (RFC 6265 §4.2), and those that a response sets (§4.1).
 
-use http::header::COOKIE;
+use http::header::{COOKIE, SET_COOKIE};
 
 use super::Headers;
 
@@ -15,6 +15,25 @@ pub fn first_in_any_case<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8
     values_where(headers, |other| other.eq_ignore_ascii_case(name.as_bytes())).next()
 }
 
+/// Value of the last cookie that a response sets whose name is this one in any case, without its attributes. It is what a client
+/// keeps of several (RFC 6265 §5.3).
+pub fn last_set<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
+    let values = headers.get_all(&SET_COOKIE).filter_map(|field| {
+        let end = field.iter().position(|&byte| byte == b';');
+        let (other, value) = parted(&field[..end.unwrap_or(field.len())])?;
+        other.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+    });
+    values.last()
+}
+
+/// Name and value of a cookie. `None`: a part without `=` is no cookie.
+fn parted(cookie: &[u8]) -> Option<(&[u8], &[u8])> {
+    let cookie = cookie.trim_ascii();
+    let equals = cookie.iter().position(|&byte| byte == b'=')?;
+    let (name, value) = (&cookie[..equals], &cookie[equals + 1..]);
+    Some((name.trim_ascii_end(), value.trim_ascii_start()))
+}
+
 fn values_where(
     headers: &Headers,
     is_wanted: impl Fn(&[u8]) -> bool,
@@ -23,10 +42,8 @@ fn values_where(
         .get_all(&COOKIE)
         .flat_map(|field| field.split(|&byte| byte == b';'));
     cookies.filter_map(move |cookie| {
-        let cookie = cookie.trim_ascii();
-        let equals = cookie.iter().position(|&byte| byte == b'=')?;
-        let (name, value) = (cookie[..equals].trim_ascii_end(), &cookie[equals + 1..]);
-        is_wanted(name).then(|| value.trim_ascii_start())
+        let (name, value) = parted(cookie)?;
+        is_wanted(name).then_some(value)
     })
 }
 
@@ -55,5 +72,33 @@ mod tests {
         }
         assert_eq!(first_in_any_case(&headers, "D"), Some(&b"x=y"[..]));
         assert_eq!(first_in_any_case(&headers, "e"), None);
+    }
+
+    #[test]
+    fn the_last_cookie_that_is_set_counts() {
+        let mut headers = Headers::new();
+        for field in [
+            "session=deleted; Max-Age=0",
+            "other=1; session=no",
+            " Session = \"a=b\" ; Path=/",
+            "junk; session=no",
+            "empty=; Path=/",
+            "=nameless",
+            "last=1",
+        ] {
+            headers.add(&SET_COOKIE, field.as_bytes());
+        }
+        for (name, expected) in [
+            ("session", Some("\"a=b\"")),
+            ("OTHER", Some("1")),
+            ("empty", Some("")),
+            ("last", Some("1")),
+            ("path", None),
+            ("junk", None),
+        ] {
+            let found = last_set(&headers, name);
+            assert_eq!(found, expected.map(str::as_bytes), "{name}");
+        }
+        assert_eq!(last_set(&Headers::new(), "session"), None);
     }
 }

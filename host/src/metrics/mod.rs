@@ -9,6 +9,7 @@ mod master;
 mod own;
 mod plugin;
 mod protection;
+mod sessions;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +23,7 @@ pub use own::{
 };
 pub use plugin::{InstanceMetrics, PluginMetrics};
 pub use protection::{MirrorMetrics, ProtectionMetrics};
+pub use sessions::SessionMetrics;
 pub use text::CONTENT_TYPE;
 pub use text::text;
 

@@ -131,7 +131,9 @@ pub fn open(
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
                 CounterZone::open(file, name, size_bytes).map(Zone::Counter)
             }
-            ZoneHandle::Kv(folder) => KvZone::open(&folder, name, size_bytes).map(Zone::Kv),
+            ZoneHandle::Kv(folder) => {
+                KvZone::open(&folder, name, size_bytes).map(|zone| Zone::Kv(Arc::new(zone)))
+            }
         };
         opened.map_err(|error| match &error {
             ZoneError::File { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
@@ -170,7 +172,8 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
                     .as_ref()
                     .map_err(String::clone)?
                     .zone(name, size_bytes);
-                folder.and_then(|folder| KvZone::open(&folder.path, name, size_bytes).map(Zone::Kv))
+                let opened = folder.and_then(|folder| KvZone::open(&folder.path, name, size_bytes));
+                opened.map(|zone| Zone::Kv(Arc::new(zone)))
             }
         };
         made.map_err(|error| format!("{}: {error}", zone.place))

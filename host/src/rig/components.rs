@@ -138,10 +138,10 @@ impl Peers {
     }
 
     /// Chooses a peer for a request that is over at once: its slot.
-    pub fn choose(&self) -> Option<u32> {
+    pub fn choose(&mut self) -> Option<u32> {
         let chosen = self
             .balancer
-            .choose(&Tried::default(), None, &self.exchange);
+            .choose(&Tried::default(), None, &mut self.exchange);
         match chosen {
             Ok(Choice::Peer(peer)) => Some(peer.slot),
             Ok(Choice::Full | Choice::Nobody) | Err(_) => None,

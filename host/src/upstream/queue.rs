@@ -77,7 +77,7 @@ impl Upstream {
     pub(super) fn wait_for_room<'a>(
         &'a self,
         tried: &'a Tried,
-        exchange: &'a Exchange,
+        exchange: &'a mut Exchange,
     ) -> impl Future<Output = Result<Option<Active>, Error>> {
         Box::pin(async move {
             let until = Instant::now() + self.queue.timeout;

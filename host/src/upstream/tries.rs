@@ -64,10 +64,11 @@ pub async fn send(
         }
         let refused = match result {
             Ok((stream, status)) => {
-                tries.note_response(&one.peer, status, exchange);
+                tries.note_response(status, exchange);
                 if !settings.refuses(status) {
                     let admitted = tries.admitted;
-                    return Proxied::within_limits(one.into_body(stream, tries.ended, admitted));
+                    let body = one.into_body(stream, tries.ended, admitted);
+                    return Proxied::within_limits(body, exchange);
                 }
                 Some(refused(one, stream, tries.ended))
             }
@@ -81,7 +82,7 @@ pub async fn send(
         };
         one = match Box::pin(tries.again(refused, exchange, source)).await? {
             Again::Try(another) => another,
-            Again::Response(body) => return tries.pass_on(*body),
+            Again::Response(body) => return tries.pass_on(*body, exchange),
             Again::Nothing => return Err(tries.into_error(exchange)),
         };
     }
@@ -95,13 +96,15 @@ fn refused(one: Try<'_>, stream: PeerStream, came_at: Instant) -> Box<Body> {
 }
 
 impl Proxied {
-    /// Makes a response the client's, unless it says that it is too large.
+    /// Makes a response the client's, unless it says that it is too large. Its peer gets the session from then on.
     #[inline]
-    fn within_limits(body: Body) -> Result<Self, Error> {
-        match body.has_limits() {
-            false => Ok(Self::Response(body)),
-            true => body.check_size().map(Self::Response),
-        }
+    fn within_limits(body: Body, exchange: &mut Exchange) -> Result<Self, Error> {
+        let body = match body.has_limits() {
+            false => body,
+            true => body.check_size()?,
+        };
+        body.bind_session(exchange);
+        Ok(Self::Response(body))
     }
 }
 
@@ -209,7 +212,7 @@ impl<'a> Tries<'a> {
         };
         let choice = match upstream.queue.is_empty() {
             true => balancer.choose(&self.tried, result, exchange)?,
-            // Those who wait come first.
+            // Requests that wait come first.
             false => Choice::Full,
         };
         let peer = match choice {
@@ -414,17 +417,16 @@ impl<'a> Tries<'a> {
 
     /// Notes that a peer has answered: its response is the client's, unless there is another try.
     #[inline]
-    fn note_response(&self, peer: &Peer, status: StatusCode, exchange: &mut Exchange) {
+    fn note_response(&self, status: StatusCode, exchange: &mut Exchange) {
         exchange.stats_mut().upstream = Some((self.started, self.ended));
         exchange.reply_mut().status = status;
-        self.upstream.balancer.bind(peer, exchange);
     }
 
     /// Makes the client's what was a failure of its try, as there is no other.
     #[cold]
-    fn pass_on(self, mut body: Body) -> Result<Proxied, Error> {
+    fn pass_on(self, mut body: Body, exchange: &mut Exchange) -> Result<Proxied, Error> {
         body.admitted = self.admitted;
-        Proxied::within_limits(body)
+        Proxied::within_limits(body, exchange)
     }
 
     /// Decides what comes after a try that has failed: an answer of a plugin, the end, or with `None` the next try.

@@ -9,7 +9,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithTls};
 
 use super::{ZoneError, check_name, later_ns};
-use record::{DUE, NEVER_NS, STORED_HEAD_BYTES, Stored, due_key, parse_due};
+use record::{DUE, Due, NEVER_NS, STORED_HEAD_BYTES, Stored};
 
 pub use folder::{Prepared, lend_kv, prepare_kv, remove_kv};
 pub use record::Key;
@@ -306,8 +306,8 @@ impl KvZone {
         if let Some(stored) = self.find(txn, key)?
             && stored.expires_ns != NEVER_NS
         {
-            let due = due_key(stored.expires_ns, stored.version);
-            self.table.delete(txn, &due)?;
+            let due = key.due(stored.expires_ns, stored.version);
+            self.table.delete(txn, due.bytes())?;
         }
         self.table.delete(txn, key.bytes())
     }
@@ -331,8 +331,8 @@ impl KvZone {
                 space.write_all(value)
             })?;
         if expires_ns != NEVER_NS {
-            let due = due_key(expires_ns, version);
-            self.table.put(txn, &due, key.untagged())?;
+            let due = key.due(expires_ns, version);
+            self.table.put(txn, due.bytes(), key.untagged())?;
         }
         Ok(())
     }
@@ -344,8 +344,8 @@ impl KvZone {
         now_ns: u64,
     ) -> Result<Option<Record<'txn>>, heed::Error> {
         let first = self.table.get_greater_than_or_equal_to(txn, &[DUE])?;
-        Ok(first.filter(|(due, _)| match parse_due(due) {
-            Some((expires_ns, _)) => expires_ns <= now_ns,
+        Ok(first.filter(|(due, _)| match Due::parse(due) {
+            Some(due) => due.expires_ns <= now_ns,
             None => true, // nothing that we wrote: away with it
         }))
     }
@@ -360,13 +360,13 @@ impl KvZone {
             let Some((due, key)) = self.first_expired(txn, now_ns)? else {
                 return Ok(removed);
             };
-            let version = parse_due(due).map(|(_, version)| version);
-            let (due, key) = (due.to_vec(), Key::new(key));
+            let expired = Due::parse(due).and_then(|due| Some((due.key(key).ok()?, due.version)));
+            let due = due.to_vec();
             self.table.delete(txn, &due)?;
             // The entry may have been written again since, if a due key was left over.
-            if let Ok(key) = key
+            if let Some((key, version)) = expired
                 && let Some(stored) = self.find(txn, &key)?
-                && Some(stored.version) == version
+                && stored.version == version
             {
                 self.table.delete(txn, key.bytes())?;
             }

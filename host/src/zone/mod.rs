@@ -52,7 +52,8 @@ pub use sweep::sweep;
 #[derive(Debug)]
 pub enum Zone {
     Counter(CounterZone),
-    Kv(KvZone),
+    /// Shared with upstreams that keep their sessions there.
+    Kv(Arc<KvZone>),
 }
 
 /// Zones of a worker, by name.

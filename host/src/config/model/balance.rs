@@ -66,6 +66,23 @@ pub enum Sticky {
     Cookie(StickyCookie),
     /// Texts with `$variables` of the request, of which the first that has a value is the `route` of a peer (nginx `sticky route`).
     Route(Vec<String>),
+    /// Names that peers give to their sessions (nginx `sticky learn`, HAProxy stick tables).
+    Learn(StickyLearn),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StickyLearn {
+    /// Texts with `$variables` of a response and its request, of which the first that has a value is a session's name (nginx
+    /// `create`, HAProxy `stick store-response`).
+    pub learn: Vec<String>,
+    /// Texts with `$variables` of a request, of which the first that is the name of a known session counts (nginx `lookup`,
+    /// HAProxy `stick match`). Default: `learn`, with `$cookie_NAME` for `$upstream_cookie_NAME`.
+    pub lookup: Vec<String>,
+    /// Zone of kind kv that has the sessions.
+    pub zone: String,
+    /// Time without a request after which a session is forgotten. 1 s to 30 days. Default 10 min (nginx `timeout`, HAProxy
+    /// `expire`).
+    pub timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

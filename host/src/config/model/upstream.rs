@@ -28,7 +28,7 @@ pub struct Upstream {
     pub slow_start: Option<SlowStart>,
     /// Zone that the gateway is in: peers there are preferred. Default none (Envoy's locality).
     pub zone: Option<String>,
-    /// What keeps the requests of a session at one peer. Default none.
+    /// Binding of the requests of a session to one peer. Default none.
     pub sticky: Option<Sticky>,
     /// Longest wait for a connection to a peer, the handshake of TLS included. On expiry the next peer is tried. Default 5 s.
     pub connect_timeout: Duration,

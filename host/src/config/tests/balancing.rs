@@ -130,3 +130,116 @@ fn zones_are_of_the_peers_and_the_gateway() {
         "site.toml:3:8: zone is for policies of the gateway's own: expected none beside \"target\" or a plugin",
     );
 }
+
+/// A config with a zone of each kind, whose upstream has this `sticky` in line 3.
+fn sticky(value: &str) -> Site {
+    let zones = "[zones.sessions]\nkind = 'kv'\nsize = '1MiB'\n[zones.limits]\nkind = 'counter'\nsize = '64KiB'\n";
+    let rest = "[listeners.web]\nbind = '127.0.0.1:8080'\n[[routes]]\nupstream = 'app'\n";
+    Site::new(&format!(
+        "[upstreams.app]\npeers = ['a:1', 'b:1']\nsticky = {value}\n{zones}{rest}"
+    ))
+}
+
+#[test]
+fn learnt_sessions_have_names_a_zone_and_a_time() {
+    let read = |value: &str| {
+        let config = sticky(value).load().unwrap_or_else(|e| panic!("{e}"));
+        let sent = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&sent).unwrap(), config);
+        match config.upstreams["app"].sticky.clone() {
+            Some(Sticky::Learn(learn)) => learn,
+            other => panic!("{other:?}"),
+        }
+    };
+    let least = read("{ learn = '$upstream_cookie_session', zone = 'sessions' }");
+    assert_eq!(least.learn, ["$upstream_cookie_session"]);
+    assert_eq!(least.lookup, ["${cookie_session}"]);
+    assert_eq!(least.zone, "sessions");
+    assert_eq!(least.timeout, Duration::from_secs(600));
+    let all = read(
+        "{ learn = ['$upstream_cookie_a', '$sent_http_x_id'], lookup = ['$cookie_a', '$http_x_id'], zone = 'sessions', timeout = '1s' }",
+    );
+    assert_eq!(all.learn, ["$upstream_cookie_a", "$sent_http_x_id"]);
+    assert_eq!(all.lookup, ["$cookie_a", "$http_x_id"]);
+    assert_eq!(all.timeout, Duration::from_secs(1));
+    let mixed =
+        read("{ learn = ['$$${upstream_cookie_a.b}-$host', '$arg_id'], zone = 'sessions' }");
+    assert_eq!(mixed.lookup, ["$$${cookie_a.b}-${host}", "${arg_id}"]);
+}
+
+#[test]
+fn learnt_sessions_that_cannot_be() {
+    for (bad, error) in [
+        (
+            "{ learn = [], zone = 'sessions' }",
+            "3:20: learn a list: expected at least one text",
+        ),
+        (
+            "{ learn = ['session'], zone = 'sessions' }",
+            "3:21: learn 'session': expected a text with variables, such as \"$http_x_user\"",
+        ),
+        (
+            "{ learn = '$peer', zone = 'sessions' }",
+            "3:20: learn $peer: it names no session: expected variables of the request, \"$upstream_cookie_NAME\" or \"$sent_http_NAME\"",
+        ),
+        (
+            "{ learn = '$upstream_cookie_', zone = 'sessions' }",
+            "3:20: learn: `$upstream_cookie_` is no variable's name",
+        ),
+        (
+            "{ learn = '$sent_http_x_id', zone = 'sessions' }",
+            "3:20: learn $sent_http_x_id without `lookup`: expected what requests are looked up by, such as lookup = [\"$http_x_session\"]",
+        ),
+        (
+            "{ learn = '$cookie_a', lookup = '$upstream_cookie_a', zone = 'sessions' }",
+            "3:42: lookup $upstream_cookie_a: it is not known before a peer has answered: expected variables of the request",
+        ),
+        (
+            "{ learn = '$cookie_a', lookup = [], zone = 'sessions' }",
+            "3:42: lookup a list: expected at least one text",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a' }",
+            "3:10: missing key \"zone\": expected the name of a zone of kind \"kv\"",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a', zone = 'session' }",
+            "3:49: unknown zone \"session\": did you mean \"sessions\"?",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a', zone = 'limits' }",
+            "3:49: zone 'limits': expected the name of a zone of kind \"kv\"",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a', zone = 'sessions', timeout = '0s' }",
+            "3:71: timeout '0s': expected 1s to 30days",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a', zone = 'sessions', cookie = 'a' }",
+            "3:61: unknown key \"cookie\": expected \"route\", \"learn\", \"lookup\", \"zone\" or \"timeout\"",
+        ),
+        (
+            "{ zone = 'sessions' }",
+            "3:10: missing key \"cookie\": expected the name of a cookie, or \"route\" or \"learn\"",
+        ),
+    ] {
+        let errors = sticky(bad).errors();
+        assert_eq!(errors[0], format!("site.toml:{error}"), "{bad}");
+    }
+    is_refused(
+        "peers = ['a:1']\nbalance = 'target'\nsticky = { learn = '$upstream_cookie_a', zone = 'sessions' }\n[zones.sessions]\nkind = 'kv'\nsize = '1MiB'",
+        "site.toml:4:10: sticky is for policies of the gateway's own: expected none beside \"target\" or a plugin",
+    );
+}
+
+#[test]
+fn a_cookie_of_a_response_is_for_learning_alone() {
+    is_refused(
+        "peers = ['a:1']\nbalance = { hash = '$upstream_cookie_a' }",
+        "site.toml:3:20: hash $upstream_cookie_a: it is not known before a peer has answered: expected variables of the request",
+    );
+    is_refused(
+        "peers = ['a:1']\n[access_log]\nformat = '$status $upstream_cookie_a'",
+        "site.toml:4:10: access_log.format: $upstream_cookie_a is for sticky.learn alone: expected \"$sent_http_set_cookie\", which is what the client was sent",
+    );
+}

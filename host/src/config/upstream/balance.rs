@@ -54,6 +54,19 @@ fn hash(key: Value<'_>, table: &mut Table<'_>) -> Option<Balance> {
 
 /// A text with variables that have their value before a peer is chosen.
 pub(super) fn request_text(value: Value<'_>) -> Option<String> {
+    text_with(
+        value,
+        |name| !is_of_response(name),
+        "it is not known before a peer has answered: expected variables of the request",
+    )
+}
+
+/// A text with variables that have a value where it is used. `otherwise`: why one has none, and what is expected.
+pub(super) fn text_with(
+    value: Value<'_>,
+    has_value: impl Fn(&str) -> bool,
+    otherwise: &str,
+) -> Option<String> {
     let text = value.plain_text(KEY_RULE)?;
     let parts = match template_parts(text) {
         Ok(parts) => parts,
@@ -63,11 +76,8 @@ pub(super) fn request_text(value: Value<'_>) -> Option<String> {
         TemplatePart::Variable(name) => Some(*name),
         TemplatePart::Literal(_) => None,
     });
-    if let Some(name) = variables.clone().find(|name| is_of_response(name)) {
-        return value.refuse(format_args!(
-            "{} ${name}: it is not known before a peer has answered: expected variables of the request",
-            value.key()
-        ));
+    if let Some(name) = variables.clone().find(|name| !has_value(name)) {
+        return value.refuse(format_args!("{} ${name}: {otherwise}", value.key()));
     }
     match variables.next() {
         Some(_) => Some(text.to_owned()),

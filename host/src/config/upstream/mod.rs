@@ -11,13 +11,13 @@ mod resolve;
 pub(super) mod retry;
 mod sockets;
 mod sticky;
+mod sticky_learn;
 pub(super) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::names::Named;
-use super::sections::{TIMEOUT, is_host_name};
+use super::sections::{Sections, TIMEOUT, is_host_name};
 use super::table::{Table, Value};
 use super::{
     Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Resolve, Retry, Upstream,
@@ -32,7 +32,7 @@ use sockets::{Sockets, sockets};
 /// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
 pub(super) fn resolve(
     mut table: Table<'_>,
-    plugins: &Named<'_>,
+    sections: &Sections<'_>,
     system_roots: &mut Vec<Der>,
 ) -> Upstream {
     let peers_file = table.optional("peers_file", Value::placed_path);
@@ -59,7 +59,7 @@ pub(super) fn resolve(
         happy_eyeballs,
     } = sockets(&mut table, &peers);
     let policy = table.or("balance", Balance::RoundRobin, |value| {
-        match balance(value, plugins, &peers)? {
+        match balance(value, &sections.plugins, &peers)? {
             Balance::Target if has_lists => value.expected(
                 "another policy beside `peers_file` or `peers_url`, which would say whom clients reach",
             ),
@@ -69,7 +69,7 @@ pub(super) fn resolve(
     let upstream = Upstream {
         slow_start: table.optional("slow_start", |value| slow_start(value, &policy)),
         zone: preferred_zone(&mut table, &peers, &policy),
-        sticky: sticky::sticky(&mut table, &peers, &policy),
+        sticky: sticky::sticky(&mut table, (&peers, &policy), &sections.zones),
         balance: policy,
         resolve: table.or("resolve", Resolve::default(), |value| {
             resolve::resolve(value, &peers, has_lists)

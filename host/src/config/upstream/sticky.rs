@@ -3,53 +3,68 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::super::names::Named;
 use super::super::sections::is_host_name;
 use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
 use super::super::{Balance, Peer, SameSite, Secret, Sticky, StickyCookie};
 use super::balance::request_text;
+use super::sticky_learn::learn;
 
-/// `peers`: of the upstream, some of which have a `route` where requests are bound by it.
-pub(super) fn sticky(table: &mut Table<'_>, peers: &[Peer], policy: &Balance) -> Option<Sticky> {
+/// `peers`: of the upstream, some of which have a `route` where requests are bound by it. `zones`: those of the config.
+pub(super) fn sticky(
+    table: &mut Table<'_>,
+    (peers, policy): (&[Peer], &Balance),
+    zones: &Named<'_>,
+) -> Option<Sticky> {
     let are_routed = peers.iter().any(|peer| peer.route.is_some());
     let is_others = matches!(policy, Balance::Target | Balance::Plugin(_));
     let sticky = table.get("sticky").and_then(|value| match is_others {
         true => value.refuse(
             "sticky is for policies of the gateway's own: expected none beside \"target\" or a plugin",
         ),
-        false => read(value, are_routed),
+        false => read(value, are_routed, zones),
     });
     match (&sticky, table.get("sticky")) {
-        (Some(Sticky::Cookie(_)), _) | (None, None) if are_routed => table.get("peers")?.refuse(
-            "routes of peers without effect: expected sticky = { route = [\"$cookie_NAME\"] }",
-        ),
+        (Some(Sticky::Cookie(_) | Sticky::Learn(_)), _) | (None, None) if are_routed => {
+            table.get("peers")?.refuse(
+                "routes of peers without effect: expected sticky = { route = [\"$cookie_NAME\"] }",
+            )
+        }
         _ => sticky,
     }
 }
 
-fn read(value: Value<'_>, are_routed: bool) -> Option<Sticky> {
+fn read(value: Value<'_>, are_routed: bool, zones: &Named<'_>) -> Option<Sticky> {
     let mut table = value.table()?;
     let sticky = match table.get("route") {
         Some(route) if !are_routed => route.refuse(
             "route without effect: expected peers with a route, such as { address = \"10.0.0.1:80\", route = \"a\" }",
         ),
-        Some(route) => texts(route).map(Sticky::Route),
-        None => cookie(&mut table).map(Sticky::Cookie),
+        Some(route) => texts(route, request_text).map(Sticky::Route),
+        None => match table.get("learn") {
+            Some(texts) => learn(texts, &mut table, zones).map(Sticky::Learn),
+            None => cookie(&mut table).map(Sticky::Cookie),
+        },
     };
     table.finish();
     sticky
 }
 
-fn texts(value: Value<'_>) -> Option<Vec<String>> {
+/// A text, or a list of them.
+pub(super) fn texts(
+    value: Value<'_>,
+    read: impl Fn(Value<'_>) -> Option<String>,
+) -> Option<Vec<String>> {
     match value.kind() {
         NodeKind::List(items) if items.is_empty() => value.expected("at least one text"),
-        NodeKind::List(_) => value.list(request_text),
-        _ => Some(vec![request_text(value)?]),
+        NodeKind::List(_) => value.list(read),
+        _ => Some(vec![read(value)?]),
     }
 }
 
 fn cookie(table: &mut Table<'_>) -> Option<StickyCookie> {
-    let name = table.required("cookie", "the name of a cookie, or \"route\"", cookie_name);
+    let name = table.required("cookie", COOKIE_RULE, cookie_name);
     let secrets = table.required("secret", SECRET_RULE, secrets);
     let cookie = StickyCookie {
         name: name.unwrap_or_default(),
@@ -111,6 +126,7 @@ fn domain(value: Value<'_>) -> Option<String> {
     }
 }
 
+const COOKIE_RULE: &str = "the name of a cookie, or \"route\" or \"learn\"";
 const NAME_RULE: &str = "the name of a cookie, such as \"route\"";
 const PATH_RULE: &str = "a path such as \"/\"";
 const DOMAIN_RULE: &str = "a host name such as \"example.com\"";

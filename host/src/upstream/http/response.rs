@@ -141,6 +141,12 @@ impl Body {
         self.meter.as_ref()?.wait(clock::now())
     }
 
+    /// Binds the request's session to the peer, where sessions are.
+    #[inline]
+    pub(in crate::upstream) fn bind_session(&self, exchange: &mut Exchange) {
+        self.upstream.balancer.bind(&self.peer, exchange);
+    }
+
     /// Whether its length or its rate is limited.
     #[inline]
     pub(in crate::upstream) fn has_limits(&self) -> bool {

@@ -1,12 +1,14 @@
-//! Records of a kv zone. There are two kinds, by the first byte of their key:
+//! Records of a kv zone, by the first byte of their key:
 //!
 //! - `ENTRY key` → expiry, version, value;
-//! - `DUE expiry version` → key: what expires, in that order.
+//! - `SESSION key` → the same, of the gateway's own: no plugin can name or list them;
+//! - `DUE expiry version` → key of an entry, `DUE expiry version SESSION` → key of a session: what expires, in that order.
 
 use crate::zone::{KEY_LIMIT_BYTES, ZoneError};
 
 const ENTRY: u8 = b'e';
-/// Marks a due record. It lies behind all entries.
+const SESSION: u8 = b's';
+/// Marks a due record. It lies behind all others.
 pub(super) const DUE: u8 = b't';
 
 /// The expiry of what does not expire.
@@ -29,8 +31,20 @@ impl Key {
         Self::new_or_empty(key)
     }
 
+    /// Key of a session by the digest of its name, beside all keys of plugins.
+    pub fn session(digest: &[u8; 16]) -> Self {
+        let mut bytes = [SESSION; 1 + KEY_LIMIT_BYTES];
+        let length = 1 + digest.len();
+        bytes[1..length].copy_from_slice(digest);
+        Self { bytes, length }
+    }
+
     pub(super) fn new_or_empty(key: &[u8]) -> Result<Self, ZoneError> {
-        let mut bytes = [ENTRY; 1 + KEY_LIMIT_BYTES];
+        Self::tagged(ENTRY, key)
+    }
+
+    fn tagged(tag: u8, key: &[u8]) -> Result<Self, ZoneError> {
+        let mut bytes = [tag; 1 + KEY_LIMIT_BYTES];
         let length = 1 + key.len();
         let place = bytes.get_mut(1..length);
         place
@@ -45,6 +59,19 @@ impl Key {
 
     pub(super) fn untagged(&self) -> &[u8] {
         &self.bytes[1..self.length]
+    }
+
+    /// Key of the record that says when this one's expires.
+    pub(super) fn due(&self, expires_ns: u64, version: u64) -> DueKey {
+        let mut bytes = [DUE; 18];
+        bytes[1..9].copy_from_slice(&expires_ns.to_be_bytes());
+        bytes[9..17].copy_from_slice(&version.to_be_bytes());
+        bytes[17] = self.bytes[0];
+        let length = match self.bytes[0] {
+            SESSION => 18,
+            _ => 17,
+        };
+        DueKey { bytes, length }
     }
 }
 
@@ -72,15 +99,44 @@ impl<'txn> Stored<'txn> {
     }
 }
 
-pub(super) fn due_key(expires_ns: u64, version: u64) -> [u8; 17] {
-    let mut key = [DUE; 17];
-    key[1..9].copy_from_slice(&expires_ns.to_be_bytes());
-    key[9..].copy_from_slice(&version.to_be_bytes());
-    key
+/// Key of a due record.
+pub(super) struct DueKey {
+    bytes: [u8; 18],
+    length: usize,
 }
 
-pub(super) fn parse_due(key: &[u8]) -> Option<(u64, u64)> {
-    let (expires_ns, rest) = key.strip_prefix(&[DUE])?.split_first_chunk()?;
-    let version = rest.try_into().ok()?;
-    Some((u64::from_be_bytes(*expires_ns), u64::from_be_bytes(version)))
+impl DueKey {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// A due record's key, taken apart.
+pub(super) struct Due {
+    pub expires_ns: u64,
+    pub version: u64,
+    tag: u8,
+}
+
+impl Due {
+    /// Reads a due record's key. None for bytes that no gateway has written.
+    pub(super) fn parse(key: &[u8]) -> Option<Self> {
+        let (expires_ns, rest) = key.strip_prefix(&[DUE])?.split_first_chunk()?;
+        let (version, tag) = rest.split_first_chunk()?;
+        let tag = match tag {
+            [] => ENTRY,
+            [SESSION] => SESSION,
+            _ => return None,
+        };
+        Some(Self {
+            expires_ns: u64::from_be_bytes(*expires_ns),
+            version: u64::from_be_bytes(*version),
+            tag,
+        })
+    }
+
+    /// Key of what is due, which the record has without its tag.
+    pub(super) fn key(&self, untagged: &[u8]) -> Result<Key, ZoneError> {
+        Key::tagged(self.tag, untagged)
+    }
 }

@@ -63,6 +63,38 @@ fn an_entry_is_there_until_it_expires() {
 }
 
 #[test]
+fn sessions_are_beside_the_keys_of_plugins_and_expire_with_them() {
+    let (_folder, zone) = zone();
+    let digest = *b"sixteen bytes it";
+    let session = Key::session(&digest);
+    let read = |key: &Key, now_ns| {
+        let value = zone.read(key, now_ns, <[u8]>::to_vec);
+        value.expect("readable")
+    };
+    put(&zone, digest, b"a plugin's", Some(2 * TTL), 100).expect("room");
+    let stored = zone.put(&session, b"peer", Some(TTL), Expected::Nothing, 100);
+    assert!(stored.expect("room"));
+    assert_eq!(read(&session, 109).as_deref(), Some(&b"peer"[..]));
+    let listing = zone.list(b"", None, 10, 109).expect("no error");
+    assert_eq!(listing.keys, [digest]);
+    assert_eq!(zone.sweep(109, 10).expect("no error"), 0);
+    assert_eq!(zone.sweep(110, 10).expect("no error"), 1);
+    assert_eq!(read(&session, 105), None, "it is removed");
+    assert_eq!(
+        value(&zone, &digest, 119).as_deref(),
+        Some(&b"a plugin's"[..])
+    );
+    assert_eq!(zone.sweep(120, 10).expect("no error"), 1);
+    // A session that was written again does not go with its old time.
+    for now_ns in [200, 205] {
+        let stored = zone.put(&session, b"peer", Some(TTL), Expected::Anything, now_ns);
+        assert!(stored.expect("room"));
+    }
+    assert_eq!(zone.sweep(214, 10).expect("no error"), 0);
+    assert_eq!(zone.sweep(215, 10).expect("no error"), 1);
+}
+
+#[test]
 fn a_change_is_made_where_what_is_there_is_as_expected() {
     let (_folder, zone) = zone();
     let k = key(b"k");

@@ -1,0 +1,90 @@
+//! `learn` of `[upstreams.NAME.sticky]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::StickyLearn;
+use super::super::names::Named;
+use super::super::table::{Table, Value};
+use super::super::tree::NodeKind;
+use super::super::variables::{
+    OF_RESPONSE, TemplatePart, is_of_response, set_cookie, template_parts,
+};
+use super::balance::{request_text, text_with};
+use super::sticky::texts;
+
+/// `value`: of `learn` itself. `zones`: those of the config.
+pub(super) fn learn(
+    value: Value<'_>,
+    table: &mut Table<'_>,
+    zones: &Named<'_>,
+) -> Option<StickyLearn> {
+    let learn = texts(value, learnt_text);
+    let lookup = match table.get("lookup") {
+        Some(value) => texts(value, request_text),
+        None => learn.as_ref().and_then(|learn| default(value, learn)),
+    };
+    let zone = table.required("zone", ZONE_RULE, |value| kv_zone(value, zones));
+    let timeout = table.or("timeout", TIMEOUT, |value| value.duration(TIMEOUTS));
+    Some(StickyLearn {
+        learn: learn?,
+        lookup: lookup?,
+        zone: zone?,
+        timeout,
+    })
+}
+
+/// A text with variables that have their value when a peer has answered.
+fn learnt_text(value: Value<'_>) -> Option<String> {
+    text_with(
+        value,
+        |name| !OF_RESPONSE.contains(&name),
+        "it names no session: expected variables of the request, \"$upstream_cookie_NAME\" or \"$sent_http_NAME\"",
+    )
+}
+
+/// Texts by which requests are looked up where the config does not say: those of `learn`, with the cookies that a request sends
+/// in the place of those that a response sets.
+fn default(value: Value<'_>, learn: &[String]) -> Option<Vec<String>> {
+    let looked_up = |text: &String| {
+        let mut by = String::new();
+        // The text was read before.
+        for part in template_parts(text).ok()? {
+            match part {
+                TemplatePart::Literal(text) => by += &text.replace('$', "$$"),
+                TemplatePart::Variable(name) => match set_cookie(name) {
+                    Some(cookie) => by += &format!("${{cookie_{cookie}}}"),
+                    None if is_of_response(name) => {
+                        return value.refuse(format_args!(
+                            "learn ${name} without `lookup`: expected what requests are looked up by, such as lookup = \
+                             [\"$http_x_session\"]"
+                        ));
+                    }
+                    None => by += &format!("${{{name}}}"),
+                },
+            }
+        }
+        Some(by)
+    };
+    learn.iter().map(looked_up).collect()
+}
+
+fn kv_zone(value: Value<'_>, zones: &Named<'_>) -> Option<String> {
+    let name = zones.reference(value)?;
+    let zone = zones.get(&name)?;
+    let is_counter = zone.node().entries().iter().any(|entry| {
+        entry.key == "kind"
+            && matches!(&entry.value.kind, NodeKind::Text(kind) if kind == "counter")
+    });
+    match is_counter {
+        false => Some(name),
+        true => value.expected(ZONE_RULE),
+    }
+}
+
+const ZONE_RULE: &str = "the name of a zone of kind \"kv\"";
+
+/// Default of nginx.
+const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
