@@ -40,12 +40,12 @@ pub struct Reply {
     pub learnt: Result<Learnt, String>,
 }
 
-/// What has come of a question.
+/// Answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Learnt {
-    /// Of a name.
+    /// Addresses of a name.
     Addresses(Answer),
-    /// Of a URL.
+    /// State of the list at a URL.
     List(Listed),
 }
 
@@ -54,7 +54,7 @@ pub enum Learnt {
 pub struct ListQuestion {
     pub url: PeersUrl,
     pub host: ListHost,
-    /// Those of the list that is known. Empty: none is.
+    /// Validators of the list that is known. Empty: none is.
     pub validators: Validators,
 }
 
@@ -83,7 +83,7 @@ impl Validators {
 /// State of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listed {
-    /// It is as it was known (304).
+    /// List that is as it was known (304).
     Same,
     Peers {
         found: Vec<Found>,

@@ -9,7 +9,7 @@ use super::{Der, Secret, UpstreamTls};
 /// A list of peers that is asked for again and again by HTTP (Prometheus' `http_sd`, HAProxy's Data Plane API, Envoy's EDS over REST).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeersUrl {
-    /// As in the config: `http` or `https`, without user, password and fragment.
+    /// URL as in the config: `http` or `https`, without user, password and fragment.
     pub url: String,
     /// Host in lower case, an IPv6 address in brackets, and port.
     pub authority: String,
@@ -21,7 +21,7 @@ pub struct PeersUrl {
     pub timeout: Duration,
     /// Fields that the request has beside the gateway's own, by their names in lower case. They are never shown. Default none.
     pub headers: Vec<(String, Secret)>,
-    /// Of an `https` URL, and of no other.
+    /// TLS of an `https` URL, and of no other.
     pub tls: Option<UpstreamTls>,
     /// Certificates of the authorities that the system trusts. Empty where `tls` does not need them.
     pub system_roots: Vec<Der>,
