@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+use crate::downstream::SpillFile;
 use crate::exchange::Exchange;
 use crate::log::AccessLog;
 use crate::metrics::{Gauge, Recorder};
@@ -22,6 +23,7 @@ pub struct WorkerContext {
     access_log: Option<Rc<AccessLog>>,
     traffic: Traffic,
     metrics: Recorder,
+    spill_file: Option<Rc<SpillFile>>,
     /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
@@ -50,6 +52,7 @@ impl WorkerContext {
         alarms: Alarms,
         access_log: Option<Rc<AccessLog>>,
         metrics: Recorder,
+        spill_file: Option<SpillFile>,
     ) -> Rc<Self> {
         Rc::new(Self {
             upstreams,
@@ -61,6 +64,7 @@ impl WorkerContext {
                 ..Traffic::default()
             },
             metrics,
+            spill_file: spill_file.map(Rc::new),
             heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
@@ -180,6 +184,12 @@ impl WorkerContext {
     fn set_requests_active(&self, count: usize) {
         self.traffic.requests_active.set(count);
         self.traffic.requests_active_level.set(count as f64);
+    }
+
+    /// File for bodies that are kept on disk to be sent again; `None`: no route or upstream has any kept there, or the file could
+    /// not be opened.
+    pub fn spill_file(&self) -> Option<&Rc<SpillFile>> {
+        self.spill_file.as_ref()
     }
 
     /// The metrics of all workers.

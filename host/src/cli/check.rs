@@ -36,6 +36,7 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
         Ok(more) => warnings.extend(more),
         Err(error) => errors.push(error),
     }
+    errors.extend(process::check_spill_dir(&config).err());
     write_nothing(&mut config);
     match build(config).await {
         Ok(gateway) if errors.is_empty() => {
@@ -85,6 +86,7 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
         zones,
         metrics: Recorder::alone(config.metrics.max_series).map_err(control::lines)?,
         peers,
+        spill_file: None,
     };
     let engine = Gateway::engine(&config)?;
     let identity = Identity {

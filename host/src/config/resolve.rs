@@ -10,7 +10,7 @@ use super::source::Sources;
 use super::table::{Table, Value};
 use super::tree::NodeKind;
 use super::{
-    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath, Spill,
     WhenDrainingFull, Workers, Zone, ZoneKind,
 };
 use super::{access_log, acme, listener, plugin, privileges, route, upstream, zone_store};
@@ -19,9 +19,11 @@ use super::{access_log, acme, listener, plugin, privileges, route, upstream, zon
 pub(super) fn resolve(sources: &Sources) -> Config {
     let mut sections = Sections::gather(sources);
     let mut system_roots = Vec::new();
+    let workers = workers(sections.workers.take());
+    sections.spill_limit_bytes = workers.spill.as_ref().map(|spill| spill.limit_bytes);
     Config {
         master: master(sources.map(), sections.master.take()),
-        workers: workers(sections.workers.take()),
+        workers,
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
         plugins: resolved(&sections.plugins, |table| {
@@ -87,6 +89,7 @@ fn workers(table: Option<Table<'_>>) -> Workers {
         seccomp: true,
         core_dumps: false,
         max_open_files: None,
+        spill: None,
     };
     if let Some(mut table) = table {
         workers = Workers {
@@ -117,6 +120,7 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             seccomp: table.or("seccomp", workers.seccomp, Value::boolean),
             core_dumps: table.or("core_dumps", workers.core_dumps, Value::boolean),
             max_open_files: table.optional("max_open_files", privileges::open_files),
+            spill: spill(&mut table),
         };
         table.finish();
     }
@@ -125,6 +129,21 @@ fn workers(table: Option<Table<'_>>) -> Workers {
     }
     workers
 }
+
+/// `spill_dir` and `spill_limit`.
+fn spill(table: &mut Table<'_>) -> Option<Spill> {
+    let dir = table.get("spill_dir");
+    let limit = table.optional("spill_limit", |value| match dir {
+        Some(_) => value.size(1 << 20..=1 << 40),
+        None => value.refuse("spill_limit without `spill_dir` has no effect: expected `spill_dir`"),
+    });
+    Some(Spill {
+        dir: dir?.placed_path()?,
+        limit_bytes: limit.unwrap_or(DEFAULT_SPILL_LIMIT_BYTES),
+    })
+}
+
+const DEFAULT_SPILL_LIMIT_BYTES: u64 = 1 << 30;
 
 /// `None` for 0, which turns it off.
 fn heartbeat_timeout(value: Value<'_>) -> Option<Option<Duration>> {

@@ -81,7 +81,9 @@ fn route(
     {
         value.refuse::<()>("split_by without several upstreams has no effect: expected upstream = { a = 90, b = 10 }");
     }
-    let proxy = route_proxy(&mut table, &sections.upstreams, !route.upstreams.is_empty());
+    let has_upstream = !route.upstreams.is_empty();
+    let spill_limit = sections.spill_limit_bytes;
+    let proxy = route_proxy(&mut table, &sections.upstreams, has_upstream, spill_limit);
     table.finish();
     Route { proxy, ..route }
 }

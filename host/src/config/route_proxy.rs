@@ -12,6 +12,7 @@ pub(super) fn route_proxy(
     table: &mut Table<'_>,
     upstreams: &Named<'_>,
     has_upstream: bool,
+    spill_limit: Option<u64>,
 ) -> RouteProxy {
     let timeout = |value: Value<'_>| value.with_upstream(has_upstream)?.duration(TIMEOUT);
     let connect_timeout = table.optional("connect_timeout", timeout);
@@ -26,7 +27,7 @@ pub(super) fn route_proxy(
         idle_timeout,
         tries,
         retry: table.optional("retry", |value| {
-            overrides(value.with_upstream(has_upstream)?, tries)
+            overrides(value.with_upstream(has_upstream)?, tries, spill_limit)
         }),
         max_response_bytes: protection::max_response(table),
         response_rate: protection::response_rate(table),
@@ -37,9 +38,13 @@ pub(super) fn route_proxy(
     }
 }
 
-fn overrides(value: Value<'_>, tries: Option<u32>) -> Option<RetryOverrides> {
+fn overrides(
+    value: Value<'_>,
+    tries: Option<u32>,
+    spill_limit: Option<u64>,
+) -> Option<RetryOverrides> {
     let mut table = value.table()?;
-    let overrides = retry::overrides(&mut table, tries);
+    let overrides = retry::overrides(&mut table, tries, spill_limit);
     if let Some(value) = table.get("budget") {
         value.refuse::<()>("budget is its upstream's, whose peers it protects: expected none here");
     }

@@ -23,6 +23,8 @@ pub(super) struct Sections<'a> {
     pub(super) zones: Named<'a>,
     pub(super) metrics: Option<Table<'a>>,
     pub(super) routes: Vec<Table<'a>>,
+    /// Bytes that a worker may have on disk, where [workers] has a place for them; known when that is resolved.
+    pub(super) spill_limit_bytes: Option<u64>,
 }
 
 impl<'a> Sections<'a> {
@@ -39,6 +41,7 @@ impl<'a> Sections<'a> {
             zones: Named::new("zone"),
             metrics: None,
             routes: Vec::new(),
+            spill_limit_bytes: None,
         };
         for mut root in sources.roots() {
             root.get("include"); // was read with the files

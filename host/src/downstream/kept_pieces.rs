@@ -1,8 +1,13 @@
 //! Bytes of a body that are kept.
 
 use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+
+use super::SpillFile;
+use super::spill::SpilledBody;
 
 /// KeptPieces in their order. Small ones are gathered: a client that sends a byte at a time must not make the keeping of it
 /// cost many times what it sends. Empty ones cost next to nothing, as most requests have no body.
@@ -14,7 +19,16 @@ struct Kept {
     closed: VecDeque<Bytes>,
     /// After those, and growing.
     open: BytesMut,
+    /// Bytes of both.
     bytes: usize,
+    /// After those, on disk; `None`: nothing may be there.
+    spilled: Option<Spilled>,
+}
+
+struct Spilled {
+    body: SpilledBody,
+    /// Most bytes in memory and on disk together.
+    limit_bytes: usize,
 }
 
 /// A piece of this or more stands for itself.
@@ -22,7 +36,9 @@ const OWN_PIECE_BYTES: usize = 16 * 1024;
 
 impl KeptPieces {
     pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |kept| kept.bytes)
+        self.0
+            .as_ref()
+            .map_or(0, |kept| kept.bytes + kept.spilled_bytes())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,20 +77,46 @@ impl KeptPieces {
         Some(piece)
     }
 
-    /// Bytes from this offset on, as far as they lie in one piece; `None` at the end.
-    pub fn at(&self, mut offset: usize) -> Option<Bytes> {
-        let kept = self.0.as_ref()?;
-        for piece in &kept.closed {
-            if offset < piece.len() {
-                return Some(piece.slice(offset..));
-            }
-            offset -= piece.len();
-        }
-        let rest = kept.open.get(offset..).filter(|rest| !rest.is_empty())?;
-        Some(Bytes::copy_from_slice(rest))
+    /// Lets later pieces be put into this file ([`Self::spill`]), up to so many bytes with those in memory.
+    pub fn allow_spill(&mut self, file: &Rc<SpillFile>, limit_bytes: usize) {
+        self.0.get_or_insert_default().spilled = Some(Spilled {
+            body: SpilledBody::new(file),
+            limit_bytes,
+        });
     }
 
-    /// All of it in one piece, and that.
+    /// Puts a piece on disk, where all that follow it belong, too. False: it is not kept, and what was before is of no use any
+    /// more.
+    #[must_use]
+    pub fn spill(&mut self, piece: &[u8]) -> bool {
+        let kept = self.0.as_deref_mut();
+        kept.is_some_and(|kept| match &mut kept.spilled {
+            Some(Spilled { body, limit_bytes }) => {
+                kept.bytes + body.bytes() + piece.len() <= *limit_bytes && body.push(piece)
+            }
+            None => false,
+        })
+    }
+
+    /// Whether some of them are on disk.
+    #[inline]
+    pub fn is_spilled(&self) -> bool {
+        self.0.as_ref().is_some_and(|kept| kept.spilled_bytes() > 0)
+    }
+
+    /// Bytes from this offset on, as far as they lie in one piece; `None` at the end. Only what is on disk may fail.
+    pub fn at(&self, offset: usize) -> io::Result<Option<Bytes>> {
+        let Some(kept) = &self.0 else {
+            return Ok(None);
+        };
+        match (offset.checked_sub(kept.bytes), &kept.spilled) {
+            (None, _) => Ok(kept.in_memory(offset)),
+            (Some(offset), Some(spilled)) => spilled.body.at(offset),
+            (Some(_), None) => Ok(None),
+        }
+    }
+
+    /// All that is in memory in one piece, and that.
     pub fn join(&mut self) -> Bytes {
         let Some(kept) = &mut self.0 else {
             return Bytes::new();
@@ -89,6 +131,22 @@ impl KeptPieces {
 }
 
 impl Kept {
+    fn spilled_bytes(&self) -> usize {
+        let spilled = self.spilled.as_ref();
+        spilled.map_or(0, |spilled| spilled.body.bytes())
+    }
+
+    fn in_memory(&self, mut offset: usize) -> Option<Bytes> {
+        for piece in &self.closed {
+            if offset < piece.len() {
+                return Some(piece.slice(offset..));
+            }
+            offset -= piece.len();
+        }
+        let rest = self.open.get(offset..).filter(|rest| !rest.is_empty())?;
+        Some(Bytes::copy_from_slice(rest))
+    }
+
     fn close(&mut self) {
         if !self.open.is_empty() {
             self.closed
@@ -102,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::metrics::SpillMetrics;
 
     proptest! {
         #[test]
@@ -121,7 +180,7 @@ mod tests {
             }
             prop_assert_eq!(pieces.bytes(), all.len());
             let rest = all.get(at..).unwrap_or_default();
-            match pieces.at(at) {
+            match pieces.at(at).unwrap() {
                 Some(found) => prop_assert!(!found.is_empty() && rest.starts_with(&found)),
                 None => prop_assert!(rest.is_empty()),
             }
@@ -130,6 +189,47 @@ mod tests {
                 out.extend_from_slice(&piece);
             }
             prop_assert!(out == all && pieces.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_spilled_comes_after_what_is_in_memory(
+            lengths in proptest::collection::vec(1_usize..90_000, 1..12),
+            in_memory in 0_usize..12,
+            at in proptest::collection::vec(0_usize..600_000, 8),
+            limit in 0_usize..2_000_000,
+        ) {
+            let file = tempfile::tempfile().unwrap();
+            let file = SpillFile::new(file.into(), 64 << 20, SpillMetrics::default());
+            let mut pieces = KeptPieces::default();
+            pieces.allow_spill(&Rc::new(file), limit);
+            let mut all = Vec::new();
+            for (idx, length) in lengths.into_iter().enumerate() {
+                let piece: Vec<u8> = (0..length).map(|byte| (byte ^ idx) as u8).collect();
+                let fits = all.len() + piece.len() <= limit;
+                match idx < in_memory {
+                    true => pieces.push_copy(&piece),
+                    false => prop_assert_eq!(pieces.spill(&piece), fits),
+                }
+                if idx >= in_memory && !fits {
+                    break;
+                }
+                all.extend_from_slice(&piece);
+                prop_assert_eq!(pieces.bytes(), all.len());
+            }
+            for at in at {
+                let rest = all.get(at..).unwrap_or_default();
+                match pieces.at(at).unwrap() {
+                    Some(found) => prop_assert!(!found.is_empty() && rest.starts_with(&found)),
+                    None => prop_assert!(rest.is_empty()),
+                }
+            }
+            let mut seen = Vec::new();
+            while let Some(piece) = pieces.at(seen.len()).unwrap() {
+                seen.extend_from_slice(&piece);
+            }
+            prop_assert!(seen == all);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod h1;
 pub mod h2;
 mod kept_pieces;
 mod request_body;
+mod spill;
 
 use std::future::poll_fn;
 use std::io;
@@ -27,6 +28,7 @@ use crate::runtime::alarm::{Disarm, Elapsed};
 pub use collect::Collector;
 pub use kept_pieces::KeptPieces;
 pub use request_body::{BodyPiece, RequestBody};
+pub use spill::SpillFile;
 
 /// The client's side of one exchange.
 pub enum Downstream<'c> {

@@ -1,12 +1,14 @@
 //! The body of one request: limits, what was read ahead, and what could be sent again.
 
 use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Downstream, KeptPieces, Settings};
+use super::{Downstream, KeptPieces, Settings, SpillFile};
 use crate::config::Rate;
 use crate::error::ClientError;
 use crate::message::{BodySize, Headers, Piece};
@@ -135,6 +137,22 @@ impl RequestBody {
         self.replay_limit_bytes = limit_bytes;
         if !self.ahead.is_empty() {
             self.raise_replay_limit();
+        }
+    }
+
+    /// Keeps so many bytes more on disk, of a body of which nothing was sent yet. One that says that it is longer is not begun to be
+    /// written, unless it is filtered: who knows then how long it becomes.
+    #[cold]
+    pub fn spill_up_to(&mut self, limit_bytes: usize, is_filtered: bool, file: &Rc<SpillFile>) {
+        let most = self.replay_limit_bytes.saturating_add(limit_bytes);
+        let is_too_long = match self.size {
+            BodySize::Exact(bytes) => bytes > most as u64,
+            BodySize::None | BodySize::Unknown => false,
+        };
+        if let Replay::Kept(pieces) = &mut self.replay
+            && (is_filtered || !is_too_long)
+        {
+            pieces.allow_spill(file, most);
         }
     }
 
@@ -293,9 +311,9 @@ impl RequestBody {
         };
         match piece {
             BodyPiece::Owned(data) | BodyPiece::Borrowed(data)
-                if pieces.bytes() + data.len() > self.replay_limit_bytes =>
+                if pieces.is_spilled() || pieces.bytes() + data.len() > self.replay_limit_bytes =>
             {
-                self.replay = Replay::Lost;
+                self.spill(data);
             }
             BodyPiece::Owned(data) => pieces.push(data.clone()),
             BodyPiece::Borrowed(data) => pieces.push_copy(data),
@@ -304,11 +322,21 @@ impl RequestBody {
         }
     }
 
-    /// All that was sent, once all was; `None`: not all has come yet, or it is not there any more.
+    /// Keeps a piece on disk for which there is no memory.
+    #[inline(never)]
+    fn spill(&mut self, data: &[u8]) {
+        if let Replay::Kept(pieces) = &mut self.replay
+            && !pieces.spill(data)
+        {
+            self.replay = Replay::Lost;
+        }
+    }
+
+    /// All that was sent, once all was; `None`: not all has come yet, or it is not in memory, or not there any more.
     pub fn copy(&mut self) -> Option<Bytes> {
         match &mut self.replay {
             _ if self.size == BodySize::None => Some(Bytes::new()),
-            Replay::Kept(pieces) if self.has_ended => Some(pieces.join()),
+            Replay::Kept(pieces) if self.has_ended && !pieces.is_spilled() => Some(pieces.join()),
             Replay::Kept(_) | Replay::Lost => None,
         }
     }
@@ -318,12 +346,28 @@ impl RequestBody {
         matches!(self.replay, Replay::Kept(_))
     }
 
-    /// A piece that was sent before, which begins after so many bytes.
-    pub fn replayed_at(&self, bytes: usize) -> Option<Bytes> {
-        match &self.replay {
+    /// A piece that was sent before, which begins after so many bytes; `None`: those were all, or they are not kept. An error is
+    /// the disk's, and the body cannot be sent again.
+    pub fn replayed_at(&mut self, bytes: usize) -> io::Result<Option<Bytes>> {
+        let piece = match &self.replay {
             Replay::Kept(pieces) => pieces.at(bytes),
-            Replay::Lost => None,
+            Replay::Lost => Ok(None),
+        };
+        if piece.is_err() {
+            self.replay = Replay::Lost;
         }
+        piece
+    }
+
+    /// Whether some of it is kept on disk.
+    #[inline]
+    pub fn is_spilled(&self) -> bool {
+        matches!(&self.replay, Replay::Kept(pieces) if pieces.is_spilled())
+    }
+
+    /// Keeps none of it any longer: it is not sent again.
+    pub fn forget(&mut self) {
+        self.replay = Replay::Lost;
     }
 
     /// Bytes that were sent and can be sent again; `None`: they cannot.

@@ -26,6 +26,9 @@ pub enum Error {
     /// No descriptors, no memory or no ports for a connection to a peer: nobody's fault but ours.
     #[error("upstream {upstream}: no connection can be made: {cause}")]
     Shortage { upstream: String, cause: io::Error },
+    /// A peer has failed, and the body for the next one is on disk and cannot be read.
+    #[error("upstream {upstream}: the body that is kept to be sent again cannot be read: {cause}")]
+    BodyLost { upstream: String, cause: io::Error },
     /// The upstream has as much under way as it may, or as it can take.
     #[error("upstream {upstream}: its limit of {limit} is reached")]
     Overloaded {
@@ -194,6 +197,7 @@ impl Error {
             | Self::Loop
             | Self::TooManyReroutes(_)
             | Self::Shortage { .. }
+            | Self::BodyLost { .. }
             | Self::Overloaded { .. } => "gateway",
         }
     }

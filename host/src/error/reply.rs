@@ -16,7 +16,8 @@ pub fn status(error: &Error) -> StatusCode {
             ..
         } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { cause, .. } if cause.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
-        Error::Upstream { .. } => StatusCode::BAD_GATEWAY,
+        // The peer before has failed, which is what the client could have been told of.
+        Error::Upstream { .. } | Error::BodyLost { .. } => StatusCode::BAD_GATEWAY,
         Error::Plugin {
             what: PluginFault::Failed,
             ..

@@ -241,7 +241,10 @@ impl Pipeline<'_> {
                     status, "response cut after {sent} bytes of its body: {error}"
                 );
             }
-            Error::Upstream { .. } | Error::Shortage { .. } | Error::Loop => warn!(path, "{error}"),
+            Error::Upstream { .. }
+            | Error::Shortage { .. }
+            | Error::BodyLost { .. }
+            | Error::Loop => warn!(path, "{error}"),
             // Under overload a line for each would be one more load.
             Error::Overloaded { .. } => debug!(path, "{error}"),
             // The plugin's own line has the cause.

@@ -33,6 +33,13 @@ impl Pipeline<'_> {
         if !filters.is_empty() && self.body.size != BodySize::None {
             self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));
         }
+        if self.body.size != BodySize::None
+            && let bytes @ 1.. = settings.spill_bytes(self.exchange.request())
+            && let Some(file) = self.worker.spill_file()
+        {
+            let is_filtered = self.body_filter.is_some();
+            self.body.spill_up_to(bytes, is_filtered, file);
+        }
         let is_call = upstream.takes_calls() && grpc::is_call(self.exchange.request());
         if is_call {
             self.body.come_slowly(Some(settings.idle_timeout));
@@ -42,6 +49,9 @@ impl Pipeline<'_> {
         match proxied.await {
             Ok(Proxied::Response(body)) => {
                 self.mirror(own);
+                if self.body.is_spilled() && body.is_past_replay(&self.body) {
+                    self.body.forget();
+                }
                 if is_call {
                     // From here on the peer's own silence ends it.
                     self.body.come_slowly(None);

@@ -12,6 +12,7 @@ use super::{Gateway, SharedMemory};
 use crate::balancer::{self, Balancer, Rules, SessionStore};
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
 use crate::connection::{Serving, StreamPool};
+use crate::downstream::SpillFile;
 use crate::exchange::Template;
 use crate::gateway::Identity;
 use crate::listener::{Acceptor, Shedder};
@@ -58,6 +59,7 @@ impl Gateway {
             zones,
             metrics,
             peers,
+            spill_file,
         } = memory;
         let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
@@ -88,7 +90,10 @@ impl Gateway {
             }
         }
         let upstreams = parts.upstreams.into_values().collect();
-        let worker = WorkerContext::new(upstreams, alarms, access_log, metrics);
+        let spill_file = spill_file.zip(config.workers.spill.as_ref());
+        let spill_file = spill_file
+            .map(|(file, spill)| SpillFile::new(file, spill.limit_bytes, metrics.spill()));
+        let worker = WorkerContext::new(upstreams, alarms, access_log, metrics, spill_file);
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
         let streams = Rc::new(StreamPool::new(worker.alarms()));

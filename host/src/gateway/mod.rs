@@ -39,11 +39,13 @@ pub struct Identity {
     pub ticket_chain: TicketChain,
 }
 
-/// Memory that a worker shares with the others.
+/// Memory that a worker shares with the others, and files that its master has opened for it.
 pub struct SharedMemory {
     pub zones: Zones,
     pub metrics: Recorder,
     pub peers: PeerStates,
+    /// Spill file of this worker.
+    pub spill_file: Option<OwnedFd>,
 }
 
 pub struct Gateway {

@@ -10,6 +10,7 @@ mod own;
 mod plugin;
 mod protection;
 mod sessions;
+mod spill;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,6 +25,7 @@ pub use own::{
 pub use plugin::{InstanceMetrics, PluginMetrics};
 pub use protection::{MirrorMetrics, ProtectionMetrics};
 pub use sessions::SessionMetrics;
+pub use spill::SpillMetrics;
 pub use text::CONTENT_TYPE;
 pub use text::text;
 

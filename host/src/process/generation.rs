@@ -21,6 +21,7 @@ use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::rows::Rows;
 use super::sockets::SocketSet;
+use super::spill;
 use super::upstreams::{GenerationPeers, Lists, Upstreams};
 use super::zones::Zones;
 
@@ -405,6 +406,7 @@ impl Generation {
         let row = shared.rows.lease(&shared.metrics);
         let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
         let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
+        let spill_file = spill::open_for_worker(&self.config).map(&mut hand_over);
         let upstreams = self.peers.with_lists(|lists| {
             let lists = lists.iter();
             let lists = lists.map(|(name, it)| (name.clone(), it.leased.list.clone()));
@@ -422,6 +424,7 @@ impl Generation {
             row: row.as_ref().map(|lease| lease.row),
             metrics,
             peers,
+            spill_file,
             upstreams,
             news: shared.acme.for_worker(&self.config),
         };

@@ -28,6 +28,7 @@ mod rows;
 mod signals;
 mod socket_options;
 mod sockets;
+mod spill;
 mod sys;
 mod syscalls;
 mod unix_socket;
@@ -50,6 +51,7 @@ pub use master::{run as run_master, take_over};
 pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]
 pub use role::Role;
+pub use spill::check as check_spill_dir;
 pub use upstreams::{
     CheckReport, PeerOrder, PeerReport, SourceReport, UpstreamReport, peers_for_check,
     run_fetch_helper,

@@ -10,7 +10,7 @@ use rustix::process::{getegid, geteuid};
 use crate::config::{self, AccessLogTarget, Config, Identity, Pin};
 use crate::log;
 
-use super::sys;
+use super::{spill, sys};
 
 /// Sees to everything that must be so before workers start. Fails with lines for a person; what an operator should look at
 /// is a warning.
@@ -18,6 +18,7 @@ pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
     let mut errors = Vec::new();
     errors.extend(check(config.workers.user.as_ref()).err());
     errors.extend(open_files(config).err());
+    errors.extend(spill::check(config).err());
     if !errors.is_empty() {
         return Err(errors);
     }

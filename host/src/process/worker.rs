@@ -99,6 +99,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         row,
         metrics,
         peers,
+        spill_file,
         upstreams,
         news,
     } = spec;
@@ -127,6 +128,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         zones,
         metrics: Recorder::new(zone, row, generation),
         peers: PeerStates::new(Rc::new(peers), row),
+        spill_file: spill_file.map(inherited).transpose()?,
     };
     log::init(&config.log, None).map_err(said)?;
     tracing::debug!(generation, slot, "worker starts");

@@ -55,6 +55,16 @@ impl ProxySettings {
         self.retry.buffer_bytes
     }
 
+    /// Bytes of this request's body that are kept on disk beyond those: of one that may be sent again at all.
+    #[inline]
+    pub fn spill_bytes(&self, request: &RequestHead) -> usize {
+        match self.retry.spill_bytes {
+            0 => 0,
+            bytes if self.is_repeatable(request) => bytes,
+            _ => 0,
+        }
+    }
+
     /// Whether a request may be sent again when it is not known whether it was worked on (RFC 9110 §9.2.2).
     #[inline]
     pub(super) fn is_repeatable(&self, request: &RequestHead) -> bool {

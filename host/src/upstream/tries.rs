@@ -448,6 +448,10 @@ impl<'a> Tries<'a> {
                 upstream: self.upstream.name.to_string(),
                 cause,
             }),
+            TryError::BodyLost(cause) => Err(Error::BodyLost {
+                upstream: self.upstream.name.to_string(),
+                cause,
+            }),
             TryError::Answered(answer) => Ok(Some(answer)),
             TryError::Upstream { cause, sent } => {
                 let is_known_unsent = !sent;
@@ -492,7 +496,8 @@ fn outcome<T>(result: &Result<T, TryError>) -> PeerOutcome {
             | TryError::Filter(_)
             | TryError::Answered(_)
             | TryError::Overflow(_)
-            | TryError::Shortage(_),
+            | TryError::Shortage(_)
+            | TryError::BodyLost(_),
         ) => PeerOutcome::Cancelled,
         Err(TryError::Upstream {
             // Time that was up however long this peer had.

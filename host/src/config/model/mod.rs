@@ -63,6 +63,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether an upstream or a route has bodies kept on disk.
+    pub fn spills(&self) -> bool {
+        let upstreams = self.upstreams.values();
+        let routes = self.routes.iter();
+        let of_route = |route: &Route| route.proxy.retry.as_ref()?.spill_bytes;
+        upstreams
+            .map(|upstream| upstream.retry.spill_bytes)
+            .chain(routes.filter_map(of_route))
+            .any(|bytes| bytes > 0)
+    }
+
     /// Routes that a listener has, in the order of the config.
     pub fn routes_of(&self, listener: &str) -> Vec<&Route> {
         let has_tls = self.listeners[listener].tls.is_some();
@@ -137,6 +148,17 @@ pub struct Workers {
     /// Files that a worker may have open, connections included. 64 to 1 073 741 816. Default none: as many as the hard
     /// limit allows (nginx `worker_rlimit_nofile`).
     pub max_open_files: Option<OpenFiles>,
+    /// Disk for requests' bodies that are kept to be sent again (`retry.spill`). Default none.
+    pub spill: Option<Spill>,
+}
+
+/// Disk for requests' bodies. In the file `spill_dir` and `spill_limit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spill {
+    /// Folder in which each worker has a file, without a name.
+    pub dir: PlacedPath,
+    /// The most that one worker has in its file, bytes. 1 MiB to 1 TiB. Default 1 GiB.
+    pub limit_bytes: u64,
 }
 
 /// Which core each worker runs on. In the file `false`, `true` or a list of cores.

@@ -20,6 +20,8 @@ pub struct Retry {
     pub backoff: Backoff,
     /// Bytes of a request's body that are kept to be sent again; a longer one is sent once. 0 to 64 MiB. Default 64 KiB.
     pub buffer_bytes: usize,
+    /// Bytes beyond those that are kept on disk ([`super::Spill`]). 0 to 1 TiB. Default 0.
+    pub spill_bytes: usize,
     /// `None`: retries are not limited. In the file `"off"`.
     pub budget: Option<RetryBudget>,
     /// Default none.
@@ -45,6 +47,7 @@ pub struct RetryOverrides {
     pub timeout: Option<Duration>,
     pub backoff: Option<Backoff>,
     pub buffer_bytes: Option<usize>,
+    pub spill_bytes: Option<usize>,
     pub hedge: Option<Hedge>,
 }
 
@@ -104,6 +107,7 @@ impl Retry {
             max: Duration::from_millis(250),
         },
         buffer_bytes: 64 << 10,
+        spill_bytes: 0,
         budget: Some(RetryBudget::DEFAULT),
         hedge: None,
     };
@@ -127,6 +131,7 @@ impl RetryOverrides {
             timeout: self.timeout.or(retry.timeout),
             backoff: self.backoff.unwrap_or(retry.backoff),
             buffer_bytes: self.buffer_bytes.unwrap_or(retry.buffer_bytes),
+            spill_bytes: self.spill_bytes.unwrap_or(retry.spill_bytes),
             budget: retry.budget,
             hedge: self.hedge.or(retry.hedge),
         }

@@ -591,3 +591,51 @@ fn what_workers_cannot_be() {
         "site.toml:2:21: heartbeat_timeout '2h': expected 0s to 1h",
     );
 }
+
+#[test]
+fn bodies_on_disk_that_cannot_be() {
+    let spill = |workers: &str, retry: &str, error: &str| {
+        let upstream = format!("[upstreams.x]\npeers = ['127.0.0.1:1']\n{retry}\n");
+        refused(&format!("[workers]\n{workers}\n{upstream}"), error);
+    };
+    let dir = "spill_dir = '/tmp'";
+    spill(
+        "",
+        "retry = { spill = '1MiB' }",
+        "site.toml:5:19: spill '1MiB': expected `spill_dir` in [workers], the folder that it goes to",
+    );
+    spill(
+        dir,
+        "tries = 1\nretry = { spill = '1MiB' }",
+        "site.toml:6:19: spill with tries = 1 has no effect: expected more tries",
+    );
+    spill(
+        dir,
+        "retry = { spill = '2GiB' }",
+        "site.toml:5:19: spill '2GiB': expected no more than `spill_limit` of [workers]",
+    );
+    spill(
+        dir,
+        "retry = { spill = '2TiB' }",
+        "site.toml:5:19: spill '2TiB': expected 0 to 1TiB",
+    );
+    spill(
+        "spill_limit = '2GiB'",
+        "",
+        "site.toml:2:15: spill_limit without `spill_dir` has no effect: expected `spill_dir`",
+    );
+    spill(
+        "spill_dir = '/tmp'\nspill_limit = '64KiB'",
+        "",
+        "site.toml:3:15: spill_limit '64KiB': expected 1MiB to 1TiB",
+    );
+    spill(
+        "spill_dir = 5",
+        "",
+        "site.toml:2:13: spill_dir 5: expected a path",
+    );
+    refused(
+        "[[routes]]\npath = '/a'\nupstream = 'app'\nretry = { spill = '1MiB' }",
+        "site.toml:4:19: spill '1MiB': expected `spill_dir` in [workers], the folder that it goes to",
+    );
+}

@@ -87,7 +87,9 @@ pub(super) fn resolve(
             value.duration(TIMEOUT)
         }),
         tries,
-        retry: table.or("retry", Retry::DEFAULT, |value| retry::retry(value, tries)),
+        retry: table.or("retry", Retry::DEFAULT, |value| {
+            retry::retry(value, tries, sections.spill_limit_bytes)
+        }),
         breaker: table.or("breaker", Breaker::default(), protection::breaker),
         concurrency: table.optional("concurrency", protection::concurrency),
         response: protection::response_limits(&mut table),

@@ -8,10 +8,10 @@ use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
 use super::super::{Backoff, Hedge, Retry, RetryBudget, RetryOn, RetryOverrides};
 
-/// Keys of `[upstreams.NAME.retry]`. `tries`: of the upstream.
-pub(super) fn retry(value: Value<'_>, tries: u32) -> Option<Retry> {
+/// Keys of `[upstreams.NAME.retry]`. `tries`: of the upstream. `spill_limit`: as [`overrides`] has it.
+pub(super) fn retry(value: Value<'_>, tries: u32, spill_limit: Option<u64>) -> Option<Retry> {
     let mut table = value.table()?;
-    let keys = overrides(&mut table, Some(tries));
+    let keys = overrides(&mut table, Some(tries), spill_limit);
     let mut retry = keys.over(&Retry::DEFAULT);
     if let Some(value) = table.get("budget") {
         retry.budget = value.only_with_retries(Some(tries)).and_then(budget);
@@ -20,8 +20,13 @@ pub(super) fn retry(value: Value<'_>, tries: u32) -> Option<Retry> {
     Some(retry)
 }
 
-/// Keys that a route may have, too. `tries`: those that there are, where that is known.
-pub(in super::super) fn overrides(table: &mut Table<'_>, tries: Option<u32>) -> RetryOverrides {
+/// Keys that a route may have, too. `tries`: those that there are, where that is known. `spill_limit`: bytes that a worker may have
+/// on disk, where there is a place for them.
+pub(in super::super) fn overrides(
+    table: &mut Table<'_>,
+    tries: Option<u32>,
+    spill_limit: Option<u64>,
+) -> RetryOverrides {
     let given = table.optional("on", |value| {
         Some((value, on(value.only_with_retries(tries)?)?))
     });
@@ -42,6 +47,9 @@ pub(in super::super) fn overrides(table: &mut Table<'_>, tries: Option<u32>) -> 
         try_timeout: None,
         backoff: table.optional("backoff", |value| backoff(value.only_with_retries(tries)?)),
         buffer_bytes: table.optional("buffer", |value| value.only_with_retries(tries)?.size(0..=64 << 20)),
+        spill_bytes: table.optional("spill", |value| {
+            spill(value.only_with_retries(tries)?, spill_limit)
+        }),
         hedge: None,
     };
     let hedge = table.optional("hedge", |value| hedge(value.only_with_retries(tries)?));
@@ -58,6 +66,15 @@ pub(in super::super) fn overrides(table: &mut Table<'_>, tries: Option<u32>) -> 
         try_timeout,
         hedge,
         ..keys
+    }
+}
+
+fn spill(value: Value<'_>, limit: Option<u64>) -> Option<usize> {
+    let bytes: u64 = value.size(0..=1 << 40)?;
+    match limit {
+        None if bytes > 0 => value.expected("`spill_dir` in [workers], the folder that it goes to"),
+        Some(limit) if bytes > limit => value.expected("no more than `spill_limit` of [workers]"),
+        _ => usize::try_from(bytes).ok(),
     }
 }
 

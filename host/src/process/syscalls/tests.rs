@@ -2,8 +2,12 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::super::role::Role;
 use super::super::sys;
@@ -51,7 +55,18 @@ fn live(is_worker: bool) {
         refused(listener.unwrap_err());
         return;
     }
-    std::fs::File::create(&file).unwrap();
+    let opened = std::fs::File::create_new(&file).unwrap();
+    // What a spill file takes.
+    opened.write_all_at(b"spilled", 1 << 20).unwrap();
+    let holes = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(&opened, holes, 0, 1 << 20) {
+        Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        Err(error) => panic!("{error}"),
+    }
+    let reread = std::fs::File::open(&file).unwrap();
+    let mut seen = [0; 7];
+    reread.read_exact_at(&mut seen, 1 << 20).unwrap();
+    assert_eq!(&seen, b"spilled");
     refused(std::fs::remove_file(&file).unwrap_err());
     refused(listener.unwrap_err());
     let connected = TcpStream::connect("127.0.0.1:1").unwrap_err();

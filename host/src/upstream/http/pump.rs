@@ -1,5 +1,6 @@
 //! The request's body on its way to a peer, beside whatever is waited for from it.
 
+use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -60,16 +61,25 @@ impl Upload {
         self.stage = UploadStage::Broken;
     }
 
+    /// Whether nothing that an earlier peer was sent is still to be sent.
+    pub(super) fn is_past_replay(&self, body: &RequestBody) -> bool {
+        self.is_over()
+            || body
+                .replayable_bytes()
+                .is_none_or(|all| self.replayed >= all)
+    }
+
     /// Takes what is to be sent next: [`UploadSource::next`], after what an earlier peer was sent.
     fn next_piece(
         &mut self,
         source: &mut UploadSource<'_, '_>,
-    ) -> Result<Option<BodyPiece>, ClientError> {
-        if let Some(piece) = source.body.replayed_at(self.replayed) {
+    ) -> Result<Option<BodyPiece>, UploadError> {
+        let replayed = source.body.replayed_at(self.replayed);
+        if let Some(piece) = replayed.map_err(UploadError::Lost)? {
             self.replayed += piece.len();
             return Ok(Some(BodyPiece::Owned(piece)));
         }
-        let piece = source.next()?;
+        let piece = source.next().map_err(UploadError::Client)?;
         if let Some(piece) = &piece {
             source.body.remember(piece);
         }
@@ -107,6 +117,8 @@ pub(super) enum Pumped {
 pub(super) enum UploadError {
     Client(ClientError),
     Upstream(UpstreamError),
+    /// What an earlier peer was sent is on disk and cannot be read.
+    Lost(io::Error),
 }
 
 impl<'p, 'c> Pump<'p, 'c> {
@@ -147,11 +159,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             if stream.is_full() {
                 ready!(self.poll_flush(cx, stream))?;
             }
-            match self
-                .upload
-                .next_piece(source)
-                .map_err(UploadError::Client)?
-            {
+            match self.upload.next_piece(source)? {
                 Some(BodyPiece::Owned(piece) | BodyPiece::Borrowed(piece)) => {
                     stream.send_data(piece);
                 }

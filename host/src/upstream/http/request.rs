@@ -61,6 +61,8 @@ pub enum TryError {
     Overflow(&'static str),
     /// Shortage of descriptors, memory or ports, for a connection.
     Shortage(io::Error),
+    /// The body is kept on disk and cannot be read to be sent again.
+    BodyLost(io::Error),
     /// `sent`: the peer may have seen the request.
     Upstream {
         cause: UpstreamError,
@@ -432,6 +434,7 @@ impl From<UploadError> for TryError {
         match error {
             UploadError::Client(error) => Self::Client(error),
             UploadError::Upstream(cause) => Self::Upstream { cause, sent: true },
+            UploadError::Lost(cause) => Self::BodyLost(cause),
         }
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::meter::Meter;
 use super::pump::{Pump, Pumped, Upload, UploadError};
 use super::{PeerStream, Released};
+use crate::downstream::RequestBody;
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::Exchange;
 use crate::message::{BodySize, Headers, Piece, Protocol};
@@ -55,6 +56,11 @@ impl Body {
             PeerStream::H1(_) => Protocol::Http11,
             PeerStream::H2(_) => Protocol::Http2,
         }
+    }
+
+    /// Whether the request's body need not be sent from its beginning any more.
+    pub fn is_past_replay(&self, body: &RequestBody) -> bool {
+        self.upload.is_past_replay(body)
     }
 
     pub fn size(&self) -> BodySize {
@@ -235,7 +241,9 @@ impl Body {
                     Poll::Ready(Err(UploadError::Client(error))) => {
                         return Poll::Ready(Event::Client(error));
                     }
-                    Poll::Ready(Err(UploadError::Upstream(_))) => pump.break_off(),
+                    Poll::Ready(Err(UploadError::Upstream(_) | UploadError::Lost(_))) => {
+                        pump.break_off()
+                    }
                 }
             }
             let gone = source.downstream.poll_gone(cx);
