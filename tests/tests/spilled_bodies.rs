@@ -140,7 +140,7 @@ fn a_body_of_32_mib_goes_to_another_peer_unchanged_and_takes_little_memory() {
     let worker = proxy.workers()[0];
     let before_kib = worker.resident_kib();
     let expected = format!("the same {BYTES}");
-    assert_eq!(puts(&proxy, 2, || noise(BYTES)), [&expected; 2]);
+    assert_eq!(puts(&proxy, 2, || noise(BYTES)), [expected.as_str(); 2]);
     for _ in 0..2 {
         let request = Request::post("/").header("idempotency-key", "\"1\"");
         let reply = proxy.send(request.body(noise(BYTES)).expect("a valid request"));
@@ -167,7 +167,7 @@ fn a_body_without_a_length_goes_to_another_peer_unchanged() {
         .start();
     let expected = format!("the same {BYTES}");
     let chunked = || Stuff::noise().chunked(0, BYTES as u64);
-    assert_eq!(puts(&proxy, 2, chunked), [&expected; 2]);
+    assert_eq!(puts(&proxy, 2, chunked), [expected.as_str(); 2]);
     until_all_is_free(&proxy);
 }
 
@@ -186,7 +186,7 @@ fn a_status_that_is_chosen_sends_a_spilled_body_again() {
         .origin("b", comparing())
         .start();
     let expected = format!("the same {BYTES}");
-    assert_eq!(puts(&proxy, 4, || noise(BYTES)), [&expected; 4]);
+    assert_eq!(puts(&proxy, 4, || noise(BYTES)), [expected.as_str(); 4]);
     until_all_is_free(&proxy);
 }
 
@@ -297,6 +297,43 @@ fn a_worker_that_has_as_much_on_disk_as_it_may_fails_no_request() {
     );
 }
 
+/// A file system in memory, of 1 MiB; `None` where the tests may not make one.
+fn small_disk(folder: PathBuf) -> Option<SmallDisk> {
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&folder);
+    let mounted = mount.output().is_ok_and(|output| output.status.success());
+    mounted.then_some(SmallDisk(folder))
+}
+
+struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ended_meanwhile = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_fails_no_request() {
+    let setup = spilling("", "buffer = 0, spill = \"4MiB\"");
+    let Some(_disk) = small_disk(setup.folder().join("spill")) else {
+        eprintln!("SKIPPED, needs root: {}:{}", file!(), line!());
+        return;
+    };
+    let proxy = setup
+        .origin("a", breaking_after(2 * MIB))
+        .origin("b", comparing())
+        .start();
+    let too_large = puts(&proxy, 2, || noise(2 * MIB));
+    assert_eq!(too_large, [FAILED, "the same 2097152"]);
+    let failed = metrics(&proxy).sum("castling_spill_refused_total", &[("reason", "error")]);
+    assert_eq!(failed, 2.0);
+    proxy.until_log_has("spill file: bodies are not kept to be sent again");
+    until_all_is_free(&proxy);
+}
+
 #[test]
 fn disk_is_given_back_when_the_response_has_begun() {
     let slow = || {
@@ -322,6 +359,17 @@ fn disk_is_given_back_when_the_response_has_begun() {
     client.send(vec![b'x'; MIB / 2]);
     until_all_is_free(&proxy);
     assert_eq!(metric(&proxy, "castling_requests_active"), 1.0);
+    // Nor does a client that leaves keep any.
+    let mut client = proxy.raw();
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {MIB}\r\n\r\n"
+    ));
+    client.send(vec![b'x'; MIB / 2]);
+    until("bytes on disk", || {
+        metric(&proxy, "castling_spill_bytes") > 0.0
+    });
+    client.reset();
+    until_all_is_free(&proxy);
 }
 
 #[test]
@@ -443,6 +491,12 @@ fn a_folder_that_cannot_be_used_is_an_error_with_its_place() {
             .origin("a", comparing())
             .origin("b", comparing())
     };
+    let good = spilling("", "spill = \"4MiB\"")
+        .origin("a", comparing())
+        .origin("b", comparing());
+    let said = good.check().outcome.expect_success().stdout;
+    let told = "bodies to send again: 65536 bytes in memory, 4194304 on disk";
+    assert!(said.contains(told), "{said}");
     let place = "castling.toml:4:13: spill_dir {dir}/spill: ";
     setup()
         .check()

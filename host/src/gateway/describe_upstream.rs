@@ -27,6 +27,13 @@ pub(super) fn describe_protection(upstream: &Upstream, text: &mut String) {
             upstream.tries,
             upon(&retry.on)
         );
+        if retry.spill_bytes > 0 {
+            let (memory, disk) = (retry.buffer_bytes, retry.spill_bytes);
+            let _ = writeln!(
+                text,
+                "  bodies to send again: {memory} bytes in memory, {disk} on disk"
+            );
+        }
         if let Some(hedge) = retry.hedge {
             let _ = writeln!(text, "  hedges after {:?}: {}", hedge.after, hedge.max);
         }

@@ -197,6 +197,7 @@ impl<'p, 'c> Pump<'p, 'c> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::rc::Rc;
 
     use bytes::Bytes;
     use http::Method;
@@ -204,7 +205,8 @@ mod tests {
 
     use super::super::tests::{begin, pair, run};
     use super::*;
-    use crate::downstream::Collector;
+    use crate::downstream::{Collector, SpillFile};
+    use crate::metrics::SpillMetrics;
 
     fn client() -> Downstream<'static> {
         Downstream::Collect(Collector::new(&Method::POST, 0))
@@ -259,6 +261,39 @@ mod tests {
             let mut seen = Vec::new();
             peer.read_to_end(&mut seen).await.unwrap();
             assert_eq!(seen, b"3\r\nabc\r\n0\r\n\r\n");
+        });
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_again_is_lost() {
+        run(async {
+            let file = tempfile::tempfile().unwrap();
+            let same = file.try_clone().unwrap();
+            let file = SpillFile::new(file.into(), 1 << 20, SpillMetrics::default());
+            let mut body = RequestBody::held(Bytes::new());
+            body.size = BodySize::Unknown;
+            body.replay_up_to(0);
+            body.spill_up_to(1 << 20, false, &Rc::new(file));
+            body.remember(&BodyPiece::Owned(Bytes::from_static(b"abc")));
+            assert_eq!(
+                (body.is_spilled(), body.replayable_bytes()),
+                (true, Some(3))
+            );
+            same.set_len(0).unwrap();
+            let (mut stream, mut peer) = pair();
+            begin(&mut stream, &mut peer, body.size).await;
+            let mut upload = Upload::new(&body);
+            let downstream = &mut client();
+            let mut pump = Pump::new(&mut upload, downstream, Duration::from_secs(60), "peer");
+            let mut source = UploadSource {
+                downstream,
+                body: &mut body,
+                filter: &mut None,
+                pinned: None,
+            };
+            let pumped = poll_fn(|cx| pump.poll(cx, &mut stream, &mut source)).await;
+            assert!(matches!(pumped, Err(UploadError::Lost(_))), "{pumped:?}");
+            assert!(!body.can_replay());
         });
     }
 
