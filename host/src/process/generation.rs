@@ -406,25 +406,23 @@ impl Generation {
         let row = shared.rows.lease(&shared.metrics);
         let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
         let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
-        let spill_file = spill::open_for_worker(&self.config).map(&mut hand_over);
         let upstreams = self.peers.with_lists(|lists| {
             let lists = lists.iter();
             let lists = lists.map(|(name, it)| (name.clone(), it.leased.list.clone()));
             lists.collect()
         });
-        let config = self.config.clone();
         let spec = WorkerSpec {
             generation: self.number,
             slot,
             identity: self.identity.clone(),
-            config,
+            config: self.config.clone(),
             listeners,
             modules,
             zones,
             row: row.as_ref().map(|lease| lease.row),
             metrics,
             peers,
-            spill_file,
+            spill_file: spill::open_for_worker(&self.config).map(hand_over),
             upstreams,
             news: shared.acme.for_worker(&self.config),
         };

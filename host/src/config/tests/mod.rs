@@ -8,6 +8,7 @@ mod names;
 mod plugins;
 mod refused;
 mod routes;
+mod spill;
 mod tls;
 
 use std::env::VarError;
@@ -115,35 +116,6 @@ fn whom_workers_run_as_and_where() {
     assert_eq!(listed, Pin::Cores(vec![last]));
     let files = workers("max_open_files = 100").max_open_files.unwrap();
     assert!(files.count == 100 && files.place.ends_with("site.toml:2:18"));
-}
-
-#[test]
-fn bodies_go_to_a_disk_where_the_config_says_so() {
-    let config = |workers: &str, retry: &str, route: &str| {
-        good(&format!(
-            "[workers]\n{workers}\n[upstreams.x]\npeers = ['127.0.0.1:1']\nretry = {{ {retry} }}\n\
-             [[routes]]\npath = '/x'\nupstream = 'x'\nretry = {{ {route} }}\n"
-        ))
-    };
-    let quiet = config("", "", "");
-    assert!(quiet.workers.spill.is_none() && !quiet.spills());
-    assert_eq!(quiet.upstreams["x"].retry.spill_bytes, 0);
-    // Nothing needs no folder.
-    assert!(!config("", "spill = 0", "spill = 0").spills());
-    let idle = config("spill_dir = 'spill'", "", "");
-    let spill = idle.workers.spill.as_ref().unwrap();
-    assert!(spill.dir.is_absolute() && spill.dir.ends_with("spill"));
-    assert!(spill.dir.place.ends_with("site.toml:2:13"));
-    assert_eq!(spill.limit_bytes, 1 << 30);
-    assert!(!idle.spills());
-    let workers = "spill_dir = 'spill'\nspill_limit = '2GiB'";
-    let config = config(workers, "spill = '64MiB'", "spill = 0");
-    assert!(config.spills());
-    assert_eq!(config.workers.spill.as_ref().unwrap().limit_bytes, 2 << 30);
-    let of_upstream = &config.upstreams["x"].retry;
-    assert_eq!(of_upstream.spill_bytes, 64 << 20);
-    let of_route = config.routes[0].proxy.retry.as_ref().unwrap();
-    assert_eq!(of_route.over(of_upstream).spill_bytes, 0);
 }
 
 #[test]
