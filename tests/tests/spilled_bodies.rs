@@ -209,7 +209,7 @@ fn a_body_that_is_longer_than_both_bounds_is_sent_once() {
         replies(most, sized, breaking_after(most)),
         (vec![sent(most); 2], 2.0)
     );
-    // One that says so is not even begun to be written.
+    // A body that says so is not even begun to be written.
     assert_eq!(
         replies(most + 1, sized, breaking_after(most + 1)),
         (vec![FAILED.to_owned(), sent(most + 1)], 0.0)
@@ -288,7 +288,7 @@ fn a_worker_that_has_as_much_on_disk_as_it_may_fails_no_request() {
     proxy.until_log_has("spill_limit is reached");
     let told = proxy.log().matches("spill_limit is reached").count();
     assert_eq!(told, 1, "{}", proxy.log());
-    // What was freed is used again.
+    // Room that was freed is used again.
     let spilled = metric(&proxy, "castling_spilled_bodies_total");
     assert_eq!(put(&proxy, noise(BYTES)).text(), "the same 1048576");
     assert_eq!(

@@ -23,7 +23,7 @@ pub(super) struct Sections<'a> {
     pub(super) zones: Named<'a>,
     pub(super) metrics: Option<Table<'a>>,
     pub(super) routes: Vec<Table<'a>>,
-    /// Bytes that a worker may have on disk, where [workers] has a place for them; known when that is resolved.
+    /// Bytes that a worker may have on disk, where `[workers]` has a place for them; known when that is resolved.
     pub(super) spill_limit_bytes: Option<u64>,
 }
 

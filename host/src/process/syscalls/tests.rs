@@ -56,7 +56,7 @@ fn live(is_worker: bool) {
         return;
     }
     let opened = std::fs::File::create_new(&file).unwrap();
-    // What a spill file takes.
+    // Calls of a spill file.
     opened.write_all_at(b"spilled", 1 << 20).unwrap();
     let holes = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match fallocate(&opened, holes, 0, 1 << 20) {
