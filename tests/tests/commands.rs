@@ -41,6 +41,59 @@ fn check_tells_what_would_run_and_binds_nothing() {
 }
 
 #[test]
+fn check_tells_how_peers_are_chosen_and_found_well() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = [
+            "127.0.0.1:7001",
+            { address = "127.0.0.1:7002", weight = 3, route = "b" },
+            { address = "localhost:7001", backup = true },
+        ]
+        balance = "least_conn"
+        slow_start = "30s"
+        sticky = { route = ["$cookie_route", "$arg_route"] }
+        resolve = { family = "ipv4" }
+
+        [upstreams.app.check]
+        path = "/ready"
+        interval = "2s"
+        port = 7000
+
+        [upstreams.other]
+        peers = ["127.0.0.1:7003"]
+        balance = { hash = "$http_x_user", method = "maglev", bounded = 1.5 }
+        check = { kind = "tcp" }
+
+        [upstreams.other.sticky]
+        cookie = "session"
+        secret = "0123456789abcdef"
+
+        [[routes]]
+        upstream = { app = 1, other = 1 }
+    "#;
+    let (_dir, path) = Proxy::with_config(config).written();
+    let said = castling("check", &path, &[]).expect_success().stdout;
+    for line in [
+        "upstream app: 127.0.0.1:7001, 127.0.0.1:7002 (weight 3, route b), 127.0.0.1:7001 (backup)\n",
+        "  balance: least_conn\n",
+        "  sessions by route, $cookie_route, $arg_route\n",
+        "  slow start: 30s, aggression 1\n",
+        "  check: http GET /ready at port 7000 each 2s, down after 3 failures, up after 2 passes\n",
+        "upstream other: 127.0.0.1:7003\n",
+        "  balance: hash of $http_x_user (maglev, bounded 1.5)\n",
+        "  sessions by cookie session\n",
+        "  check: tcp each 5s, down after 3 failures, up after 2 passes\n",
+        "upstream app: 127.0.0.1:7001 is listed as 127.0.0.1:7001, localhost:7001, and gets the requests of 2 peers\n",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert!(!said.contains("0123456789abcdef"), "{said}");
+}
+
+#[test]
 fn check_writes_nothing() {
     let config = format!(
         "[master]\nmodule_store = \"modules\"\n{}",

@@ -1,5 +1,6 @@
 //! Peers that are checked, and what is made of those that are not well.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -264,6 +265,88 @@ fn a_service_of_grpc_is_asked_whether_it_serves() {
         .start();
     let line = proxy.until_log_has("peer is down");
     assert!(line.contains("grpc-status 5"), "{line}");
+}
+
+#[test]
+fn a_peer_that_flaps_fills_no_log() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let upstream = r#"
+        [upstreams.app]
+        peers = ["{a}"]
+
+        [upstreams.app.check]
+        interval = "10ms"
+        rise = 1
+        fall = 1
+    "#;
+    let counted = Arc::clone(&asked);
+    let flapping = origin::answering(move |_| {
+        let status = [200, 503][counted.fetch_add(1, SeqCst) % 2];
+        let response = Response::builder().status(status);
+        response.body(body::full("")).expect("a response")
+    });
+    let begun = Instant::now();
+    let proxy = Proxy::with_config(&config(1, upstream))
+        .origin("a", flapping)
+        .start();
+    // With requests the upstream has a peer and has none, in turns.
+    until("checks", || {
+        proxy.get("/");
+        asked.load(SeqCst) > 200
+    });
+    let log = proxy.log();
+    let lines = |texts: [&str; 2]| {
+        let is_one = |line: &&str| texts.iter().any(|text| line.contains(text));
+        log.lines().filter(is_one).count()
+    };
+    let of_peer = lines(["peer is down", "peer is up"]);
+    let of_upstream = lines(["no peer is available upstream", "peers are available again"]);
+    // Two in each ten seconds.
+    let most = 2 * (1 + begun.elapsed().as_secs() as usize / 10);
+    assert!(
+        (2..=most).contains(&of_peer) && of_upstream <= most,
+        "{of_peer} and {of_upstream} of {most}: {log}"
+    );
+}
+
+/// A peer that answers each check with these bytes over and over.
+fn flooding(head: &'static str, piece: &'static str) -> origin::Origin {
+    raw_origin::scripted(move |connection, _| {
+        connection.read_head()?;
+        connection.send(head);
+        let (mut socket, pieces) = (connection.socket(), piece.repeat(100));
+        // Until the other side has had enough.
+        while socket.write_all(pieces.as_bytes()).is_ok() {}
+        Ok(())
+    })
+}
+
+#[test]
+fn a_check_ends_where_a_peer_sends_without_an_end() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let goes_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    for (head, piece, said) in [
+        ("", hints, "sent more than 32 interim responses"),
+        ("", goes_on, "sent more than 32 interim responses"),
+        (chunked, "1\r\na\r\n", "peer is up"),
+    ] {
+        let upstream = r#"
+            [upstreams.app]
+            peers = ["{a}"]
+
+            [upstreams.app.check]
+            interval = "1h"
+            timeout = "1h"
+            fast_interval = "10ms"
+            start = "mandatory"
+        "#;
+        let proxy = Proxy::with_config(&config(1, upstream))
+            .origin("a", flooding(head, piece))
+            .start();
+        // Nothing but the bound ends such a check: its time is an hour.
+        proxy.until_log_has(said);
+    }
 }
 
 #[test]

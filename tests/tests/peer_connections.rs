@@ -113,7 +113,11 @@ fn an_address_that_is_not_of_this_host_is_told() {
         .reload_with(&CONFIG.replace("SETTINGS", ""))
         .expect_success();
     requests(&proxy, 1);
-    assert!(!proxy.log().contains("too few peers"), "{}", proxy.log());
+    assert!(
+        !proxy.log().contains("no peer is available"),
+        "{}",
+        proxy.log()
+    );
 }
 
 /// Value of a series of the upstream's.

@@ -304,7 +304,7 @@ fn what_has_no_effect_or_no_meaning_is_refused_with_its_place() {
     };
     refused(
         "retry = { on = [\"404x\"] }",
-        "castling.toml:9:17: on \"404x\": expected \"connect\", \"reset\", \"timeout\", \"invalid_header\", \"5xx\" or a status",
+        "castling.toml:9:17: on \"404x\": expected \"connect\", \"reset\", \"timeout\", \"invalid_header\" or statuses of 400 to 599",
     );
     refused(
         "tries = 1\nretry = { on = [\"503\"] }",

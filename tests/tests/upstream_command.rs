@@ -91,8 +91,18 @@ fn peers_are_added_and_removed_while_it_runs() {
     assert_eq!(app["peers"][1]["weight"], 3);
 
     order(&proxy, &["remove", &c]);
+    // The operator's order alone had made it a peer: there is nothing to keep out.
+    let removed = proxy.status()["upstreams"][0]["removed"].clone();
+    assert_eq!(removed, serde_json::json!([a]));
     order(&proxy, &["add", &a]);
     assert_eq!(served_by(&proxy), names(&["a", "b"]));
+    let log = proxy.log();
+    let holds = |order: &str| {
+        let line = format!("the operator's order holds upstream=\"app\" order={order}");
+        assert!(log.contains(&line), "{line} is not in {log}");
+    };
+    holds(&format!("\"add\" peer={c} weight=\"3\" backup=false"));
+    holds(&format!("\"remove\" peer={a}\n"));
 }
 
 #[test]
@@ -159,6 +169,13 @@ fn orders_that_make_no_sense_say_what_is_there() {
         said.contains(&format!("there is a peer {a} already")),
         "{said}"
     );
+    let line = proxy.until_log_has("an order of the operator's is refused");
+    let fields =
+        "upstream=\"app\" order=\"drain\" peer=10.9.9.9:1 reason=\"there is no peer 10.9.9.9:1; ";
+    assert!(line.contains(fields), "{line}");
+    assert!(!proxy.log().contains("the operator's order holds"));
+    let bad = proxy.command("upstream", &["app", "add", "0.0.0.0:80"]);
+    assert_eq!(bad.code, Some(2));
     let bad = proxy.command("upstream", &["app", "drain", "a.test:80"]);
     assert_eq!(bad.code, Some(2));
     assert!(

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::group::Group;
 use super::levels::{BACKUP, LEVELS, Level, Levels, OTHER_ZONES, OWN_ZONE};
+use super::supply::Supply;
 use super::{Ask, Choice, Health, Rules};
 use crate::upstream::{Availability, Peer};
 
@@ -13,8 +14,7 @@ pub(super) struct Candidates {
     groups: [Group; GROUPS],
     /// Where the policy chooses from.
     first: First,
-    /// Whether so few peers are available that all are chosen from.
-    pub is_panic: bool,
+    pub supply: Supply,
     /// Time at which an ejection or a slow start ends.
     pub due_ns: u64,
 }
@@ -129,6 +129,12 @@ impl Candidates {
             First::Group(group) => &found.peers[group..=group],
             First::Shares(_) => &found.peers[OWN_ZONE..=OTHER_ZONES],
         };
+        let supply = match first {
+            _ if candidates.iter().all(Vec::is_empty) => Supply::Nobody,
+            _ if are_too_few => Supply::TooFew,
+            First::Group(PASSED_OVER) => Supply::PassedOver,
+            First::Group(_) | First::Shares(_) => Supply::Enough,
+        };
         for peer in candidates.iter().flatten() {
             peer.is_candidate.set(true);
         }
@@ -146,15 +152,10 @@ impl Candidates {
                 level(BACKUP, backups),
                 Group::passed_over(passed_over),
             ],
-            is_panic: are_too_few || matches!(first, First::Group(PASSED_OVER)),
+            supply,
             first,
             due_ns: due_ns.unwrap_or(u64::MAX),
         }
-    }
-
-    /// Whether the policy has nobody to choose from.
-    pub(super) fn is_empty(&self) -> bool {
-        self.groups.iter().all(|group| group.peers().is_empty())
     }
 
     /// A peer of the group that is asked first, else of the others in their order. Those that are passed over are not chosen while
@@ -273,7 +274,8 @@ mod tests {
         fail(&peers[1]);
         let mut candidates = candidates(&peers);
         assert_eq!(slots(&candidates), [0, 2]);
-        assert!(!candidates.is_panic && candidates.due_ns < u64::MAX);
+        assert_eq!(candidates.supply, Supply::Enough);
+        assert!(candidates.due_ns < u64::MAX);
         assert_eq!(chosen(&mut candidates, &[0, 2]), Some(1));
         assert_eq!(chosen(&mut candidates, &[0, 1, 2]), None);
     }
@@ -284,7 +286,7 @@ mod tests {
         peers.iter().for_each(|peer| fail(peer));
         let candidates = candidates(&peers);
         assert_eq!(slots(&candidates), [0, 1]);
-        assert!(candidates.is_panic);
+        assert_eq!(candidates.supply, Supply::PassedOver);
     }
 
     #[test]
@@ -297,12 +299,12 @@ mod tests {
         let first = || {
             let rules = Policy::RoundRobin.into();
             let candidates = Candidates::among(&peers, &rules, &health, now_ns());
-            (slots(&candidates), candidates.is_panic)
+            (slots(&candidates), candidates.supply)
         };
         fail(&peers[1]);
-        assert_eq!(first(), (vec![0, 2], false));
+        assert_eq!(first(), (vec![0, 2], Supply::Enough));
         fail(&peers[0]);
-        assert_eq!(first(), (vec![0, 1, 2], true));
+        assert_eq!(first(), (vec![0, 1, 2], Supply::TooFew));
     }
 
     #[test]

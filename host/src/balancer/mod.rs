@@ -17,6 +17,7 @@ mod slow_start;
 mod sticky;
 mod sticky_learn;
 mod sticky_tags;
+mod supply;
 mod target;
 mod turns;
 mod two_choices;
@@ -28,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use castling_abi::PeerOutcome;
 use http::StatusCode;
-use tracing::{info, warn};
 
 use crate::config;
 use crate::error::Error;
@@ -43,6 +43,7 @@ pub use plugin::PluginPolicy;
 pub use policy::{Policy, Rules};
 pub use slow_start::SlowStart;
 pub use sticky_learn::SessionStore;
+use supply::{Supply, SupplyLog};
 use target::Targets;
 
 /// The peers of an upstream and the policy that chooses among them.
@@ -59,6 +60,8 @@ pub struct Balancer {
     targets: RefCell<Targets>,
     /// Whether so few peers are available that all are chosen from.
     is_panicking: Cell<bool>,
+    /// Log of whom there is to choose from.
+    told: RefCell<SupplyLog>,
     /// Time at which the candidates have to be looked for again, though nobody says so: [`now_ns`].
     due_ns: Cell<u64>,
     /// Epoch of the upstream's peers that the candidates are of.
@@ -168,6 +171,7 @@ impl Balancer {
             state,
             targets: RefCell::default(),
             is_panicking: Cell::new(false),
+            told: RefCell::default(),
             due_ns: Cell::new(u64::MAX),
             epoch: Cell::new(0),
             looked_at: Cell::new(None),
@@ -369,16 +373,13 @@ impl Balancer {
             self.targets.replace(targets);
         }
         let found = Candidates::among(set.as_slice(), &self.rules, &self.health, now_ns);
-        self.due_ns.set(found.due_ns);
-        let (is_panic, is_empty) = (found.is_panic, found.is_empty());
+        self.is_panicking.set(found.supply == Supply::TooFew);
+        let told_again_ns = self
+            .told
+            .borrow_mut()
+            .note(&self.upstream, found.supply, now_ns);
+        self.due_ns.set(found.due_ns.min(told_again_ns));
         self.candidates.replace(found);
-        let (upstream, before) = (&*self.upstream, self.is_panicking.replace(is_panic));
-        match (before, is_panic) {
-            (false, true) if is_empty => warn!(upstream, "no peer is available"),
-            (false, true) => warn!(upstream, "too few peers are available: all are chosen from"),
-            (true, false) => info!(upstream, "enough peers are available again"),
-            (false, false) | (true, true) => {}
-        }
     }
 
     /// Looks at what has ended here, and, if that was some time ago, at what other workers have under way.

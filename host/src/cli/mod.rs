@@ -370,7 +370,14 @@ and in the config:
 #[derive(Args)]
 struct On {
     /// The config file; for commands to a running gateway, the one it was started with
-    #[arg(long, short, value_name = "FILE", default_value = "castling.toml")]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        default_value = "castling.toml",
+        // Behind the words of a command's command, too: `castling upstream app list --config FILE`.
+        global = true
+    )]
     config: PathBuf,
 }
 
@@ -388,6 +395,31 @@ mod tests {
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_config_is_named_before_or_behind_the_words_of_a_command() {
+        for line in [
+            "castling upstream app drain 10.0.0.1:80 --config x.toml",
+            "castling upstream app add 10.0.0.1:80 -c x.toml --weight 2",
+            "castling upstream app --config x.toml list",
+            "castling upstream --config x.toml app list",
+            "castling upstream app -c x.toml",
+            "castling status --json -c x.toml",
+        ] {
+            let config = match Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) {
+                Ok(Command::Upstream { on, .. } | Command::Status { on, .. }) => on.config,
+                Ok(_) => panic!("{line}: another command"),
+                Err(error) => panic!("{line}: {error}"),
+            };
+            assert_eq!(config, PathBuf::from("x.toml"), "{line}");
+        }
+        let by_default = Cli::try_parse_from(["castling", "upstream", "app", "list"]);
+        let command = by_default.map(|cli| cli.command);
+        let Ok(Command::Upstream { on, name, .. }) = command else {
+            panic!("no upstream");
+        };
+        assert_eq!((on.config, &*name), (PathBuf::from("castling.toml"), "app"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
+use crate::config::is_of_a_host;
 use crate::process::{PeerOrder, Reply, Request};
 use crate::transport::PeerAddress;
 
@@ -73,7 +74,7 @@ fn weight(text: &str) -> Result<Weight, String> {
 fn address(text: &str) -> Result<PeerAddress, String> {
     let address = PeerAddress::try_from(text.to_owned());
     let is_good = |address: &PeerAddress| match address {
-        PeerAddress::Inet(address) => address.port() != 0,
+        PeerAddress::Inet(address) => address.port() != 0 && is_of_a_host(address.ip()),
         PeerAddress::Unix(path) => path.is_absolute(),
     };
     match address {

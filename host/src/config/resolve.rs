@@ -9,9 +9,10 @@ use super::sections::{MAIN_FILE, Sections, TIMEOUT, resolved};
 use super::source::Sources;
 use super::table::{Table, Value};
 use super::tree::NodeKind;
+use super::variables::SetVariables;
 use super::{
-    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath, Spill,
-    WhenDrainingFull, Workers, Zone, ZoneKind,
+    Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath, Route,
+    Spill, WhenDrainingFull, Workers, Zone, ZoneKind,
 };
 use super::{access_log, acme, listener, plugin, privileges, route, upstream, zone_store};
 
@@ -21,6 +22,9 @@ pub(super) fn resolve(sources: &Sources) -> Config {
     let mut system_roots = Vec::new();
     let workers = workers(sections.workers.take());
     sections.spill_limit_bytes = workers.spill.as_ref().map(|spill| spill.limit_bytes);
+    let routes = route::resolve(&sections);
+    let groups = routes.iter().flat_map(Route::set_variables);
+    let variables = SetVariables::new(groups, !sections.plugins.is_empty());
     Config {
         master: master(sources.map(), sections.master.take()),
         workers,
@@ -32,12 +36,12 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         listeners: listener::resolve(&sections),
         acme: acme::resolve(sources.map(), sections.acme),
         upstreams: resolved(&sections.upstreams, |table| {
-            upstream::resolve(table, &sections, &mut system_roots)
+            upstream::resolve(table, &sections, &variables, &mut system_roots)
         }),
         system_roots,
         zones: resolved(&sections.zones, zone),
         metrics: metrics(sources.map(), sections.metrics.take()),
-        routes: route::resolve(&sections),
+        routes,
     }
 }
 

@@ -15,7 +15,7 @@ use super::route_proxy::route_proxy;
 use super::sections::{Sections, TIMEOUT};
 use super::table::{Table, Value};
 use super::tree::NodeKind;
-use super::variables::{is_of_response, template_parts};
+use super::variables::{SET_RULE, SetVariables, is_of_response, template_parts};
 use super::{
     HostPattern, PathMatch, Redirect, Route, RouteProxy, TemplatePart, Tunnel, UpstreamShare,
 };
@@ -80,6 +80,12 @@ fn route(
         && let Some(value) = table.get("split_by")
     {
         value.refuse::<()>("split_by without several upstreams has no effect: expected upstream = { a = 90, b = 10 }");
+    }
+    if let (Some(text), Some(value)) = (&route.split_by, table.get("split_by"))
+        && let Some(name) =
+            SetVariables::new(route.set_variables(), !sections.plugins.is_empty()).missing(text)
+    {
+        value.refuse::<()>(format_args!("split_by ${name}: {SET_RULE}"));
     }
     let has_upstream = !route.upstreams.is_empty();
     let spill_limit = sections.spill_limit_bytes;

@@ -336,7 +336,9 @@ impl<'a> Table<'a> {
 
     /// The key's value, if it is there.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.known_keys.push(key);
+        if !self.known_keys.contains(&key) {
+            self.known_keys.push(key);
+        }
         self.values().find(|value| value.key == key)
     }
 

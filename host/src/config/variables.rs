@@ -1,5 +1,7 @@
 //! Texts with `$variables`, as the access log's format has them, and names of variables.
 
+use std::collections::HashSet;
+
 use castling_abi::TlsFact;
 use http::HeaderName;
 
@@ -90,6 +92,41 @@ pub(super) fn is_of_response(name: &str) -> bool {
 pub(super) fn set_cookie(name: &str) -> Option<&str> {
     name.strip_prefix("upstream_cookie_")
 }
+
+/// Variables that something in the config gives a value, beside the gateway's own.
+pub(super) struct SetVariables {
+    /// Names of the groups of regular expressions.
+    groups: HashSet<String>,
+    /// Whether there are plugins, which may set any.
+    are_plugins: bool,
+}
+
+impl SetVariables {
+    pub(super) fn new(groups: impl IntoIterator<Item = String>, are_plugins: bool) -> Self {
+        Self {
+            groups: groups.into_iter().collect(),
+            are_plugins,
+        }
+    }
+
+    /// The first variable of a text that nothing gives a value.
+    pub(super) fn missing<'t>(&self, text: &'t str) -> Option<&'t str> {
+        if self.are_plugins {
+            return None;
+        }
+        // A text that cannot be read was refused before.
+        let parts = template_parts(text).unwrap_or_default();
+        parts.into_iter().find_map(|part| match part {
+            TemplatePart::Variable(name) if is_capture(name) && !self.groups.contains(name) => {
+                Some(name)
+            }
+            TemplatePart::Variable(_) | TemplatePart::Literal(_) => None,
+        })
+    }
+}
+
+/// Rule of a text's variables, for messages about one that nothing sets.
+pub(super) const SET_RULE: &str = "no plugin is there to set it: expected a variable of the request, or a group of a route's regular expression";
 
 /// Whether `name` may be that of a group of a regular expression, which becomes a variable.
 pub(super) fn is_capture(name: &str) -> bool {

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use super::Gateway;
-use super::describe_upstream::{describe_protection, describe_sticky};
+use super::describe_upstream::{
+    describe_choice, describe_protection, describe_sticky, peers, same_address,
+};
 use crate::config::{self, HostPattern, PathPolicy, Serves};
 use crate::phase::{Native, Order, Plan, Precedence, UpstreamIdx, conditions};
 use crate::upstream::Upstream;
@@ -37,7 +39,7 @@ impl Gateway {
             );
         }
         for upstream in self.worker.upstreams() {
-            let peers = self.peers(upstream);
+            let set = upstream.balancer.peers();
             let config = &self.config.upstreams[&*upstream.name];
             let mut by = String::new();
             if config.tls.is_some() {
@@ -46,9 +48,15 @@ impl Gateway {
             if let Some(version) = config.proxy_protocol {
                 by += &format!(" with PROXY {version:?}, no connection is kept");
             }
-            let _ = writeln!(text, "upstream {}: {}{by}", upstream.name, peers.join(", "));
+            let listed = peers(set.as_slice()).join(", ");
+            let _ = writeln!(text, "upstream {}: {listed}{by}", upstream.name);
+            describe_choice(config, &mut text);
             describe_protection(config, &mut text);
             describe_sticky(config, &mut text);
+            for what in same_address(set.as_slice()) {
+                let (place, name) = (&config.place, &upstream.name);
+                let _ = writeln!(text, "warning: {place}: upstream {name}: {what}");
+            }
         }
         text
     }

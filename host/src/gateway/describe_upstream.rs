@@ -1,8 +1,96 @@
-//! Text of `castling check` about what an upstream's requests are held to.
+//! Text of `castling check` about an upstream: its peers, how one is chosen, and what its requests are held to.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::rc::Rc;
 
-use crate::config::{Retry, RetryOn, Sticky, Upstream};
+use crate::config::{
+    Balance, CheckKind, HashMethod, HealthCheck, Retry, RetryOn, SlowStart, Sticky, Upstream,
+};
+use crate::upstream::Peer;
+
+/// Peers with what tells them from an ordinary one: `10.0.0.1:80 (weight 2, backup)`.
+pub(super) fn peers(peers: &[Rc<Peer>]) -> Vec<String> {
+    let described = |peer: &Rc<Peer>| {
+        let weight = peer.weight.get();
+        let notes = [
+            (weight != 1).then(|| format!("weight {weight}")),
+            peer.is_backup.get().then(|| "backup".to_owned()),
+            peer.zone.as_ref().map(|zone| format!("zone {zone}")),
+            peer.route.as_ref().map(|route| format!("route {route}")),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        match notes.is_empty() {
+            true => peer.label.to_string(),
+            false => format!("{} ({})", peer.label, notes.join(", ")),
+        }
+    };
+    peers.iter().map(described).collect()
+}
+
+/// Addresses that several names of the config have: such a peer gets the requests of all of them.
+pub(super) fn same_address(peers: &[Rc<Peer>]) -> Vec<String> {
+    let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for peer in peers {
+        let name = String::from_utf8_lossy(peer.host.as_bytes()).into_owned();
+        names.entry(&*peer.label).or_default().push(name);
+    }
+    let shared = names.into_iter().filter(|(_, names)| names.len() > 1);
+    let told = |(address, names): (&str, Vec<String>)| {
+        let (names, count) = (names.join(", "), names.len());
+        format!("{address} is listed as {names}, and gets the requests of {count} peers")
+    };
+    shared.map(told).collect()
+}
+
+/// Describes how a peer is chosen and found well, a line each.
+pub(super) fn describe_choice(upstream: &Upstream, text: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  balance: {}", policy(&upstream.balance));
+    if let Some(SlowStart { window, aggression }) = upstream.slow_start {
+        let _ = writeln!(text, "  slow start: {window:?}, aggression {aggression}");
+    }
+    if let Some(check) = &upstream.check {
+        let _ = writeln!(text, "  check: {}", checked(check));
+    }
+}
+
+fn policy(balance: &Balance) -> String {
+    let word = match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastConn => "least_conn",
+        Balance::LeastTime => "least_time",
+        Balance::Random => "random",
+        Balance::Ewma => "ewma",
+        Balance::IpHash => "ip_hash",
+        Balance::Target => "target",
+        Balance::Plugin(plugin) => return format!("plugin {plugin}"),
+        Balance::Hash(hash) => {
+            let method = match hash.method {
+                HashMethod::Ketama => "ketama",
+                HashMethod::Maglev => "maglev",
+            };
+            let bounded = hash.bounded.map(|bounded| format!(", bounded {bounded}"));
+            let bounded = bounded.unwrap_or_default();
+            return format!("hash of {} ({method}{bounded})", hash.key);
+        }
+    };
+    word.to_owned()
+}
+
+/// `http GET /ready each 5s, down after 3 failures, up after 2 passes`.
+fn checked(check: &HealthCheck) -> String {
+    let kind = match &check.kind {
+        CheckKind::Tcp => "tcp".to_owned(),
+        CheckKind::Http(http) => format!("http {} {}", http.method, http.path),
+        CheckKind::Grpc { service } if service.is_empty() => "grpc".to_owned(),
+        CheckKind::Grpc { service } => format!("grpc {service}"),
+    };
+    let port = check.port.map(|port| format!(" at port {port}"));
+    let (port, interval) = (port.unwrap_or_default(), check.interval);
+    let (fall, rise) = (check.fall, check.rise);
+    format!("{kind}{port} each {interval:?}, down after {fall} failures, up after {rise} passes")
+}
 
 /// Describes what is not as it is by default, a line each.
 pub(super) fn describe_protection(upstream: &Upstream, text: &mut String) {
@@ -105,7 +193,7 @@ mod tests {
     fn causes_are_named_as_in_the_config() {
         let mut statuses = StatusSet::NONE;
         for status in [429, 502] {
-            statuses.insert(status);
+            statuses.insert(status..=status);
         }
         let mut on = RetryOn {
             connect: true,
@@ -113,7 +201,7 @@ mod tests {
             ..RetryOn::NOTHING
         };
         assert_eq!(upon(&on), "connect, 429, 502");
-        (500..600).for_each(|status| on.statuses.insert(status));
+        on.statuses.insert(500..=599);
         assert_eq!(upon(&on), "connect, 429, 5xx");
         assert_eq!(upon(&RetryOn::NOTHING), "nothing");
         assert!(upon(&Retry::DEFAULT.on).ends_with("timeout, invalid_header"));

@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub use access::AccessLog;
 pub use file::{must_be_safe, open_unfollowed};
-pub use seldom::Losses;
+pub use seldom::{Changes, Losses};
 
 use crate::config::{self, AccessLogTarget, Identity, Log, LogFormat, LogLevel, PlacedPath};
 

@@ -13,8 +13,9 @@ use super::alternate::Alternate;
 use super::multiplex::Multiplex;
 use super::open_connection::OpenConnection;
 use super::pool::{KeepAlive, Pool};
-use super::state::PeerState;
+use super::state::{CheckState, PeerState};
 use super::warming::Warming;
+use crate::log::Changes;
 use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
 
@@ -65,6 +66,8 @@ pub struct Peer {
     pub(crate) is_candidate: Cell<bool>,
     /// State that all workers share.
     pub state: PeerState,
+    /// Log of what checks have found, in the worker that makes them.
+    pub(super) told: RefCell<Option<Changes<CheckState>>>,
     pub(super) pool: Pool,
     /// Connections of HTTP/2, where it is spoken.
     pub(super) multiplex: Multiplex,
@@ -131,6 +134,7 @@ impl Peer {
             active_of_others: Cell::new(0),
             is_candidate: Cell::new(false),
             state,
+            told: RefCell::default(),
         }
     }
 

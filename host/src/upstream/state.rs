@@ -353,9 +353,12 @@ impl PeerState {
         }
     }
 
-    /// Has the next check made then.
-    pub fn check_at(&self, at_ns: u64) {
-        self.record().next_check_ns.store(at_ns, Relaxed);
+    /// Has the next check made then, and not when it was to be made. One that has begun already is the next one, and stays so:
+    /// otherwise each check that takes its whole interval would bring one more.
+    pub fn check_at(&self, planned_ns: u64, at_ns: u64) {
+        let word = &self.record().next_check_ns;
+        // Err: it has begun.
+        let _ = word.compare_exchange(planned_ns, at_ns, AcqRel, Relaxed);
     }
 
     /// Notes the result of a check. Only the process that has claimed it does. Returns the state before and the one now.
@@ -560,8 +563,10 @@ mod tests {
         assert_eq!(same.claim_check(1000, first, next), Due::Later(1005));
         assert_eq!(same.claim_check(1006, first, next), Due::Now);
         assert_eq!(peer.claim_check(1007, first, next), Due::Later(1106));
-        peer.check_at(1050);
+        peer.check_at(1106, 1050);
         assert_eq!(same.claim_check(1050, first, next), Due::Now);
+        peer.check_at(1106, 1060);
+        assert_eq!(same.claim_check(1060, first, next), Due::Later(1150));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::StatusSet;
+
 /// Rules of what counts as a failure of a peer, as its requests go, and what comes of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Passive {
@@ -12,7 +14,7 @@ pub struct Passive {
     pub failures: u32,
     /// Statuses that count as failures, beside connects, resets and time-outs. Default none (nginx `proxy_next_upstream`
     /// `http_503`, HAProxy `observe layer7`).
-    pub statuses: Statuses,
+    pub statuses: StatusSet,
     /// Time of the first ejection; each that follows soon is longer by as much. Default 10 s (nginx `fail_timeout`, Envoy
     /// `base_ejection_time`).
     pub ejection: Duration,
@@ -28,7 +30,7 @@ impl Default for Passive {
     fn default() -> Self {
         Self {
             failures: 1,
-            statuses: Statuses::default(),
+            statuses: StatusSet::NONE,
             ejection: Duration::from_secs(10),
             max_ejection: Duration::from_secs(60),
             max_ejected: 1.0,
@@ -60,9 +62,9 @@ pub struct HealthCheck {
     pub kind: CheckKind,
     /// Time from one check of a peer to the next. 10 ms to 1 h. Default 5 s (HAProxy `inter`).
     pub interval: Duration,
-    /// The same while the state is about to change. Default a fifth of it (HAProxy `fastinter`).
+    /// Interval while the state is about to change. Default a fifth of it (HAProxy `fastinter`).
     pub fast_interval: Duration,
-    /// The same while a peer is down. Default `interval` (HAProxy `downinter`).
+    /// Interval while a peer is down. Default `interval` (HAProxy `downinter`).
     pub down_interval: Duration,
     /// Longest time of a check, from the connect on. Default 2 s, at most `interval` (HAProxy `timeout check`).
     pub timeout: Duration,
@@ -100,7 +102,7 @@ pub struct HttpCheck {
     /// Fields of the request, names in lower case.
     pub headers: Vec<(String, String)>,
     /// Statuses of a peer that is well. Default 200 to 399.
-    pub statuses: Statuses,
+    pub statuses: StatusSet,
     /// Fields that the response must have, with these values.
     pub expect_headers: Vec<(String, String)>,
     /// Text that must be in the first 64 KiB of the body. Default none.
@@ -114,16 +116,4 @@ pub enum CheckStart {
     Optimistic,
     /// Requests are sent to it once it has passed a check.
     Mandatory,
-}
-
-/// A set of statuses. In the file a list of `503`, `"5xx"` and `"200-299"`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Statuses(pub Vec<(u16, u16)>);
-
-impl Statuses {
-    pub fn contains(&self, status: u16) -> bool {
-        self.0
-            .iter()
-            .any(|&(first, last)| (first..=last).contains(&status))
-    }
 }

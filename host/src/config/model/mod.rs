@@ -16,6 +16,7 @@ mod protection;
 mod retry;
 mod route;
 mod route_match;
+mod statuses;
 mod tls;
 mod upstream;
 
@@ -38,6 +39,7 @@ pub use protection::*;
 pub use retry::*;
 pub use route::*;
 pub use route_match::*;
+pub use statuses::*;
 pub use tls::*;
 pub use upstream::*;
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::StatusSet;
+
 /// Requests that are sent again, and how. `[upstreams.NAME.retry]`; what a route says takes the place of it key by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retry {
@@ -52,7 +54,7 @@ pub struct RetryOverrides {
 }
 
 /// Failures upon which the next peer is tried. In the file a list of `"connect"`, `"reset"`, `"timeout"`, `"invalid_header"`,
-/// statuses such as `"503"`, and `"5xx"`. Default the first four (nginx `proxy_next_upstream error timeout invalid_header`).
+/// statuses of 400 to 599 as in a [`StatusSet`]. Default the first four (nginx `proxy_next_upstream error timeout invalid_header`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryOn {
     /// No connection, or one that has not taken the request: nothing was worked on.
@@ -65,10 +67,6 @@ pub struct RetryOn {
     pub invalid_header: bool,
     pub statuses: StatusSet,
 }
-
-/// Statuses from 400 to 599.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusSet([u64; 4]);
 
 /// Waits between tries: a random time up to `base`, which doubles with each, up to `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,43 +144,4 @@ impl RetryOn {
         invalid_header: false,
         statuses: StatusSet::NONE,
     };
-}
-
-impl StatusSet {
-    pub const NONE: Self = Self([0; 4]);
-
-    #[inline]
-    pub fn contains(&self, status: u16) -> bool {
-        let at = usize::from(status).wrapping_sub(FIRST);
-        let word = self.0.get(at / 64);
-        word.is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
-
-    /// Adds a status; those outside of the set's range are left out.
-    pub fn insert(&mut self, status: u16) {
-        let at = usize::from(status).wrapping_sub(FIRST);
-        if at < 200
-            && let Some(word) = self.0.get_mut(at / 64)
-        {
-            *word |= 1 << (at % 64);
-        }
-    }
-}
-
-/// Lowest status of a [`StatusSet`].
-const FIRST: usize = 400;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_has_what_was_put_in() {
-        let mut set = StatusSet::NONE;
-        for status in [0, 399, 400, 429, 503, 599, 600, 655, u16::MAX] {
-            set.insert(status);
-        }
-        let found: Vec<u16> = (0..=u16::MAX).filter(|&it| set.contains(it)).collect();
-        assert_eq!(found, [400, 429, 503, 599]);
-    }
 }

@@ -82,6 +82,15 @@ impl Route {
         let patterns = path.into_iter().chain(of_fields);
         patterns.flat_map(Pattern::group_names).collect()
     }
+
+    /// Variables that its expressions set: the groups with names, and all of the path's by their numbers.
+    pub fn set_variables(&self) -> Vec<String> {
+        let mut names = self.group_names();
+        if let PathMatch::Regex(pattern) = &self.path {
+            names.extend((1..=pattern.groups()).map(|number| number.to_string()));
+        }
+        names
+    }
 }
 
 /// An upstream and its share of a route's requests.

@@ -43,7 +43,7 @@ pub struct Upstream {
     /// Requests that may be under way at a peer, from all workers, where the peer does not say itself. 1 to 1 000 000. Default
     /// none (nginx `max_conns`, HAProxy `maxconn`).
     pub max_active: Option<u32>,
-    /// What becomes of requests while all peers have as many as they may.
+    /// Wait of requests while all peers have as many as they may.
     pub queue: Queue,
     pub retry: Retry,
     pub breaker: Breaker,
@@ -194,7 +194,7 @@ impl Default for Resolve {
 /// Requests that wait for a peer with room. Default `{ size = 0, timeout = "1s" }`: none waits, they are answered 503.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
-    /// So many in a worker, 0 to 100 000 (HAProxy `maxqueue`).
+    /// Requests that wait in a worker, 0 to 100 000 (HAProxy `maxqueue`).
     pub size: usize,
     /// Longest wait of each; then 503 (HAProxy `timeout queue`).
     pub timeout: Duration,

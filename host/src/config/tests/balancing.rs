@@ -216,7 +216,7 @@ fn learnt_sessions_that_cannot_be() {
         ),
         (
             "{ learn = '$upstream_cookie_a', zone = 'sessions', cookie = 'a' }",
-            "3:61: unknown key \"cookie\": expected \"route\", \"learn\", \"lookup\", \"zone\" or \"timeout\"",
+            "3:20: learn beside cookie: expected one of them, by which sessions are known",
         ),
         (
             "{ zone = 'sessions' }",

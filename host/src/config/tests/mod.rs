@@ -2,6 +2,7 @@
 
 mod acme;
 mod balancing;
+mod effects;
 mod files;
 mod listeners;
 mod names;

@@ -137,14 +137,14 @@ fn groups_have_names_that_variables_may_have() {
 fn upstreams_have_shares() {
     let app = "[upstreams.b]\npeers = ['b:1']\n";
     let one = |keys: &str| good(&format!("{app}[[routes]]\n{keys}\n")).routes.remove(0);
-    let shares = one("upstream = { app = 90, b = 0 }\nsplit_by = '$cookie_user-$1'");
+    let shares = one("upstream = { app = 90, b = 0 }\nsplit_by = '$cookie_user-$path'");
     let names: Vec<_> = shares
         .upstreams
         .iter()
         .map(|it| (it.name.as_str(), it.weight))
         .collect();
     assert_eq!(names, [("app", 90), ("b", 0)]);
-    assert_eq!(shares.split_by.as_deref(), Some("$cookie_user-$1"));
+    assert_eq!(shares.split_by.as_deref(), Some("$cookie_user-$path"));
     let rule = "a text with variables of the request, such as \"$cookie_session\"";
     for (keys, error) in [
         ("upstream = { app = 1, bb = 1 }", "4:23: unknown upstream \"bb\": did you mean \"b\"?".to_owned()),

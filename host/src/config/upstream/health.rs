@@ -9,7 +9,9 @@ use super::super::sections::{TIMEOUT, is_host_name};
 use super::super::statuses::statuses;
 use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
-use super::super::{CheckKind, CheckStart, HealthCheck, HttpCheck, Passive, Statuses, SuccessRate};
+use super::super::{
+    CheckKind, CheckStart, HealthCheck, HttpCheck, Passive, StatusSet, SuccessRate,
+};
 use super::peers::is_peer_address;
 
 pub(super) fn passive(value: Value<'_>) -> Option<Passive> {
@@ -23,7 +25,7 @@ pub(super) fn passive(value: Value<'_>) -> Option<Passive> {
     });
     let passive = Passive {
         failures,
-        statuses: table.or("statuses", Statuses::default(), statuses),
+        statuses: table.or("statuses", StatusSet::NONE, statuses),
         ejection,
         max_ejection: table.or(
             "max_ejection",
@@ -108,18 +110,28 @@ fn grpc(value: Value<'_>, table: &mut Table<'_>, has_http2: bool) -> Option<Chec
 }
 
 fn http(table: &mut Table<'_>) -> HttpCheck {
-    let ok = Statuses(vec![(200, 399)]);
+    let ok = StatusSet::from_iter([200..=399]);
     HttpCheck {
         method: table.or("method", "GET".to_owned(), method),
         path: table.or("path", "/".to_owned(), path),
         host: table.optional("host", host),
         headers: table.or("headers", Vec::new(), |value| fields(value, &FRAMING)),
-        statuses: table.or("statuses", ok, statuses),
+        statuses: table.or("statuses", ok, passing_statuses),
         expect_headers: table.or("expect_headers", Vec::new(), |value| fields(value, &[])),
         expect_body: table.optional("expect_body", |value| match value.text()? {
             "" => value.expected("a text that is not empty"),
             text => Some(text.to_owned()),
         }),
+    }
+}
+
+/// Statuses of a peer that is well, at least one.
+fn passing_statuses(value: Value<'_>) -> Option<StatusSet> {
+    match value.kind() {
+        NodeKind::List(items) if items.is_empty() => value.refuse(
+            "statuses is empty, so that no peer could pass a check: expected at least one, such as \"200-399\"",
+        ),
+        _ => statuses(value),
     }
 }
 

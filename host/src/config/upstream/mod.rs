@@ -1,6 +1,8 @@
 //! `[upstreams.NAME]`.
 
 mod balance;
+mod cookie;
+mod effects;
 mod health;
 mod keepalive;
 mod peers;
@@ -19,20 +21,24 @@ use std::time::Duration;
 
 use super::sections::{Sections, TIMEOUT, is_host_name};
 use super::table::{Table, Value};
+use super::variables::SetVariables;
 use super::{
     Balance, Breaker, Der, HeaderVersion, Passive, PeerProtocol, Resolve, Retry, Upstream,
     UpstreamHost,
 };
 use balance::{balance, preferred_zone, slow_start};
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
+pub use peers::is_of_a_host;
 use peers::is_peer_address;
 pub(super) use peers::peers;
 use sockets::{Sockets, sockets};
 
-/// `system_roots`: the system's authorities, which are read for the first upstream that needs them.
+/// `variables`: those that the config gives a value. `system_roots`: the system's authorities, which are read for the first
+/// upstream that needs them.
 pub(super) fn resolve(
     mut table: Table<'_>,
     sections: &Sections<'_>,
+    variables: &SetVariables,
     system_roots: &mut Vec<Der>,
 ) -> Upstream {
     let peers_file = table.optional("peers_file", Value::placed_path);
@@ -123,6 +129,7 @@ pub(super) fn resolve(
         check: table.optional("check", |value| health::check(value, has_http2)),
         ..upstream
     };
+    effects::refuse_without_effect(&mut table, &upstream, variables);
     table.finish();
     upstream
 }

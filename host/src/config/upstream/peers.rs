@@ -1,7 +1,7 @@
 //! Peers of an upstream.
 
-use std::collections::HashSet;
-use std::net::Ipv6Addr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 
 use super::super::Peer;
@@ -13,11 +13,22 @@ use super::super::tree::NodeKind;
 pub(in crate::config) fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
     let peers = value.list(|item| Some((item, peer(item)?)))?;
     let mut addresses = HashSet::with_capacity(peers.len());
+    let mut routes = HashMap::new();
     for (item, peer) in &peers {
         if !addresses.insert(peer.address.as_str()) {
             item.refuse::<()>(format_args!(
                 "peer \"{}\" is already in the list: expected one with a weight",
                 peer.address
+            ));
+        }
+        let Some(route) = peer.route.as_deref() else {
+            continue;
+        };
+        if let Some(first) = routes.insert(route, &peer.address)
+            && let Some(value) = item.table().and_then(|mut table| table.get("route"))
+        {
+            value.refuse::<()>(format_args!(
+                "route {route:?} is that of peer \"{first}\" already: expected another one"
             ));
         }
     }
@@ -97,18 +108,37 @@ pub(super) fn max_active(value: Value<'_>) -> Option<u32> {
     value.integer(1..=1_000_000)
 }
 
-/// `HOST:PORT`; an IPv6 address in brackets. Or `unix:PATH`.
+/// `HOST:PORT`; an IPv6 address in brackets, and either as it is always written. Or `unix:PATH`.
 fn address(value: Value<'_>) -> Option<String> {
     let text = value.text()?;
     if let Some(path) = text.strip_prefix("unix:") {
         let path = socket_path(value, path, "peers", ADDRESS_RULE)?;
         return Some(format!("unix:{}", path.display()));
     }
-    if is_peer_address(text) {
-        Some(text.to_ascii_lowercase())
-    } else {
-        value.expected(ADDRESS_RULE)
+    if !is_peer_address(text) {
+        return value.expected(ADDRESS_RULE);
     }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if is_of_a_host(address.ip()) => Some(address.to_string()),
+        Ok(_) => value.expected("the address of one host: this one is nobody's, or that of many"),
+        Err(_) => Some(name(text)),
+    }
+}
+
+/// A name and its port, both as they are always written.
+fn name(text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    match text.rsplit_once(':') {
+        Some((host, port)) => format!("{host}:{}", port.trim_start_matches('0')),
+        None => text,
+    }
+}
+
+/// Whether one host can have the address: it is neither `0.0.0.0` or `::` nor one of multicast or broadcast.
+pub fn is_of_a_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
 pub(super) fn is_peer_address(text: &str) -> bool {

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::sections::TIMEOUT;
+use super::super::statuses::status_range;
 use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
 use super::super::{Backoff, Hedge, Retry, RetryBudget, RetryOn, RetryOverrides};
@@ -94,18 +95,18 @@ impl Value<'_> {
 fn on(value: Value<'_>) -> Option<RetryOn> {
     let mut on = RetryOn::NOTHING;
     let words = value.set(|item| {
-        let NodeKind::Text(text) = item.kind() else {
-            return item.expected(ON_RULE);
+        let word = match item.kind() {
+            NodeKind::Text(text) => text.as_str(),
+            _ => "",
         };
-        let flag = match text.as_str() {
+        let flag = match word {
             "connect" => Word::Connect,
             "reset" => Word::Reset,
             "timeout" => Word::Timeout,
             "invalid_header" => Word::InvalidHeader,
-            "5xx" => Word::Statuses(500..=599),
-            digits => match digits.parse() {
-                Ok(status @ 400..=599) if digits.len() == 3 => Word::Statuses(status..=status),
-                _ => return item.expected(ON_RULE),
+            _ => match status_range(item) {
+                Some(statuses) if *statuses.start() >= 400 => Word::Statuses(statuses),
+                Some(_) | None => return item.expected(ON_RULE),
             },
         };
         Some(flag)
@@ -116,7 +117,7 @@ fn on(value: Value<'_>) -> Option<RetryOn> {
             Word::Reset => on.reset = true,
             Word::Timeout => on.timeout = true,
             Word::InvalidHeader => on.invalid_header = true,
-            Word::Statuses(statuses) => statuses.for_each(|status| on.statuses.insert(status)),
+            Word::Statuses(statuses) => on.statuses.insert(statuses),
         }
     }
     Some(on)
@@ -131,7 +132,7 @@ enum Word {
     Statuses(RangeInclusive<u16>),
 }
 
-const ON_RULE: &str = "\"connect\", \"reset\", \"timeout\", \"invalid_header\", \"5xx\" or a status from \"400\" to \"599\"";
+const ON_RULE: &str = "\"connect\", \"reset\", \"timeout\", \"invalid_header\" or statuses of 400 to 599 such as 503, \"5xx\" or \"500-504\"";
 
 fn backoff(value: Value<'_>) -> Option<Backoff> {
     let mut table = value.table()?;

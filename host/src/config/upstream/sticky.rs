@@ -9,6 +9,7 @@ use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
 use super::super::{Balance, Peer, SameSite, Secret, Sticky, StickyCookie};
 use super::balance::request_text;
+use super::cookie::refuse_dropped;
 use super::sticky_learn::learn;
 
 /// `peers`: of the upstream, some of which have a `route` where requests are bound by it. `zones`: those of the config.
@@ -37,6 +38,15 @@ pub(super) fn sticky(
 
 fn read(value: Value<'_>, are_routed: bool, zones: &Named<'_>) -> Option<Sticky> {
     let mut table = value.table()?;
+    let given = ["cookie", "route", "learn"].map(|key| table.get(key));
+    let mut given = given.into_iter().flatten();
+    if let (Some(first), Some(second)) = (given.next(), given.next()) {
+        return second.refuse(format_args!(
+            "{} beside {}: expected one of them, by which sessions are known",
+            second.key(),
+            first.key()
+        ));
+    }
     let sticky = match table.get("route") {
         Some(route) if !are_routed => route.refuse(
             "route without effect: expected peers with a route, such as { address = \"10.0.0.1:80\", route = \"a\" }",
@@ -76,6 +86,7 @@ fn cookie(table: &mut Table<'_>) -> Option<StickyCookie> {
         http_only: table.or("http_only", true, Value::boolean),
         same_site: table.optional("same_site", |value| value.choice(&SAME_SITES)),
     };
+    refuse_dropped(table, &cookie);
     secrets.map(|_| cookie)
 }
 

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE, TYPE, header_buffer};
 
+use crate::config::is_of_a_host;
+
 /// Kind of the records that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
@@ -195,14 +197,9 @@ impl RecordKind {
             }
             _ => return None,
         };
+        // An answer that says otherwise is a lie, or a way to say that there is none.
         is_of_a_host(address).then_some(Record::Address(address))
     }
-}
-
-/// Whether one host can have the address: an answer that says otherwise is a lie, or a way to say that there is none.
-fn is_of_a_host(address: IpAddr) -> bool {
-    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
 /// Whether the name can be in a `Host` field. The root's, which is empty, says that there is no service.

@@ -174,6 +174,7 @@ impl Upstreams {
             let is_limited = upstream.breaker != config::Breaker::default();
             match self.lease(&name, peers(&listed), is_limited) {
                 Ok(leased) => {
+                    tell_same_addresses(&name, &leased.list);
                     let peers = UpstreamPeers {
                         leased,
                         listed,
@@ -343,10 +344,8 @@ impl Upstreams {
             true => self.table.lease_limited(upstream, peers),
             false => self.table.lease(upstream, peers),
         };
-        let orders = self.orders.borrow();
-        let Some(orders) = orders.get(upstream) else {
-            return lease(peers);
-        };
+        let (orders, none) = (self.orders.borrow(), Orders::default());
+        let orders = orders.get(upstream).unwrap_or(&none);
         let leased = lease(orders.applied(peers))?;
         let states = PeerStates::new(Rc::clone(self.zone()), None);
         if orders.write(&leased.list.peers, &states) {
@@ -375,15 +374,31 @@ impl Upstreams {
         let Some(listed) = listed else {
             return Ok(());
         };
-        tracing::info!(upstream, ?order, "the operator changes peers");
+        let is_listed = self.lists_anywhere(upstream, order.address());
         let mut orders = self.orders.borrow_mut();
-        orders
-            .entry(upstream.to_owned())
-            .or_default()
-            .take(order, &listed)?;
+        let of_upstream = orders.entry(upstream.to_owned()).or_default();
+        let taken = of_upstream.take(&order, &listed, is_listed);
+        if *of_upstream == Orders::default() {
+            orders.remove(upstream);
+        }
         drop(orders);
-        self.refresh(upstream);
-        Ok(())
+        order.tell(upstream, taken.as_ref().err().map(String::as_str));
+        if taken.is_ok() {
+            self.refresh(upstream);
+        }
+        taken
+    }
+
+    /// Whether a generation has a peer at this address by its config, or by a list that it names.
+    fn lists_anywhere(&self, upstream: &str, address: &PeerAddress) -> bool {
+        let generations = self.generations.borrow();
+        let mut generations = generations.iter().filter_map(Weak::upgrade);
+        generations.any(|generation| {
+            generation.with_lists(|lists| {
+                let listed = lists.get(upstream).map(|held| peers(&held.listed));
+                listed.is_some_and(|peers| peers.iter().any(|peer| peer.address == *address))
+            })
+        })
     }
 
     /// Has every generation that has the upstream balance among the peers that there are now.
@@ -469,6 +484,18 @@ fn peers(listed: &[Listed]) -> Vec<Resolved> {
         }
     }
     resolved
+}
+
+/// Tells of addresses that several names of the config have: such a peer gets the requests of all of them.
+fn tell_same_addresses(upstream: &str, list: &PeerList) {
+    let mut names: BTreeMap<&PeerAddress, Vec<&str>> = BTreeMap::new();
+    for peer in &list.peers {
+        names.entry(&peer.address).or_default().push(&peer.host);
+    }
+    for (peer, names) in names.into_iter().filter(|(_, names)| names.len() > 1) {
+        let names = names.join(", ");
+        tracing::warn!(upstream, %peer, names, "a peer is listed by several names");
+    }
 }
 
 fn by_name(peer: &config::Peer, found: Found) -> Resolved {

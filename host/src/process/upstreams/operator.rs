@@ -15,7 +15,7 @@ use super::table::Resolved;
 /// Order of the operator for an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerOrder {
-    /// One more peer, at this address.
+    /// Adds a peer at this address.
     Add {
         address: PeerAddress,
         weight: NonZero<u16>,
@@ -26,7 +26,7 @@ pub enum PeerOrder {
     /// No new requests for it; `down`: none at all, also none that is bound to it.
     Drain(PeerAddress),
     Down(PeerAddress),
-    /// As its checks say. `force`: it is available, whatever they say.
+    /// Uses the peer as its checks say. `force`: it is available, whatever they say.
     Up {
         address: PeerAddress,
         force: bool,
@@ -75,16 +75,46 @@ impl PeerOrder {
             | Self::Weight { address, .. } => address,
         }
     }
+
+    /// Tells the log of an order that was taken, or why it was refused.
+    pub fn tell(&self, upstream: &str, refused: Option<&str>) {
+        let none = (None, None, None);
+        let (order, (weight, backup, force)) = match self {
+            Self::Add { weight, backup, .. } => ("add", (Some(*weight), Some(*backup), None)),
+            Self::Remove(_) => ("remove", none),
+            Self::Drain(_) => ("drain", none),
+            Self::Down(_) => ("down", none),
+            Self::Up { force, .. } => ("up", (None, None, Some(*force))),
+            Self::Weight { weight, .. } => ("weight", (*weight, None, None)),
+        };
+        let is_listed = matches!(self, Self::Weight { weight: None, .. });
+        let weight = weight.map(|weight| weight.to_string());
+        let weight = weight.as_deref().or(is_listed.then_some("listed"));
+        let peer = self.address();
+        match refused {
+            None => {
+                tracing::info!(upstream, order, %peer, weight, backup, force, "the operator's order holds")
+            }
+            Some(reason) => {
+                tracing::warn!(upstream, order, %peer, weight, backup, force, reason, "an order of the operator's is refused");
+            }
+        }
+    }
 }
 
 impl Orders {
-    /// Takes an order in. `listed`: addresses of the peers that there are. The error is a line for a person.
-    pub fn take(&mut self, order: PeerOrder, listed: &[PeerAddress]) -> Result<(), String> {
-        let is_there = listed.contains(order.address());
+    /// Takes an order in. `peers`: addresses of those that there are. `is_listed`: whether this one is listed, and there not by
+    /// the operator's order alone. The error is a line for a person.
+    pub fn take(
+        &mut self,
+        order: &PeerOrder,
+        peers: &[PeerAddress],
+        is_listed: bool,
+    ) -> Result<(), String> {
+        let is_there = peers.contains(order.address());
         let none_such = |address: &PeerAddress| {
-            let mut known: Vec<String> =
-                listed.iter().take(8).map(PeerAddress::to_string).collect();
-            if listed.len() > known.len() {
+            let mut known: Vec<String> = peers.iter().take(8).map(PeerAddress::to_string).collect();
+            if peers.len() > known.len() {
                 known.push("...".to_owned());
             }
             format!(
@@ -101,16 +131,19 @@ impl Orders {
                 if is_there {
                     return Err(format!("there is a peer {address} already"));
                 }
-                // One that is listed elsewhere comes back as it is there, too.
-                self.removed.remove(&address);
                 if self.added.len() >= ADDED_AT_MOST {
                     return Err(format!("{ADDED_AT_MOST} peers were added already"));
                 }
-                self.added.insert(address, Added { weight, backup });
+                // A peer that is listed elsewhere comes back as it is there, too.
+                self.removed.remove(address);
+                let (weight, backup) = (*weight, *backup);
+                self.added.insert(address.clone(), Added { weight, backup });
             }
             PeerOrder::Remove(address) if is_there => {
-                self.forget(&address);
-                self.removed.insert(address);
+                self.forget(address);
+                if is_listed {
+                    self.removed.insert(address.clone());
+                }
             }
             PeerOrder::Drain(address) if is_there => self.stand(address, Some(Stands::Draining)),
             PeerOrder::Down(address) if is_there => self.stand(address, Some(Stands::Down)),
@@ -118,14 +151,14 @@ impl Orders {
                 self.stand(address, force.then_some(Stands::Up));
             }
             PeerOrder::Weight { address, weight } if is_there => match weight {
-                Some(weight) => drop(self.weights.insert(address, weight)),
-                None => drop(self.weights.remove(&address)),
+                Some(weight) => drop(self.weights.insert(address.clone(), *weight)),
+                None => drop(self.weights.remove(address)),
             },
             PeerOrder::Remove(address)
             | PeerOrder::Drain(address)
             | PeerOrder::Down(address)
             | PeerOrder::Up { address, .. }
-            | PeerOrder::Weight { address, .. } => return Err(none_such(&address)),
+            | PeerOrder::Weight { address, .. } => return Err(none_such(address)),
         }
         Ok(())
     }
@@ -136,10 +169,10 @@ impl Orders {
         self.weights.remove(address);
     }
 
-    fn stand(&mut self, address: PeerAddress, stands: Option<Stands>) {
+    fn stand(&mut self, address: &PeerAddress, stands: Option<Stands>) {
         match stands {
-            Some(stands) => drop(self.standings.insert(address, stands)),
-            None => drop(self.standings.remove(&address)),
+            Some(stands) => drop(self.standings.insert(address.clone(), stands)),
+            None => drop(self.standings.remove(address)),
         }
     }
 
@@ -193,7 +226,7 @@ impl Orders {
         has_changed
     }
 
-    /// What is ordered for a peer, in words; empty where nothing is.
+    /// Words for what is ordered for a peer; empty where nothing is.
     pub fn said_of(&self, address: &PeerAddress) -> String {
         let mut said = Vec::new();
         if self.added.contains_key(address) {
@@ -253,23 +286,43 @@ mod tests {
             weight: NonZero::new(3).unwrap(),
             backup: true,
         };
-        orders.take(add(3), &ports(&orders)).unwrap();
+        orders.take(&add(3), &ports(&orders), false).unwrap();
         assert_eq!(ports(&orders), [1, 2, 3].map(address));
-        let again = orders.take(add(3), &ports(&orders)).unwrap_err();
+        let again = orders.take(&add(3), &ports(&orders), false).unwrap_err();
         assert_eq!(again, "there is a peer 10.0.0.1:3 already");
-        for port in [3, 1] {
+        for (port, is_listed) in [(3, false), (1, true)] {
             let remove = PeerOrder::Remove(address(port));
-            orders.take(remove, &ports(&orders)).unwrap();
+            orders.take(&remove, &ports(&orders), is_listed).unwrap();
         }
+        assert_eq!(
+            orders.removed(),
+            ["10.0.0.1:1"],
+            "the other was nowhere else"
+        );
         assert_eq!(ports(&orders), [address(2)]);
         let gone = PeerOrder::Drain(address(1));
-        let gone = orders.take(gone, &ports(&orders)).unwrap_err();
+        let gone = orders.take(&gone, &ports(&orders), true).unwrap_err();
         assert_eq!(
             gone,
             "there is no peer 10.0.0.1:1; expected one of 10.0.0.1:2"
         );
-        orders.take(add(1), &ports(&orders)).unwrap();
+        orders.take(&add(1), &ports(&orders), true).unwrap();
         assert_eq!(ports(&orders), [1, 2].map(address));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_peer_that_was_added_and_taken_out() {
+        let (mut orders, peers) = (Orders::default(), [address(3)]);
+        let add = PeerOrder::Add {
+            address: address(3),
+            weight: NonZero::<u16>::MIN,
+            backup: false,
+        };
+        orders.take(&add, &[], false).unwrap();
+        for order in [PeerOrder::Drain(address(3)), PeerOrder::Remove(address(3))] {
+            orders.take(&order, &peers, false).unwrap();
+        }
+        assert_eq!(orders, Orders::default());
     }
 
     #[test]
@@ -293,8 +346,10 @@ mod tests {
             address: address(1),
             weight: NonZero::new(weight),
         };
-        orders.take(PeerOrder::Drain(address(1)), &listed).unwrap();
-        orders.take(weight(7), &listed).unwrap();
+        orders
+            .take(&PeerOrder::Drain(address(1)), &listed, true)
+            .unwrap();
+        orders.take(&weight(7), &listed, true).unwrap();
         assert!(orders.write(&peers, &states) && !orders.write(&peers, &states));
         let state = states.of(1);
         assert_eq!(
@@ -306,8 +361,8 @@ mod tests {
             address: address(1),
             force: false,
         };
-        orders.take(up, &listed).unwrap();
-        orders.take(weight(0), &listed).unwrap();
+        orders.take(&up, &listed, true).unwrap();
+        orders.take(&weight(0), &listed, true).unwrap();
         assert!(orders.write(&peers, &states));
         assert_eq!(
             (state.standing(), state.ordered_weight()),

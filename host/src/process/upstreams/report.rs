@@ -50,7 +50,7 @@ pub struct PeerReport {
     pub active: u32,
     /// Open connections there, from all workers.
     pub connections: u32,
-    /// What the operator has ordered, in words; empty where that is nothing.
+    /// Orders of the operator, in words; empty where that is nothing.
     pub operator: String,
 }
 

@@ -3,6 +3,7 @@
 //! One worker of the gateway makes them: that in the first slot of the newest generation. Times and results lie in shared
 //! memory, so that whoever takes over goes on where the last one was.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,11 +16,12 @@ use tracing::{debug, info, warn};
 use super::grpc;
 use crate::config::{CheckKind, CheckStart, HealthCheck, HttpCheck};
 use crate::error::UpstreamError;
+use crate::log::{Changes, Losses};
 use crate::message::{FieldName, KnownHeader, RequestHead, Target};
 use crate::runtime::random::jittered;
 use crate::transport::PeerAddress;
 use crate::upstream::http::{ProbeAnswer, ProbeError};
-use crate::upstream::state::{CheckState, Due};
+use crate::upstream::state::{CheckState, Checked, Due};
 use crate::upstream::{Host, Peer, Standing, Upstream};
 use crate::zone::now_ns;
 
@@ -38,8 +40,17 @@ struct Checker {
     check: HealthCheck,
     request: RequestHead,
     turns: Semaphore,
+    /// Log of checks that could not be made.
+    shortages: RefCell<Losses>,
     /// Told when a check may be due earlier than it was.
     sooner: Notify,
+}
+
+/// Times of a check: when it was due, and when the next one is, as it was claimed.
+#[derive(Clone, Copy)]
+struct Times {
+    due_ns: u64,
+    next_ns: u64,
 }
 
 /// Result of a check that has failed.
@@ -64,6 +75,7 @@ pub(in crate::upstream) async fn run(upstream: Rc<Upstream>) {
         check,
         request,
         turns: Semaphore::new(MAX_AT_ONCE),
+        shortages: RefCell::default(),
         sooner: Notify::new(),
     });
     loop {
@@ -90,8 +102,12 @@ impl Checker {
             match peer.state.claim_check(now_ns, first, next) {
                 Due::Now => {
                     until = until.min(next);
+                    let times = Times {
+                        due_ns: now_ns,
+                        next_ns: now_ns.saturating_add(nanos(next)),
+                    };
                     let (checker, peer) = (Rc::clone(self), Rc::clone(peer));
-                    tokio::task::spawn_local(async move { checker.check(&peer, now_ns).await });
+                    tokio::task::spawn_local(async move { checker.check(&peer, times).await });
                 }
                 Due::Later(at_ns) => {
                     until = until.min(Duration::from_nanos(at_ns.saturating_sub(now_ns)));
@@ -105,8 +121,8 @@ impl Checker {
         jittered(interval, self.check.jitter)
     }
 
-    /// Makes one check, which was due at that time.
-    async fn check(&self, peer: &Rc<Peer>, due_ns: u64) {
+    /// Makes one check.
+    async fn check(&self, peer: &Rc<Peer>, times: Times) {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let begun = Instant::now();
@@ -120,7 +136,10 @@ impl Checker {
             Ok(()) => None,
             Err(Failure::Peers(what)) => Some(what),
             Err(Failure::Ours(cause)) => {
-                warn!(upstream = name, peer = label, %cause, "peer cannot be checked");
+                let told = self.shortages.borrow_mut().lost(1, Instant::now());
+                if let Some(checks) = told {
+                    warn!(upstream = name, peer = label, checks, %cause, "peer cannot be checked");
+                }
                 return;
             }
         };
@@ -134,28 +153,40 @@ impl Checker {
             (false, CheckState::None | CheckState::Up) => None,
         };
         if let Some(interval) = sooner {
-            let interval = self.jittered(interval).as_nanos();
-            let interval_ns = u64::try_from(interval).unwrap_or(u64::MAX);
-            peer.state
-                .check_at(due_ns.saturating_add(interval_ns).max(now_ns()));
+            let interval_ns = nanos(self.jittered(interval));
+            let at_ns = times.due_ns.saturating_add(interval_ns).max(now_ns());
+            peer.state.check_at(times.next_ns, at_ns);
             self.sooner.notify_one();
         }
         let why = failure.as_deref().unwrap_or_default();
+        self.tell(peer, checked, why);
         if checked.now == checked.before {
             debug!(upstream = name, peer = label, passed, why, "peer checked");
             return;
         }
         if checked.now == CheckState::Up {
-            // What it was passed over for is over.
+            // The peer was passed over for what is over now.
             peer.state.end_ejection();
             if checked.before == CheckState::None && self.check.start == CheckStart::Mandatory {
                 peer.state.is_seen_up(now_ns());
             }
         }
         self.upstream.balancer.peers_have_changed();
+    }
+
+    /// Tells what checks have found, where that is another state than the log has, and not too often. `why`: of a check that has
+    /// failed.
+    fn tell(&self, peer: &Peer, checked: Checked, why: &str) {
+        let mut told = peer.told.borrow_mut();
+        let told = told.get_or_insert_with(|| Changes::new(checked.before));
+        let Some(untold) = told.note(checked.now, Instant::now()) else {
+            return;
+        };
+        let untold = (untold > 0).then_some(untold);
+        let (upstream, peer) = (&*self.upstream.name, &*peer.label);
         match checked.now {
-            CheckState::Down => warn!(upstream = name, peer = label, why, "peer is down"),
-            CheckState::Up | CheckState::None => info!(upstream = name, peer = label, "peer is up"),
+            CheckState::Down => warn!(upstream, peer, untold, why, "peer is down"),
+            CheckState::Up | CheckState::None => info!(upstream, peer, untold, "peer is up"),
         }
     }
 
@@ -195,6 +226,10 @@ impl Checker {
         }
         .map_err(Failure::Peers)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn failed(error: &UpstreamError) -> Failure {

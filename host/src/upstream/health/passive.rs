@@ -24,7 +24,7 @@ const JITTER: f64 = 0.1;
 impl PassiveHealth {
     pub fn new(rules: &Passive) -> Self {
         Self {
-            looks_at_answers: !rules.statuses.0.is_empty() || rules.success_rate.is_some(),
+            looks_at_answers: !rules.statuses.is_empty() || rules.success_rate.is_some(),
             rules: rules.clone(),
         }
     }
@@ -155,13 +155,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Statuses;
+    use crate::config::StatusSet;
     use crate::upstream::{Availability, Checks, peer_tests};
 
     fn rules() -> Passive {
         Passive {
             failures: 2,
-            statuses: Statuses(vec![(503, 503)]),
+            statuses: StatusSet::from_iter([503..=503]),
             ejection: Duration::from_secs(10),
             max_ejection: Duration::from_secs(25),
             max_ejected: 0.5,

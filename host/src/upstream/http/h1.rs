@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::{PeerStream, Released};
+use super::{PeerStream, Released, count_interim};
 use crate::error::UpstreamError;
 use crate::http1::{self, BodyDecoder, BodyError, Framing, HeadProgress, ParsedResponse};
 use crate::message::HeadLimits;
@@ -37,6 +37,8 @@ pub struct Connection {
     keep_alive: bool,
     /// Protocol that the peer was asked to go on with.
     upgrade: Option<Upgrade>,
+    /// `100 Continue` that have come for the request.
+    continues: usize,
 }
 
 impl Connection {
@@ -61,6 +63,7 @@ impl Connection {
             decoder: BodyDecoder::new(Framing::None),
             keep_alive: false,
             upgrade: None,
+            continues: 0,
         }
     }
 
@@ -100,6 +103,7 @@ impl Connection {
             request.upgrade,
         );
         self.upgrade = request.upgrade;
+        self.continues = 0;
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -155,6 +159,7 @@ impl Connection {
         headers: &mut Headers,
         peer: &str,
     ) -> Poll<Result<StatusCode, UpstreamError>> {
+        let name = peer;
         let peer = || peer.to_owned();
         loop {
             let (buf, progress) = (&mut self.reader.buf, &mut self.progress);
@@ -174,7 +179,11 @@ impl Connection {
                         false => Err(UpstreamError::UnexpectedUpgrade { peer: peer() }),
                     });
                 }
-                Some(response) if response.status == StatusCode::CONTINUE => {}
+                Some(response) if response.status == StatusCode::CONTINUE => {
+                    if let Err(error) = count_interim(&mut self.continues, name) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 Some(response) => return Poll::Ready(Ok(self.begin_body(response))),
                 None => match ready!(self.reader.poll_fill(cx, HEAD_ROOM_BYTES)) {
                     Ok(0) => return Poll::Ready(Err(UpstreamError::Closed { peer: peer() })),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::count_interim;
 use crate::error::UpstreamError;
 use crate::http2::{ClientConnection, ClientStream, StreamError};
 use crate::message::{BodySize, Headers, Piece, RequestHead, Scheme};
@@ -26,6 +27,8 @@ pub struct Exchange {
     /// Piece of the response's body that has come and was not taken.
     received: Bytes,
     size: BodySize,
+    /// `100 Continue` that have come.
+    continues: usize,
     read_alarm: Alarm,
     write_alarm: Alarm,
 }
@@ -39,6 +42,7 @@ impl Exchange {
             failed: None,
             received: Bytes::new(),
             size: BodySize::None,
+            continues: 0,
             read_alarm: alarms.alarm(),
             write_alarm: alarms.alarm(),
         }
@@ -141,7 +145,11 @@ impl Exchange {
         };
         loop {
             match ready!(stream.poll_head(cx, headers)) {
-                Ok((StatusCode::CONTINUE, _)) => {}
+                Ok((StatusCode::CONTINUE, _)) => {
+                    if let Err(error) = count_interim(&mut self.continues, peer) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 Ok((status, size)) => {
                     self.size = size;
                     return Poll::Ready(Ok(status));

@@ -61,6 +61,22 @@ pub(super) enum Released {
 /// A stream that is waited on: its alarms are disarmed when the wait ends, however it ends.
 pub(super) struct Waiting<'s>(&'s mut PeerStream);
 
+/// Interim responses that a peer sends before one response, `100 Continue` and others each.
+const MAX_INTERIMS: usize = 32;
+
+/// Counts one that goes no further. The error: there were as many as there may be.
+#[cold]
+fn count_interim(count: &mut usize, peer: &str) -> Result<(), UpstreamError> {
+    *count += 1;
+    match *count > MAX_INTERIMS {
+        false => Ok(()),
+        true => Err(UpstreamError::TooManyInterims {
+            peer: peer.to_owned(),
+            most: MAX_INTERIMS,
+        }),
+    }
+}
+
 impl PeerStream {
     /// A new connection, on which HTTP/1 is spoken.
     pub(super) fn h1(

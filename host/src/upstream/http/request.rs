@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::connector::Connector;
 use super::meter::Meter;
 use super::pump::{Pump, Pumped, Upload, UploadError};
-use super::{Body, PeerStream};
+use super::{Body, MAX_INTERIMS, PeerStream};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
 use crate::message::{BodySize, KnownHeader, Upgrade, grpc};
@@ -86,9 +86,6 @@ impl Interims {
         ends.saturating_duration_since(now)
     }
 }
-
-/// Interim responses of a peer that one request passes on.
-const MAX_INTERIMS: usize = 32;
 
 /// Times that a request goes once more to a peer that has not taken it: its connections may all be about to end.
 const MAX_REFUSALS: u32 = 3;
