@@ -249,7 +249,7 @@ fn a_service_of_grpc_is_asked_whether_it_serves() {
             [upstreams.app]
             peers = ["{{a}}"]
             protocol = "http2"
-            check = {{ kind = "grpc", service = "{service}", interval = "20ms", start = "mandatory" }}
+            check = {{ kind = "grpc", service = "{service}", interval = "1s", fast_interval = "20ms", start = "mandatory" }}
         "#
         )
     };
