@@ -1,4 +1,4 @@
-//! A plugin's config: the `config` table of the gateway's file, which arrives as JSON.
+//! JSON: a plugin's config, which is the `config` table of the gateway's file, and bodies.
 
 use serde::de::DeserializeOwned;
 
@@ -6,15 +6,24 @@ use crate::error::{Error, Result};
 
 /// Parses the config. An error names the key: `config.tokens[1]: invalid type: integer 5, expected a string`.
 pub(crate) fn parse<C: DeserializeOwned>(text: &[u8]) -> Result<C> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let config = serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| at_key(&error.path().to_string(), error.inner()))?;
-    json.end().map_err(|error| at_key(".", &error))?;
-    Ok(config)
+    parse_as("config", text)
 }
 
-/// Apart from `parse`, so that it is there once and not for each type.
-fn at_key(path: &str, error: &serde_json::Error) -> Error {
+/// Parses a body. An error names the key, as that of a config does: `body.tags[2]: …`.
+pub(crate) fn parse_body<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    parse_as("body", text)
+}
+
+fn parse_as<T: DeserializeOwned>(root: &str, text: &[u8]) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| at_key(root, &error.path().to_string(), error.inner()))?;
+    json.end().map_err(|error| at_key(root, ".", &error))?;
+    Ok(value)
+}
+
+/// Apart from `parse_as`, so that it is there once and not for each type.
+fn at_key(root: &str, path: &str, error: &serde_json::Error) -> Error {
     let mut reason = error.to_string();
     // Line and column are those of a JSON text that nobody has written.
     if error.line() != 0
@@ -24,8 +33,8 @@ fn at_key(path: &str, error: &serde_json::Error) -> Error {
     }
     let dot = if path.starts_with('[') { "" } else { "." };
     match path {
-        "." => Error::msg(format_args!("config: {reason}")),
-        path => Error::msg(format_args!("config{dot}{path}: {reason}")),
+        "." => Error::msg(format_args!("{root}: {reason}")),
+        path => Error::msg(format_args!("{root}{dot}{path}: {reason}")),
     }
 }
 

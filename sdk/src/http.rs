@@ -38,12 +38,16 @@ use std::fmt;
 use std::time::Duration;
 
 use castling_abi::{Grant, Status, call};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::buffer::{read_bytes, read_text, status};
 use crate::error::{self, Error, Result};
 use crate::header::{HeaderList, HeaderValue, Headers, is_name};
-use crate::host;
 use crate::wait::milliseconds;
+use crate::{config, host};
+
+pub use crate::params::{Params, decode, encode};
 
 /// Sends a request to an upstream and waits for its response, whatever its status.
 ///
@@ -214,6 +218,19 @@ impl Request {
         self
     }
 
+    /// Sets the body to this as JSON, and says so in `Content-Type`. Fails where it cannot be JSON.
+    pub fn json(self, body: &(impl Serialize + ?Sized)) -> Result<Self> {
+        let body = serde_json::to_vec(body)?;
+        Ok(self.header("content-type", "application/json").body(body))
+    }
+
+    /// Sets the body to this form, and says so in `Content-Type`.
+    #[must_use]
+    pub fn form(self, form: &Params) -> Self {
+        self.header("content-type", "application/x-www-form-urlencoded")
+            .body(form.to_string())
+    }
+
     /// Longest wait for the whole of it, tries of other peers included; in whole milliseconds, rounded up. Default:
     /// as long as the upstream's own time-outs allow.
     #[must_use]
@@ -289,6 +306,11 @@ impl Response {
     /// The body, whole.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The body as JSON. An error names the place in it: `body.tags[2]: …`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        config::parse_body(&self.body)
     }
 
     /// The body, whole.

@@ -64,11 +64,13 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 mod outcome;
+mod params;
 pub mod random;
 #[cfg(target_arch = "wasm32")]
 mod raw;
 mod request;
 mod response;
+mod set_cookie;
 mod stream;
 pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
@@ -92,6 +94,7 @@ pub use outcome::Outcome;
 pub use request::Request;
 pub use response::{Reply, Response, Verdict};
 pub use serde;
+pub use set_cookie::{SameSite, SetCookie};
 pub use stream::{BodyWriter, Streamed};
 pub use tls::{ClientCertificate, Tls, TlsFact};
 pub use wait::delay;
@@ -110,6 +113,9 @@ pub use wait::delay;
 /// }
 /// ```
 pub use castling_macros::Deserialize;
+
+/// `serde::Serialize`, likewise: for a request's state.
+pub use castling_macros::Serialize;
 
 /// Makes a plugin of an `impl` block: exports the hooks that it writes and the manifest that the host reads. One a
 /// crate.
@@ -140,9 +146,13 @@ pub use castling_macros::Deserialize;
 ///
 /// - Each may take `&self` or `&mut self`, and may return a `Result` of what stands here. Where a `Verdict` stands,
 ///   `()` means `Verdict::Continue`.
-/// - **Per-request state**: with `#[plugin(state = Tail)]`, where `Tail: Default`, each hook may take
-///   `state: &mut Tail` as its first parameter after `self`. It lives from the first hook of a request to its end; the
-///   instance serves no other request in between.
+/// - **Per-request state**: with `#[plugin(state = Tail)]`, where `Tail: Default + Serialize + Deserialize`, each hook may take
+///   `state: &mut Tail` as its first parameter after `self`. It lives from the first hook of a request that takes it to the
+///   request's end: the host keeps it as bytes (postcard's, up to `limits.state`) and gives it to whichever instance runs the
+///   next hook, so that a request that lasts keeps no instance. A trap loses it; `timer`, which has no request, gets a new one each
+///   time. A hook that is called while another one of the plugin waits (`variable`) sees it as that one found it, and what it
+///   changes is lost. With `state_in = "instance"` the state is any `Tail: Default`, lies in the instance, and that serves no other
+///   request meanwhile: for large states, of which a worker has as many as `limits.instances`.
 /// - **Body filters** get one chunk at a time and hold no more than that; what they put in its place may be longer,
 ///   shorter or empty. A body that is to be seen whole is for `read_body`. `request_body` may answer as long as no
 ///   response has come; a request without a body has no chunk. Where the body's length is to be known to the peer,
@@ -169,7 +179,7 @@ pub use castling_macros::Deserialize;
 /// #[derive(Default)]
 /// struct Uploads;
 ///
-/// #[derive(Default)]
+/// #[derive(Default, Deserialize, Serialize)]
 /// struct Lines(usize);
 ///
 /// #[plugin(state = Lines, variables = ["country"], timer = "1m", timer_on = "one_worker")]
@@ -219,10 +229,11 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use serde::de::Deserialize;
+    pub use serde::ser::Serialize;
 
     pub use crate::{
         BodyWriter, Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer,
-        PeerOutcome, Peers, Reply, Request, Response, Result, Verdict, bail, clock, delay, http,
-        log, metrics, plugin, random, zones,
+        PeerOutcome, Peers, Reply, Request, Response, Result, SameSite, Serialize, SetCookie,
+        Verdict, bail, clock, delay, http, log, metrics, plugin, random, zones,
     };
 }

@@ -67,6 +67,8 @@ mod import {
         pub(super) safe fn status_set(code: u32) -> i32;
         pub(super) fn var_get(name: *const u8, name_len: usize, out: *mut u8, cap: usize) -> i32;
         pub(super) fn var_set(name: *const u8, name_len: usize, ptr: *const u8, len: usize) -> i32;
+        pub(super) fn state_get(out: *mut u8, cap: usize) -> i32;
+        pub(super) fn state_set(ptr: *const u8, len: usize) -> i32;
         pub(super) fn answer(
             status: u32,
             headers: *const u8,
@@ -315,6 +317,16 @@ pub(crate) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
 pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
     // SAFETY: `name` and `value` as in `log`.
     unsafe { import::var_set(name.as_ptr(), name.len(), value.as_ptr(), value.len()) }
+}
+
+pub(crate) fn state_get(out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::state_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn state_set(bytes: &[u8]) -> i32 {
+    // SAFETY: `bytes` as in `log`.
+    unsafe { import::state_set(bytes.as_ptr(), bytes.len()) }
 }
 
 pub(crate) fn var_compute(name: &[u8]) -> i32 {

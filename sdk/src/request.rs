@@ -1,10 +1,12 @@
 //! The request, as the hooks see it.
 
 use castling_abi::{HeaderMap, Property, Status};
+use serde::de::DeserializeOwned;
 
 use crate::buffer::{ShortBytes, read_text};
 use crate::header::{self, HeaderValue, Headers};
-use crate::{Result, Tls, error, host, wait};
+use crate::params::Params;
+use crate::{Result, Tls, config, error, host, wait};
 
 /// The request that a hook was called for: a handle to what the host keeps, read when it is asked for.
 ///
@@ -49,6 +51,24 @@ impl Request {
     /// The query without its `?`; `None` when there is none.
     pub fn query(&self) -> Option<String> {
         property(Property::Query)
+    }
+
+    /// Names and values of the query, decoded.
+    pub fn query_params(&self) -> Params {
+        Params::parse(self.query().unwrap_or_default())
+    }
+
+    /// The first value of this name in the query, decoded; its case matters.
+    ///
+    /// ```
+    /// # use castling_sdk::testing::Exchange;
+    /// let mut exchange = Exchange::get("/search?q=a%26b+c&page");
+    /// assert_eq!(exchange.request().query_param("q").as_deref(), Some("a&b c"));
+    /// assert_eq!(exchange.request().query_param("page").as_deref(), Some(""));
+    /// assert_eq!(exchange.request().query_param("Q"), None);
+    /// ```
+    pub fn query_param(&self, name: impl AsRef<str>) -> Option<String> {
+        self.query_params().get(name).map(str::to_owned)
     }
 
     /// Host and port as the client named them: the target's authority, else `Host`. Empty when neither is there.
@@ -228,6 +248,29 @@ impl Request {
     /// ```
     pub fn read_body(&self, limit: usize) -> Result<Vec<u8>> {
         wait::read_body(HeaderMap::Request, limit)
+    }
+
+    /// The body as JSON, read as [`Self::read_body`] reads it. An error of the JSON names the place in it: `body.tags[2]: …`.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::testing::Exchange;
+    /// #[derive(Deserialize)]
+    /// struct Order {
+    ///     count: u32,
+    /// }
+    /// let mut exchange = Exchange::new("POST", "/").body(r#"{"count": 3}"#);
+    /// let order: Order = exchange.request().read_json(64 * 1024)?;
+    /// assert_eq!(order.count, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn read_json<T: DeserializeOwned>(&self, limit: usize) -> Result<T> {
+        config::parse_body(&self.read_body(limit)?)
+    }
+
+    /// The body as a form (`application/x-www-form-urlencoded`), read as [`Self::read_body`] reads it.
+    pub fn read_form(&self, limit: usize) -> Result<Params> {
+        Ok(Params::parse(self.read_body(limit)?))
     }
 
     /// A variable that some plugin has set for this request; `None` when none has. One that a plugin of the route

@@ -1,9 +1,11 @@
 //! Decisions of hooks: [`Verdict`], the [`Response`] that one may hold, and the [`Reply`] that passes by.
 
 use castling_abi::{HeaderMap, Status};
+use serde::Serialize;
 
 use crate::error::{self, Error, Result};
 use crate::header::{self, HeaderList, HeaderValue, Headers};
+use crate::set_cookie::SetCookie;
 use crate::stream::{BodyWriter, Streamed};
 use crate::{host, wait};
 
@@ -68,6 +70,29 @@ impl Response {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Sets the body to this as JSON, and says so in `Content-Type`. Fails where it cannot be JSON: a map whose keys are no texts.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// #[derive(Serialize)]
+    /// struct Problem {
+    ///     title: &'static str,
+    /// }
+    /// let response = Response::status(429).json(&Problem { title: "too many" })?;
+    /// assert_eq!(response.body_bytes(), br#"{"title":"too many"}"#);
+    /// assert_eq!(response.header_value("content-type").unwrap(), "application/json");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn json(self, body: &(impl Serialize + ?Sized)) -> Result<Self> {
+        let body = serde_json::to_vec(body)?;
+        Ok(self.header("content-type", "application/json").body(body))
+    }
+
+    /// Sets a cookie. Fails where browsers would not take it: see [`SetCookie`].
+    pub fn set_cookie(self, cookie: &SetCookie) -> Result<Self> {
+        Ok(self.header("set-cookie", cookie.field()?))
     }
 
     /// Sends the head now, and lends what the body is written with, piece by piece; a body that is set is its first piece. In
@@ -195,6 +220,14 @@ impl Reply {
     /// Adds a value to those of that name.
     pub fn add_header(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
         header::add(HeaderMap::Response, name.as_ref(), value.as_ref());
+    }
+
+    /// Sets a cookie, beside those that the response sets. One that browsers would not take is a refused change: see [`SetCookie`].
+    pub fn set_cookie(&mut self, cookie: &SetCookie) {
+        match cookie.field() {
+            Ok(field) => self.add_header("set-cookie", field),
+            Err(refused) => error::note(refused),
+        }
     }
 
     /// Removes all values of that name and says how many there were.

@@ -32,6 +32,7 @@ use serde::Deserialize;
 use crate::buffer::ShortBytes;
 use crate::error::{Error, Result};
 use crate::header::{self, HeaderName, HeaderValue};
+use crate::params::encode;
 use crate::request::Request;
 use crate::response::Reply;
 use crate::{bail, host, tls};
@@ -91,6 +92,35 @@ impl Template {
             says_something |= value.len() > before;
         }
         says_something
+    }
+
+    /// Text for this exchange, in which the values of variables are percent-encoded ([`http::encode`](crate::http::encode)) and the rest
+    /// is as it was written: for a path or a query that is made of what a client has sent.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::template::Template;
+    /// # use castling_sdk::testing::Exchange;
+    /// let target: Template = "/check?agent=$http_user_agent".parse()?;
+    /// let mut exchange = Exchange::get("/").header("user-agent", "a&b=c");
+    /// assert_eq!(target.expand_encoded(exchange.request(), None), "/check?agent=a%26b%3Dc");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn expand_encoded(&self, request: &Request, reply: Option<&Reply>) -> String {
+        let (mut text, mut value) = (String::with_capacity(EXPECTED_BYTES), Vec::new());
+        for part in &self.0 {
+            value.clear();
+            match part {
+                Part::Text(written) => {
+                    text.push_str(written);
+                    continue;
+                }
+                Part::Property(property) => extend_with_property(&mut value, *property),
+                part => extend_with(&mut value, part, request, reply),
+            }
+            text.push_str(&encode(&value));
+        }
+        text
     }
 
     /// Text for every exchange; `None` where there is a variable in it.

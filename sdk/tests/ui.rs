@@ -9,4 +9,5 @@ fn plugins_compile_or_say_why_not() {
     cases.compile_fail("tests/ui/arguments.rs");
     cases.compile_fail("tests/ui/wrong_signature.rs");
     cases.compile_fail("tests/ui/wrong_return.rs");
+    cases.compile_fail("tests/ui/state.rs");
 }

@@ -52,6 +52,7 @@ impl Case {
             (SETS, &|| measured(Hook::Preaccess, none)),
             (SMALL, &|| measured(Hook::Access, none)),
             (COUNTS, &|| measured(Hook::Log, none)),
+            (STATE, &|| measured(Hook::ResponseHeaders, none)),
             (LEAST, &|| measured(Hook::Balance, balance)),
             (EWMA, &|| {
                 let ewma = site.shipped("ewma", "ewma.wasm")?;
@@ -167,7 +168,7 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 15] = [
+const FIGURES: [Figure; 16] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
@@ -175,6 +176,13 @@ const FIGURES: [Figure; 15] = [
     Figure::less("header set", Some(100.0), SETS, EMPTY, 16.0),
     Figure::whole(SMALL, Some(1000.0)),
     Figure::less("counter zone: add", Some(1000.0), COUNTS, EMPTY, 16.0),
+    Figure::less(
+        "state of a request: 64 bytes in and out",
+        Some(100.0),
+        STATE,
+        EMPTY,
+        1.0,
+    ),
     Figure::whole(LEAST, Some(400.0)),
     Figure::whole(EWMA, Some(400.0)),
     Figure::whole(LEAST_OF_MANY, None),
@@ -237,6 +245,7 @@ const READS: &str = "16 header reads";
 const SETS: &str = "16 header sets";
 const SMALL: &str = "hook with two header reads and two sets";
 const COUNTS: &str = "16 adds to a counter zone";
+const STATE: &str = "hook that changes 64 bytes of state";
 const LEAST: &str = "balance over 8 peers: fewest requests under way";
 const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const LEAST_OF_MANY: &str = "balance over 1,000 peers: fewest requests under way";

@@ -192,6 +192,7 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         variable_bytes: table.or("variable_bytes", usual.variable_bytes, |value| {
             value.size(256..=1 << 20)
         }),
+        state_bytes: table.or("state", usual.state_bytes, |value| value.size(0..=16 << 20)),
         metric_series: table.or("metric_series", usual.metric_series, |value| {
             value.integer(0..=u64::from(MAX_METRIC_SERIES))
         }),
@@ -295,6 +296,7 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     header_bytes: 64 << 10,
     variables: 64,
     variable_bytes: 64 << 10,
+    state_bytes: 64 << 10,
     metric_series: 1000,
 };
 

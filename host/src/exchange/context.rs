@@ -6,7 +6,7 @@ use std::time::Instant;
 use castling_abi::PeerRecord;
 
 use super::usage::{CpuTime, PluginUsage};
-use super::{CachedName, ExchangeStats, Vars};
+use super::{CachedName, ExchangeStats, PluginStates, Vars};
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
 
@@ -29,6 +29,8 @@ pub struct Context {
     pub computed: u64,
     /// Usage of each plugin, against its limits.
     pub usage: PluginUsage,
+    /// State of each plugin, from one of its hooks to the next.
+    pub states: PluginStates,
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
     pub balancing: Balancing,
@@ -85,6 +87,7 @@ impl Context {
             computable: None,
             computed: 0,
             usage: PluginUsage::default(),
+            states: PluginStates::default(),
             depth: 0,
             balancing: Balancing::default(),
             session: Session::default(),
@@ -119,6 +122,7 @@ impl Context {
         self.computable = None;
         self.computed = 0;
         self.usage.clear();
+        self.states.clear();
         self.depth = 0;
         self.session.forget();
         self.stats = ExchangeStats::new(self.stats.started);

@@ -6,6 +6,7 @@
 
 mod cached_name;
 mod context;
+mod plugin_states;
 mod stage;
 mod stats;
 mod template;
@@ -25,6 +26,7 @@ use crate::transport::tls::TlsInfo;
 
 pub use cached_name::CachedName;
 pub use context::{Balancing, Context};
+pub use plugin_states::PluginStates;
 pub use stage::Stage;
 pub use stats::ExchangeStats;
 pub use template::Template;

@@ -30,7 +30,7 @@ use super::share::Share;
 use super::snapshot::Snapshot;
 use super::{Manifest, host_call, mapped, module_text};
 use crate::config::{self, Isolation, OnError, PluginLimits};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, PluginKey};
 use crate::metrics::{HookMetrics, PluginMetrics, Recorder};
 use crate::zone;
 
@@ -343,7 +343,7 @@ impl Plugin {
         &self,
         used: &mut Option<Box<Instance>>,
         hook: Hook,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         result: wasmtime::Result<i32>,
     ) -> Result<i32, HookError> {
         match (result, used.as_mut()) {
@@ -361,7 +361,7 @@ impl Plugin {
         &self,
         used: &mut Option<Box<Instance>>,
         hook: Hook,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         result: wasmtime::Result<i32>,
     ) -> HookError {
         let instance = used.as_mut().expect("a call has an instance");
@@ -373,6 +373,8 @@ impl Plugin {
             Err(trap) => {
                 let failure = instance.trapped(&trap);
                 *used = None;
+                let key = PluginKey::of(&self.name);
+                exchange.context_mut().states.forget(key);
                 failure
             }
         };

@@ -14,10 +14,11 @@ use crate::text::{Decoder, NotBase64};
 pub struct GrpcWeb;
 
 /// State of a call; none for requests that are no calls of gRPC-Web.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct Call(Option<Bridge>);
 
 /// Forms of a call that is bridged.
+#[derive(Deserialize, Serialize)]
 struct Bridge {
     /// The request's body is base64.
     request_text: Option<Decoder>,

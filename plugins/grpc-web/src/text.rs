@@ -1,10 +1,11 @@
 //! Bodies in base64 (`application/grpc-web-text`), in pieces of any size. Each message may be encoded on its own, so that padding stands in the
 //! midst of a body.
 
+use castling_sdk::{Deserialize, Serialize};
 use data_encoding::BASE64;
 
 /// Decodes a body piece by piece.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Decoder {
     /// Begin of four characters that have not all come.
     rest: Vec<u8>,

@@ -40,7 +40,7 @@ pub struct Substitute {
 }
 
 /// State of a response from chunk to chunk; none for a body that is not this plugin's business.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct Body(Option<Stream>);
 
 /// Longest `from`. A body's end is held back by one byte less.

@@ -1,5 +1,7 @@
 //! Literal replacement in a stream of chunks.
 
+use castling_sdk::{Deserialize, Serialize};
+
 /// Texts to look for, for every response.
 pub(crate) struct Patterns {
     /// In the order of the config; where two match at one place, the first one counts.
@@ -20,7 +22,7 @@ pub(crate) struct Pair {
 }
 
 /// Where one response's body stands.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Stream {
     /// The end of what came so far, not sent yet because a match may begin in it: fewer bytes than the longest `from`.
     held: Vec<u8>,

@@ -47,6 +47,12 @@ pub const STATUS_SET: &str = "status_set";
 pub const VAR_GET: &str = "var_get";
 /// `var_set(name_ptr, name_len, ptr, len)`: names are `[a-z0-9_]`, 1 to 64 bytes; 0 or a status.
 pub const VAR_SET: &str = "var_set";
+/// `state_get(out, cap)`: bytes that the plugin has kept for this request with `state_set`; not found before that, and after a hook
+/// of the plugin has trapped. [`crate::Status::NotNow`] in `timer` and `castling_configure`, which have no request.
+pub const STATE_GET: &str = "state_get";
+/// `state_set(ptr, len)`: keeps bytes for the plugin's later hooks on this request, whichever instance runs them, in the place of
+/// those before: up to `limits.state`. 0 or a status.
+pub const STATE_SET: &str = "state_set";
 /// `answer(status, headers_ptr, headers_len, ptr, len)`: the response that [`crate::Action::Answer`] sends: a
 /// [`crate::header_list`] and a body; 0 or a status.
 pub const ANSWER: &str = "answer";

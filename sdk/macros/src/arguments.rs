@@ -10,18 +10,20 @@ use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::{Error, LitStr, Result, Token, Type, bracketed};
 
-/// `#[plugin]`, `#[plugin(state = Type, variables = ["a", "b"], timer = "5s", timer_on = "one_worker")]`.
+/// `#[plugin]`, `#[plugin(state = Type, state_in = "instance", variables = ["a", "b"], timer = "5s", timer_on = "one_worker")]`.
 #[derive(Default)]
 pub(crate) struct Arguments {
     /// Per-request state.
     pub(crate) state: Option<Type>,
+    /// Where it is kept; the request, by default.
+    state_in: Option<LitStr>,
     /// Names that the `variable` hook computes.
     pub(crate) variables: Vec<LitStr>,
     timer: Option<Duration>,
     timer_on: Option<LitStr>,
 }
 
-const EXPECTED: &str = "expected `state = Type`, `variables = [\"name\"]`, `timer = \"5s\"` or `timer_on = \"one_worker\"`";
+const EXPECTED: &str = "expected `state = Type`, `state_in = \"instance\"`, `variables = [\"name\"]`, `timer = \"5s\"` or `timer_on = \"one_worker\"`";
 
 /// A timer that comes more often would keep the worker from its requests; one that comes more seldom is cron's.
 const PERIODS: std::ops::RangeInclusive<Duration> =
@@ -34,6 +36,7 @@ impl Arguments {
             let name = meta.path.get_ident().map(ToString::to_string);
             match name.as_deref() {
                 Some("state") => parsed.state = Some(meta.value()?.parse()?),
+                Some("state_in") => parsed.state_in = Some(home(meta.value()?.parse()?)?),
                 Some("variables") => parsed.variables = names(meta.value()?)?,
                 Some("timer") => parsed.timer = Some(period(meta.value()?.parse()?)?),
                 Some("timer_on") => parsed.timer_on = Some(place(meta.value()?.parse()?)?),
@@ -63,10 +66,20 @@ impl Arguments {
             }
             _ => None,
         });
+        let text = text.or(match (&self.state, &self.state_in) {
+            (None, Some(_)) => Some("`state_in` is set, but there is no `state`"),
+            _ => None,
+        });
         match text {
             Some(text) => Err(Error::new_spanned(plugin, text)),
             None => Ok(()),
         }
+    }
+
+    /// The state lies in the instance, which is kept for the request.
+    pub(crate) fn keeps_instance(&self) -> bool {
+        let home = self.state_in.as_ref().map(LitStr::value);
+        self.state.is_some() && home.as_deref() == Some("instance")
     }
 
     /// Members of the manifest's object, each with its comma before it.
@@ -127,6 +140,16 @@ fn period(text: LitStr) -> Result<Duration> {
         _ => Err(Error::new_spanned(
             &text,
             "expected a duration from \"10ms\" to \"1day\", such as \"5s\"",
+        )),
+    }
+}
+
+fn home(text: LitStr) -> Result<LitStr> {
+    match text.value().as_str() {
+        "request" | "instance" => Ok(text),
+        _ => Err(Error::new_spanned(
+            text.to_token_stream(),
+            "expected \"request\" (the host keeps it as bytes, the default) or \"instance\" (the instance serves no other request meanwhile)",
         )),
     }
 }

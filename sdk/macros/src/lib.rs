@@ -1,7 +1,7 @@
 //! The macros of `castling-sdk`, which re-exports and documents them. No crate but the SDK depends on this one.
 
 mod arguments;
-mod deserialize;
+mod derive;
 mod hooks;
 mod plugin;
 
@@ -16,7 +16,15 @@ pub fn plugin(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `serde::Deserialize` for crates that depend on `castling-sdk` only: see the SDK's documentation.
 #[proc_macro_derive(Deserialize, attributes(serde))]
 pub fn derive_deserialize(item: TokenStream) -> TokenStream {
-    deserialize::expand(item.into())
+    derive::deserialize(item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// `serde::Serialize`, likewise.
+#[proc_macro_derive(Serialize, attributes(serde))]
+pub fn derive_serialize(item: TokenStream) -> TokenStream {
+    derive::serialize(item.into())
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

@@ -73,7 +73,6 @@ fn both(item: TokenStream, error: &Error) -> TokenStream {
 
 fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
     let arguments = Arguments::parse(arguments)?;
-    let state = arguments.state.as_ref();
     check_block(block)?;
 
     let plugin = &block.self_ty;
@@ -113,8 +112,12 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
             castling::Ok(<#plugin as ::core::default::Default>::default())
         }
     });
-    let state_type = state.map_or_else(|| quote!(()), ToTokens::to_token_stream);
-    let reset = state.map(|_| {
+    let pinned = arguments
+        .state
+        .as_ref()
+        .filter(|_| arguments.keeps_instance());
+    let state_type = pinned.map_or_else(|| quote!(()), ToTokens::to_token_stream);
+    let reset = pinned.map(|_| {
         let export = format_ident!("{EXPORT_STATE_RESET}");
         quote! {
             #[cfg_attr(target_arch = "wasm32", unsafe(no_mangle))]
@@ -265,6 +268,12 @@ fn hook_export(
         .map(|param| format_ident!("{}", param.name()))
         .collect();
     let state_argument = takes_state.then(|| quote!(_state,));
+    let access = match state.filter(|_| takes_state) {
+        None => quote!(castling::stateless(&PLUGIN)),
+        Some(_) if arguments.keeps_instance() => quote!(castling::in_instance(&PLUGIN)),
+        // The state's own place, where rustc says which trait is missing.
+        Some(state) => quote_spanned!(state.span()=> castling::in_request::<_, #state>(&PLUGIN)),
+    };
     let variables = (signature.hook == Hook::Variable).then(|| {
         let names = arguments.variables.iter().map(|name| name.value());
         quote!(&[#(#names),*],)
@@ -275,7 +284,7 @@ fn hook_export(
         #[cfg_attr(target_arch = "wasm32", unsafe(no_mangle))]
         #[allow(dead_code, reason = "called by the host")]
         extern "C" fn #export(a: u32, b: u32, c: u32) -> i32 {
-            castling::#hook(&PLUGIN, [a, b, c], #variables |_plugin, _state, #(#params),*| {
+            castling::#hook(#access, [a, b, c], #variables |_plugin, _state, #(#params),*| {
                 let returned = <#plugin>::#hook(_plugin, #state_argument #(#params),*);
                 #convert
             })
@@ -332,7 +341,7 @@ fn wrong(place: &impl ToTokens, what: &str, expected: &str) -> Error {
 /// The custom section. Name and version are those of the plugin's package.
 fn manifest(hooks: &[&str], arguments: &Arguments) -> TokenStream {
     let quoted: Vec<_> = hooks.iter().map(|hook| format!("\"{hook}\"")).collect();
-    let state = arguments.state.is_some();
+    let state = arguments.keeps_instance();
     let more = arguments.manifest();
     let head = format!("{{\"abi\":{ABI_VERSION},\"name\":\"");
     let tail = format!(

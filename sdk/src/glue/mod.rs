@@ -5,6 +5,7 @@
 mod action;
 mod returns;
 mod slot;
+mod state;
 
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ pub use returns::{
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use returns::{decided, ran};
-pub use slot::{Slot, config, configure, no_config, state_reset};
+pub use slot::{
+    Access, Slot, config, configure, in_instance, in_request, no_config, state_reset, stateless,
+};
 pub use std::result::Result::Ok;
 
 use crate::balance::Peers;
@@ -25,17 +28,16 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::response::{Reply, Verdict};
 use action::{act, done, fail, settle};
-use slot::{Key, run};
 
 /// Writes the function of a hook whose only parameter is the request and whose result is a verdict.
 macro_rules! phase_hooks {
     ($($name:ident = $hook:expr;)+) => {
-        $(pub fn $name<P, S: Default>(
-            slot: Key<P, S>,
+        $(pub fn $name<A: Access>(
+            slot: A,
             _: [u32; 3],
-            call: impl FnOnce(&mut P, &mut S, &mut Request) -> Result<Verdict>,
+            call: impl FnOnce(&mut A::Plugin, &mut A::State, &mut Request) -> Result<Verdict>,
         ) -> i32 {
-            act($hook, run(slot, |plugin, state| call(plugin, state, &mut Request::new())))
+            act($hook, slot.run(|plugin, state| call(plugin, state, &mut Request::new())))
         })+
     };
 }
@@ -48,45 +50,39 @@ phase_hooks! {
     content = Hook::Content;
 }
 
-pub fn response_headers<P, S: Default>(
-    slot: Key<P, S>,
+pub fn response_headers<A: Access>(
+    slot: A,
     _: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, &Request, &mut Reply) -> Result<Verdict>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &mut Reply) -> Result<Verdict>,
 ) -> i32 {
-    let verdict = run(slot, |plugin, state| {
-        call(plugin, state, &Request::new(), &mut Reply::new())
-    });
+    let verdict = slot.run(|plugin, state| call(plugin, state, &Request::new(), &mut Reply::new()));
     act(Hook::ResponseHeaders, verdict)
 }
 
-pub fn response_body<P, S: Default>(
-    slot: Key<P, S>,
+pub fn response_body<A: Access>(
+    slot: A,
     [len, last, _]: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, &Request, &mut Chunk) -> Result<()>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &mut Chunk) -> Result<()>,
 ) -> i32 {
     let mut chunk = Chunk::new(usize::try_from(len).unwrap_or(usize::MAX), last != 0);
-    done(run(slot, |plugin, state| {
-        call(plugin, state, &Request::new(), &mut chunk)
-    }))
+    done(slot.run(|plugin, state| call(plugin, state, &Request::new(), &mut chunk)))
 }
 
-pub fn request_body<P, S: Default>(
-    slot: Key<P, S>,
+pub fn request_body<A: Access>(
+    slot: A,
     [len, last, _]: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, &Request, &mut Chunk) -> Result<Verdict>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &mut Chunk) -> Result<Verdict>,
 ) -> i32 {
     let mut chunk = Chunk::new(usize::try_from(len).unwrap_or(usize::MAX), last != 0);
-    let verdict = run(slot, |plugin, state| {
-        call(plugin, state, &Request::new(), &mut chunk)
-    });
+    let verdict = slot.run(|plugin, state| call(plugin, state, &Request::new(), &mut chunk));
     act(Hook::RequestBody, verdict)
 }
 
-pub fn variable<P, S: Default>(
-    slot: Key<P, S>,
+pub fn variable<A: Access>(
+    slot: A,
     [index, _, _]: [u32; 3],
     names: &[&str],
-    call: impl FnOnce(&mut P, &mut S, &Request, &str) -> Result<Option<Vec<u8>>>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &str) -> Result<Option<Vec<u8>>>,
 ) -> i32 {
     let name = usize::try_from(index)
         .ok()
@@ -96,7 +92,7 @@ pub fn variable<P, S: Default>(
         return fail(&error, Action::Failed as i32);
     };
     let request = Request::new();
-    done(run(slot, |plugin, state| {
+    done(slot.run(|plugin, state| {
         if let Some(value) = call(plugin, state, &request, name)? {
             request.set_var(name, value);
         }
@@ -104,33 +100,29 @@ pub fn variable<P, S: Default>(
     }))
 }
 
-pub fn timer<P, S: Default>(
-    slot: Key<P, S>,
+pub fn timer<A: Access>(
+    slot: A,
     _: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S) -> Result<()>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State) -> Result<()>,
 ) -> i32 {
-    done(run(slot, |plugin, state| call(plugin, state)))
+    done(slot.run(|plugin, state| call(plugin, state)))
 }
 
-pub fn log<P, S: Default>(
-    slot: Key<P, S>,
+pub fn log<A: Access>(
+    slot: A,
     _: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, &Request, &Outcome) -> Result<()>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &Outcome) -> Result<()>,
 ) -> i32 {
-    done(run(slot, |plugin, state| {
-        call(plugin, state, &Request::new(), &Outcome::new())
-    }))
+    done(slot.run(|plugin, state| call(plugin, state, &Request::new(), &Outcome::new())))
 }
 
-pub fn balance<P, S: Default>(
-    slot: Key<P, S>,
+pub fn balance<A: Access>(
+    slot: A,
     [count, tries, _]: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, &Request, &Peers) -> Result<Option<usize>>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &Peers) -> Result<Option<usize>>,
 ) -> i32 {
     let peers = Peers::read(count, tries);
-    let chosen = run(slot, |plugin, state| {
-        call(plugin, state, &Request::new(), &peers)
-    });
+    let chosen = slot.run(|plugin, state| call(plugin, state, &Request::new(), &peers));
     match settle(chosen) {
         Ok(Some(peer)) => match i32::try_from(peer).ok().filter(|_| peer < peers.len()) {
             Some(index) => index,
@@ -145,10 +137,10 @@ pub fn balance<P, S: Default>(
     }
 }
 
-pub fn peer_done<P, S: Default>(
-    slot: Key<P, S>,
+pub fn peer_done<A: Access>(
+    slot: A,
     [peer, outcome, micros]: [u32; 3],
-    call: impl FnOnce(&mut P, &mut S, usize, PeerOutcome, Duration) -> Result<()>,
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, usize, PeerOutcome, Duration) -> Result<()>,
 ) -> i32 {
     let Some(outcome) = PeerOutcome::from_raw(outcome) else {
         // A newer host's: nothing that this plugin could judge.
@@ -156,9 +148,7 @@ pub fn peer_done<P, S: Default>(
     };
     let peer = usize::try_from(peer).unwrap_or(usize::MAX);
     let latency = Duration::from_micros(u64::from(micros));
-    done(run(slot, |plugin, state| {
-        call(plugin, state, peer, outcome, latency)
-    }))
+    done(slot.run(|plugin, state| call(plugin, state, peer, outcome, latency)))
 }
 
 /// The manifest as a static's bytes.
@@ -175,15 +165,18 @@ pub const fn section<const N: usize>(text: &str) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
+
     use super::*;
     use crate::response::Response;
     use crate::testing::{Exchange, FakePeer, with_world};
 
-    #[derive(Default)]
-    struct Tail(u32);
+    #[derive(Default, Deserialize, Serialize)]
+    struct Tail(u32, String);
 
     std::thread_local! {
-        static PLUGIN: Slot<&'static str, Tail> = const { Slot::new() };
+        static PLUGIN: Slot<&'static str, ()> = const { Slot::new() };
+        static PINNED: Slot<&'static str, Tail> = const { Slot::new() };
     }
 
     fn configured() {
@@ -214,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_hook_before_configure_fails() {
-        let code = access(&PLUGIN, [0; 3], |_, _, _| Ok(Verdict::Continue));
+        let code = access(stateless(&PLUGIN), [0; 3], |_, _, _| Ok(Verdict::Continue));
         assert_eq!(code, Action::Failed as i32);
         assert_eq!(failure().unwrap(), "a hook was called before configure");
     }
@@ -226,7 +219,7 @@ mod tests {
         exchange.request();
         let answer = || Ok(Response::status(401).header("a", "b").body("no").into());
         assert_eq!(
-            access(&PLUGIN, [0; 3], |_, _, _| answer()),
+            access(stateless(&PLUGIN), [0; 3], |_, _, _| answer()),
             Action::Answer as i32
         );
         let expected = Some((401, b"\x01\0\x01\0\0\0ab".to_vec(), b"no".to_vec()));
@@ -246,7 +239,7 @@ mod tests {
                 r#"Response::header("a", "b\r\nc"): bad argument: expected a value without control characters"#,
             ),
         ] {
-            let code = content(&PLUGIN, [0; 3], |_, _, _| Ok(response.into()));
+            let code = content(stateless(&PLUGIN), [0; 3], |_, _, _| Ok(response.into()));
             assert_eq!(code, Action::Failed as i32);
             assert_eq!(failure().unwrap(), text);
         }
@@ -257,7 +250,7 @@ mod tests {
         configured();
         let mut exchange = Exchange::get("/");
         exchange.request();
-        let code = rewrite(&PLUGIN, [0; 3], |_, _, request| {
+        let code = rewrite(stateless(&PLUGIN), [0; 3], |_, _, request| {
             request.set_path("no-slash");
             request.set_header("x", "later");
             Ok(Verdict::Continue)
@@ -266,7 +259,7 @@ mod tests {
         let told = r#"set_path("no-slash"): bad argument: expected a path that begins with /"#;
         assert!(failure().unwrap().starts_with(told));
         assert_eq!(
-            access(&PLUGIN, [0; 3], |_, _, _| Ok(Verdict::Continue)),
+            access(stateless(&PLUGIN), [0; 3], |_, _, _| Ok(Verdict::Continue)),
             Action::Continue as i32
         );
     }
@@ -275,11 +268,11 @@ mod tests {
     fn only_rewrite_may_reroute() {
         configured();
         assert_eq!(
-            rewrite(&PLUGIN, [0; 3], |_, _, _| Ok(Verdict::Reroute)),
+            rewrite(stateless(&PLUGIN), [0; 3], |_, _, _| Ok(Verdict::Reroute)),
             Action::Reroute as i32
         );
         assert_eq!(
-            access(&PLUGIN, [0; 3], |_, _, _| Ok(Verdict::Reroute)),
+            access(stateless(&PLUGIN), [0; 3], |_, _, _| Ok(Verdict::Reroute)),
             Action::Failed as i32
         );
         assert_eq!(
@@ -296,7 +289,7 @@ mod tests {
             .peer(FakePeer::at("b:2").tried());
         exchange.request();
         let choose = |choice: Option<usize>| {
-            balance(&PLUGIN, [2, 1, 0], |_, _, _, peers| {
+            balance(stateless(&PLUGIN), [2, 1, 0], |_, _, _, peers| {
                 assert_eq!(peers.tries(), 1);
                 assert_eq!(
                     peers.iter().map(|peer| peer.tried).collect::<Vec<_>>(),
@@ -313,11 +306,62 @@ mod tests {
     }
 
     #[test]
-    fn state_lives_until_it_is_reset() {
+    fn state_goes_with_its_request() {
         configured();
+        let adds = |text: &str| {
+            let mut seen = None;
+            let code = log(in_request::<_, Tail>(&PLUGIN), [0; 3], |_, tail, _, _| {
+                tail.0 += 1;
+                tail.1.push_str(text);
+                seen = Some((tail.0, tail.1.len()));
+                Ok(())
+            });
+            assert_eq!(code, Action::Continue as i32);
+            seen.unwrap()
+        };
+        let mut one = Exchange::get("/");
+        one.request();
+        assert_eq!(adds("a"), (1, 1));
+        assert_eq!(adds(&"b".repeat(300)), (2, 301));
+        assert_eq!(adds("c"), (3, 302));
+        let mut other = Exchange::get("/");
+        other.request();
+        assert_eq!(adds("a"), (1, 1));
+    }
+
+    #[test]
+    fn state_stays_where_a_hook_fails_and_is_refused_where_it_is_none() {
+        configured();
+        let mut exchange = Exchange::get("/");
+        exchange.request();
+        let fails = |tail: &mut Tail| {
+            tail.0 += 7;
+            Err(Error::msg("no"))
+        };
+        let code = log(in_request::<_, Tail>(&PLUGIN), [0; 3], |_, tail, _, _| {
+            fails(tail)
+        });
+        assert_eq!(code, Action::Failed as i32);
+        log(in_request::<_, Tail>(&PLUGIN), [0; 3], |_, tail, _, _| {
+            assert_eq!(tail.0, 7);
+            Ok(())
+        });
+        // Another type's bytes.
+        let code = log(
+            in_request::<_, String>(&PLUGIN),
+            [0; 3],
+            |_, _, _, _| Ok(()),
+        );
+        assert_eq!(code, Action::Failed as i32);
+        assert!(failure().unwrap().starts_with("the request's state: "));
+    }
+
+    #[test]
+    fn state_lives_until_it_is_reset() {
+        configure(&PINNED, |_| Ok("plugin"));
         let count = || {
             let mut seen = 0;
-            log(&PLUGIN, [0; 3], |_, tail, _, _| {
+            log(in_instance(&PINNED), [0; 3], |_, tail, _, _| {
                 tail.0 += 1;
                 seen = tail.0;
                 Ok(())
@@ -325,7 +369,7 @@ mod tests {
             seen
         };
         assert_eq!([count(), count()], [1, 2]);
-        state_reset(&PLUGIN);
+        state_reset(&PINNED);
         assert_eq!(count(), 1);
     }
 

@@ -1,17 +1,20 @@
 //! The plugin of an instance: made from the config, and lent to each of its hooks.
 
-use std::any::TypeId;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::thread::LocalKey;
 
 use castling_abi::Action;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::action::{fail, settle};
+use super::state;
 use crate::buffer::Buffer;
 use crate::error::{self, Error, Result};
 use crate::{config as json, host};
 
-/// The plugin of an instance and its per-request state.
+/// The plugin of an instance, and the state of the request that the instance is kept for.
 pub struct Slot<P, S>(RefCell<Option<Loaded<P, S>>>);
 
 struct Loaded<P, S> {
@@ -67,22 +70,81 @@ pub fn state_reset<P, S>(slot: Key<P, S>) {
     drop(state);
 }
 
-/// Runs a hook on the instance's plugin. What it returns has still to be [settled](super::action::settle).
+/// Way of a hook to its plugin and to the state of its request.
+pub trait Access {
+    type Plugin;
+    type State;
+
+    /// Runs a hook. What it returns has still to be [settled](super::action::settle).
+    fn run<T>(
+        self,
+        hook: impl FnOnce(&mut Self::Plugin, &mut Self::State) -> Result<T>,
+    ) -> Result<T>;
+}
+
+/// Hook without state.
+pub struct Stateless<P: 'static, S: 'static>(Key<P, S>);
+
+/// Hook whose state lies in the instance, which serves no other request until this one is over.
+pub struct InInstance<P: 'static, S: 'static>(Key<P, S>);
+
+/// Hook whose state the host keeps for the request, as bytes.
+pub struct InRequest<P: 'static, S>(Key<P, ()>, PhantomData<S>);
+
+pub fn stateless<P, S>(slot: Key<P, S>) -> Stateless<P, S> {
+    Stateless(slot)
+}
+
+pub fn in_instance<P, S: Default>(slot: Key<P, S>) -> InInstance<P, S> {
+    InInstance(slot)
+}
+
+pub fn in_request<P, S: Default + Serialize + DeserializeOwned>(
+    slot: Key<P, ()>,
+) -> InRequest<P, S> {
+    InRequest(slot, PhantomData)
+}
+
+impl<P, S> Access for Stateless<P, S> {
+    type Plugin = P;
+    type State = ();
+
+    #[inline]
+    fn run<T>(self, hook: impl FnOnce(&mut P, &mut ()) -> Result<T>) -> Result<T> {
+        lend(self.0, |loaded| hook(&mut loaded.plugin, &mut ()))
+    }
+}
+
+impl<P, S: Default> Access for InInstance<P, S> {
+    type Plugin = P;
+    type State = S;
+
+    #[inline]
+    fn run<T>(self, hook: impl FnOnce(&mut P, &mut S) -> Result<T>) -> Result<T> {
+        lend(self.0, |Loaded { plugin, state }| {
+            hook(plugin, state.get_or_insert_default())
+        })
+    }
+}
+
+impl<P, S: Default + Serialize + DeserializeOwned> Access for InRequest<P, S> {
+    type Plugin = P;
+    type State = S;
+
+    #[inline]
+    fn run<T>(self, hook: impl FnOnce(&mut P, &mut S) -> Result<T>) -> Result<T> {
+        lend(self.0, |loaded| {
+            state::with(|state| hook(&mut loaded.plugin, state))
+        })
+    }
+}
+
+/// Lends the instance's plugin.
 #[inline]
-pub(super) fn run<P, S: Default, T>(
-    slot: Key<P, S>,
-    hook: impl FnOnce(&mut P, &mut S) -> Result<T>,
-) -> Result<T> {
-    slot.with(|slot| {
-        let mut loaded = slot.0.borrow_mut();
-        match &mut *loaded {
-            // Most plugins have no state, and take this way.
-            Some(Loaded { plugin, .. }) if TypeId::of::<S>() == TypeId::of::<()>() => {
-                hook(plugin, &mut S::default())
-            }
-            Some(Loaded { plugin, state }) => hook(plugin, state.get_or_insert_default()),
-            None => Err(not_configured()),
-        }
+fn lend<P, S, T>(slot: Key<P, S>, hook: impl FnOnce(&mut Loaded<P, S>) -> Result<T>) -> Result<T> {
+    slot.with(|slot| match &mut *slot.0.borrow_mut() {
+        Some(loaded) => hook(loaded),
+        None => Err(not_configured()),
     })
 }
 
@@ -106,7 +168,7 @@ fn report_panics() {
 }
 
 /// The config of a plugin that has a `configure`.
-pub fn config<C: serde::de::DeserializeOwned>(text: &[u8]) -> Result<C> {
+pub fn config<C: DeserializeOwned>(text: &[u8]) -> Result<C> {
     json::parse(text)
 }
 

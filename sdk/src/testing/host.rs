@@ -212,6 +212,18 @@ pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {
     0
 }
 
+pub(crate) fn state_get(out: &mut [u8]) -> i32 {
+    with_facts(|facts| match &facts.state {
+        Some(state) => hand_out(state, out),
+        None => Status::NotFound as i32,
+    })
+}
+
+pub(crate) fn state_set(bytes: &[u8]) -> i32 {
+    with_facts(|facts| facts.state = Some(bytes.to_vec()));
+    0
+}
+
 /// Nothing is computed here: a test sets what another plugin would compute.
 pub(crate) fn var_compute(_name: &[u8]) -> i32 {
     Status::NotFound as i32

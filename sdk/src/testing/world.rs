@@ -52,6 +52,8 @@ pub(super) struct Facts {
     /// After the body that passes.
     pub(super) trailers: Section,
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// State that the plugin keeps for this request.
+    pub(super) state: Option<Vec<u8>>,
     pub(super) answer: Option<(u16, Vec<u8>, Vec<u8>)>,
     /// Body of the response that a hook writes piece by piece.
     pub(super) stream: Option<StreamedBody>,

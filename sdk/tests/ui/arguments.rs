@@ -51,6 +51,22 @@ impl BadPlace {
 }
 
 #[derive(Default)]
+struct NoState;
+
+#[plugin(state_in = "instance")]
+impl NoState {
+    fn access(&self, _: &mut Request) {}
+}
+
+#[derive(Default)]
+struct Elsewhere;
+
+#[plugin(state = String, state_in = "disk")]
+impl Elsewhere {
+    fn access(&self, state: &mut String, _: &mut Request) {}
+}
+
+#[derive(Default)]
 struct Unknown;
 
 #[plugin(colour = "red")]

@@ -8,7 +8,7 @@ struct Everything {
     calls: u32,
 }
 
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct Tail {
     bytes: usize,
 }

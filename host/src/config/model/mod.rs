@@ -381,6 +381,8 @@ pub struct PluginLimits {
     pub variables: usize,
     /// Bytes of their names and values. 256 to 1 MiB. Default 64 KiB.
     pub variable_bytes: usize,
+    /// State that it may keep for a request between hooks, bytes. 0 to 16 MiB. Default 64 KiB.
+    pub state_bytes: usize,
     /// Series of its metrics, over all workers; a histogram counts as its buckets and two more. 0 to 262144. Default
     /// 1000. Further label values are counted as `other`.
     pub metric_series: u32,

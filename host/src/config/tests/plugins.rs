@@ -26,6 +26,7 @@ fn every_limit_is_read() {
         header_bytes = 300
         variables = 5
         variable_bytes = 400
+        state = 100
         log_lines = 6
         metric_series = 7
     ";
@@ -48,6 +49,7 @@ fn every_limit_is_read() {
         header_bytes: 300,
         variables: 5,
         variable_bytes: 400,
+        state_bytes: 100,
         log_lines: 6,
         metric_series: 7,
     };

@@ -12,6 +12,7 @@ mod kv;
 mod metric;
 mod reply;
 mod respond;
+mod state;
 mod system;
 mod var;
 mod wait;
@@ -30,6 +31,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     exchange::add_to(linker)?;
     header::add_to(linker)?;
     var::add_to(linker, meets_computed)?;
+    state::add_to(linker)?;
     reply::add_to(linker)?;
     respond::add_to(linker)?;
     wait::add_to(linker)?;
@@ -81,6 +83,8 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (STATUS_SET, "(i32) -> i32"),
         (VAR_GET, "(i32, i32, i32, i32) -> i32"),
         (VAR_SET, "(i32, i32, i32, i32) -> i32"),
+        (STATE_GET, "(i32, i32) -> i32"),
+        (STATE_SET, "(i32, i32) -> i32"),
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),

@@ -26,7 +26,25 @@ struct Measured {
     counts: zones::Counter,
 }
 
-#[plugin]
+/// 64 bytes, once encoded.
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    calls: u32,
+    user: String,
+    numbers: [u16; 8],
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            calls: 1 << 28,
+            user: "u".repeat(42),
+            numbers: [0xfff; 8],
+        }
+    }
+}
+
+#[plugin(state = Kept)]
 impl Measured {
     fn configure(config: Config) -> Self {
         Self {
@@ -71,6 +89,11 @@ impl Measured {
     fn balance(&self, _request: &Request, peers: &Peers) -> Option<usize> {
         let free = peers.iter().filter(|peer| !peer.tried);
         free.min_by_key(|peer| peer.active).map(|peer| peer.index)
+    }
+
+    /// Changes the request's state.
+    fn response_headers(&self, kept: &mut Kept, _request: &Request, _reply: &mut Reply) {
+        kept.calls ^= 1;
     }
 
     /// Counts in a zone.

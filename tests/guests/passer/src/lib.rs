@@ -5,7 +5,7 @@ use castling_sdk::prelude::*;
 #[derive(Default)]
 struct Passer;
 
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct Held {
     up: Vec<u8>,
     pieces: usize,
