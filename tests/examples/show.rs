@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, protocols, reload_storm, reload_time, upgrades,
+    Progress, Report, chaos, greedy, idle, protocols, reload_storm, reload_time, states, upgrades,
     upstreams,
 };
 
@@ -21,6 +21,7 @@ usage: show NAME [OPTIONS]
   idle           idle connections on one worker: memory, reload       [--connections 50000]
   greedy         how long others wait beside clients that read nothing  [--clients 300]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
+  states         event streams with a plugin's state on one worker    [--streams 9000]
   protocols      clients of other hands: curl, browsers, gRPC, scanners of TLS ...
   upstreams      peers that die, share out, are overloaded, change names, are probed  [--part N] [--seconds 60]
 ";
@@ -103,6 +104,16 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
                 ..default
             };
             reload_time::run(&options, &mut progress)
+        }
+        "states" => {
+            arguments.know(&["--streams"])?;
+            let default = states::Options::default();
+            let streams = arguments.number("--streams", default.streams as u64)?;
+            let options = states::Options {
+                streams: usize::try_from(streams).unwrap_or(usize::MAX),
+                ..default
+            };
+            states::run(&options, &mut progress)
         }
         "protocols" => {
             arguments.know(&[])?;

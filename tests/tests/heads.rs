@@ -1,5 +1,8 @@
 //! Heads: names, numbers and sizes of fields, targets beyond ASCII, interim responses, and what the gateway adds.
 
+use std::thread;
+use std::time::Duration;
+
 use castling_tests::{Proxy, origin, raw_origin};
 use http::StatusCode;
 
@@ -162,6 +165,35 @@ fn interim_responses_without_end_are_502() {
     let statuses = std::iter::repeat_with(|| client.read_reply().status);
     assert_eq!(statuses.take(33).last(), Some(502));
     proxy.until_log_has("sent more than 32 interim responses");
+}
+
+#[test]
+fn interim_responses_do_not_prolong_the_wait_for_the_response() {
+    let config = r#"
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+        response_timeout = "300ms"
+        tries = 1
+
+        [[routes]]
+        upstream = "app"
+    "#;
+    // 32 of them would take five times as long.
+    let origin = raw_origin::scripted(|connection, _| {
+        connection.read_head()?;
+        loop {
+            connection.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let proxy = Proxy::with_config(config).origin("app", origin).start();
+    let mut client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut statuses = std::iter::repeat_with(|| client.read_reply().status);
+    assert_eq!(statuses.find(|status| *status >= 200), Some(504));
 }
 
 #[test]

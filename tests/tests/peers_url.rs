@@ -281,6 +281,23 @@ fn a_url_is_asked_by_tls_and_with_the_fields_of_the_config() {
 }
 
 #[test]
+fn requests_are_bound_to_peers_of_a_list_by_their_routes() {
+    let registry = Registry::default();
+    let keys = format!("{QUICK}\nsticky = {{ route = \"$arg_to\" }}");
+    let Site { setup, a, b } = Site::new(registry.origin(), &keys);
+    let peer = |address: &str, route: &str| {
+        format!("{{ \"address\": \"{address}\", \"route\": \"{route}\" }}")
+    };
+    let list = format!("{{ \"peers\": [{}, {}] }}", peer(&a, "ra"), peer(&b, "rb"));
+    registry.list("", &list);
+    let proxy = setup.start();
+    for (route, name) in [("ra", "a"), ("rb", "b")] {
+        let served = proxy.tally(&format!("/?to={route}"), 6);
+        assert_eq!(served.into_keys().collect::<Vec<_>>(), [name]);
+    }
+}
+
+#[test]
 fn a_start_without_a_list_is_refused_but_where_the_config_says() {
     let registry = Registry::default();
     registry.answer("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");

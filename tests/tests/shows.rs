@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, upgrades, upstreams,
+    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, states, upgrades, upstreams,
 };
 
 #[track_caller]
@@ -68,6 +68,17 @@ fn idle_connections_cost_little_and_are_closed_cleanly_by_a_reload() {
         claims_latency: false,
     };
     passes(&idle::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn event_streams_keep_their_state_and_no_instance() {
+    let options = states::Options {
+        streams: 1000,
+        watch: Duration::from_millis(500),
+        every: Duration::from_millis(400),
+        claims: false,
+    };
+    passes(&states::run(&options, &mut Progress::silent()));
 }
 
 #[test]

@@ -160,7 +160,7 @@ drain_timeout = \"60s\"
 }
 
 /// Raises what may be open in this process and in those that it starts; returns how many that is.
-fn raise_open_files(wanted: usize) -> usize {
+pub(super) fn raise_open_files(wanted: usize) -> usize {
     let now = getrlimit(Resource::Nofile);
     let wanted = wanted as u64;
     let has = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
@@ -208,7 +208,7 @@ fn open(
     }
 }
 
-fn connect(source: Ipv4Addr, gateway: SocketAddr) -> std::io::Result<TcpStream> {
+pub(super) fn connect(source: Ipv4Addr, gateway: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     socket.connect(&gateway.into())?;

@@ -11,6 +11,7 @@ pub mod protocols;
 pub mod reload_storm;
 pub mod reload_time;
 mod report;
+pub mod states;
 mod tunnels;
 pub mod upgrades;
 pub mod upstreams;

@@ -160,3 +160,13 @@ fn urls_of_peers_that_are_none() {
         refused(&upstream(keys), error);
     }
 }
+
+#[test]
+fn peers_of_lists_may_have_zones_and_routes() {
+    let keys = "zone = 'a'\nsticky = { route = '$cookie_route' }";
+    for list in ["peers_file = 'a.peers'", "peers_url = 'http://a/'"] {
+        let config = good(&upstream(&format!("{list}\n{keys}")));
+        assert_eq!(config.upstreams["a"].zone.as_deref(), Some("a"));
+        assert!(config.upstreams["a"].sticky.is_some());
+    }
+}

@@ -127,10 +127,10 @@ pub(super) fn slow_start(value: Value<'_>, policy: &Balance) -> Option<SlowStart
     })
 }
 
-/// `zone` of an upstream: the one that the gateway is in.
+/// `zone` of an upstream: the one that the gateway is in. `has_lists`: peers are also in a file or at a URL, which may say zones.
 pub(super) fn preferred_zone(
     table: &mut Table<'_>,
-    listed: &[Peer],
+    (listed, has_lists): (&[Peer], bool),
     policy: &Balance,
 ) -> Option<String> {
     let zone = table.get("zone");
@@ -139,7 +139,7 @@ pub(super) fn preferred_zone(
         (Some(zone), Balance::Target | Balance::Plugin(_)) => zone.refuse(
             "zone is for policies of the gateway's own: expected none beside \"target\" or a plugin",
         ),
-        (Some(zone), _) if !are_told => {
+        (Some(zone), _) if !are_told && !has_lists => {
             zone.refuse("zone without effect: expected peers with a zone, such as { address = \"10.0.0.1:80\", zone = \"a\" }")
         }
         (Some(zone), _) => peers::zone(zone),

@@ -74,8 +74,8 @@ pub(super) fn resolve(
     });
     let upstream = Upstream {
         slow_start: table.optional("slow_start", |value| slow_start(value, &policy)),
-        zone: preferred_zone(&mut table, &peers, &policy),
-        sticky: sticky::sticky(&mut table, (&peers, &policy), &sections.zones),
+        zone: preferred_zone(&mut table, (&peers, has_lists), &policy),
+        sticky: sticky::sticky(&mut table, (&peers, has_lists), &policy, &sections.zones),
         balance: policy,
         resolve: table.or("resolve", Resolve::default(), |value| {
             resolve::resolve(value, &peers, has_lists)

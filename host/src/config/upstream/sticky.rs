@@ -12,10 +12,12 @@ use super::balance::request_text;
 use super::cookie::refuse_dropped;
 use super::sticky_learn::learn;
 
-/// `peers`: of the upstream, some of which have a `route` where requests are bound by it. `zones`: those of the config.
+/// `peers`: of the upstream, some of which have a `route` where requests are bound by it. `has_lists`: there are peers in a file or at
+/// a URL, which may have one, too. `zones`: those of the config.
 pub(super) fn sticky(
     table: &mut Table<'_>,
-    (peers, policy): (&[Peer], &Balance),
+    (peers, has_lists): (&[Peer], bool),
+    policy: &Balance,
     zones: &Named<'_>,
 ) -> Option<Sticky> {
     let are_routed = peers.iter().any(|peer| peer.route.is_some());
@@ -24,7 +26,7 @@ pub(super) fn sticky(
         true => value.refuse(
             "sticky is for policies of the gateway's own: expected none beside \"target\" or a plugin",
         ),
-        false => read(value, are_routed, zones),
+        false => read(value, are_routed || has_lists, zones),
     });
     match (&sticky, table.get("sticky")) {
         (Some(Sticky::Cookie(_) | Sticky::Learn(_)), _) | (None, None) if are_routed => {
