@@ -2,10 +2,17 @@
 //! anything: what a result means, the callers say.
 #![allow(
     unsafe_code,
-    reason = "imports are foreign functions; this is the only file that calls them"
+    reason = "imports are foreign functions; this file and those below it alone call them"
 )]
 
-use castling_abi::{Grant, HeaderMap, KvExpected, LogLevel, Number, Property, TlsFact};
+use castling_abi::{Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
+
+pub(crate) use kv::{
+    kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
+    kv_put_all,
+};
+
+mod kv;
 
 /// `castling_abi::imports` with the types of C.
 mod import {
@@ -127,46 +134,6 @@ mod import {
         pub(super) fn grant_check(grant: u32, name: *const u8, name_len: usize) -> i32;
         pub(super) fn peers_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn peer_address(index: u32, out: *mut u8, cap: usize) -> i32;
-        pub(super) fn kv_get(
-            zone: *const u8,
-            zone_len: usize,
-            key: *const u8,
-            key_len: usize,
-            out: *mut u8,
-            cap: usize,
-        ) -> i32;
-        pub(super) fn kv_put(
-            zone: *const u8,
-            zone_len: usize,
-            key: *const u8,
-            key_len: usize,
-            ptr: *const u8,
-            len: usize,
-            ttl_ms: i64,
-            expected: u32,
-            expected_ptr: *const u8,
-            expected_len: usize,
-        ) -> i32;
-        pub(super) fn kv_delete(
-            zone: *const u8,
-            zone_len: usize,
-            key: *const u8,
-            key_len: usize,
-            expected: u32,
-            expected_ptr: *const u8,
-            expected_len: usize,
-        ) -> i32;
-        pub(super) fn kv_list(
-            zone: *const u8,
-            zone_len: usize,
-            prefix: *const u8,
-            prefix_len: usize,
-            after: *const u8,
-            after_len: usize,
-            limit: usize,
-            out: *mut u8,
-            cap: usize,
-        ) -> i32;
         pub(super) fn metric_define(ptr: *const u8, len: usize) -> i32;
         pub(super) fn metric_series(metric: u32, ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes numbers and touches no memory.
@@ -463,82 +430,6 @@ pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
 pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {
     // SAFETY: `out` as in `config_get`.
     unsafe { import::peer_address(index, out.as_mut_ptr(), out.len()) }
-}
-
-pub(crate) fn kv_get(zone: &[u8], key: &[u8], out: &mut [u8]) -> i32 {
-    // SAFETY: `zone` and `key` as in `log`, `out` as in `config_get`; shared and exclusive borrows do not overlap.
-    unsafe {
-        import::kv_get(
-            zone.as_ptr(),
-            zone.len(),
-            key.as_ptr(),
-            key.len(),
-            out.as_mut_ptr(),
-            out.len(),
-        )
-    }
-}
-
-pub(crate) fn kv_put(
-    zone: &[u8],
-    key: &[u8],
-    value: &[u8],
-    ttl_ms: i64,
-    (expected, there): (KvExpected, &[u8]),
-) -> i32 {
-    // SAFETY: all slices as in `log`.
-    unsafe {
-        import::kv_put(
-            zone.as_ptr(),
-            zone.len(),
-            key.as_ptr(),
-            key.len(),
-            value.as_ptr(),
-            value.len(),
-            ttl_ms,
-            expected as u32,
-            there.as_ptr(),
-            there.len(),
-        )
-    }
-}
-
-pub(crate) fn kv_delete(zone: &[u8], key: &[u8], (expected, there): (KvExpected, &[u8])) -> i32 {
-    // SAFETY: all slices as in `log`.
-    unsafe {
-        import::kv_delete(
-            zone.as_ptr(),
-            zone.len(),
-            key.as_ptr(),
-            key.len(),
-            expected as u32,
-            there.as_ptr(),
-            there.len(),
-        )
-    }
-}
-
-pub(crate) fn kv_list(
-    zone: &[u8],
-    prefix: &[u8],
-    after: &[u8],
-    limit: usize,
-    out: &mut [u8],
-) -> i32 {
-    // SAFETY: as in `kv_get`.
-    unsafe {
-        import::kv_list(
-            zone.as_ptr(),
-            zone.len(),
-            prefix.as_ptr(),
-            prefix.len(),
-            after.as_ptr(),
-            after.len(),
-            limit,
-            out.as_mut_ptr(),
-            out.len(),
-        )
-    }
 }
 
 pub(crate) fn metric_define(definition: &[u8]) -> i32 {

@@ -10,6 +10,9 @@ use castling_tests::{DEADLINE, Proxy, Reply, block_on, body, client, until, with
 use http::Request;
 use rustix::process::Signal;
 
+#[path = "kv_zones/several.rs"]
+mod several;
+
 const CONFIG: &str = r#"
     [workers]
     count = 2

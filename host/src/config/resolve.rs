@@ -12,7 +12,7 @@ use super::tree::NodeKind;
 use super::variables::SetVariables;
 use super::{
     Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath, Route,
-    Spill, WhenDrainingFull, Workers, Zone, ZoneKind,
+    Spill, WhenDrainingFull, WhenFull, Workers, Zone, ZoneKind,
 };
 use super::{access_log, acme, listener, plugin, privileges, route, upstream, zone_store};
 
@@ -209,6 +209,7 @@ fn zone(mut table: Table<'_>) -> Zone {
     let kind = table.required("kind", "\"counter\" or \"kv\"", |value| {
         value.choice(&ZONE_KINDS)
     });
+    let is_counter = kind == Some(ZoneKind::Counter);
     let kind = kind.unwrap_or(ZoneKind::Counter);
     let size = table.required("size", "a size such as \"1MiB\"", |value| {
         value.size(match kind {
@@ -216,9 +217,19 @@ fn zone(mut table: Table<'_>) -> Zone {
             ZoneKind::Kv => 1 << 20..=64 << 30,
         })
     });
+    let when_full = table.or("when_full", WhenFull::Refuse, |value| {
+        if is_counter {
+            return value.refuse(
+                "when_full is for zones of kind \"kv\": expected none in a counter zone, in which the key that expires first \
+                 makes room",
+            );
+        }
+        value.choice(&WHEN_FULL)
+    });
     let zone = Zone {
         kind,
         size_bytes: size.unwrap_or_default(),
+        when_full,
         place: table.place_text(),
     };
     table.finish();
@@ -253,5 +264,7 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
 ];
 
 const ZONE_KINDS: [(&str, ZoneKind); 2] = [("counter", ZoneKind::Counter), ("kv", ZoneKind::Kv)];
+
+const WHEN_FULL: [(&str, WhenFull); 2] = [("refuse", WhenFull::Refuse), ("evict", WhenFull::Evict)];
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

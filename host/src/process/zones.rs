@@ -7,7 +7,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{self, Config, ZoneKind};
+use crate::config::{self, Config, WhenFull, ZoneKind};
 use crate::zone::{self, CounterZone, KvZone, Zone, ZoneError, now_ns};
 
 use super::channel::ZoneHandle;
@@ -125,14 +125,17 @@ pub fn open(
     handles: BTreeMap<String, ZoneHandle>,
 ) -> Result<zone::Zones, Vec<String>> {
     let open = |name: &str, handle| {
-        let size_bytes = config.zones.get(name).map_or(0, |zone| zone.size_bytes);
+        let wanted = config.zones.get(name);
+        let size_bytes = wanted.map_or(0, |zone| zone.size_bytes);
+        let evicts = wanted.is_some_and(|zone| zone.when_full == WhenFull::Evict);
         let opened = match handle {
             ZoneHandle::Counter(fd) => {
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
                 CounterZone::open(file, name, size_bytes).map(Zone::Counter)
             }
             ZoneHandle::Kv(folder) => {
-                KvZone::open(&folder, name, size_bytes).map(|zone| Zone::Kv(Arc::new(zone)))
+                let opened = KvZone::open(&folder, name, size_bytes);
+                opened.map(|zone| Zone::Kv(Arc::new(zone.evicting(evicts))))
             }
         };
         opened.map_err(|error| match &error {

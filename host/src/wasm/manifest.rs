@@ -187,11 +187,16 @@ const COUNTER_CALLS: [&str; 3] = [
     imports::RATE_TAKE,
 ];
 
-const KV_CALLS: [&str; 4] = [
+const KV_CALLS: [&str; 9] = [
     imports::KV_GET,
     imports::KV_PUT,
     imports::KV_DELETE,
     imports::KV_LIST,
+    imports::KV_GET_WITH_TTL,
+    imports::KV_INCREMENT,
+    imports::KV_GET_ALL,
+    imports::KV_PUT_ALL,
+    imports::KV_DELETE_ALL,
 ];
 
 fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {

@@ -244,7 +244,22 @@ fn kv_writer() {
         let key = [b"blob", &blob.to_be_bytes()[..]].concat();
         put(&zone, &key, &vec![size as u8; size as usize], ttl);
         check_blobs(&zone);
+        replace_group(&zone, size as u8, ttl);
     }
+}
+
+/// Stores one value under several keys, whose values are always one.
+fn replace_group(zone: &KvZone, byte: u8, ttl: Option<Duration>) {
+    let keys = || (0..5_u8).map(|nth| Key::new(&[b"group", &[nth][..]].concat()).expect("short"));
+    let keys_there: Vec<Key> = keys().collect();
+    let is_one = |values: &[Option<&[u8]>]| values.iter().all(|value| *value == values[0]);
+    assert!(
+        zone.read_all(&keys_there, now_ns(), is_one)
+            .expect("readable")
+    );
+    let value = vec![byte; usize::from(byte)];
+    let entries: Vec<_> = keys().map(|key| (key, &value[..])).collect();
+    zone.put_all(&entries, ttl, now_ns()).expect("room");
 }
 
 fn put(zone: &KvZone, key: &[u8], value: &[u8], ttl: Option<Duration>) {
@@ -259,18 +274,24 @@ fn value(zone: &KvZone, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn count_one_more(zone: &KvZone, key: u64) -> bool {
+    let is_odd = !key.is_multiple_of(2);
     let key = key.to_be_bytes();
+    if is_odd {
+        let key = Key::new(&key).expect("short");
+        zone.increment(&key, 1, None, now_ns()).expect("room");
+        return true;
+    }
     let old = value(zone, &key);
     let expected = old.as_deref().map_or(Expected::Nothing, Expected::Value);
     let count = old.as_deref().map_or(0, number);
-    let new = (count + 1).to_be_bytes();
+    let new = (count + 1).to_le_bytes();
     let key = Key::new(&key).expect("short");
     zone.put(&key, &new, None, expected, now_ns())
         .expect("room")
 }
 
 fn number(value: &[u8]) -> u64 {
-    u64::from_be_bytes(value.try_into().expect("eight bytes"))
+    u64::from_le_bytes(value.try_into().expect("eight bytes"))
 }
 
 /// Each is of one byte, which belongs to its length: none is half written.
@@ -295,7 +316,7 @@ fn kv_survives_writers_that_are_killed() {
     let ledger = Ledger(Mapping::create("ledger", 4096).expect("memory"));
     for key in 0..500_u64 {
         let name = [b"untouched", &key.to_be_bytes()[..]].concat();
-        put(&zone, &name, &key.to_be_bytes(), None);
+        put(&zone, &name, &key.to_le_bytes(), None);
     }
     let (process, fd) = (std::process::id(), ledger.0.descriptor().as_raw_fd());
     let task = |rounds: u64| format!("{process} {fd} {rounds} {}", folder.display());

@@ -9,13 +9,17 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn, RwTxn, WithTls};
 
 use super::{ZoneError, check_name, later_ns};
-use record::{DUE, Due, NEVER_NS, STORED_HEAD_BYTES, Stored};
+use record::{NEVER_NS, STORED_HEAD_BYTES, Stored};
 
 pub use folder::{Prepared, lend_kv, prepare_kv, remove_kv};
 pub use record::Key;
 
 mod folder;
 mod record;
+mod room;
+mod several;
+#[cfg(test)]
+mod several_tests;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +31,8 @@ mod tests;
 /// *stopped* in the middle, by a debugger say, holds up the others' writes.)
 ///
 /// Limits: keys of 1 to 510 bytes; values of [`KvZone::value_limit_bytes`]; entries of about 7/8 of the zone's size,
-/// beyond which a write is refused as [`ZoneError::Full`] after all that has expired was removed.
+/// beyond which a write is refused as [`ZoneError::Full`] after all that has expired was removed; or, in a zone that
+/// evicts ([`KvZone::evicting`]), makes room by removing what would expire first.
 ///
 /// A process opens a zone's folder once, and not before a fork.
 pub struct KvZone {
@@ -35,6 +40,7 @@ pub struct KvZone {
     env: Env,
     table: Table,
     size_bytes: u64,
+    evicts: bool,
 }
 
 /// Condition of a change: the value that must be there.
@@ -71,7 +77,15 @@ impl KvZone {
             env,
             table,
             size_bytes,
+            evicts: false,
         })
+    }
+
+    /// Says what this process's writes do when there is no room. True: what would expire first makes room; what never
+    /// expires never does. False, as it is opened: they are refused. Processes may differ.
+    #[must_use]
+    pub fn evicting(self, evicts: bool) -> Self {
+        Self { evicts, ..self }
     }
 
     /// Lends a key's value, if it has one that has not expired.
@@ -81,10 +95,19 @@ impl KvZone {
         now_ns: u64,
         use_it: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, ZoneError> {
+        self.read_with_ttl(key, now_ns, |value, _| use_it(value))
+    }
+
+    /// Lends a key's value, if it has one that has not expired, and the time that it has left. None: it never expires.
+    pub fn read_with_ttl<R>(
+        &self,
+        key: &Key,
+        now_ns: u64,
+        use_it: impl FnOnce(&[u8], Option<Duration>) -> R,
+    ) -> Result<Option<R>, ZoneError> {
         let txn = self.read_txn()?;
-        let found = self.find(&txn, key).map_err(self.failed())?;
-        let live = found.filter(|stored| stored.is_live(now_ns));
-        Ok(live.map(|stored| use_it(stored.value)))
+        let found = self.find_live(&txn, key, now_ns).map_err(self.failed())?;
+        Ok(found.map(|stored| use_it(stored.value, stored.ttl(now_ns))))
     }
 
     /// Stores a value, if what is there is as expected, and says whether it did. Without `ttl` it never expires.
@@ -96,15 +119,44 @@ impl KvZone {
         expected: Expected<'_>,
         now_ns: u64,
     ) -> Result<bool, ZoneError> {
-        self.check_value(value)?;
+        self.check_value(value.len())?;
         self.write(now_ns, true, |txn| {
             if !self.is_as_expected(txn, key, expected, now_ns)? {
                 return Ok(Done::Unchanged(false));
             }
-            self.remove(txn, key)?;
-            self.insert(txn, key, value, ttl, now_ns)?;
+            self.replace(txn, key, value, expires_ns(ttl, now_ns), 0)?;
             Ok(Done::Changed(true))
         })
+    }
+
+    /// Adds to a number, which is a value of 8 bytes, little-endian, and returns it. A key that has none begins at 0 and
+    /// has `ttl`; one that has keeps the time that it expires at.
+    ///
+    /// Fails, and changes nothing, where the value is no number, and where the sum is none.
+    pub fn increment(
+        &self,
+        key: &Key,
+        by: i64,
+        ttl: Option<Duration>,
+        now_ns: u64,
+    ) -> Result<i64, ZoneError> {
+        self.write(now_ns, true, |txn| {
+            let Some(stored) = self.find_live(txn, key, now_ns)? else {
+                self.replace(txn, key, &by.to_le_bytes(), expires_ns(ttl, now_ns), 0)?;
+                return Ok(Done::Changed(Ok(by)));
+            };
+            let Ok(old) = stored.value.try_into() else {
+                let error = ZoneError::NotANumber(stored.value.len());
+                return Ok(Done::Unchanged(Err(error)));
+            };
+            let Some(new) = i64::from_le_bytes(old).checked_add(by) else {
+                return Ok(Done::Unchanged(Err(ZoneError::NumberOverflow)));
+            };
+            // With expiry and version the record of what is due stays right.
+            let (expires_ns, version) = (stored.expires_ns, stored.version);
+            self.store(txn, key, &new.to_le_bytes(), expires_ns, version)?;
+            Ok(Done::Changed(Ok(new)))
+        })?
     }
 
     /// Deletes a key, if what is there is as expected. Says whether it was there and is gone.
@@ -115,8 +167,7 @@ impl KvZone {
         now_ns: u64,
     ) -> Result<bool, ZoneError> {
         self.write(now_ns, false, |txn| {
-            let found = self.find(txn, key)?;
-            let was_live = found.is_some_and(|stored| stored.is_live(now_ns));
+            let was_live = self.find_live(txn, key, now_ns)?.is_some();
             if !was_live || !self.is_as_expected(txn, key, expected, now_ns)? {
                 return Ok(Done::Unchanged(false));
             }
@@ -163,26 +214,6 @@ impl KvZone {
         Ok(Listing { keys, next: None })
     }
 
-    /// Removes at most `limit` entries that have expired, and says how many. Costs a read when there are none.
-    pub fn sweep(&self, now_ns: u64, limit: usize) -> Result<usize, ZoneError> {
-        {
-            let txn = self.read_txn()?;
-            if self
-                .first_expired(&txn, now_ns)
-                .map_err(self.failed())?
-                .is_none()
-            {
-                return Ok(0);
-            }
-        }
-        let mut txn = self.env.write_txn().map_err(self.failed())?;
-        let removed = self
-            .sweep_in(&mut txn, now_ns, limit)
-            .map_err(self.failed())?;
-        txn.commit().map_err(self.failed())?;
-        Ok(removed)
-    }
-
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
@@ -199,13 +230,9 @@ impl KvZone {
             .map_or(VALUE_LIMIT_BYTES, |part| part.min(VALUE_LIMIT_BYTES))
     }
 
-    /// Bytes that entries may take. The rest lets a change be written beside the old value, and deletions always.
-    fn limit_bytes(&self) -> u64 {
-        self.size_bytes - self.size_bytes / 8 - SPARE_BYTES
-    }
-
-    fn check_value(&self, value: &[u8]) -> Result<(), ZoneError> {
-        let (size_bytes, limit_bytes) = (value.len(), self.value_limit_bytes());
+    /// Checks the length of a value, or of several together.
+    fn check_value(&self, size_bytes: usize) -> Result<(), ZoneError> {
+        let limit_bytes = self.value_limit_bytes();
         if size_bytes <= limit_bytes {
             return Ok(());
         }
@@ -226,50 +253,6 @@ impl KvZone {
         }
     }
 
-    /// Runs `change` in a transaction of its own; makes room and runs it again when there was none.
-    fn write<R>(
-        &self,
-        now_ns: u64,
-        grows: bool,
-        change: impl Fn(&mut RwTxn<'_>) -> Result<Done<R>, heed::Error>,
-    ) -> Result<R, ZoneError> {
-        for _ in 0..WRITE_ROUNDS {
-            match self.try_write(now_ns, grows, &change) {
-                Ok(Some(result)) => return Ok(result),
-                Ok(None) | Err(heed::Error::Mdb(MdbError::MapFull | MdbError::TxnFull)) => {}
-                Err(cause) => return Err(store_error(&self.name, cause)),
-            }
-            // Pages that a reader was looking at when it died are in use until it is cleared away.
-            let readers = self.env.clear_stale_readers().map_err(self.failed())?;
-            let removed = self.sweep(now_ns, SWEEP_FULL)?;
-            if readers == 0 && removed == 0 {
-                break;
-            }
-        }
-        Err(ZoneError::Full(self.name.clone()))
-    }
-
-    /// Runs the change. None, and no change, when the zone would be fuller than it may be.
-    fn try_write<R>(
-        &self,
-        now_ns: u64,
-        grows: bool,
-        change: impl Fn(&mut RwTxn<'_>) -> Result<Done<R>, heed::Error>,
-    ) -> Result<Option<R>, heed::Error> {
-        let mut txn = self.env.write_txn()?;
-        match change(&mut txn)? {
-            Done::Unchanged(result) => Ok(Some(result)), // dropped: aborted
-            Done::Changed(result) => {
-                self.sweep_in(&mut txn, now_ns, SWEEP_STEP)?;
-                if grows && self.used_bytes_in(&txn)? > self.limit_bytes() {
-                    return Ok(None);
-                }
-                txn.commit()?;
-                Ok(Some(result))
-            }
-        }
-    }
-
     fn is_as_expected(
         &self,
         txn: &RoTxn<'_>,
@@ -280,8 +263,7 @@ impl KvZone {
         if expected == Expected::Anything {
             return Ok(true);
         }
-        let found = self.find(txn, key)?;
-        let live = found.filter(|stored| stored.is_live(now_ns));
+        let live = self.find_live(txn, key, now_ns)?;
         Ok(match (expected, live) {
             (Expected::Anything, _) | (Expected::Nothing, None) => true,
             (Expected::Nothing, Some(_)) | (Expected::Value(_), None) => false,
@@ -302,6 +284,16 @@ impl KvZone {
         Ok(found.and_then(Stored::parse))
     }
 
+    fn find_live<'txn>(
+        &self,
+        txn: &'txn RoTxn<'_>,
+        key: &Key,
+        now_ns: u64,
+    ) -> Result<Option<Stored<'txn>>, heed::Error> {
+        let found = self.find(txn, key)?;
+        Ok(found.filter(|stored| stored.is_live(now_ns)))
+    }
+
     fn remove(&self, txn: &mut RwTxn<'_>, key: &Key) -> Result<bool, heed::Error> {
         if let Some(stored) = self.find(txn, key)?
             && stored.expires_ns != NEVER_NS
@@ -312,24 +304,18 @@ impl KvZone {
         self.table.delete(txn, key.bytes())
     }
 
-    fn insert(
+    /// Puts a value in the place of what the key has. `nth` tells the entries of one transaction apart.
+    fn replace(
         &self,
         txn: &mut RwTxn<'_>,
         key: &Key,
         value: &[u8],
-        ttl: Option<Duration>,
-        now_ns: u64,
+        expires_ns: u64,
+        nth: u64,
     ) -> Result<(), heed::Error> {
-        let expires_ns = ttl.map_or(NEVER_NS, |ttl| later_ns(now_ns, ttl));
-        let version = txn.id() as u64; // each write is a transaction of its own
-        let size_bytes = STORED_HEAD_BYTES + value.len();
-        self.table
-            .put_reserved(txn, key.bytes(), size_bytes, |space| {
-                use std::io::Write;
-                space.write_all(&expires_ns.to_be_bytes())?;
-                space.write_all(&version.to_be_bytes())?;
-                space.write_all(value)
-            })?;
+        self.remove(txn, key)?;
+        let version = txn.id() as u64 * ENTRIES_AT_ONCE + nth;
+        self.store(txn, key, value, expires_ns, version)?;
         if expires_ns != NEVER_NS {
             let due = key.due(expires_ns, version);
             self.table.put(txn, due.bytes(), key.untagged())?;
@@ -337,41 +323,22 @@ impl KvZone {
         Ok(())
     }
 
-    /// The due key of an entry that has expired, and the entry's key.
-    fn first_expired<'txn>(
-        &self,
-        txn: &'txn RoTxn<'_>,
-        now_ns: u64,
-    ) -> Result<Option<Record<'txn>>, heed::Error> {
-        let first = self.table.get_greater_than_or_equal_to(txn, &[DUE])?;
-        Ok(first.filter(|(due, _)| match Due::parse(due) {
-            Some(due) => due.expires_ns <= now_ns,
-            None => true, // nothing that we wrote: away with it
-        }))
-    }
-
-    fn sweep_in(
+    fn store(
         &self,
         txn: &mut RwTxn<'_>,
-        now_ns: u64,
-        limit: usize,
-    ) -> Result<usize, heed::Error> {
-        for removed in 0..limit {
-            let Some((due, key)) = self.first_expired(txn, now_ns)? else {
-                return Ok(removed);
-            };
-            let expired = Due::parse(due).and_then(|due| Some((due.key(key).ok()?, due.version)));
-            let due = due.to_vec();
-            self.table.delete(txn, &due)?;
-            // The entry may have been written again since, if a due key was left over.
-            if let Some((key, version)) = expired
-                && let Some(stored) = self.find(txn, &key)?
-                && stored.version == version
-            {
-                self.table.delete(txn, key.bytes())?;
-            }
-        }
-        Ok(limit)
+        key: &Key,
+        value: &[u8],
+        expires_ns: u64,
+        version: u64,
+    ) -> Result<(), heed::Error> {
+        let size_bytes = STORED_HEAD_BYTES + value.len();
+        self.table
+            .put_reserved(txn, key.bytes(), size_bytes, |space| {
+                use std::io::Write;
+                space.write_all(&expires_ns.to_be_bytes())?;
+                space.write_all(&version.to_be_bytes())?;
+                space.write_all(value)
+            })
     }
 
     fn failed(&self) -> impl Fn(heed::Error) -> ZoneError {
@@ -391,14 +358,8 @@ impl fmt::Debug for KvZone {
 const VALUE_LIMIT_BYTES: usize = 1 << 20;
 /// Entries that one listing looks at.
 const LIST_LIMIT: usize = 1000;
-/// Expired entries that a write removes besides: more than it adds, so that they cannot pile up.
-const SWEEP_STEP: usize = 2;
-/// Expired entries that a write removes at once when there is no room.
-const SWEEP_FULL: usize = 256;
-/// How often a write makes room.
-const WRITE_ROUNDS: usize = 8;
-/// Bytes of the zone for the store's own pages.
-const SPARE_BYTES: u64 = 128 << 10;
+/// Versions that a transaction has for its entries: as many as one may write, or more.
+const ENTRIES_AT_ONCE: u64 = 128;
 
 /// Outcome of a transaction.
 enum Done<R> {
@@ -408,6 +369,10 @@ enum Done<R> {
 
 /// Key and value.
 type Record<'txn> = (&'txn [u8], &'txn [u8]);
+
+fn expires_ns(ttl: Option<Duration>, now_ns: u64) -> u64 {
+    ttl.map_or(NEVER_NS, |ttl| later_ns(now_ns, ttl))
+}
 
 type Table = Database<'static, Bytes, Bytes>;
 

@@ -69,8 +69,8 @@ pub struct ZoneStatus {
     /// Bytes in use. Estimated from a part of a large counter zone; in whole pages for a kv zone, expired entries
     /// included that are not removed yet.
     pub used_bytes: u64,
-    /// Numbers of a counter zone that made room before they had expired, since it was made. When it grows, the zone is
-    /// too small.
+    /// Numbers of a counter zone, or entries of a kv zone that evicts, that made room before they had expired, since it
+    /// was made. When it grows, the zone is too small.
     pub evicted: u64,
     /// Changes of a counter zone given up because of contention, since it was made.
     pub contended: u64,
@@ -96,7 +96,7 @@ impl Zone {
                 kind: "kv".to_owned(),
                 size_bytes: zone.size_bytes(),
                 used_bytes: zone.used_bytes()?,
-                evicted: 0,
+                evicted: zone.evicted()?,
                 contended: 0,
             },
         })
@@ -171,6 +171,12 @@ pub enum ZoneError {
         size_bytes: usize,
         limit_bytes: usize,
     },
+    /// The caller's fault.
+    #[error("value of {0} bytes: expected a number of 8 bytes")]
+    NotANumber(usize),
+    /// The caller's fault.
+    #[error("the sum is beyond 64 bits")]
+    NumberOverflow,
     /// The zone has no room, also after what had expired was removed. The caller may delete and try again.
     #[error("zone {0}: full")]
     Full(String),

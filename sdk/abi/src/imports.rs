@@ -137,6 +137,28 @@ pub const KV_DELETE: &str = "kv_delete";
 /// is empty when that was all. `limit` is 1 to [`crate::kv::MAX_LIST_KEYS`]. A call looks at so many entries, expired
 /// ones too, that its list may be short, or empty, and yet not the last.
 pub const KV_LIST: &str = "kv_list";
+/// `kv_get_with_ttl(zone_ptr, zone_len, key_ptr, key_len, out, cap, ttl_out)`: as `kv_get`, and where the value is handed out, the time
+/// that it has left, at `ttl_out`: an `i64` of milliseconds, little-endian, rounded up; 0: it never expires.
+pub const KV_GET_WITH_TTL: &str = "kv_get_with_ttl";
+/// `kv_increment(zone_ptr, zone_len, key_ptr, key_len, by: i64, ttl_ms: i64, out)`: adds to a number, and puts the new one at `out`:
+/// [`crate::kv::NUMBER_BYTES`], as the value itself. A key that has no value begins at 0 and expires after `ttl_ms` (0: never);
+/// one that has keeps the time that it expires at. 0 or a status, with which nothing has changed: [`crate::Status::BadArgument`] for a value
+/// of another length, [`crate::Status::Limit`] for a sum that is no `i64`, [`crate::Status::Full`] when there is no room for a
+/// new key.
+pub const KV_INCREMENT: &str = "kv_increment";
+/// `kv_get_all(zone_ptr, zone_len, keys_ptr, keys_len, out, cap)`: values of several keys as they are at one moment, in the order of the
+/// keys: both [`crate::kv`] records. Here and below: [`crate::Status::Limit`] for more than
+/// [`crate::kv::MAX_KEYS_AT_ONCE`] keys, a bad argument where one is not valid or the bytes do not follow the layout. A limit, too, beyond
+/// [`crate::kv::MAX_VALUES_BYTES`].
+pub const KV_GET_ALL: &str = "kv_get_all";
+/// `kv_put_all(zone_ptr, zone_len, entries_ptr, entries_len, ttl_ms: i64)`: stores several values (a [`crate::header_list`] of keys and
+/// values) that expire after `ttl_ms` (0: never), all of them or none; of a key that is there twice, the last. 0, or a status:
+/// [`crate::Status::Limit`] also when the values together are longer than one may be ([`KV_PUT`]), [`crate::Status::Full`] when there is
+/// no room for all.
+pub const KV_PUT_ALL: &str = "kv_put_all";
+/// `kv_delete_all(zone_ptr, zone_len, keys_ptr, keys_len)`: deletes keys ([`crate::kv`] records): how many were there, or a status, never
+/// [`crate::Status::Full`]. All at one moment, but where a zone is too full for that: one after the other then.
+pub const KV_DELETE_ALL: &str = "kv_delete_all";
 /// `metric_define(ptr, len)`: a [`crate::metric::Definition`]; the metric's number in this instance, or a status. In
 /// `castling_configure` only ([`crate::Status::NotNow`]). The same definition again has the same number;
 /// [`crate::Status::BadArgument`] when it differs from one of that name, or is not valid.

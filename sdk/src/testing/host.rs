@@ -13,7 +13,10 @@ use crate::header::{is_name, is_of_framing, is_value};
 
 pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
 pub(crate) use super::hook::check_answer;
-pub(crate) use super::kv::{kv_delete, kv_get, kv_list, kv_put};
+pub(crate) use super::kv::{
+    kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
+    kv_put_all,
+};
 pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };

@@ -1,11 +1,12 @@
 //! Keys and values.
 
+use std::fmt::Arguments;
 use std::time::Duration;
 
-use castling_abi::kv::{MAX_LIST_KEYS, Records, records};
-use castling_abi::{Grant, KvExpected};
+use castling_abi::kv::{MAX_KEYS_AT_ONCE, MAX_LIST_KEYS, Records, key_head, records, values};
+use castling_abi::{Grant, KvExpected, Status, header_list};
 
-use crate::buffer::{Buffer, status};
+use crate::buffer::{Buffer, length, status};
 use crate::error::{self, Error, Result};
 use crate::host;
 
@@ -62,11 +63,15 @@ pub fn kv(name: impl Into<String>) -> Kv {
 ///
 /// **Limits**: a key has 1 to 510 bytes; a value at most 1/16 of the zone's size and never more than 1 MiB
 /// ([`Error::is_limit`]); all entries together take about 7/8 of the zone's size, beyond which what is new or larger is
-/// refused ([`Error::is_full`]) once nothing expired is left to make room. Every call fails when the zone is not granted
+/// refused ([`Error::is_full`]) once nothing expired is left to make room. In a zone with `when_full = "evict"` the entries
+/// that would expire first make room, a few before it is full; those without a time to live never do, and what finds no room when
+/// nothing else is left (or after 4096 entries) is refused there, too. Every call fails when the zone is not granted
 /// to the plugin, and when it is a counter zone.
 ///
 /// **Times to live** are in whole milliseconds, rounded up, at least 1 ms; `None` is for ever.
 /// What has expired is gone at once.
+///
+/// **Several keys at once** ([`Kv::get_all`], [`Kv::put_all`], [`Kv::delete_all`]) are 100 at most ([`Error::is_limit`]).
 ///
 /// **What it outlives**: each call is done wholly or not at all, also when its worker is killed in the middle of it.
 /// Entries outlive instances, workers and reloads that leave the zone's name, kind and size as they are, not the
@@ -97,9 +102,68 @@ impl Kv {
         let (zone, key) = (self.zone.as_bytes(), key.as_ref());
         match Buffer::read(0, |out| host::kv_get(zone, key, out)) {
             Ok(value) => Ok(Some(value.to_vec())),
-            Err(castling_abi::Status::NotFound) => Ok(None),
+            Err(Status::NotFound) => Ok(None),
             Err(status) => Err(self.refusal(format_args!("get"), status)),
         }
+    }
+
+    /// The key's value, if it has one that has not expired, and the time that it has left, in whole milliseconds, rounded up.
+    /// `None`: it never expires.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// let sessions = zones::kv("sessions");
+    /// sessions.put("t0ken", "ada", Some(Duration::from_secs(60)))?;
+    /// castling_sdk::testing::advance_clock(Duration::from_secs(50));
+    /// if let Some((user, Some(left))) = sessions.get_with_ttl("t0ken")? {
+    ///     assert_eq!((&user[..], left), (&b"ada"[..], Duration::from_secs(10)));
+    ///     if left < Duration::from_secs(30) {
+    ///         sessions.put("t0ken", &user, Some(Duration::from_secs(60)))?;
+    ///     }
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn get_with_ttl(
+        &self,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Option<(Vec<u8>, Option<Duration>)>> {
+        let (zone, key) = (self.zone.as_bytes(), key.as_ref());
+        let mut left_ms = 0;
+        let read = Buffer::read(0, |out| host::kv_get_with_ttl(zone, key, out, &mut left_ms));
+        match (read, u64::try_from(left_ms)) {
+            (Ok(value), left_ms) => {
+                let left_ms = left_ms.ok().filter(|left_ms| *left_ms > 0);
+                Ok(Some((value.to_vec(), left_ms.map(Duration::from_millis))))
+            }
+            (Err(Status::NotFound), _) => Ok(None),
+            (Err(status), _) => Err(self.refusal(format_args!("get"), status)),
+        }
+    }
+
+    /// Values of several keys as they are at one moment, in the order of the keys. Together they take at most 16 MiB
+    /// ([`Error::is_limit`]).
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// let flags = zones::kv("flags");
+    /// flags.put_all([("new-cart", "on"), ("dark", "off")], None)?;
+    /// let [cart, beta] = flags.get_all(["new-cart", "beta"])?.try_into().unwrap();
+    /// assert_eq!((cart, beta), (Some(b"on".to_vec()), None));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn get_all<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Vec<u8>>>> {
+        let doing = format_args!("get_all");
+        let (zone, keys) = (self.zone.as_bytes(), self.keys(doing, keys)?);
+        let list = Buffer::read(0, |out| host::kv_get_all(zone, &keys, out));
+        let list = list.map_err(|status| self.refusal(doing, status))?;
+        let owned = |value: Option<&[u8]>| value.map(<[u8]>::to_vec);
+        let values = values(&list).map(|value| value.map(owned));
+        values
+            .collect::<Result<_, ()>>()
+            .map_err(|()| self.broken(doing))
     }
 
     /// Stores a value, whatever was there. It expires after `ttl` from now.
@@ -137,23 +201,20 @@ impl Kv {
     ///
     /// ```
     /// # use castling_sdk::prelude::*;
-    /// fn increment(zone: &zones::Kv, key: &str) -> Result<u64> {
+    /// fn append(zone: &zones::Kv, key: &str, item: &str) -> Result<Vec<u8>> {
     ///     loop {
     ///         let old = zone.get(key)?;
-    ///         let count = match &old {
-    ///             Some(bytes) => u64::from_le_bytes(bytes.as_slice().try_into()?) + 1,
-    ///             None => 1,
-    ///         };
+    ///         let new = [old.as_deref().unwrap_or_default(), item.as_bytes(), b";"].concat();
     ///         // False when another worker was quicker: look again.
-    ///         if zone.compare_and_swap(key, old.as_deref(), count.to_le_bytes(), None)? {
-    ///             return Ok(count);
+    ///         if zone.compare_and_swap(key, old.as_deref(), &new, None)? {
+    ///             return Ok(new);
     ///         }
     ///     }
     /// }
     ///
-    /// let zone = zones::kv("tickets");
-    /// assert_eq!(increment(&zone, "next")?, 1);
-    /// assert_eq!(increment(&zone, "next")?, 2);
+    /// let zone = zones::kv("devices");
+    /// assert_eq!(append(&zone, "ada", "phone")?, b"phone;");
+    /// assert_eq!(append(&zone, "ada", "laptop")?, b"phone;laptop;");
     /// # Ok::<(), Error>(())
     /// ```
     pub fn compare_and_swap(
@@ -165,6 +226,68 @@ impl Kv {
     ) -> Result<bool> {
         let expected = expected.map_or(NOTHING, |value| (KvExpected::Value, value));
         self.store(key.as_ref(), new.as_ref(), ttl, expected)
+    }
+
+    /// Adds to a number and returns the sum, whatever other workers add at the same time. The number is a value of 8 bytes, an
+    /// `i64`, little-endian. A key that has none begins at 0 and expires after `ttl` from now; one that has keeps the time
+    /// that it expires at.
+    ///
+    /// A value of another length is a bad argument, a sum beyond an `i64` a limit ([`Error::is_limit`]): both change nothing.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// let tries = zones::kv("tries");
+    /// let hour = Some(Duration::from_secs(3600));
+    /// assert_eq!(tries.increment("ada", 1, hour)?, 1);
+    /// assert_eq!(tries.increment("ada", 1, hour)?, 2);
+    /// assert_eq!(tries.get("ada")?.unwrap(), 2_i64.to_le_bytes());
+    /// castling_sdk::testing::advance_clock(Duration::from_secs(3600));
+    /// assert_eq!(tries.increment("ada", 1, hour)?, 1, "an hour after the first");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn increment(&self, key: impl AsRef<[u8]>, by: i64, ttl: Option<Duration>) -> Result<i64> {
+        let mut number = 0;
+        let (zone, key) = (self.zone.as_bytes(), key.as_ref());
+        match host::kv_increment(zone, key, by, ttl_ms(ttl), &mut number) {
+            0 => Ok(number),
+            refused => Err(error::bad_argument(
+                format_args!("zone \"{}\": increment", self.zone),
+                status(refused),
+                "a key of 1 to 510 bytes, and a number of 8 bytes where it has a value",
+            )),
+        }
+    }
+
+    /// Stores several values, whatever was there, all of them or none. They expire after `ttl` from now. Of a key that is
+    /// there twice, the last one counts. The values together may be as long as one ([`Error::is_limit`]), and need room
+    /// beside what they replace ([`Error::is_full`]).
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// let sessions = zones::kv("sessions");
+    /// let ttl = Some(Duration::from_secs(600));
+    /// sessions.put_all([("t0ken/user", "ada"), ("t0ken/roles", "admin")], ttl)?;
+    /// assert_eq!(sessions.delete_all(["t0ken/user", "t0ken/roles", "t0ken/seen"])?, 2);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        ttl: Option<Duration>,
+    ) -> Result<()> {
+        let doing = format_args!("put_all");
+        let mut list = Vec::new();
+        for (key, value) in entries.into_iter().take(MAX_KEYS_AT_ONCE + 1) {
+            let (key, value) = (key.as_ref(), value.as_ref());
+            let head = header_list::record_head(key, value);
+            list.extend_from_slice(&head.ok_or_else(|| self.refusal(doing, Status::BadArgument))?);
+            list.extend_from_slice(key);
+            list.extend_from_slice(value);
+        }
+        match host::kv_put_all(self.zone.as_bytes(), &list, ttl_ms(ttl)) {
+            0 => Ok(()),
+            refused => Err(self.refusal(doing, status(refused))),
+        }
     }
 
     /// Deletes a key, and says whether it was there. A full zone does not refuse this.
@@ -184,6 +307,15 @@ impl Kv {
     /// ```
     pub fn delete_if(&self, key: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) -> Result<bool> {
         self.remove(key.as_ref(), (KvExpected::Value, expected.as_ref()))
+    }
+
+    /// Deletes several keys, and says how many were there. A full zone does not refuse this: where it has no room to do it
+    /// all at one moment, the keys go one after the other.
+    pub fn delete_all<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<usize> {
+        let doing = format_args!("delete_all");
+        let keys = self.keys(doing, keys)?;
+        let deleted = host::kv_delete_all(self.zone.as_bytes(), &keys);
+        length(deleted).map_err(|status| self.refusal(doing, status))
     }
 
     /// Keys that begin with `prefix` (all, when it is empty), in the order of their bytes, at most `limit`.
@@ -228,17 +360,28 @@ impl Kv {
 
     /// Adds a page's keys. Where to go on; None: that was all.
     fn page(&self, mut records: Records<'_>, keys: &mut Vec<Vec<u8>>) -> Result<Option<Vec<u8>>> {
-        let broken = |()| {
-            Error::msg(format_args!(
-                "zone \"{}\": list: the gateway's answer cannot be read",
-                self.zone
-            ))
-        };
+        let broken = |()| self.broken(format_args!("list"));
         let next = records.next().ok_or(()).flatten().map_err(broken)?;
         for key in records {
             keys.push(key.map_err(broken)?.to_vec());
         }
         Ok((!next.is_empty()).then(|| next.to_vec()))
+    }
+
+    /// Keys as the ABI has them. No more than it takes to be refused.
+    fn keys<K: AsRef<[u8]>>(
+        &self,
+        doing: Arguments<'_>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<u8>> {
+        let mut list = Vec::new();
+        for key in keys.into_iter().take(MAX_KEYS_AT_ONCE + 1) {
+            let key = key.as_ref();
+            let head = key_head(key).ok_or_else(|| self.refusal(doing, Status::BadArgument))?;
+            list.extend_from_slice(&head);
+            list.extend_from_slice(key);
+        }
+        Ok(list)
     }
 
     fn store(
@@ -266,7 +409,14 @@ impl Kv {
         }
     }
 
-    fn refusal(&self, doing: std::fmt::Arguments<'_>, status: castling_abi::Status) -> Error {
+    fn broken(&self, doing: Arguments<'_>) -> Error {
+        let zone = &self.zone;
+        Error::msg(format_args!(
+            "zone \"{zone}\": {doing}: the gateway's answer cannot be read"
+        ))
+    }
+
+    fn refusal(&self, doing: Arguments<'_>, status: Status) -> Error {
         error::bad_argument(
             format_args!("zone \"{}\": {doing}", self.zone),
             status,
@@ -286,90 +436,4 @@ fn ttl_ms(ttl: Option<Duration>) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{ZoneFault, advance_clock, set_zone_fault};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn an_entry_is_there_until_it_expires() {
-        let zone = kv("sessions");
-        zone.put("a", "1", Some(SECOND)).unwrap();
-        zone.put("b", "2", None).unwrap();
-        advance_clock(SECOND - Duration::from_millis(1));
-        assert_eq!(zone.get("a").unwrap().unwrap(), b"1");
-        advance_clock(Duration::from_millis(1));
-        assert_eq!(zone.get("a").unwrap(), None);
-        assert!(!zone.delete("a").unwrap());
-        assert!(zone.put_if_absent("a", "3", Some(Duration::ZERO)).unwrap());
-        assert_eq!(zone.list("", 9).unwrap(), [b"a", b"b"]);
-        advance_clock(Duration::from_millis(1));
-        assert_eq!(zone.list("", 9).unwrap(), [b"b"]);
-        assert!(zone.delete("b").unwrap());
-        assert_eq!(kv("other").list("", 9).unwrap(), Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn a_change_is_made_where_what_is_there_is_as_expected() {
-        let zone = kv("sessions");
-        assert!(!zone.compare_and_swap("k", Some(b"1"), "2", None).unwrap());
-        assert!(zone.compare_and_swap("k", None, "1", None).unwrap());
-        assert!(!zone.compare_and_swap("k", None, "2", None).unwrap());
-        assert!(!zone.put_if_absent("k", "2", None).unwrap());
-        assert!(zone.compare_and_swap("k", Some(b"1"), "2", None).unwrap());
-        assert!(!zone.delete_if("k", "1").unwrap());
-        assert!(zone.delete_if("k", "2").unwrap());
-        assert!(!zone.delete_if("k", "2").unwrap());
-    }
-
-    #[test]
-    fn a_listing_goes_on_where_it_ended() {
-        let zone = kv("sessions");
-        for number in 0..2_500 {
-            zone.put(format!("p/{number:04}"), "", None).unwrap();
-        }
-        zone.put("q", "", None).unwrap();
-        let keys = zone.list("p/", 2_400).unwrap();
-        assert_eq!(keys.len(), 2_400);
-        assert_eq!(keys.last().unwrap(), b"p/2399");
-        let rest = zone.list_after("p/", "p/2399", usize::MAX).unwrap();
-        assert_eq!(rest.len(), 100);
-        assert_eq!(rest.last().unwrap(), b"p/2499");
-        assert_eq!(zone.list("p/", 0).unwrap().len(), 0);
-        assert_eq!(zone.list_after("p/", "z", 9).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn what_a_zone_refuses_is_an_error_that_names_it() {
-        let zone = kv("sessions");
-        let error = zone.get("").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "zone \"sessions\": get: bad argument: expected keys of 1 to 510 bytes"
-        );
-        assert!(zone.put(vec![b'k'; 511], "", None).is_err());
-        let error = zone.put("k", vec![0; (1 << 20) + 1], None).unwrap_err();
-        assert!(error.is_limit() && !error.is_full());
-        assert_eq!(
-            error.to_string(),
-            "zone \"sessions\": put of 1048577 bytes: limit reached"
-        );
-
-        zone.put("k", "12", None).unwrap();
-        set_zone_fault("sessions", Some(ZoneFault::Full));
-        let error = zone.put("new", "1", None).unwrap_err();
-        assert!(error.is_full() && !error.is_limit());
-        assert_eq!(error.to_string(), "zone \"sessions\": put of 1 bytes: full");
-        zone.put("k", "34", None).expect("as large as before");
-        assert!(zone.put("k", "345", None).is_err());
-        assert!(!zone.put_if_absent("k", "345", None).unwrap());
-        assert!(zone.delete("k").unwrap());
-
-        set_zone_fault("sessions", Some(ZoneFault::NotGranted));
-        let error = zone.get("k").unwrap_err();
-        assert_eq!(error.to_string(), "zone \"sessions\": get: not granted");
-        set_zone_fault("sessions", None);
-        assert_eq!(zone.get("k").unwrap(), None);
-    }
-}
+mod tests;

@@ -394,6 +394,9 @@ pub struct Zone {
     pub kind: ZoneKind,
     /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB.
     pub size_bytes: u64,
+    /// Behaviour of a write to a kv zone that has no room for it. Default `Refuse`. A reload that changes it keeps the
+    /// contents.
+    pub when_full: WhenFull,
     /// `FILE:LINE:COLUMN` of the zone's table.
     pub place: String,
 }
@@ -405,6 +408,16 @@ pub enum ZoneKind {
     Counter,
     /// Values by key, which may expire: sessions, fetched documents.
     Kv,
+}
+
+/// Behaviour of a write to a full kv zone, when what has expired is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// It is refused.
+    Refuse,
+    /// Entries that would expire first make room; those without a time to live never do.
+    Evict,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

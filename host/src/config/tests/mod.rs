@@ -11,6 +11,7 @@ mod refused;
 mod routes;
 mod spill;
 mod tls;
+mod zones;
 
 use std::env::VarError;
 use std::fs;

@@ -47,39 +47,6 @@ fn unknown_keys() {
 }
 
 #[test]
-fn zones_that_cannot_be() {
-    let zone = |keys: &str, error: &str| refused(&format!("[zones.z]\n{keys}"), error);
-    zone(
-        "kind = 'kv'",
-        "site.toml:1:1: missing key \"size\": expected a size such as \"1MiB\"",
-    );
-    zone(
-        "size = '1MiB'",
-        "site.toml:1:1: missing key \"kind\": expected \"counter\" or \"kv\"",
-    );
-    zone(
-        "kind = 'kw'\nsize = '1MiB'",
-        "site.toml:2:8: kind 'kw': expected \"counter\" or \"kv\"",
-    );
-    zone(
-        "kind = 'kv'\nsize = '512KiB'",
-        "site.toml:3:8: size '512KiB': expected 1MiB to 64GiB",
-    );
-    zone(
-        "kind = 'counter'\nsize = '65GiB'",
-        "site.toml:3:8: size '65GiB': expected 64KiB to 64GiB",
-    );
-    zone(
-        "kind = 'kv'\nsize = '1MiB'\nttl = '1s'",
-        "site.toml:4:1: unknown key \"ttl\": expected \"kind\" or \"size\"",
-    );
-    refused(
-        "[zones.sessions]\nkind = 'kv'\nsize = '1MiB'\n[plugins.a]\nwasm = 'p.wasm'\ngrants.zones = ['session']",
-        "site.toml:6:17: unknown zone \"session\": did you mean \"sessions\"?",
-    );
-}
-
-#[test]
 fn wrong_types() {
     refused(
         "[workers]\ncount = '3'",

@@ -123,6 +123,14 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (RESPONSE_BEGIN, "(i32, i32, i32, i64) -> i32"),
         (RESPONSE_WRITE, "(i32, i32) -> i32"),
         (RESPONSE_TRAILERS, "(i32, i32) -> i32"),
+        (
+            KV_GET_WITH_TTL,
+            "(i32, i32, i32, i32, i32, i32, i32) -> i32",
+        ),
+        (KV_INCREMENT, "(i32, i32, i32, i32, i64, i64, i32) -> i32"),
+        (KV_GET_ALL, "(i32, i32, i32, i32, i32, i32) -> i32"),
+        (KV_PUT_ALL, "(i32, i32, i32, i32, i64) -> i32"),
+        (KV_DELETE_ALL, "(i32, i32, i32, i32) -> i32"),
     ]
 };
 

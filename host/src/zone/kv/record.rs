@@ -2,7 +2,10 @@
 //!
 //! - `ENTRY key` → expiry, version, value;
 //! - `SESSION key` → the same, of the gateway's own: no plugin can name or list them;
-//! - `DUE expiry version` → key of an entry, `DUE expiry version SESSION` → key of a session: what expires, in that order.
+//! - `DUE expiry version` → key of an entry, `DUE expiry version SESSION` → key of a session: what expires, in that order;
+//! - `EVICTED` → how many entries made room before they had expired.
+
+use std::time::Duration;
 
 use crate::zone::{KEY_LIMIT_BYTES, ZoneError};
 
@@ -10,6 +13,9 @@ const ENTRY: u8 = b'e';
 const SESSION: u8 = b's';
 /// Marks a due record. It lies behind all others.
 pub(super) const DUE: u8 = b't';
+
+/// Key of the count of what was evicted. It lies before all entries.
+pub(super) const EVICTED: [u8; 1] = *b"c";
 
 /// The expiry of what does not expire.
 pub(super) const NEVER_NS: u64 = u64::MAX;
@@ -97,6 +103,12 @@ impl<'txn> Stored<'txn> {
     pub(super) fn is_live(&self, now_ns: u64) -> bool {
         self.expires_ns > now_ns
     }
+
+    /// Time that is left. None: it never expires.
+    pub(super) fn ttl(&self, now_ns: u64) -> Option<Duration> {
+        let expires = self.expires_ns != NEVER_NS;
+        expires.then(|| Duration::from_nanos(self.expires_ns.saturating_sub(now_ns)))
+    }
 }
 
 /// Key of a due record.
@@ -139,4 +151,9 @@ impl Due {
     pub(super) fn key(&self, untagged: &[u8]) -> Result<Key, ZoneError> {
         Key::tagged(self.tag, untagged)
     }
+}
+
+/// Reads a count. 0 for bytes that no gateway has written.
+pub(super) fn count(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
 }

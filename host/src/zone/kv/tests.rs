@@ -17,7 +17,7 @@ fn folder() -> (TempDir, PathBuf) {
     (parent, folder)
 }
 
-fn zone() -> (TempDir, KvZone) {
+pub(super) fn zone() -> (TempDir, KvZone) {
     let (parent, folder) = folder();
     (
         parent,
@@ -25,16 +25,16 @@ fn zone() -> (TempDir, KvZone) {
     )
 }
 
-fn key(bytes: impl AsRef<[u8]>) -> Key {
+pub(super) fn key(bytes: impl AsRef<[u8]>) -> Key {
     Key::new(bytes.as_ref()).expect("a good key")
 }
 
-fn value(zone: &KvZone, name: &[u8], now_ns: u64) -> Option<Vec<u8>> {
+pub(super) fn value(zone: &KvZone, name: &[u8], now_ns: u64) -> Option<Vec<u8>> {
     let value = zone.read(&key(name), now_ns, <[u8]>::to_vec);
     value.expect("readable")
 }
 
-fn put(
+pub(super) fn put(
     zone: &KvZone,
     name: impl AsRef<[u8]>,
     value: &[u8],
@@ -288,6 +288,10 @@ enum Step {
     Delete(u8),
     Get(u8),
     List(u8, usize),
+    Add(u8, i64, Option<u8>),
+    PutAll(Vec<(u8, u16)>, Option<u8>),
+    DeleteAll(Vec<u8>),
+    GetAll(Vec<u8>),
     Sweep(usize),
     Wait(u8),
 }
@@ -296,9 +300,17 @@ fn step() -> impl Strategy<Value = Step> {
     let key = 0..12_u8;
     let size = 0..5000_u16;
     let ttl = proptest::option::of(1..50_u8);
+    let keys = proptest::collection::vec(key.clone(), 0..6);
+    // Values of eight bytes are numbers to count in.
+    let short = prop_oneof![Just(8), 0..3000_u16];
+    let entries = proptest::collection::vec((key.clone(), short), 0..6);
     prop_oneof![
         (key.clone(), size.clone(), ttl.clone()).prop_map(|(k, v, t)| Step::Put(k, v, t)),
-        (key.clone(), size.clone(), ttl).prop_map(|(k, v, t)| Step::PutIfAbsent(k, v, t)),
+        (key.clone(), size.clone(), ttl.clone()).prop_map(|(k, v, t)| Step::PutIfAbsent(k, v, t)),
+        (key.clone(), -2..5_i64, ttl.clone()).prop_map(|(k, n, t)| Step::Add(k, n, t)),
+        (entries, ttl).prop_map(|(e, t)| Step::PutAll(e, t)),
+        keys.clone().prop_map(Step::DeleteAll),
+        keys.prop_map(Step::GetAll),
         (key.clone(), key.clone(), proptest::option::of(size))
             .prop_map(|(k, o, v)| Step::Swap(k, o, v)),
         key.clone().prop_map(Step::Delete),
@@ -355,9 +367,44 @@ proptest! {
                 Step::Delete(name) => {
                     prop_assert_eq!(delete(&zone, [name], now), model.remove(&name).is_some());
                 }
-                Step::Get(key) => {
-                    let expected = model.get(&key).map(|(value, _)| value.clone());
-                    prop_assert_eq!(value(&zone, &[key], now), expected);
+                Step::Get(name) => {
+                    let ttl = |ends: u64| (ends < u64::MAX).then(|| Duration::from_nanos(ends - now));
+                    let expected = model.get(&name).map(|(value, ends)| (value.clone(), ttl(*ends)));
+                    let read = zone.read_with_ttl(&key([name]), now, |value, ttl| (value.to_vec(), ttl));
+                    prop_assert_eq!(read.expect("readable"), expected);
+                }
+                Step::Add(name, by, ttl) => {
+                    let done = zone.increment(&key([name]), by, ttl_of(ttl), now);
+                    let fresh = (0_i64.to_le_bytes().to_vec(), ends(now, ttl));
+                    let (value, _) = model.entry(name).or_insert(fresh);
+                    match <[u8; 8]>::try_from(value.as_slice()) {
+                        Ok(old) => {
+                            let sum = i64::from_le_bytes(old) + by;
+                            prop_assert_eq!(done.expect("room"), sum);
+                            *value = sum.to_le_bytes().to_vec();
+                        }
+                        Err(_) => prop_assert!(matches!(done, Err(ZoneError::NotANumber(_)))),
+                    }
+                }
+                Step::PutAll(entries, ttl) => {
+                    let values: Vec<_> = entries.iter().map(|(name, size)| (*name, bytes(*size))).collect();
+                    let entries: Vec<_> = values.iter().map(|(name, value)| (key([*name]), &value[..])).collect();
+                    zone.put_all(&entries, ttl_of(ttl), now).expect("room");
+                    model.extend(values.into_iter().map(|(name, value)| (name, (value, ends(now, ttl)))));
+                }
+                Step::DeleteAll(names) => {
+                    let keys: Vec<Key> = names.iter().map(|name| key([*name])).collect();
+                    let deleted = zone.delete_all(&keys, now).expect("no error");
+                    let gone = names.iter().filter(|name| model.remove(name).is_some());
+                    prop_assert_eq!(deleted, gone.count());
+                }
+                Step::GetAll(names) => {
+                    let keys: Vec<Key> = names.iter().map(|name| key([*name])).collect();
+                    let read = zone.read_all(&keys, now, |values| {
+                        values.iter().map(|value| value.map(<[u8]>::to_vec)).collect::<Vec<_>>()
+                    });
+                    let there = names.iter().map(|name| model.get(name).map(|(value, _)| value.clone()));
+                    prop_assert_eq!(read.expect("readable"), there.collect::<Vec<_>>());
                 }
                 Step::List(after, limit) => {
                     let listing = zone.list(b"", Some(&[after]), limit, now).expect("readable");

@@ -31,6 +31,15 @@ impl Keeper {
             "delete_if" => self.zone.delete_if(key, value(request)).map(told),
             "list" => self.list(key, request),
             "count" => self.count(key),
+            "ttl" => self.ttl(key),
+            "increment" => self.increment(key, request),
+            "get_all" => self.get_all(key),
+            "put_all" => self.put_all(key, request),
+            "delete_all" => {
+                let deleted = self.zone.delete_all(key.split(','));
+                deleted.map(|count| count.to_string().into_bytes())
+            }
+            "batch" => self.batch(key, request),
             "fill" => self.fill(key, request),
             "blob" => self.blob(key, request),
             "counter" => zones::counter("kept").get(key).map(|count| count.to_string().into_bytes()),
@@ -68,6 +77,52 @@ impl Keeper {
         let after = request.header("x-after");
         let after = after.as_ref().map_or(&[][..], |value| value.as_bytes());
         Ok(self.zone.list_after(prefix, after, limit)?.join(&b' '))
+    }
+
+    /// Tells the value and what time it has left.
+    fn ttl(&self, key: &str) -> Result<Vec<u8>> {
+        let Some((value, left)) = self.zone.get_with_ttl(key)? else {
+            return Ok(b"nothing".to_vec());
+        };
+        let left = left.map_or_else(|| "for ever".to_owned(), |left| left.as_millis().to_string());
+        Ok([&value, &b" "[..], left.as_bytes()].concat())
+    }
+
+    fn increment(&self, key: &str, request: &Request) -> Result<Vec<u8>> {
+        let by = request.header("x-by");
+        let by = by.as_ref().and_then(|by| by.as_str()).map_or(Ok(1), str::parse)?;
+        let number = self.zone.increment(key, by, ttl(request))?;
+        Ok(number.to_string().into_bytes())
+    }
+
+    /// Values of keys with a comma between two, and a comma between two of them.
+    fn get_all(&self, keys: &str) -> Result<Vec<u8>> {
+        let values = self.zone.get_all(keys.split(','))?.into_iter();
+        let values: Vec<_> = values.map(|value| value.unwrap_or_else(|| b"nothing".to_vec())).collect();
+        Ok(values.join(&b','))
+    }
+
+    /// Stores one value under each of the keys.
+    fn put_all(&self, keys: &str, request: &Request) -> Result<Vec<u8>> {
+        let value = match number(request, "x-size") {
+            Some(size) => vec![b'x'; size],
+            None => value(request),
+        };
+        self.zone.put_all(keys.split(',').map(|key| (key, &value)), ttl(request))?;
+        Ok(b"stored".to_vec())
+    }
+
+    /// Looks whether `x-count` keys have one value, and stores another one under all of them: what others do meanwhile is
+    /// seen whole or not at all.
+    fn batch(&self, prefix: &str, request: &Request) -> Result<Vec<u8>> {
+        let keys: Vec<String> = (0..number(request, "x-count").unwrap_or(1)).map(|nth| format!("{prefix}{nth}")).collect();
+        let values = self.zone.get_all(&keys)?;
+        if values.iter().any(|value| *value != values[0]) {
+            bail!("values that do not belong together");
+        }
+        let value = value(request);
+        self.zone.put_all(keys.iter().map(|key| (key, &value)), ttl(request))?;
+        Ok(b"whole".to_vec())
     }
 
     /// Adds one to a number, however many others do the same.
