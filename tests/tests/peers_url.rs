@@ -203,7 +203,10 @@ fn an_answer_of_no_use_changes_nothing_and_status_says_why() {
     for (answer, said) in [
         (empty("404 Not Found"), "status 404"),
         (empty("302 Found"), "status 302: it is not followed"),
-        ("HTTP/1.1 304 Not Modified\r\n\r\n".to_owned(), "status 304"),
+        (
+            "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned(),
+            "status 304, which was not asked for",
+        ),
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n".to_owned(), "malformed head"),
         (ok("Content-Length: 100\r\n\r\npeers = "), "end"),
         (
@@ -277,7 +280,13 @@ fn a_url_is_asked_by_tls_and_with_the_fields_of_the_config() {
     let elsewhere = site("ca = \"ca.pem\", server_name = \"other.test\"").setup;
     elsewhere.check().expect_error("certificate");
     let trusting = site("verify = false").setup;
-    trusting.check().outcome.expect_success();
+    let told = trusting.check().outcome;
+    assert!(
+        told.stdout.contains("list: https://registry.test:"),
+        "{}",
+        told.stdout
+    );
+    told.expect_success();
 }
 
 #[test]

@@ -203,6 +203,23 @@ fn a_try_that_takes_too_long_is_followed_by_another() {
 }
 
 #[test]
+fn a_client_that_sends_slowly_takes_no_peers_time() {
+    let proxy = gateway("retry = { try_timeout = \"200ms\", budget = \"off\" }")
+        .origin("a", origin::text("ok"))
+        .origin("b", origin::text("ok"))
+        .start();
+    let mut client = proxy.raw();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
+    // Four times as long as a try has.
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(100));
+        client.send("x");
+    }
+    assert_eq!(client.read_reply().status, 200);
+    assert_eq!(metric(&proxy, "castling_upstream_retries_total"), 0.0);
+}
+
+#[test]
 fn all_tries_together_have_an_end() {
     let proxy = gateway("retry = { timeout = \"150ms\" }")
         .origin("a", raw_origin::stalled())

@@ -128,7 +128,8 @@ impl LearntSessions {
     fn digest(&self, text: &Template, exchange: &Exchange) -> Option<Digest> {
         let mut name = self.name.borrow_mut();
         name.clear();
-        let has_value = text.write(&mut name, exchange);
+        // With a part of it alone, it would be the name of many.
+        let has_value = text.write_whole(&mut name, exchange);
         if !has_value || name.len() > MAX_NAME_BYTES {
             name.clear();
             name.shrink_to(MAX_NAME_BYTES);

@@ -29,17 +29,31 @@ impl Template {
 
     /// Appends it as it reads now; a variable without a value is empty. False: no variable has one.
     pub fn write(&self, out: &mut Vec<u8>, exchange: &Exchange) -> bool {
-        let mut has_value = false;
+        let (valued, _) = self.append(out, exchange);
+        valued > 0
+    }
+
+    /// Appends it as it reads now. False: there is no variable in it, or one without a value.
+    pub fn write_whole(&self, out: &mut Vec<u8>, exchange: &Exchange) -> bool {
+        let (valued, all) = self.append(out, exchange);
+        valued > 0 && valued == all
+    }
+
+    /// Number of variables that have a value, and of all.
+    fn append(&self, out: &mut Vec<u8>, exchange: &Exchange) -> (usize, usize) {
+        let (mut valued, mut all) = (0, 0);
         for part in &self.0 {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Variable(variable) => {
                     let start = out.len();
-                    has_value |= variable.write(out, exchange) && out.len() > start;
+                    let has_value = variable.write(out, exchange) && out.len() > start;
+                    valued += usize::from(has_value);
+                    all += 1;
                 }
             }
         }
-        has_value
+        (valued, all)
     }
 }
 
@@ -70,6 +84,12 @@ mod tests {
             let written = has_value.then(|| String::from_utf8(out).unwrap());
             assert_eq!(written.as_deref(), expected, "{text}");
         }
+        let is_whole = |text: &str| {
+            let text = Template::parse(text).unwrap();
+            text.write_whole(&mut Vec::new(), &exchange)
+        };
+        assert!(is_whole("$cookie_session-${group}x"));
+        assert!(!is_whole("$cookie_none-$group") && !is_whole("x"));
         for bad in ["$", "$arg_", "$cookie_", "$Upper"] {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }

@@ -95,12 +95,14 @@ async fn exchange(
     match head.status {
         StatusCode::OK => {}
         StatusCode::NOT_MODIFIED if !known.is_empty() => return Ok(Fetched::NotModified),
+        StatusCode::NOT_MODIFIED => return Err("status 304, which was not asked for".to_owned()),
         status if status.is_redirection() => {
             return Err(format!("status {}: it is not followed", status.as_u16()));
         }
         status => return Err(format!("status {}", status.as_u16())),
     }
-    if let Some(coding) = headers.get(&CONTENT_ENCODING) {
+    let coding = headers.get(&CONTENT_ENCODING);
+    if let Some(coding) = coding.filter(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         let coding = String::from_utf8_lossy(coding);
         return Err(format!("content-encoding {coding:?}: expected none"));
     }

@@ -61,7 +61,7 @@ fn at_url(url: &str, body: Vec<u8>) -> Result<Vec<Found>, String> {
 
 /// Peers of a list. `name`: what errors call it. The error is a line for a person, with the place.
 pub fn in_text(name: &Path, text: &str) -> Result<Vec<Found>, String> {
-    let peers = config::read_peers(name, text);
+    let peers = config::read_peers(name, text.trim_start_matches('\u{feff}'));
     let peers = peers.map_err(|errors| errors.to_string().replace('\n', "; "))?;
     if peers.len() > MOST_PEERS {
         let (name, count) = (name.display(), peers.len());

@@ -46,6 +46,12 @@ pub(super) fn same_address(peers: &[Rc<Peer>]) -> Vec<String> {
 /// Describes how a peer is chosen and found well, a line each.
 pub(super) fn describe_choice(upstream: &Upstream, text: &mut String) {
     // Writing to a String cannot fail.
+    if let Some(file) = &upstream.peers_file {
+        let _ = writeln!(text, "  list: {}, looked at each second", file.display());
+    }
+    if let Some(url) = &upstream.peers_url {
+        let _ = writeln!(text, "  list: {}, asked each {:?}", url.url, url.interval);
+    }
     let _ = writeln!(text, "  balance: {}", policy(&upstream.balance));
     if let Some(SlowStart { window, aggression }) = upstream.slow_start {
         let _ = writeln!(text, "  slow start: {window:?}, aggression {aggression}");

@@ -263,16 +263,17 @@ impl<'a> Tries<'a> {
     #[cold]
     fn deadline(&self, started: Instant) -> Option<Box<Deadline>> {
         let retry = &self.settings.retry;
-        let of_try = retry.try_timeout.map(|after| Deadline {
-            at: started + after,
+        let all = retry.timeout.map(|after| (self.started + after, after));
+        let deadline = |at, after, is_last| Deadline {
+            at,
             after,
-            is_last: false,
-        });
-        let of_all = retry.timeout.map(|after| Deadline {
-            at: self.started + after,
-            after,
-            is_last: true,
-        });
+            is_last,
+            of_all: all,
+            client_was_awaited: false,
+        };
+        let of_try = retry.try_timeout;
+        let of_try = of_try.map(|after| deadline(started + after, after, false));
+        let of_all = all.map(|(at, after)| deadline(at, after, true));
         let all = of_try.into_iter().chain(of_all);
         all.min_by_key(|deadline| deadline.at).map(Box::new)
     }

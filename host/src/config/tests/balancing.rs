@@ -183,6 +183,14 @@ fn learnt_sessions_that_cannot_be() {
             "3:20: learn $peer: it names no session: expected variables of the request, \"$upstream_cookie_NAME\" or \"$sent_http_NAME\"",
         ),
         (
+            "{ learn = '$upstream_cookie_connect.sid', zone = 'sessions' }",
+            "3:20: learn '$upstream_cookie_connect.sid': expected \"${upstream_cookie_connect.sid}\" for a cookie of that name, or \"${upstream_cookie_connect}.sid\"",
+        ),
+        (
+            "{ learn = '$upstream_cookie_a', lookup = ['x$cookie_my-sess'], zone = 'sessions' }",
+            "3:51: lookup 'x$cookie_my-sess': expected \"${cookie_my-sess}\" for a cookie of that name, or \"${cookie_my}-sess\"",
+        ),
+        (
             "{ learn = '$upstream_cookie_', zone = 'sessions' }",
             "3:20: learn: `$upstream_cookie_` is no variable's name",
         ),

@@ -21,7 +21,7 @@ pub(super) fn learn(
 ) -> Option<StickyLearn> {
     let learn = texts(value, learnt_text);
     let lookup = match table.get("lookup") {
-        Some(value) => texts(value, request_text),
+        Some(value) => texts(value, lookup_text),
         None => learn.as_ref().and_then(|learn| default(value, learn)),
     };
     let zone = table.required("zone", ZONE_RULE, |value| kv_zone(value, zones));
@@ -34,8 +34,52 @@ pub(super) fn learn(
     })
 }
 
+/// A text by which a session is looked up.
+fn lookup_text(value: Value<'_>) -> Option<String> {
+    refuse_cut_name(value)?;
+    request_text(value)
+}
+
+/// A cookie whose name goes on with a dot or a hyphen, as variables' names do not, is written with braces.
+fn refuse_cut_name(value: Value<'_>) -> Option<()> {
+    let NodeKind::Text(text) = value.kind() else {
+        return Some(());
+    };
+    match ["$upstream_cookie_", "$cookie_"]
+        .iter()
+        .find_map(|begin| cut_name(text, begin))
+    {
+        None => Some(()),
+        Some((begin, name)) => value.expected(format_args!(
+            "\"${{{}{name}}}\" for a cookie of that name, or \"${{{}{}}}{}\"",
+            &begin[1..],
+            &begin[1..],
+            stem(name),
+            &name[stem(name).len()..],
+        )),
+    }
+}
+
+/// The name of a cookie that goes on behind what a variable's name may have. `begin`: of the variable.
+fn cut_name<'t, 'b>(text: &'t str, begin: &'b str) -> Option<(&'b str, &'t str)> {
+    let from = text.find(begin)? + begin.len();
+    let rest = &text[from..];
+    let is_part = |at: char| at.is_ascii_alphanumeric() || "_-.".contains(at);
+    let name = &rest[..rest.find(|at| !is_part(at)).unwrap_or(rest.len())];
+    let beyond = name.strip_prefix(stem(name))?;
+    let goes_on = beyond.len() > 1 && beyond.as_bytes()[1].is_ascii_alphanumeric();
+    goes_on.then_some((begin, name))
+}
+
+/// Part of a name that a variable's name may have.
+fn stem(name: &str) -> &str {
+    let end = name.find(['-', '.']);
+    &name[..end.unwrap_or(name.len())]
+}
+
 /// A text with variables that have their value when a peer has answered.
 fn learnt_text(value: Value<'_>) -> Option<String> {
+    refuse_cut_name(value)?;
     text_with(
         value,
         |name| !OF_RESPONSE.contains(&name),

@@ -145,6 +145,11 @@ impl<'p, 'c> Pump<'p, 'c> {
         self.upload.break_off();
     }
 
+    /// Whether more of the body is to come from the client, now that [`Self::poll`] was pending.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.client_since.is_some()
+    }
+
     /// Sends what there is to send. Pending: blocked by the client, or by the peer.
     pub(super) fn poll(
         &mut self,

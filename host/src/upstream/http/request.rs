@@ -39,6 +39,10 @@ pub(in crate::upstream) struct Deadline {
     pub after: Duration,
     /// Whether it is of all tries together.
     pub is_last: bool,
+    /// End of the time of all tries, and that time.
+    pub of_all: Option<(Instant, Duration)>,
+    /// The client was waited for since the time began.
+    pub client_was_awaited: bool,
 }
 
 /// Bound of a wait for a peer.
@@ -94,6 +98,8 @@ const MAX_REFUSALS: u32 = 3;
 enum Event {
     Pumped(Result<Pumped, UploadError>),
     Head(Result<StatusCode, UpstreamError>),
+    /// Time of the try is up, and it was the client that took it.
+    ClientIsSlow,
 }
 
 impl<'a> Try<'a> {
@@ -236,6 +242,9 @@ impl<'a> Try<'a> {
             if let Some(status) = self.send_body(stream, exchange, source).await? {
                 return Ok(status);
             }
+            if let Some(deadline) = &mut self.deadline {
+                deadline.restart();
+            }
         }
         let (peer, limits) = (&*self.peer.label, &self.upstream.head_limits);
         let (mut after, bound) = self.time_for(exchange);
@@ -348,6 +357,11 @@ impl<'a> Try<'a> {
                     return Ok(None);
                 }
                 Event::Pumped(Err(error)) => return Err(error.into()),
+                Event::ClientIsSlow => {
+                    if let Some(deadline) = &mut self.deadline {
+                        deadline.restart();
+                    }
+                }
                 Event::Head(status) => {
                     let status = status?;
                     if is_final(status) {
@@ -370,7 +384,7 @@ impl<'a> Try<'a> {
         let (request, reply) = exchange.heads_mut();
         let (method, headers) = (&request.method, &mut reply.headers);
         let mut stream = stream.wait();
-        let deadline = self.deadline.as_deref();
+        let mut deadline = self.deadline.as_deref_mut();
         let mut pump = Pump::new(&mut self.upload, source.downstream, timeout, peer);
         poll_fn(|cx| match pump.poll(cx, &mut stream, source) {
             Poll::Ready(pumped) => Poll::Ready(Event::Pumped(pumped)),
@@ -378,10 +392,14 @@ impl<'a> Try<'a> {
                 if let Poll::Ready(head) = stream.poll_head(cx, limits, method, headers, peer) {
                     return Poll::Ready(Event::Head(head));
                 }
-                if let Some(deadline) = deadline {
+                if let Some(deadline) = &mut deadline {
+                    deadline.client_was_awaited |= pump.waits_for_client();
                     let left = deadline.at.saturating_duration_since(clock::now());
                     if stream.poll_late(cx, left).is_ready() {
-                        return Poll::Ready(Event::Head(Err(deadline.error(peer))));
+                        return Poll::Ready(match deadline.is_clients_fault() {
+                            true => Event::ClientIsSlow,
+                            false => Event::Head(Err(deadline.error(peer))),
+                        });
                     }
                 }
                 let reset = source.downstream.poll_reset(cx);
@@ -410,6 +428,25 @@ impl<'a> Try<'a> {
 }
 
 impl Deadline {
+    /// Whether the time of the try, and not of all, has gone by while the client was waited for: no peer could help that.
+    #[cold]
+    fn is_clients_fault(&self) -> bool {
+        self.client_was_awaited && !self.is_last
+    }
+
+    /// Begins the time of the try anew, if the client was waited for in it.
+    #[cold]
+    fn restart(&mut self) {
+        if !self.is_clients_fault() {
+            return;
+        }
+        self.client_was_awaited = false;
+        self.at = clock::now() + self.after;
+        if let Some((at, after)) = self.of_all.filter(|(at, _)| *at <= self.at) {
+            (self.at, self.after, self.is_last) = (at, after, true);
+        }
+    }
+
     /// The error of a try that has come to it.
     #[cold]
     pub(super) fn error(&self, peer: &str) -> UpstreamError {

@@ -83,8 +83,6 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (STATUS_SET, "(i32) -> i32"),
         (VAR_GET, "(i32, i32, i32, i32) -> i32"),
         (VAR_SET, "(i32, i32, i32, i32) -> i32"),
-        (STATE_GET, "(i32, i32) -> i32"),
-        (STATE_SET, "(i32, i32) -> i32"),
         (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
         (CHUNK_GET, "(i32, i32) -> i32"),
         (CHUNK_SET, "(i32, i32) -> i32"),
@@ -131,6 +129,8 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (KV_GET_ALL, "(i32, i32, i32, i32, i32, i32) -> i32"),
         (KV_PUT_ALL, "(i32, i32, i32, i32, i64) -> i32"),
         (KV_DELETE_ALL, "(i32, i32, i32, i32) -> i32"),
+        (STATE_GET, "(i32, i32) -> i32"),
+        (STATE_SET, "(i32, i32) -> i32"),
     ]
 };
 
