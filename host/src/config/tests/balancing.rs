@@ -188,7 +188,7 @@ fn learnt_sessions_that_cannot_be() {
         ),
         (
             "{ learn = '$upstream_cookie_a', lookup = ['x$cookie_my-sess'], zone = 'sessions' }",
-            "3:51: lookup 'x$cookie_my-sess': expected \"${cookie_my-sess}\" for a cookie of that name, or \"${cookie_my}-sess\"",
+            "3:52: lookup 'x$cookie_my-sess': expected \"${cookie_my-sess}\" for a cookie of that name, or \"${cookie_my}-sess\"",
         ),
         (
             "{ learn = '$upstream_cookie_', zone = 'sessions' }",
