@@ -212,7 +212,7 @@ fn an_upstream_may_begin_without_peers() {
     let (server, origins) = (NameServer::start(), Hosts::start(1));
     let name = format!("\"app.test:{}\"", origins.port);
     let proxy = Proxy::with_config(&config(&server, &name, "required = false")).start();
-    proxy.until_log_has("there are no peers of this name");
+    proxy.until_log_has("there are no peers of it");
     assert_eq!(proxy.get("/").status, 503);
     server.set_addresses("app.test", &hosts(&[0]), 0);
     until("there is a peer", || proxy.get("/").status == 200);
