@@ -27,6 +27,7 @@ mod resolve;
 mod route;
 mod route_match;
 mod route_proxy;
+mod secret_file;
 mod sections;
 mod socket_path;
 mod source;

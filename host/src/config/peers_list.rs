@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::error::{ConfigError, ConfigErrors};
 use super::place::{Place, SourceMap};
 use super::table::Table;
-use super::tree::{Entry, Node, NodeKind};
+use super::tree::{Document, Entry, Node, NodeKind, Outside};
 use super::{Peer, upstream};
 
 /// Reads a list of peers: `peers = [...]` as in an upstream, or the same in JSON (`{ "peers": [...] }`). Peers are addresses:
@@ -31,8 +31,18 @@ pub fn read_peers(name: &Path, text: &str) -> Result<Vec<Peer>, ConfigErrors> {
             }
         },
         false => {
-            let (root, syntax, refused) = Node::parse(text, &|_| Err(VarError::NotPresent));
-            for error in syntax {
+            let outside = Outside {
+                environment: &|_| Err(VarError::NotPresent),
+                folder: None,
+                limit_bytes: 0,
+            };
+            let Document {
+                root,
+                syntax_errors,
+                refused,
+                ..
+            } = Node::parse(text, outside);
+            for error in syntax_errors {
                 let offset = error.span().map_or(0, |span| span.start);
                 refuse(offset, format!("TOML: {}", error.message()));
             }
@@ -135,6 +145,10 @@ mod tests {
                 "/etc/peers.list:1:1: ",
             ),
             ("peers = [{ from_env = \"HOME\" }]", "\"HOME\" is not set"),
+            (
+                "peers = [{ from_file = \"/etc/passwd\" }]",
+                "/etc/peers.list:1:10: from_file: expected a text: only the config itself reads files",
+            ),
             ("", "peers"),
         ] {
             let error = read(text).unwrap_err();

@@ -5,11 +5,14 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors};
+use super::secret_file;
 
 /// Texts of all files of one load, and the errors in them so far.
 #[derive(Default)]
 pub(super) struct SourceMap {
     files: Vec<SourceFile>,
+    /// Texts that no message shows.
+    secrets: Vec<String>,
     errors: RefCell<Vec<(Place, String)>>,
 }
 
@@ -49,6 +52,11 @@ impl SourceMap {
         self.files.len() - 1
     }
 
+    /// Keeps texts out of all messages.
+    pub(super) fn hide(&mut self, secrets: Vec<String>) {
+        self.secrets.extend(secrets);
+    }
+
     /// Errors in the order of the files.
     pub(super) fn into_errors(self) -> ConfigErrors {
         let mut errors = self.errors.take();
@@ -58,7 +66,7 @@ impl SourceMap {
             .into_iter()
             .map(|(at, message)| ConfigError {
                 place: self.place(at),
-                message,
+                message: secret_file::hide(message, &self.secrets),
             })
             .collect()
     }

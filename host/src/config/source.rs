@@ -9,7 +9,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::file::read_regular;
 use super::place::{Place, SourceMap};
 use super::table::{Table, Value};
-use super::tree::{Environment, Node};
+use super::tree::{self, Environment, Node, Outside};
 
 /// All files of one load, a file before those that it includes.
 pub(super) struct Sources {
@@ -96,22 +96,39 @@ impl Sources {
             .unwrap_or(Path::new("/"))
             .to_owned();
 
-        let (text, (root, syntax_errors, refused)) = match String::from_utf8(bytes) {
+        let (text, document) = match String::from_utf8(bytes) {
             Ok(text) => {
-                let document = Node::parse(&text, environment);
+                let outside = Outside {
+                    environment,
+                    folder: Some(&folder),
+                    limit_bytes: self.bytes_left,
+                };
+                let document = Node::parse(&text, outside);
                 (text, document)
             }
             Err(error) => {
                 self.complete = false;
                 let offset = error.utf8_error().valid_up_to();
-                let refused = vec![(offset, "not UTF-8".to_owned())];
+                let document = tree::Document {
+                    root: Node::empty(),
+                    syntax_errors: Vec::new(),
+                    refused: vec![(offset, "not UTF-8".to_owned())],
+                    secrets: Vec::new(),
+                };
                 // Text up to the bad byte is kept, to count its lines.
-                (
-                    String::from_utf8_lossy(&error.as_bytes()[..offset]).into_owned(),
-                    (Node::empty(), Vec::new(), refused),
-                )
+                let text = String::from_utf8_lossy(&error.as_bytes()[..offset]).into_owned();
+                (text, document)
             }
         };
+        let tree::Document {
+            root,
+            syntax_errors,
+            refused,
+            secrets,
+        } = document;
+        let secret_bytes: u64 = secrets.iter().map(|secret| secret.len() as u64).sum();
+        self.bytes_left = self.bytes_left.saturating_sub(secret_bytes);
+        self.map.hide(secrets);
         let file_idx = self.map.add(path, folder, text);
         self.by_path.insert(canonical, file_idx);
         self.documents.push(Document { root, included_at });
@@ -230,8 +247,8 @@ impl Sources {
 /// Size limit of one file: a peer takes some 30 bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Size limit of all files of a config.
-const MAX_BYTES: u64 = 64 << 20;
+/// Size limit of all files of a config, those of `from_file` included.
+pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// Includes within one another; nginx sets no bound.
 const MAX_INCLUDE_DEPTH: usize = 8;

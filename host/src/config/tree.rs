@@ -1,13 +1,35 @@
-//! A TOML document with the place of every value, environment values put in.
+//! A TOML document with the place of every value, texts of the environment and of files put in.
 
 use std::env::VarError;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::secret_file;
+
 /// Where environment values come from; the process's environment outside tests.
 pub(super) type Environment<'a> = dyn Fn(&str) -> Result<String, VarError> + 'a;
+
+/// What texts may come from beside the document.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    pub(super) environment: &'a Environment<'a>,
+    /// Folder that paths of files start from. `None`: no file is read.
+    pub(super) folder: Option<&'a Path>,
+    /// Bytes that the files may have in all.
+    pub(super) limit_bytes: u64,
+}
+
+/// A document as it was read; what could not be is told beside it.
+pub(super) struct Document {
+    pub(super) root: Node,
+    pub(super) syntax_errors: Vec<toml::de::Error>,
+    pub(super) refused: Refused,
+    /// Texts of files.
+    pub(super) secrets: Vec<String>,
+}
 
 /// A value and the bytes of the file that it was written in (of a `[table]`, its header).
 pub(super) struct Node {
@@ -41,19 +63,22 @@ pub(super) struct Entry {
 pub(super) type Refused = Vec<(usize, String)>;
 
 impl Node {
-    /// The document's root table and everything that is wrong with it. What could be read is returned all the same.
-    pub(super) fn parse(
-        text: &str,
-        environment: &Environment<'_>,
-    ) -> (Self, Vec<toml::de::Error>, Refused) {
-        let (root, errors) = DeTable::parse_recoverable(text);
+    /// The document and everything that is wrong with it. What could be read is returned all the same.
+    pub(super) fn parse(text: &str, outside: Outside<'_>) -> Document {
+        let (root, syntax_errors) = DeTable::parse_recoverable(text);
         let mut reader = Reader {
-            environment,
+            outside,
             refused: Vec::new(),
+            secrets: Vec::new(),
         };
         let span = root.span();
         let kind = NodeKind::Table(reader.entries(root.into_inner(), 0));
-        (Self { span, kind }, errors, reader.refused)
+        Document {
+            root: Self { span, kind },
+            syntax_errors,
+            refused: reader.refused,
+            secrets: reader.secrets,
+        }
     }
 
     /// A document without anything in it.
@@ -74,8 +99,9 @@ impl Node {
 }
 
 struct Reader<'a> {
-    environment: &'a Environment<'a>,
+    outside: Outside<'a>,
     refused: Refused,
+    secrets: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -102,8 +128,11 @@ impl Reader<'_> {
                     .map(|item| self.node(item, depth + 1))
                     .collect(),
             ),
-            DeValue::Table(entries) => match environment_reference(&entries) {
-                Some((name, default)) => self.environment_text(name, default, span.start),
+            DeValue::Table(entries) => match reference(&entries) {
+                Some(Reference::Environment(name, default)) => {
+                    self.environment_text(name, default, span.start)
+                }
+                Some(Reference::File(path)) => self.file_text(path, span.start),
                 None => NodeKind::Table(self.entries(entries, depth + 1)),
             },
         };
@@ -126,7 +155,7 @@ impl Reader<'_> {
     }
 
     fn environment_text(&mut self, name: &str, default: Option<&str>, offset: usize) -> NodeKind {
-        let message = match ((self.environment)(name), default) {
+        let message = match ((self.outside.environment)(name), default) {
             (Ok(text), _) => return NodeKind::Text(text),
             (Err(VarError::NotPresent), Some(default)) => {
                 return NodeKind::Text(default.to_owned());
@@ -141,15 +170,51 @@ impl Reader<'_> {
         self.refused.push((offset, message));
         NodeKind::Refused
     }
+
+    fn file_text(&mut self, path: &str, offset: usize) -> NodeKind {
+        let limit_bytes = self.outside.limit_bytes;
+        let text = match self.outside.folder {
+            Some(folder) => secret_file::read(&folder.join(path), limit_bytes),
+            None => {
+                Err("from_file: expected a text: only the config itself reads files".to_owned())
+            }
+        };
+        match text {
+            Ok(text) => {
+                self.outside.limit_bytes -= (text.len() as u64).min(limit_bytes);
+                self.secrets.push(text.clone());
+                NodeKind::Text(text)
+            }
+            Err(message) => {
+                self.refused.push((offset, message));
+                NodeKind::Refused
+            }
+        }
+    }
 }
 
-/// Name and default, where the table is `{ from_env = "NAME" }` or `{ from_env = "NAME", default = "TEXT" }` and no
+/// Source of a text that stands elsewhere.
+enum Reference<'a> {
+    /// Name and default.
+    Environment(&'a str, Option<&'a str>),
+    /// Path.
+    File(&'a str),
+}
+
+/// A table that is `{ from_env = "NAME" }`, `{ from_env = "NAME", default = "TEXT" }` or `{ from_file = "PATH" }` and no
 /// more.
-fn environment_reference<'a>(entries: &'a DeTable<'_>) -> Option<(&'a str, Option<&'a str>)> {
-    let name = entries.get("from_env")?.get_ref().as_str()?;
+fn reference<'a>(entries: &'a DeTable<'_>) -> Option<Reference<'a>> {
+    let text = |key: &str| entries.get(key)?.get_ref().as_str();
+    if let Some(path) = text("from_file").filter(|_| entries.len() == 1) {
+        return Some(Reference::File(path));
+    }
+    let name = text("from_env")?;
     match entries.get("default") {
-        None if entries.len() == 1 => Some((name, None)),
-        Some(default) if entries.len() == 2 => Some((name, Some(default.get_ref().as_str()?))),
+        None if entries.len() == 1 => Some(Reference::Environment(name, None)),
+        Some(default) if entries.len() == 2 => Some(Reference::Environment(
+            name,
+            Some(default.get_ref().as_str()?),
+        )),
         None | Some(_) => None,
     }
 }

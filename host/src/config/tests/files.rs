@@ -127,3 +127,59 @@ fn errors_in_an_included_file_name_it() {
         .file("a.toml", "\n[workers]\n  count = 0");
     assert_eq!(site.errors(), ["a.toml:3:11: count 0: expected 1 to 512"]);
 }
+
+#[test]
+fn texts_of_files_stand_where_they_are_asked_for() {
+    let config = "include = ['conf.d/a.toml']\n[plugins.a]\nwasm = { from_file = 'name' }\n\
+        config = { key = { from_file = 'conf.d/key' }, list = [{ from_file = 'conf.d/crlf' }] }";
+    let site = Site::new(&format!("{config}{REST}"))
+        .file("name", "p.wasm\n")
+        .file("conf.d/key", "s3cret key\n\n")
+        .file("conf.d/crlf", "one\r\n")
+        .file("conf.d/a.toml", "[plugins.b]\nwasm = '../p.wasm'\nconfig = { key = { from_file = 'key' }, from_file = { from_file = 'key', or = 1 } }");
+    let config = site.load().unwrap_or_else(|errors| panic!("{errors}"));
+    let of = |name: &str| config.plugins[name].config.as_str();
+    assert_eq!(of("a"), r#"{"key":"s3cret key\n","list":["one"]}"#);
+    let plain = r#"{"from_file":{"from_file":"key","or":1},"key":"s3cret key\n"}"#;
+    assert_eq!(of("b"), plain);
+}
+
+#[test]
+fn a_text_of_a_file_is_not_told() {
+    let site = Site::new(&format!(
+        "[log]\nlevel = {{ from_file = 'key' }}\n[[routes]]\nupstream = {{ from_file = 'key' }}\nhosts = [{{ from_file = 'key' }}]{REST}"
+    ));
+    let errors = site.file("key", "s3cret \"key\"").errors();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    let told = errors.iter().find(|error| error.contains("s3cret"));
+    assert_eq!(told, None);
+    let level = "site.toml:2:9: level { from_file = 'key' }: expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+    assert_eq!(errors[0], level);
+}
+
+#[test]
+fn a_file_whose_text_cannot_be_had() {
+    let keys = ["none", "folder", "pipe", "large", "latin"];
+    let lines = keys.map(|key| format!("{key} = {{ from_file = '{key}' }}\n"));
+    let config = format!(
+        "[plugins.a]\nwasm = 'p.wasm'\n[plugins.a.config]\n{}",
+        lines.concat()
+    );
+    let site = Site::new(&format!("{config}{REST}"))
+        .file("folder/file", "")
+        .file("large", vec![b'x'; (1 << 20) + 1])
+        .file("latin", b"s3cr\xe9t");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, site.path("pipe"), mode).unwrap();
+    let expected = [
+        "4:8: from_file: none cannot be read: No such file or directory (os error 2)",
+        "5:10: from_file: folder cannot be read: it is not a regular file",
+        "6:8: from_file: pipe cannot be read: it is not a regular file",
+        "7:9: from_file: large is too large: expected at most 1 MiB, and 64 MiB in all files of the config",
+        "8:9: from_file: latin is not UTF-8 from byte 4 on",
+    ];
+    assert_eq!(
+        site.errors(),
+        expected.map(|error| format!("site.toml:{error}"))
+    );
+}

@@ -503,6 +503,7 @@ const WORDS: &[&str] = &[
     "'5s'",
     "'1MiB'",
     "from_env",
+    "from_file",
     "default",
     "ä",
     "\r",
