@@ -23,8 +23,8 @@ const CONFIG: &str = r#"
 #[test]
 fn a_secret_in_a_file_is_read_at_each_reload_and_told_to_nobody() {
     let proxy = Proxy::with_config(CONFIG)
-        .file("secrets/token", b"s3cret-one\n".to_vec())
-        .file("secrets/cookie", b"s3cret-cookie-of-a-peer\n".to_vec())
+        .file("secrets/token", b"s3cret-one\n")
+        .file("secrets/cookie", b"s3cret-cookie-of-a-peer\n")
         .origin("app", origin::text("in"))
         .start();
     let status = |token: &str| proxy.get_with("/", &[("x-token", token)]).status;
