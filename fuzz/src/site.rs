@@ -18,6 +18,9 @@ pub(crate) const NAME: &str = "x";
 /// Name of the kv zone that the plugin is granted.
 pub(crate) const KV_NAME: &str = "y";
 
+/// Name of the gauge zone that the plugin is granted.
+pub(crate) const GAUGE_NAME: &str = "z";
+
 impl Site {
     pub(crate) fn new(plugin: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
@@ -47,7 +50,7 @@ const CONFIG: &str = r#"
 [plugins.x]
 wasm = "x.wasm"
 config = { text = "some", number = 7 }
-grants = { upstreams = ["x"], zones = ["x", "y"], own_routes = true }
+grants = { upstreams = ["x"], zones = ["x", "y", "z"], own_routes = true }
 quarantine = { traps = 0 }
 PLUGIN
 
@@ -58,6 +61,10 @@ size = "64KiB"
 [zones.y]
 kind = "kv"
 size = "1MiB"
+
+[zones.z]
+kind = "gauge"
+size = "4KiB"
 
 [upstreams.x]
 peers = ["192.0.2.1:80"]

@@ -61,7 +61,7 @@ impl Error {
         }
     }
 
-    /// Whether a kv zone had no room for what was to be put into it.
+    /// Whether a kv zone had no room for what was to be put into it, or a gauge zone for another key.
     pub fn is_full(&self) -> bool {
         self.status == Some(Status::Full)
     }
@@ -180,6 +180,7 @@ pub(crate) fn must_be_granted(grant: Grant, name: &str) -> Result<()> {
                     Grant::Upstream => "an upstream",
                     Grant::CounterZone => "a counter zone",
                     Grant::KvZone => "a kv zone",
+                    Grant::GaugeZone => "a gauge zone",
                 }
             ),
             status: Some(status(refused)),

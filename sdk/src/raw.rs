@@ -7,11 +7,13 @@
 
 use castling_abi::{Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
 
+pub(crate) use gauge::{gauge_count, gauge_enter, gauge_leave};
 pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
     kv_put_all,
 };
 
+mod gauge;
 mod kv;
 
 /// `castling_abi::imports` with the types of C.

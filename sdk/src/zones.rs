@@ -1,6 +1,7 @@
 //! Zones: memory that all workers share. They outlive workers and reloads.
 //!
-//! Two kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv()`] zones hold values by key.
+//! Three kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv()`] zones hold values by key;
+//! [`gauge()`] zones have permits by key, of which so many are out at a time.
 //!
 //! A counter zone is made in the config (`[zones.limits] kind = "counter"`) and granted to the plugin
 //! (`grants = { zones = ["limits"] }`); its size is fixed, and when it is full, what would be gone soonest makes
@@ -45,6 +46,7 @@
 //! assert_eq!(again, Response::status(429).into());
 //! ```
 
+mod gauge;
 mod kv;
 
 use std::str::FromStr;
@@ -57,6 +59,7 @@ use crate::buffer::status;
 use crate::error::{self, Error, Result};
 use crate::host;
 
+pub use gauge::{Gauge, Permit, gauge};
 pub use kv::{Kv, kv};
 
 /// The counter zone of this name. Whether it is there and granted is found out when it is used, or asked by

@@ -190,14 +190,27 @@ fn plugin(plugin: &PluginStatus) -> [String; 9] {
     ]
 }
 
-const ZONE: [&str; 6] = ["zone", "kind", "size", "used", "evicted", "contended"];
+const ZONE: [&str; 7] = [
+    "zone",
+    "kind",
+    "size",
+    "used",
+    "permits",
+    "evicted",
+    "contended",
+];
 
-fn zone(zone: &ZoneStatus) -> [String; 6] {
+fn zone(zone: &ZoneStatus) -> [String; 7] {
     [
         zone.name.clone(),
         zone.kind.clone(),
         size(zone.size_bytes),
         size(zone.used_bytes),
+        or_dash(
+            zone.permits
+                .map(|permits| permits.to_string())
+                .unwrap_or_default(),
+        ),
         zone.evicted.to_string(),
         zone.contended.to_string(),
     ]

@@ -193,6 +193,7 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
             value.size(256..=1 << 20)
         }),
         state_bytes: table.or("state", usual.state_bytes, |value| value.size(0..=16 << 20)),
+        permits: table.or("permits", usual.permits, |value| value.integer(0..=1000)),
         metric_series: table.or("metric_series", usual.metric_series, |value| {
             value.integer(0..=u64::from(MAX_METRIC_SERIES))
         }),
@@ -297,6 +298,7 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     variables: 64,
     variable_bytes: 64 << 10,
     state_bytes: 64 << 10,
+    permits: 16,
     metric_series: 1000,
 };
 

@@ -206,25 +206,30 @@ fn log(table: Option<Table<'_>>) -> Log {
 }
 
 fn zone(mut table: Table<'_>) -> Zone {
-    let kind = table.required("kind", "\"counter\" or \"kv\"", |value| {
+    let kind = table.required("kind", "\"counter\", \"kv\" or \"gauge\"", |value| {
         value.choice(&ZONE_KINDS)
     });
-    let is_counter = kind == Some(ZoneKind::Counter);
+    let given = kind;
     let kind = kind.unwrap_or(ZoneKind::Counter);
     let size = table.required("size", "a size such as \"1MiB\"", |value| {
         value.size(match kind {
             ZoneKind::Counter => 64 << 10..=64 << 30,
             ZoneKind::Kv => 1 << 20..=64 << 30,
+            ZoneKind::Gauge => 4 << 10..=4 << 20,
         })
     });
     let when_full = table.or("when_full", WhenFull::Refuse, |value| {
-        if is_counter {
-            return value.refuse(
+        match given {
+            Some(ZoneKind::Counter) => value.refuse(
                 "when_full is for zones of kind \"kv\": expected none in a counter zone, in which the key that expires first \
                  makes room",
-            );
+            ),
+            Some(ZoneKind::Gauge) => value.refuse(
+                "when_full is for zones of kind \"kv\": expected none in a gauge zone, in which a permit that has no room is \
+                 refused",
+            ),
+            Some(ZoneKind::Kv) | None => value.choice(&WHEN_FULL),
         }
-        value.choice(&WHEN_FULL)
     });
     let zone = Zone {
         kind,
@@ -263,7 +268,11 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 
-const ZONE_KINDS: [(&str, ZoneKind); 2] = [("counter", ZoneKind::Counter), ("kv", ZoneKind::Kv)];
+const ZONE_KINDS: [(&str, ZoneKind); 3] = [
+    ("counter", ZoneKind::Counter),
+    ("kv", ZoneKind::Kv),
+    ("gauge", ZoneKind::Gauge),
+];
 
 const WHEN_FULL: [(&str, WhenFull); 2] = [("refuse", WhenFull::Refuse), ("evict", WhenFull::Evict)];
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use castling_abi::PeerRecord;
 
 use super::usage::{CpuTime, PluginUsage};
-use super::{CachedName, ExchangeStats, PluginStates, Vars};
+use super::{CachedName, ExchangeStats, Permits, PluginStates, Vars};
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
 
@@ -31,6 +31,8 @@ pub struct Context {
     pub usage: PluginUsage,
     /// State of each plugin, from one of its hooks to the next.
     pub states: PluginStates,
+    /// Permits that plugins hold.
+    pub permits: Permits,
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
     pub balancing: Balancing,
@@ -88,6 +90,7 @@ impl Context {
             computed: 0,
             usage: PluginUsage::default(),
             states: PluginStates::default(),
+            permits: Permits::default(),
             depth: 0,
             balancing: Balancing::default(),
             session: Session::default(),
@@ -123,6 +126,7 @@ impl Context {
         self.computed = 0;
         self.usage.clear();
         self.states.clear();
+        self.permits.clear();
         self.depth = 0;
         self.session.forget();
         self.stats = ExchangeStats::new(self.stats.started);

@@ -6,6 +6,7 @@
 
 mod cached_name;
 mod context;
+mod permits;
 mod plugin_states;
 mod stage;
 mod stats;
@@ -26,6 +27,7 @@ use crate::transport::tls::TlsInfo;
 
 pub use cached_name::CachedName;
 pub use context::{Balancing, Context};
+pub use permits::Permits;
 pub use plugin_states::PluginStates;
 pub use stage::Stage;
 pub use stats::ExchangeStats;

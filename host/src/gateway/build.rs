@@ -296,7 +296,7 @@ impl Parts {
                 zone: Arc::clone(zone),
                 metrics: self.metrics.sessions(name),
             }),
-            Zone::Counter(_) => None,
+            Zone::Counter(_) | Zone::Gauge(_) => None,
         }
     }
 

@@ -134,16 +134,24 @@ pub(super) fn ungranted(
                 "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, or \
                  `own_routes = true`",
             ),
-            Capability::CounterZones | Capability::KvZones if grants.zones.is_none() => Some(
-                "uses a zone, which nothing grants; expected `grants = { zones = [...] }`, where [] is for none",
-            ),
+            Capability::CounterZones | Capability::KvZones | Capability::GaugeZones
+                if grants.zones.is_none() =>
+            {
+                Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`, where [] is for none")
+            }
             Capability::CounterZones if lacks_kind(|zone| matches!(zone, Zone::Counter(_))) => {
                 Some("uses a counter zone; expected one in `grants.zones`, where no zone is of that kind")
             }
             Capability::KvZones if lacks_kind(|zone| matches!(zone, Zone::Kv(_))) => {
                 Some("uses a kv zone; expected one in `grants.zones`, where no zone is of that kind")
             }
-            Capability::Upstreams | Capability::CounterZones | Capability::KvZones => None,
+            Capability::GaugeZones if lacks_kind(|zone| matches!(zone, Zone::Gauge(_))) => {
+                Some("uses a gauge zone; expected one in `grants.zones`, where no zone is of that kind")
+            }
+            Capability::Upstreams
+            | Capability::CounterZones
+            | Capability::KvZones
+            | Capability::GaugeZones => None,
         });
     let mut missing: Vec<_> = missing.collect();
     missing.dedup();

@@ -7,6 +7,7 @@
 
 mod master;
 mod own;
+mod permits;
 mod plugin;
 mod protection;
 mod sessions;
@@ -22,6 +23,7 @@ pub use master::MasterMetrics;
 pub use own::{
     HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics, RequestCounts, UpstreamMetrics,
 };
+pub use permits::PermitMetrics;
 pub use plugin::{InstanceMetrics, PluginMetrics};
 pub use protection::{MirrorMetrics, ProtectionMetrics};
 pub use sessions::SessionMetrics;

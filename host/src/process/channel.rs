@@ -111,6 +111,8 @@ pub enum ZoneHandle {
     Counter(RawFd),
     /// A kv zone's folder.
     Kv(PathBuf),
+    /// A gauge zone's memory.
+    Gauge(RawFd),
 }
 
 /// Largest frame from a worker to its master, bytes.

@@ -1,17 +1,20 @@
-//! Rows of the memory that workers share: each living worker has one number, and by it a row of its own in the metrics and
-//! in the peers' memory.
+//! Rows of the memory that workers share: each living worker has one number, and by it a row of its own in the metrics, in
+//! the peers' memory and in gauge zones.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use crate::zone::PeersZone;
+use crate::zone::{GaugeZone, PeersZone};
 
 use super::metrics::{CountedWorker, Ledger};
+use super::zones::{SharedZone, Zones};
 
 /// Rows of one master's workers, over its generations.
 pub struct Rows {
     peers: Rc<PeersZone>,
+    /// Gauge zones of the generations that there are.
+    gauges: RefCell<Vec<Weak<GaugeZone>>>,
     /// Rows of living workers. Row 0 is the master's.
     taken: RefCell<BTreeSet<u32>>,
     /// Rows that are another master's.
@@ -33,6 +36,7 @@ impl Rows {
     pub fn new(peers: Rc<PeersZone>, foreign: Vec<u32>) -> Rc<Self> {
         Rc::new(Self {
             peers,
+            gauges: RefCell::default(),
             taken: RefCell::default(),
             foreign: RefCell::new(foreign.into_iter().collect()),
             only: RefCell::default(),
@@ -46,7 +50,12 @@ impl Rows {
             tracing::warn!(rows, "too many workers: one is counted nowhere");
             return None;
         };
-        if let Err(error) = self.peers.take_row(row) {
+        let in_gauges = |()| {
+            self.gauges()
+                .iter()
+                .try_for_each(|gauge| gauge.take_row(row))
+        };
+        if let Err(error) = self.peers.take_row(row).and_then(in_gauges) {
             tracing::warn!(%error, "a worker is counted nowhere");
             return None;
         }
@@ -57,6 +66,35 @@ impl Rows {
             row,
             _counted: counted,
         })
+    }
+
+    /// Workers that begin from now on have rows in these zones, too.
+    pub fn keep_gauges(&self, zones: &Zones) {
+        let mut known = self.gauges.borrow_mut();
+        known.retain(|gauge| gauge.strong_count() > 0);
+        for zone in zones.values() {
+            if let SharedZone::Gauge(zone) = zone
+                && !known.iter().any(|gauge| gauge.as_ptr() == Rc::as_ptr(zone))
+            {
+                known.push(Rc::downgrade(zone));
+            }
+        }
+    }
+
+    fn gauges(&self) -> Vec<Rc<GaugeZone>> {
+        self.gauges
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Forgets what a worker had under way, when it has ended.
+    fn clear_memory(&self, row: u32) {
+        self.peers.clear_row(row);
+        for gauge in self.gauges() {
+            gauge.clear_row(row);
+        }
     }
 
     fn free_row(&self) -> Option<u32> {
@@ -117,7 +155,7 @@ impl Rows {
     }
 
     fn clear(&self, row: u32, metrics: Option<&Rc<Ledger>>) {
-        self.peers.clear_row(row);
+        self.clear_memory(row);
         if let Some(metrics) = metrics {
             metrics.forget(row);
         }
@@ -130,7 +168,7 @@ const SPARE_ROWS: usize = 64;
 
 impl Drop for RowLease {
     fn drop(&mut self) {
-        self.rows.peers.clear_row(self.row);
+        self.rows.clear_memory(self.row);
         self.rows.taken.borrow_mut().remove(&self.row);
     }
 }

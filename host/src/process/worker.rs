@@ -120,7 +120,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
             artefact,
         });
     }
-    let zones = zones::open(&config, handles)?;
+    let zones = zones::open(&config, handles, row)?;
     let zone = MetricsZone::open(inherited(metrics)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
     let peers = PeersZone::open(inherited(peers)?).map_err(|e| vec![e.to_string()])?;

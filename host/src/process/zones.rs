@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{self, Config, WhenFull, ZoneKind};
-use crate::zone::{self, CounterZone, KvZone, Zone, ZoneError, now_ns};
+use crate::zone::{self, CounterZone, Gauge, GaugeZone, KvZone, Zone, ZoneError, now_ns};
 
 use super::channel::ZoneHandle;
 use super::sys;
-use super::upgrade::InheritedZone;
+use super::upgrade::{InheritedZone, ZoneInMemory};
 use super::zone_store::{ZoneFolder, ZoneStore};
 
 /// Zones of the master, by name.
@@ -23,6 +23,7 @@ pub type Zones = BTreeMap<String, SharedZone>;
 pub enum SharedZone {
     Counter(Rc<CounterZone>),
     Kv(Rc<ZoneFolder>),
+    Gauge(Rc<GaugeZone>),
 }
 
 impl SharedZone {
@@ -33,29 +34,39 @@ impl SharedZone {
                 ZoneHandle::Counter(inherit(zone.descriptor().try_clone_to_owned()?))
             }
             Self::Kv(folder) => ZoneHandle::Kv(folder.path.clone()),
+            Self::Gauge(zone) => {
+                ZoneHandle::Gauge(inherit(zone.descriptor().try_clone_to_owned()?))
+            }
         })
     }
 }
 
-/// Counter zones that another master hands over. One that was made in a way that this version does not know is left to
+/// Zones in memory that another master hands over. One that was made in a way that this version does not know is left to
 /// it, with a warning: it begins anew.
 pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
     let mut zones = Zones::new();
-    for InheritedZone {
-        name,
-        size_bytes,
-        memory,
-    } in handed_over
-    {
-        match CounterZone::open(memory, &name, size_bytes) {
-            Ok(zone) => drop(zones.insert(name, SharedZone::Counter(Rc::new(zone)))),
-            Err(error) => tracing::warn!(zone = name, %error, "counter zone begins anew"),
+    for zone in handed_over {
+        let InheritedZone {
+            name,
+            kind,
+            size_bytes,
+            memory,
+        } = zone;
+        let opened = match kind {
+            ZoneInMemory::Counter => CounterZone::open(memory, &name, size_bytes)
+                .map(|zone| SharedZone::Counter(Rc::new(zone))),
+            ZoneInMemory::Gauge => GaugeZone::open(memory, &name, size_bytes)
+                .map(|zone| SharedZone::Gauge(Rc::new(zone))),
+        };
+        match opened {
+            Ok(zone) => drop(zones.insert(name, zone)),
+            Err(error) => tracing::warn!(zone = name, %error, "zone begins anew"),
         }
     }
     zones
 }
 
-/// Makes the zones that the config names. A counter zone that has kept name, kind and size since `old` is the old one, contents and
+/// Makes the zones that the config names. A counter or gauge zone that has kept name, kind and size since `old` is the old one, contents and
 /// all; a kv zone is what the store has of that name and size. The store is asked for with the first kv zone. The error
 /// is lines for a person.
 pub fn zones(
@@ -71,13 +82,21 @@ pub fn zones(
     };
     let make = |name: &str, wanted: &config::Zone| {
         let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
-        let kept = old.get(name).and_then(|old| match old {
-            SharedZone::Counter(zone) if zone.size_bytes() == wanted.size_bytes => Some(zone),
-            SharedZone::Counter(_) | SharedZone::Kv(_) => None,
-        });
-        match (wanted.kind, kept) {
-            (ZoneKind::Counter, Some(kept)) => Ok(SharedZone::Counter(Rc::clone(kept))),
-            (ZoneKind::Counter, None) => CounterZone::create(name, wanted.size_bytes, now_ns())
+        match (wanted.kind, old.get(name)) {
+            (ZoneKind::Counter, Some(SharedZone::Counter(kept)))
+                if kept.size_bytes() == wanted.size_bytes =>
+            {
+                Ok(SharedZone::Counter(Rc::clone(kept)))
+            }
+            (ZoneKind::Gauge, Some(SharedZone::Gauge(kept)))
+                if kept.size_bytes() == wanted.size_bytes =>
+            {
+                Ok(SharedZone::Gauge(Rc::clone(kept)))
+            }
+            (ZoneKind::Gauge, _) => GaugeZone::create(name, wanted.size_bytes)
+                .map(|zone| SharedZone::Gauge(Rc::new(zone)))
+                .map_err(|error| at_zone(&error)),
+            (ZoneKind::Counter, _) => CounterZone::create(name, wanted.size_bytes, now_ns())
                 .map(|zone| SharedZone::Counter(Rc::new(zone)))
                 .map_err(|error| at_zone(&error)),
             (ZoneKind::Kv, _) => store()?
@@ -119,10 +138,11 @@ pub fn lend_again(zones: &Zones, user: &config::Identity) {
     }
 }
 
-/// Opens a worker's zones, from what the master hands it. The error is lines for a person.
+/// Opens a worker's zones, from what the master hands it. `row`: the worker's in gauge zones. The error is lines for a person.
 pub fn open(
     config: &Config,
     handles: BTreeMap<String, ZoneHandle>,
+    row: Option<u32>,
 ) -> Result<zone::Zones, Vec<String>> {
     let open = |name: &str, handle| {
         let wanted = config.zones.get(name);
@@ -132,6 +152,11 @@ pub fn open(
             ZoneHandle::Counter(fd) => {
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
                 CounterZone::open(file, name, size_bytes).map(Zone::Counter)
+            }
+            ZoneHandle::Gauge(fd) => {
+                let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
+                let opened = GaugeZone::open(file, name, size_bytes);
+                opened.map(|zone| Zone::Gauge(Gauge::new(zone, row)))
             }
             ZoneHandle::Kv(folder) => {
                 let opened = KvZone::open(&folder, name, size_bytes);
@@ -169,6 +194,10 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
                 let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
                 CounterZone::create(name, size_bytes, now_ns()).map(Zone::Counter)
             }
+            ZoneKind::Gauge => GaugeZone::create(name, zone.size_bytes).and_then(|zone| {
+                zone.take_row(0)?;
+                Ok(Zone::Gauge(Gauge::new(zone, Some(0))))
+            }),
             ZoneKind::Kv => {
                 let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
                 let folder = store
@@ -205,6 +234,7 @@ mod tests {
         made.add(b"k", 5, window, now_ns());
         let handed_over = |name: &str| InheritedZone {
             name: name.to_owned(),
+            kind: ZoneInMemory::Counter,
             size_bytes: CounterZone::MIN_BYTES,
             memory: made.descriptor().try_clone_to_owned().unwrap(),
         };

@@ -15,7 +15,7 @@ use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
 use crate::config::PluginLimits;
 use crate::exchange::{Exchange, PluginKey, Section, Size, Usage};
-use crate::metrics::InstanceMetrics;
+use crate::metrics::{InstanceMetrics, PermitMetrics};
 use crate::zone::Zone;
 
 /// The host's side of one instance.
@@ -115,8 +115,16 @@ impl Guest {
     }
 }
 
-/// Granted zones by name. A plugin has one or two.
-pub(super) type Zones = Arc<[(Arc<str>, Arc<Zone>)]>;
+/// Granted zones. A plugin has one or two.
+pub(super) type Zones = Arc<[GrantedZone]>;
+
+/// A zone that the config grants to the plugin.
+pub(super) struct GrantedZone {
+    pub(super) name: Arc<str>,
+    pub(super) zone: Arc<Zone>,
+    /// Metrics of a gauge zone's permits; of another zone they are nowhere.
+    pub(super) permits: PermitMetrics,
+}
 
 /// Bounds of an instance's memory and table.
 #[derive(Clone, Copy, Debug)]

@@ -70,6 +70,8 @@ pub enum Capability {
     CounterZones,
     /// Shared values: a kv zone in `grants.zones`.
     KvZones,
+    /// Permits: a gauge zone in `grants.zones`.
+    GaugeZones,
 }
 
 /// Why a module is refused.
@@ -185,6 +187,12 @@ const COUNTER_CALLS: [&str; 3] = [
     imports::COUNTER_ADD,
     imports::COUNTER_GET,
     imports::RATE_TAKE,
+];
+
+const GAUGE_CALLS: [&str; 3] = [
+    imports::GAUGE_ENTER,
+    imports::GAUGE_LEAVE,
+    imports::GAUGE_COUNT,
 ];
 
 const KV_CALLS: [&str; 9] = [
@@ -361,6 +369,7 @@ impl<'a> Outline<'a> {
             imports_one_of(&[imports::CALLS_SEND]).then_some(Capability::Upstreams),
             imports_one_of(&COUNTER_CALLS).then_some(Capability::CounterZones),
             imports_one_of(&KV_CALLS).then_some(Capability::KvZones),
+            imports_one_of(&GAUGE_CALLS).then_some(Capability::GaugeZones),
         ];
         uses.into_iter().flatten().collect()
     }

@@ -17,7 +17,7 @@ use wasmtime::Linker;
 
 use super::code::Code;
 use super::engine::Engine;
-use super::guest::Zones;
+use super::guest::{GrantedZone, Zones};
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::{HookStack, MaybeFuture};
@@ -31,8 +31,8 @@ use super::snapshot::Snapshot;
 use super::{Manifest, host_call, mapped, module_text};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
-use crate::metrics::{HookMetrics, PluginMetrics, Recorder};
-use crate::zone;
+use crate::metrics::{HookMetrics, PermitMetrics, PluginMetrics, Recorder};
+use crate::zone::{self, Zone};
 
 /// A compiled plugin on its way into a worker.
 pub struct Module {
@@ -129,7 +129,7 @@ impl Plugin {
         let own = PluginMetrics::new(recorder, &name, in_module, most);
         let mut imports = mapped.imports();
         let waits = imports.any(|import| host_call::waits(import.name(), meets_computed));
-        let template = template(&name, hooks, config, zones, own);
+        let template = template(&name, hooks, config, zones, own, recorder);
         let limits = Arc::clone(&template.limits);
         let mut plugin = Self {
             on_error: config.on_error,
@@ -458,6 +458,7 @@ fn template(
     config: &config::Plugin,
     zones: &zone::Zones,
     metrics: Arc<PluginMetrics>,
+    recorder: Recorder,
 ) -> InstanceTemplate {
     InstanceTemplate {
         log_lines: LineBudget::new(name, config.limits.log_lines),
@@ -469,7 +470,7 @@ fn template(
         configure_cpu_limit: config.limits.configure_cpu,
         request_cpu_limit: config.limits.request_cpu,
         body_limit_bytes: config.limits.body_bytes,
-        zones: granted_zones(config, zones),
+        zones: granted_zones(config, zones, recorder),
         calls_limit: config.limits.calls as usize,
         upstreams: config
             .grants
@@ -484,11 +485,20 @@ fn template(
     }
 }
 
-fn granted_zones(config: &config::Plugin, zones: &zone::Zones) -> Zones {
+fn granted_zones(config: &config::Plugin, zones: &zone::Zones, recorder: Recorder) -> Zones {
     let granted = config.grants.zones.iter().flatten();
-    granted
-        .filter_map(|name| Some((Arc::from(name.as_str()), Arc::clone(zones.get(name)?))))
-        .collect()
+    let granted = granted.filter_map(|name| {
+        let zone = zones.get(name)?;
+        Some(GrantedZone {
+            name: Arc::from(name.as_str()),
+            zone: Arc::clone(zone),
+            permits: match **zone {
+                Zone::Gauge(_) => recorder.permits(name),
+                Zone::Counter(_) | Zone::Kv(_) => PermitMetrics::default(),
+            },
+        })
+    });
+    granted.collect()
 }
 
 fn is_failure(hook: Hook, raw: i32) -> bool {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
-use super::headers::{CounterHeader, NAME_WORDS};
+use super::headers::{CounterHeader, name_words};
 use super::raw::Mapping;
 use super::{ZoneError, check_name, check_size, later_ns};
 use slots::{Change, EXPIRY_BITS, Hash, Live, Set, WAYS};
@@ -316,14 +316,6 @@ fn header<'a>(mapping: &'a Mapping, zone: &str) -> Result<&'a CounterHeader, Zon
     }
     let header = mapping.header();
     header.ok_or_else(|| damaged(zone, "no header"))
-}
-
-fn name_words(name: &str) -> impl Iterator<Item = u64> {
-    let bytes = name.as_bytes();
-    (0..NAME_WORDS).map(|word| {
-        let byte = |idx: usize| bytes.get(word * 8 + idx).copied().unwrap_or(0);
-        u64::from_ne_bytes(std::array::from_fn(byte))
-    })
 }
 
 fn io_error(zone: &str, doing: &'static str, cause: Errno) -> ZoneError {

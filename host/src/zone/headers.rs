@@ -54,5 +54,31 @@ pub(super) struct PeersHeader {
 
 const _: () = assert!(size_of::<PeersHeader>() == 4096);
 
+/// Header of a gauge zone, before its cells and rows; a page, so that rows begin at a page's start.
+#[repr(C)]
+pub(super) struct GaugeHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    pub(super) size_bytes: AtomicU64,
+    pub(super) seed: [AtomicU64; 2],
+    pub(super) name: [AtomicU64; NAME_WORDS],
+    /// Rows that were taken at some time.
+    pub(super) rows: AtomicU64,
+    pub(super) contended: AtomicU64,
+    /// Fills the page.
+    spare: [AtomicU64; 497],
+}
+
+const _: () = assert!(size_of::<GaugeHeader>() == 4096);
+
 /// Words of a zone's name, padded with zero bytes.
 pub(super) const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;
+
+/// A zone's name as the words of a header.
+pub(super) fn name_words(name: &str) -> impl Iterator<Item = u64> {
+    let bytes = name.as_bytes();
+    (0..NAME_WORDS).map(|word| {
+        let byte = |idx: usize| bytes.get(word * 8 + idx).copied().unwrap_or(0);
+        u64::from_ne_bytes(std::array::from_fn(byte))
+    })
+}

@@ -2,7 +2,7 @@
 //!
 //! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle
 //! of a write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay
-//! the same. For that, the master keeps the [`CounterZone`] itself, whose descriptor each worker inherits and opens; of
+//! the same. For that, the master keeps the [`CounterZone`] or [`GaugeZone`] itself, whose descriptor each worker inherits and opens; of
 //! a [`KvZone`] it keeps the folder only (`prepare_kv`) and never opens it. A zone of the same name but another kind or
 //! size needs a new memory file or another folder; opening the old one as such is refused.
 //!
@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`CounterZone`] | fixed table of 64-bit numbers that expire, lock-free, in a memory file | rate limits |
 //! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
+//! | [`GaugeZone`] | permits by key, a row of counts for each worker, lock-free, in a memory file | limits of concurrency |
 //! | [`MetricsZone`] | names and values that only grow in number, lock-free, in a memory file | metrics (not for plugins by name) |
 //! | [`PeersZone`] | records of peers, and a row of counts for each worker, lock-free, in a memory file | health, balancing and limits of upstreams (not for plugins by name) |
 //!
@@ -22,6 +23,7 @@
 //! lives. [`now_ns`] is the one to use.
 
 mod counter;
+mod gauge;
 mod headers;
 #[cfg(test)]
 mod kill_tests;
@@ -42,6 +44,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use counter::{CounterZone, Updated};
+pub use gauge::{Gauge, GaugeZone, Permit};
 pub use kv::{Expected, Key, KvZone, Prepared, lend_kv, prepare_kv, remove_kv};
 pub use metrics::{MetricsZone, Record};
 pub use peers::{Half, Load, PeerRecord, PeersZone, SharedCount};
@@ -54,6 +57,8 @@ pub enum Zone {
     Counter(CounterZone),
     /// Shared with upstreams that keep their sessions there.
     Kv(Arc<KvZone>),
+    /// Shared with the permits that were taken.
+    Gauge(Arc<Gauge>),
 }
 
 /// Zones of a worker, by name.
@@ -69,10 +74,13 @@ pub struct ZoneStatus {
     /// Bytes in use. Estimated from a part of a large counter zone; in whole pages for a kv zone, expired entries
     /// included that are not removed yet.
     pub used_bytes: u64,
+    /// Permits of a gauge zone that are out.
+    #[serde(default)]
+    pub permits: Option<u64>,
     /// Numbers of a counter zone, or entries of a kv zone that evicts, that made room before they had expired, since it
     /// was made. When it grows, the zone is too small.
     pub evicted: u64,
-    /// Changes of a counter zone given up because of contention, since it was made.
+    /// Changes of a counter zone, or entries of a gauge zone, given up because of contention, since it was made.
     pub contended: u64,
 }
 
@@ -87,6 +95,7 @@ impl Zone {
                     kind: "counter".to_owned(),
                     size_bytes: zone.size_bytes(),
                     used_bytes: stats.live as u64 * COUNTER_SLOT_BYTES,
+                    permits: None,
                     evicted: stats.evicted,
                     contended: stats.contended,
                 }
@@ -96,9 +105,23 @@ impl Zone {
                 kind: "kv".to_owned(),
                 size_bytes: zone.size_bytes(),
                 used_bytes: zone.used_bytes()?,
+                permits: None,
                 evicted: zone.evicted()?,
                 contended: 0,
             },
+            Self::Gauge(gauge) => {
+                let zone = gauge.zone();
+                let stats = zone.stats();
+                ZoneStatus {
+                    name: name.to_owned(),
+                    kind: "gauge".to_owned(),
+                    size_bytes: zone.size_bytes(),
+                    used_bytes: stats.keys as u64 * GaugeZone::KEY_BYTES,
+                    permits: Some(stats.permits),
+                    evicted: 0,
+                    contended: stats.contended,
+                }
+            }
         })
     }
 }
@@ -177,6 +200,12 @@ pub enum ZoneError {
     /// The caller's fault.
     #[error("the sum is beyond 64 bits")]
     NumberOverflow,
+    /// Other processes were quicker all the time.
+    #[error("zone {0}: contended")]
+    Contended(String),
+    /// There are more workers than rows.
+    #[error("zone {0}: this worker is counted nowhere")]
+    NoRow(String),
     /// The zone has no room, also after what had expired was removed. The caller may delete and try again.
     #[error("zone {0}: full")]
     Full(String),

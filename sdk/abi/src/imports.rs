@@ -159,6 +159,17 @@ pub const KV_PUT_ALL: &str = "kv_put_all";
 /// `kv_delete_all(zone_ptr, zone_len, keys_ptr, keys_len)`: deletes keys ([`crate::kv`] records): how many were there, or a status, never
 /// [`crate::Status::Full`]. All at one moment, but where a zone is too full for that: one after the other then.
 pub const KV_DELETE_ALL: &str = "kv_delete_all";
+/// `gauge_enter(zone_ptr, zone_len, key_ptr, key_len, max)`: takes a permit of the key, of which the gateway's requests may hold
+/// `max`, 1 or more, at a time: 1 when the request holds it now, 0 when so many are held, or a status:
+/// [`crate::Status::BadArgument`] for a key of more than 4096 bytes, and where the plugin holds one of this key for the request;
+/// [`crate::Status::Limit`] beyond `limits.permits`, [`crate::Status::Full`] when the zone has no room for the key,
+/// [`crate::Status::NotNow`] without a request. It is held until the request has ended, however it does.
+pub const GAUGE_ENTER: &str = "gauge_enter";
+/// `gauge_leave(zone_ptr, zone_len, key_ptr, key_len)`: gives the key's permit back that the plugin holds for the request: 1, 0 when it
+/// holds none, or a status. In any of its hooks and instances.
+pub const GAUGE_LEAVE: &str = "gauge_leave";
+/// `gauge_count(zone_ptr, zone_len, key_ptr, key_len) -> i64`: permits of the key that are held now, or a status.
+pub const GAUGE_COUNT: &str = "gauge_count";
 /// `metric_define(ptr, len)`: a [`crate::metric::Definition`]; the metric's number in this instance, or a status. In
 /// `castling_configure` only ([`crate::Status::NotNow`]). The same definition again has the same number;
 /// [`crate::Status::BadArgument`] when it differs from one of that name, or is not valid.

@@ -176,7 +176,7 @@ ids! {
         Limit = -4, "limit reached";
         /// The config's `grants` do not have it.
         NotGranted = -5, "not granted";
-        /// A kv zone has no room for it, also after all that had expired was removed.
+        /// A kv zone has no room for it, also after all that had expired was removed; or a gauge zone for another key.
         Full = -6, "full";
         /// The zone is of another kind: a counter's call on a kv zone, or the reverse.
         WrongKind = -7, "a zone of another kind";
@@ -196,6 +196,8 @@ ids! {
         CounterZone = 1, "counter zone";
         /// A kv zone.
         KvZone = 2, "kv zone";
+        /// A gauge zone.
+        GaugeZone = 3, "gauge zone";
     }
 }
 

@@ -43,6 +43,7 @@
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
+mod gauge;
 pub(crate) mod hook;
 pub(crate) mod host;
 mod kv;
@@ -416,6 +417,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        gauge::request_ends(&self.facts);
         if std::thread::panicking() {
             return;
         }
@@ -494,7 +496,8 @@ pub fn advance_clock(by: Duration) {
 pub enum ZoneFault {
     /// The config does not grant it to the plugin.
     NotGranted,
-    /// A kv zone takes nothing that is new or larger than what it replaces. A counter zone is not concerned.
+    /// A kv zone takes nothing that is new or larger than what it replaces, a gauge zone no key that has no permit out. A counter zone
+    /// is not concerned.
     Full,
 }
 
@@ -510,6 +513,11 @@ pub fn set_zone_fault(zone: &str, fault: Option<ZoneFault>) {
 /// Sets how long a body may be that a plugin answers or reads: `limits.body`, 1 MiB unless said.
 pub fn set_body_limit(bytes: usize) {
     with_world(|world| world.body_limit_bytes = bytes);
+}
+
+/// Sets how many permits a plugin may hold for one request: `limits.permits`, 16 unless said.
+pub fn set_permit_limit(permits: usize) {
+    with_world(|world| world.permits.limit = permits);
 }
 
 /// Sets the wall clock of this thread: time since 1970-01-01 UTC.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use castling_abi::{Hook, LogLevel, Number, Property, TlsFact};
 
 use super::calls::Calls;
+use super::gauge::Permits;
 use super::kv::KvZone;
 use super::metrics::Metrics;
 use super::stream::StreamedBody;
@@ -26,6 +27,8 @@ pub(crate) struct World {
     pub(super) zones: Zones,
     /// Kv zones by name.
     pub(super) kv: BTreeMap<Vec<u8>, KvZone>,
+    /// Permits of all gauge zones.
+    pub(super) permits: Permits,
     /// By zone.
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     pub(super) metrics: Metrics,
@@ -92,6 +95,7 @@ impl World {
             failure: None,
             zones: Zones::new(),
             kv: BTreeMap::new(),
+            permits: Permits::new(),
             zone_faults: BTreeMap::new(),
             metrics: Metrics::new(),
             hook: None,
@@ -129,9 +133,14 @@ pub(super) fn lend(facts: &Rc<RefCell<Facts>>) {
     with_world(|world| world.current = Some(Rc::clone(facts)));
 }
 
+/// The exchange that was lent last.
+pub(super) fn current() -> Option<Rc<RefCell<Facts>>> {
+    with_world(|world| world.current.clone())
+}
+
 /// The exchange that was lent last; one without anything where none was.
 pub(super) fn with_facts<T>(use_them: impl FnOnce(&mut Facts) -> T) -> T {
-    let current = with_world(|world| world.current.clone()).unwrap_or_default();
+    let current = current().unwrap_or_default();
     let mut facts = current.borrow_mut();
     use_them(&mut facts)
 }

@@ -383,6 +383,8 @@ pub struct PluginLimits {
     pub variable_bytes: usize,
     /// State that it may keep for a request between hooks, bytes. 0 to 16 MiB. Default 64 KiB.
     pub state_bytes: usize,
+    /// Permits of gauge zones that it may hold for one request. 0 to 1000. Default 16.
+    pub permits: usize,
     /// Series of its metrics, over all workers; a histogram counts as its buckets and two more. 0 to 262144. Default
     /// 1000. Further label values are counted as `other`.
     pub metric_series: u32,
@@ -392,7 +394,8 @@ pub struct PluginLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
     pub kind: ZoneKind,
-    /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB.
+    /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB. A gauge
+    /// zone: 4 KiB to 4 MiB, a key takes 16 bytes, and 8 more for each worker.
     pub size_bytes: u64,
     /// Behaviour of a write to a kv zone that has no room for it. Default `Refuse`. A reload that changes it keeps the
     /// contents.
@@ -408,6 +411,8 @@ pub enum ZoneKind {
     Counter,
     /// Values by key, which may expire: sessions, fetched documents.
     Kv,
+    /// Permits by key that requests hold: limits of concurrency.
+    Gauge,
 }
 
 /// Behaviour of a write to a full kv zone, when what has expired is removed.

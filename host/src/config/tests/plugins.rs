@@ -27,6 +27,7 @@ fn every_limit_is_read() {
         variables = 5
         variable_bytes = 400
         state = 100
+        permits = 8
         log_lines = 6
         metric_series = 7
     ";
@@ -50,6 +51,7 @@ fn every_limit_is_read() {
         variables: 5,
         variable_bytes: 400,
         state_bytes: 100,
+        permits: 8,
         log_lines: 6,
         metric_series: 7,
     };

@@ -22,11 +22,11 @@ fn zones_that_cannot_be() {
     );
     zone(
         "size = '1MiB'",
-        "site.toml:1:1: missing key \"kind\": expected \"counter\" or \"kv\"",
+        "site.toml:1:1: missing key \"kind\": expected \"counter\", \"kv\" or \"gauge\"",
     );
     zone(
         "kind = 'kw'\nsize = '1MiB'",
-        "site.toml:2:8: kind 'kw': expected \"counter\" or \"kv\"",
+        "site.toml:2:8: kind 'kw': expected \"counter\", \"kv\" or \"gauge\"",
     );
     zone(
         "kind = 'kv'\nsize = '512KiB'",
@@ -48,6 +48,15 @@ fn zones_that_cannot_be() {
         "kind = 'counter'\nsize = '1MiB'\nwhen_full = 'evict'",
         "site.toml:4:13: when_full is for zones of kind \"kv\": expected none in a counter zone, in which the key that expires \
          first makes room",
+    );
+    zone(
+        "kind = 'gauge'\nsize = '1MiB'\nwhen_full = 'evict'",
+        "site.toml:4:13: when_full is for zones of kind \"kv\": expected none in a gauge zone, in which a permit that has no \
+         room is refused",
+    );
+    zone(
+        "kind = 'gauge'\nsize = '5MiB'",
+        "site.toml:3:8: size '5MiB': expected 4KiB to 4MiB",
     );
     refused(
         "[zones.sessions]\nkind = 'kv'\nsize = '1MiB'\n[plugins.a]\nwasm = 'p.wasm'\ngrants.zones = ['session']",

@@ -155,6 +155,7 @@ impl Master {
                 .with_zones(|old| zones(&config, store, old))?;
             (sockets, zones)
         };
+        self.rows.keep_gauges(&zones);
         let old_metrics = self.memory.borrow().metrics.clone();
         let metrics = Ledger::of(
             config.metrics.max_series,

@@ -112,7 +112,7 @@ impl Newcomer {
             .zone_store
             .map(|store| ZoneStore::inherit(&paths.zone_store, store));
         let store = store.transpose().map_err(|error| vec![error])?;
-        let zones = zones::inherit(inheritance.counter_zones);
+        let zones = zones::inherit(inheritance.zones);
         let active = Active::new(lock, sockets, zones);
         // A master of a version without TLS hands none over.
         let chain = inheritance

@@ -169,13 +169,22 @@ impl Master {
             hand(Described::ZoneStore, store.descriptor()?);
         }
         for (name, zone) in active.current.with_zones(Clone::clone) {
-            if let SharedZone::Counter(zone) = zone {
-                let size_bytes = zone.size_bytes();
-                hand(
-                    Described::CounterZone { name, size_bytes },
-                    zone.descriptor().try_clone_to_owned()?,
-                );
-            }
+            let (what, descriptor) = match &zone {
+                SharedZone::Counter(zone) => {
+                    let size_bytes = zone.size_bytes();
+                    (
+                        Described::CounterZone { name, size_bytes },
+                        zone.descriptor(),
+                    )
+                }
+                SharedZone::Gauge(zone) => {
+                    let size_bytes = zone.size_bytes();
+                    (Described::GaugeZone { name, size_bytes }, zone.descriptor())
+                }
+                // It goes with its store.
+                SharedZone::Kv(_) => continue,
+            };
+            hand(what, descriptor.try_clone_to_owned()?);
         }
         hand(
             Described::Peers,

@@ -25,7 +25,7 @@ pub struct Inheritance {
     pub started_at: SystemTime,
     pub instance_lock: File,
     pub zone_store: Option<File>,
-    pub counter_zones: Vec<InheritedZone>,
+    pub zones: Vec<InheritedZone>,
     pub metrics: Option<InheritedMetrics>,
     pub peers: Option<InheritedPeers>,
     /// Rows of the memory that workers share, which are the old master's until its end.
@@ -34,11 +34,19 @@ pub struct Inheritance {
     pub ticket_chain: Option<TicketChain>,
 }
 
-/// Memory of a counter zone.
+/// Memory of a zone.
 pub struct InheritedZone {
     pub name: String,
+    pub kind: ZoneInMemory,
     pub size_bytes: u64,
     pub memory: OwnedFd,
+}
+
+/// Kind of a zone that lies in a memory file.
+#[derive(Clone, Copy, Debug)]
+pub enum ZoneInMemory {
+    Counter,
+    Gauge,
 }
 
 impl Inheritance {
@@ -69,7 +77,7 @@ impl Inheritance {
                 .instance_lock
                 .ok_or("the hand-over lacks the instance's lock")?,
             zone_store: sorted.zone_store,
-            counter_zones: sorted.counter_zones,
+            zones: sorted.zones,
             metrics: sorted.metrics,
             peers: peers.map(|(memory, offer)| InheritedPeers { memory, offer }),
             rows: offer.rows,
@@ -99,7 +107,7 @@ fn read(offer: Value) -> Result<Offer, String> {
 struct Sorted {
     instance_lock: Option<File>,
     zone_store: Option<File>,
-    counter_zones: Vec<InheritedZone>,
+    zones: Vec<InheritedZone>,
     metrics: Option<InheritedMetrics>,
     peers: Option<OwnedFd>,
     sockets: Vec<Adopted>,
@@ -112,12 +120,10 @@ impl Sorted {
             Described::InstanceLock => self.instance_lock.replace(descriptor.into()).is_some(),
             Described::ZoneStore => self.zone_store.replace(descriptor.into()).is_some(),
             Described::CounterZone { name, size_bytes } => {
-                self.counter_zones.push(InheritedZone {
-                    name,
-                    size_bytes,
-                    memory: descriptor,
-                });
-                false
+                self.put_zone(ZoneInMemory::Counter, name, size_bytes, descriptor)
+            }
+            Described::GaugeZone { name, size_bytes } => {
+                self.put_zone(ZoneInMemory::Gauge, name, size_bytes, descriptor)
             }
             Described::Metrics { max_series } => {
                 let metrics = InheritedMetrics {
@@ -141,6 +147,25 @@ impl Sorted {
             true => Err("the hand-over has two of what there is one of".to_owned()),
             false => Ok(()),
         }
+    }
+}
+
+impl Sorted {
+    /// There may be any number of zones: none is a second one.
+    fn put_zone(
+        &mut self,
+        kind: ZoneInMemory,
+        name: String,
+        size_bytes: u64,
+        memory: OwnedFd,
+    ) -> bool {
+        self.zones.push(InheritedZone {
+            name,
+            kind,
+            size_bytes,
+            memory,
+        });
+        false
     }
 }
 
@@ -203,7 +228,7 @@ mod tests {
         ]);
         let inheritance = Inheritance::sort(offer, descriptors(4)).ok().unwrap();
         assert_eq!((inheritance.pid, inheritance.last_generation), (7, 3));
-        assert_eq!(inheritance.counter_zones[0].name, "limits");
+        assert_eq!(inheritance.zones[0].name, "limits");
         assert_eq!(inheritance.metrics.unwrap().max_series, 1024);
         assert_eq!(inheritance.rows, [1]);
         // Memory of peers without their numbers is of no use.

@@ -101,6 +101,11 @@ pub enum Described {
         name: String,
         size_bytes: u64,
     },
+    /// A version without gauge zones takes no offer that has one.
+    GaugeZone {
+        name: String,
+        size_bytes: u64,
+    },
     Metrics {
         max_series: u32,
     },

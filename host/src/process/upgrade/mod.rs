@@ -21,7 +21,7 @@ mod predecessor;
 mod take_over;
 
 pub use hand_over::{Successor, hand_over};
-pub use inheritance::{Inheritance, InheritedZone};
+pub use inheritance::{Inheritance, InheritedZone, ZoneInMemory};
 pub use message::{Described, FORMAT, FromNew, Offer, Paths, Serving};
 pub use predecessor::Predecessor;
 pub use take_over::TakeOver;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
-use crate::wasm::guest::{Guest, bytes, split};
+use crate::wasm::guest::{GrantedZone, Guest, bytes, split};
 use crate::zone::{CounterZone, Updated, Zone, now_ns};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -17,7 +17,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 /// Longest key.
-const MAX_KEY_BYTES: usize = 4096;
+pub(super) const MAX_KEY_BYTES: usize = 4096;
 
 fn counter_add(
     mut caller: Caller<'_, Guest>,
@@ -127,17 +127,19 @@ fn granted<'a>(guest: &'a Guest, name: &[u8], key: &[u8]) -> Result<&'a CounterZ
     }
     match zone(guest, name)? {
         Zone::Counter(zone) => Ok(zone),
-        Zone::Kv(_) => Err(Status::WrongKind),
+        Zone::Kv(_) | Zone::Gauge(_) => Err(Status::WrongKind),
     }
 }
 
 /// The zone of this name, if the plugin is granted it.
 pub(super) fn zone<'a>(guest: &'a Guest, name: &[u8]) -> Result<&'a Zone, Status> {
-    let zone = guest
-        .zones
-        .iter()
-        .find(|(granted, _)| granted.as_bytes() == name);
-    zone.map(|(_, zone)| &**zone).ok_or(Status::NotGranted)
+    granted_zone(guest, name).map(|granted| &*granted.zone)
+}
+
+pub(super) fn granted_zone<'a>(guest: &'a Guest, name: &[u8]) -> Result<&'a GrantedZone, Status> {
+    let mut granted = guest.zones.iter();
+    let zone = granted.find(|granted| granted.name.as_bytes() == name);
+    zone.ok_or(Status::NotGranted)
 }
 
 fn refuse(status: Status) -> Result<i64> {

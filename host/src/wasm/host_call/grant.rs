@@ -30,6 +30,7 @@ fn grant_check(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) ->
         }
         Grant::CounterZone => |zone| matches!(zone, Zone::Counter(_)),
         Grant::KvZone => |zone| matches!(zone, Zone::Kv(_)),
+        Grant::GaugeZone => |zone| matches!(zone, Zone::Gauge(_)),
     };
     match counter::zone(guest, name) {
         Ok(zone) if is_of_kind(zone) => Ok(DONE),

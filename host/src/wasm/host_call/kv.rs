@@ -330,7 +330,7 @@ fn granted<'a>(
 fn kv_zone<'a>(guest: &'a Guest, name: &[u8]) -> Result<&'a KvZone, Status> {
     match counter::zone(guest, name)? {
         Zone::Kv(zone) => Ok(zone),
-        Zone::Counter(_) => Err(Status::WrongKind),
+        Zone::Counter(_) | Zone::Gauge(_) => Err(Status::WrongKind),
     }
 }
 
@@ -384,7 +384,7 @@ fn read_expected(expected: u32, value: &[u8]) -> Option<Expected<'_>> {
 }
 
 /// Status that the guest is told; what is no fault of its own goes into the log.
-fn status(guest: &Guest, error: &ZoneError) -> Status {
+pub(super) fn status(guest: &Guest, error: &ZoneError) -> Status {
     match error {
         ZoneError::KeyLength(_) | ZoneError::NotANumber(_) => Status::BadArgument,
         ZoneError::ValueTooLarge { .. } | ZoneError::NumberOverflow => Status::Limit,
@@ -396,6 +396,8 @@ fn status(guest: &Guest, error: &ZoneError) -> Status {
         | ZoneError::Unsupported(_)
         | ZoneError::Io { .. }
         | ZoneError::File { .. }
+        | ZoneError::Contended(_)
+        | ZoneError::NoRow(_)
         | ZoneError::Store { .. } => {
             let plugin = &*guest.plugin;
             error!(plugin, "a zone cannot be used: {error}");

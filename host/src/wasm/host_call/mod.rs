@@ -6,6 +6,7 @@
 mod balance;
 mod counter;
 mod exchange;
+mod gauge;
 mod grant;
 mod header;
 mod kv;
@@ -36,6 +37,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     respond::add_to(linker)?;
     wait::add_to(linker)?;
     counter::add_to(linker)?;
+    gauge::add_to(linker)?;
     grant::add_to(linker)?;
     balance::add_to(linker)?;
     kv::add_to(linker)?;
@@ -131,6 +133,9 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (KV_DELETE_ALL, "(i32, i32, i32, i32) -> i32"),
         (STATE_GET, "(i32, i32) -> i32"),
         (STATE_SET, "(i32, i32) -> i32"),
+        (GAUGE_ENTER, "(i32, i32, i32, i32, i32) -> i32"),
+        (GAUGE_LEAVE, "(i32, i32, i32, i32) -> i32"),
+        (GAUGE_COUNT, "(i32, i32, i32, i32) -> i64"),
     ]
 };
 
