@@ -53,6 +53,9 @@ const STEEP: f64 = 0.7;
 const STEP_DOWN: f64 = 0.7;
 const DESCENDS: f64 = 0.85;
 
+/// Share of the own limit from which on another's is a step down, and no rounding.
+const FOLLOWS: f64 = 0.8;
+
 /// Share of the way to a new limit that is gone at once.
 const SMOOTHING: f64 = 0.3;
 
@@ -82,6 +85,26 @@ impl Gradient {
         self.limit = learnt.limit.clamp(self.min, self.max);
         self.calm = Some(learnt.calm);
         self.is_known = learnt.is_known;
+    }
+
+    /// Goes where another worker has gone, while the calm latency is not known here: what one of them has under way is a part of what
+    /// the peers have, and says little when the others go another way.
+    pub(super) fn follow(&mut self, learnt: Learnt) {
+        let limit = learnt.limit.clamp(self.min, self.max);
+        if !learnt.is_known && limit > self.limit * FOLLOWS {
+            return;
+        }
+        let descent = (self.limit, learnt.calm);
+        self.resume(learnt);
+        self.descent = (!learnt.is_known).then_some(descent);
+        self.window.clear();
+        self.most = 0;
+        self.skips = 1;
+    }
+
+    /// Whether what the others have learnt is worth a look.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// Values that are learnt so far; `None`: nothing is.
@@ -251,6 +274,16 @@ mod tests {
 
     /// Requests that come at random, `rate` a second for so many seconds; the first second is not looked at.
     fn simulate(gradient: &mut Gradient, peers: &Peers, rate: f64, seconds: f64) -> Seen {
+        simulate_workers(std::slice::from_mut(gradient), peers, rate, seconds)
+    }
+
+    /// The same for several workers, of which each gets any request.
+    fn simulate_workers(
+        gradients: &mut [Gradient],
+        peers: &Peers,
+        rate: f64,
+        seconds: f64,
+    ) -> Seen {
         let mut state = 0x2545_f491_4f6c_dd1d;
         let mut seen = Seen {
             latencies: Vec::new(),
@@ -258,41 +291,51 @@ mod tests {
             limits: Vec::new(),
         };
         // Ends of services and the request each is of: in microseconds.
-        let mut ends: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
-        let mut queue: VecDeque<(u64, u32)> = VecDeque::new();
-        let (mut now, mut busy, mut under_way) = (0.0_f64, 0, 0_u32);
+        let mut ends: BinaryHeap<Reverse<(u64, u64, u32, usize)>> = BinaryHeap::new();
+        let mut queue: VecDeque<(u64, u32, usize)> = VecDeque::new();
+        let (mut now, mut busy) = (0.0_f64, 0);
+        let mut under_way = vec![0_u32; gradients.len()];
+        let mut word = None;
         while now < seconds {
             now += -random(&mut state).max(1e-12).ln() / rate;
             let now_us = (now * 1e6) as u64;
-            while let Some(&Reverse((end, began, under))) = ends.peek()
+            while let Some(&Reverse((end, began, under, worker))) = ends.peek()
                 && end <= now_us
             {
                 ends.pop();
                 busy -= 1;
-                under_way -= 1;
-                gradient.sample(Duration::from_micros(end - began), under);
+                under_way[worker] -= 1;
+                let gradient = &mut gradients[worker];
+                if let Some(learnt) = word.filter(|_| !gradient.is_known()) {
+                    gradient.follow(learnt);
+                }
+                if gradient.sample(Duration::from_micros(end - began), under) {
+                    word = gradient.learnt();
+                }
                 if began > 1_000_000 {
                     seen.latencies.push((end - began) as f64 / 1e3);
                     seen.limits.push(gradient.limit());
                 }
-                if let Some((began, under)) = queue.pop_front() {
+                if let Some((began, under, worker)) = queue.pop_front() {
                     let service = (5_000.0 + 10_000.0 * random(&mut state)) * peers.slowness;
-                    ends.push(Reverse((end + service as u64, began, under)));
+                    ends.push(Reverse((end + service as u64, began, under, worker)));
                     busy += 1;
                 }
             }
-            if under_way >= gradient.limit() {
+            let worker = (random(&mut state) * gradients.len() as f64) as usize;
+            if under_way[worker] >= gradients[worker].limit() {
                 seen.refused += 1;
                 continue;
             }
-            under_way += 1;
+            under_way[worker] += 1;
+            let under = under_way[worker];
             match busy < peers.places {
                 true => {
                     let service = (5_000.0 + 10_000.0 * random(&mut state)) * peers.slowness;
-                    ends.push(Reverse((now_us + service as u64, now_us, under_way)));
+                    ends.push(Reverse((now_us + service as u64, now_us, under, worker)));
                     busy += 1;
                 }
-                false => queue.push_back((now_us, under_way)),
+                false => queue.push_back((now_us, under, worker)),
             }
         }
         seen.latencies.sort_by(f64::total_cmp);
@@ -350,6 +393,33 @@ mod tests {
             );
             assert!(after <= 2.0 * before, "{places}: {before} -> {after} ms");
             assert!(served > 0.85, "{places}: {served} of the capacity");
+        }
+    }
+
+    #[test]
+    fn workers_that_start_at_twice_the_capacity_go_down_together() {
+        for workers in [2, 4] {
+            let peers = Peers {
+                places: 21,
+                slowness: 5.0,
+            };
+            let capacity = 420.0;
+            let before = simulate(&mut gradient(), &peers, capacity / 2.0, 20.0).p99();
+            let mut gradients: Vec<_> = (0..workers)
+                .map(|_| Gradient::new(1, 1000, 100_u32.div_ceil(workers), 1.2))
+                .collect();
+            simulate_workers(&mut gradients, &peers, capacity * 2.0, 5.0);
+            let over = simulate_workers(&mut gradients, &peers, capacity * 2.0, 60.0);
+            let (after, served) = (over.p99(), over.latencies.len() as f64 / 59.0 / capacity);
+            println!(
+                "{workers} workers: p99 {before:.1} -> {after:.1} ms, {served:.2} of the capacity, {:?}",
+                gradients
+                    .iter()
+                    .map(|g| (g.limit, g.calm, g.is_known))
+                    .collect::<Vec<_>>()
+            );
+            assert!(after <= 2.0 * before, "{workers}: {before} -> {after} ms");
+            assert!(served > 0.85, "{workers}: {served} of the capacity");
         }
     }
 

@@ -53,8 +53,7 @@ impl Limiter {
         let part = |all: u32| all.div_ceil(workers);
         let (min, max, initial) = (part(config.min), part(config.max), part(config.initial));
         let mut gradient = Gradient::new(min, max, initial, config.tolerance);
-        let word = kept.learnt().map_or(0, |word| word.load(Relaxed));
-        if let Some(learnt) = Learnt::from_word(word, config, workers) {
+        if let Some(learnt) = learnt(&kept, config, workers) {
             gradient.resume(learnt);
         }
         shown.set(gradient.limit().into());
@@ -137,10 +136,24 @@ impl Limiter {
     }
 }
 
+/// One worker's part of what all have learnt so far.
+fn learnt(kept: &PeerState, config: &config::Concurrency, workers: u32) -> Option<Learnt> {
+    Learnt::from_word(kept.learnt()?.load(Relaxed), config, workers)
+}
+
 impl Place {
     /// The request has had its response's head, or its time-out, after so long.
     pub(super) fn sample(&self, latency: Duration) {
         let mut gradient = self.limiter.gradient.borrow_mut();
+        if !gradient.is_known()
+            && let Some(learnt) = learnt(
+                &self.limiter.kept,
+                &self.limiter.config,
+                self.limiter.workers,
+            )
+        {
+            gradient.follow(learnt);
+        }
         if gradient.sample(latency, self.under_way) {
             self.limiter.keep(&gradient);
         }
