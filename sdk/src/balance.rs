@@ -1,6 +1,10 @@
 //! Choosing peers.
 
-use castling_abi::{PEER_COOLING, PEER_RECORD_BYTES, PEER_TRIED, PeerRecord};
+use std::cell::OnceCell;
+
+use castling_abi::{
+    DRAWN_PEER_BYTES, DrawnPeer, PEER_COOLING, PEER_RECORD_BYTES, PEER_TRIED, PeerRecord,
+};
 
 use crate::buffer::{Buffer, read_text};
 use crate::host;
@@ -10,26 +14,25 @@ pub use castling_abi::PeerOutcome;
 /// The peers of the request's upstream, by index. An index means the same peer as long as the instance lives.
 #[derive(Debug)]
 pub struct Peers {
-    /// [`PeerRecord`]s; none when the host has none to hand out.
-    records: Option<Buffer>,
+    /// [`PeerRecord`]s, once somebody has asked; none when the host has none to hand out.
+    records: OnceCell<Option<Buffer>>,
+    count: u32,
     tries: u32,
 }
 
 impl Peers {
-    /// Asks the host.
-    pub(crate) fn read(count: u32, tries: u32) -> Self {
-        let expected_bytes = usize::try_from(count)
-            .unwrap_or(0)
-            .saturating_mul(PEER_RECORD_BYTES);
+    /// Peers that the host is asked for when the plugin looks at them.
+    pub(crate) const fn new(count: u32, tries: u32) -> Self {
         Self {
-            records: Buffer::read(expected_bytes, host::peers_get).ok(),
+            records: OnceCell::new(),
+            count,
             tries,
         }
     }
 
     /// How many there are: at least one.
     pub fn len(&self) -> usize {
-        self.records().len()
+        self.count as usize
     }
 
     /// Whether there are none, which a host never says.
@@ -40,6 +43,31 @@ impl Peers {
     /// How many peers this request has tried before.
     pub const fn tries(&self) -> u32 {
         self.tries
+    }
+
+    /// Two peers that the host draws at random, by weight, of those that may be chosen: not tried for this request, not full and, while
+    /// others are there, not cooling. The second is `None` where only one may be, all is `None` where none may. Takes the same time for
+    /// one peer as for thousands, where [`get`](Self::get) and [`iter`](Self::iter) read the list of all.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::testing::{Exchange, FakePeer};
+    /// fn balance(peers: &Peers) -> Option<usize> {
+    ///     let (first, second) = peers.draw_two()?;
+    ///     let chosen = second.filter(|second| second.active < first.active).unwrap_or(first);
+    ///     Some(chosen.index)
+    /// }
+    ///
+    /// let peers = [FakePeer::at("a:1").active(7), FakePeer::at("b:1").active(2)];
+    /// let mut exchange = peers.into_iter().fold(Exchange::get("/"), Exchange::peer);
+    /// assert_eq!(balance(&exchange.peers()), Some(1));
+    /// ```
+    pub fn draw_two(&self) -> Option<(Peer, Option<Peer>)> {
+        let mut room = [0; 2 * DRAWN_PEER_BYTES];
+        let len = usize::try_from(host::peers_draw(&mut room)).ok()?;
+        let (drawn, _) = room.get(..len)?.as_chunks();
+        let mut drawn = drawn.iter().map(|bytes| Peer::drawn(*bytes));
+        Some((drawn.next()?, drawn.next()))
     }
 
     /// The peer with this index.
@@ -58,7 +86,12 @@ impl Peers {
     }
 
     fn records(&self) -> &[[u8; PEER_RECORD_BYTES]] {
-        self.records.as_deref().unwrap_or_default().as_chunks().0
+        let read = || {
+            let expected_bytes = self.len().saturating_mul(PEER_RECORD_BYTES);
+            Buffer::read(expected_bytes, host::peers_get).ok()
+        };
+        let records = self.records.get_or_init(read);
+        records.as_deref().unwrap_or_default().as_chunks().0
     }
 }
 
@@ -80,7 +113,15 @@ pub struct Peer {
 
 impl Peer {
     fn new(index: usize, record: [u8; PEER_RECORD_BYTES]) -> Self {
-        let record = PeerRecord::from_bytes(record);
+        Self::of(index, PeerRecord::from_bytes(record))
+    }
+
+    fn drawn(bytes: [u8; DRAWN_PEER_BYTES]) -> Self {
+        let DrawnPeer { index, record } = DrawnPeer::from_bytes(bytes);
+        Self::of(index as usize, record)
+    }
+
+    fn of(index: usize, record: PeerRecord) -> Self {
         Self {
             index,
             weight: record.weight,
@@ -108,4 +149,46 @@ pub fn peer_status() -> Option<u16> {
 pub fn peer_address(index: usize) -> Option<String> {
     let index = u32::try_from(index).ok()?;
     read_text(|out| host::peer_address(index, out)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{self, Exchange, FakePeer};
+
+    fn drawn(peers: &[FakePeer], random: [u64; 2]) -> (Option<usize>, Option<usize>) {
+        let all = peers.iter().cloned();
+        let mut exchange = all.fold(Exchange::get("/"), Exchange::peer);
+        testing::script_random(random);
+        match exchange.peers().draw_two() {
+            Some((first, second)) => (Some(first.index), second.map(|it| it.index)),
+            None => (None, None),
+        }
+    }
+
+    #[test]
+    fn a_peer_takes_as_many_places_as_its_weight() {
+        let fake = |name: &str, weight| FakePeer::at(name).weight(weight);
+        let all = [fake("a:1", 2), fake("b:2", 1), fake("c:3", 3)];
+        let firsts: Vec<_> = (0..6)
+            .filter_map(|place| drawn(&all, [place, 0]).0)
+            .collect();
+        assert_eq!(firsts, [0, 0, 1, 2, 2, 2]);
+        // The second is one of the others.
+        let seconds: Vec<_> = (0..3)
+            .filter_map(|place| drawn(&all, [4, place]).1)
+            .collect();
+        assert_eq!(seconds, [0, 0, 1]);
+    }
+
+    #[test]
+    fn those_that_may_not_be_chosen_are_not_drawn() {
+        let [a, b, c] = ["a:1", "b:2", "c:3"].map(FakePeer::at);
+        let (tried, cooling) = (a.tried(), b.cooling());
+        assert_eq!(
+            drawn(&[tried.clone(), cooling.clone(), c], [0, 0]),
+            (Some(2), None)
+        );
+        assert_eq!(drawn(&[tried.clone(), cooling], [0, 0]), (Some(1), None));
+        assert_eq!(drawn(&[tried], [0, 0]), (None, None));
+    }
 }

@@ -135,6 +135,7 @@ mod import {
         ) -> i64;
         pub(super) fn grant_check(grant: u32, name: *const u8, name_len: usize) -> i32;
         pub(super) fn peers_get(out: *mut u8, cap: usize) -> i32;
+        pub(super) fn peers_draw(out: *mut u8, cap: usize) -> i32;
         pub(super) fn peer_address(index: u32, out: *mut u8, cap: usize) -> i32;
         pub(super) fn metric_define(ptr: *const u8, len: usize) -> i32;
         pub(super) fn metric_series(metric: u32, ptr: *const u8, len: usize) -> i32;
@@ -427,6 +428,11 @@ pub(crate) fn rate_take(zone: &[u8], key: &[u8], interval_ns: i64, burst: i64) -
 pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
     // SAFETY: `out` as in `config_get`.
     unsafe { import::peers_get(out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn peers_draw(out: &mut [u8]) -> i32 {
+    // SAFETY: `out` as in `config_get`.
+    unsafe { import::peers_draw(out.as_mut_ptr(), out.len()) }
 }
 
 pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {

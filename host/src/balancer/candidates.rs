@@ -150,7 +150,7 @@ impl Candidates {
                 level(OWN_ZONE, own_zone),
                 level(OTHER_ZONES, other_zones),
                 level(BACKUP, backups),
-                Group::passed_over(passed_over),
+                Group::passed_over(passed_over, rules),
             ],
             supply,
             first,
@@ -190,6 +190,17 @@ impl Candidates {
             None if is_left(passed_over) => Choice::Full,
             None => Choice::Nobody,
         }
+    }
+
+    /// Two peers for a plugin to choose from: of the group that is asked first, else of the others in their order.
+    pub(super) fn draw_two(&mut self, ask: &Ask<'_>) -> [Option<&Rc<Peer>>; 2] {
+        let first = match &mut self.first {
+            First::Group(group) => *group,
+            First::Shares(levels) => levels.next(),
+        };
+        let groups = std::iter::once(first).chain(0..GROUPS);
+        let mut drawn = groups.map(|group| self.groups[group].draw_two(ask));
+        drawn.find(|[first, _]| first.is_some()).unwrap_or_default()
     }
 
     /// Whether a policy may choose this peer of the set.
@@ -356,6 +367,29 @@ mod tests {
         // Six standard deviations.
         let counts = slowly_started(Policy::Random);
         assert!((43..=157).contains(&counts[1]), "{counts:?}");
+    }
+
+    #[test]
+    fn a_plugin_draws_from_what_the_other_policies_see() {
+        let peers = peers(&[1, 1, 1, 1]);
+        fail(&peers[1]);
+        let mut candidates = candidates(&peers);
+        let first = &mut candidates.groups[OWN_ZONE];
+        first.draw_for_a_plugin();
+        let mut drawn = |slots: &[u32]| {
+            let tried = &tried(slots);
+            let two = candidates.draw_two(&Ask { tried, key: b"" });
+            let mut two: Vec<u32> = two.into_iter().flatten().map(|it| it.slot).collect();
+            two.sort_unstable();
+            two
+        };
+        for _ in 0..100 {
+            let two = drawn(&[]);
+            assert!(two[0] < two[1] && !two.contains(&1), "{two:?}");
+        }
+        assert_eq!(drawn(&[0]), [2, 3]);
+        assert_eq!(drawn(&[0, 2]), [3]);
+        assert_eq!(drawn(&[0, 2, 3]), [0; 0]);
     }
 
     #[test]

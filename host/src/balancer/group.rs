@@ -18,6 +18,8 @@ pub(super) struct Group {
     /// By slot, ascending.
     peers: Box<[Rc<Peer>]>,
     order: Order,
+    /// Draws for a plugin that asks for two of them.
+    draws: Option<TwoChoices>,
     /// Weights of peers that have come up lately, while there are such.
     warming: Option<SlowStart>,
 }
@@ -111,21 +113,34 @@ impl Group {
             Policy::Ewma => two_choices(Load::PeakTime),
             Policy::Hash(policy) => Order::Hash(policy.hashed(members, &peers)),
         };
+        let draws = rules
+            .policy
+            .draws()
+            .then(|| TwoChoices::new(&whole().collect::<Vec<_>>()));
         Self {
             peers: peers.into(),
             order,
+            draws,
             warming: weights.warming.filter(|_| is_warming),
         }
     }
 
     /// Peers that are passed over: whatever the policy, they take turns where no other is left.
-    pub(super) fn passed_over(peers: Vec<Rc<Peer>>) -> Self {
+    pub(super) fn passed_over(peers: Vec<Rc<Peer>>, rules: &Rules) -> Self {
         let weights: Vec<f64> = peers.iter().map(|it| f64::from(it.weight.get())).collect();
         Self {
             peers: peers.into(),
             order: Order::RoundRobin(Turns::new(&weights, false)),
+            draws: rules.policy.draws().then(|| TwoChoices::new(&weights)),
             warming: None,
         }
+    }
+
+    /// Makes its draws, as a plugin's policy has them.
+    #[cfg(test)]
+    pub(super) fn draw_for_a_plugin(&mut self) {
+        let weights = self.peers.iter().map(|it| f64::from(it.weight.get()));
+        self.draws = Some(TwoChoices::new(&weights.collect::<Vec<_>>()));
     }
 
     pub(super) fn peers(&self) -> &[Rc<Peer>] {
@@ -174,6 +189,21 @@ impl Group {
                 peers[at.or_else(|| order.choose(allows, cost))?].begin()
             }
             Order::Hash(order) => order.choose(ask),
+        }
+    }
+
+    /// Two peers that may be chosen, drawn for a plugin.
+    pub(super) fn draw_two(&self, ask: &Ask<'_>) -> [Option<&Rc<Peer>>; 2] {
+        let weights = self.weights();
+        let allows = |at: usize| ask.allows(&self.peers[at]);
+        let is_drawn = |at: usize| allows(at) && is_kept(weights.part(&self.peers[at]));
+        let drawn = self.draws.as_ref().and_then(|draws| match weights.warming {
+            None => draws.two(allows),
+            Some(_) => draws.two(is_drawn).or_else(|| draws.two(allows)),
+        });
+        match drawn {
+            Some((first, second)) => [Some(first), second].map(|at| Some(&self.peers[at?])),
+            None => [None; 2],
         }
     }
 

@@ -6,11 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use castling_abi::{BALANCE_DECLINED, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome, PeerRecord};
+use castling_abi::{
+    BALANCE_DECLINED, DrawnPeer, Hook, PEER_COOLING, PEER_TRIED, PeerOutcome, PeerRecord,
+};
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::{Balancer, Tried};
+use super::{Ask, Balancer, Tried};
 use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::Exchange;
@@ -136,11 +138,27 @@ impl PluginPolicy {
     ) -> MaybeFuture<'a, PolicyResult> {
         balancer.keep_candidates_fresh();
         balancer.look_at_others();
-        lend_peers(&balancer.peers.borrow(), exchange, tried);
-        let slots = exchange.context().balancing.peers.len();
+        let set = balancer.peers.borrow();
+        lend_addresses(&set, exchange);
+        if self.plugin.manifest.peers.are_listed {
+            lend_peers(&set, exchange, tried);
+        }
+        if self.draws() {
+            let ask = Ask { tried, key: b"" };
+            let mut candidates = balancer.candidates.borrow_mut();
+            let drawn = candidates.draw_two(&ask);
+            exchange.context_mut().balancing.drawn =
+                drawn.map(|peer| peer.map(|it| drawn_peer(it)));
+        }
+        let slots = set.labels().len();
         self.told_slots.set(self.told_slots.get().max(slots));
         let call = HookCall::balance(slots, tried.count());
         self.policy_instance(call, exchange)
+    }
+
+    /// Whether the plugin asks for two peers of the host's drawing.
+    pub(super) fn draws(&self) -> bool {
+        self.plugin.manifest.peers.are_drawn
     }
 
     /// The plugin's choice; `None`, also for a peer that is not eligible, leaves it to round robin.
@@ -213,18 +231,34 @@ fn lend_addresses(set: &PeerSet, exchange: &mut Exchange) {
 }
 
 fn lend_peers(set: &PeerSet, exchange: &mut Exchange, tried: &Tried) {
-    lend_addresses(set, exchange);
     let records = &mut exchange.context_mut().balancing.peers;
     records.clear();
     for peer in set.as_slice() {
         records.resize(peer.slot as usize, NOBODY);
         records.push(PeerRecord {
-            weight: peer.weight.get(),
-            active: peer.load(),
             flags: flag(PEER_TRIED, tried.contains(peer))
                 | flag(PEER_COOLING, !peer.is_candidate.get() || peer.is_full()),
-            reserved: 0,
+            ..record(peer)
         });
+    }
+}
+
+fn drawn_peer(peer: &Peer) -> DrawnPeer {
+    DrawnPeer {
+        index: peer.slot,
+        record: PeerRecord {
+            flags: flag(PEER_COOLING, !peer.is_candidate.get()),
+            ..record(peer)
+        },
+    }
+}
+
+fn record(peer: &Peer) -> PeerRecord {
+    PeerRecord {
+        weight: peer.weight.get(),
+        active: peer.load(),
+        flags: 0,
+        reserved: 0,
     }
 }
 

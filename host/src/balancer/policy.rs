@@ -51,6 +51,20 @@ impl Policy {
         }
     }
 
+    /// Whether it is a plugin that asks for two peers of the host's drawing.
+    pub(super) fn draws(&self) -> bool {
+        match self {
+            Self::Plugin(policy) => policy.draws(),
+            Self::RoundRobin
+            | Self::LeastConn
+            | Self::LeastTime
+            | Self::Random
+            | Self::Ewma
+            | Self::Hash(_)
+            | Self::Target => false,
+        }
+    }
+
     /// Whether it is to be told when requests end.
     pub(super) fn goes_by_load(&self) -> bool {
         match self {

@@ -33,9 +33,19 @@ impl TwoChoices {
         allows: impl Fn(usize) -> bool,
         cost: impl Fn(usize) -> f64,
     ) -> Option<usize> {
+        let (first, second) = self.two(allows)?;
+        Some(match second {
+            Some(second) => better(first, second, cost),
+            None => first,
+        })
+    }
+
+    /// Draws two peers that are allowed; the second is `None` where no other is.
+    #[inline]
+    pub(super) fn two(&self, allows: impl Fn(usize) -> bool) -> Option<(usize, Option<usize>)> {
         if let [] | [_] = *self.slots {
             let only = self.slots.first()?.index as usize;
-            return allows(only).then_some(only);
+            return allows(only).then_some((only, None));
         }
         let mut first = None;
         for _ in 0..DRAWS {
@@ -45,10 +55,10 @@ impl TwoChoices {
             }
             match first {
                 None => first = Some(drawn),
-                Some(first) => return Some(better(first, drawn, &cost)),
+                Some(first) => return Some((first, Some(drawn))),
             }
         }
-        self.search(first, allows, cost)
+        self.search(first, allows)
     }
 
     #[inline]
@@ -69,17 +79,13 @@ impl TwoChoices {
         &self,
         first: Option<usize>,
         allows: impl Fn(usize) -> bool,
-        cost: impl Fn(usize) -> f64,
-    ) -> Option<usize> {
+    ) -> Option<(usize, Option<usize>)> {
         let start = random::next() % self.slots.len() as u64;
         let (before, after) = self.slots.split_at(start as usize);
         let all = after.iter().chain(before).map(|slot| slot.index as usize);
         let mut allowed = all.filter(|&index| Some(index) != first && allows(index));
         let first = first.or_else(|| allowed.next())?;
-        Some(match allowed.next() {
-            Some(second) => better(first, second, &cost),
-            None => first,
-        })
+        Some((first, allowed.next()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use castling_abi::PeerRecord;
+use castling_abi::{DrawnPeer, PeerRecord};
 
 use super::usage::{CpuTime, PluginUsage};
 use super::{CachedName, ExchangeStats, Permits, PluginStates, Vars};
@@ -44,7 +44,10 @@ pub struct Context {
 /// Peers that a `balance` hook chooses from.
 #[derive(Debug, Default)]
 pub struct Balancing {
+    /// All by slot, for a plugin that may look at them.
     pub peers: Vec<PeerRecord>,
+    /// Two that were drawn, for a plugin that may ask for such.
+    pub drawn: [Option<DrawnPeer>; 2],
     pub addresses: Arc<[Arc<str>]>,
 }
 

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use castling_abi::{Action, Hook, PeerRecord};
+use castling_abi::{Action, DrawnPeer, Hook, PeerRecord};
 use tokio::runtime::Runtime;
 
 use crate::config;
@@ -116,16 +116,20 @@ impl Rig {
         self.exchange
             .begin(parsed.head, client, server, None, &Arc::from("web"));
         let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));
+        let record = PeerRecord {
+            weight: 1,
+            active: 0,
+            flags: 0,
+            reserved: 0,
+        };
+        // The last two, whoever they are.
+        let drawn = |back: usize| {
+            let index = u32::try_from(peers.checked_sub(back)?).ok()?;
+            Some(DrawnPeer { index, record })
+        };
         self.exchange.context_mut().balancing = Balancing {
-            peers: vec![
-                PeerRecord {
-                    weight: 1,
-                    active: 0,
-                    flags: 0,
-                    reserved: 0,
-                };
-                peers
-            ],
+            peers: vec![record; peers],
+            drawn: [drawn(1), drawn(2)],
             addresses: (0..peers).map(address).collect(),
         };
         Ok(())

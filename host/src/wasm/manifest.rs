@@ -37,6 +37,9 @@ pub struct Manifest {
     /// Capabilities that need to be granted. Not in the section: read from its imports, which do not lie.
     #[serde(default)]
     pub uses: Vec<Capability>,
+    /// What its `balance` may ask of the peers. Read from its imports, too.
+    #[serde(default)]
+    pub peers: PeersAsked,
     /// The host can see all state of its instances, so that it may make a snapshot of one. Not in the section: found when it is
     /// compiled, false before that.
     #[serde(default)]
@@ -58,6 +61,25 @@ pub enum TimerOn {
     Workers,
     /// A single worker of the generation.
     OneWorker,
+}
+
+/// What a plugin may ask of the peers that it chooses from: so much is made ready for each choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersAsked {
+    /// The list of all.
+    pub are_listed: bool,
+    /// Two of the host's drawing.
+    pub are_drawn: bool,
+}
+
+impl Default for PeersAsked {
+    /// The list, which every plugin could ask for before peers were drawn.
+    fn default() -> Self {
+        Self {
+            are_listed: true,
+            are_drawn: false,
+        }
+    }
 }
 
 /// Something that a config grants.
@@ -179,6 +201,10 @@ fn checked(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     outline.check_imports()?;
     outline.check_exports(&manifest)?;
     manifest.uses = outline.uses();
+    manifest.peers = PeersAsked {
+        are_listed: outline.imports_any(&[imports::PEERS_GET]),
+        are_drawn: outline.imports_any(&[imports::PEERS_DRAW]),
+    };
     manifest.state_is_exposed = false;
     Ok(manifest)
 }
@@ -359,17 +385,20 @@ impl<'a> Outline<'a> {
         Ok(())
     }
 
+    fn imports_any(&self, calls: &[&str]) -> bool {
+        let mut imports = self.imports.iter();
+        imports.any(|import| calls.contains(&import.name))
+    }
+
     fn uses(&self) -> Vec<Capability> {
-        let imports_one_of = |calls: &[&str]| {
-            self.imports
-                .iter()
-                .any(|import| calls.contains(&import.name))
-        };
         let uses = [
-            imports_one_of(&[imports::CALLS_SEND]).then_some(Capability::Upstreams),
-            imports_one_of(&COUNTER_CALLS).then_some(Capability::CounterZones),
-            imports_one_of(&KV_CALLS).then_some(Capability::KvZones),
-            imports_one_of(&GAUGE_CALLS).then_some(Capability::GaugeZones),
+            self.imports_any(&[imports::CALLS_SEND])
+                .then_some(Capability::Upstreams),
+            self.imports_any(&COUNTER_CALLS)
+                .then_some(Capability::CounterZones),
+            self.imports_any(&KV_CALLS).then_some(Capability::KvZones),
+            self.imports_any(&GAUGE_CALLS)
+                .then_some(Capability::GaugeZones),
         ];
         uses.into_iter().flatten().collect()
     }

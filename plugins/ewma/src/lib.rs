@@ -52,12 +52,13 @@ impl Ewma {
     }
 
     fn balance(&mut self, _request: &Request, peers: &Peers) -> Option<usize> {
-        let mut untried = peers.iter().filter(|peer| !peer.tried);
-        let first = untried.next()?;
-        match untried.next() {
-            None => Some(first.index),
-            Some(_) => self.better_of_two(peers),
-        }
+        let (first, second) = peers.draw_two()?;
+        let Some(second) = second else {
+            return Some(first.index);
+        };
+        let now = clock::monotonic();
+        let is_better = self.cost(&second, now) < self.cost(&first, now);
+        Some(if is_better { second } else { first }.index)
     }
 
     fn peer_done(&mut self, peer: usize, outcome: PeerOutcome, latency: Duration) {
@@ -87,25 +88,12 @@ impl Ewma {
         self.latencies[peer] = first;
     }
 
-    /// Chooses the better of two peers that were not tried yet, which are drawn by weight.
-    #[inline(never)]
-    fn better_of_two(&self, peers: &Peers) -> Option<usize> {
-        let untried = || peers.iter().filter(|peer| !peer.tried);
-        let total = untried().map(|peer| weight(&peer)).sum();
-        let first = at(untried(), random::below(total))?;
-        let others = untried().filter(|peer| peer.index != first.index);
-        let second = at(others, random::below(total - weight(&first)))?;
-        let now = clock::monotonic();
-        let is_better = self.cost(&second, now) < self.cost(&first, now);
-        Some(if is_better { second } else { first }.index)
-    }
-
     /// Expected cost of a request to the peer. Below [`FLOOR_SECONDS`] latencies do not differ, so that peers
     /// nothing is known of are told apart by their load.
     fn cost(&self, peer: &Peer, now: Duration) -> f64 {
         let latency = self.latencies.get(peer.index).copied().unwrap_or_default();
         let seconds = latency.decayed(now, self.config.decay).max(FLOOR_SECONDS);
-        seconds * (f64::from(peer.active) + 1.0) / weight(peer) as f64
+        seconds * (f64::from(peer.active) + 1.0) / weight(peer)
     }
 }
 
@@ -153,19 +141,8 @@ fn old(age: f64) -> f64 {
     (-age).exp()
 }
 
-/// The peer at this place, where each takes as many places as its weight.
-fn at(mut peers: impl Iterator<Item = Peer>, mut place: usize) -> Option<Peer> {
-    peers.find(|peer| match place.checked_sub(weight(peer)) {
-        Some(left) => {
-            place = left;
-            false
-        }
-        None => true,
-    })
-}
-
-fn weight(peer: &Peer) -> usize {
-    peer.weight.max(1) as usize
+fn weight(peer: &Peer) -> f64 {
+    f64::from(peer.weight.max(1))
 }
 
 #[cfg(test)]
@@ -290,18 +267,6 @@ mod tests {
             Some(1)
         );
         assert_eq!(choose(&mut plugin, &[a.tried(), b.tried()]), None);
-    }
-
-    #[test]
-    fn a_peer_takes_as_many_places_as_its_weight() {
-        let fake = |name: &str, weight| FakePeer::at(name).weight(weight);
-        let all = [fake("a:1", 2), fake("b:2", 1), fake("c:3", 3)];
-        let exchange = all.into_iter().fold(Exchange::get("/"), Exchange::peer);
-        let mut exchange = exchange;
-        let peers = exchange.peers();
-        let index = |place| at(peers.iter(), place).map(|peer| peer.index);
-        let places: Vec<_> = (0..7).filter_map(index).collect();
-        assert_eq!(places, [0, 0, 1, 2, 2, 2]);
     }
 
     #[test]

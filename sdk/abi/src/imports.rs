@@ -116,6 +116,9 @@ pub const RATE_TAKE: &str = "rate_take";
 pub const GRANT_CHECK: &str = "grant_check";
 /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
 pub const PEERS_GET: &str = "peers_get";
+/// `peers_draw(out, cap)`: up to two [`crate::DrawnPeer`]s in `balance`, drawn at random by weight among the peers that may be chosen;
+/// those that were tried, that are full and, while there are others, that failed lately are not drawn.
+pub const PEERS_DRAW: &str = "peers_draw";
 /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
 pub const PEER_ADDRESS: &str = "peer_address";
 /// `kv_get(zone_ptr, zone_len, key_ptr, key_len, out, cap)`: the key's value; not found when it has none or it has

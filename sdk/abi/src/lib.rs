@@ -424,6 +424,37 @@ impl PeerRecord {
     }
 }
 
+/// A peer that the host has drawn, as `peers_draw` writes it: its index, little-endian, and its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawnPeer {
+    /// The same peer as long as the instance lives.
+    pub index: u32,
+    /// As `peers_get` has it.
+    pub record: PeerRecord,
+}
+
+/// Size of a [`DrawnPeer`] on the wire.
+pub const DRAWN_PEER_BYTES: usize = 4 + PEER_RECORD_BYTES;
+
+impl DrawnPeer {
+    /// Bytes of it, as they lie in the guest's memory.
+    pub fn to_bytes(self) -> [u8; DRAWN_PEER_BYTES] {
+        let mut bytes = [0; DRAWN_PEER_BYTES];
+        bytes[..4].copy_from_slice(&self.index.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.record.to_bytes());
+        bytes
+    }
+
+    /// The reverse of [`Self::to_bytes`].
+    pub fn from_bytes(bytes: [u8; DRAWN_PEER_BYTES]) -> Self {
+        let [a, b, c, d, record @ ..] = bytes;
+        Self {
+            index: u32::from_le_bytes([a, b, c, d]),
+            record: PeerRecord::from_bytes(record),
+        }
+    }
+}
+
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
 /// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and

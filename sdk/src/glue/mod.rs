@@ -121,7 +121,7 @@ pub fn balance<A: Access>(
     [count, tries, _]: [u32; 3],
     call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &Peers) -> Result<Option<usize>>,
 ) -> i32 {
-    let peers = Peers::read(count, tries);
+    let peers = Peers::new(count, tries);
     let chosen = slot.run(|plugin, state| call(plugin, state, &Request::new(), &peers));
     match settle(chosen) {
         Ok(Some(peer)) => match i32::try_from(peer).ok().filter(|_| peer < peers.len()) {

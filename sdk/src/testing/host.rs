@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use castling_abi::{
-    HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING, PEER_TRIED, PeerRecord,
-    Property, Status, TlsFact, header_list,
+    DRAWN_PEER_BYTES, DrawnPeer, HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING,
+    PEER_TRIED, PeerRecord, Property, Status, TlsFact, header_list,
 };
 
+use super::FakePeer;
 use super::hook::{may_change_request, may_change_response, may_wait, running};
 use super::world::{Facts, Section, with_facts, with_world};
 use crate::header::{is_name, is_of_framing, is_value};
+use crate::random;
 
 pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
 pub(crate) use super::gauge::{gauge_count, gauge_enter, gauge_leave};
@@ -313,20 +315,48 @@ pub(crate) fn delay(milliseconds: u32) -> i32 {
 
 pub(crate) fn peers_get(out: &mut [u8]) -> i32 {
     with_facts(|facts| {
-        let mut list = Vec::new();
-        for peer in &facts.peers {
-            let tried = if peer.tried { PEER_TRIED } else { 0 };
-            let cooling = if peer.cooling { PEER_COOLING } else { 0 };
-            let record = PeerRecord {
-                weight: peer.weight,
-                active: peer.active,
-                flags: tried | cooling,
-                reserved: 0,
-            };
-            list.extend_from_slice(&record.to_bytes());
-        }
-        hand_out(&list, out)
+        let records = facts.peers.iter().map(|peer| record(peer).to_bytes());
+        hand_out(&records.flatten().collect::<Vec<_>>(), out)
     })
+}
+
+fn record(peer: &FakePeer) -> PeerRecord {
+    let tried = if peer.tried { PEER_TRIED } else { 0 };
+    let cooling = if peer.cooling { PEER_COOLING } else { 0 };
+    PeerRecord {
+        weight: peer.weight,
+        active: peer.active,
+        flags: tried | cooling,
+        reserved: 0,
+    }
+}
+
+/// Draws with [`random::below`], so that a test can say which: the place of the first among the weights of all that may be chosen, then
+/// that of the second among the others'.
+pub(crate) fn peers_draw(out: &mut [u8]) -> i32 {
+    let peers = with_facts(|facts| facts.peers.clone());
+    let untried = || peers.iter().enumerate().filter(|(_, peer)| !peer.tried);
+    let is_any_sound = untried().any(|(_, peer)| !peer.cooling);
+    let mut left: Vec<_> = untried()
+        .filter(|(_, peer)| !(is_any_sound && peer.cooling))
+        .collect();
+    let mut drawn = Vec::new();
+    while drawn.len() < 2 * DRAWN_PEER_BYTES && !left.is_empty() {
+        let total = left.iter().map(|(_, peer)| peer.weight as usize).sum();
+        let mut place = random::below(total);
+        let at = left.iter().position(|(_, peer)| {
+            let is_it = place < peer.weight as usize;
+            place = place.saturating_sub(peer.weight as usize);
+            is_it
+        });
+        let (index, peer) = left.remove(at.unwrap_or(0));
+        let peer = DrawnPeer {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            record: record(peer),
+        };
+        drawn.extend_from_slice(&peer.to_bytes());
+    }
+    hand_out(&drawn, out)
 }
 
 pub(crate) fn peer_address(index: u32, out: &mut [u8]) -> i32 {

@@ -357,7 +357,7 @@ impl Exchange {
             let peers = &self.facts.borrow().peers;
             (peers.len(), peers.iter().filter(|peer| peer.tried).count())
         };
-        Peers::read(
+        Peers::new(
             u32::try_from(count).unwrap_or(0),
             u32::try_from(tries).unwrap_or(0),
         )

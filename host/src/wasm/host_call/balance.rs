@@ -1,6 +1,6 @@
 //! The peers of an upstream, for the plugin that chooses among them.
 
-use castling_abi::{IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports};
+use castling_abi::{DRAWN_PEER_BYTES, IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
 use super::refuse;
@@ -10,6 +10,7 @@ use crate::wasm::guest::{Guest, bytes_mut, hand_out, split};
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::PEERS_GET, peers_get)?
+        .func_wrap(IMPORT_MODULE, imports::PEERS_DRAW, peers_draw)?
         .func_wrap(IMPORT_MODULE, imports::PEER_ADDRESS, peer_address)?;
     Ok(())
 }
@@ -30,6 +31,22 @@ fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
         }
     }
     Ok(i32::try_from(len).unwrap_or(i32::MAX))
+}
+
+fn peers_draw(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if guest.exchange.stage() != Stage::Balance {
+        return refuse(Status::NotNow);
+    }
+    let drawn = guest.exchange.context().balancing.drawn;
+    let mut bytes = [0; 2 * DRAWN_PEER_BYTES];
+    let (rooms, _) = bytes.as_chunks_mut();
+    let mut len = 0;
+    for (peer, room) in drawn.into_iter().flatten().zip(rooms) {
+        *room = peer.to_bytes();
+        len += DRAWN_PEER_BYTES;
+    }
+    hand_out(memory, out, capacity, &bytes[..len])
 }
 
 fn peer_address(

@@ -101,6 +101,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
         (GRANT_CHECK, "(i32, i32, i32) -> i32"),
         (PEERS_GET, "(i32, i32) -> i32"),
+        (PEERS_DRAW, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
         (KV_GET, "(i32, i32, i32, i32, i32, i32) -> i32"),
         (
