@@ -51,6 +51,23 @@ fn state_goes_from_hook_to_hook_and_is_each_plugins_own() {
     }
 }
 
+#[test]
+fn state_of_plain_data_goes_as_it_lies_in_memory() {
+    let config = CONFIG
+        .replace("tally.wasm", "marks.wasm")
+        .replace("config = { header = \"x-one\" }", "")
+        .replace("config = { header = \"x-two\" }", "");
+    let head = "HTTP/1.1 200 OK\r\nX-Marks: ?\r\nContent-Length: 2\r\n\r\nok";
+    let proxy = Proxy::with_config(&config)
+        .origin("app", raw_origin::repeating(head))
+        .start();
+    for _ in 0..3 {
+        let reply = proxy.get("/");
+        assert_eq!(reply.header("x-marks"), Some("1 0 1 7"));
+        assert_eq!(reply.text(), "ok[1]");
+    }
+}
+
 /// Barrier that all of so many pass at once.
 #[derive(Default)]
 struct Gate {

@@ -53,6 +53,10 @@ impl Case {
             (SMALL, &|| measured(Hook::Access, none)),
             (COUNTS, &|| measured(Hook::Log, none)),
             (STATE, &|| measured(Hook::ResponseHeaders, none)),
+            (PLAIN_STATE, &|| {
+                let marks = site.guest("marks", MARKS)?;
+                Ok(Work::Call(marks, Hook::ResponseHeaders, none))
+            }),
             (LEAST, &|| measured(Hook::Balance, balance)),
             (EWMA, &|| {
                 let ewma = site.shipped("ewma", "ewma.wasm")?;
@@ -168,7 +172,7 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 17] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
@@ -177,9 +181,16 @@ const FIGURES: [Figure; 16] = [
     Figure::whole(SMALL, Some(1000.0)),
     Figure::less("counter zone: add", Some(1000.0), COUNTS, EMPTY, 16.0),
     Figure::less(
-        "state of a request: 64 bytes in and out",
-        Some(100.0),
+        "state of a request: 64 bytes in and out, encoded",
+        None,
         STATE,
+        EMPTY,
+        1.0,
+    ),
+    Figure::less(
+        "state of a request: 64 plain bytes in and out",
+        Some(100.0),
+        PLAIN_STATE,
         EMPTY,
         1.0,
     ),
@@ -246,6 +257,7 @@ const SETS: &str = "16 header sets";
 const SMALL: &str = "hook with two header reads and two sets";
 const COUNTS: &str = "16 adds to a counter zone";
 const STATE: &str = "hook that changes 64 bytes of state";
+const PLAIN_STATE: &str = "hook that changes 64 plain bytes of state";
 const LEAST: &str = "balance over 8 peers: fewest requests under way";
 const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const LEAST_OF_MANY: &str = "balance over 1,000 peers: fewest requests under way";
@@ -257,6 +269,7 @@ const FRESH: &str = "request with a fresh instance";
 const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
 
 const MEASURED: &str = "measured.wasm";
+const MARKS: &str = "marks.wasm";
 const TOKEN_AUTH: &str = "token_auth.wasm";
 
 fn measured(name: &'static str, goal_ns: Option<f64>, mut turns_ns: Vec<f64>) -> Measured {

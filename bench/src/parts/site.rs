@@ -63,6 +63,9 @@ const CONFIG: &str = r#"
 wasm = "x.wasm"
 grants = { zones = ["counts"] }
 
+[plugins.marks]
+wasm = "x.wasm"
+
 [plugins.measured-fresh]
 wasm = "x.wasm"
 isolation = "request"

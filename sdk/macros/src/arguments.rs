@@ -10,20 +10,22 @@ use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::{Error, LitStr, Result, Token, Type, bracketed};
 
-/// `#[plugin]`, `#[plugin(state = Type, state_in = "instance", variables = ["a", "b"], timer = "5s", timer_on = "one_worker")]`.
+/// `#[plugin]`, `#[plugin(state = Type, state_in = "instance", state_as = "plain", variables = ["a", "b"], timer = "5s", timer_on = "one_worker")]`.
 #[derive(Default)]
 pub(crate) struct Arguments {
     /// Per-request state.
     pub(crate) state: Option<Type>,
     /// Where it is kept; the request, by default.
     state_in: Option<LitStr>,
+    /// How the host keeps it; encoded, by default.
+    state_as: Option<LitStr>,
     /// Names that the `variable` hook computes.
     pub(crate) variables: Vec<LitStr>,
     timer: Option<Duration>,
     timer_on: Option<LitStr>,
 }
 
-const EXPECTED: &str = "expected `state = Type`, `state_in = \"instance\"`, `variables = [\"name\"]`, `timer = \"5s\"` or `timer_on = \"one_worker\"`";
+const EXPECTED: &str = "expected `state = Type`, `state_in = \"instance\"`, `state_as = \"plain\"`, `variables = [\"name\"]`, `timer = \"5s\"` or `timer_on = \"one_worker\"`";
 
 /// A timer that comes more often would keep the worker from its requests; one that comes more seldom is cron's.
 const PERIODS: std::ops::RangeInclusive<Duration> =
@@ -37,6 +39,7 @@ impl Arguments {
             match name.as_deref() {
                 Some("state") => parsed.state = Some(meta.value()?.parse()?),
                 Some("state_in") => parsed.state_in = Some(home(meta.value()?.parse()?)?),
+                Some("state_as") => parsed.state_as = Some(form(meta.value()?.parse()?)?),
                 Some("variables") => parsed.variables = names(meta.value()?)?,
                 Some("timer") => parsed.timer = Some(period(meta.value()?.parse()?)?),
                 Some("timer_on") => parsed.timer_on = Some(place(meta.value()?.parse()?)?),
@@ -66,8 +69,12 @@ impl Arguments {
             }
             _ => None,
         });
-        let text = text.or(match (&self.state, &self.state_in) {
-            (None, Some(_)) => Some("`state_in` is set, but there is no `state`"),
+        let text = text.or(match (&self.state, &self.state_in, &self.state_as) {
+            (None, Some(_), _) => Some("`state_in` is set, but there is no `state`"),
+            (None, _, Some(_)) => Some("`state_as` is set, but there is no `state`"),
+            (_, _, Some(_)) if self.keeps_instance() => Some(
+                "`state_as` is for a state that the host keeps, and this one lies in the instance",
+            ),
             _ => None,
         });
         match text {
@@ -80,6 +87,13 @@ impl Arguments {
     pub(crate) fn keeps_instance(&self) -> bool {
         let home = self.state_in.as_ref().map(LitStr::value);
         self.state.is_some() && home.as_deref() == Some("instance")
+    }
+
+    /// The state is kept as it lies in memory.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.state_as
+            .as_ref()
+            .is_some_and(|form| form.value() == "plain")
     }
 
     /// Members of the manifest's object, each with its comma before it.
@@ -150,6 +164,16 @@ fn home(text: LitStr) -> Result<LitStr> {
         _ => Err(Error::new_spanned(
             text.to_token_stream(),
             "expected \"request\" (the host keeps it as bytes, the default) or \"instance\" (the instance serves no other request meanwhile)",
+        )),
+    }
+}
+
+fn form(text: LitStr) -> Result<LitStr> {
+    match text.value().as_str() {
+        "encoded" | "plain" => Ok(text),
+        _ => Err(Error::new_spanned(
+            text.to_token_stream(),
+            "expected \"encoded\" (by serde and postcard, the default) or \"plain\" (as it lies in memory: a `bytemuck::Pod`)",
         )),
     }
 }

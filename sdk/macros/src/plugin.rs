@@ -271,6 +271,9 @@ fn hook_export(
     let access = match state.filter(|_| takes_state) {
         None => quote!(castling::stateless(&PLUGIN)),
         Some(_) if arguments.keeps_instance() => quote!(castling::in_instance(&PLUGIN)),
+        Some(state) if arguments.is_plain() => {
+            quote_spanned!(state.span()=> castling::in_request_plain::<_, #state>(&PLUGIN))
+        }
         // The state's own place, where rustc says which trait is missing.
         Some(state) => quote_spanned!(state.span()=> castling::in_request::<_, #state>(&PLUGIN)),
     };

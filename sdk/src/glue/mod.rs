@@ -17,7 +17,8 @@ pub use returns::{
 #[cfg(not(target_arch = "wasm32"))]
 pub use returns::{decided, ran};
 pub use slot::{
-    Access, Slot, config, configure, in_instance, in_request, no_config, state_reset, stateless,
+    Access, Slot, config, configure, in_instance, in_request, in_request_plain, no_config,
+    state_reset, stateless,
 };
 pub use std::result::Result::Ok;
 

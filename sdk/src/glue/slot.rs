@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::thread::LocalKey;
 
+use bytemuck::Pod;
 use castling_abi::Action;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -91,6 +92,9 @@ pub struct InInstance<P: 'static, S: 'static>(Key<P, S>);
 /// Hook whose state the host keeps for the request, as bytes.
 pub struct InRequest<P: 'static, S>(Key<P, ()>, PhantomData<S>);
 
+/// Hook whose state the host keeps for the request, as it lies in memory.
+pub struct InRequestPlain<P: 'static, S>(Key<P, ()>, PhantomData<S>);
+
 pub fn stateless<P, S>(slot: Key<P, S>) -> Stateless<P, S> {
     Stateless(slot)
 }
@@ -103,6 +107,10 @@ pub fn in_request<P, S: Default + Serialize + DeserializeOwned>(
     slot: Key<P, ()>,
 ) -> InRequest<P, S> {
     InRequest(slot, PhantomData)
+}
+
+pub fn in_request_plain<P, S: Default + Pod>(slot: Key<P, ()>) -> InRequestPlain<P, S> {
+    InRequestPlain(slot, PhantomData)
 }
 
 impl<P, S> Access for Stateless<P, S> {
@@ -135,6 +143,18 @@ impl<P, S: Default + Serialize + DeserializeOwned> Access for InRequest<P, S> {
     fn run<T>(self, hook: impl FnOnce(&mut P, &mut S) -> Result<T>) -> Result<T> {
         lend(self.0, |loaded| {
             state::with(|state| hook(&mut loaded.plugin, state))
+        })
+    }
+}
+
+impl<P, S: Default + Pod> Access for InRequestPlain<P, S> {
+    type Plugin = P;
+    type State = S;
+
+    #[inline]
+    fn run<T>(self, hook: impl FnOnce(&mut P, &mut S) -> Result<T>) -> Result<T> {
+        lend(self.0, |loaded| {
+            state::with_plain(|state| hook(&mut loaded.plugin, state))
         })
     }
 }
