@@ -438,6 +438,7 @@ fn a_folder_that_has_gone_costs_a_new_worker_its_spill_file_alone() {
     });
     proxy.until_log_has("bodies are kept in memory alone");
     assert_eq!(puts(&proxy, 2, || noise(MIB)), [FAILED, "the same 1048576"]);
+    assert_eq!(metric(&proxy, "castling_spill_files_missing"), 1.0);
     let said = proxy.reload().expect_refusal().stderr;
     assert!(said.contains("/spill: No such file or directory"), "{said}");
 }

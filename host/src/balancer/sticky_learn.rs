@@ -130,7 +130,8 @@ impl LearntSessions {
         name.clear();
         // With a part of it alone, it would be the name of many.
         let has_value = text.write_whole(&mut name, exchange);
-        if !has_value || name.len() > MAX_NAME_BYTES {
+        let is_empty = matches!(name[..], [] | [b'"', b'"']);
+        if !has_value || is_empty || name.len() > MAX_NAME_BYTES {
             name.clear();
             name.shrink_to(MAX_NAME_BYTES);
             return None;

@@ -90,6 +90,9 @@ impl Gateway {
             }
         }
         let upstreams = parts.upstreams.into_values().collect();
+        if config.spills() {
+            metrics.spill().missing.set(f64::from(u8::from(spill_file.is_none())));
+        }
         let spill_file = spill_file.zip(config.workers.spill.as_ref());
         let spill_file = spill_file
             .map(|(file, spill)| SpillFile::new(file, spill.limit_bytes, metrics.spill()));

@@ -16,14 +16,28 @@ pub fn first_in_any_case<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8
 }
 
 /// Value of the last cookie that a response sets whose name is this one in any case, without its attributes. It is what a client
-/// keeps of several (RFC 6265 §5.3).
+/// keeps of several (RFC 6265 §5.3); `None` also where that one is to be forgotten (`Max-Age=0`).
 pub fn last_set<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
     let values = headers.get_all(&SET_COOKIE).filter_map(|field| {
-        let end = field.iter().position(|&byte| byte == b';');
-        let (other, value) = parted(&field[..end.unwrap_or(field.len())])?;
-        other.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+        let mut parts = field.split(|&byte| byte == b';');
+        let (other, value) = parted(parts.next()?)?;
+        let is_it = other.eq_ignore_ascii_case(name.as_bytes());
+        is_it.then(|| (!parts.any(is_end)).then_some(value))
     });
-    values.last()
+    values.last().flatten()
+}
+
+/// Whether an attribute says that the cookie ends at once: a `Max-Age` of zero or less (RFC 6265 §5.2.2).
+fn is_end(attribute: &[u8]) -> bool {
+    let Some((name, value)) = parted(attribute) else {
+        return false;
+    };
+    let is_none = match value {
+        [b'-', digits @ ..] => digits.first().is_some_and(u8::is_ascii_digit),
+        [b'0', rest @ ..] => rest.iter().all(|&digit| digit == b'0'),
+        _ => false,
+    };
+    is_none && name.eq_ignore_ascii_case(b"max-age")
 }
 
 /// Name and value of a cookie. `None`: a part without `=` is no cookie.
@@ -50,6 +64,32 @@ fn values_where(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cookie_that_is_to_be_forgotten_has_no_value() {
+        let last = |fields: &[&str]| {
+            let mut headers = Headers::new();
+            for field in fields {
+                headers.add(&SET_COOKIE, field.as_bytes());
+            }
+            last_set(&headers, "sid").map(<[u8]>::to_vec)
+        };
+        assert_eq!(
+            last(&["sid=a; Path=/", "SID=b; max-age=10"]),
+            Some(b"b".to_vec())
+        );
+        for gone in [
+            "sid=; Max-Age=0",
+            "sid=x; path=/; MAX-AGE = -1",
+            "sid=x; max-age=00",
+        ] {
+            assert_eq!(last(&["sid=a", gone]), None, "{gone}");
+        }
+        assert_eq!(
+            last(&["sid=a; max-age=0", "sid=b; max-age"]),
+            Some(b"b".to_vec())
+        );
+    }
 
     #[test]
     fn cookies_are_found_in_all_fields() {

@@ -21,6 +21,12 @@ const BYTES: Own = own(
     "Bytes of spill files that requests' bodies have now.",
 );
 
+const MISSING: Own = own(
+    MetricKind::Gauge,
+    "castling_spill_files_missing",
+    "Workers that have no spill file, since workers.spill_dir could not be used when they started: they keep bodies in memory alone.",
+);
+
 /// Metrics of a worker's spill file.
 #[derive(Clone, Copy, Default)]
 pub struct SpillMetrics {
@@ -31,6 +37,8 @@ pub struct SpillMetrics {
     pub failed: Count,
     /// Bytes of blocks in use.
     pub bytes: Gauge,
+    /// 1: there is none, though the config says so.
+    pub missing: Gauge,
 }
 
 impl Recorder {
@@ -41,6 +49,7 @@ impl Recorder {
             full: refused("limit"),
             failed: refused("error"),
             bytes: self.own_gauge(&BYTES, &[]),
+            missing: self.own_gauge(&MISSING, &[]),
         }
     }
 }

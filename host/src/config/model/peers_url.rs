@@ -9,7 +9,8 @@ use super::{Der, Secret, UpstreamTls};
 /// A list of peers that is asked for again and again by HTTP (Prometheus' `http_sd`, HAProxy's Data Plane API, Envoy's EDS over REST).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeersUrl {
-    /// URL as in the config: `http` or `https`, without user, password and fragment.
+    /// URL as people see it: `http` or `https`, without user, password and fragment. Of a query, which may be a secret, it has but the
+    /// question mark.
     pub url: String,
     /// Host in lower case, an IPv6 address in brackets, and port.
     pub authority: String,

@@ -106,13 +106,11 @@ fn peers_may_be_at_a_url() {
 
 #[test]
 fn urls_of_peers_that_are_none() {
-    let rule = "expected a URL such as \"https://registry.internal/peers/app\", without a user or a fragment";
+    let rule = "expected a URL such as \"https://registry.internal/peers/app\": http or https, a host, and a port if it is another";
     for text in [
         "",
         "registry.test/a",
         "ftp://registry.test/",
-        "http://me:secret@registry.test/",
-        "http://registry.test/#a",
         "http://registry.test:/",
         "http://registry.test:0/",
         "http://registry.test:70000/",
@@ -124,6 +122,14 @@ fn urls_of_peers_that_are_none() {
         refused(&upstream(&format!("peers_url = '{text}'")), &at);
     }
     for (keys, error) in [
+        (
+            "peers_url = 'http://me:hidden@registry.test/'",
+            "site.toml:2:13: peers_url: expected a URL without a user: a password goes in headers = { authorization = \"Basic …\" }",
+        ),
+        (
+            "peers_url = 'http://registry.test/#a'",
+            "site.toml:2:13: peers_url 'http://registry.test/#a': expected a URL without a fragment, which no server would see",
+        ),
         (
             "peers_url = 7",
             &*format!("site.toml:2:13: peers_url 7: {rule}"),

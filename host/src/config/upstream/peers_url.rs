@@ -77,11 +77,20 @@ struct Located {
 fn located(value: Value<'_>) -> Option<Located> {
     let text = value.plain_text(URL_RULE)?;
     // The parsed URL knows nothing of a fragment.
-    let parsed = match text.contains('#') {
-        true => None,
-        false => text.parse::<Uri>().ok().and_then(|uri| parts(text, &uri)),
-    };
-    parsed.or_else(|| value.expected(URL_RULE))
+    if text.contains('#') {
+        return value.expected("a URL without a fragment, which no server would see");
+    }
+    let parsed = text.parse::<Uri>().ok();
+    let has_user = |uri: &Uri| uri.authority().is_some_and(|it| it.as_str().contains('@'));
+    if parsed.as_ref().is_some_and(has_user) {
+        // Without the value, of which the password is a part.
+        return value.refuse(format_args!(
+            "{}: expected a URL without a user: a password goes in headers = {{ authorization = \"Basic …\" }}",
+            value.key()
+        ));
+    }
+    let parts = parsed.and_then(|uri| parts(text, &uri));
+    parts.or_else(|| value.expected(URL_RULE))
 }
 
 fn parts(text: &str, uri: &Uri) -> Option<Located> {
@@ -92,7 +101,10 @@ fn parts(text: &str, uri: &Uri) -> Option<Located> {
     }
     let authority = authority(uri.authority()?, if is_https { 443 } else { 80 })?;
     Some(Located {
-        url: text.to_owned(),
+        url: match text.split_once('?') {
+            Some((shown, _)) => format!("{shown}?…"),
+            None => text.to_owned(),
+        },
         authority,
         target: match uri.path_and_query()?.as_str() {
             query if query.starts_with('?') => format!("/{query}"),
@@ -102,11 +114,8 @@ fn parts(text: &str, uri: &Uri) -> Option<Located> {
     })
 }
 
-/// `HOST:PORT`, without a user.
+/// `HOST:PORT`.
 fn authority(authority: &Authority, default_port: u16) -> Option<String> {
-    if authority.as_str().contains('@') {
-        return None;
-    }
     let host = authority.host().to_ascii_lowercase();
     let port = match authority.port_u16() {
         Some(port) => port,
@@ -138,7 +147,6 @@ const OURS: [&str; 9] = [
     "transfer-encoding",
 ];
 
-const URL_RULE: &str =
-    "a URL such as \"https://registry.internal/peers/app\", without a user or a fragment";
+const URL_RULE: &str = "a URL such as \"https://registry.internal/peers/app\": http or https, a host, and a port if it is another";
 const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(15);

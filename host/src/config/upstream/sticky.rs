@@ -56,7 +56,13 @@ fn read(value: Value<'_>, are_routed: bool, zones: &Named<'_>) -> Option<Sticky>
         Some(route) => texts(route, request_text).map(Sticky::Route),
         None => match table.get("learn") {
             Some(texts) => learn(texts, &mut table, zones).map(Sticky::Learn),
-            None => cookie(&mut table).map(Sticky::Cookie),
+            None => match ["lookup", "zone", "timeout"].iter().find_map(|key| table.get(key)) {
+                Some(of_learn) => of_learn.refuse(format_args!(
+                    "{} without learn: expected learn = [\"$upstream_cookie_NAME\"], by which sessions are known",
+                    of_learn.key()
+                )),
+                None => cookie(&mut table).map(Sticky::Cookie),
+            },
         },
     };
     table.finish();
