@@ -217,8 +217,8 @@ fn an_answer_of_no_use_changes_nothing_and_status_says_why() {
             ok(&format!("\r\n{}", "x".repeat(5 << 20))),
             "larger than 4 MiB",
         ),
-        (ok("\r\npeers = []"), "/peers?of=app:1:9: peers is empty"),
-        (ok("\r\n<html>sorry</html>"), "/peers?of=app:1:"),
+        (ok("\r\npeers = []"), "/peers?...:1:9: peers is empty"),
+        (ok("\r\n<html>sorry</html>"), "/peers?...:1:"),
         (
             ok("\r\npeers = [\"unix:/run/app.sock\"]"),
             "sockets of this host are for the config",

@@ -102,7 +102,7 @@ fn parts(text: &str, uri: &Uri) -> Option<Located> {
     let authority = authority(uri.authority()?, if is_https { 443 } else { 80 })?;
     Some(Located {
         url: match text.split_once('?') {
-            Some((shown, _)) => format!("{shown}?…"),
+            Some((shown, _)) => format!("{shown}?..."),
             None => text.to_owned(),
         },
         authority,
