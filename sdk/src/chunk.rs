@@ -1,19 +1,23 @@
 //! A body on its way, a chunk at a time.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
-use castling_abi::HeaderMap;
+use castling_abi::{BODY_UNWANTED, HeaderMap};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, status};
+use crate::error::{self, Error, Result};
 use crate::header::{self, HeaderValue, Headers};
-use crate::{error, host};
+use crate::host;
 
-/// A chunk of a request's or a response's body. It goes on as it is unless the hook replaces it.
+/// A chunk of a request's or a response's body. It goes on as it is unless the hook replaces it, or sends on other bytes in its
+/// place, at once ([`Self::replace`]) or part by part ([`Self::emit`]).
 #[derive(Debug)]
 pub struct Chunk {
     len: usize,
     last: bool,
     data: OnceCell<Option<Buffer>>,
+    /// Other bytes go on in its place.
+    is_replaced: Cell<bool>,
 }
 
 impl Chunk {
@@ -22,6 +26,7 @@ impl Chunk {
             len,
             last,
             data: OnceCell::new(),
+            is_replaced: Cell::new(false),
         }
     }
 
@@ -95,13 +100,66 @@ impl Chunk {
         });
     }
 
-    /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came.
+    /// Sends these bytes in its place; none is allowed. [`Self::data`] stays what came. After [`Self::emit`]: after what that has
+    /// sent.
     pub fn replace(&mut self, data: impl AsRef<[u8]>) {
         // The chunk that came is read first: the host forgets it.
         self.data();
+        self.is_replaced.set(true);
         let data = data.as_ref();
         error::note_refusal(host::chunk_set(data), |why| {
             error::refusal(format_args!("replace({} bytes)", data.len()), why)
         });
+    }
+
+    /// Sends these bytes on in its place, now, and may be called as often as there are more: what a chunk becomes need not fit into
+    /// the plugin's memory. The chunk itself does not go on; what [`Self::replace`] puts in its place comes after all parts.
+    ///
+    /// Returns when there is room for the part where it goes: a client or a peer that is slow makes the hook wait, and with it keep
+    /// its instance. A part may be as long as `limits.body`, all parts of one call together as `limits.emit` (128 MiB unless the
+    /// config says otherwise), beyond which this fails with [`Error::is_limit`]. An error that [`is_unwanted`](Error::is_unwanted) says
+    /// that nobody takes more of the body, because a filter after this one has ended it or the peer has answered; a hook that
+    /// returns it has not failed.
+    ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::Exchange;
+    ///
+    /// /// Says everything a thousand times.
+    /// #[derive(Default)]
+    /// struct Echo;
+    ///
+    /// #[plugin]
+    /// impl Echo {
+    ///     fn response_body(&self, _: &Request, chunk: &mut Chunk) -> Result<()> {
+    ///         for _ in 0..1000 {
+    ///             chunk.emit(chunk.data())?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::get("/").response(200);
+    /// let passed = exchange.pass_chunk("no ", true, |request, chunk| Echo.response_body(request, chunk).unwrap());
+    /// assert_eq!(passed, "no ".repeat(1000).as_bytes());
+    /// ```
+    pub fn emit(&self, part: impl AsRef<[u8]>) -> Result<()> {
+        let part = part.as_ref();
+        let refuse = |code: i32| {
+            let doing = format_args!("emit({} bytes)", part.len());
+            Err(error::refusal(doing, status(code)))
+        };
+        if !self.is_replaced.replace(true) {
+            // As in `replace`.
+            self.data();
+            if let refused @ ..0 = host::chunk_set(&[]) {
+                return refuse(refused);
+            }
+        }
+        match host::chunk_emit(part) {
+            BODY_UNWANTED => Err(Error::unwanted_body()),
+            0.. => Ok(()),
+            refused => refuse(refused),
+        }
     }
 }

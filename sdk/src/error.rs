@@ -3,19 +3,25 @@
 use std::cell::Cell;
 use std::fmt;
 
-use castling_abi::{Grant, Status};
+use castling_abi::{ErrorKind as Id, Grant, Status};
 
 use crate::buffer::status;
 use crate::host;
 
-/// Why a hook failed: a text for the gateway's log. What becomes of the request, the plugin's `on_error` says.
+mod kind;
+
+pub use kind::ErrorKind;
+
+/// Why a hook failed: a text for the gateway's log, and a [kind](Self::kind), which says what status the client gets. Whether the
+/// request fails at all, the plugin's `on_error` says.
 ///
 /// Any [`std::error::Error`] turns into one with `?`, causes included; [`Error::msg`] and [`bail!`](crate::bail) make
 /// one of a text. (So it is no `std::error::Error` itself, as `anyhow`'s is not.)
 pub struct Error {
     message: String,
-    /// None: not the host's.
-    status: Option<Status>,
+    id: Id,
+    /// Call with a bad argument, and what is right in its place.
+    argument: Option<Box<(String, String)>>,
     is_unwanted: bool,
 }
 
@@ -27,9 +33,34 @@ impl Error {
     pub fn msg(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
-            status: None,
+            id: Id::Own,
+            argument: None,
             is_unwanted: false,
         }
+    }
+
+    /// An error of this kind with this text.
+    #[cold]
+    pub(crate) fn of_kind(id: Id, message: impl fmt::Display) -> Self {
+        Self {
+            id,
+            ..Self::msg(message)
+        }
+    }
+
+    /// The same error once more.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            message: self.message.clone(),
+            id: self.id,
+            argument: self.argument.clone(),
+            is_unwanted: self.is_unwanted,
+        }
+    }
+
+    /// Kind of it, as the host knows it.
+    pub(crate) const fn id(&self) -> Id {
+        self.id
     }
 
     /// Puts before the error what was being done: `what: message`.
@@ -44,11 +75,11 @@ impl Error {
     /// Whether a limit was reached: a body is longer than `read_body` was to read, say. The way to tell what a client
     /// can bring about from what an operator has to see to.
     pub fn is_limit(&self) -> bool {
-        self.status == Some(Status::Limit)
+        matches!(self.id, Id::Limit | Id::TooLarge)
     }
 
-    /// Whether nobody takes more of the body that a [`BodyWriter`](crate::BodyWriter) writes. A `content` hook that returns this
-    /// error has not failed: its response ends.
+    /// Whether nobody takes more of the body that a [`BodyWriter`](crate::BodyWriter) writes, or of the one that
+    /// [`Chunk::emit`](crate::Chunk::emit) sends on. A hook that returns this error has not failed: the body ends.
     pub fn is_unwanted(&self) -> bool {
         self.is_unwanted
     }
@@ -61,9 +92,17 @@ impl Error {
         }
     }
 
+    /// Error of a filter that [`Self::is_unwanted`].
+    pub(crate) fn unwanted_body() -> Self {
+        Self {
+            is_unwanted: true,
+            ..Self::msg("nobody takes more of this body")
+        }
+    }
+
     /// Whether a kv zone had no room for what was to be put into it, or a gauge zone for another key.
     pub fn is_full(&self) -> bool {
-        self.status == Some(Status::Full)
+        self.id == Id::Full
     }
 }
 
@@ -142,11 +181,13 @@ pub(crate) fn take_noted() -> Option<Error> {
 #[cold]
 pub(crate) fn bad_argument(call: fmt::Arguments<'_>, status: Status, expected: &str) -> Error {
     match status {
-        Status::BadArgument => Error {
-            message: format!("{call}: {}: expected {expected}", status.name()),
-            status: Some(status),
-            is_unwanted: false,
-        },
+        Status::BadArgument => {
+            let text = format_args!("{call}: {}: expected {expected}", status.name());
+            Error {
+                argument: Some(Box::new((call.to_string(), expected.to_owned()))),
+                ..Error::of_kind(status.into(), text)
+            }
+        }
         Status::NotFound
         | Status::NotNow
         | Status::Limit
@@ -160,10 +201,10 @@ pub(crate) fn bad_argument(call: fmt::Arguments<'_>, status: Status, expected: &
 
 #[cold]
 pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
+    let argument = || Box::new((call.to_string(), String::new()));
     Error {
-        message: format!("{call}: {}", status.name()),
-        status: Some(status),
-        is_unwanted: false,
+        argument: (status == Status::BadArgument).then(argument),
+        ..Error::of_kind(status.into(), format_args!("{call}: {}", status.name()))
     }
 }
 
@@ -172,20 +213,21 @@ pub(crate) fn refusal(call: fmt::Arguments<'_>, status: Status) -> Error {
 pub(crate) fn must_be_granted(grant: Grant, name: &str) -> Result<()> {
     match host::grant_check(grant, name.as_bytes()) {
         0 => Ok(()),
-        refused => Err(Error {
-            message: format!(
-                "{}; expected {} of the config that `grants` names",
-                status(refused).name(),
-                match grant {
-                    Grant::Upstream => "an upstream",
-                    Grant::CounterZone => "a counter zone",
-                    Grant::KvZone => "a kv zone",
-                    Grant::GaugeZone => "a gauge zone",
-                }
-            ),
-            status: Some(status(refused)),
-            is_unwanted: false,
-        }),
+        refused => {
+            let expected = match grant {
+                Grant::Upstream => "an upstream",
+                Grant::CounterZone => "a counter zone",
+                Grant::KvZone => "a kv zone",
+                Grant::GaugeZone => "a gauge zone",
+            };
+            Err(Error::of_kind(
+                status(refused).into(),
+                format_args!(
+                    "{}; expected {expected} of the config that `grants` names",
+                    status(refused).name()
+                ),
+            ))
+        }
     }
 }
 
@@ -221,6 +263,25 @@ mod tests {
         assert_eq!(limit.to_string(), "webhook: read_body(5): limit reached");
         assert!(!refusal(format_args!("x"), Status::NotNow).is_limit());
         assert!(!Error::msg("limit reached").is_limit());
+    }
+
+    #[test]
+    fn a_kind_says_what_the_client_gets_and_stays_with_its_error() {
+        let kinds = [
+            (Status::Limit, ErrorKind::Limit, 503),
+            (Status::Full, ErrorKind::Full, 503),
+            (Status::NotGranted, ErrorKind::NotGranted, 500),
+            (Status::NotNow, ErrorKind::NotNow, 500),
+        ];
+        for (status, kind, client_status) in kinds {
+            let error = refusal(format_args!("x"), status).context("doing");
+            assert_eq!((error.kind(), error.client_status()), (kind, client_status));
+        }
+        let bad = bad_argument(format_args!("f(1)"), Status::BadArgument, "2").context("doing");
+        let (call, expected) = ("f(1)", "2");
+        assert_eq!(bad.kind(), ErrorKind::BadArgument { call, expected });
+        let own = Error::from("x".parse::<u16>().unwrap_err());
+        assert_eq!((own.kind(), own.client_status()), (ErrorKind::Own, 500));
     }
 
     #[test]

@@ -37,7 +37,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use castling_abi::{Grant, Status, call};
+use castling_abi::{ErrorKind, Grant, Status, call};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,7 +52,8 @@ pub use crate::params::{Params, decode, encode};
 /// Sends a request to an upstream and waits for its response, whatever its status.
 ///
 /// Fails when the upstream is not granted, the request cannot be sent as it is, no peer has answered in time, or
-/// the response's body is longer than the plugin's `limits.body`.
+/// the response's body is longer than the plugin's `limits.body`: [`Error::kind`] tells them apart, and what becomes of the client's
+/// request where the hook returns the error.
 pub fn send(upstream: impl AsRef<str>, request: Request) -> Result<Response> {
     send_one("http::send", upstream.as_ref(), request)
 }
@@ -106,8 +107,8 @@ fn send_named<U: AsRef<str>>(
             request,
         };
         if let Err(error) = call.write(&mut records) {
-            let text = format_args!("{name}: {error}");
-            return calls.iter().map(|_| Err(Error::msg(text))).collect();
+            let error = error.context(name);
+            return calls.iter().map(|_| Err(error.again())).collect();
         }
     }
     let sent = host::calls_send(&records);
@@ -392,7 +393,12 @@ fn result(index: u32, call: &Call<'_>) -> Result<Response> {
     let Ok(status) = u16::try_from(host::call_status(index)) else {
         let reason = read_text(|out| host::call_error(index, out))
             .unwrap_or_else(|status| status.name().to_owned());
-        return Err(Error::msg(format_args!("{call}: {reason}")));
+        // A kind that a newer host tells is a failure all the same.
+        let id = u32::try_from(host::call_error_kind(index))
+            .ok()
+            .and_then(ErrorKind::from_raw);
+        let id = id.unwrap_or(ErrorKind::Broken);
+        return Err(Error::of_kind(id, format_args!("{call}: {reason}")));
     };
     let headers = Headers::read(|out| host::call_headers(index, out));
     // Room for most answers to a plugin's question; a longer body costs a second call.

@@ -89,7 +89,7 @@ use testing::host;
 pub use balance::{Peer, PeerOutcome, Peers, peer_address, peer_status};
 pub use bytemuck;
 pub use chunk::Chunk;
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use header::{HeaderName, HeaderValue, Headers};
 pub use outcome::Outcome;
 pub use request::Request;
@@ -234,8 +234,8 @@ pub mod prelude {
     pub use serde::ser::Serialize;
 
     pub use crate::{
-        BodyWriter, Chunk, Deserialize, Error, HeaderName, HeaderValue, Headers, Outcome, Peer,
-        PeerOutcome, Peers, Reply, Request, Response, Result, SameSite, Serialize, SetCookie,
-        Verdict, bail, clock, delay, http, log, metrics, plugin, random, zones,
+        BodyWriter, Chunk, Deserialize, Error, ErrorKind, HeaderName, HeaderValue, Headers,
+        Outcome, Peer, PeerOutcome, Peers, Reply, Request, Response, Result, SameSite, Serialize,
+        SetCookie, Verdict, bail, clock, delay, http, log, metrics, plugin, random, zones,
     };
 }

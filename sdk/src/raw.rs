@@ -5,16 +5,18 @@
     reason = "imports are foreign functions; this file and those below it alone call them"
 )]
 
-use castling_abi::{Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
+use castling_abi::{ErrorKind, Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
 
 pub(crate) use gauge::{gauge_count, gauge_enter, gauge_leave};
 pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
     kv_put_all,
 };
+pub(crate) use upstream::upstream_set;
 
 mod gauge;
 mod kv;
+mod upstream;
 
 /// `castling_abi::imports` with the types of C.
 mod import {
@@ -28,7 +30,7 @@ mod import {
             fields: *const u8,
             fields_len: usize,
         );
-        pub(super) fn fail(ptr: *const u8, len: usize);
+        pub(super) fn fail_with(kind: u32, ptr: *const u8, len: usize);
         pub(super) fn panicked(ptr: *const u8, len: usize);
         pub(super) fn config_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn random_get(ptr: *mut u8, len: usize);
@@ -98,6 +100,9 @@ mod import {
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes nothing and touches no memory.
         pub(super) safe fn chunk_end() -> i32;
+        pub(super) fn chunk_emit(ptr: *const u8, len: usize) -> i32;
+        // SAFETY: takes a number and touches no memory.
+        pub(super) safe fn body_peek(bytes: usize) -> i64;
         // SAFETY: takes nothing and touches no memory.
         pub(super) safe fn body_skip() -> i32;
         // SAFETY: takes numbers and touches no memory.
@@ -107,6 +112,8 @@ mod import {
         // SAFETY: takes a number and touches no memory.
         pub(super) safe fn call_status(index: u32) -> i32;
         pub(super) fn call_error(index: u32, out: *mut u8, cap: usize) -> i32;
+        // SAFETY: takes a number and touches no memory.
+        pub(super) safe fn call_error_kind(index: u32) -> i32;
         pub(super) fn call_headers(index: u32, out: *mut u8, cap: usize) -> i32;
         pub(super) fn call_body(index: u32, out: *mut u8, cap: usize) -> i32;
         // SAFETY: takes a number and touches no memory.
@@ -166,9 +173,9 @@ pub(crate) fn log_fields(level: LogLevel, text: &[u8], fields: &[u8]) {
     }
 }
 
-pub(crate) fn fail(text: &[u8]) {
-    // SAFETY: as in `log`.
-    unsafe { import::fail(text.as_ptr(), text.len()) }
+pub(crate) fn fail_with(kind: ErrorKind, text: &[u8]) {
+    // SAFETY: `text` as in `log`.
+    unsafe { import::fail_with(kind as u32, text.as_ptr(), text.len()) }
 }
 
 pub(crate) fn panicked(text: &[u8]) {
@@ -346,6 +353,15 @@ pub(crate) fn chunk_end() -> i32 {
     import::chunk_end()
 }
 
+pub(crate) fn chunk_emit(part: &[u8]) -> i32 {
+    // SAFETY: `part` as in `log`.
+    unsafe { import::chunk_emit(part.as_ptr(), part.len()) }
+}
+
+pub(crate) fn body_peek(bytes: usize) -> i64 {
+    import::body_peek(bytes)
+}
+
 pub(crate) fn body_skip() -> i32 {
     import::body_skip()
 }
@@ -371,6 +387,10 @@ pub(crate) fn call_status(index: u32) -> i32 {
 pub(crate) fn call_error(index: u32, out: &mut [u8]) -> i32 {
     // SAFETY: `out` as in `config_get`.
     unsafe { import::call_error(index, out.as_mut_ptr(), out.len()) }
+}
+
+pub(crate) fn call_error_kind(index: u32) -> i32 {
+    import::call_error_kind(index)
 }
 
 pub(crate) fn call_headers(index: u32, out: &mut [u8]) -> i32 {

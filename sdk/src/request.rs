@@ -214,6 +214,41 @@ impl Request {
         set(Property::Host, host.as_ref());
     }
 
+    /// Has the request go to the upstream of this name in the place of its route's own; an empty name: to the route's own
+    /// again. The config must grant it: `grants = { upstreams = ["canary"] }`. The last plugin that chooses one decides,
+    /// also when the request is routed again. What a route says of its own upstreams (its time-outs, its tries) is not for
+    /// others. In `post_read`, `rewrite`, `preaccess`, `access` and `content`.
+    ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::Exchange;
+    ///
+    /// #[derive(Default)]
+    /// struct Tenants;
+    ///
+    /// #[plugin]
+    /// impl Tenants {
+    ///     fn access(&self, request: &mut Request) {
+    ///         if request.header("x-tenant").is_some_and(|tenant| tenant == "acme") {
+    ///             request.set_upstream("acme");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::get("/").header("x-tenant", "acme").grant_upstream("acme");
+    /// Tenants.access(exchange.request());
+    /// assert_eq!(exchange.chosen_upstream().as_deref(), Some("acme"));
+    /// ```
+    pub fn set_upstream(&mut self, name: impl AsRef<str>) {
+        let name = name.as_ref();
+        error::note_refusal(host::upstream_set(name.as_bytes()), |why| {
+            error::refusal(
+                format_args!("set_upstream(\"{}\")", name.escape_debug()),
+                why,
+            )
+        });
+    }
+
     /// Sets the client's IP address, for a gateway that stands behind another proxy. In `post_read` only.
     pub fn set_client_address(&mut self, address: impl AsRef<str>) {
         set(Property::ClientAddress, address.as_ref());
@@ -248,6 +283,39 @@ impl Request {
     /// ```
     pub fn read_body(&self, limit: usize) -> Result<Vec<u8>> {
         wait::read_body(HeaderMap::Request, limit)
+    }
+
+    /// The first `bytes` of the body, and whether they are all of it. Waits until so many are there, or the body's end; it passes on
+    /// afterwards as if nobody had looked, however long it is. For plugins that judge a request by how its body begins: a firewall that
+    /// looks at 64 KiB of an upload of 1 GiB.
+    ///
+    /// Up to the plugin's `limits.body`, beyond which it fails with [`Error::is_limit`](crate::Error::is_limit). In `rewrite`,
+    /// `preaccess`, `access` and `content`.
+    ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::Exchange;
+    ///
+    /// #[derive(Default)]
+    /// struct Firewall;
+    ///
+    /// #[plugin]
+    /// impl Firewall {
+    ///     fn access(&self, request: &mut Request) -> Result<Verdict> {
+    ///         let (beginning, _whole) = request.peek_body(64 * 1024)?;
+    ///         let is_script = beginning.windows(7).any(|bytes| bytes == b"<script");
+    ///         Ok(if is_script { Response::status(403).into() } else { Verdict::Continue })
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::new("POST", "/").body("<p>fine</p>");
+    /// assert_eq!(Firewall.access(exchange.request()).unwrap(), Verdict::Continue);
+    /// assert_eq!(exchange.request().peek_body(3)?, (b"<p>".to_vec(), false));
+    /// assert_eq!(exchange.request().peek_body(99)?, (b"<p>fine</p>".to_vec(), true));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn peek_body(&self, bytes: usize) -> Result<(Vec<u8>, bool)> {
+        wait::peek_body(bytes)
     }
 
     /// The body as JSON, read as [`Self::read_body`] reads it. An error of the JSON names the place in it: `body.tags[2]: …`.

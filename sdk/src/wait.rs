@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use castling_abi::{HeaderMap, Status};
+use castling_abi::{ErrorKind, HeaderMap, Status};
 
-use crate::buffer::{length, read_bytes};
+use crate::buffer::{length, read_bytes, status};
 use crate::error::{self, Error, Result};
 use crate::host;
 
@@ -45,7 +45,7 @@ pub fn delay(duration: Duration) -> Result<()> {
         0.. => Ok(()),
         refused => Err(error::bad_argument(
             format_args!("delay({duration:?})"),
-            crate::buffer::status(refused),
+            status(refused),
             "at most 60 s",
         )),
     }
@@ -54,7 +54,29 @@ pub fn delay(duration: Duration) -> Result<()> {
 pub(crate) fn read_body(map: HeaderMap, limit: usize) -> Result<Vec<u8>> {
     length(host::body_read(map, limit))
         .and_then(|len| read_bytes(len, |out| host::body_get(map, out)))
-        .map_err(|status| unread(limit, status))
+        .map_err(|status| unread(map, limit, status))
+}
+
+/// The first bytes of the request's body, and whether they are all.
+pub(crate) fn peek_body(bytes: usize) -> Result<(Vec<u8>, bool)> {
+    let refused = |status| {
+        let reason = match status {
+            Status::Limit => " (more than limits.body)",
+            _ => "",
+        };
+        error::refusal(format_args!("peek_body({bytes}){reason}"), status)
+    };
+    let told = host::body_peek(bytes);
+    let Ok(told) = usize::try_from(told) else {
+        return Err(refused(status(i32::try_from(told).unwrap_or_default())));
+    };
+    let (len, is_whole) = (told / 2, told % 2 == 1);
+    match len {
+        0 => Ok((Vec::new(), is_whole)),
+        len => read_bytes(len, |out| host::body_get(HeaderMap::Request, out))
+            .map(|bytes| (bytes, is_whole))
+            .map_err(refused),
+    }
 }
 
 /// Rounded up, so that a wait is never shorter than was asked for and a time-out never none.
@@ -62,19 +84,16 @@ pub(crate) fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
-fn unread(limit: usize, status: Status) -> Error {
-    let reason = match status {
-        Status::Limit => " (the body is longer, or longer than limits.body)",
-        Status::NotFound
-        | Status::BadArgument
-        | Status::NotNow
-        | Status::NotGranted
-        | Status::Full
-        | Status::WrongKind
-        | Status::HostFailed
-        | Status::Uncomputed => "",
+fn unread(map: HeaderMap, limit: usize, status: Status) -> Error {
+    if status != Status::Limit {
+        return error::refusal(format_args!("read_body({limit})"), status);
+    }
+    let id = match map {
+        HeaderMap::Request => ErrorKind::TooLarge,
+        HeaderMap::Response | HeaderMap::Trailers => ErrorKind::Limit,
     };
-    error::refusal(format_args!("read_body({limit}){reason}"), status)
+    let reason = "(the body is longer, or longer than limits.body): limit reached";
+    Error::of_kind(id, format_args!("read_body({limit}) {reason}"))
 }
 
 #[cfg(test)]
@@ -88,6 +107,7 @@ mod tests {
         assert_eq!(exchange.request().read_body(5).unwrap(), b"12345");
         let error = exchange.request().read_body(4).unwrap_err();
         assert!(error.is_limit());
+        assert_eq!(error.client_status(), 413);
         assert!(
             error.to_string().starts_with("read_body(4) (the body is"),
             "{error}"

@@ -8,8 +8,18 @@ use http::{Request, StatusCode};
 /// A request that makes the plugin overdo it fails, the log names all of `facts`, and the next request is served.
 #[track_caller]
 fn reached(proxy: &Proxy, headers: &[(&str, &str)], facts: &[&str]) {
-    let reply = proxy.get_with("/", headers);
-    assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR);
+    fails_with(StatusCode::INTERNAL_SERVER_ERROR, proxy, headers, facts);
+}
+
+/// Asserts the same where a host call was refused, and the hook fails with that.
+#[track_caller]
+fn refused(proxy: &Proxy, headers: &[(&str, &str)], facts: &[&str]) {
+    fails_with(StatusCode::SERVICE_UNAVAILABLE, proxy, headers, facts);
+}
+
+#[track_caller]
+fn fails_with(status: StatusCode, proxy: &Proxy, headers: &[(&str, &str)], facts: &[&str]) {
+    assert_eq!(proxy.get_with("/", headers).status, status);
     told(proxy, facts);
 }
 
@@ -84,7 +94,7 @@ fn headers_of_a_request() {
     assert_eq!(proxy.get_with("/", &add("20")).text(), "hello");
     let arrived = proxy.origin("app").last().headers;
     assert_eq!(arrived.get_all("x-more").iter().count(), 20);
-    reached(
+    refused(
         &proxy,
         &add("21"),
         &[
@@ -103,7 +113,7 @@ fn headers_of_a_request() {
         ]
     };
     assert_eq!(proxy.get_with("/", &large("4")).text(), "hello");
-    reached(
+    refused(
         &proxy,
         &large("5"),
         &["limits.header_bytes of 1024 bytes reached", "access"],
@@ -141,8 +151,8 @@ fn headers_of_a_response_on_each_plugins_own_account() {
     let add = |times| [("x-do", "add-reply-headers"), ("x-times", times)];
     let reply = proxy.get_with("/", &add("15"));
     assert_eq!(reply.headers.get_all("x-more").iter().count(), 30);
-    // The other one adds its own to this response and then to the 500 in its place, each time to a head that is new.
-    reached(
+    // The other one adds its own to this response and then to the 503 in its place, each time to a head that is new.
+    refused(
         &proxy,
         &add("16"),
         &[
@@ -167,7 +177,7 @@ fn the_head_of_an_answer() {
     let proxy = hostile("limits = { headers = 20 }");
     let answer = |times| [("x-do", "answer"), ("x-times", times)];
     assert_eq!(proxy.get_with("/", &answer("20")).status, StatusCode::OK);
-    reached(
+    refused(
         &proxy,
         &answer("21"),
         &["limits.headers of 20 reached", "hostile", "access"],
@@ -177,7 +187,7 @@ fn the_head_of_an_answer() {
 #[test]
 fn a_path() {
     let proxy = hostile("limits = { header_bytes = \"1KiB\" }");
-    reached(
+    refused(
         &proxy,
         &[("x-do", "set-path"), ("x-bytes", "2000")],
         &["limits.header_bytes of 1024 bytes reached", "set_path"],
@@ -195,12 +205,12 @@ fn variables() {
         ]
     };
     assert_eq!(proxy.get_with("/", &set("5", "1")).text(), "hello");
-    reached(
+    refused(
         &proxy,
         &set("6", "1"),
         &["limits.variables of 5 reached", "hostile", "access", "v5"],
     );
-    reached(
+    refused(
         &proxy,
         &set("3", "500"),
         &["limits.variable_bytes of 1024 bytes reached", "v2"],
@@ -216,20 +226,20 @@ fn bodies() {
         proxy.send(request.body(body).unwrap())
     };
     assert_eq!(read(1024).text(), "hello");
-    assert_eq!(read(1025).status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(read(1025).status, StatusCode::PAYLOAD_TOO_LARGE);
     let reached_body = "limits.body of 1024 bytes reached";
     told(&proxy, &[reached_body, "hostile", "access", "read_body"]);
     // An answer of its own, and a chunk in the place of another.
     let answer = |bytes| [("x-do", "answer"), ("x-bytes", bytes)];
     assert_eq!(proxy.get_with("/", &answer("1024")).body.len(), 1024);
     let failed = proxy.get_with("/", &answer("1025"));
-    assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
     told(
         &proxy,
         &["answer with status 200 and 1025 bytes", reached_body],
     );
     let failed = proxy.get_with("/", &[("x-do", "grow-chunk"), ("x-bytes", "1025")]);
-    assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
     told(&proxy, &["failed in response_body", reached_body]);
 }
 
@@ -256,7 +266,7 @@ fn calls_out() {
         .start();
     let calls = |paths| [("x-calls", paths), ("x-calls-must", "succeed")];
     assert_eq!(proxy.get_with("/", &calls("/1 /2")).text(), "hello");
-    reached(
+    refused(
         &proxy,
         &calls("/1 /2 /3"),
         &["limits.calls of 2 reached", "waiter", "access"],

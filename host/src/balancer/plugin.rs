@@ -17,7 +17,7 @@ use crate::config::OnError;
 use crate::error::{Error, PluginFault};
 use crate::exchange::Exchange;
 use crate::upstream::{Peer, PeerSet};
-use crate::wasm::{HookCall, HookError, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
+use crate::wasm::{HookCall, MaybeFuture, Plugin, PolicyInstance, PolicyResult};
 
 const DECLINED: i64 = BALANCE_DECLINED as i64;
 
@@ -183,13 +183,8 @@ impl PluginPolicy {
                     self.fallback(PluginFault::Failed)
                 }
             },
-            Err(error) => self.fallback(match *error {
-                HookError::Exhausted(_) | HookError::Quarantined => PluginFault::Exhausted,
-                // Nothing that a policy instance does can be cancelled: it may not wait.
-                HookError::Failed(_) | HookError::Trapped(_) | HookError::Cancelled(_) => {
-                    PluginFault::Failed
-                }
-            }),
+            // Nothing that a policy instance does can be cancelled: it may not wait.
+            Err(error) => self.fallback(error.into_fault().unwrap_or(PluginFault::Failed)),
         }
     }
 

@@ -194,6 +194,9 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         }),
         state_bytes: table.or("state", usual.state_bytes, |value| value.size(0..=16 << 20)),
         permits: table.or("permits", usual.permits, |value| value.integer(0..=1000)),
+        emit_bytes: table.or("emit", usual.emit_bytes, |value| {
+            value.size(1 << 10..=1 << 40)
+        }),
         metric_series: table.or("metric_series", usual.metric_series, |value| {
             value.integer(0..=u64::from(MAX_METRIC_SERIES))
         }),
@@ -299,6 +302,7 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     variable_bytes: 64 << 10,
     state_bytes: 64 << 10,
     permits: 16,
+    emit_bytes: 128 << 20,
     metric_series: 1000,
 };
 

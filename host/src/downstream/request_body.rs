@@ -126,6 +126,30 @@ impl RequestBody {
         Ok(Some(self.ahead.join()))
     }
 
+    /// Waits until so many bytes of it are there, or all: these bytes, and whether they are all. It can be sent afterwards, from its
+    /// beginning.
+    pub async fn peek(
+        &mut self,
+        downstream: &mut Downstream<'_>,
+        most_bytes: usize,
+        send_timeout: Duration,
+    ) -> Result<(Bytes, bool), ClientError> {
+        downstream.invite(send_timeout).await?;
+        let mut pieces = PieceBudget::default();
+        while self.ahead.bytes() < most_bytes {
+            pieces.next().await;
+            match self.receive(downstream)? {
+                Piece::Data(data) => self.hold_copy(&data),
+                Piece::NeedMore => self.fill(downstream).await?,
+                Piece::End => break,
+            }
+        }
+        let held_bytes = self.ahead.bytes();
+        let is_whole = held_bytes <= most_bytes && downstream.is_read();
+        let bytes = self.ahead.join().slice(..held_bytes.min(most_bytes));
+        Ok((bytes, is_whole))
+    }
+
     /// Keeps a piece to be sent later. What is in memory anyway can be sent again, too.
     pub fn hold(&mut self, piece: Bytes) {
         self.ahead.push(piece);

@@ -5,6 +5,7 @@ pub mod reply;
 use std::io;
 use std::time::Duration;
 
+use castling_abi::ErrorKind;
 use http::StatusCode;
 use rustix::io::Errno;
 
@@ -83,6 +84,9 @@ pub enum PluginFault {
     /// The hook failed or trapped. The log has the reason, once.
     #[error("its hook failed")]
     Failed,
+    /// The hook failed with an error of this kind, which is another than the plugin's own.
+    #[error("its hook failed: {}", .0.name())]
+    Told(ErrorKind),
     /// The hook failed when it had changed a part of the response, which `on_error = "skip"` cannot pass over: the rest
     /// would not fit it.
     #[error("its hook failed when it had changed a part of the response")]

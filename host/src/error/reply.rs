@@ -23,6 +23,12 @@ pub fn status(error: &Error) -> StatusCode {
             ..
         } => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Plugin {
+            what: PluginFault::Told(kind),
+            ..
+        } => {
+            StatusCode::from_u16(kind.client_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        Error::Plugin {
             what: PluginFault::HalfDone,
             ..
         } => StatusCode::BAD_GATEWAY,

@@ -33,6 +33,8 @@ pub struct Context {
     pub states: PluginStates,
     /// Permits that plugins hold.
     pub permits: Permits,
+    /// Upstream that a plugin has chosen in the place of the route's own.
+    pub chosen_upstream: Option<Arc<str>>,
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
     pub balancing: Balancing,
@@ -94,6 +96,7 @@ impl Context {
             usage: PluginUsage::default(),
             states: PluginStates::default(),
             permits: Permits::default(),
+            chosen_upstream: None,
             depth: 0,
             balancing: Balancing::default(),
             session: Session::default(),
@@ -130,6 +133,7 @@ impl Context {
         self.usage.clear();
         self.states.clear();
         self.permits.clear();
+        self.chosen_upstream = None;
         self.depth = 0;
         self.session.forget();
         self.stats = ExchangeStats::new(self.stats.started);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use castling_abi::Hook;
 
 use super::chain::{Chunks, Passed};
+use super::emit::{Nobody, PeerSink, Upload};
 use crate::downstream::{BodyPiece, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::{Answer, Exchange};
@@ -61,14 +62,20 @@ impl RequestBodyFilter {
         Ok(None)
     }
 
+    /// Whether a filter may send on more than the pieces that it was given: what it makes of a body must not be held in memory.
+    pub fn emits(&self) -> bool {
+        self.steps.iter().any(Step::emits)
+    }
+
     /// Has the filters see the piece that is due. An answer of one of them ends the exchange. Without instances of the
-    /// request's plugins it passes as it is.
+    /// request's plugins it passes as it is. What they send on before they are through with it is sent to the peer at once.
     pub async fn pass(
         &mut self,
         body: &mut RequestBody,
         downstream: &mut Downstream<'_>,
         pinned: Option<&mut PinnedInstances>,
         exchange: &mut Box<Exchange>,
+        peer: &mut dyn PeerSink,
     ) -> Result<Option<Answer>, Error> {
         let Some((piece, last)) = self.due.take() else {
             return Ok(None);
@@ -77,7 +84,20 @@ impl RequestBodyFilter {
             exchange.body_mut().trailers = body.lend_trailers(downstream);
         }
         let passed = match pinned {
-            Some(pinned) => self.run(exchange, pinned, piece, last).await,
+            Some(pinned) => {
+                let mut upload = Upload { body, peer };
+                self.chunks
+                    .pass(
+                        &self.steps,
+                        exchange,
+                        pinned,
+                        &mut NoIo,
+                        &mut upload,
+                        piece,
+                        last,
+                    )
+                    .await
+            }
             None => Ok(Passed::Bytes { bytes: piece, last }),
         };
         let trailers = &mut exchange.body_mut().trailers;
@@ -96,7 +116,7 @@ impl RequestBodyFilter {
     }
 
     /// Has the filters see all of a body that is there whole, and settles its length by what they make of it. An answer of
-    /// one of them ends the exchange.
+    /// one of them ends the exchange. For filters of which none [`Self::emits`].
     pub async fn pass_whole(
         &mut self,
         body: &mut RequestBody,
@@ -113,7 +133,10 @@ impl RequestBodyFilter {
             is_last = pieces.is_empty();
             self.due = Some((piece, is_last));
             let pinned = pinned.as_deref_mut();
-            if let Some(answer) = self.pass(body, downstream, pinned, exchange).await? {
+            if let Some(answer) = self
+                .pass(body, downstream, pinned, exchange, &mut Nobody)
+                .await?
+            {
                 return Ok(Some(answer));
             }
             let out = self.passed.take();
@@ -125,17 +148,5 @@ impl RequestBodyFilter {
             body.hold(piece);
         }
         Ok(None)
-    }
-
-    async fn run(
-        &mut self,
-        exchange: &mut Box<Exchange>,
-        pinned: &mut PinnedInstances,
-        piece: Bytes,
-        last: bool,
-    ) -> Result<Passed, Error> {
-        self.chunks
-            .pass(&self.steps, exchange, pinned, &mut NoIo, piece, last)
-            .await
     }
 }

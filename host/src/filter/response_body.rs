@@ -4,6 +4,7 @@ use bytes::Bytes;
 use castling_abi::Hook;
 
 use super::chain::{Chunks, Passed};
+use super::emit::BodySink;
 use crate::error::Error;
 use crate::exchange::{Exchange, Stage};
 use crate::phase::Step;
@@ -34,12 +35,18 @@ impl<'a> ResponseBodyFilter<'a> {
         }
     }
 
+    /// Whether a filter may send on more than the pieces that it was given.
+    pub fn emits(&self) -> bool {
+        self.steps.iter().any(Step::emits)
+    }
+
     /// Runs one chunk through: [`Chunks::pass`]. What goes on in its place, and whether the body ends with it.
     pub async fn chunk(
         &mut self,
         exchange: &mut Box<Exchange>,
         pinned: &mut PinnedInstances,
         io: &mut dyn HostIo,
+        sink: &mut dyn BodySink,
         chunk: Bytes,
         last: bool,
     ) -> Result<(Bytes, bool), Error> {
@@ -49,7 +56,7 @@ impl<'a> ResponseBodyFilter<'a> {
         exchange.enter(Stage::Body);
         let passed = self
             .chunks
-            .pass(self.steps, exchange, pinned, io, chunk, last)
+            .pass(self.steps, exchange, pinned, io, sink, chunk, last)
             .await?;
         match passed {
             Passed::Bytes { bytes, last } => Ok((bytes, last)),

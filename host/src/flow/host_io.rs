@@ -3,9 +3,10 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use castling_abi::HeaderMap;
+use castling_abi::{ErrorKind, HeaderMap};
 use futures_util::future::join_all;
 
+use super::call_failure::failure;
 use super::outlet::Outlet;
 use super::pipeline::ResponseBody;
 use super::stream::Stream;
@@ -21,8 +22,8 @@ use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadSource};
 use crate::wasm::{
-    self, BodyRefused, Call, CallResponse, Destination, IoRequest, IoResult, Performing,
-    PinnedInstances, StreamHead,
+    self, BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, IoRequest,
+    IoResult, Performing, PinnedInstances, StreamHead,
 };
 use crate::worker_context::WorkerContext;
 
@@ -59,6 +60,7 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                 IoRequest::Body { limit_bytes, .. } => {
                     self.response_body(exchange, pinned, limit_bytes).await
                 }
+                IoRequest::Peek { bytes } => self.peek_request_body(exchange.stage(), bytes).await,
                 IoRequest::Variable(idx) => {
                     compute(self.plan.get(), idx, exchange, pinned, self).await
                 }
@@ -80,6 +82,8 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                         .await?;
                     Ok(IoResult::Delayed)
                 }
+                // The filters of a body serve it.
+                IoRequest::Emit(_) => Ok(IoResult::NotNow),
                 IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
                 IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
             }
@@ -107,11 +111,7 @@ impl<'a> RequestIo<'_, 'a> {
         if stage >= Stage::Reply {
             return Ok(IoResult::Body(Err(BodyRefused::NotNow)));
         }
-        if self.service.limits_bodies_by_route {
-            let own = self.plan.get().proxy.as_ref();
-            self.body
-                .limit(own.and_then(|route| route.max_body_bytes))?;
-        }
+        self.limit_request_body()?;
         let whole = self
             .body
             .read_whole(
@@ -121,6 +121,25 @@ impl<'a> RequestIo<'_, 'a> {
             )
             .await?;
         Ok(IoResult::Body(whole.ok_or(BodyRefused::TooLarge)))
+    }
+
+    async fn peek_request_body(&mut self, stage: Stage, bytes: usize) -> Result<IoResult, Error> {
+        if stage >= Stage::Reply {
+            return Ok(IoResult::NotNow);
+        }
+        self.limit_request_body()?;
+        let timeout = self.service.client.send_timeout;
+        let (bytes, is_whole) = self.body.peek(self.downstream, bytes, timeout).await?;
+        Ok(IoResult::Peeked { bytes, is_whole })
+    }
+
+    fn limit_request_body(&mut self) -> Result<(), Error> {
+        if self.service.limits_bodies_by_route {
+            let own = self.plan.get().proxy.as_ref();
+            self.body
+                .limit(own.and_then(|route| route.max_body_bytes))?;
+        }
+        Ok(())
     }
 
     /// A body that was read whole takes the place of the one that streams.
@@ -278,9 +297,11 @@ impl wasm::HostIo for TimerIo<'_> {
                     IoResult::Delayed
                 }
                 IoRequest::Body { .. }
+                | IoRequest::Peek { .. }
                 | IoRequest::Variable(_)
                 | IoRequest::Begin(_)
-                | IoRequest::Write(_) => IoResult::NotNow,
+                | IoRequest::Write(_)
+                | IoRequest::Emit(_) => IoResult::NotNow,
             })
         })
     }
@@ -304,21 +325,22 @@ async fn call_out(
     worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
     call: Call,
-) -> Result<CallResponse, String> {
+) -> CallResult {
     let timeout = call.timeout;
     let sent = async {
         match (&call.to, parent) {
             (Destination::Upstream(_), _) => send(worker, parent, call).await,
             (Destination::OwnRoutes, Some(parent)) => subrequest::run(worker, parent, call).await,
-            (Destination::OwnRoutes, None) => {
-                Err("a timer has no listener whose routes it could ask".to_owned())
-            }
+            (Destination::OwnRoutes, None) => Err(CallFailure::new(
+                ErrorKind::NotNow,
+                "a timer has no listener whose routes it could ask",
+            )),
         }
     };
     match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, sent)
-            .await
-            .map_err(|_| format!("no response in {timeout:?}"))?,
+        Some(timeout) => tokio::time::timeout(timeout, sent).await.map_err(|_| {
+            CallFailure::new(ErrorKind::Timeout, format!("no response in {timeout:?}"))
+        })?,
         None => sent.await,
     }
 }
@@ -327,13 +349,13 @@ async fn send(
     worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
     call: Call,
-) -> Result<CallResponse, String> {
+) -> CallResult {
     let Destination::Upstream(name) = &call.to else {
-        return Err("it is to none".to_owned());
+        return Err(CallFailure::new(ErrorKind::HostFailed, "it is to none"));
     };
-    let upstream = worker
-        .upstream_named(name)
-        .ok_or_else(|| format!("there is no upstream {name}"))?;
+    let upstream = worker.upstream_named(name).ok_or_else(|| {
+        CallFailure::new(ErrorKind::NotFound, format!("there is no upstream {name}"))
+    })?;
     let mut exchange = Exchange::idle();
     // The request is nobody's; its balancing sees this client.
     let (client, server) = (ClientAddress::NOBODY, ServerAddress::NOBODY);
@@ -353,7 +375,6 @@ async fn send(
         filter: &mut None,
         pinned: None,
     };
-    let text = |error: Error| error.to_string();
     let now = exchange.stats().started;
     let proxied = upstream::send(
         upstream,
@@ -363,20 +384,18 @@ async fn send(
         now,
     )
     .await
-    .map_err(text)?;
+    .map_err(failure)?;
     let Proxied::Response(mut response) = proxied else {
-        return Err("a plugin has answered it".to_owned());
+        return Err(CallFailure::new(
+            ErrorKind::Broken,
+            "a plugin has answered it",
+        ));
     };
     let whole = response
         .read_whole(&mut source, &mut exchange, call.limit_bytes)
         .await
-        .map_err(text)?;
-    let body = whole.ok_or_else(|| {
-        format!(
-            "its body is longer than limits.body of {} bytes",
-            call.limit_bytes
-        )
-    })?;
+        .map_err(failure)?;
+    let body = whole.ok_or_else(|| CallFailure::too_large(call.limit_bytes))?;
     response.finish();
     let reply = std::mem::take(exchange.reply_mut());
     Ok(CallResponse {
@@ -387,9 +406,10 @@ async fn send(
 }
 
 /// The request that a call is.
-pub fn head(call: &Call) -> Result<RequestHead, String> {
+pub fn head(call: &Call) -> Result<RequestHead, CallFailure> {
     // Checked when the call was made.
-    let target = str::from_utf8(&call.target).map_err(|_| "its target is not text".to_owned())?;
+    let target = str::from_utf8(&call.target)
+        .map_err(|_| CallFailure::new(ErrorKind::HostFailed, "its target is not text"))?;
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),

@@ -3,6 +3,7 @@
 //! Begin with [`Pipeline::respond`]: phases, the upstream if none of them answers, filters. [`Pipeline::serve`] around it sends
 //! what it has come to, and turns what goes wrong on the way into a reply.
 
+mod call_failure;
 mod host_io;
 mod http2;
 mod log;
@@ -181,6 +182,10 @@ impl Pipeline<'_> {
             Verdict::Native(Native::Metrics) => self.show_metrics(),
             Verdict::Native(Native::Redirect(redirect)) => self.redirect(redirect),
             Verdict::Proxy(upstream) => self.proxy(upstream).await?,
+            Verdict::ProxyToChosen => {
+                let chosen = self.chosen_upstream()?;
+                self.proxy(chosen).await?
+            }
             // The response went through its filters piece by piece.
             Verdict::Streamed => return Ok(ResponseBody::Sent),
         };

@@ -6,9 +6,10 @@ use super::variables::VariablesOnly;
 use crate::downstream::{Downstream, SendOptions};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::filter::{self, ResponseBodyFilter};
+use crate::filter::{self, BodySink, ResponseBodyFilter, Taking};
 use crate::message::{BodySize, KnownHeader};
 use crate::phase::Plan;
+use crate::runtime::PieceBudget;
 use crate::transport::halves::BODY_ROOM_BYTES;
 use crate::wasm::PinnedInstances;
 use crate::worker_context::WorkerContext;
@@ -49,6 +50,9 @@ impl<'a> Outlet<'_, 'a> {
     ) -> Result<(), Error> {
         let has_filters = filters.is_some();
         if let Some(filters) = filters {
+            if filters.emits() {
+                return Box::pin(self.stream_whole(body, filters)).await;
+            }
             body = self.filter_whole(body, filters).await?;
         }
         let follows = self.send_head(match is_filtered && !has_filters {
@@ -107,9 +111,35 @@ impl<'a> Outlet<'_, 'a> {
         last: bool,
     ) -> Result<(Bytes, bool), Error> {
         let mut variables = VariablesOnly(self.plan);
+        let mut client = ClientSink(self.downstream, PieceBudget::NONE);
+        let (exchange, pinned) = (&mut *self.exchange, &mut *self.pinned);
+        let io = &mut variables;
         filters
-            .chunk(self.exchange, self.pinned, &mut variables, piece, last)
+            .chunk(exchange, pinned, io, &mut client, piece, last)
             .await
+    }
+
+    /// Sends a body that is there whole as if it streamed, for filters that may make more of it than there is memory for.
+    async fn stream_whole(
+        &mut self,
+        mut body: Bytes,
+        mut filters: ResponseBodyFilter<'_>,
+    ) -> Result<(), Error> {
+        if !self.send_head(BodySize::Unknown) {
+            return Ok(());
+        }
+        loop {
+            let piece = body.split_to(body.len().min(BODY_ROOM_BYTES));
+            let last = body.is_empty();
+            let (piece, last) = self.filter_piece(&mut filters, piece, last).await?;
+            self.push(piece);
+            if last {
+                return Ok(());
+            }
+            if self.downstream.is_full() {
+                self.flush().await?;
+            }
+        }
     }
 
     /// Has a body that is there whole go through its filters in pieces, as it would stream: a filter need not have room for all
@@ -129,5 +159,24 @@ impl<'a> Outlet<'_, 'a> {
                 return Ok(whole.freeze());
             }
         }
+    }
+}
+
+/// Client that is sent parts of a response as its filters make them: one that is slow makes them wait.
+struct ClientSink<'s, 'a>(&'s mut Downstream<'a>, PieceBudget);
+
+impl BodySink for ClientSink<'_, '_> {
+    fn take<'t>(&'t mut self, part: Bytes, exchange: &'t mut Exchange) -> Taking<'t> {
+        let Self(downstream, pieces) = self;
+        Box::pin(async move {
+            // A client that takes everything at once would let a filter go on for ever.
+            pieces.next().await;
+            exchange.stats_mut().body_bytes_sent += part.len() as u64;
+            downstream.send_data(part);
+            if downstream.is_full() && !downstream.flush_now()? {
+                downstream.flush().await?;
+            }
+            Ok(true)
+        })
     }
 }

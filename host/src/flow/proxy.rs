@@ -72,6 +72,15 @@ impl Pipeline<'_> {
         }
     }
 
+    /// The upstream that a plugin has chosen, by its name: its grants are checked when it chooses.
+    #[cold]
+    pub fn chosen_upstream(&self) -> Result<UpstreamIdx, Error> {
+        let chosen = self.exchange.context().chosen_upstream.as_deref();
+        let mut upstreams = self.worker.upstreams().iter();
+        let idx = upstreams.position(|upstream| Some(&*upstream.name) == chosen);
+        idx.map(UpstreamIdx).ok_or(Error::NoRoute)
+    }
+
     /// Sends a copy of the request, whatever has come of it, where its route says so.
     #[inline]
     fn mirror(&mut self, route: Option<&RoutePlan>) {

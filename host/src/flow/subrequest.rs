@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use castling_abi::ErrorKind;
 use castling_abi::call::MAX_DEPTH;
 use tracing::debug;
 
@@ -16,7 +17,7 @@ use crate::message::{Headers, KnownHeader};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
-use crate::wasm::{Call, CallResponse};
+use crate::wasm::{Call, CallFailure, CallResponse, CallResult};
 use crate::worker_context::WorkerContext;
 
 /// Facts that a sub-request has of the request that it is made for.
@@ -77,14 +78,11 @@ impl Parent<'_> {
 /// Runs one. It is routed anew, with the host of its parent unless it names one; `post_read` and all phases of its route
 /// see it. Hooks of `log` and the access log do not (as nginx `log_subrequest off`). What goes wrong on the way is a
 /// response with the status that a client would get; the error is a line for the plugin.
-pub async fn run(
-    worker: &WorkerContext,
-    parent: &Parent<'_>,
-    call: Call,
-) -> Result<CallResponse, String> {
+pub async fn run(worker: &WorkerContext, parent: &Parent<'_>, call: Call) -> CallResult {
     if parent.depth >= MAX_DEPTH {
-        return Err(format!(
-            "sub-requests are nested more than {MAX_DEPTH} deep"
+        return Err(CallFailure::new(
+            ErrorKind::Limit,
+            format!("sub-requests are nested more than {MAX_DEPTH} deep"),
         ));
     }
     let mut head = host_io::head(&call)?;
@@ -119,12 +117,7 @@ pub async fn run(
         (Err(error), _) => Some(explain(&mut exchange, service, &error)),
         (Ok(()), Downstream::H1(_) | Downstream::H2(_)) => None,
     };
-    let body = body.ok_or_else(|| {
-        format!(
-            "its body is longer than limits.body of {} bytes",
-            call.limit_bytes
-        )
-    })?;
+    let body = body.ok_or_else(|| CallFailure::too_large(call.limit_bytes))?;
     let reply = std::mem::take(exchange.reply_mut());
     Ok(CallResponse {
         status: reply.status,

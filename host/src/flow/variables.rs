@@ -31,10 +31,12 @@ impl wasm::HostIo for VariablesOnly<'_> {
             match request {
                 IoRequest::Variable(idx) => self.compute(idx, exchange, pinned).await,
                 IoRequest::Body { .. }
+                | IoRequest::Peek { .. }
                 | IoRequest::Calls(_)
                 | IoRequest::Delay(_)
                 | IoRequest::Begin(_)
-                | IoRequest::Write(_) => Ok(IoResult::NotNow),
+                | IoRequest::Write(_)
+                | IoRequest::Emit(_) => Ok(IoResult::NotNow),
             }
         })
     }

@@ -134,6 +134,9 @@ pub(super) fn ungranted(
                 "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, or \
                  `own_routes = true`",
             ),
+            Capability::ChosenUpstreams if grants.upstreams.is_none() => Some(
+                "chooses upstreams, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none",
+            ),
             Capability::CounterZones | Capability::KvZones | Capability::GaugeZones
                 if grants.zones.is_none() =>
             {
@@ -149,6 +152,7 @@ pub(super) fn ungranted(
                 Some("uses a gauge zone; expected one in `grants.zones`, where no zone is of that kind")
             }
             Capability::Upstreams
+            | Capability::ChosenUpstreams
             | Capability::CounterZones
             | Capability::KvZones
             | Capability::GaugeZones => None,

@@ -30,6 +30,8 @@ use crate::wasm::{HookCall, HostIo, MaybeFuture, PinnedInstances};
 pub enum Verdict {
     Answer(Answer),
     Proxy(UpstreamIdx),
+    /// The request goes to the upstream that a plugin has chosen.
+    ProxyToChosen,
     /// The gateway makes the answer itself.
     Native(Native),
     /// A `content` hook has written the whole response.
@@ -174,6 +176,9 @@ fn enter_route<'p>(
 
 /// When all phases are through.
 pub fn verdict(plan: &Plan, exchange: &Exchange) -> Result<Verdict, Error> {
+    if exchange.context().chosen_upstream.is_some() {
+        return Ok(Verdict::ProxyToChosen);
+    }
     match plan.upstreams.choose(exchange) {
         Some(upstream) => Ok(Verdict::Proxy(upstream)),
         // Every step of `content` has declined and there is nobody else to ask.

@@ -73,6 +73,12 @@ impl Step {
         Some(PluginKey::of(&step.plugin.name))
     }
 
+    /// Whether its hook may send parts of a body on before it returns.
+    #[inline]
+    pub fn emits(&self) -> bool {
+        self.plugin().is_some_and(|step| step.plugin.emits)
+    }
+
     #[inline]
     pub fn plugin(&self) -> Option<&PluginStep> {
         match self {
@@ -249,9 +255,7 @@ impl PluginStep {
                 error!(plugin = %plugin.name, hook = hook.name(), "asked to {}, which this hook cannot", action.name());
                 PluginFault::Failed
             }
-            Err(HookError::Cancelled(error)) => return Err(*error),
-            Err(HookError::Exhausted(_) | HookError::Quarantined) => PluginFault::Exhausted,
-            Err(HookError::Failed(_) | HookError::Trapped(_)) => PluginFault::Failed,
+            Err(error) => error.into_fault().map_err(|error| *error)?,
         };
         exchange.take_answer();
         let key = PluginKey::of(&plugin.name);

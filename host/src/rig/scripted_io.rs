@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use castling_abi::ErrorKind;
 use http::{HeaderName, StatusCode};
 
 use crate::error::ClientError;
 use crate::exchange::{Exchange, Stage};
 use crate::message::{Headers, ReplyHead};
 use crate::wasm::{
-    BodyRefused, CallResponse, HostIo, IoRequest, IoResult, Performing, PinnedInstances,
+    BodyRefused, CallFailure, CallResponse, CallResult, HostIo, IoRequest, IoResult, Performing,
+    PinnedInstances,
 };
 
 /// Results by script: a byte for each request, and one for each call out.
@@ -22,10 +24,10 @@ impl ScriptedIo {
     }
 
     /// Reads a byte whose lowest bits choose the case, the others the length of the body.
-    fn response(&mut self) -> Result<CallResponse, String> {
+    fn response(&mut self) -> CallResult {
         let byte = self.0.pop_front().unwrap_or_default();
         if byte & 3 == 0 {
-            return Err("no peer answered".to_owned());
+            return Err(CallFailure::new(ErrorKind::Connect, "no peer answered"));
         }
         let mut headers = Headers::new();
         for idx in 0..byte & 3 {
@@ -70,6 +72,13 @@ impl HostIo for ScriptedIo {
                         false => Err(BodyRefused::TooLarge),
                     })
                 }
+                IoRequest::Peek { .. } if byte & 7 == 1 => IoResult::NotNow,
+                IoRequest::Peek { bytes } => {
+                    let body = body(byte);
+                    let is_whole = body.len() <= bytes;
+                    let bytes = body.slice(..body.len().min(bytes));
+                    IoResult::Peeked { bytes, is_whole }
+                }
                 IoRequest::Calls(_) if byte & 7 == 0 => IoResult::TooManyCalls,
                 IoRequest::Calls(calls) => {
                     IoResult::Calls(calls.iter().map(|_| self.response()).collect())
@@ -84,7 +93,7 @@ impl HostIo for ScriptedIo {
                     }
                 }
                 IoRequest::Write(_) if byte & 7 == 1 => IoResult::BeyondLength,
-                IoRequest::Write(_) => IoResult::Written {
+                IoRequest::Write(_) | IoRequest::Emit(_) => IoResult::Written {
                     is_wanted: byte & 7 != 0,
                 },
                 IoRequest::Variable(_) => IoResult::Computed,

@@ -3,7 +3,7 @@
 use crate::downstream::{BodyPiece, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::{Answer, Exchange};
-use crate::filter::RequestBodyFilter;
+use crate::filter::{PeerSink, RequestBodyFilter};
 use crate::message::BodySize;
 use crate::wasm::PinnedInstances;
 
@@ -27,30 +27,33 @@ impl UploadSource<'_, '_> {
         }
     }
 
-    /// Has the filters see the piece that is due. An answer of one of them ends the exchange.
+    /// Has the filters see the piece that is due. An answer of one of them ends the exchange. The peer takes what they send on
+    /// before they are through with it.
     pub(super) async fn filter(
         &mut self,
         exchange: &mut Box<Exchange>,
+        peer: &mut dyn PeerSink,
     ) -> Result<Option<Answer>, Error> {
         let pinned = self.pinned.as_deref_mut();
         match self.filter {
             None => Ok(None),
             Some(filter) => {
                 filter
-                    .pass(self.body, self.downstream, pinned, exchange)
+                    .pass(self.body, self.downstream, pinned, exchange, peer)
                     .await
             }
         }
     }
 
     /// Settles what the peers are told of the length of a body that is filtered: that of what the filters make of it where all
-    /// of it is there, none else. An answer of a filter ends the exchange.
+    /// of it is there and they hold it in memory, none else. An answer of a filter ends the exchange.
     pub(super) async fn settle_size(
         &mut self,
         exchange: &mut Box<Exchange>,
     ) -> Result<Option<Answer>, Error> {
         self.body.hold_buffered(self.downstream)?;
-        if !self.body.is_held(self.downstream) {
+        let emits = self.filter.as_ref().is_some_and(|filter| filter.emits());
+        if emits || !self.body.is_held(self.downstream) {
             self.body.size = BodySize::Unknown;
             return Ok(None);
         }

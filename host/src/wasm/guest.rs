@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use castling_abi::{Hook, Status};
+use castling_abi::{ErrorKind, Hook, Status};
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
-use super::io_request::{CallResponse, Handoff};
+use super::io_request::{CallResult, Handoff};
 use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
 use crate::config::PluginLimits;
@@ -72,6 +72,8 @@ pub(super) struct Guest {
 pub(super) struct CallReport {
     /// By the guest, of the error it returns.
     pub(super) failure: Option<String>,
+    /// Kind of that error; `None`: the plugin's own.
+    pub(super) kind: Option<ErrorKind>,
     /// By its panic hook before it trapped.
     pub(super) panic: Option<String>,
     /// The limit that a host call was refused for last.
@@ -85,8 +87,10 @@ pub(super) struct CallReport {
 pub(super) struct CallResults {
     /// Bodies that were read, by [`castling_abi::HeaderMap`].
     pub(super) bodies: [Option<Bytes>; 2],
+    /// Bytes that a body's filter has sent on before it returns.
+    pub(super) emitted_bytes: usize,
     /// Results of its last calls out.
-    pub(super) calls: Vec<Result<CallResponse, String>>,
+    pub(super) calls: Vec<CallResult>,
 }
 
 impl Guest {

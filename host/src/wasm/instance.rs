@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use castling_abi::{Action, Hook};
+use castling_abi::{Action, ErrorKind, Hook};
 use wasmtime::{
     Error, Extern, Global, Memory, ModuleExport, PoolConcurrencyLimitError, Store, Trap, TypedFunc,
     Val, WasmParams, WasmResults, format_err,
@@ -265,13 +265,18 @@ impl Instance {
     pub(super) fn failed(&mut self, raw: i32) -> HookError {
         let guest = self.store.data_mut();
         let CallReport {
-            failure, reached, ..
+            failure,
+            kind,
+            reached,
+            ..
         } = guest.report.take().map(|said| *said).unwrap_or_default();
         let said = failure.unwrap_or_else(|| format!("it returned {raw} without saying why"));
-        HookError::Failed(match reached {
+        let said = match reached {
             Some(reached) => format!("{said} ({reached})"),
             None => said,
-        })
+        };
+        let kind = kind.unwrap_or(ErrorKind::Own);
+        HookError::Failed { said, kind }
     }
 
     /// A call was dropped in its middle: the guest's stack is unwound, its memory is as it was then.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use castling_abi::HeaderMap;
+use castling_abi::{ErrorKind, HeaderMap};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use wasmtime::Caller;
@@ -26,6 +26,10 @@ pub enum IoRequest {
         of: HeaderMap,
         limit_bytes: usize,
     },
+    /// The first bytes of the request's body.
+    Peek {
+        bytes: usize,
+    },
     /// These calls, all at once.
     Calls(Vec<Call>),
     Delay(Duration),
@@ -33,6 +37,8 @@ pub enum IoRequest {
     Begin(Box<StreamHead>),
     /// The next piece of that body.
     Write(Bytes),
+    /// The next part of what the chunk becomes that the hook was called for.
+    Emit(Bytes),
     /// The value of a variable that a plugin computes: its index among those of the exchange.
     Variable(usize),
 }
@@ -70,7 +76,12 @@ pub struct Call {
 /// Result of such a request.
 pub enum IoResult {
     Body(Result<Bytes, BodyRefused>),
-    Calls(Vec<Result<CallResponse, String>>),
+    Calls(Vec<CallResult>),
+    /// Bytes that there are, and whether they are all of the body.
+    Peeked {
+        bytes: Bytes,
+        is_whole: bool,
+    },
     /// The request has made as many as it may.
     TooManyCalls,
     Delayed,
@@ -98,6 +109,32 @@ pub struct CallResponse {
     pub status: StatusCode,
     pub headers: Headers,
     pub body: Bytes,
+}
+
+/// Outcome of a call.
+pub type CallResult = Result<CallResponse, CallFailure>;
+
+/// Failure of a call, for the plugin.
+#[derive(Debug)]
+pub struct CallFailure {
+    pub kind: ErrorKind,
+    /// A line for its error.
+    pub said: String,
+}
+
+impl CallFailure {
+    pub fn new(kind: ErrorKind, said: impl Into<String>) -> Self {
+        let said = said.into();
+        Self { kind, said }
+    }
+
+    /// A response whose body is longer than the plugin may have.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            ErrorKind::Limit,
+            format!("its body is longer than limits.body of {limit_bytes} bytes"),
+        )
+    }
 }
 
 /// A host call that is performed.

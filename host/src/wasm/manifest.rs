@@ -88,6 +88,8 @@ impl Default for PeersAsked {
 pub enum Capability {
     /// Calls out: `grants.upstreams`.
     Upstreams,
+    /// Choices of the request's upstream: `grants.upstreams`.
+    ChosenUpstreams,
     /// Shared numbers: a counter zone in `grants.zones`.
     CounterZones,
     /// Shared values: a kv zone in `grants.zones`.
@@ -394,6 +396,8 @@ impl<'a> Outline<'a> {
         let uses = [
             self.imports_any(&[imports::CALLS_SEND])
                 .then_some(Capability::Upstreams),
+            self.imports_any(&[imports::UPSTREAM_SET])
+                .then_some(Capability::ChosenUpstreams),
             self.imports_any(&COUNTER_CALLS)
                 .then_some(Capability::CounterZones),
             self.imports_any(&KV_CALLS).then_some(Capability::KvZones),

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook};
+use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, imports};
 use instances::Queue;
 pub use policy::PolicyResult;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub struct Plugin {
     is_quick: bool,
     /// The module uses a host call that waits, so that its hooks run on fibers.
     waits: bool,
+    /// The module uses the host call that sends on parts of a body.
+    pub emits: bool,
     /// Free instances; the last one used is taken first, its memory is warm.
     #[expect(
         clippy::vec_box,
@@ -127,8 +129,9 @@ impl Plugin {
         let metrics = recorder.hooks(&name);
         let (in_module, most) = (&module.manifest.name, config.limits.metric_series);
         let own = PluginMetrics::new(recorder, &name, in_module, most);
-        let mut imports = mapped.imports();
-        let waits = imports.any(|import| host_call::waits(import.name(), meets_computed));
+        let uses = |is: &dyn Fn(&str) -> bool| mapped.imports().any(|import| is(import.name()));
+        let waits = uses(&|name| host_call::waits(name, meets_computed));
+        let emits = uses(&|name| name == imports::CHUNK_EMIT);
         let template = template(&name, hooks, config, zones, own, recorder);
         let limits = Arc::clone(&template.limits);
         let mut plugin = Self {
@@ -136,6 +139,7 @@ impl Plugin {
             engine: Rc::clone(engine),
             code: Rc::new(code),
             waits,
+            emits,
             is_quick: false,
             failure_lines: LineBudget::new(&name, limits.log_lines),
             most_calls: most_calls(config),
@@ -406,13 +410,13 @@ impl Plugin {
     #[inline(never)]
     fn no_action(&self, hook: Hook, exchange: &Exchange, raw: i32) -> HookError {
         let what = format!("it returned {raw}, which is no action");
-        self.failed(hook, exchange, HookError::Failed(what))
+        self.failed(hook, exchange, HookError::failed(what))
     }
 
     /// `whose`: the request that the failure is of; `None`: another one would have met it as well.
     fn count(&self, hook: Hook, whose: Option<&Exchange>, failure: &HookError) {
         let (counter, cause) = match failure {
-            HookError::Failed(_) => {
+            HookError::Failed { .. } => {
                 // An error of `configure`: a hook's has told that it returned.
                 self.quarantine.abandoned();
                 (&self.failures, self.metrics.errors)

@@ -10,6 +10,9 @@ pub const LOG: &str = "log";
 pub const LOG_FIELDS: &str = "log_fields";
 /// `fail(ptr, len)`: the text of the error that the hook is about to return. Returns nothing.
 pub const FAIL: &str = "fail";
+/// `fail_with(kind, ptr, len)`: the same with the error's [`crate::ErrorKind`], which decides the status that the client gets; one that
+/// the host does not know counts as the plugin's own, as with `fail`. Returns nothing.
+pub const FAIL_WITH: &str = "fail_with";
 /// `panicked(ptr, len)`: message and place of the panic that is about to trap. Returns nothing.
 pub const PANICKED: &str = "panicked";
 /// `config_get(out, cap)`: the plugin's config as JSON.
@@ -79,13 +82,24 @@ pub const CHUNK_GET: &str = "chunk_get";
 pub const CHUNK_SET: &str = "chunk_set";
 /// `chunk_end()`: the body ends with this chunk; what would still come of it is not waited for. 0 or a status.
 pub const CHUNK_END: &str = "chunk_end";
+/// `chunk_emit(ptr, len)`: sends bytes on in the place of the chunk, before what `chunk_set` leaves of it when the hook returns; may be
+/// called often. They go through the filters after this one, to the client or the peer, and this returns when there is room for them
+/// there. Parts of up to the plugin's `limits.body`, and of one call of the hook together up to `limits.emit`. 0,
+/// [`crate::BODY_UNWANTED`] or a status. `limits.cpu` and `limits.host_calls` begin anew with each part that is sent. In
+/// `request_body` and `response_body`.
+pub const CHUNK_EMIT: &str = "chunk_emit";
 /// `body_skip()`: from `response_headers`, the plugin's `response_body` hook does not see this response's body, which goes on
 /// with the length that it has. 0 or a status.
 pub const BODY_SKIP: &str = "body_skip";
 /// `body_read(map, limit)`: waits until the whole body is there; its length. [`crate::Status::Limit`] when it is
 /// longer than `limit` bytes, which may be up to the plugin's `limits.body`; it then passes on all the same.
 pub const BODY_READ: &str = "body_read";
-/// `body_get(map, out, cap)`: the body that `body_read` has read; not found before.
+/// `body_peek(bytes) -> i64`: waits until so many bytes of the request's body are there, or all of it, which can be read and passes on
+/// afterwards as if nobody had looked. Twice the number of bytes that there are, which is no more than was asked for, and one more where
+/// they are the whole body; or a status: [`crate::Status::Limit`] for more than the plugin's `limits.body`.
+pub const BODY_PEEK: &str = "body_peek";
+/// `body_get(map, out, cap)`: the body that `body_read` has read, or the part of the request's that `body_peek` has seen if that was
+/// called later; not found before.
 pub const BODY_GET: &str = "body_get";
 /// `calls_send(ptr, len)`: [`crate::call`] records; waits for all their responses and returns how many there are,
 /// or a status when none was sent. The results of the `calls_send` before are gone.
@@ -95,6 +109,8 @@ pub const CALLS_SEND: &str = "calls_send";
 pub const CALL_STATUS: &str = "call_status";
 /// `call_error(index, out, cap)`: why a call failed, as text.
 pub const CALL_ERROR: &str = "call_error";
+/// `call_error_kind(index)`: the kind of that failure, a [`crate::ErrorKind`]; not found when the call has a response.
+pub const CALL_ERROR_KIND: &str = "call_error_kind";
 /// `call_headers(index, out, cap)`: a [`crate::header_list`].
 pub const CALL_HEADERS: &str = "call_headers";
 /// `call_body(index, out, cap)`.
@@ -114,6 +130,9 @@ pub const RATE_TAKE: &str = "rate_take";
 /// `grant_check(grant, name_ptr, name_len)`: whether the plugin is granted the thing of this name, a [`crate::Grant`]: 0,
 /// [`crate::Status::NotGranted`] or [`crate::Status::WrongKind`]. In every hook and in `castling_configure`.
 pub const GRANT_CHECK: &str = "grant_check";
+/// `upstream_set(ptr, len)`: has the request go to the upstream of this name, which must be granted, in the place of the route's own; no
+/// name: to the route's own again. Until it goes, so not in `request_body`, `balance` and what comes after them. 0 or a status.
+pub const UPSTREAM_SET: &str = "upstream_set";
 /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
 pub const PEERS_GET: &str = "peers_get";
 /// `peers_draw(out, cap)`: up to two [`crate::DrawnPeer`]s in `balance`, drawn at random by weight among the peers that may be chosen;

@@ -92,6 +92,10 @@ macro_rules! ids {
     };
 }
 
+mod error_kind;
+
+pub use error_kind::ErrorKind;
+
 ids! {
     /// A function that a plugin may implement, in the order of a request's life.
     Hook: u32 {
@@ -457,9 +461,10 @@ impl DrawnPeer {
 
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
-/// [`imports::BODY_READ`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
-/// `content`; `BODY_READ` of the response and the other two also in `response_headers`.
+/// [`imports::BODY_READ`], [`imports::BODY_PEEK`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
+/// `content`; `BODY_READ` of the response, `CALLS_SEND` and `DELAY` also in `response_headers`.
 /// [`imports::RESPONSE_BEGIN`] and [`imports::RESPONSE_WRITE`]: in `content`, where `BODY_READ` comes before them.
+/// [`imports::CHUNK_EMIT`]: in `request_body` and `response_body`.
 /// Elsewhere [`Status::NotNow`].
 pub const LONGEST_DELAY_MS: u32 = 60_000;
 

@@ -49,7 +49,10 @@ fn act_otherwise(hook: Hook, verdict: Result<Verdict>) -> i32 {
     match acted {
         Ok(action) => action as i32,
         // A piece that nobody wants ends the response: it is whole for its client.
-        Err(error) if error.is_unwanted() => Action::Answer as i32,
+        Err(error) if error.is_unwanted() => match hook {
+            Hook::Content => Action::Answer as i32,
+            _ => Action::Continue as i32,
+        },
         Err(error) => fail(&error, Action::Failed as i32),
     }
 }
@@ -67,6 +70,7 @@ pub(super) fn done(result: Result<()>) -> i32 {
 fn done_otherwise(result: Result<()>) -> i32 {
     match settle(result) {
         Ok(()) => Action::Continue as i32,
+        Err(error) if error.is_unwanted() => Action::Continue as i32,
         Err(error) => fail(&error, Action::Failed as i32),
     }
 }
@@ -74,6 +78,6 @@ fn done_otherwise(result: Result<()>) -> i32 {
 #[cold]
 #[inline(never)]
 pub(super) fn fail(error: &Error, code: i32) -> i32 {
-    host::fail(error.to_string().as_bytes());
+    host::fail_with(error.id(), error.to_string().as_bytes());
     code
 }

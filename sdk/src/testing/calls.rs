@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use castling_abi::{Status, call};
+use castling_abi::{ErrorKind, Status, call};
 
 use super::hook::may_wait;
 use super::host::{hand_out, is_target};
@@ -23,10 +23,13 @@ pub(super) struct Calls {
 
 type Script = Box<dyn FnMut(&http::Request) -> Answer>;
 
-type CallResult = Result<(u16, Vec<u8>, Vec<u8>), String>;
+type CallResult = Result<(u16, Vec<u8>, Vec<u8>), CallFailure>;
 
 /// A response, or why there is none.
-pub(super) type Answer = Result<Response, String>;
+pub(super) type Answer = Result<Response, CallFailure>;
+
+/// Reason why a call has no response, and its kind.
+pub(super) type CallFailure = (ErrorKind, String);
 
 pub(crate) fn calls_send(records: &[u8]) -> i32 {
     if !may_wait() {
@@ -67,8 +70,11 @@ fn answer(upstream: String, request: http::Request) {
     let script = with_facts(|facts| facts.calls.scripts.remove(&upstream));
     let Some(mut script) = script else { return };
     let answer = script(&request);
-    let result =
-        answer.and_then(|response| response.into_parts().map_err(|error| error.to_string()));
+    let result = answer.and_then(|response| {
+        response
+            .into_parts()
+            .map_err(|error| (ErrorKind::Broken, error.to_string()))
+    });
     with_facts(|facts| {
         facts.calls.results.push(result);
         facts.calls.scripts.insert(upstream.clone(), script);
@@ -86,7 +92,14 @@ pub(crate) fn call_status(index: u32) -> i32 {
 pub(crate) fn call_error(index: u32, out: &mut [u8]) -> i32 {
     with_result(index, |result| match result {
         Ok(_) => Status::NotFound as i32,
-        Err(reason) => hand_out(reason.as_bytes(), out),
+        Err((_, reason)) => hand_out(reason.as_bytes(), out),
+    })
+}
+
+pub(crate) fn call_error_kind(index: u32) -> i32 {
+    with_result(index, |result| match result {
+        Ok(_) => Status::NotFound as i32,
+        Err((kind, _)) => *kind as i32,
     })
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use castling_abi::{
-    DRAWN_PEER_BYTES, DrawnPeer, HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number, PEER_COOLING,
-    PEER_TRIED, PeerRecord, Property, Status, TlsFact, header_list,
+    DRAWN_PEER_BYTES, DrawnPeer, ErrorKind, HeaderMap, Hook, LONGEST_DELAY_MS, LogLevel, Number,
+    PEER_COOLING, PEER_TRIED, PeerRecord, Property, Status, TlsFact, header_list,
 };
 
 use super::FakePeer;
@@ -13,7 +13,9 @@ use super::world::{Facts, Section, with_facts, with_world};
 use crate::header::{is_name, is_of_framing, is_value};
 use crate::random;
 
-pub(crate) use super::calls::{call_body, call_error, call_headers, call_status, calls_send};
+pub(crate) use super::calls::{
+    call_body, call_error, call_error_kind, call_headers, call_status, calls_send,
+};
 pub(crate) use super::gauge::{gauge_count, gauge_enter, gauge_leave};
 pub(crate) use super::hook::check_answer;
 pub(crate) use super::kv::{
@@ -23,7 +25,8 @@ pub(crate) use super::kv::{
 pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
-pub(crate) use super::stream::{response_begin, response_trailers, response_write};
+pub(crate) use super::stream::{chunk_emit, response_begin, response_trailers, response_write};
+pub(crate) use super::upstream::upstream_set;
 pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {
@@ -48,9 +51,12 @@ pub(crate) fn log_fields(level: LogLevel, text: &[u8], fields: &[u8]) {
     log(level, line.as_bytes());
 }
 
-pub(crate) fn fail(text: &[u8]) {
+pub(crate) fn fail_with(kind: ErrorKind, text: &[u8]) {
     let text = String::from_utf8_lossy(text).into_owned();
-    with_world(|world| world.failure = Some(text));
+    with_world(|world| {
+        world.failure = Some(text);
+        world.failure_kind = kind;
+    });
 }
 
 pub(crate) fn config_get(out: &mut [u8]) -> i32 {
@@ -74,9 +80,15 @@ pub(crate) fn clock_wall() -> i64 {
 }
 
 pub(crate) fn property_get(property: Property, out: &mut [u8]) -> i32 {
-    with_facts(|facts| match &facts.properties[property as usize] {
-        Some(text) => hand_out(text, out),
-        None => Status::NotFound as i32,
+    let chosen = super::upstream::chosen(property);
+    with_facts(|facts| {
+        match facts.properties[property as usize]
+            .as_ref()
+            .or(chosen.as_ref())
+        {
+            Some(text) => hand_out(text, out),
+            None => Status::NotFound as i32,
+        }
     })
 }
 
@@ -262,6 +274,25 @@ pub(crate) fn chunk_end() -> i32 {
     0
 }
 
+pub(crate) fn body_peek(bytes: usize) -> i64 {
+    if !may_wait() || running() == Some(Hook::ResponseHeaders) {
+        return Status::NotNow as i64;
+    }
+    if bytes > with_world(|world| world.body_limit_bytes) {
+        return Status::Limit as i64;
+    }
+    with_facts(|facts| {
+        if facts.response.is_some() {
+            return Status::NotNow as i64;
+        }
+        let bodies = &mut facts.bodies;
+        let seen = bodies.request.len().min(bytes);
+        bodies.request_read = Some(seen);
+        let is_whole = seen == bodies.request.len();
+        2 * i64::try_from(seen).unwrap_or_default() + i64::from(is_whole)
+    })
+}
+
 pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
     if !may_wait() {
         return Status::NotNow as i32;
@@ -281,7 +312,7 @@ pub(crate) fn body_read(map: HeaderMap, limit: usize) -> i32 {
         if body.len() > limit {
             return Status::Limit as i32;
         }
-        *read = true;
+        *read = Some(body.len());
         i32::try_from(body.len()).unwrap_or(Status::Limit as i32)
     })
 }
@@ -294,10 +325,9 @@ pub(crate) fn body_get(map: HeaderMap, out: &mut [u8]) -> i32 {
             HeaderMap::Response => (&bodies.response, bodies.response_read),
             HeaderMap::Trailers => return Status::BadArgument as i32,
         };
-        if read {
-            hand_out(body, out)
-        } else {
-            Status::NotFound as i32
+        match read {
+            Some(bytes) => hand_out(&body[..bytes], out),
+            None => Status::NotFound as i32,
         }
     })
 }

@@ -49,6 +49,7 @@ pub(crate) mod host;
 mod kv;
 mod metrics;
 mod stream;
+mod upstream;
 mod world;
 mod zones;
 
@@ -229,8 +230,8 @@ impl Exchange {
         self
     }
 
-    /// Says that nobody takes more of a streamed response than so many pieces, as where a filter ends its body with the last of
-    /// them: its [`BodyWriter::write`](crate::BodyWriter::write) fails with an error that [`Error::is_unwanted`]. All are taken
+    /// Says that nobody takes more of a streamed response than so many pieces, or more parts of a chunk, as where a filter ends the
+    /// body with the last of them: [`Chunk::emit`] or [`BodyWriter::write`](crate::BodyWriter::write) fails with an error that [`Error::is_unwanted`]. All are taken
     /// unless said. For plugins that write for as long as there is a client.
     #[must_use]
     pub fn wanted_pieces(self, pieces: usize) -> Self {
@@ -261,11 +262,18 @@ impl Exchange {
         self.call(http::OWN_ROUTES, answer)
     }
 
-    /// Grants an upstream whose answer never comes, for this reason.
+    /// Grants an upstream whose answer never comes, for this reason: a connection that broke, as far as its
+    /// [kind](Error::kind) goes.
     #[must_use]
     pub fn failing_call(self, upstream: &str, reason: &str) -> Self {
-        let reason = reason.to_owned();
-        self.script_call(upstream, move |_| Err(reason.clone()))
+        self.failing_call_of(upstream, FailedCall::Broken, reason)
+    }
+
+    /// Grants an upstream whose answer never comes, for this reason and of this kind.
+    #[must_use]
+    pub fn failing_call_of(self, upstream: &str, kind: FailedCall, reason: &str) -> Self {
+        let failure = (kind.into(), reason.to_owned());
+        self.script_call(upstream, move |_| Err(failure.clone()))
     }
 
     /// Adds a peer to its upstream.
@@ -332,7 +340,12 @@ impl Exchange {
         hook(&self.request, &mut Chunk::new(data.len(), is_last));
         let mut facts = self.facts.borrow_mut();
         facts.trailers.extend(trailers);
-        std::mem::take(&mut facts.chunk)
+        let parts = std::mem::take(&mut facts.emitted);
+        let chunk = std::mem::take(&mut facts.chunk);
+        match facts.wanted_pieces {
+            Some(most) if parts.len() >= most => parts.concat(),
+            _ => [parts.concat(), chunk].concat(),
+        }
     }
 
     /// Body of a streamed response, as far as a hook has written it; its head is [`Self::reply`]. `None`: none has begun.
@@ -491,6 +504,36 @@ pub fn advance_clock(by: Duration) {
     });
 }
 
+/// Kind of a call out that has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedCall {
+    /// None came in time.
+    Timeout,
+    /// No connection could be made.
+    Connect,
+    /// The peer has refused the connection or the request.
+    Refused,
+    /// What came was no response, or not all of one.
+    Broken,
+    /// All peers are down or busy.
+    Unavailable,
+    /// Its body is longer than `limits.body`.
+    Limit,
+}
+
+impl From<FailedCall> for castling_abi::ErrorKind {
+    fn from(kind: FailedCall) -> Self {
+        match kind {
+            FailedCall::Timeout => Self::Timeout,
+            FailedCall::Connect => Self::Connect,
+            FailedCall::Refused => Self::Refused,
+            FailedCall::Broken => Self::Broken,
+            FailedCall::Unavailable => Self::Unavailable,
+            FailedCall::Limit => Self::Limit,
+        }
+    }
+}
+
 /// A fault of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneFault {
@@ -518,6 +561,11 @@ pub fn set_body_limit(bytes: usize) {
 /// Sets how many permits a plugin may hold for one request: `limits.permits`, 16 unless said.
 pub fn set_permit_limit(permits: usize) {
     with_world(|world| world.permits.limit = permits);
+}
+
+/// Sets how many bytes [`Chunk::emit`] may send on in one call of a hook: `limits.emit`, 128 MiB unless said.
+pub fn set_emit_limit(bytes: usize) {
+    with_world(|world| world.emit_limit_bytes = bytes);
 }
 
 /// Sets the wall clock of this thread: time since 1970-01-01 UTC.

@@ -88,6 +88,33 @@ pub(crate) fn response_write(piece: &[u8]) -> i32 {
     })
 }
 
+/// A part of what a chunk becomes.
+pub(crate) fn chunk_emit(part: &[u8]) -> i32 {
+    if !matches!(
+        running(),
+        None | Some(Hook::RequestBody | Hook::ResponseBody)
+    ) {
+        return Status::NotNow as i32;
+    }
+    let (part_limit, limit) = with_world(|world| (world.body_limit_bytes, world.emit_limit_bytes));
+    with_facts(|facts| {
+        let emitted: usize = facts.emitted.iter().map(Vec::len).sum();
+        if part.len() > part_limit || emitted + part.len() > limit {
+            return Status::Limit as i32;
+        }
+        if part.is_empty() {
+            return 0;
+        }
+        let most = facts.wanted_pieces.unwrap_or(usize::MAX);
+        if facts.emitted.len() < most {
+            facts.emitted.push(part.to_vec());
+        }
+        let is_wanted = facts.emitted.len() < most;
+        facts.body_ended |= !is_wanted;
+        wanted(is_wanted)
+    })
+}
+
 pub(crate) fn response_trailers(fields: &[u8]) -> i32 {
     if let Some(refused) = check_answer(200, fields, &[]) {
         return refused as i32;

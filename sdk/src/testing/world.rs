@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use castling_abi::{Hook, LogLevel, Number, Property, TlsFact};
+use castling_abi::{ErrorKind, Hook, LogLevel, Number, Property, TlsFact};
 
 use super::calls::Calls;
 use super::gauge::Permits;
@@ -24,6 +24,8 @@ pub(crate) struct World {
     random_state: u64,
     pub(super) log_lines: Vec<(LogLevel, String)>,
     pub(crate) failure: Option<String>,
+    /// Kind of it.
+    pub(crate) failure_kind: ErrorKind,
     pub(super) zones: Zones,
     /// Kv zones by name.
     pub(super) kv: BTreeMap<Vec<u8>, KvZone>,
@@ -36,6 +38,8 @@ pub(crate) struct World {
     pub(super) hook: Option<Hook>,
     /// `limits.body`.
     pub(super) body_limit_bytes: usize,
+    /// `limits.emit`.
+    pub(super) emit_limit_bytes: usize,
     /// The exchange that was lent last.
     current: Option<Rc<RefCell<Facts>>>,
 }
@@ -63,21 +67,27 @@ pub(super) struct Facts {
     /// Pieces after which nobody takes more of it.
     pub(super) wanted_pieces: Option<usize>,
     pub(super) chunk: Vec<u8>,
+    /// Parts that the hook has sent on in its place.
+    pub(super) emitted: Vec<Vec<u8>>,
     /// A chunk has ended its body.
     pub(super) body_ended: bool,
     pub(super) body_skipped: bool,
     pub(super) bodies: Bodies,
     pub(super) calls: Calls,
+    /// Upstreams that requests may be sent to.
+    pub(super) granted_upstreams: Vec<String>,
+    pub(super) chosen_upstream: Option<String>,
     pub(super) peers: Vec<FakePeer>,
 }
 
-/// The bodies, and which of them `read_body` has read.
+/// The bodies, and what of them `read_body` has read, or `peek_body`.
 #[derive(Default)]
 pub(super) struct Bodies {
     pub(super) request: Vec<u8>,
-    pub(super) request_read: bool,
+    /// How much of it.
+    pub(super) request_read: Option<usize>,
     pub(super) response: Vec<u8>,
-    pub(super) response_read: bool,
+    pub(super) response_read: Option<usize>,
 }
 
 /// Headers, names in lower case.
@@ -93,6 +103,7 @@ impl World {
             random_state: 1,
             log_lines: Vec::new(),
             failure: None,
+            failure_kind: ErrorKind::Own,
             zones: Zones::new(),
             kv: BTreeMap::new(),
             permits: Permits::new(),
@@ -100,6 +111,7 @@ impl World {
             metrics: Metrics::new(),
             hook: None,
             body_limit_bytes: 1 << 20,
+            emit_limit_bytes: 128 << 20,
             current: None,
         }
     }

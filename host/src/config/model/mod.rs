@@ -385,6 +385,9 @@ pub struct PluginLimits {
     pub state_bytes: usize,
     /// Permits of gauge zones that it may hold for one request. 0 to 1000. Default 16.
     pub permits: usize,
+    /// Bytes that one call of a hook on a body may send on before it returns. 1 KiB to 1 TiB. Default 128 MiB, twice what deflate can
+    /// make of a chunk of 64 KiB.
+    pub emit_bytes: usize,
     /// Series of its metrics, over all workers; a histogram counts as its buckets and two more. 0 to 262144. Default
     /// 1000. Further label values are counted as `other`.
     pub metric_series: u32,

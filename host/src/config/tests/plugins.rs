@@ -28,6 +28,7 @@ fn every_limit_is_read() {
         variable_bytes = 400
         state = 100
         permits = 8
+        emit = 3000
         log_lines = 6
         metric_series = 7
     ";
@@ -52,6 +53,7 @@ fn every_limit_is_read() {
         variable_bytes: 400,
         state_bytes: 100,
         permits: 8,
+        emit_bytes: 3000,
         log_lines: 6,
         metric_series: 7,
     };
@@ -73,6 +75,7 @@ fn a_limit_beyond_its_range_is_refused() {
             "configure_cpu = '0s'",
             "configure_cpu '0s': expected 1ms to 1m",
         ),
+        ("emit = 1023", "emit 1023: expected 1KiB to 1TiB"),
         ("log_lines = 0", "log_lines 0: expected 1 to 1000000"),
         ("headers = 0", "headers 0: expected 1 to 10000"),
         (

@@ -1,13 +1,17 @@
 //! The request's body on its way to a peer, beside whatever is waited for from it.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::PeerStream;
 use crate::downstream::{BodyPiece, Downstream, RequestBody};
 use crate::error::{ClientError, UpstreamError};
+use crate::filter::{PeerSink, Taking};
 use crate::message::BodySize;
 use crate::runtime::PieceBudget;
 use crate::runtime::alarm::Disarm;
@@ -199,12 +203,51 @@ impl<'p, 'c> Pump<'p, 'c> {
     }
 }
 
+/// Peer of an upload that a filter sends parts to. The response is not read meanwhile: a peer that takes nothing until it is ends
+/// the upload when its time is up.
+pub(super) struct UploadSink<'p> {
+    pub(super) upload: &'p mut Upload,
+    pub(super) stream: &'p mut PeerStream,
+    pub(super) timeout: Duration,
+    pub(super) peer: &'p str,
+}
+
+impl UploadSink<'_> {
+    async fn flush(&mut self) -> Result<(), UpstreamError> {
+        let (timeout, peer) = (self.timeout, self.peer);
+        let mut stream = self.stream.wait();
+        poll_fn(|cx| stream.poll_flush(cx, timeout, peer)).await
+    }
+}
+
+impl PeerSink for UploadSink<'_> {
+    fn take<'a>(&'a mut self, part: Bytes, body: &'a mut RequestBody) -> Taking<'a> {
+        Box::pin(async move {
+            self.upload.pieces.next().await;
+            if self.upload.is_over() {
+                return Ok(false);
+            }
+            if self.stream.is_full() && self.flush().await.is_err() {
+                // The rest of what the filter makes of its piece is lost: no other peer could be sent all. The next who waits for this
+                // one sees its error, or the response that has come before it.
+                self.upload.break_off();
+                body.forget();
+                return Ok(false);
+            }
+            body.remember(&BodyPiece::Owned(part.clone()));
+            if let Some(bytes) = body.replayable_bytes() {
+                self.upload.replayed = bytes;
+            }
+            self.stream.send_data(part);
+            Ok(true)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::rc::Rc;
 
-    use bytes::Bytes;
     use http::Method;
     use tokio::io::AsyncReadExt;
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::connector::Connector;
 use super::meter::Meter;
-use super::pump::{Pump, Pumped, Upload, UploadError};
+use super::pump::{Pump, Pumped, Upload, UploadError, UploadSink};
 use super::{Body, MAX_INTERIMS, PeerStream};
 use crate::error::{ClientError, Error, UpstreamError};
 use crate::exchange::{Answer, Exchange};
@@ -346,11 +346,20 @@ impl<'a> Try<'a> {
             let event = self.wait_sending(stream, exchange, source).await;
             match event {
                 Event::Pumped(Ok(Pumped::Done)) => return Ok(None),
-                Event::Pumped(Ok(Pumped::Filter)) => match source.filter(exchange).await {
-                    Ok(None) => {}
-                    Ok(Some(answer)) => return Err(TryError::Answered(answer)),
-                    Err(error) => return Err(TryError::Filter(error)),
-                },
+                Event::Pumped(Ok(Pumped::Filter)) => {
+                    let mut sink = UploadSink {
+                        upload: &mut self.upload,
+                        stream,
+                        timeout: self.settings.idle_timeout,
+                        peer: &self.peer.label,
+                    };
+                    // In a box: few requests have filters, and all have their future.
+                    match Box::pin(source.filter(exchange, &mut sink)).await {
+                        Ok(None) => {}
+                        Ok(Some(answer)) => return Err(TryError::Answered(answer)),
+                        Err(error) => return Err(TryError::Filter(error)),
+                    }
+                }
                 // A peer that has answered without waiting for the body may have closed its side; its answer counts.
                 Event::Pumped(Err(UploadError::Upstream(UpstreamError::Io { .. }))) => {
                     self.upload.break_off();

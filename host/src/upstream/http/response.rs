@@ -9,7 +9,7 @@ use std::vec;
 use bytes::Bytes;
 
 use super::meter::Meter;
-use super::pump::{Pump, Pumped, Upload, UploadError};
+use super::pump::{Pump, Pumped, Upload, UploadError, UploadSink};
 use super::{PeerStream, Released};
 use crate::downstream::RequestBody;
 use crate::error::{ClientError, Error, UpstreamError};
@@ -205,7 +205,14 @@ impl Body {
                 // The response has begun, and a hook that would rather answer is told that it cannot. What it makes of that
                 // costs the upload, not the response.
                 Event::Filter => {
-                    if source.filter(exchange).await.is_err() {
+                    let mut sink = UploadSink {
+                        upload: &mut self.upload,
+                        stream: &mut self.stream,
+                        timeout: self.settings.idle_timeout,
+                        peer: &self.peer.label,
+                    };
+                    let filtered = Box::pin(source.filter(exchange, &mut sink));
+                    if filtered.await.is_err() {
                         self.upload.break_off();
                     }
                 }

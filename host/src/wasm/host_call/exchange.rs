@@ -60,7 +60,12 @@ fn property_get(
         Property::Protocol => Some(request.protocol.as_str().as_bytes()),
         Property::Listener => Some(exchange.context().listener.as_bytes()),
         Property::Route => exchange.route().map(str::as_bytes),
-        Property::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),
+        Property::Upstream => {
+            let context = exchange.context();
+            let name = context.upstream.as_deref();
+            name.or(context.chosen_upstream.as_deref())
+                .map(str::as_bytes)
+        }
         Property::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
         Property::ServerAddress => match &exchange.context().server {
             ServerAddress::Tcp(server) => {

@@ -5,16 +5,19 @@
 
 mod balance;
 mod counter;
+mod emit;
 mod exchange;
 mod gauge;
 mod grant;
 mod header;
 mod kv;
 mod metric;
+mod peek;
 mod reply;
 mod respond;
 mod state;
 mod system;
+mod upstream;
 mod var;
 mod wait;
 
@@ -35,6 +38,9 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     state::add_to(linker)?;
     reply::add_to(linker)?;
     respond::add_to(linker)?;
+    upstream::add_to(linker)?;
+    emit::add_to(linker)?;
+    peek::add_to(linker)?;
     wait::add_to(linker)?;
     counter::add_to(linker)?;
     gauge::add_to(linker)?;
@@ -49,7 +55,16 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
     use castling_abi::imports::*;
     match name {
         VAR_COMPUTE => meets_computed,
-        _ => [BODY_READ, CALLS_SEND, DELAY, RESPONSE_BEGIN, RESPONSE_WRITE].contains(&name),
+        _ => [
+            BODY_PEEK,
+            BODY_READ,
+            CALLS_SEND,
+            CHUNK_EMIT,
+            DELAY,
+            RESPONSE_BEGIN,
+            RESPONSE_WRITE,
+        ]
+        .contains(&name),
     }
 }
 
@@ -67,6 +82,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (LOG, "(i32, i32, i32)"),
         (LOG_FIELDS, "(i32, i32, i32, i32, i32)"),
         (FAIL, "(i32, i32)"),
+        (FAIL_WITH, "(i32, i32, i32)"),
         (PANICKED, "(i32, i32)"),
         (CONFIG_GET, "(i32, i32) -> i32"),
         (RANDOM_GET, "(i32, i32)"),
@@ -93,6 +109,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (CALLS_SEND, "(i32, i32) -> i32"),
         (CALL_STATUS, "(i32) -> i32"),
         (CALL_ERROR, "(i32, i32, i32) -> i32"),
+        (CALL_ERROR_KIND, "(i32) -> i32"),
         (CALL_HEADERS, "(i32, i32, i32) -> i32"),
         (CALL_BODY, "(i32, i32, i32) -> i32"),
         (DELAY, "(i32) -> i32"),
@@ -120,6 +137,9 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (METRIC_OBSERVE, "(i32, f64) -> i32"),
         (VAR_COMPUTE, "(i32, i32) -> i32"),
         (CHUNK_END, "() -> i32"),
+        (UPSTREAM_SET, "(i32, i32) -> i32"),
+        (CHUNK_EMIT, "(i32, i32) -> i32"),
+        (BODY_PEEK, "(i32) -> i64"),
         (BODY_SKIP, "() -> i32"),
         (RESPONSE_BEGIN, "(i32, i32, i32, i64) -> i32"),
         (RESPONSE_WRITE, "(i32, i32) -> i32"),

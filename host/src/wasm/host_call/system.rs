@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use castling_abi::{IMPORT_MODULE, LogLevel, header_list, imports};
+use castling_abi::{ErrorKind, IMPORT_MODULE, LogLevel, header_list, imports};
 use serde_json::Value as Json;
 use tracing::{Level, debug, enabled, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
@@ -17,6 +17,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         .func_wrap(IMPORT_MODULE, imports::LOG, log)?
         .func_wrap(IMPORT_MODULE, imports::LOG_FIELDS, log_fields)?
         .func_wrap(IMPORT_MODULE, imports::FAIL, fail)?
+        .func_wrap(IMPORT_MODULE, imports::FAIL_WITH, fail_with)?
         .func_wrap(IMPORT_MODULE, imports::PANICKED, panicked)?
         .func_wrap(IMPORT_MODULE, imports::CONFIG_GET, config_get)?
         .func_wrap(IMPORT_MODULE, imports::RANDOM_GET, random_get)?
@@ -120,7 +121,19 @@ fn is_written(level: LogLevel) -> bool {
 
 fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;
-    guest.report_mut().failure = Some(text(memory, ptr, len)?);
+    let said = text(memory, ptr, len)?;
+    let report = guest.report_mut();
+    report.failure = Some(said);
+    report.kind = None;
+    Ok(())
+}
+
+fn fail_with(mut caller: Caller<'_, Guest>, kind: u32, ptr: u32, len: u32) -> Result<()> {
+    let (memory, guest) = split(&mut caller)?;
+    let said = text(memory, ptr, len)?;
+    let report = guest.report_mut();
+    report.failure = Some(said);
+    report.kind = ErrorKind::from_raw(kind);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::message::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::io_request::{
-    BodyRefused, Call, CallResponse, Destination, Handoff, IoRequest, IoResult,
+    BodyRefused, Call, CallResponse, CallResult, Destination, Handoff, IoRequest, IoResult,
 };
 use crate::wasm::limit::Reached;
 
@@ -30,6 +30,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         })?
         .func_wrap(IMPORT_MODULE, imports::CALL_STATUS, call_status)?
         .func_wrap(IMPORT_MODULE, imports::CALL_ERROR, call_error)?
+        .func_wrap(IMPORT_MODULE, imports::CALL_ERROR_KIND, call_error_kind)?
         .func_wrap(IMPORT_MODULE, imports::CALL_HEADERS, call_headers)?
         .func_wrap(IMPORT_MODULE, imports::CALL_BODY, call_body)?
         .func_wrap_async(IMPORT_MODULE, imports::DELAY, |caller, (milliseconds,)| {
@@ -175,7 +176,15 @@ fn call_status(mut caller: Caller<'_, Guest>, index: u32) -> Result<i32> {
 fn call_error(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     match call_result(guest, index) {
-        Some(Err(error)) => hand_out(memory, out, capacity, error.as_bytes()),
+        Some(Err(failure)) => hand_out(memory, out, capacity, failure.said.as_bytes()),
+        Some(Ok(_)) | None => refuse(Status::NotFound),
+    }
+}
+
+fn call_error_kind(mut caller: Caller<'_, Guest>, index: u32) -> Result<i32> {
+    let (_, guest) = split(&mut caller)?;
+    match call_result(guest, index) {
+        Some(Err(failure)) => Ok(failure.kind as i32),
         Some(Ok(_)) | None => refuse(Status::NotFound),
     }
 }
@@ -200,7 +209,7 @@ fn response(guest: &Guest, index: u32) -> Option<&CallResponse> {
     call_result(guest, index)?.as_ref().ok()
 }
 
-fn call_result(guest: &Guest, index: u32) -> Option<&Result<CallResponse, String>> {
+fn call_result(guest: &Guest, index: u32) -> Option<&CallResult> {
     guest.results.as_ref()?.calls.get(index as usize)
 }
 
