@@ -1,9 +1,13 @@
 //! The part that the requests of one worker share: upstreams, time-outs, access log, counts, and whether it drains.
 
+mod flights;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flights::FlightWaits;
 use tokio::sync::Notify;
 
 use crate::downstream::SpillFile;
@@ -15,6 +19,7 @@ use crate::runtime::alarm::{self, Alarms};
 use crate::runtime::clock;
 use crate::runtime::heap_trim::HeapTrim;
 use crate::upstream::Upstream;
+use crate::zone::Flights;
 
 pub struct WorkerContext {
     upstreams: Vec<Rc<Upstream>>,
@@ -24,6 +29,7 @@ pub struct WorkerContext {
     traffic: Traffic,
     metrics: Recorder,
     spill_file: Option<Rc<SpillFile>>,
+    flights: FlightWaits,
     /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
@@ -53,6 +59,7 @@ impl WorkerContext {
         access_log: Option<Rc<AccessLog>>,
         metrics: Recorder,
         spill_file: Option<SpillFile>,
+        flights: Arc<Flights>,
     ) -> Rc<Self> {
         Rc::new(Self {
             upstreams,
@@ -65,6 +72,7 @@ impl WorkerContext {
             },
             metrics,
             spill_file: spill_file.map(Rc::new),
+            flights: FlightWaits::new(flights),
             heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
@@ -190,6 +198,11 @@ impl WorkerContext {
     /// not be opened.
     pub fn spill_file(&self) -> Option<&Rc<SpillFile>> {
         self.spill_file.as_ref()
+    }
+
+    /// Waits for values that one request fetches for all.
+    pub fn flights(&self) -> &FlightWaits {
+        &self.flights
     }
 
     /// The metrics of all workers.

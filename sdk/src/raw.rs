@@ -7,6 +7,7 @@
 
 use castling_abi::{ErrorKind, Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
 
+pub(crate) use flight::{kv_flight, kv_flight_end};
 pub(crate) use gauge::{gauge_count, gauge_enter, gauge_leave};
 pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
@@ -14,6 +15,7 @@ pub(crate) use kv::{
 };
 pub(crate) use upstream::upstream_set;
 
+mod flight;
 mod gauge;
 mod kv;
 mod upstream;

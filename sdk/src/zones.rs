@@ -46,6 +46,7 @@
 //! assert_eq!(again, Response::status(429).into());
 //! ```
 
+mod flight;
 mod gauge;
 mod kv;
 
@@ -59,6 +60,7 @@ use crate::buffer::status;
 use crate::error::{self, Error, Result};
 use crate::host;
 
+pub use flight::{Flight, FlightGuard};
 pub use gauge::{Gauge, Permit, gauge};
 pub use kv::{Kv, kv};
 

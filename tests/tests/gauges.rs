@@ -103,7 +103,7 @@ fn so_many_at_a_time_over_all_workers_and_clients_that_leave_make_room() {
     until_count(&proxy, "a", 2);
     held.push(hold(&proxy, "a"));
     until_count(&proxy, "a", 3);
-    drop(held);
+    held.into_iter().for_each(RawClient::reset);
     until_count(&proxy, "a", 0);
 }
 
@@ -166,9 +166,9 @@ fn permits_of_a_generation_that_drains_count_on_and_so_they_do_in_an_upgrade() {
     proxy.upgrade(&[]).expect_success();
     assert_eq!(count(&proxy, "a"), 3);
     assert_eq!(status_of(&proxy, "a"), 429);
-    drop(third);
+    third.reset();
     until_count(&proxy, "a", 2);
-    drop(held);
+    held.into_iter().for_each(RawClient::reset);
     until_count(&proxy, "a", 0);
 }
 
@@ -204,7 +204,7 @@ fn what_a_plugin_may_not_do_with_permits_is_told() {
 fn a_zone_without_room_refuses_further_keys_alone() {
     let config = CONFIG
         .replace("16KiB", "4KiB")
-        .replace("permits = 3", "permits = 1000");
+        .replace("permits = 3", "permits = 1000, cpu = \"1s\"");
     let setup = Proxy::with_config(&config).origin("app", origin::text("hello"));
     let proxy = setup.origin("slow", raw_origin::stalled()).start();
     let mut held = hold(&proxy, "a");

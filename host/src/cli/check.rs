@@ -86,6 +86,7 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
         zones,
         metrics: Recorder::alone(config.metrics.max_series).map_err(control::lines)?,
         peers,
+        flights: process::private_flights().map_err(control::lines)?,
         spill_file: None,
     };
     let engine = Gateway::engine(&config)?;

@@ -84,6 +84,13 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                 }
                 // The filters of a body serve it.
                 IoRequest::Emit(_) => Ok(IoResult::NotNow),
+                IoRequest::Flight(wish) => {
+                    let flights = self.worker.flights();
+                    let flown = self.while_client_stays(flights.fly(&wish)).await?;
+                    Ok(IoResult::Flown(
+                        flown.map(|landed| landed.hold_in(exchange, wish.plugin)),
+                    ))
+                }
                 IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
                 IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
             }
@@ -299,6 +306,7 @@ impl wasm::HostIo for TimerIo<'_> {
                 IoRequest::Body { .. }
                 | IoRequest::Peek { .. }
                 | IoRequest::Variable(_)
+                | IoRequest::Flight(_)
                 | IoRequest::Begin(_)
                 | IoRequest::Write(_)
                 | IoRequest::Emit(_) => IoResult::NotNow,

@@ -34,6 +34,7 @@ impl wasm::HostIo for VariablesOnly<'_> {
                 | IoRequest::Peek { .. }
                 | IoRequest::Calls(_)
                 | IoRequest::Delay(_)
+                | IoRequest::Flight(_)
                 | IoRequest::Begin(_)
                 | IoRequest::Write(_)
                 | IoRequest::Emit(_) => Ok(IoResult::NotNow),

@@ -59,6 +59,7 @@ impl Gateway {
             zones,
             metrics,
             peers,
+            flights,
             spill_file,
         } = memory;
         let alarms = Alarms::new(alarm::FINE);
@@ -91,12 +92,16 @@ impl Gateway {
         }
         let upstreams = parts.upstreams.into_values().collect();
         if config.spills() {
-            metrics.spill().missing.set(f64::from(u8::from(spill_file.is_none())));
+            metrics
+                .spill()
+                .missing
+                .set(f64::from(u8::from(spill_file.is_none())));
         }
         let spill_file = spill_file.zip(config.workers.spill.as_ref());
         let spill_file = spill_file
             .map(|(file, spill)| SpillFile::new(file, spill.limit_bytes, metrics.spill()));
-        let worker = WorkerContext::new(upstreams, alarms, access_log, metrics, spill_file);
+        let worker =
+            WorkerContext::new(upstreams, alarms, access_log, metrics, spill_file, flights);
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
         let streams = Rc::new(StreamPool::new(worker.alarms()));

@@ -26,7 +26,7 @@ use crate::transport::tls::TicketChain;
 use crate::upstream::{PeerList, PeerStates};
 use crate::wasm::{Plugin, PluginStatus, TimerOn};
 use crate::worker_context::WorkerContext;
-use crate::zone::{self, Zone, ZoneStatus, Zones};
+use crate::zone::{self, Flights, Zone, ZoneStatus, Zones};
 
 pub use route::{Question, text as route_text};
 
@@ -44,6 +44,7 @@ pub struct SharedMemory {
     pub zones: Zones,
     pub metrics: Recorder,
     pub peers: PeerStates,
+    pub flights: Arc<Flights>,
     /// Spill file of this worker.
     pub spill_file: Option<OwnedFd>,
 }

@@ -9,7 +9,7 @@
 //! flag, under the token that tokio has given it, which the kernel tells in `/proc/self/fdinfo` (proc(5)).
 #![allow(
     unsafe_code,
-    reason = "tokio asks for a promise about descriptors that it watches, and its epoll instance is known by its number only"
+    reason = "tokio's epoll instance is known by its number only"
 )]
 
 use std::fs;
@@ -18,10 +18,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use crate::config::Accept;
+use crate::runtime::readiness::watch_readable;
 
 pub(super) struct Watch {
     socket: AsyncFd<OwnedFd>,
@@ -38,9 +38,7 @@ struct Place {
 impl Watch {
     /// Must be called in the runtime.
     pub(super) fn new(socket: OwnedFd, accept: Accept) -> io::Result<Self> {
-        // SAFETY: an OwnedFd is open, and is given away to the AsyncFd, so that nobody closes it or puts another in
-        // its place; it has one number for its life.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let socket = watch_readable(socket)?;
         let place = match accept {
             Accept::PerWorker => None,
             Accept::Shared => match find(socket.as_raw_fd()) {

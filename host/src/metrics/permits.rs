@@ -21,7 +21,7 @@ const REFUSED: Own = own(
 pub struct PermitMetrics {
     /// Permits that this worker has out.
     pub out: Gauge,
-    /// As many were out as may be.
+    /// Permits refused because as many were out as may be.
     pub refused: Count,
     pub full: Count,
 }

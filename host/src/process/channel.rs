@@ -80,6 +80,8 @@ pub struct WorkerSpec {
     pub metrics: RawFd,
     /// Memory of the peers' state.
     pub peers: RawFd,
+    /// Memory of flights, and their bell.
+    pub flights: (RawFd, RawFd),
     /// File for bodies that are kept on disk; `None` where none are.
     pub spill_file: Option<RawFd>,
     /// Peers by upstream.

@@ -406,6 +406,8 @@ impl Generation {
         let row = shared.rows.lease(&shared.metrics);
         let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
         let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
+        let flights = shared.rows.flights.descriptors()?;
+        let flights = (hand_over(flights.zone), hand_over(flights.bell));
         let upstreams = self.peers.with_lists(|lists| {
             let lists = lists.iter();
             let lists = lists.map(|(name, it)| (name.clone(), it.leased.list.clone()));
@@ -422,6 +424,7 @@ impl Generation {
             row: row.as_ref().map(|lease| lease.row),
             metrics,
             peers,
+            flights,
             spill_file: spill::open_for_worker(&self.config).map(hand_over),
             upstreams,
             news: shared.acme.for_worker(&self.config),

@@ -11,6 +11,7 @@ mod child;
 mod compile;
 mod confine;
 mod control;
+mod flights;
 mod generation;
 mod instance_lock;
 mod master;
@@ -47,6 +48,7 @@ use std::sync::OnceLock;
 pub use acme::{AcmeReport, check as check_acme, run_acme_helper};
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
+pub use flights::private_flights;
 pub use master::{run as run_master, take_over};
 pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]

@@ -7,12 +7,14 @@ use std::rc::{Rc, Weak};
 
 use crate::zone::{GaugeZone, PeersZone};
 
+use super::flights::SharedFlights;
 use super::metrics::{CountedWorker, Ledger};
 use super::zones::{SharedZone, Zones};
 
 /// Rows of one master's workers, over its generations.
 pub struct Rows {
     peers: Rc<PeersZone>,
+    pub flights: SharedFlights,
     /// Gauge zones of the generations that there are.
     gauges: RefCell<Vec<Weak<GaugeZone>>>,
     /// Rows of living workers. Row 0 is the master's.
@@ -33,9 +35,10 @@ pub struct RowLease {
 
 impl Rows {
     /// `foreign`: rows that are the master's that has handed its memory over, until [`Self::is_alone`].
-    pub fn new(peers: Rc<PeersZone>, foreign: Vec<u32>) -> Rc<Self> {
+    pub fn new(peers: Rc<PeersZone>, flights: SharedFlights, foreign: Vec<u32>) -> Rc<Self> {
         Rc::new(Self {
             peers,
+            flights,
             gauges: RefCell::default(),
             taken: RefCell::default(),
             foreign: RefCell::new(foreign.into_iter().collect()),
@@ -50,12 +53,18 @@ impl Rows {
             tracing::warn!(rows, "too many workers: one is counted nowhere");
             return None;
         };
+        let in_flights = |()| self.flights.zone.take_row(row);
         let in_gauges = |()| {
             self.gauges()
                 .iter()
                 .try_for_each(|gauge| gauge.take_row(row))
         };
-        if let Err(error) = self.peers.take_row(row).and_then(in_gauges) {
+        let taken = self
+            .peers
+            .take_row(row)
+            .and_then(in_flights)
+            .and_then(in_gauges);
+        if let Err(error) = taken {
             tracing::warn!(%error, "a worker is counted nowhere");
             return None;
         }
@@ -95,6 +104,9 @@ impl Rows {
         for gauge in self.gauges() {
             gauge.clear_row(row);
         }
+        self.flights.zone.clear_row(row);
+        // Whoever waits for what the worker has fetched is to look who fetches it now.
+        self.flights.bell.ring();
     }
 
     fn free_row(&self) -> Option<u32> {
@@ -183,14 +195,20 @@ mod tests {
         let zone = PeersZone::create().unwrap();
         zone.take_cells(1).unwrap();
         let ledger = Ledger::of(1024, None, SystemTime::UNIX_EPOCH).unwrap();
-        (Rows::new(Rc::new(zone), foreign), ledger)
+        let flights = SharedFlights::create().unwrap();
+        (Rows::new(Rc::new(zone), flights, foreign), ledger)
+    }
+
+    fn flights_of(old: &Rows) -> SharedFlights {
+        let descriptors = old.flights.descriptors().unwrap();
+        SharedFlights::inherit(Some(descriptors)).unwrap()
     }
 
     #[test]
     fn a_master_that_takes_over_leaves_the_old_ones_rows_alone() {
         let (old, ledger) = gateway(Vec::new());
         let old_worker = old.lease(&ledger).unwrap();
-        let new = Rows::new(Rc::clone(&old.peers), old.offer());
+        let new = Rows::new(Rc::clone(&old.peers), flights_of(&old), old.offer());
         let new_worker = new.lease(&ledger).unwrap();
         let replacement = old.lease(&ledger).unwrap();
         assert_eq!(
@@ -206,7 +224,7 @@ mod tests {
     fn what_the_workers_of_a_newcomer_that_failed_have_is_theirs_until_it_is_forgotten() {
         let (old, ledger) = gateway(Vec::new());
         let _worker = old.lease(&ledger).unwrap();
-        let newcomer = Rows::new(Rc::clone(&old.peers), old.offer());
+        let newcomer = Rows::new(Rc::clone(&old.peers), flights_of(&old), old.offer());
         let its_worker = newcomer.lease(&ledger).unwrap();
         let left = old.keep(Some(&ledger));
         assert!(left.contains(&its_worker.row), "{left:?}");

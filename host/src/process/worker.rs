@@ -27,6 +27,7 @@ use super::channel::{
     write_frame,
 };
 use super::confine::{self, Seal};
+use super::flights;
 use super::role::Role;
 use super::{sys, zones};
 
@@ -99,6 +100,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         row,
         metrics,
         peers,
+        flights,
         spill_file,
         upstreams,
         news,
@@ -124,8 +126,10 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let zone = MetricsZone::open(inherited(metrics)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
     let peers = PeersZone::open(inherited(peers)?).map_err(|e| vec![e.to_string()])?;
+    let (flights, bell) = (inherited(flights.0)?, inherited(flights.1)?);
     let memory = SharedMemory {
         zones,
+        flights: flights::open(flights, bell, row).map_err(|e| vec![e.to_string()])?,
         metrics: Recorder::new(zone, row, generation),
         peers: PeerStates::new(Rc::new(peers), row),
         spill_file: spill_file.map(inherited).transpose()?,

@@ -10,8 +10,8 @@ use crate::error::ClientError;
 use crate::exchange::{Exchange, Stage};
 use crate::message::{Headers, ReplyHead};
 use crate::wasm::{
-    BodyRefused, CallFailure, CallResponse, CallResult, HostIo, IoRequest, IoResult, Performing,
-    PinnedInstances,
+    BodyRefused, CallFailure, CallResponse, CallResult, Flown, HostIo, IoRequest, IoResult,
+    Performing, PinnedInstances,
 };
 
 /// Results by script: a byte for each request, and one for each call out.
@@ -84,6 +84,10 @@ impl HostIo for ScriptedIo {
                     IoResult::Calls(calls.iter().map(|_| self.response()).collect())
                 }
                 IoRequest::Delay(_) => IoResult::Delayed,
+                // There is nobody else who would fetch it.
+                IoRequest::Flight(_) if byte & 7 == 0 => IoResult::Flown(Ok(Flown::TimedOut)),
+                IoRequest::Flight(_) if byte & 7 == 1 => IoResult::Flown(Ok(Flown::Value)),
+                IoRequest::Flight(_) => IoResult::Flown(Ok(Flown::Fetch)),
                 IoRequest::Begin(begun) => {
                     let ReplyHead { status, headers } = begun.head;
                     exchange.replace_reply(status, headers);

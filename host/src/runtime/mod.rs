@@ -7,5 +7,6 @@ pub mod gate;
 pub mod heap_trim;
 mod piece_budget;
 pub mod random;
+pub mod readiness;
 
 pub use piece_budget::PieceBudget;

@@ -16,8 +16,9 @@ use wasmtime::Caller;
 
 use super::guest::Guest;
 use crate::error::Error;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, PluginKey};
 use crate::message::{Headers, ReplyHead};
+use crate::zone::{KvZone, ZoneError};
 
 /// Request of a guest to the flow.
 pub enum IoRequest {
@@ -41,6 +42,18 @@ pub enum IoRequest {
     Emit(Bytes),
     /// The value of a variable that a plugin computes: its index among those of the exchange.
     Variable(usize),
+    /// A value in a kv zone, or the flight that fetches it.
+    Flight(Box<FlightRequest>),
+}
+
+/// Wish of a plugin for a value of a key that one alone is to fetch.
+pub struct FlightRequest {
+    pub plugin: PluginKey,
+    /// Name of the zone.
+    pub name: Arc<str>,
+    pub zone: Arc<KvZone>,
+    pub key: Vec<u8>,
+    pub longest: Duration,
 }
 
 /// Head of a response that a plugin writes piece by piece.
@@ -93,8 +106,20 @@ pub enum IoResult {
     BeyondLength,
     /// The exchange has it now, if it has a value at all.
     Computed,
+    /// Result of a flight.
+    Flown(Result<Flown, ZoneError>),
     /// There is no such thing at this stage.
     NotNow,
+}
+
+/// Result of a wait for a value that one alone is to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flown {
+    /// The key has a value now.
+    Value,
+    /// The request's plugin is the one to fetch it.
+    Fetch,
+    TimedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

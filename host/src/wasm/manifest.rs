@@ -223,7 +223,9 @@ const GAUGE_CALLS: [&str; 3] = [
     imports::GAUGE_COUNT,
 ];
 
-const KV_CALLS: [&str; 9] = [
+const KV_CALLS: [&str; 11] = [
+    imports::KV_FLIGHT,
+    imports::KV_FLIGHT_END,
     imports::KV_GET,
     imports::KV_PUT,
     imports::KV_DELETE,

@@ -39,8 +39,8 @@ pub use host_call::SIGNATURES;
 pub use host_io::{HostIo, NoIo};
 pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use io_request::{
-    BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, IoRequest, IoResult,
-    Performing, StreamHead,
+    BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, FlightRequest, Flown,
+    IoRequest, IoResult, Performing, StreamHead,
 };
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{Module, Plugin, PluginStatus, PolicyResult};

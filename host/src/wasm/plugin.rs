@@ -378,7 +378,9 @@ impl Plugin {
                 let failure = instance.trapped(&trap);
                 *used = None;
                 let key = PluginKey::of(&self.name);
-                exchange.context_mut().states.forget(key);
+                let context = exchange.context_mut();
+                context.states.forget(key);
+                context.permits.end_flights(key);
                 failure
             }
         };

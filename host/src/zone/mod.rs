@@ -22,7 +22,9 @@
 //! **Time** is handed in, in nanoseconds of one clock that all processes share and that never goes back while the zone
 //! lives. [`now_ns`] is the one to use.
 
+mod bell;
 mod counter;
+mod flights;
 mod gauge;
 mod headers;
 #[cfg(test)]
@@ -43,7 +45,9 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+pub use bell::Bell;
 pub use counter::{CounterZone, Updated};
+pub use flights::{Flight, FlightKey, Flights};
 pub use gauge::{Gauge, GaugeZone, Permit};
 pub use kv::{Expected, Key, KvZone, Prepared, lend_kv, prepare_kv, remove_kv};
 pub use metrics::{MetricsZone, Record};

@@ -181,6 +181,15 @@ pub const KV_PUT_ALL: &str = "kv_put_all";
 /// `kv_delete_all(zone_ptr, zone_len, keys_ptr, keys_len)`: deletes keys ([`crate::kv`] records): how many were there, or a status, never
 /// [`crate::Status::Full`]. All at one moment, but where a zone is too full for that: one after the other then.
 pub const KV_DELETE_ALL: &str = "kv_delete_all";
+/// `kv_flight(zone_ptr, zone_len, key_ptr, key_len, wait_ms)`: waits until the key has a value ([`crate::FLIGHT_VALUE`]), until it
+/// has none and no other request of the gateway fetches it, so that this one does ([`crate::FLIGHT_FETCH`]), or so long
+/// ([`crate::FLIGHT_TIMED_OUT`]), at most [`crate::LONGEST_DELAY_MS`]. Or a status: [`crate::Status::Limit`] beyond `limits.permits`,
+/// [`crate::Status::NotNow`] without a request. Who fetches, does until `kv_flight_end`, until the plugin traps, or until the request
+/// has ended, however it does; then one of those who wait does, unless the key has a value.
+pub const KV_FLIGHT: &str = "kv_flight";
+/// `kv_flight_end(zone_ptr, zone_len, key_ptr, key_len)`: the plugin fetches the key's value no more: it has put it there, or gives up. 1,
+/// 0 when it did not, or a status.
+pub const KV_FLIGHT_END: &str = "kv_flight_end";
 /// `gauge_enter(zone_ptr, zone_len, key_ptr, key_len, max)`: takes a permit of the key, of which the gateway's requests may hold
 /// `max`, 1 or more, at a time: 1 when the request holds it now, 0 when so many are held, or a status:
 /// [`crate::Status::BadArgument`] for a key of more than 4096 bytes, and where the plugin holds one of this key for the request;

@@ -59,6 +59,15 @@ pub const BALANCE_FAILED: i32 = -2;
 /// a filter has answered in the response's place or ended it. The hook should end; pieces are thrown away.
 pub const BODY_UNWANTED: i32 = 1;
 
+/// Result of `kv_flight`: the key has a value now.
+pub const FLIGHT_VALUE: i32 = 0;
+
+/// Result of `kv_flight`: the request is the one to fetch the value.
+pub const FLIGHT_FETCH: i32 = 1;
+
+/// Result of `kv_flight`: another request fetches the value still.
+pub const FLIGHT_TIMED_OUT: i32 = 2;
+
 /// Length for `response_begin` that is not known.
 pub const LENGTH_UNKNOWN: i64 = -1;
 
@@ -461,8 +470,8 @@ impl DrawnPeer {
 
 /// Waits that a guest may ask for; they suspend it while the host serves other requests.
 ///
-/// [`imports::BODY_READ`], [`imports::BODY_PEEK`], [`imports::CALLS_SEND`] and [`imports::DELAY`]: in `rewrite`, `preaccess`, `access` and
-/// `content`; `BODY_READ` of the response, `CALLS_SEND` and `DELAY` also in `response_headers`.
+/// [`imports::BODY_READ`], [`imports::BODY_PEEK`], [`imports::CALLS_SEND`], [`imports::DELAY`] and [`imports::KV_FLIGHT`]: in `rewrite`,
+/// `preaccess`, `access` and `content`; `BODY_READ` of the response, `CALLS_SEND`, `DELAY` and `KV_FLIGHT` also in `response_headers`.
 /// [`imports::RESPONSE_BEGIN`] and [`imports::RESPONSE_WRITE`]: in `content`, where `BODY_READ` comes before them.
 /// [`imports::CHUNK_EMIT`]: in `request_body` and `response_body`.
 /// Elsewhere [`Status::NotNow`].

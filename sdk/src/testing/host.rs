@@ -16,7 +16,7 @@ use crate::random;
 pub(crate) use super::calls::{
     call_body, call_error, call_error_kind, call_headers, call_status, calls_send,
 };
-pub(crate) use super::gauge::{gauge_count, gauge_enter, gauge_leave};
+pub(crate) use super::gauge::{gauge_count, gauge_enter, gauge_leave, kv_flight, kv_flight_end};
 pub(crate) use super::hook::check_answer;
 pub(crate) use super::kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,

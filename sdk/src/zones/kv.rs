@@ -73,15 +73,17 @@ pub fn kv(name: impl Into<String>) -> Kv {
 ///
 /// **Several keys at once** ([`Kv::get_all`], [`Kv::put_all`], [`Kv::delete_all`]) are 100 at most ([`Error::is_limit`]).
 ///
+/// **One fetches, the others wait**: [`Kv::single_flight`], the one call that suspends the hook.
+///
 /// **What it outlives**: each call is done wholly or not at all, also when its worker is killed in the middle of it.
 /// Entries outlive instances, workers and reloads that leave the zone's name, kind and size as they are, not the
 /// gateway's end.
 ///
-/// **What it costs**: no call suspends the hook. A read waits for nobody; a change waits for the changes of other workers
+/// **What it costs**: no other call suspends the hook. A read waits for nobody; a change waits for the changes of other workers
 /// before it, microseconds each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kv {
-    zone: String,
+    pub(super) zone: String,
 }
 
 /// Condition of a change: what must be there.
@@ -91,6 +93,10 @@ const ANYTHING: Expected<'static> = (KvExpected::Any, &[]);
 const NOTHING: Expected<'static> = (KvExpected::Absent, &[]);
 
 impl Kv {
+    pub(super) fn name(&self) -> &[u8] {
+        self.zone.as_bytes()
+    }
+
     /// Fails when the config has no such kv zone or does not grant it to the plugin: for `configure`, as
     /// [`Counter::must_be_granted`](super::Counter::must_be_granted).
     pub fn must_be_granted(&self) -> Result<()> {

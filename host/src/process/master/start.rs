@@ -9,6 +9,7 @@ use tokio::task::LocalSet;
 use crate::config::Config;
 use crate::log;
 use crate::process::activation::{self, Activated};
+use crate::process::flights::SharedFlights;
 use crate::process::instance_lock::InstanceLock;
 use crate::process::module_store::ModuleStore;
 use crate::process::notify;
@@ -76,7 +77,8 @@ async fn start(
     let chain = TicketChain::new(SystemTime::now())
         .map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
     let upstreams = Upstreams::new().map_err(|error| vec![error])?;
-    let rows = Rows::new(Rc::clone(upstreams.zone()), Vec::new());
+    let flights = SharedFlights::create().map_err(|error| vec![error])?;
+    let rows = Rows::new(Rc::clone(upstreams.zone()), flights, Vec::new());
     let binary = own_binary();
     let master = Master::new(config_path, binary, paths, active, chain, upstreams, rows);
     let master = Rc::new(master);

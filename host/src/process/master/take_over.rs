@@ -9,6 +9,7 @@ use tokio::task::spawn_local;
 
 use crate::config::Config;
 use crate::log;
+use crate::process::flights::SharedFlights;
 use crate::process::instance_lock::InstanceLock;
 use crate::process::metrics::Ledger;
 use crate::process::notify;
@@ -120,7 +121,8 @@ impl Newcomer {
             .map_or_else(|| TicketChain::new(SystemTime::now()), Ok);
         let chain = chain.map_err(|error| vec![format!("secrets of session tickets: {error}")])?;
         let upstreams = Upstreams::inherit(inheritance.peers).map_err(|error| vec![error])?;
-        let rows = Rows::new(Rc::clone(upstreams.zone()), inheritance.rows);
+        let flights = SharedFlights::inherit(inheritance.flights).map_err(|error| vec![error])?;
+        let rows = Rows::new(Rc::clone(upstreams.zone()), flights, inheritance.rows);
         let binary = own_binary();
         let mut master = Master::new(config_path, binary, paths, active, chain, upstreams, rows);
         master.started_at = started_at;

@@ -167,6 +167,9 @@ impl Master {
         );
         if let Some(store) = &memory.zone_store {
             hand(Described::ZoneStore, store.descriptor()?);
+            let flights = self.rows.flights.descriptors()?;
+            hand(Described::Flights, flights.zone);
+            hand(Described::Bell, flights.bell);
         }
         for (name, zone) in active.current.with_zones(Clone::clone) {
             let (what, descriptor) = match &zone {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::config::Bind;
+use crate::process::flights::FlightDescriptors;
 use crate::process::metrics::InheritedMetrics;
 use crate::process::sockets::{Adopted, address_of};
 use crate::process::upstreams::InheritedPeers;
@@ -26,6 +27,7 @@ pub struct Inheritance {
     pub instance_lock: File,
     pub zone_store: Option<File>,
     pub zones: Vec<InheritedZone>,
+    pub flights: Option<FlightDescriptors>,
     pub metrics: Option<InheritedMetrics>,
     pub peers: Option<InheritedPeers>,
     /// Rows of the memory that workers share, which are the old master's until its end.
@@ -67,6 +69,7 @@ impl Inheritance {
         }
         // One without the other is of no use.
         let peers = sorted.peers.zip(offer.peers);
+        let flights = sorted.flights.zip(sorted.bell);
         Ok(Self {
             version: offer.version,
             pid: offer.pid,
@@ -78,6 +81,7 @@ impl Inheritance {
                 .ok_or("the hand-over lacks the instance's lock")?,
             zone_store: sorted.zone_store,
             zones: sorted.zones,
+            flights: flights.map(|(zone, bell)| FlightDescriptors { zone, bell }),
             metrics: sorted.metrics,
             peers: peers.map(|(memory, offer)| InheritedPeers { memory, offer }),
             rows: offer.rows,
@@ -108,6 +112,8 @@ struct Sorted {
     instance_lock: Option<File>,
     zone_store: Option<File>,
     zones: Vec<InheritedZone>,
+    flights: Option<OwnedFd>,
+    bell: Option<OwnedFd>,
     metrics: Option<InheritedMetrics>,
     peers: Option<OwnedFd>,
     sockets: Vec<Adopted>,
@@ -132,6 +138,8 @@ impl Sorted {
                 };
                 self.metrics.replace(metrics).is_some()
             }
+            Described::Flights => self.flights.replace(descriptor).is_some(),
+            Described::Bell => self.bell.replace(descriptor).is_some(),
             Described::Peers => self.peers.replace(descriptor).is_some(),
             Described::Listener { bind, owns_file } => {
                 must_be_bound(descriptor.as_fd(), &bind)?;

@@ -106,6 +106,10 @@ pub enum Described {
         name: String,
         size_bytes: u64,
     },
+    /// Memory of flights, where there are kv zones.
+    Flights,
+    /// The bell of flights.
+    Bell,
     Metrics {
         max_series: u32,
     },

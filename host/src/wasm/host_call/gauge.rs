@@ -42,11 +42,19 @@ fn gauge_enter(
         return refuse(Status::NotNow);
     }
     let (plugin, permits) = (guest.key, &guest.exchange.context().permits);
-    if max == 0 || permits.has(plugin, |permit| gauge.is_of(permit, key)) {
+    if max == 0 {
         return refuse(Status::BadArgument);
     }
+    let held = permits.held_by(plugin);
+    // Nearly always it holds none yet.
+    if held > 0 {
+        let place = gauge.place_of(key);
+        if permits.has(plugin, |permit| gauge.is_at(permit, place)) {
+            return refuse(Status::BadArgument);
+        }
+    }
     let most = guest.limits.permits;
-    if permits.held_by(plugin) >= most {
+    if held >= most {
         return refuse(guest.limit(Reached::count("permits", most)));
     }
     match gauge.enter(key, max.into()) {
@@ -83,7 +91,8 @@ fn gauge_leave(
     };
     let plugin = guest.key;
     let permits = &mut guest.exchange.context_mut().permits;
-    let was_held = permits.give_back(plugin, |permit| gauge.is_of(permit, key));
+    let place = gauge.place_of(key);
+    let was_held = permits.give_back(plugin, |permit| gauge.is_at(permit, place));
     Ok(i32::from(was_held))
 }
 

@@ -7,6 +7,7 @@ mod balance;
 mod counter;
 mod emit;
 mod exchange;
+mod flight;
 mod gauge;
 mod grant;
 mod header;
@@ -44,6 +45,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     wait::add_to(linker)?;
     counter::add_to(linker)?;
     gauge::add_to(linker)?;
+    flight::add_to(linker)?;
     grant::add_to(linker)?;
     balance::add_to(linker)?;
     kv::add_to(linker)?;
@@ -61,6 +63,7 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
             CALLS_SEND,
             CHUNK_EMIT,
             DELAY,
+            KV_FLIGHT,
             RESPONSE_BEGIN,
             RESPONSE_WRITE,
         ]
@@ -157,6 +160,8 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (GAUGE_ENTER, "(i32, i32, i32, i32, i32) -> i32"),
         (GAUGE_LEAVE, "(i32, i32, i32, i32) -> i32"),
         (GAUGE_COUNT, "(i32, i32, i32, i32) -> i64"),
+        (KV_FLIGHT, "(i32, i32, i32, i32, i32) -> i32"),
+        (KV_FLIGHT_END, "(i32, i32, i32, i32) -> i32"),
     ]
 };
 

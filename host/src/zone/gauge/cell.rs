@@ -33,7 +33,7 @@ impl Word {
         self.is(CLAIMED, tag)
     }
 
-    /// The same with another number.
+    /// Word of the same key and state, with another number.
     pub(super) fn next(self) -> Self {
         self.after(self.tag(), self.0 as u64 & STATE)
     }

@@ -66,7 +66,7 @@ struct Place {
 /// Result of one attempt to enter.
 enum Attempt {
     Entered(u32),
-    /// As many permits are out as there may be.
+    /// Permits are out, as many as there may be.
     Refused,
     /// All cells of the set have other keys' permits.
     Full,

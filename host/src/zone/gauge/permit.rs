@@ -12,6 +12,10 @@ pub struct Gauge {
     row: Option<u32>,
 }
 
+/// Place of a key that has a permit out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPlace(u32);
+
 /// A permit that is out until this is dropped, or the worker has ended.
 #[derive(Debug)]
 pub struct Permit {
@@ -41,10 +45,14 @@ impl Gauge {
         }))
     }
 
-    /// Whether the permit is one of this key's.
-    pub fn is_of(self: &Arc<Self>, permit: &Permit, key: &[u8]) -> bool {
-        let is_ours = Arc::ptr_eq(self, &permit.gauge);
-        is_ours && self.zone.cell_of(key) == Some(permit.cell)
+    /// Place of the key, which it has for as long as one of its permits is out.
+    pub fn place_of(&self, key: &[u8]) -> Option<KeyPlace> {
+        self.zone.cell_of(key).map(KeyPlace)
+    }
+
+    /// Whether the permit is one of the key that has this place.
+    pub fn is_at(self: &Arc<Self>, permit: &Permit, place: Option<KeyPlace>) -> bool {
+        Arc::ptr_eq(self, &permit.gauge) && place == Some(KeyPlace(permit.cell))
     }
 }
 

@@ -28,13 +28,14 @@ fn permits_are_counted_over_all_workers_and_end_with_theirs() {
         .each_ref()
         .map(|worker| worker.enter(b"a", 2).unwrap());
     assert!(workers[0].enter(b"a", 2).unwrap().is_none());
-    assert!(workers[0].is_of(one.as_ref().unwrap(), b"a"));
+    let place = workers[0].place_of(b"a");
+    assert!(workers[0].is_at(one.as_ref().unwrap(), place));
     assert!(
-        !workers[0].is_of(two.as_ref().unwrap(), b"a"),
+        !workers[0].is_at(two.as_ref().unwrap(), place),
         "it is the other worker's"
     );
     let other = workers[0].enter(b"b", 1).unwrap().unwrap();
-    assert!(!workers[0].is_of(&other, b"a"));
+    assert!(!workers[0].is_at(&other, place));
     drop(one);
     assert_eq!(
         (zone.count(b"a"), zone.count(b"b"), zone.count(b"c")),
