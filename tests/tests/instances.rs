@@ -136,3 +136,89 @@ fn instances_that_take_long_to_make_are_made_beside_one_another() {
     }
     assert_eq!(proxy.workers(), worker, "the worker lives");
 }
+
+const TWO_ROUTES: &str = r#"
+    [workers]
+    count = 1
+
+    [plugins.waiter]
+    wasm = "{guests}/waiter.wasm"
+    limits = { body = "1KiB", instances = 1, instance_reserve = 0, instance_queue = 20, instance_wait = "1m" }
+
+    [listeners.web]
+    bind = "{listen}"
+
+    [upstreams.app]
+    peers = ["{app}"]
+
+    [[routes]]
+    path = "/many"
+    plugins = ["waiter"]
+    upstream = "app"
+
+    [[routes]]
+    path = "/few"
+    plugins = ["waiter"]
+    upstream = "app"
+"#;
+
+#[test]
+fn a_route_whose_calls_wait_by_the_dozen_leaves_turns_to_another() {
+    let proxy = Proxy::with_config(TWO_ROUTES)
+        .origin("app", origin::text("hello"))
+        .start();
+    let plugin = || proxy.status()["plugins"][0].clone();
+    // The one instance waits for this body.
+    let mut first = proxy.raw();
+    first.send("POST /many HTTP/1.1\r\nHost: a\r\nX-Body-Limit: 9\r\nContent-Length: 4\r\n\r\nab");
+    until("the instance waits", || plugin()["instances_in_use"] == 1);
+    let begin = |path: &str| {
+        let mut client = proxy.raw();
+        client.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nX-Delay: 20\r\n\r\n"
+        ));
+        client
+    };
+    let mut many: Vec<_> = (0..20).map(|_| begin("/many")).collect();
+    until("the queue is full", || plugin()["waiting"] == 20);
+    // It gets the place of the youngest of the others.
+    let mut few = begin("/few");
+    let refused = |reply: &castling_tests::Reply| reply.status == 503;
+    let youngest = many.pop().map(|mut client| client.read_reply());
+    assert!(youngest.as_ref().is_some_and(refused), "{youngest:?}");
+    assert_eq!(plugin()["instances_limit"], 1);
+    first.send("cd");
+    assert_eq!(few.read_reply().text(), "hello");
+    let waiting = plugin()["waiting"].as_u64();
+    assert!(
+        waiting.is_some_and(|waiting| waiting > 10),
+        "it had its turn after one of the others, and not after all: {waiting:?}"
+    );
+    for client in many.iter_mut().chain([&mut first]) {
+        assert_eq!(client.read_reply().text(), "hello");
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("castling_instance_waiters", &[]), 0.0);
+    assert_eq!(metrics.sum("castling_instances_limit", &[]), 1.0);
+    assert!(metrics.sum("castling_instance_waits_total", &[]) >= 21.0);
+}
+
+#[test]
+fn plugins_that_want_more_instances_than_a_worker_has_share_them() {
+    let plugins: String = (0..18)
+        .map(|number| {
+            let limits = if number == 0 {
+                "limits = { instances = 3 }"
+            } else {
+                ""
+            };
+            format!("[plugins.p{number}]\nwasm = \"{{guests}}/waiter.wasm\"\n{limits}\n")
+        })
+        .collect();
+    let config = TWO_ROUTES.replace("[listeners.web]", &format!("{plugins}\n[listeners.web]"));
+    let setup = Proxy::with_config(&config).origin("app", origin::text("hello"));
+    // 4096 less the reserves of 18, the snapshot's and the four of the two small ones, for 17.
+    let said = setup.check().expect_success().stdout;
+    let warning = "warning: plugins: their limits.instances are more than the 4096 that a worker has for all: none has more than 227";
+    assert!(said.contains(warning), "{said}");
+}

@@ -32,6 +32,7 @@ async fn describe(config_path: &Path) -> Result<String, Vec<String>> {
     let mut config = config::load(config_path).map_err(control::lines)?;
     let mut errors = log::check(&config.log, &config.access_log);
     let mut warnings = config::tls_warnings(&config, jiff::Timestamp::now());
+    warnings.extend(config::instances_warning(&config));
     match process::check_acme(&config) {
         Ok(more) => warnings.extend(more),
         Err(error) => errors.push(error),

@@ -164,10 +164,11 @@ fn deaths(slot: &DeathsReport) -> [String; 5] {
     ]
 }
 
-const PLUGIN: [&str; 9] = [
+const PLUGIN: [&str; 10] = [
     "plugin",
     "version",
     "instances",
+    "waiting",
     "calls",
     "failures",
     "traps",
@@ -176,11 +177,12 @@ const PLUGIN: [&str; 9] = [
     "hooks",
 ];
 
-fn plugin(plugin: &PluginStatus) -> [String; 9] {
+fn plugin(plugin: &PluginStatus) -> [String; 10] {
     [
         plugin.name.clone(),
         plugin.version.clone(),
-        plugin.instances.to_string(),
+        format!("{}/{}", plugin.instances_in_use, plugin.instances_limit),
+        plugin.waiting.to_string(),
         plugin.calls.to_string(),
         plugin.failures.to_string(),
         plugin.traps.to_string(),

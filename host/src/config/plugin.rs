@@ -157,7 +157,7 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
             Some((!limit.is_zero()).then_some(limit))
         }),
         instances: table.or("instances", usual.instances, |value| {
-            value.integer(1..=1000)
+            value.integer(1..=4096)
         }),
         instance_reserve: table.or("instance_reserve", usual.instance_reserve, |value| {
             value.integer(0..=100)

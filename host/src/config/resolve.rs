@@ -14,7 +14,9 @@ use super::{
     Config, Log, LogFormat, LogLevel, MAX_METRIC_SERIES, Master, Metrics, Pin, PlacedPath, Route,
     Spill, WhenDrainingFull, WhenFull, Workers, Zone, ZoneKind,
 };
-use super::{access_log, acme, listener, plugin, privileges, route, upstream, zone_store};
+use super::{
+    access_log, acme, instances, listener, plugin, privileges, route, upstream, zone_store,
+};
 
 /// Builds the config. Where something was refused on the way, the result is of no use.
 pub(super) fn resolve(sources: &Sources) -> Config {
@@ -25,7 +27,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
     let routes = route::resolve(&sections);
     let groups = routes.iter().flat_map(Route::set_variables);
     let variables = SetVariables::new(groups, !sections.plugins.is_empty());
-    Config {
+    let mut config = Config {
         master: master(sources.map(), sections.master.take()),
         workers,
         log: log(sections.log.take()),
@@ -42,7 +44,10 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         zones: resolved(&sections.zones, zone),
         metrics: metrics(sources.map(), sections.metrics.take()),
         routes,
-    }
+        instances_shared: None,
+    };
+    config.instances_shared = instances::share_out(&mut config);
+    config
 }
 
 /// The control socket alone, from trees that may be broken.

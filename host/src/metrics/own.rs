@@ -149,6 +149,21 @@ const INSTANCES: Own = own(
     "castling_instances",
     "Instances of a plugin, idle ones included.",
 );
+const INSTANCES_LIMIT: Own = own(
+    MetricKind::Gauge,
+    "castling_instances_limit",
+    "Instances that a plugin may have, of all workers: limits.instances, without those in reserve.",
+);
+const WAITING: Own = own(
+    MetricKind::Gauge,
+    "castling_instance_waiters",
+    "Calls of a plugin's hooks that wait for an instance now.",
+);
+const WAITS: Own = own(
+    MetricKind::Counter,
+    "castling_instance_waits_total",
+    "Calls of a plugin's hooks that had to wait for an instance.",
+);
 const QUARANTINE: Own = own(
     MetricKind::GaugeMax,
     "castling_quarantine_state",
@@ -265,6 +280,9 @@ impl Recorder {
             traps: failures("trap"),
             exhausted: failures("instances"),
             instances: self.own_gauge(&INSTANCES, &[("plugin", plugin)]),
+            limit: self.own_gauge(&INSTANCES_LIMIT, &[("plugin", plugin)]),
+            waiting: self.own_gauge(&WAITING, &[("plugin", plugin)]),
+            waits: self.own_counter(&WAITS, &[("plugin", plugin)]),
             quarantine: self.own_gauge(&QUARANTINE, &[("plugin", plugin)]),
         }
     }
@@ -423,5 +441,8 @@ pub struct HookMetrics {
     pub traps: Count,
     pub exhausted: Count,
     pub instances: Gauge,
+    pub limit: Gauge,
+    pub waiting: Gauge,
+    pub waits: Count,
     pub quarantine: Gauge,
 }

@@ -39,6 +39,9 @@ pub fn prepare(config: &Config) -> Result<(), Vec<String>> {
     for warning in config::tls_warnings(config, jiff::Timestamp::now()) {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = config::instances_warning(config) {
+        tracing::warn!("{warning}");
+    }
     warn_of_few_mappings(config);
     Ok(())
 }

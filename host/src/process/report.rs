@@ -296,6 +296,9 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
         match sum.iter_mut().find(|known| known.name == plugin.name) {
             Some(known) => {
                 known.instances += plugin.instances;
+                known.instances_in_use += plugin.instances_in_use;
+                known.instances_limit += plugin.instances_limit;
+                known.waiting += plugin.waiting;
                 known.calls += plugin.calls;
                 known.failures += plugin.failures;
                 known.traps += plugin.traps;

@@ -26,9 +26,7 @@ use crate::metrics::Recorder;
 use crate::process;
 use crate::transport::address::ServerAddress;
 use crate::wasm::compile::compile;
-use crate::wasm::{
-    Engine, HookCall, HookError, MAX_INSTANCES, Module, PinnedInstances, Plugin, PolicyInstance,
-};
+use crate::wasm::{Engine, HookCall, HookError, Module, PinnedInstances, Plugin, PolicyInstance};
 use scripted_io::ScriptedIo;
 
 pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
@@ -57,7 +55,8 @@ impl Bench {
             .enable_all()
             .build()
             .map_err(|e| e.to_string())?;
-        let engine = Engine::for_worker(512 << 10, MAX_INSTANCES).map_err(|e| format!("{e:#}"))?;
+        let engine = Engine::for_worker(512 << 10, config::MAX_INSTANCES as u32)
+            .map_err(|e| format!("{e:#}"))?;
         Ok(Rc::new(Self {
             runtime,
             engine: Rc::new(engine),

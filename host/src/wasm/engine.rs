@@ -10,10 +10,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::clock::Clock;
 use super::cpu::CpuSlices;
 use super::hook_stack::HookStack;
-use super::share::Share;
-use crate::config::{
-    self, Balance, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS, PluginLimits,
-};
+use crate::config::{self, MAX_INSTANCES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS};
 
 /// A worker's engine. The helper that compiles uses the same settings, or what it compiled would not be taken.
 pub struct Engine {
@@ -26,31 +23,10 @@ pub struct Engine {
     pub(super) pagemap: Option<File>,
 }
 
-/// Instances of all plugins together in one worker, at most. Each reserves some 4 GiB of address space (not memory), which
-/// lets wasmtime leave out bounds checks.
-pub const MAX_INSTANCES: u32 = 4096;
-
-/// Instances that the plugins of a config may have together, and no more: to reserve 4096 takes a worker 15 ms of its core, which the
-/// last generation's requests wait for.
+/// Instances that the plugins of a config may have together, and no more: to reserve [`MAX_INSTANCES`] takes a worker 15 ms of its core,
+/// which the last generation's requests wait for.
 pub fn instances(config: &config::Config) -> u32 {
-    let plugins = config.plugins.values();
-    let of_plugins: usize = plugins.map(|plugin| most_instances(&plugin.limits)).sum();
-    let upstreams = config.upstreams.values();
-    let judges = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
-    // An instance that a snapshot is made from comes before a plugin's own.
-    let all = of_plugins + judges.count() + 1;
-    u32::try_from(all)
-        .unwrap_or(MAX_INSTANCES)
-        .min(MAX_INSTANCES)
-}
-
-/// Most instances that one plugin may have in a worker, beside those that judge peers.
-fn most_instances(limits: &PluginLimits) -> usize {
-    Share::ALL
-        .map(|share| share.instances(limits))
-        .into_iter()
-        .max()
-        .unwrap_or_default()
+    config::all_instances(config).min(MAX_INSTANCES) as u32
 }
 
 /// Where `ulimit -v`, valgrind or the like leaves less room than all would take, half as many are tried, and so on down to
@@ -175,7 +151,7 @@ mod tests {
         assert_eq!(instances_of(&[]), 1);
         // Three shares of four beyond a plugin's own, one that balances, and one for the snapshot.
         assert_eq!(instances_of(&[20, 3]), (20 + 12) + (3 + 12) + 1 + 1);
-        assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES);
+        assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES as u32);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod quarantine;
 mod share;
 mod snapshot;
 
-pub use engine::{Engine, MAX_INSTANCES, instances};
+pub use engine::{Engine, instances};
 pub use hook_call::HookCall;
 pub use hook_error::HookError;
 pub use hook_stack::MaybeFuture;

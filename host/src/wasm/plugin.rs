@@ -2,6 +2,7 @@
 
 mod instances;
 mod policy;
+mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -9,8 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, imports};
-use instances::Queue;
 pub use policy::PolicyResult;
+use queue::Queue;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 use wasmtime::Linker;
@@ -92,6 +93,15 @@ pub struct PluginStatus {
     pub version: String,
     pub hooks: Vec<String>,
     pub instances: usize,
+    /// Instances that serve a call, or wait with one.
+    #[serde(default)]
+    pub instances_in_use: usize,
+    /// `limits.instances`, of all workers.
+    #[serde(default)]
+    pub instances_limit: usize,
+    /// Calls that wait for an instance.
+    #[serde(default)]
+    pub waiting: usize,
     pub calls: u64,
     /// Calls that returned an error.
     pub failures: u64,
@@ -161,6 +171,7 @@ impl Plugin {
         };
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
         let plugin = Rc::new(plugin);
+        plugin.metrics.limit.set(plugin.limits.instances as f64);
         let mut first = plugin.take_instance(None).await?;
         plugin.keep_snapshot(first.instance_mut()).await;
         Ok(plugin)
@@ -289,6 +300,9 @@ impl Plugin {
             version: self.manifest.version.clone(),
             hooks: self.manifest.hooks.clone(),
             instances: self.live.get(),
+            instances_in_use: self.live.get() - self.idle.borrow().len(),
+            instances_limit: self.limits.instances,
+            waiting: self.all_waiting.get(),
             calls: self.calls.get(),
             failures: self.failures.get(),
             traps: self.traps.get(),

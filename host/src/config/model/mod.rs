@@ -62,6 +62,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// Routes in the order of the files; matching does not depend on it except between equals, where the first wins.
     pub routes: Vec<Route>,
+    /// The most instances that a plugin may have, where all would else have more together than a worker has ([`MAX_INSTANCES`]): each
+    /// plugin's `limits.instances` is lowered to it. `None`: no limit was.
+    pub instances_shared: Option<usize>,
 }
 
 impl Config {
@@ -437,6 +440,10 @@ pub struct Metrics {
     /// `FILE:LINE:COLUMN` of `max_series`; for the default, the start of the config file.
     pub place: String,
 }
+
+/// Instances of all plugins together in one worker, at most. Each reserves some 4 GiB of address space (not memory), which lets wasmtime
+/// leave out bounds checks.
+pub const MAX_INSTANCES: usize = 4096;
 
 /// The most that `limits.memory` may say: each instance reserves address space for it in the pool.
 pub const MAX_PLUGIN_MEMORY_BYTES: usize = 64 << 20;

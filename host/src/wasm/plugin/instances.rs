@@ -1,16 +1,15 @@
 //! Which instance serves a call: a free one, a new one, or the next that becomes free.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use castling_abi::Hook;
-use tokio::sync::Notify;
 
 use super::super::hook_error::HookError;
 use super::super::instance::Instance;
 use super::super::instance_guard::InstanceGuard;
 use super::super::share::Share;
 use super::Plugin;
+use super::queue::{Entry, Queue, Turn};
 use crate::config::PluginLimits;
 use crate::exchange::Exchange;
 
@@ -60,9 +59,19 @@ impl Plugin {
         }
         let share = call.map_or(Share::Request, |(hook, exchange)| Share::of(hook, exchange));
         if !self.has_room(share) {
-            self.await_room(share).await?;
+            let route = call
+                .and_then(|(_, exchange)| exchange.route())
+                .unwrap_or_default();
+            // Its promise is kept until the instance is counted as one in use.
+            let turn = self.await_room(share, route).await?;
+            return self.use_instance(Some(turn)).await;
         }
         // Nothing is awaited in between: the room is still there.
+        self.use_instance(None).await
+    }
+
+    async fn use_instance(self: &Rc<Self>, turn: Option<Turn>) -> Result<InstanceGuard, HookError> {
+        drop(turn);
         let idle = self.idle.borrow_mut().pop();
         match idle {
             Some(instance) => Ok(InstanceGuard {
@@ -78,34 +87,43 @@ impl Plugin {
     #[inline]
     fn has_room(&self, share: Share) -> bool {
         let in_use = self.live.get() - self.idle.borrow().len();
-        in_use < share.instances(&self.limits)
+        in_use + self.promised() < share.instances(&self.limits)
+    }
+
+    /// Instances that calls have been told of and have not taken yet.
+    #[inline]
+    fn promised(&self) -> usize {
+        match self.all_waiting.get() {
+            0 => 0,
+            _ => self.waiting.iter().map(Queue::promised).sum(),
+        }
     }
 
     /// Waits, within its limits, while all instances that calls of this share may have are busy.
-    async fn await_room(&self, share: Share) -> Result<(), HookError> {
+    async fn await_room(&self, share: Share, route: &str) -> Result<Turn, HookError> {
         let PluginLimits {
             instance_queue: queue,
             instance_wait: wait,
             ..
         } = *self.limits;
         let reached = share.reached(&self.limits);
-        let waiting = &self.waiting[share as usize];
-        if waiting.calls.get() >= queue {
-            return Err(HookError::Exhausted(format!(
-                "{reached}, and limits.instance_queue of {queue} calls wait for one"
-            )));
-        }
-        let freed = async {
-            while !self.has_room(share) {
-                waiting.freed.notified().await;
-            }
-        };
-        let _waiting = Waiting::begin(self, share);
-        tokio::time::timeout(wait, freed).await.map_err(|_| {
+        let full = || {
             HookError::Exhausted(format!(
-                "{reached}, and none became free within limits.instance_wait of {wait:?}"
+                "{reached}, and limits.instance_queue of {queue} calls wait for one"
             ))
-        })
+        };
+        // Dropped after the turn, which another call may have then.
+        let _waiting = Waiting::begin(self);
+        let Entry::Waits(turn) = self.waiting[share as usize].enter(route, queue) else {
+            return Err(full());
+        };
+        match tokio::time::timeout(wait, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) => Err(full()),
+            Err(_) => Err(HookError::Exhausted(format!(
+                "{reached}, and none became free within limits.instance_wait of {wait:?}"
+            ))),
+        }
     }
 
     async fn make_instance(self: &Rc<Self>) -> Result<InstanceGuard, HookError> {
@@ -138,11 +156,9 @@ impl Plugin {
     #[cold]
     fn wake(&self) {
         let mut shares = Share::ALL.into_iter().rev();
-        let next = shares
-            .find(|share| self.waiting[*share as usize].calls.get() > 0 && self.has_room(*share));
-        if let Some(share) = next {
-            self.waiting[share as usize].freed.notify_one();
-        }
+        // One instance has become free, for one of them.
+        let _called =
+            shares.any(|share| self.has_room(share) && self.waiting[share as usize].call_next());
     }
 
     /// An instance that is suspended was dropped in the middle of a call.
@@ -174,42 +190,30 @@ impl Drop for InstanceRef<'_> {
     }
 }
 
-/// Calls of a share that wait for an instance.
-#[derive(Default)]
-pub(super) struct Queue {
-    calls: Cell<usize>,
-    freed: Notify,
-}
-
 /// A call that waits, until this is dropped.
-struct Waiting<'a> {
-    plugin: &'a Plugin,
-    share: Share,
-}
+struct Waiting<'a>(&'a Plugin);
 
 impl<'a> Waiting<'a> {
-    fn begin(plugin: &'a Plugin, share: Share) -> Self {
-        let it = Self { plugin, share };
-        it.add(1);
+    fn begin(plugin: &'a Plugin) -> Self {
+        let it = Self(plugin);
+        plugin.metrics.waits.inc();
+        it.count(1);
         it
     }
 
-    fn add(&self, calls: isize) {
-        for count in [
-            &self.plugin.all_waiting,
-            &self.plugin.waiting[self.share as usize].calls,
-        ] {
-            count.set(count.get().saturating_add_signed(calls));
-        }
+    fn count(&self, calls: isize) {
+        let all = &self.0.all_waiting;
+        all.set(all.get().saturating_add_signed(calls));
+        self.0.metrics.waiting.set(all.get() as f64);
     }
 }
 
 impl Drop for Waiting<'_> {
     /// A call that has waited too long may have been told of an instance: then another takes that.
     fn drop(&mut self) {
-        self.add(-1);
-        if self.plugin.all_waiting.get() > 0 {
-            self.plugin.wake();
+        self.count(-1);
+        if self.0.all_waiting.get() > 0 {
+            self.0.wake();
         }
     }
 }

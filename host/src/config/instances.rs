@@ -1,0 +1,88 @@
+//! The instances that a worker has for all of its plugins, shared out among them.
+
+use super::{Balance, Config, MAX_INSTANCES, PluginLimits};
+
+impl PluginLimits {
+    /// Most instances that a plugin may have in a worker, beside those that judge peers: the shares of a request, of sub-requests, of
+    /// responses and of `log` have a reserve each, but for the first.
+    pub fn most_instances(&self) -> usize {
+        self.instances + 3 * self.instance_reserve
+    }
+}
+
+/// Instances that the plugins of a config may have together in a worker.
+pub fn all_instances(config: &Config) -> usize {
+    let plugins = config.plugins.values();
+    let of_plugins: usize = plugins.map(|plugin| plugin.limits.most_instances()).sum();
+    // An instance that a snapshot is made from comes before a plugin's own.
+    of_plugins + judges(config) + 1
+}
+
+/// Instances that judge the peers of an upstream.
+fn judges(config: &Config) -> usize {
+    let upstreams = config.upstreams.values();
+    let judged = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
+    judged.count()
+}
+
+/// Lowers `limits.instances` of those plugins that have most, so far that a worker has room for all: else one that is busy would have
+/// those of others, whose calls would fail. Returns the most that a plugin may have then; `None`: nothing had to be lowered.
+pub(super) fn share_out(config: &mut Config) -> Option<usize> {
+    if all_instances(config) <= MAX_INSTANCES {
+        return None;
+    }
+    let reserves: usize = config
+        .plugins
+        .values()
+        .map(|it| 3 * it.limits.instance_reserve)
+        .sum();
+    let room = MAX_INSTANCES.saturating_sub(reserves + judges(config) + 1);
+    let most = level(
+        config
+            .plugins
+            .values()
+            .map(|it| it.limits.instances)
+            .collect(),
+        room,
+    );
+    for plugin in config.plugins.values_mut() {
+        plugin.limits.instances = plugin.limits.instances.min(most);
+    }
+    Some(most)
+}
+
+/// The highest level at which all that are cut to it have room together; 1 at least.
+fn level(mut wanted: Vec<usize>, mut room: usize) -> usize {
+    wanted.sort_unstable();
+    let mut left = wanted.len();
+    for wants in wanted {
+        let each = room / left;
+        if wants > each {
+            return each.max(1);
+        }
+        room -= wants;
+        left -= 1;
+    }
+    usize::MAX
+}
+
+/// A line for a person where plugins have fewer instances than their limits say.
+pub fn instances_warning(config: &Config) -> Option<String> {
+    let most = config.instances_shared?;
+    Some(format!(
+        "plugins: their limits.instances are more than the {MAX_INSTANCES} that a worker has for all: none has more than {most}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_want_little_have_it_and_the_others_share_the_rest() {
+        assert_eq!(level(vec![10, 300, 20], 1000), usize::MAX);
+        assert_eq!(level(vec![1000, 10, 1000, 20], 1030), 500);
+        assert_eq!(level(vec![256; 20], 4096 - 20 * 12), 192);
+        assert_eq!(level(vec![5; 20], 10), 1);
+    }
+}
