@@ -239,3 +239,26 @@ pub mod prelude {
         SetCookie, Verdict, bail, clock, delay, http, log, metrics, plugin, random, zones,
     };
 }
+
+/// The book's examples (docs/plugins), as tests.
+#[cfg(doctest)]
+mod book {
+    macro_rules! chapters {
+        ($($name:ident $file:literal)+) => {
+            $(#[doc = include_str!(concat!("../../docs/plugins/", $file))] mod $name {})+
+        };
+    }
+
+    chapters! {
+        first_plugin "first-plugin.md"
+        hooks "hooks.md"
+        state "state.md"
+        waiting "waiting.md"
+        bodies "bodies.md"
+        zones "zones.md"
+        calls "calls.md"
+        balance "balance.md"
+        errors "errors.md"
+        testing "testing.md"
+    }
+}
