@@ -79,7 +79,7 @@ fn what_is_sent_on_goes_before_the_rest_and_through_later_filters() {
         ),
         (&[("x-down", "times 3"), ("x-later-down", "end")], "all"),
         (&[("x-down", "end"), ("x-later-down", "times 2")], "allall"),
-        // Nobody takes more: the hook ends without a failure.
+        // The hook is done with, as nobody takes more: it ends without a failure.
         (&[("x-down", "forever"), ("x-later-down", "end")], "all"),
         (&[("x-down", "times 0")], "hello"),
     ] {
@@ -120,7 +120,7 @@ fn a_peer_that_answers_before_the_end_of_an_upload_ends_it() {
     });
     let proxy = proxy_before(hasty, "limits = { emit = \"1TiB\", request_cpu = \"1h\" }");
     let reply = upload(&proxy, &[("x-up", "forever")]);
-    // Its answer, or the connection that broke: whatever was there first. The worker serves on.
+    // The answer, or the connection that broke: whatever was there first. The worker serves on.
     assert!(
         matches!(reply.status, StatusCode::OK | StatusCode::BAD_GATEWAY),
         "{}",

@@ -201,7 +201,7 @@ fn statuses_that_count_as_failures_eject_a_peer_and_no_more_than_may_be() {
         .origin("c", origin::text("ok"))
         .start();
     let statuses: Vec<u16> = (0..60).map(|_| proxy.get("/").status.as_u16()).collect();
-    // One of the two is ejected, by its failures in all workers together; the other may not be.
+    // One peer of the two is ejected, by its failures in all workers together; the other may not be.
     let failed = statuses[20..]
         .iter()
         .filter(|status| **status == 500)

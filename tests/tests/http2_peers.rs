@@ -158,7 +158,7 @@ fn a_peer_chooses_what_it_is_spoken_to() {
         (&["h2", "http/1.1"][..], "2"),
         (&["http/1.1"], "1"),
         (&["http/1.1", "h2"], "1"),
-        // It knows nothing of ALPN.
+        // The peer knows nothing of ALPN.
         (&[], "1"),
     ] {
         let config = r#"

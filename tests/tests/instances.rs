@@ -183,7 +183,7 @@ fn a_route_whose_calls_wait_by_the_dozen_leaves_turns_to_another() {
     };
     let mut many: Vec<_> = (0..20).map(|_| begin("/many")).collect();
     until("the queue is full", || plugin()["waiting"] == 20);
-    // It gets the place of the youngest of the others.
+    // The new call gets the place of the youngest of the others.
     let mut few = begin("/few");
     let youngest = many.pop().map(|mut client| client.read_reply());
     assert!(youngest.is_some_and(|reply| reply.status == 503));

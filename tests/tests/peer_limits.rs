@@ -117,7 +117,7 @@ fn requests_wait_for_room_in_their_order_and_not_for_ever() {
         .start();
     let mut clients: [RawClient; 4] = clients(&proxy, 1);
     let metrics = |proxy: &Proxy| Exposition::parse(&proxy.get("/metrics").text());
-    // One is beyond the queue.
+    // One request is beyond the queue.
     let over = loop {
         if let Some(over) = clients.iter().position(has_answer) {
             break over;

@@ -271,8 +271,10 @@ impl Recorder {
         }
     }
 
-    /// Metrics of the calls of a plugin.
-    pub fn hooks(&self, plugin: &str) -> HookMetrics {
+    /// Metrics of the calls of a plugin, which may have so many instances.
+    pub fn hooks(&self, plugin: &str, instances: usize) -> HookMetrics {
+        let limit = self.own_gauge(&INSTANCES_LIMIT, &[("plugin", plugin)]);
+        limit.set(instances as f64);
         let failures = |cause| self.own_counter(&FAILURES, &[("plugin", plugin), ("cause", cause)]);
         HookMetrics {
             calls: self.own_counter(&CALLS, &[("plugin", plugin)]),
@@ -280,7 +282,6 @@ impl Recorder {
             traps: failures("trap"),
             exhausted: failures("instances"),
             instances: self.own_gauge(&INSTANCES, &[("plugin", plugin)]),
-            limit: self.own_gauge(&INSTANCES_LIMIT, &[("plugin", plugin)]),
             waiting: self.own_gauge(&WAITING, &[("plugin", plugin)]),
             waits: self.own_counter(&WAITS, &[("plugin", plugin)]),
             quarantine: self.own_gauge(&QUARANTINE, &[("plugin", plugin)]),
@@ -441,7 +442,6 @@ pub struct HookMetrics {
     pub traps: Count,
     pub exhausted: Count,
     pub instances: Gauge,
-    pub limit: Gauge,
     pub waiting: Gauge,
     pub waits: Count,
     pub quarantine: Gauge,

@@ -84,7 +84,7 @@ fn counters_of_all_workers_are_added_up() {
 fn gauges_are_sums_or_the_largest_and_end_with_their_worker() {
     let workers = workers(3);
     for (worker, level) in workers.iter().zip([-5.0, -2.0]) {
-        worker.hooks("p").quarantine.set(level);
+        worker.hooks("p", 1).quarantine.set(level);
         worker.requests_active().set(level);
     }
     let worst = |of: &Recorder| value(of, "castling_quarantine_state{plugin=\"p\"}");

@@ -136,7 +136,7 @@ impl Plugin {
         let hooks: Vec<Hook> = names.filter_map(|name| Hook::from_name(name)).collect();
         let code = Code::new(pre, &hooks, module.manifest.state).map_err(refused)?;
         let name: Arc<str> = Arc::from(module.plugin);
-        let metrics = recorder.hooks(&name);
+        let metrics = recorder.hooks(&name, config.limits.instances);
         let (in_module, most) = (&module.manifest.name, config.limits.metric_series);
         let own = PluginMetrics::new(recorder, &name, in_module, most);
         let uses = |is: &dyn Fn(&str) -> bool| mapped.imports().any(|import| is(import.name()));
@@ -171,7 +171,6 @@ impl Plugin {
         };
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
         let plugin = Rc::new(plugin);
-        plugin.metrics.limit.set(plugin.limits.instances as f64);
         let mut first = plugin.take_instance(None).await?;
         plugin.keep_snapshot(first.instance_mut()).await;
         Ok(plugin)

@@ -440,9 +440,9 @@ impl PeerRecord {
 /// A peer that the host has drawn, as `peers_draw` writes it: its index, little-endian, and its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrawnPeer {
-    /// The same peer as long as the instance lives.
+    /// Number of the peer, which keeps it as long as the instance lives.
     pub index: u32,
-    /// As `peers_get` has it.
+    /// Record, as `peers_get` has it.
     pub record: PeerRecord,
 }
 

@@ -41,7 +41,7 @@ fn expand(request: &Request, header: &str, chunk: &mut Chunk) -> Result<()> {
     match what {
         // Each piece so often.
         "times" => (0..number).try_for_each(|_| chunk.emit(chunk.data())),
-        // As many KiB for each piece that is not empty.
+        // KiB, so many for each piece that is not empty.
         "kib" if !chunk.is_empty() => {
             let part = [b'k'; 1024];
             (0..number).try_for_each(|_| chunk.emit(part))
@@ -62,7 +62,7 @@ fn expand(request: &Request, header: &str, chunk: &mut Chunk) -> Result<()> {
         "nothing" => loop {
             chunk.emit("")?;
         },
-        // What fails when something is out already is not passed over.
+        // An error that comes when something is out already is not passed over.
         "fail" if !chunk.is_empty() => {
             chunk.emit("begun")?;
             bail!("it was asked to fail")

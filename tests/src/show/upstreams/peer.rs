@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::runtime::{block_on, runtime};
 
-/// What a peer can do.
+/// Things that a peer can do.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
     /// Requests that it works on at a time; the others wait.
