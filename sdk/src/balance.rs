@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use castling_abi::{
-    DRAWN_PEER_BYTES, DrawnPeer, PEER_COOLING, PEER_RECORD_BYTES, PEER_TRIED, PeerRecord,
+    DRAWN_PEER_BYTES, DrawnPeer, PEER_COOLING, PEER_RECORD_BYTES, PEER_TRIED, PeerRecord, metric,
 };
 
 use crate::buffer::{Buffer, read_text};
@@ -134,6 +134,58 @@ impl Peer {
     /// Address and port.
     pub fn address(&self) -> String {
         peer_address(self.index).unwrap_or_default()
+    }
+
+    /// The name by which the config lists it, host and port: that of all addresses that the name has. The address itself where it
+    /// is listed by that.
+    pub fn name(&self) -> String {
+        let index = u32::try_from(self.index).unwrap_or(u32::MAX);
+        read_text(|out| host::peer_name(index, out)).unwrap_or_default()
+    }
+
+    /// Its `tags` in the config, or in the list that it is from. A call of the host; a plugin that asks for none has no cost.
+    ///
+    /// ```
+    /// use castling_sdk::prelude::*;
+    /// use castling_sdk::testing::{Exchange, FakePeer};
+    ///
+    /// #[derive(Default)]
+    /// struct Canary;
+    ///
+    /// #[plugin]
+    /// impl Canary {
+    ///     fn balance(&self, request: &Request, peers: &Peers) -> Option<usize> {
+    ///         let version = request.header("x-version")?;
+    ///         peers.iter().find(|peer| peer.has_tag(version.as_str().unwrap_or_default())).map(|peer| peer.index)
+    ///     }
+    /// }
+    ///
+    /// let mut exchange = Exchange::get("/").header("x-version", "v2")
+    ///     .peer(FakePeer::at("10.0.0.1:80").tags(["v1", "gpu"]))
+    ///     .peer(FakePeer::at("10.0.0.2:80").tags(["v2"]).name("app-b.internal:80"));
+    /// let peers = exchange.peers();
+    /// assert_eq!(Canary.balance(exchange.request(), &peers), Some(1));
+    /// assert_eq!(peers.get(0).unwrap().tags(), ["v1", "gpu"]);
+    /// assert_eq!(peers.get(1).unwrap().name(), "app-b.internal:80");
+    /// ```
+    pub fn tags(&self) -> Vec<String> {
+        let mut tags = Vec::new();
+        self.each_tag(|tag| tags.push(String::from_utf8_lossy(tag).into_owned()));
+        tags
+    }
+
+    /// Whether it has this tag.
+    pub fn has_tag(&self, tag: impl AsRef<str>) -> bool {
+        let mut has_it = false;
+        self.each_tag(|other| has_it |= other == tag.as_ref().as_bytes());
+        has_it
+    }
+
+    fn each_tag(&self, visit: impl FnMut(&[u8])) {
+        let index = u32::try_from(self.index).unwrap_or(u32::MAX);
+        if let Ok(list) = Buffer::read(0, |out| host::peer_tags(index, out)) {
+            metric::texts(&list).map_while(Result::ok).for_each(visit);
+        }
     }
 }
 

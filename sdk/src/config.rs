@@ -2,6 +2,8 @@
 
 use serde::de::DeserializeOwned;
 
+mod types;
+
 use crate::error::{Error, Result};
 
 /// Parses the config. An error names the key: `config.tokens[1]: invalid type: integer 5, expected a string`.

@@ -47,7 +47,10 @@ use crate::header::{HeaderList, HeaderValue, Headers, is_name};
 use crate::wait::milliseconds;
 use crate::{config, host};
 
+mod upstream;
+
 pub use crate::params::{Params, decode, encode};
+pub use upstream::Upstream;
 
 /// Sends a request to an upstream and waits for its response, whatever its status.
 ///

@@ -13,7 +13,7 @@ pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
     kv_put_all,
 };
-pub(crate) use upstream::upstream_set;
+pub(crate) use upstream::{config_grant, peer_name, peer_tags, upstream_set};
 
 mod flight;
 mod gauge;

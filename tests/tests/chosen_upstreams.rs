@@ -1,6 +1,6 @@
 //! Plugins that choose the upstream of a request.
 
-use castling_tests::{Proxy, Setup, origin};
+use castling_tests::{Proxy, Setup, module, origin};
 use http::StatusCode;
 
 const CONFIG: &str = r#"
@@ -76,4 +76,35 @@ fn a_module_that_chooses_upstreams_needs_a_grant() {
     setup(&config)
         .check()
         .expect_error("chooses upstreams, which nothing grants; expected `grants = { upstreams");
+}
+
+#[test]
+fn nothing_is_chosen_where_it_is_too_late_or_nowhere() {
+    let module = |hook: &str, call: &str, expected: i32| {
+        module::plugin(
+            &module::manifest(1, &format!("[\"{hook}\"]")),
+            &format!(
+                r#"(import "castling" "upstream_set" (func $set (param i32 i32) (result i32)))
+                   (data (i32.const 0) "app")
+                   (func (export "castling_hook_{hook}") (param i32 i32 i32) (result i32)
+                       (if (i32.ne (call $set {call}) (i32.const {expected})) (then unreachable))
+                       i32.const 0)"#
+            ),
+        )
+    };
+    for (hook, call, expected, status) in [
+        ("access", "(i32.const 0) (i32.const 3)", 0, 200),
+        ("access", "(i32.const 0) (i32.const 2)", -5, 200),
+        ("access", "(i32.const 0) (i32.const 65537)", 0, 500),
+        ("access", "(i32.const -1) (i32.const 3)", 0, 500),
+        ("response_headers", "(i32.const 0) (i32.const 3)", -3, 200),
+        ("response_body", "(i32.const 0) (i32.const 3)", -3, 200),
+    ] {
+        let config = CONFIG.replace("{guests}/peeker.wasm", "crude.wasm");
+        let proxy = setup(&config)
+            .file("crude.wasm", module(hook, call, expected))
+            .start();
+        let reply = proxy.get("/");
+        assert_eq!(reply.status.as_u16(), status, "{hook} {call}");
+    }
 }

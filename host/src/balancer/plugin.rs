@@ -139,7 +139,7 @@ impl PluginPolicy {
         balancer.keep_candidates_fresh();
         balancer.look_at_others();
         let set = balancer.peers.borrow();
-        lend_addresses(&set, exchange);
+        lend_facts(&set, exchange);
         if self.plugin.manifest.peers.are_listed {
             lend_peers(&set, exchange, tried);
         }
@@ -150,7 +150,7 @@ impl PluginPolicy {
             exchange.context_mut().balancing.drawn =
                 drawn.map(|peer| peer.map(|it| drawn_peer(it)));
         }
-        let slots = set.labels().len();
+        let slots = set.facts().len();
         self.told_slots.set(self.told_slots.get().max(slots));
         let call = HookCall::balance(slots, tried.count());
         self.policy_instance(call, exchange)
@@ -201,7 +201,7 @@ impl PluginPolicy {
         if !self.plugin.implements(Hook::PeerDone) {
             return MaybeFuture::Ready(Ok(DECLINED));
         }
-        lend_addresses(&balancer.peers.borrow(), exchange);
+        lend_facts(&balancer.peers.borrow(), exchange);
         let call = HookCall::peer_done(peer.slot as usize, outcome, latency.as_micros());
         self.policy_instance(call, exchange)
     }
@@ -217,11 +217,11 @@ impl PluginPolicy {
     }
 }
 
-fn lend_addresses(set: &PeerSet, exchange: &mut Exchange) {
-    let addresses = &mut exchange.context_mut().balancing.addresses;
+fn lend_facts(set: &PeerSet, exchange: &mut Exchange) {
+    let facts = &mut exchange.context_mut().balancing.facts;
     // Mostly they are there from the last request.
-    if !Arc::ptr_eq(addresses, set.labels()) {
-        *addresses = Arc::clone(set.labels());
+    if !Arc::ptr_eq(facts, set.facts()) {
+        *facts = Arc::clone(set.facts());
     }
 }
 

@@ -12,10 +12,17 @@ impl PluginLimits {
 
 /// Instances that the plugins of a config may have together in a worker.
 pub fn all_instances(config: &Config) -> usize {
-    let plugins = config.plugins.values();
-    let of_plugins: usize = plugins.map(|plugin| plugin.limits.most_instances()).sum();
+    let of_plugins: usize = pools(config).map(PluginLimits::most_instances).sum();
     // An instance that a snapshot is made from comes before a plugin's own.
     of_plugins + judges(config) + 1
+}
+
+/// Limits of each pool of instances: a plugin has one for its own config, and one for each config that lists have for it.
+fn pools(config: &Config) -> impl Iterator<Item = &PluginLimits> {
+    config.plugins.iter().flat_map(|(name, plugin)| {
+        let pools = 1 + config.configs_of_uses(name).len();
+        std::iter::repeat_n(&plugin.limits, pools)
+    })
 }
 
 /// Instances that judge the peers of an upstream.
@@ -31,20 +38,9 @@ pub(super) fn share_out(config: &mut Config) -> Option<usize> {
     if all_instances(config) <= MAX_INSTANCES {
         return None;
     }
-    let reserves: usize = config
-        .plugins
-        .values()
-        .map(|it| 3 * it.limits.instance_reserve)
-        .sum();
+    let reserves: usize = pools(config).map(|it| 3 * it.instance_reserve).sum();
     let room = MAX_INSTANCES.saturating_sub(reserves + judges(config) + 1);
-    let most = level(
-        config
-            .plugins
-            .values()
-            .map(|it| it.limits.instances)
-            .collect(),
-        room,
-    );
+    let most = level(pools(config).map(|it| it.instances).collect(), room);
     for plugin in config.plugins.values_mut() {
         plugin.limits.instances = plugin.limits.instances.min(most);
     }

@@ -22,6 +22,7 @@ mod networks;
 mod peers_list;
 mod place;
 mod plugin;
+mod plugin_pools;
 mod privileges;
 mod redaction;
 mod resolve;
@@ -55,6 +56,7 @@ pub use file::{open_private, read_regular};
 pub use instances::{all_instances, instances_warning};
 pub use model::*;
 pub use peers_list::read_peers;
+pub use plugin::config_place;
 pub use redaction::without_values;
 pub use tls::{names_of_chain, private_key};
 pub use tls_warnings::{expiry_warning, tls_warnings};
@@ -77,14 +79,6 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 pub fn control_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
     let sources = Sources::read(path, &|name| std::env::var(name))?;
     Ok(resolve::control_socket(&sources))
-}
-
-/// `FILE:LINE:COLUMN` for an error that a plugin's `configure` found. `key_path` is what the error names (`tokens[1]`,
-/// also with `config.` in front); where that key is not in the file (because it is missing there, say), the place is
-/// that of the nearest thing around it. `None`: there is no such plugin.
-pub fn place_in_plugin_config(config: &Config, plugin: &str, key_path: &str) -> Option<String> {
-    let plugin = config.plugins.get(plugin)?;
-    Some(plugin::config_place(plugin, key_path).to_owned())
 }
 
 fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Config, ConfigErrors> {

@@ -12,7 +12,7 @@ use super::table::{Table, Value};
 use super::tree::{Entry, Node, NodeKind};
 use super::{
     Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
-    OnError, Plugin, PluginLimits, PluginUse, Quarantine,
+    OnError, Plugin, PluginLimits, PluginUse, Quarantine, UseConfig,
 };
 
 pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
@@ -67,25 +67,38 @@ fn plugin_use(value: Value<'_>, plugins: &Named<'_>) -> Option<PluginUse> {
         return Some(PluginUse {
             name: plugins.reference(value)?,
             on_error: None,
+            config: None,
         });
     }
     let NodeKind::Table(_) = value.kind() else {
-        return value.expected("the name of a plugin or { name = \"NAME\", on_error = \"skip\" }");
+        return value.expected(
+            "the name of a plugin or { name = \"NAME\", on_error = \"skip\", config = { … } }",
+        );
     };
+    let place = value.place_text();
     let mut table = value.table()?;
     let name = table.required("name", "the name of a plugin", |name| {
         plugins.reference(name)
     });
     let on_error = table.optional("on_error", |value| value.choice(&ON_ERROR));
+    let mut places = BTreeMap::new();
+    let text = table.optional("config", |value| config(value, &mut places));
     table.finish();
     Some(PluginUse {
         name: name?,
         on_error,
+        config: text.map(|text| UseConfig {
+            text,
+            places,
+            place,
+        }),
     })
 }
 
-/// The place for `key_path` of the plugin's config, or of the nearest thing around it.
-pub(super) fn config_place<'a>(plugin: &'a Plugin, key_path: &str) -> &'a str {
+/// `FILE:LINE:COLUMN` for an error that a plugin's `configure` found. `key_path` is what the error names (`tokens[1]`, also with
+/// `config.` in front); where that key is not in the file (because it is missing there, say), the place is that of the nearest thing
+/// around it.
+pub fn config_place<'a>(plugin: &'a Plugin, key_path: &str) -> &'a str {
     if let Some(place) = plugin.config_places.get(key_path) {
         return place;
     }

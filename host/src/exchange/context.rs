@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use castling_abi::{DrawnPeer, PeerRecord};
 
+use super::peer_facts::PeerFacts;
 use super::usage::{CpuTime, PluginUsage};
 use super::{CachedName, ExchangeStats, Permits, PluginStates, Vars};
 use crate::transport::address::{ClientAddress, ServerAddress};
@@ -50,7 +51,8 @@ pub struct Balancing {
     pub peers: Vec<PeerRecord>,
     /// Two that were drawn, for a plugin that may ask for such.
     pub drawn: [Option<DrawnPeer>; 2],
-    pub addresses: Arc<[Arc<str>]>,
+    /// Facts of all by slot.
+    pub facts: Arc<[PeerFacts]>,
 }
 
 /// Entry that the zone of its upstream has for the session of a request, where sessions are learnt.

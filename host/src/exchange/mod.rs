@@ -6,6 +6,7 @@
 
 mod cached_name;
 mod context;
+mod peer_facts;
 mod permits;
 mod plugin_states;
 mod stage;
@@ -27,6 +28,7 @@ use crate::transport::tls::TlsInfo;
 
 pub use cached_name::CachedName;
 pub use context::{Balancing, Context};
+pub use peer_facts::PeerFacts;
 pub use permits::Permits;
 pub use plugin_states::PluginStates;
 pub use stage::Stage;

@@ -79,6 +79,7 @@ pub fn in_text(name: &Path, text: &str) -> Result<Vec<Found>, String> {
             max_active: peer.max_active,
             zone: peer.zone,
             route: peer.route,
+            tags: peer.tags,
         })
     });
     Ok(found.collect())

@@ -145,6 +145,9 @@ pub struct Found {
     /// Name by which requests are bound to it, where the source says.
     #[serde(default)]
     pub route: Option<String>,
+    /// Tags for plugins, where the source says.
+    #[serde(default)]
+    pub tags: Vec<String>,
 }
 
 impl Found {
@@ -158,6 +161,7 @@ impl Found {
             max_active: None,
             zone: None,
             route: None,
+            tags: Vec::new(),
         }
     }
 }

@@ -25,14 +25,17 @@ use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
 use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
-use crate::wasm::{self, Engine, HookError, Module, Plugin};
+use crate::wasm::{self, Capability, Engine, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::{Zone, Zones};
 
 /// Parts of a gateway, as far as they are built.
 pub(super) struct Parts {
     metrics: Recorder,
+    /// Plugins with their own config; of one that runs only with configs of routes, the first of these.
     plugins: BTreeMap<String, Rc<Plugin>>,
+    /// Plugins with a config of a listener or a route, by name and config.
+    pools: BTreeMap<(String, String), Rc<Plugin>>,
     upstreams: BTreeMap<String, Rc<Upstream>>,
     pub(super) errors: Vec<String>,
 }
@@ -66,6 +69,7 @@ impl Gateway {
         let mut parts = Parts {
             metrics,
             plugins: BTreeMap::new(),
+            pools: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             errors: Vec::new(),
         };
@@ -121,6 +125,7 @@ impl Gateway {
         Ok(Rc::new(Self {
             acceptors: acceptors.collect(),
             plugins: parts.plugins,
+            pools: parts.pools.into_values().collect(),
             zones,
             worker,
             config,
@@ -198,28 +203,88 @@ impl Parts {
         let meets_computed = beside_computing(config, &modules);
         for module in modules {
             let name = module.plugin.clone();
-            let Some(plugin_config) = config.plugins.get(&name) else {
+            if !config.plugins.contains_key(&name) {
                 self.errors.push(format!(
                     "a module came for plugin {name}, which the config does not have"
                 ));
                 continue;
-            };
-            let ungranted = ungranted(&module.manifest, plugin_config, zones);
-            if !ungranted.is_empty() {
-                let (place, wasm) = (&plugin_config.place, plugin_config.wasm.display());
-                let line = |what| format!("{place}: plugin {name}: {wasm} {what}");
-                self.errors.extend(ungranted.into_iter().map(line));
-                continue;
             }
-            let metrics = self.metrics;
             let meets = meets_computed.contains(&name);
-            match Plugin::load(&engine, module, meets, plugin_config, zones, metrics).await {
+            self.load_pools(config, &engine, module, meets, zones).await;
+        }
+    }
+
+    /// Loads a plugin with each config that it runs with.
+    async fn load_pools(
+        &mut self,
+        config: &Config,
+        engine: &Rc<Engine>,
+        module: Module,
+        meets_computed: bool,
+        zones: &Zones,
+    ) {
+        let name = &module.plugin;
+        let own = &config.plugins[name];
+        let is_timed = module.manifest.timer.is_some();
+        let runs_own = is_timed || config.uses_own_config(name);
+        let of_uses = config.configs_of_uses(name).into_iter();
+        let all = runs_own
+            .then_some(None)
+            .into_iter()
+            .chain(of_uses.map(Some));
+        for of_use in all {
+            let mut plugin_config = of_use.map_or_else(|| own.clone(), |it| own.with_config(it));
+            if module.manifest.uses.contains(&Capability::ConfigTypes) {
+                plugin_config.grant_named(config);
+            }
+            let Some(module) = self.granted(&module, own, &plugin_config, zones) else {
+                return;
+            };
+            let (metrics, sibling) = (self.metrics, self.plugins.get(name));
+            let meets = meets_computed;
+            let loaded = Plugin::load(
+                engine,
+                module,
+                meets,
+                &plugin_config,
+                zones,
+                metrics,
+                sibling,
+            );
+            match loaded.await {
                 Ok(plugin) => {
-                    self.plugins.insert(name, plugin);
+                    let first = self.plugins.entry(name.clone());
+                    first.or_insert_with(|| Rc::clone(&plugin));
+                    if let Some(of_use) = of_use {
+                        self.pools
+                            .insert((name.clone(), of_use.text.clone()), plugin);
+                    }
                 }
-                Err(error) => self.errors.push(configure_error(config, &name, &error)),
+                Err(error) => self
+                    .errors
+                    .push(configure_error(&plugin_config, name, &error)),
             }
         }
+    }
+
+    /// The module once more, where the config grants what it uses; `None`: the error is told.
+    fn granted(
+        &mut self,
+        module: &Module,
+        own: &config::Plugin,
+        plugin_config: &config::Plugin,
+        zones: &Zones,
+    ) -> Option<Module> {
+        let (name, place) = (&module.plugin, &own.place);
+        let ungranted = ungranted(&module.manifest, plugin_config, zones);
+        let wasm = own.wasm.display();
+        let line = |what| format!("{place}: plugin {name}: {wasm} {what}");
+        let is_granted = ungranted.is_empty();
+        self.errors.extend(ungranted.into_iter().map(line));
+        let again = module.again();
+        let again =
+            again.map_err(|error| self.errors.push(format!("{place}: plugin {name}: {error}")));
+        again.ok().filter(|_| is_granted)
     }
 
     fn make_upstreams(
@@ -368,7 +433,10 @@ impl Parts {
     /// Steps of the plugins that could be loaded; the others' errors are told already.
     fn named(&self, uses: &[config::PluginUse]) -> Vec<PluginStep> {
         let step = |one: &config::PluginUse| {
-            let plugin = self.plugins.get(&one.name)?;
+            let plugin = match &one.config {
+                None => self.plugins.get(&one.name)?,
+                Some(config) => self.pools.get(&(one.name.clone(), config.text.clone()))?,
+            };
             Some(PluginStep::new(plugin, one.on_error))
         };
         uses.iter().filter_map(step).collect()
@@ -504,13 +572,12 @@ fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {
 }
 
 /// Points at the key of the plugin's config that its error begins with (`config.tokens[1]: ...`), else at the plugin.
-fn configure_error(config: &Config, name: &str, error: &HookError) -> String {
+fn configure_error(plugin: &config::Plugin, name: &str, error: &HookError) -> String {
     let said = error.to_string();
     let key = said
         .split_once(": ")
         .map(|(path, _)| path)
         .filter(|path| path.starts_with("config"));
-    let place = key.and_then(|path| config::place_in_plugin_config(config, name, path));
-    let place = place.unwrap_or_else(|| config.plugins[name].place.clone());
+    let place = key.map_or(&*plugin.place, |path| config::config_place(plugin, path));
     format!("{place}: plugin {name}: {said}")
 }

@@ -118,6 +118,10 @@ pub(super) fn ungranted(
     zones: &Zones,
 ) -> Vec<&'static str> {
     let grants = &config.grants;
+    // Its `configure` tells each name that is not granted, at its place.
+    if manifest.uses.contains(&Capability::ConfigTypes) {
+        return Vec::new();
+    }
     // An empty list is meant so.
     let lacks_kind = |is_kind: fn(&Zone) -> bool| match grants.zones.as_deref() {
         None | Some([]) => false,
@@ -153,6 +157,7 @@ pub(super) fn ungranted(
             }
             Capability::Upstreams
             | Capability::ChosenUpstreams
+            | Capability::ConfigTypes
             | Capability::CounterZones
             | Capability::KvZones
             | Capability::GaugeZones => None,

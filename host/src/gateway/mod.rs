@@ -52,6 +52,8 @@ pub struct SharedMemory {
 pub struct Gateway {
     config: Rc<Config>,
     plugins: BTreeMap<String, Rc<Plugin>>,
+    /// Further pools of these plugins, with configs of listeners and routes.
+    pools: Vec<Rc<Plugin>>,
     acceptors: BTreeMap<String, Rc<Acceptor>>,
     zones: Zones,
     worker: Rc<WorkerContext>,
@@ -166,6 +168,10 @@ impl Gateway {
             plugins: self
                 .plugins
                 .values()
+                .chain(self.pools.iter().filter(|pool| {
+                    let first = &self.plugins[&*pool.name];
+                    !Rc::ptr_eq(first, pool)
+                }))
                 .map(|plugin| plugin.status())
                 .collect(),
             // A zone that cannot be looked at now is told where it is used.

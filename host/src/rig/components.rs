@@ -14,7 +14,7 @@ use http::HeaderValue;
 use crate::balancer::{Balancer, Choice, Health, Parts, Policy, Tried};
 pub use crate::config::HashMethod;
 use crate::config::{self, HashBalance, PathCase, PathPolicy};
-use crate::exchange::{Exchange, Stage};
+use crate::exchange::{Exchange, PeerFacts, Stage};
 use crate::http1::{self, HeadProgress};
 use crate::message::HeadLimits;
 use crate::message::HeadRoom;
@@ -163,6 +163,7 @@ fn peers(count: u16, weight: impl Fn(u16) -> u32, states: &PeerStates) -> Vec<Pe
             is_backup: false,
             zone: None,
             route: None,
+            facts: PeerFacts::default(),
             max_active: 0,
             room: None,
             state: states.of(n.into()),

@@ -18,7 +18,7 @@ use castling_abi::{Action, DrawnPeer, Hook, PeerRecord};
 use tokio::runtime::Runtime;
 
 use crate::config;
-use crate::exchange::{Balancing, Exchange, Stage};
+use crate::exchange::{Balancing, Exchange, PeerFacts, Stage};
 use crate::http1::{self, HeadProgress};
 use crate::message::HeadLimits;
 use crate::message::HeadRoom;
@@ -83,7 +83,8 @@ impl Rig {
             .ok_or("the config has no such plugin")?;
         // Alone, it meets nobody's variables but its own.
         let computes = !module.manifest.variables.is_empty();
-        let loaded = Plugin::load(&bench.engine, module, computes, settings, &zones, metrics);
+        let engine = &bench.engine;
+        let loaded = Plugin::load(engine, module, computes, settings, &zones, metrics, None);
         let plugin = bench
             .runtime
             .block_on(loaded)
@@ -114,7 +115,10 @@ impl Rig {
         let server = ServerAddress::Tcp(([192, 0, 2, 254], 80).into());
         self.exchange
             .begin(parsed.head, client, server, None, &Arc::from("web"));
-        let address = |peer| Arc::from(format!("192.0.2.{peer}:80"));
+        let facts = |peer| PeerFacts {
+            address: Arc::from(format!("192.0.2.{peer}:80")),
+            ..PeerFacts::new("app.test:80", &["a".to_owned(), format!("peer-{peer}")])
+        };
         let record = PeerRecord {
             weight: 1,
             active: 0,
@@ -129,7 +133,7 @@ impl Rig {
         self.exchange.context_mut().balancing = Balancing {
             peers: vec![record; peers],
             drawn: [drawn(1), drawn(2)],
-            addresses: (0..peers).map(address).collect(),
+            facts: (0..peers).map(facts).collect(),
         };
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::open_connection::OpenConnection;
 use super::pool::{KeepAlive, Pool};
 use super::state::{CheckState, PeerState};
 use super::warming::Warming;
+use crate::exchange::PeerFacts;
 use crate::log::Changes;
 use crate::transport::PeerAddress;
 use crate::transport::tls::PeerTls;
@@ -46,6 +47,8 @@ pub struct Peer {
     pub zone: Option<Rc<str>>,
     /// Name by which requests are bound to it, if it has one.
     pub route: Option<Rc<str>>,
+    /// Facts that plugins may ask for.
+    pub facts: PeerFacts,
     /// Requests that may be under way there, from all workers; 0: any number.
     max_active: u32,
     /// Told when a request has ended at a peer with a limit.
@@ -84,6 +87,8 @@ pub struct NewPeer {
     pub is_backup: bool,
     pub zone: Option<Rc<str>>,
     pub route: Option<Rc<str>>,
+    /// See [`Peer::facts`].
+    pub facts: PeerFacts,
     /// See [`Peer::max_active`].
     pub max_active: u32,
     /// Told when a request has ended at a peer with a limit.
@@ -105,11 +110,16 @@ impl Peer {
             is_backup,
             zone,
             route,
+            facts,
             max_active,
             room,
             state,
         } = new;
-        let label = Arc::from(address.to_string());
+        let label: Arc<str> = Arc::from(address.to_string());
+        let facts = PeerFacts {
+            address: Arc::clone(&label),
+            ..facts
+        };
         Self {
             slot,
             address,
@@ -124,6 +134,7 @@ impl Peer {
             is_backup: Cell::new(is_backup),
             zone,
             route,
+            facts,
             max_active,
             room,
             ends: OnceCell::new(),
@@ -292,6 +303,7 @@ pub mod tests {
                 is_backup: false,
                 zone: None,
                 route: None,
+                facts: PeerFacts::default(),
                 max_active,
                 room: None,
                 state: states.of(slot),

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::alternate::pair;
 use super::{KeepAlive, NewPeer, Peer, PeerSet, PeerStates};
 use crate::config;
+use crate::exchange::PeerFacts;
 use crate::transport::PeerAddress;
 use crate::transport::tls::ClientTls;
 
@@ -122,6 +123,7 @@ impl PeerFactory {
             is_backup: entry.is_backup,
             zone: entry.settings.zone.as_deref().map(Rc::from),
             route: entry.settings.route.as_deref().map(Rc::from),
+            facts: PeerFacts::new(&entry.host, &entry.settings.tags),
             max_active: max_active.unwrap_or(0),
             room: max_active.map(|_| Rc::clone(&self.room)),
             state: self.states.of(entry.cell),
@@ -136,6 +138,7 @@ fn stays(peer: &Peer, entry: &PeerEntry) -> bool {
         && peer.address == entry.address
         && peer.zone.as_deref() == entry.settings.zone.as_deref()
         && peer.route.as_deref() == entry.settings.route.as_deref()
+        && peer.facts.is_of(&entry.host, &entry.settings.tags)
         && peer.host == name(entry)
 }
 
@@ -167,6 +170,7 @@ mod tests {
             backup: false,
             zone: None,
             route: None,
+            tags: Vec::new(),
             max_active: None,
         };
         PeerEntry {

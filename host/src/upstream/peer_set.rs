@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::Peer;
 use super::state::PeerState;
+use crate::exchange::PeerFacts;
 
 /// Peers that requests are balanced among at one time. A set never changes: another one takes its place, in which peers that
 /// stay are the same ones, in their slots.
 pub struct PeerSet {
     /// By slot, ascending. Slots may be missing.
     peers: Box<[Rc<Peer>]>,
-    /// The peers' labels by slot, for plugins.
-    labels: Arc<[Arc<str>]>,
+    /// The peers' facts by slot, for plugins.
+    facts: Arc<[PeerFacts]>,
     /// The peers' cells, in their order.
     cells: Box<[u32]>,
 }
@@ -22,15 +23,15 @@ impl PeerSet {
     pub fn new(peers: impl IntoIterator<Item = Rc<Peer>>) -> Rc<Self> {
         let peers: Box<[Rc<Peer>]> = peers.into_iter().collect();
         debug_assert!(peers.is_sorted_by(|a, b| a.slot < b.slot));
-        let mut labels: Vec<Arc<str>> = Vec::with_capacity(peers.len());
+        let mut facts: Vec<PeerFacts> = Vec::with_capacity(peers.len());
         for peer in &peers {
-            labels.resize_with(peer.slot as usize, || Arc::from(""));
-            labels.push(Arc::clone(&peer.label));
+            facts.resize_with(peer.slot as usize, PeerFacts::default);
+            facts.push(peer.facts.clone());
         }
         Rc::new(Self {
             cells: peers.iter().map(|peer| peer.state.cell()).collect(),
             peers,
-            labels: labels.into(),
+            facts: facts.into(),
         })
     }
 
@@ -53,9 +54,9 @@ impl PeerSet {
         }
     }
 
-    /// The label of each slot up to the last one. That of a slot without a peer is empty.
-    pub fn labels(&self) -> &Arc<[Arc<str>]> {
-        &self.labels
+    /// The facts of each slot's peer up to the last one. Those of a slot without a peer are empty.
+    pub fn facts(&self) -> &Arc<[PeerFacts]> {
+        &self.facts
     }
 }
 
@@ -73,7 +74,7 @@ mod tests {
         let found: Vec<Option<u32>> = (0..5).map(by_slot).collect();
         assert_eq!(found, [None, Some(1), None, Some(3), None]);
         assert!(Rc::ptr_eq(&kept[1], &set.as_slice()[1]));
-        let labels: Vec<&str> = set.labels().iter().map(|label| &**label).collect();
+        let labels: Vec<&str> = set.facts().iter().map(|facts| &*facts.address).collect();
         assert_eq!(labels, ["", &*kept[0].label, "", &*kept[1].label]);
     }
 }

@@ -90,6 +90,8 @@ pub enum Capability {
     Upstreams,
     /// Choices of the request's upstream: `grants.upstreams`.
     ChosenUpstreams,
+    /// Things that its config names, which are granted by that.
+    ConfigTypes,
     /// Shared numbers: a counter zone in `grants.zones`.
     CounterZones,
     /// Shared values: a kv zone in `grants.zones`.
@@ -400,6 +402,8 @@ impl<'a> Outline<'a> {
                 .then_some(Capability::Upstreams),
             self.imports_any(&[imports::UPSTREAM_SET])
                 .then_some(Capability::ChosenUpstreams),
+            self.imports_any(&[imports::CONFIG_GRANT])
+                .then_some(Capability::ConfigTypes),
             self.imports_any(&COUNTER_CALLS)
                 .then_some(Capability::CounterZones),
             self.imports_any(&KV_CALLS).then_some(Capability::KvZones),

@@ -6,6 +6,7 @@ mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,6 +45,17 @@ pub struct Module {
     pub artefact: File,
 }
 
+impl Module {
+    /// Opens the module once more, for instances with another config.
+    pub fn again(&self) -> Result<Self, io::Error> {
+        Ok(Self {
+            plugin: self.plugin.clone(),
+            manifest: self.manifest.clone(),
+            artefact: self.artefact.try_clone()?,
+        })
+    }
+}
+
 /// In this order: what every call looks at comes first and shares few lines of the processor's cache, which the kernel has
 /// emptied since the last one.
 #[repr(C, align(64))]
@@ -71,6 +83,8 @@ pub struct Plugin {
     isolation: Isolation,
     /// Instances that exist, idle ones included.
     live: Cell<usize>,
+    /// Instances of all pools of the plugin.
+    all_live: Rc<Cell<usize>>,
     limits: Arc<PluginLimits>,
     pub name: Arc<str>,
     pub manifest: Manifest,
@@ -114,7 +128,7 @@ pub struct PluginStatus {
 
 impl Plugin {
     /// Maps the code, instantiates it once and runs its `configure`. `meets_computed`: its hooks run where a plugin computes
-    /// variables. The error is one line for a person.
+    /// variables. `sibling`: another pool of the same plugin, which has another config. The error is one line for a person.
     pub async fn load(
         engine: &Rc<Engine>,
         module: Module,
@@ -122,6 +136,7 @@ impl Plugin {
         config: &config::Plugin,
         zones: &zone::Zones,
         recorder: Recorder,
+        sibling: Option<&Rc<Self>>,
     ) -> Result<Rc<Self>, HookError> {
         let refused = |e: wasmtime::Error| {
             let e = module_text::text(&format!("{e:#}"));
@@ -161,6 +176,9 @@ impl Plugin {
             quarantine: Quarantine::new(config.quarantine.clone(), metrics.quarantine),
             idle: RefCell::default(),
             live: Cell::new(0),
+            all_live: sibling
+                .map(|it| Rc::clone(&it.all_live))
+                .unwrap_or_default(),
             waiting: Default::default(),
             all_waiting: Cell::new(0),
             calls: Cell::new(0),

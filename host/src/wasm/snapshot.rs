@@ -349,6 +349,7 @@ mod tests {
                 imports::LOG,
                 imports::LOG_FIELDS,
                 imports::GRANT_CHECK,
+                imports::CONFIG_GRANT,
             ];
             let is_repeatable = repeatable.contains(name);
             assert_eq!(is_some, is_repeatable, "{name}");

@@ -133,6 +133,11 @@ pub const GRANT_CHECK: &str = "grant_check";
 /// `upstream_set(ptr, len)`: has the request go to the upstream of this name, which must be granted, in the place of the route's own; no
 /// name: to the route's own again. Until it goes, so not in `request_body`, `balance` and what comes after them. 0 or a status.
 pub const UPSTREAM_SET: &str = "upstream_set";
+/// `config_grant(grant, name_ptr, name_len)`: the thing of this name, a [`crate::Grant`], which the plugin's config names. A module that
+/// imports this is granted the upstreams and zones that texts of its config are the names of, as far as the config's `grants` do
+/// not list what it is granted. 0, or [`crate::Status::NotGranted`] or [`crate::Status::WrongKind`]; in `castling_configure` only
+/// ([`crate::Status::NotNow`]).
+pub const CONFIG_GRANT: &str = "config_grant";
 /// `peers_get(out, cap)`: [`crate::PeerRecord`]s of the upstream, in `balance`.
 pub const PEERS_GET: &str = "peers_get";
 /// `peers_draw(out, cap)`: up to two [`crate::DrawnPeer`]s in `balance`, drawn at random by weight among the peers that may be chosen;
@@ -140,6 +145,11 @@ pub const PEERS_GET: &str = "peers_get";
 pub const PEERS_DRAW: &str = "peers_draw";
 /// `peer_address(index, out, cap)`: address and port of a peer, in `balance` and `peer_done`.
 pub const PEER_ADDRESS: &str = "peer_address";
+/// `peer_name(index, out, cap)`: the name by which a peer is listed, host and port, in `balance` and `peer_done`: that of all addresses
+/// that it has.
+pub const PEER_NAME: &str = "peer_name";
+/// `peer_tags(index, out, cap)`: the tags that a peer is listed with ([`crate::metric::texts`]), in `balance` and `peer_done`.
+pub const PEER_TAGS: &str = "peer_tags";
 /// `kv_get(zone_ptr, zone_len, key_ptr, key_len, out, cap)`: the key's value; not found when it has none or it has
 /// expired. Here and below: keys have 1 to [`crate::kv::MAX_KEY_BYTES`] bytes, others are a bad argument.
 pub const KV_GET: &str = "kv_get";

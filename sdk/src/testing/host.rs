@@ -26,7 +26,7 @@ pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
 pub(crate) use super::stream::{chunk_emit, response_begin, response_trailers, response_write};
-pub(crate) use super::upstream::upstream_set;
+pub(crate) use super::upstream::{config_grant, peer_name, peer_tags, upstream_set};
 pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 
 pub(crate) fn log(level: LogLevel, text: &[u8]) {

@@ -43,6 +43,7 @@
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
+mod failed_call;
 mod gauge;
 pub(crate) mod hook;
 pub(crate) mod host;
@@ -63,6 +64,7 @@ use serde::de::DeserializeOwned;
 use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
 use world::{Facts, lend};
 
+pub use failed_call::FailedCall;
 pub use metrics::{metric, observations};
 pub use stream::StreamedBody;
 pub(crate) use world::with_world;
@@ -448,6 +450,8 @@ pub struct FakePeer {
     pub(crate) active: u32,
     pub(crate) tried: bool,
     pub(crate) cooling: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) tags: Vec<String>,
 }
 
 impl FakePeer {
@@ -459,7 +463,23 @@ impl FakePeer {
             active: 0,
             tried: false,
             cooling: false,
+            name: None,
+            tags: Vec::new(),
         }
+    }
+
+    /// Sets the name by which it is listed; its address unless said.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Sets its tags; none unless said.
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Sets its weight.
@@ -502,36 +522,6 @@ pub fn advance_clock(by: Duration) {
         world.monotonic += by;
         world.wall += by;
     });
-}
-
-/// Kind of a call out that has no response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedCall {
-    /// None came in time.
-    Timeout,
-    /// No connection could be made.
-    Connect,
-    /// The peer has refused the connection or the request.
-    Refused,
-    /// What came was no response, or not all of one.
-    Broken,
-    /// All peers are down or busy.
-    Unavailable,
-    /// Its body is longer than `limits.body`.
-    Limit,
-}
-
-impl From<FailedCall> for castling_abi::ErrorKind {
-    fn from(kind: FailedCall) -> Self {
-        match kind {
-            FailedCall::Timeout => Self::Timeout,
-            FailedCall::Connect => Self::Connect,
-            FailedCall::Refused => Self::Refused,
-            FailedCall::Broken => Self::Broken,
-            FailedCall::Unavailable => Self::Unavailable,
-            FailedCall::Limit => Self::Limit,
-        }
-    }
 }
 
 /// A fault of a zone.

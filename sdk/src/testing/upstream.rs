@@ -1,10 +1,12 @@
-//! The upstream that a plugin chooses for the request.
+//! The upstream that a plugin chooses for the request, and facts of its peers.
 
-use castling_abi::{Hook, Property, Status};
+use castling_abi::{Grant, Hook, Property, Status, metric};
 
-use super::Exchange;
 use super::hook::{may_change_request, running};
+use super::host::hand_out;
 use super::world::with_facts;
+use super::zones::grant_check;
+use super::{Exchange, FakePeer};
 
 pub(crate) fn upstream_set(name: &[u8]) -> i32 {
     let may_choose = may_change_request() && running() != Some(Hook::RequestBody);
@@ -28,6 +30,45 @@ pub(crate) fn upstream_set(name: &[u8]) -> i32 {
             None => Status::NotGranted as i32,
         }
     })
+}
+
+pub(crate) fn peer_name(index: u32, out: &mut [u8]) -> i32 {
+    with_peer(index, |peer| {
+        let name = peer.name.as_ref().unwrap_or(&peer.address);
+        hand_out(name.as_bytes(), out)
+    })
+}
+
+pub(crate) fn peer_tags(index: u32, out: &mut [u8]) -> i32 {
+    with_peer(index, |peer| {
+        let mut list = Vec::new();
+        for tag in &peer.tags {
+            let Some(head) = metric::text_head(tag.as_bytes()) else {
+                return Status::Limit as i32;
+            };
+            list.extend_from_slice(&head);
+            list.extend_from_slice(tag.as_bytes());
+        }
+        hand_out(&list, out)
+    })
+}
+
+fn with_peer(index: u32, read: impl FnOnce(&FakePeer) -> i32) -> i32 {
+    if !matches!(running(), None | Some(Hook::Balance | Hook::PeerDone)) {
+        return Status::NotNow as i32;
+    }
+    with_facts(|facts| {
+        let peer = facts.peers.get(index as usize);
+        peer.map_or(Status::NotFound as i32, read)
+    })
+}
+
+/// Names of a config are those of upstreams and zones that are all there, as for `grant_check`.
+pub(crate) fn config_grant(grant: Grant, name: &[u8]) -> i32 {
+    match running() {
+        None => grant_check(grant, name),
+        Some(_) => Status::NotNow as i32,
+    }
 }
 
 /// The upstream by name that the request is to go to: the chosen one, as long as it has not gone to another.

@@ -267,7 +267,7 @@ pub struct Plugin {
     /// Input of the plugin's `configure`, as JSON text. `{}` where the config says nothing.
     pub config: String,
     /// Places of errors that `configure` finds: key paths of `config` (`tokens[1]`, the empty text is all of it) and
-    /// where the value stands, `FILE:LINE:COLUMN`. Read by `place_in_plugin_config`.
+    /// where the value stands, `FILE:LINE:COLUMN`. Read by `config_place`.
     pub config_places: BTreeMap<String, String>,
     /// Default `deny`.
     pub on_error: OnError,
@@ -329,13 +329,26 @@ pub enum OnError {
 }
 
 /// A plugin in the list of a listener or a route, each at most once in a list. In the file: `"NAME"` or
-/// `{ name = "NAME", on_error = "skip" }`.
+/// `{ name = "NAME", on_error = "skip", config = { … } }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUse {
     pub name: String,
     /// Replaces the plugin's own `on_error`, for its hooks in this list. `balance` and `peer_done` are the upstream's
     /// and keep the plugin's.
     pub on_error: Option<OnError>,
+    /// Replaces the plugin's own config, whole, for its hooks in this list.
+    pub config: Option<UseConfig>,
+}
+
+/// Config of a plugin in one list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseConfig {
+    /// Input of `configure`, as JSON text.
+    pub text: String,
+    /// Places of errors, as [`Plugin::config_places`].
+    pub places: BTreeMap<String, String>,
+    /// `FILE:LINE:COLUMN` of the use.
+    pub place: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -144,9 +144,18 @@ pub struct Peer {
     pub zone: Option<String>,
     /// Name by which requests are bound to it (`sticky.route`). Default none (nginx `route`).
     pub route: Option<String>,
+    /// Texts that plugins see which choose peers, each once. Up to [`MAX_PEER_TAGS`], of 1 to [`MAX_PEER_TAG_BYTES`] bytes. Default none.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// In the place of the upstream's.
     pub max_active: Option<u32>,
 }
+
+/// Tags that one peer may have.
+pub const MAX_PEER_TAGS: usize = 32;
+
+/// Length of each.
+pub const MAX_PEER_TAG_BYTES: usize = 64;
 
 /// How names of peers become addresses. Names are asked for again when an answer is no longer good; the last good answer stays
 /// until another has come.

@@ -251,3 +251,27 @@ fn a_cookie_of_a_response_is_for_learning_alone() {
         "site.toml:4:10: access_log.format: $upstream_cookie_a is for sticky.learn alone: expected \"$sent_http_set_cookie\", which is what the client was sent",
     );
 }
+
+#[test]
+fn tags_of_peers_are_few_and_short_and_each_once() {
+    let upstream = |tags: &str| {
+        format!("[upstreams.t]\npeers = [{{ address = '10.0.0.1:80', tags = {tags} }}]\n")
+    };
+    let config = good(&upstream("['v1', 'gpu']"));
+    assert_eq!(config.upstreams["t"].peers[0].tags, ["v1", "gpu"]);
+    let long = "x".repeat(65);
+    let many: Vec<String> = (0..33).map(|idx| format!("'{idx}'")).collect();
+    for (tags, error) in [
+        ("'v1'".to_owned(), "tags 'v1': expected a list"),
+        ("['']".to_owned(), "tags '': expected a tag"),
+        ("['a', 'a']".to_owned(), "tags 'a' is already in the list"),
+        (format!("['{long}']"), "expected a tag of up to 64 bytes"),
+        (
+            format!("[{}]", many.join(", ")),
+            "tags: 33 of them: expected at most 32",
+        ),
+    ] {
+        let errors = Site::new(&format!("{}{REST}", upstream(&tags))).errors();
+        assert!(errors.len() == 1 && errors[0].contains(error), "{errors:?}");
+    }
+}

@@ -132,6 +132,7 @@ fn a_list_may_say_on_error_for_itself() {
     let listed = |name: &str, on_error| PluginUse {
         name: name.to_owned(),
         on_error,
+        config: None,
     };
     let config = good(&format!("{plugins}{route}"));
     assert_eq!(
@@ -145,7 +146,7 @@ fn a_list_may_say_on_error_for_itself() {
     for (list, error) in [
         (
             "['a', 5]",
-            "4:17: plugins 5: expected the name of a plugin or { name = \"NAME\", on_error = \"skip\" }",
+            "4:17: plugins 5: expected the name of a plugin or { name = \"NAME\", on_error = \"skip\", config = { … } }",
         ),
         (
             "[{ on_error = 'skip' }]",
@@ -170,5 +171,39 @@ fn a_list_may_say_on_error_for_itself() {
     ] {
         let config = format!("{PLUGIN}[[routes]]\nplugins = {list}\n");
         refused(&config, &format!("site.toml:{error}"));
+    }
+}
+
+#[test]
+fn a_list_may_have_a_config_of_its_own() {
+    let text = "[plugins.a]\nwasm = 'p.wasm'\nconfig = { x = 1 }\n[[routes]]\nplugins = ['a']\n[[routes]]\npath = '/b'\n\
+                plugins = [{ name = 'a', config = { y = [2,\n 'z'] } }]\n[[routes]]\npath = '/c'\n\
+                plugins = [{ name = 'a', config = { y = [2, 'z'] }, on_error = 'skip' }]\n";
+    let config = good(text);
+    assert_eq!(config.routes[0].plugins[0].config, None);
+    let of_use = config.routes[1].plugins[0].config.as_ref().unwrap();
+    assert_eq!(of_use.text, r#"{"y":[2,"z"]}"#);
+    assert!(of_use.place.ends_with(":8:12"), "{}", of_use.place);
+    assert!(of_use.places["y[1]"].ends_with(":9:2"));
+    // Pools are told apart by their configs: the same twice is one.
+    assert_eq!(config.configs_of_uses("a").len(), 1);
+    assert!(config.uses_own_config("a"));
+    let alone = good(&text.replace("plugins = ['a']", "plugins = []"));
+    assert!(!alone.uses_own_config("a"));
+    let with_it = alone.plugins["a"].with_config(of_use);
+    let place = config_place(&with_it, "config.y[0]");
+    assert!(place.ends_with(":8:42"), "{place}");
+    for (list, error) in [
+        (
+            "[{ name = 'a', config = 5 }]",
+            "site.toml:4:24: config 5: expected a table",
+        ),
+        (
+            "[{ name = 'a', config = { x = inf } }]",
+            "site.toml:4:36: x: expected a finite number, plugins get their config as JSON",
+        ),
+    ] {
+        let text = format!("[plugins.a]\nwasm = 'p.wasm'\n[[routes]]\nplugins = {list}\n");
+        refused(&text, error);
     }
 }

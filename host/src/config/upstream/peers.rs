@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 
-use super::super::Peer;
 use super::super::sections::is_host_name;
 use super::super::socket_path::socket_path;
 use super::super::table::Value;
 use super::super::tree::NodeKind;
+use super::super::{MAX_PEER_TAG_BYTES, MAX_PEER_TAGS, Peer};
 
 pub(in crate::config) fn peers(value: Value<'_>) -> Option<Vec<Peer>> {
     let peers = value.list(|item| Some((item, peer(item)?)))?;
@@ -47,6 +47,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
             backup: false,
             zone: None,
             route: None,
+            tags: Vec::new(),
             max_active: None,
         });
     }
@@ -71,6 +72,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
     let route = table.optional("route", |value| {
         value.plain_text("a name").map(str::to_owned)
     });
+    let tags = table.or("tags", Vec::new(), tags);
     let max_active = table.optional("max_active", max_active);
     table.finish();
     Some(Peer {
@@ -80,6 +82,7 @@ fn peer(value: Value<'_>) -> Option<Peer> {
         backup,
         zone,
         route,
+        tags,
         max_active,
     })
 }
@@ -89,6 +92,24 @@ pub(super) fn zone(value: Value<'_>) -> Option<String> {
     match value.text()? {
         "" => None,
         _ => value.plain_text("the name of a zone").map(str::to_owned),
+    }
+}
+
+/// Tags of a peer, each once.
+fn tags(value: Value<'_>) -> Option<Vec<String>> {
+    let tags = value.set(|item| {
+        let tag = item.plain_text("a tag")?;
+        match tag.len() <= MAX_PEER_TAG_BYTES {
+            true => Some(tag.to_owned()),
+            false => item.expected(format_args!("a tag of up to {MAX_PEER_TAG_BYTES} bytes")),
+        }
+    })?;
+    match tags.len() <= MAX_PEER_TAGS {
+        true => Some(tags),
+        false => value.refuse(format_args!(
+            "tags: {} of them: expected at most {MAX_PEER_TAGS}",
+            tags.len()
+        )),
     }
 }
 

@@ -211,6 +211,7 @@ impl Upstreams {
                 backup: false,
                 zone: None,
                 route: None,
+                tags: Vec::new(),
                 max_active: None,
             },
             source: Some(self.source(key)),
@@ -509,6 +510,10 @@ fn by_name(peer: &config::Peer, found: Found) -> Resolved {
             max_active: found.max_active.or(peer.max_active),
             zone: found.zone.or_else(|| peer.zone.clone()),
             route: found.route.or_else(|| peer.route.clone()),
+            tags: match found.tags.is_empty() {
+                true => peer.tags.clone(),
+                false => found.tags,
+            },
             ..peer.clone()
         },
     }

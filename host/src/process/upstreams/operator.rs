@@ -190,6 +190,7 @@ impl Orders {
                 backup: added.backup,
                 zone: None,
                 route: None,
+                tags: Vec::new(),
                 max_active: None,
             };
             peers.push(Resolved {

@@ -181,6 +181,7 @@ mod tests {
             backup: false,
             zone: None,
             route: None,
+            tags: Vec::new(),
             max_active: None,
         };
         Resolved {

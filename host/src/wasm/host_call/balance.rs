@@ -4,14 +4,16 @@ use castling_abi::{DRAWN_PEER_BYTES, IMPORT_MODULE, PEER_RECORD_BYTES, Status, i
 use wasmtime::{Caller, Linker, Result};
 
 use super::refuse;
-use crate::exchange::Stage;
+use crate::exchange::{PeerFacts, Stage};
 use crate::wasm::guest::{Guest, bytes_mut, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::PEERS_GET, peers_get)?
         .func_wrap(IMPORT_MODULE, imports::PEERS_DRAW, peers_draw)?
-        .func_wrap(IMPORT_MODULE, imports::PEER_ADDRESS, peer_address)?;
+        .func_wrap(IMPORT_MODULE, imports::PEER_ADDRESS, peer_address)?
+        .func_wrap(IMPORT_MODULE, imports::PEER_NAME, peer_name)?
+        .func_wrap(IMPORT_MODULE, imports::PEER_TAGS, peer_tags)?;
     Ok(())
 }
 
@@ -55,18 +57,34 @@ fn peer_address(
     out: u32,
     capacity: u32,
 ) -> Result<i32> {
-    let (memory, guest) = split(&mut caller)?;
+    hand_out_fact(&mut caller, peer_idx, (out, capacity), |facts| {
+        facts.address.as_bytes()
+    })
+}
+
+fn peer_name(mut caller: Caller<'_, Guest>, peer_idx: u32, out: u32, capacity: u32) -> Result<i32> {
+    hand_out_fact(&mut caller, peer_idx, (out, capacity), |facts| {
+        facts.name.as_bytes()
+    })
+}
+
+fn peer_tags(mut caller: Caller<'_, Guest>, peer_idx: u32, out: u32, capacity: u32) -> Result<i32> {
+    hand_out_fact(&mut caller, peer_idx, (out, capacity), |facts| &facts.tags)
+}
+
+fn hand_out_fact(
+    caller: &mut Caller<'_, Guest>,
+    peer_idx: u32,
+    (out, capacity): (u32, u32),
+    fact: impl Fn(&PeerFacts) -> &[u8],
+) -> Result<i32> {
+    let (memory, guest) = split(caller)?;
     if guest.exchange.stage() != Stage::Balance {
         return refuse(Status::NotNow);
     }
-    match guest
-        .exchange
-        .context()
-        .balancing
-        .addresses
-        .get(peer_idx as usize)
-    {
-        Some(address) => hand_out(memory, out, capacity, address.as_bytes()),
+    let facts = &guest.exchange.context().balancing.facts;
+    match facts.get(peer_idx as usize) {
+        Some(facts) => hand_out(memory, out, capacity, fact(facts)),
         None => refuse(Status::NotFound),
     }
 }

@@ -8,12 +8,28 @@ use crate::wasm::guest::{Guest, bytes, split};
 use crate::zone::Zone;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(IMPORT_MODULE, imports::GRANT_CHECK, grant_check)?;
+    linker
+        .func_wrap(IMPORT_MODULE, imports::GRANT_CHECK, grant_check)?
+        .func_wrap(IMPORT_MODULE, imports::CONFIG_GRANT, config_grant)?;
     Ok(())
 }
 
 fn grant_check(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
+    check(memory, guest, grant, (ptr, len))
+}
+
+/// Says that a name of the config is granted, which it is before `configure` runs: [`crate::config::Plugin::grant_named`]. A name that comes from
+/// elsewhere, with a request say, is none of the config's.
+fn config_grant(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    match guest.hook {
+        None => check(memory, guest, grant, (ptr, len)),
+        Some(_) => refuse(Status::NotNow),
+    }
+}
+
+fn check(memory: &[u8], guest: &mut Guest, grant: u32, (ptr, len): (u32, u32)) -> Result<i32> {
     // Grants are the config's, the same for all instances of a generation.
     guest.note_repeatable();
     let name = bytes(memory, ptr, len)?;

@@ -123,6 +123,8 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (PEERS_GET, "(i32, i32) -> i32"),
         (PEERS_DRAW, "(i32, i32) -> i32"),
         (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
+        (PEER_NAME, "(i32, i32, i32) -> i32"),
+        (PEER_TAGS, "(i32, i32, i32) -> i32"),
         (KV_GET, "(i32, i32, i32, i32, i32, i32) -> i32"),
         (
             KV_PUT,
@@ -140,6 +142,7 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (METRIC_OBSERVE, "(i32, f64) -> i32"),
         (VAR_COMPUTE, "(i32, i32) -> i32"),
         (CHUNK_END, "() -> i32"),
+        (CONFIG_GRANT, "(i32, i32, i32) -> i32"),
         (UPSTREAM_SET, "(i32, i32) -> i32"),
         (CHUNK_EMIT, "(i32, i32) -> i32"),
         (BODY_PEEK, "(i32) -> i64"),

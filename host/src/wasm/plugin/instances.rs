@@ -172,8 +172,10 @@ impl Plugin {
     }
 
     fn set_live(&self, instances: usize) {
-        self.live.set(instances);
-        self.metrics.instances.set(instances as f64);
+        let before = self.live.replace(instances);
+        let all = self.all_live.get() + instances - before;
+        self.all_live.set(all);
+        self.metrics.instances.set(all as f64);
     }
 }
 
