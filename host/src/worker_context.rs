@@ -3,6 +3,7 @@
 mod flights;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ use crate::phase::UpstreamIdx;
 use crate::runtime::alarm::{self, Alarms};
 use crate::runtime::clock;
 use crate::runtime::heap_trim::HeapTrim;
-use crate::upstream::Upstream;
+use crate::upstream::{HostCalls, Upstream};
 use crate::zone::Flights;
 
 pub struct WorkerContext {
@@ -30,6 +31,7 @@ pub struct WorkerContext {
     metrics: Recorder,
     spill_file: Option<Rc<SpillFile>>,
     flights: FlightWaits,
+    host_calls: BTreeMap<String, HostCalls>,
     /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
@@ -60,6 +62,7 @@ impl WorkerContext {
         metrics: Recorder,
         spill_file: Option<SpillFile>,
         flights: Arc<Flights>,
+        host_calls: BTreeMap<String, HostCalls>,
     ) -> Rc<Self> {
         Rc::new(Self {
             upstreams,
@@ -73,6 +76,7 @@ impl WorkerContext {
             metrics,
             spill_file: spill_file.map(Rc::new),
             flights: FlightWaits::new(flights),
+            host_calls,
             heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
@@ -107,6 +111,11 @@ impl WorkerContext {
         if let Some(access_log) = &self.access_log {
             access_log.flush();
         }
+    }
+
+    /// Hosts that a plugin is granted; `None`: it is granted none.
+    pub fn host_calls(&self, plugin: &str) -> Option<&HostCalls> {
+        self.host_calls.get(plugin)
     }
 
     pub fn is_draining(&self) -> bool {

@@ -32,6 +32,19 @@
 //! assert_eq!(Greylist.access(exchange.request()).unwrap(), Response::status(403).into());
 //! ```
 //!
+//! A host that is no upstream is called by its name, in the place of the upstream's: `https://HOST`, `https://HOST:PORT`, or the same with
+//! `http`. The config grants it by a pattern (`grants = { hosts = ["*.example.com:443"] }`), and addresses of the name that are not public
+//! are refused. Each call has a connection of its own; redirects come back as they are.
+//!
+//! ```
+//! # use castling_sdk::prelude::*;
+//! # let mut exchange = castling_sdk::testing::Exchange::get("/").call("https://api.example.com", |_| Response::status(204));
+//! # exchange.request();
+//! let answer = http::send("https://api.example.com", http::Request::post("/events").body("started"))?;
+//! assert_eq!(answer.status(), 204);
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! In `rewrite`, `preaccess`, `access`, `content` and `response_headers`.
 
 use std::fmt;

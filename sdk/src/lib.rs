@@ -58,7 +58,10 @@ mod buffer;
 mod chunk;
 pub mod clock;
 mod config;
+#[cfg(feature = "crypto")]
+pub mod crypto;
 mod error;
+pub mod files;
 mod header;
 pub mod http;
 pub mod log;
@@ -72,6 +75,7 @@ mod request;
 mod response;
 mod set_cookie;
 mod stream;
+pub mod tcp;
 pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -236,7 +240,7 @@ pub mod prelude {
     pub use crate::{
         BodyWriter, Chunk, Deserialize, Error, ErrorKind, HeaderName, HeaderValue, Headers,
         Outcome, Peer, PeerOutcome, Peers, Reply, Request, Response, Result, SameSite, Serialize,
-        SetCookie, Verdict, bail, clock, delay, http, log, metrics, plugin, random, zones,
+        SetCookie, Verdict, bail, clock, delay, files, http, log, metrics, plugin, random, zones,
     };
 }
 

@@ -7,17 +7,27 @@
 
 use castling_abi::{ErrorKind, Grant, HeaderMap, LogLevel, Number, Property, TlsFact};
 
+#[cfg(feature = "crypto")]
+pub(crate) use crypto::{
+    digest, hmac, password_hash, password_verify, seal, signature_verify, unseal,
+};
+pub(crate) use file::{file_fact, file_open, file_read};
 pub(crate) use flight::{kv_flight, kv_flight_end};
 pub(crate) use gauge::{gauge_count, gauge_enter, gauge_leave};
 pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
     kv_put_all,
 };
+pub(crate) use tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
 pub(crate) use upstream::{config_grant, peer_name, peer_tags, upstream_set};
 
+#[cfg(feature = "crypto")]
+mod crypto;
+mod file;
 mod flight;
 mod gauge;
 mod kv;
+mod tcp;
 mod upstream;
 
 /// `castling_abi::imports` with the types of C.

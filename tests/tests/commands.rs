@@ -261,7 +261,11 @@ fn what_makes_no_sense_gets_the_usage() {
 
 #[test]
 fn the_configs_that_ship_are_right() {
-    for config in ["examples/first-plugin/castling.toml", "conf/demo.toml"] {
+    for config in [
+        "examples/first-plugin/castling.toml",
+        "examples/redis-limit/castling.toml",
+        "conf/demo.toml",
+    ] {
         castling("check", &workspace_root().join(config), &[]).expect_success();
     }
 }

@@ -201,7 +201,7 @@ fn requests_beyond_the_learnt_limit_wait_for_their_time_and_are_refused() {
 
 #[test]
 fn what_is_learnt_outlives_the_worker() {
-    // One request at a time, so that fewer under way take less time each.
+    // Requests one at a time, so that fewer under way take less time each.
     let turn = Arc::new(Mutex::new(()));
     let one_by_one = origin::serving(move |_| {
         let turn = Arc::clone(&turn);

@@ -122,7 +122,7 @@ const PACKAGE: &str = "package.json";
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Debian's packages, and a program of each.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("haproxy", "haproxy"),
@@ -130,6 +130,7 @@ const PACKAGES: [(&str, &str); 9] = [
     ("openssl", "openssl"),
     ("pebble", "pebble"),
     ("python3-venv", "python3"),
+    ("redis-server", "redis-server"),
     ("sslscan", "sslscan"),
     ("testssl.sh", "testssl"),
 ];

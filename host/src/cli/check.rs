@@ -89,6 +89,9 @@ async fn build(config: Config) -> Result<Rc<Gateway>, Vec<String>> {
         peers,
         flights: process::private_flights().map_err(control::lines)?,
         spill_file: None,
+        files: process::files_for_check(&config)
+            .await
+            .map_err(control::lines)?,
     };
     let engine = Gateway::engine(&config)?;
     let identity = Identity {

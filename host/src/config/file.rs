@@ -55,6 +55,9 @@ pub fn read_regular(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Size limit of all files of a config, those of `from_file` included.
+pub(super) const MAX_BYTES: u64 = 64 << 20;
+
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};

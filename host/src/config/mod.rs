@@ -12,6 +12,8 @@ mod client_certificates;
 mod distinguished_name;
 mod error;
 mod file;
+mod granted_file;
+mod granted_hosts;
 mod http2;
 mod http_settings;
 mod instances;

@@ -7,15 +7,22 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::file::open_regular;
+use super::granted_file::granted_files;
+use super::granted_hosts::granted_hosts;
 use super::names::Named;
 use super::table::{Table, Value};
 use super::tree::{Entry, Node, NodeKind};
 use super::{
-    Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
+    Der, Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
     OnError, Plugin, PluginLimits, PluginUse, Quarantine, UseConfig,
 };
 
-pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Plugin {
+/// `system_roots`: the system's authorities, which are read for the first that needs them.
+pub(super) fn resolve(
+    mut table: Table<'_>,
+    (upstreams, zones): (&Named<'_>, &Named<'_>),
+    system_roots: &mut Vec<Der>,
+) -> Plugin {
     let mut config_places = BTreeMap::new();
     let wasm = table.required("wasm", "the path of a module", module);
     let config = table.optional("config", |value| config(value, &mut config_places));
@@ -37,7 +44,7 @@ pub(super) fn resolve(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named
             value.duration(Duration::from_millis(10)..=Duration::from_secs(86_400))
         }),
         grants: table.or("grants", Grants::default(), |value| {
-            Some(grants(value.table()?, upstreams, zones))
+            Some(grants(value.table()?, (upstreams, zones), system_roots))
         }),
         place: table.place_text(),
     };
@@ -129,12 +136,18 @@ fn module(value: Value<'_>) -> Option<PathBuf> {
     }
 }
 
-fn grants(mut table: Table<'_>, upstreams: &Named<'_>, zones: &Named<'_>) -> Grants {
+fn grants(
+    mut table: Table<'_>,
+    (upstreams, zones): (&Named<'_>, &Named<'_>),
+    system_roots: &mut Vec<Der>,
+) -> Grants {
     let grants = Grants {
         upstreams: table.optional("upstreams", |value| {
             value.set(|name| upstreams.reference(name))
         }),
         zones: table.optional("zones", |value| value.set(|name| zones.reference(name))),
+        hosts: table.optional("hosts", |value| granted_hosts(value, system_roots)),
+        files: table.optional("files", granted_files),
         own_routes: table.or("own_routes", false, Value::boolean),
     };
     table.finish();

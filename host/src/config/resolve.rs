@@ -33,7 +33,8 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
         plugins: resolved(&sections.plugins, |table| {
-            plugin::resolve(table, &sections.upstreams, &sections.zones)
+            let named = (&sections.upstreams, &sections.zones);
+            plugin::resolve(table, named, &mut system_roots)
         }),
         listeners: listener::resolve(&sections),
         acme: acme::resolve(sources.map(), sections.acme),
@@ -99,6 +100,7 @@ fn workers(table: Option<Table<'_>>) -> Workers {
         core_dumps: false,
         max_open_files: None,
         spill: None,
+        max_granted_file_bytes: 1 << 30,
     };
     if let Some(mut table) = table {
         workers = Workers {
@@ -130,6 +132,11 @@ fn workers(table: Option<Table<'_>>) -> Workers {
             core_dumps: table.or("core_dumps", workers.core_dumps, Value::boolean),
             max_open_files: table.optional("max_open_files", privileges::open_files),
             spill: spill(&mut table),
+            max_granted_file_bytes: table.or(
+                "max_granted_file",
+                workers.max_granted_file_bytes,
+                |value| value.size(1 << 10..=64 << 30),
+            ),
         };
         table.finish();
     }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::file::read_regular;
+use super::file::{MAX_BYTES, read_regular};
 
 /// Text of the file, less one line break at its end. `Err`: what is wrong, the path included.
 pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<String, String> {
@@ -13,7 +13,7 @@ pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<String, String> {
         ErrorKind::FileTooLarge => refused(format!(
             "is too large: expected at most {} MiB, and {} MiB in all files of the config",
             MAX_SECRET_BYTES >> 20,
-            super::source::MAX_BYTES >> 20
+            MAX_BYTES >> 20
         )),
         _ => refused(format!("cannot be read: {error}")),
     })?;

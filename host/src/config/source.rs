@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors};
-use super::file::read_regular;
+use super::file::{MAX_BYTES, read_regular};
 use super::place::{Place, SourceMap};
 use super::table::{Table, Value};
 use super::tree::{self, Environment, Node, Outside};
@@ -246,9 +246,6 @@ impl Sources {
 
 /// Size limit of one file: a peer takes some 30 bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-
-/// Size limit of all files of a config, those of `from_file` included.
-pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// Includes within one another; nginx sets no bound.
 const MAX_INCLUDE_DEPTH: usize = 8;

@@ -71,7 +71,7 @@ fn tls(url: &PeersUrl) -> Result<Option<PeerTls>, String> {
     client.peer(&url.authority).map(Some)
 }
 
-async fn connect(address: SocketAddr, tls: Option<&PeerTls>) -> io::Result<Transport> {
+pub(super) async fn connect(address: SocketAddr, tls: Option<&PeerTls>) -> io::Result<Transport> {
     let socket = Socket::from(TcpStream::connect(address).await?);
     let Some(tls) = tls else {
         return Ok(Transport::new(socket));
@@ -87,11 +87,8 @@ async fn exchange(
 ) -> Result<Fetched, String> {
     let line = |error: io::Error| error.to_string();
     send(transport, &request(url, known)).await.map_err(line)?;
-    let mut received = Received {
-        transport,
-        buffer: BytesMut::new(),
-    };
-    let (head, headers) = received.head().await.map_err(line)?;
+    let mut received = Received::new(transport);
+    let (head, headers) = received.head(&Method::GET).await.map_err(line)?;
     match head.status {
         StatusCode::OK => {}
         StatusCode::NOT_MODIFIED if !known.is_empty() => return Ok(Fetched::NotModified),
@@ -107,7 +104,7 @@ async fn exchange(
         return Err(format!("content-encoding {coding:?}: expected none"));
     }
     Ok(Fetched::Body {
-        body: received.body(&head).await.map_err(line)?,
+        body: received.body(&head, MAX_BODY_BYTES).await.map_err(line)?,
         validators: Validators {
             etag: validator(&headers, &ETAG),
             last_modified: validator(&headers, &LAST_MODIFIED),
@@ -172,7 +169,7 @@ fn validator(headers: &Headers, name: &HeaderName) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-async fn send(transport: &Transport, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) async fn send(transport: &Transport, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match transport.try_write(bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -187,18 +184,26 @@ async fn send(transport: &Transport, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Bytes of an answer as they come.
-struct Received<'a> {
+pub(super) struct Received<'a> {
     transport: &'a Transport,
     buffer: BytesMut,
 }
 
-impl Received<'_> {
-    async fn head(&mut self) -> io::Result<(ParsedResponse, Headers)> {
+impl<'a> Received<'a> {
+    pub(super) fn new(transport: &'a Transport) -> Self {
+        Self {
+            transport,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// The answer's head; interim ones are passed over.
+    pub(super) async fn head(&mut self, method: &Method) -> io::Result<(ParsedResponse, Headers)> {
         let (mut progress, mut interims) = (HeadProgress::new(), 0);
         loop {
             let mut headers = Headers::new();
             let buffer = &mut self.buffer;
-            let parsed = parse_response(buffer, &mut progress, &HEAD, &Method::GET, &mut headers);
+            let parsed = parse_response(buffer, &mut progress, &HEAD, method, &mut headers);
             match parsed.map_err(io::Error::other)? {
                 Some(head) if !head.status.is_informational() => return Ok((head, headers)),
                 Some(_) if interims == MOST_INTERIMS => {
@@ -214,14 +219,21 @@ impl Received<'_> {
         }
     }
 
-    async fn body(&mut self, head: &ParsedResponse) -> io::Result<Vec<u8>> {
+    pub(super) async fn body(
+        &mut self,
+        head: &ParsedResponse,
+        limit_bytes: usize,
+    ) -> io::Result<Vec<u8>> {
         let (mut decoder, mut body) = (BodyDecoder::new(head.body), Vec::new());
         loop {
             match decoder.decode(&mut self.buffer).map_err(io::Error::other)? {
-                Piece::Data(data) if body.len() + data.len() <= MAX_BODY_BYTES => {
+                Piece::Data(data) if body.len() + data.len() <= limit_bytes => {
                     body.extend_from_slice(&data);
                 }
-                Piece::Data(_) => return Err(io::Error::other("its list is larger than 4 MiB")),
+                Piece::Data(_) => {
+                    let text = format!("its body is larger than {limit_bytes} bytes");
+                    return Err(io::Error::other(text));
+                }
                 Piece::NeedMore if self.more().await? => {}
                 Piece::NeedMore => decoder.finish_at_eof().map_err(io::Error::other)?,
                 Piece::End => return Ok(body),

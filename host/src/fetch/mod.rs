@@ -4,6 +4,7 @@
 //! what is to be asked, and keeps what has come; the helper knows nothing from one question to the next. What goes between
 //! them is here.
 
+mod call;
 pub mod dns;
 mod http;
 pub mod list;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Family, PeersUrl};
 use crate::transport::PeerAddress;
+
+pub use call::HostCall;
 
 /// Question of the master to the helper.
 #[derive(Debug, Serialize, Deserialize)]

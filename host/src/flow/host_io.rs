@@ -7,8 +7,11 @@ use castling_abi::{ErrorKind, HeaderMap};
 use futures_util::future::join_all;
 
 use super::call_failure::failure;
+use super::calls_made::count_more;
 use super::outlet::Outlet;
+use super::passwords;
 use super::pipeline::ResponseBody;
+use super::raw_connections::RawConnections;
 use super::stream::Stream;
 use super::subrequest;
 use super::variables::compute;
@@ -36,6 +39,8 @@ pub struct RequestIo<'s, 'a> {
     pub body_filter: &'s mut Option<Box<RequestBodyFilter>>,
     /// Calls out that the client's request has made so far.
     pub calls: &'s Cell<usize>,
+    /// Connections that plugins have made for the request.
+    pub raw: &'s mut RawConnections,
     /// The plan of the request's route, as soon as it has one.
     pub plan: &'s Cell<&'a Plan>,
     pub worker: &'s WorkerContext,
@@ -90,6 +95,21 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                     Ok(IoResult::Flown(
                         flown.map(|landed| landed.hold_in(exchange, wish.plugin)),
                     ))
+                }
+                IoRequest::Password(work, limit) => {
+                    if !count_more(self.calls, 1, limit) {
+                        return Ok(IoResult::TooManyCalls);
+                    }
+                    let done = self.while_client_stays(passwords::work_out(*work));
+                    done.await.map(IoResult::Password)
+                }
+                IoRequest::Raw(key, work) => {
+                    let (worker, made) = (self.worker, self.calls);
+                    let mut open = std::mem::take(self.raw);
+                    let done = open.perform(worker, made, key, *work);
+                    let done = self.while_client_stays(done).await;
+                    *self.raw = open;
+                    done
                 }
                 IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
                 IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
@@ -270,6 +290,7 @@ pub struct TimerIo<'a> {
     worker: &'a WorkerContext,
     /// Calls out that this run has made so far.
     calls: Cell<usize>,
+    raw: RawConnections,
 }
 
 impl<'a> TimerIo<'a> {
@@ -277,6 +298,7 @@ impl<'a> TimerIo<'a> {
         Self {
             worker,
             calls: Cell::new(0),
+            raw: RawConnections::default(),
         }
     }
 }
@@ -303,6 +325,16 @@ impl wasm::HostIo for TimerIo<'_> {
                     tokio::time::sleep(duration).await;
                     IoResult::Delayed
                 }
+                IoRequest::Raw(key, work) => {
+                    let (worker, made) = (self.worker, &self.calls);
+                    self.raw.perform(worker, made, key, *work).await
+                }
+                IoRequest::Password(_, limit) if !count_more(&self.calls, 1, limit) => {
+                    IoResult::TooManyCalls
+                }
+                IoRequest::Password(work, _) => {
+                    IoResult::Password(passwords::work_out(*work).await)
+                }
                 IoRequest::Body { .. }
                 | IoRequest::Peek { .. }
                 | IoRequest::Variable(_)
@@ -318,13 +350,7 @@ impl wasm::HostIo for TimerIo<'_> {
 /// Counts these calls among those that were made. False: they would be more than `limits.calls`.
 fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
     let limits = calls.iter().map(|call| call.calls_limit);
-    let limit = limits.min().unwrap_or_default();
-    let all = made.get() + calls.len();
-    if all > limit {
-        return false;
-    }
-    made.set(all);
-    true
+    count_more(made, calls.len(), limits.min().unwrap_or_default())
 }
 
 /// Makes one call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The
@@ -338,6 +364,13 @@ async fn call_out(
     let sent = async {
         match (&call.to, parent) {
             (Destination::Upstream(_), _) => send(worker, parent, call).await,
+            (Destination::Host(plugin, name), _) => match worker.host_calls(plugin) {
+                Some(hosts) => hosts.send(name, &call).await,
+                None => Err(CallFailure::new(
+                    ErrorKind::NotGranted,
+                    "no host is granted",
+                )),
+            },
             (Destination::OwnRoutes, Some(parent)) => subrequest::run(worker, parent, call).await,
             (Destination::OwnRoutes, None) => Err(CallFailure::new(
                 ErrorKind::NotNow,

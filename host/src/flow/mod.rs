@@ -4,12 +4,15 @@
 //! what it has come to, and turns what goes wrong on the way into a reply.
 
 mod call_failure;
+mod calls_made;
 mod host_io;
 mod http2;
 mod log;
 mod outlet;
+mod passwords;
 mod pipeline;
 mod proxy;
+mod raw_connections;
 mod relay;
 mod stream;
 mod subrequest;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::host_io::RequestIo;
+use super::raw_connections::RawConnections;
 use crate::config::Redirect;
 use crate::downstream::{Downstream, RequestBody};
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub struct Pipeline<'a> {
     pub pinned: PinnedInstances,
     /// Calls out that plugins have made for the client's request, those of its sub-requests included.
     pub calls: &'a Cell<usize>,
+    /// Connections that plugins have made for the request.
+    pub raw: RawConnections,
     /// The response is an error's that no filter is to see.
     pub past_filters: bool,
     pub service: &'a Service,
@@ -61,6 +64,7 @@ impl<'a> Pipeline<'a> {
             plan: Cell::new(&service.router.unrouted),
             pinned: PinnedInstances::default(),
             calls,
+            raw: RawConnections::default(),
             past_filters: false,
             service,
             worker,
@@ -212,6 +216,7 @@ impl<'a> Pipeline<'a> {
             body: &mut self.body,
             body_filter: &mut self.body_filter,
             calls: self.calls,
+            raw: &mut self.raw,
             plan: &self.plan,
             worker: self.worker,
             service: self.service,

@@ -35,6 +35,8 @@ impl wasm::HostIo for VariablesOnly<'_> {
                 | IoRequest::Calls(_)
                 | IoRequest::Delay(_)
                 | IoRequest::Flight(_)
+                | IoRequest::Password(..)
+                | IoRequest::Raw(..)
                 | IoRequest::Begin(_)
                 | IoRequest::Write(_)
                 | IoRequest::Emit(_) => Ok(IoResult::NotNow),

@@ -24,8 +24,8 @@ use crate::phase::{
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
-use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
-use crate::wasm::{self, Capability, Engine, HookError, Module, Plugin};
+use crate::upstream::{HostCalls, KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
+use crate::wasm::{self, Capability, Engine, GrantedFiles, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::{Zone, Zones};
 
@@ -64,6 +64,7 @@ impl Gateway {
             peers,
             flights,
             spill_file,
+            files,
         } = memory;
         let alarms = Alarms::new(alarm::FINE);
         let mut parts = Parts {
@@ -74,7 +75,7 @@ impl Gateway {
             errors: Vec::new(),
         };
         parts
-            .load_plugins(&config, Rc::new(engine), modules, &zones)
+            .load_plugins(&config, Rc::new(engine), modules, (&zones, &files))
             .await;
         let turns = Rc::new(HandshakeTurns::default());
         parts.make_upstreams(&config, (lists, &peers, &zones), &turns, &alarms);
@@ -84,6 +85,7 @@ impl Gateway {
         });
         let routers = parts.routers(&config, access_log.as_deref());
         let mut tls = parts.tls(&config, &identity.ticket_chain, &turns);
+        let host_calls = parts.host_calls(&config, &turns);
         if !parts.errors.is_empty() {
             return Err(parts.errors);
         }
@@ -104,8 +106,9 @@ impl Gateway {
         let spill_file = spill_file.zip(config.workers.spill.as_ref());
         let spill_file = spill_file
             .map(|(file, spill)| SpillFile::new(file, spill.limit_bytes, metrics.spill()));
-        let worker =
-            WorkerContext::new(upstreams, alarms, access_log, metrics, spill_file, flights);
+        let worker = WorkerContext::new(
+            upstreams, alarms, access_log, metrics, spill_file, flights, host_calls,
+        );
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
         let streams = Rc::new(StreamPool::new(worker.alarms()));
@@ -127,6 +130,7 @@ impl Gateway {
             plugins: parts.plugins,
             pools: parts.pools.into_values().collect(),
             zones,
+            files,
             worker,
             config,
             sockets: RefCell::default(),
@@ -166,6 +170,27 @@ impl Parts {
         made
     }
 
+    /// Hosts that plugins are granted, by plugin.
+    fn host_calls(
+        &mut self,
+        config: &Config,
+        turns: &Rc<HandshakeTurns>,
+    ) -> BTreeMap<String, HostCalls> {
+        let roots = SystemRoots::new(&config.system_roots);
+        let mut made = BTreeMap::new();
+        for (name, plugin) in &config.plugins {
+            let Some(hosts) = &plugin.grants.hosts else {
+                continue;
+            };
+            let of = format!("grants.hosts of {name}");
+            match ClientTls::new(&of, &hosts.tls, &[b"http/1.1"], &roots, turns) {
+                Ok(tls) => drop(made.insert(name.clone(), HostCalls::new(hosts, tls))),
+                Err(error) => self.errors.push(error),
+            }
+        }
+        made
+    }
+
     /// TLS to the peers of the upstreams that have it.
     fn tls_to_peers(
         &mut self,
@@ -198,7 +223,7 @@ impl Parts {
         config: &Config,
         engine: Rc<Engine>,
         modules: Vec<Module>,
-        zones: &Zones,
+        (zones, files): (&Zones, &GrantedFiles),
     ) {
         let meets_computed = beside_computing(config, &modules);
         for module in modules {
@@ -210,7 +235,9 @@ impl Parts {
                 continue;
             }
             let meets = meets_computed.contains(&name);
-            self.load_pools(config, &engine, module, meets, zones).await;
+            let shared = (zones, files);
+            self.load_pools(config, &engine, module, meets, shared)
+                .await;
         }
     }
 
@@ -221,7 +248,7 @@ impl Parts {
         engine: &Rc<Engine>,
         module: Module,
         meets_computed: bool,
-        zones: &Zones,
+        (zones, files): (&Zones, &GrantedFiles),
     ) {
         let name = &module.plugin;
         let own = &config.plugins[name];
@@ -247,7 +274,7 @@ impl Parts {
                 module,
                 meets,
                 &plugin_config,
-                zones,
+                (zones, files),
                 metrics,
                 sibling,
             );

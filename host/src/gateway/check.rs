@@ -134,10 +134,14 @@ pub(super) fn ungranted(
         .uses
         .iter()
         .filter_map(|capability| match capability {
-            Capability::Upstreams if grants.upstreams.is_none() && !grants.own_routes => Some(
-                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, or \
+            Capability::Upstreams
+                if grants.upstreams.is_none() && grants.hosts.is_none() && !grants.own_routes =>
+            {
+                Some(
+                "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, `hosts = [...]` or \
                  `own_routes = true`",
-            ),
+                )
+            }
             Capability::ChosenUpstreams if grants.upstreams.is_none() => Some(
                 "chooses upstreams, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none",
             ),
@@ -155,12 +159,16 @@ pub(super) fn ungranted(
             Capability::GaugeZones if lacks_kind(|zone| matches!(zone, Zone::Gauge(_))) => {
                 Some("uses a gauge zone; expected one in `grants.zones`, where no zone is of that kind")
             }
+            Capability::Files if grants.files.is_none() => Some(
+                "reads files, which nothing grants; expected `grants = { files = [...] }`, where [] is for none",
+            ),
             Capability::Upstreams
             | Capability::ChosenUpstreams
             | Capability::ConfigTypes
             | Capability::CounterZones
             | Capability::KvZones
-            | Capability::GaugeZones => None,
+            | Capability::GaugeZones
+            | Capability::Files => None,
         });
     let mut missing: Vec<_> = missing.collect();
     missing.dedup();

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::log;
 use crate::metrics::Recorder;
 use crate::transport::tls::TicketChain;
 use crate::upstream::{PeerList, PeerStates};
-use crate::wasm::{Plugin, PluginStatus, TimerOn};
+use crate::wasm::{FileVersion, GrantedFiles, Plugin, PluginStatus, TimerOn};
 use crate::worker_context::WorkerContext;
 use crate::zone::{self, Flights, Zone, ZoneStatus, Zones};
 
@@ -47,6 +48,7 @@ pub struct SharedMemory {
     pub flights: Arc<Flights>,
     /// Spill file of this worker.
     pub spill_file: Option<OwnedFd>,
+    pub files: GrantedFiles,
 }
 
 pub struct Gateway {
@@ -56,6 +58,7 @@ pub struct Gateway {
     pools: Vec<Rc<Plugin>>,
     acceptors: BTreeMap<String, Rc<Acceptor>>,
     zones: Zones,
+    files: GrantedFiles,
     worker: Rc<WorkerContext>,
     /// Sockets that are accepted on.
     sockets: RefCell<Vec<(Rc<Acceptor>, Rc<ListeningSocket>)>>,
@@ -72,6 +75,13 @@ pub struct GatewayStatus {
 }
 
 impl Gateway {
+    /// Has plugins read this version of a granted file from now on.
+    pub fn set_file(&self, path: &Path, version: FileVersion) {
+        if let Some(file) = self.files.get(path) {
+            file.replace(version);
+        }
+    }
+
     /// Begins to serve: what the generation's plugins have defined as metrics is shown. Before anything is accepted.
     pub fn begin_to_serve(&self) {
         self.worker.metrics().serve();

@@ -21,6 +21,8 @@ use crate::gateway::{GatewayStatus, Identity};
 use crate::upstream::PeerList;
 use crate::wasm::Manifest;
 
+use super::granted_files::Notice;
+
 /// Order of the master to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -84,6 +86,10 @@ pub struct WorkerSpec {
     pub flights: (RawFd, RawFd),
     /// File for bodies that are kept on disk; `None` where none are.
     pub spill_file: Option<RawFd>,
+    /// Files that plugins are granted.
+    pub files: Vec<FileFd>,
+    /// Socket through which later versions of them come; `None` where there are none.
+    pub file_channel: Option<RawFd>,
     /// Peers by upstream.
     pub upstreams: BTreeMap<String, PeerList>,
     /// Certificates that were ordered, and challenges of those that are.
@@ -103,6 +109,13 @@ pub struct ListenerFd {
 pub struct ModuleFd {
     pub plugin: String,
     pub manifest: Manifest,
+    pub fd: RawFd,
+}
+
+/// A granted file's contents.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FileFd {
+    pub notice: Notice,
     pub fd: RawFd,
 }
 

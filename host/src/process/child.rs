@@ -20,6 +20,7 @@ use super::channel::{
     FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
     write_frame,
 };
+use super::granted_files::{FileSender, WatchedFile};
 use super::role::Role;
 use super::rows::RowLease;
 use super::sys;
@@ -35,6 +36,8 @@ pub struct WorkerChild {
     /// Number of the last news that the worker has taken in.
     taken_in: watch::Receiver<u64>,
     heard: Rc<Heard>,
+    /// `None` where no files are granted.
+    files: Option<FileSender>,
 }
 
 /// State of a worker, as the master knows it.
@@ -85,6 +88,7 @@ impl WorkerChild {
         spec: WorkerSpec,
         descriptors: Vec<OwnedFd>,
         row: Option<RowLease>,
+        files: Option<FileSender>,
     ) -> io::Result<Rc<Self>> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -104,7 +108,7 @@ impl WorkerChild {
         // Closes our copy of the worker's end: when the worker dies, the channel ends.
         drop(command);
 
-        Self::attended(child, channel, spec, row)
+        Self::attended(child, channel, spec, (row, files))
     }
 
     /// The handle of a process that has just been started, its tasks and its first order.
@@ -112,7 +116,7 @@ impl WorkerChild {
         child: Child,
         channel: UnixStream,
         spec: WorkerSpec,
-        row: Option<RowLease>,
+        (row, files): (Option<RowLease>, Option<FileSender>),
     ) -> io::Result<Rc<Self>> {
         let pid = child
             .id()
@@ -132,6 +136,7 @@ impl WorkerChild {
                 at: Cell::new(Instant::now()),
                 unanswered: Cell::new(0),
             }),
+            files,
         };
         process.tell(ToWorker::Start(Box::new(spec)));
         let (from_worker, to_worker) = channel.into_split();
@@ -155,6 +160,13 @@ impl WorkerChild {
     pub fn tell(&self, order: ToWorker) {
         // The attendant is gone only when the process is.
         let _ = self.orders.send(order);
+    }
+
+    /// Sends the versions of granted files that the worker does not have yet.
+    pub fn tell_files(&self, files: &[Rc<WatchedFile>]) {
+        if let Some(sender) = self.files.as_ref().filter(|_| self.is_alive()) {
+            sender.tell(files);
+        }
     }
 
     /// State that the worker is in by its last message, or by its end.

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
@@ -15,8 +15,9 @@ use crate::gateway::Identity;
 
 use super::acme::AcmeShared;
 use super::backoff::Backoff;
-use super::channel::{ListenerFd, ModuleFd, ToWorker, WorkerSpec};
+use super::channel::{FileFd, ListenerFd, ModuleFd, ToWorker, WorkerSpec};
 use super::child::{Ending, WorkerChild};
+use super::granted_files::{self, FileSender, WatchedFile};
 use super::metrics::Ledger;
 use super::module_store::StoredModule;
 use super::rows::Rows;
@@ -34,6 +35,8 @@ pub struct Generation {
     modules: RefCell<BTreeMap<String, StoredModule>>,
     /// A zone that no generation has is removed.
     zones: RefCell<Zones>,
+    /// Files that its plugins are granted. Let go of as the modules are.
+    files: RefCell<Vec<Rc<WatchedFile>>>,
     /// Peers by upstream, as they are now.
     pub peers: Rc<GenerationPeers>,
     shared: Shared,
@@ -107,7 +110,7 @@ impl Generation {
         number: u64,
         config: Config,
         modules: BTreeMap<String, StoredModule>,
-        (zones, lists): (Zones, Lists),
+        (zones, lists, files): (Zones, Lists, Vec<Rc<WatchedFile>>),
         shared: Shared,
         identity: Identity,
         sockets: SocketSet,
@@ -118,6 +121,7 @@ impl Generation {
             config,
             modules: RefCell::new(modules),
             zones: RefCell::new(zones),
+            files: RefCell::new(files),
             peers: Rc::new(GenerationPeers::new(lists)),
             shared,
             identity,
@@ -128,6 +132,9 @@ impl Generation {
             stage_since: RefCell::new(jiff::Timestamp::now()),
         });
         generation.follow_peers();
+        if !generation.files.borrow().is_empty() {
+            tokio::task::spawn_local(follow_files(Rc::downgrade(&generation)));
+        }
         for slot in 0..slots {
             let worker = generation.spawn(slot);
             worker.map_err(|e| vec![format!("worker {slot} cannot be started: {e}")])?;
@@ -278,7 +285,7 @@ impl Generation {
             }
             self.workers_ended().await;
         }
-        drop((self.zones.take(), self.modules.take()));
+        drop((self.zones.take(), self.modules.take(), self.files.take()));
         self.peers.end();
         self.enter(GenerationStage::Ended);
         tracing::info!(generation = self.number, "generation ended");
@@ -413,6 +420,7 @@ impl Generation {
             let lists = lists.map(|(name, it)| (name.clone(), it.leased.list.clone()));
             lists.collect()
         });
+        let (files, file_sender, file_channel) = self.granted_files(&mut hand_over)?;
         let spec = WorkerSpec {
             generation: self.number,
             slot,
@@ -426,13 +434,34 @@ impl Generation {
             peers,
             flights,
             spill_file: spill::open_for_worker(&self.config).map(hand_over),
+            files,
+            file_channel,
             upstreams,
             news: shared.acme.for_worker(&self.config),
         };
-        let worker = WorkerChild::spawn(spec, descriptors, row)?;
+        let worker = WorkerChild::spawn(spec, descriptors, row, file_sender)?;
         shared.acme.joined(&worker);
         self.workers.borrow_mut()[slot] = Some(Rc::clone(&worker));
         Ok(worker)
+    }
+
+    /// Descriptors of the granted files for a new worker, and both ends of the socket for later versions, where there are any files.
+    fn granted_files(
+        &self,
+        hand_over: &mut impl FnMut(OwnedFd) -> RawFd,
+    ) -> io::Result<(Vec<FileFd>, Option<FileSender>, Option<RawFd>)> {
+        let granted = self.files.borrow();
+        if granted.is_empty() {
+            return Ok((Vec::new(), None, None));
+        }
+        let mut files = Vec::new();
+        for file in &*granted {
+            let (notice, memory) = file.version();
+            let fd = hand_over(memory.try_clone()?);
+            files.push(FileFd { notice, fd });
+        }
+        let (sender, theirs) = granted_files::channel(&granted)?;
+        Ok((files, Some(sender), Some(hand_over(theirs))))
     }
 
     fn tell_all(&self, order: impl Fn() -> ToWorker) {
@@ -463,6 +492,26 @@ impl Generation {
     async fn reached(&self, stage: GenerationStage) {
         // The sender is ours, so the wait ends by the stage only.
         let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
+    }
+}
+
+/// Has a generation's workers hear of other versions of their files, until it has ended.
+async fn follow_files(generation: Weak<Generation>) {
+    loop {
+        tokio::time::sleep(granted_files::LOOK_EACH).await;
+        let Some(generation) = generation.upgrade() else {
+            return;
+        };
+        let files = generation.files.borrow().clone();
+        if files.is_empty() {
+            return;
+        }
+        for file in &files {
+            file.follow(false).await;
+        }
+        for worker in generation.workers() {
+            worker.tell_files(&files);
+        }
     }
 }
 

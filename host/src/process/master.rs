@@ -23,6 +23,7 @@ use crate::transport::tls::TicketChain;
 
 use super::acme::Acme;
 use super::generation::{Generation, GenerationStage};
+use super::granted_files::GrantedFiles;
 use super::merge::Merge;
 use super::notify;
 use super::orders::{PendingCommand, PendingCommands, ReloadWaiter, UpgradeOrder};
@@ -72,6 +73,8 @@ pub struct Master {
     upstreams: Rc<Upstreams>,
     /// Rows of the memory that workers share.
     rows: Rc<Rows>,
+    /// Files that plugins are granted.
+    files: GrantedFiles,
 }
 
 impl Master {
@@ -105,6 +108,7 @@ impl Master {
             acme: Rc::default(),
             upstreams,
             rows,
+            files: GrantedFiles::default(),
         }
     }
 

@@ -13,6 +13,7 @@ mod confine;
 mod control;
 mod flights;
 mod generation;
+mod granted_files;
 mod instance_lock;
 mod master;
 mod merge;
@@ -49,6 +50,7 @@ pub use acme::{AcmeReport, check as check_acme, run_acme_helper};
 pub use compile::{modules_for_check, read_module, run_helper};
 pub use control::{Reply, Request, ask};
 pub use flights::private_flights;
+pub use granted_files::for_check as files_for_check;
 pub use master::{run as run_master, take_over};
 pub use report::{CertificateReport, DeathsReport, GenerationReport, MasterStatus, WorkerReport};
 #[cfg(test)]

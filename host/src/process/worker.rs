@@ -19,15 +19,16 @@ use crate::log;
 use crate::metrics::Recorder;
 use crate::transport::write_batch;
 use crate::upstream::{PeerList, PeerStates};
-use crate::wasm::Module;
+use crate::wasm::{GrantedFile, GrantedFiles, Module};
 use crate::zone::{MetricsZone, PeersZone};
 
 use super::channel::{
-    FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES, WorkerSpec,
-    write_frame,
+    FileFd, FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES,
+    WorkerSpec, write_frame,
 };
 use super::confine::{self, Seal};
 use super::flights;
+use super::granted_files::{FileReceiver, Notice};
 use super::role::Role;
 use super::{sys, zones};
 
@@ -59,15 +60,17 @@ async fn live(channel: StdUnixStream) -> anyhow::Result<()> {
         outbox,
         signals,
         early_news: VecDeque::new(),
+        files: None,
     };
     let (slot, drain_timeout) = (spec.slot, spec.config.workers.drain_timeout);
-    let (gateway, sockets) = tokio::select! {
+    let (gateway, sockets, files) = tokio::select! {
         built = build(spec) => match built {
             Ok(built) => built,
             Err(errors) => return link.tell(&FromWorker::Failed(errors)).await,
         },
         () = link.ends_early() => return Ok(()),
     };
+    link.files = files;
     link.tell(&FromWorker::Ready).await?;
     if slot == FIRST_SLOT {
         gateway.sweep_zones();
@@ -88,7 +91,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sockets that wait for the master's word to be accepted on, by their listeners' names.
 type Sockets = Vec<(String, OwnedFd, Accept)>;
 
-async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> {
+async fn build(
+    spec: WorkerSpec,
+) -> Result<(Rc<Gateway>, Sockets, Option<FileReceiver>), Vec<String>> {
     let WorkerSpec {
         generation,
         slot,
@@ -102,6 +107,8 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         peers,
         flights,
         spill_file,
+        files,
+        file_channel,
         upstreams,
         news,
     } = spec;
@@ -122,6 +129,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
             artefact,
         });
     }
+    let (granted, files) = granted_files(files, file_channel, inherited)?;
     let zones = zones::open(&config, handles, row)?;
     let zone = MetricsZone::open(inherited(metrics)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
@@ -133,6 +141,7 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
         metrics: Recorder::new(zone, row, generation),
         peers: PeerStates::new(Rc::new(peers), row),
         spill_file: spill_file.map(inherited).transpose()?,
+        files: granted,
     };
     log::init(&config.log, None).map_err(said)?;
     tracing::debug!(generation, slot, "worker starts");
@@ -146,7 +155,24 @@ async fn build(spec: WorkerSpec) -> Result<(Rc<Gateway>, Sockets), Vec<String>> 
     let config = Rc::new(config);
     let gateway = Gateway::build(config, engine, opened, memory, &upstreams, &identity).await?;
     news.iter().for_each(|news| gateway.learn(news));
-    Ok((gateway, sockets))
+    Ok((gateway, sockets, files))
+}
+
+/// Files that plugins are granted, and the socket through which later versions come.
+fn granted_files(
+    files: Vec<FileFd>,
+    channel: Option<RawFd>,
+    inherited: impl Fn(RawFd) -> Result<OwnedFd, Vec<String>>,
+) -> Result<(GrantedFiles, Option<FileReceiver>), Vec<String>> {
+    let mut granted = GrantedFiles::new();
+    for FileFd { notice, fd } in files {
+        let version = notice.version(inherited(fd)?);
+        granted.insert(notice.path, GrantedFile::new(version));
+    }
+    let channel = channel.map(&inherited).transpose()?;
+    let receiver = channel.map(FileReceiver::new).transpose();
+    let receiver = receiver.map_err(|error| vec![error.to_string()])?;
+    Ok((granted, receiver))
 }
 
 /// Serves from ready to the end.
@@ -208,6 +234,9 @@ async fn serve(
                 let _ = link.tell(&FromWorker::TakenIn(number)).await;
             }
             Event::Peers(upstream, list) => gateway.set_peers(&upstream, &list),
+            Event::File(notice, memory) => {
+                gateway.set_file(&notice.path, notice.version(memory));
+            }
             Event::Heartbeat => {
                 let _ = link.tell(&FromWorker::Alive).await;
             }
@@ -236,6 +265,7 @@ enum Event {
     Heartbeat,
     News(u64, Box<News>),
     Peers(String, PeerList),
+    File(Notice, OwnedFd),
 }
 
 /// The worker's ties to the world outside: the master and signals.
@@ -246,6 +276,7 @@ struct MasterLink {
     signals: Signals,
     /// News that came before the worker was ready to learn them, in their order.
     early_news: VecDeque<Event>,
+    files: Option<FileReceiver>,
 }
 
 impl MasterLink {
@@ -274,6 +305,7 @@ impl MasterLink {
                         return Event::Drain(None);
                     }
                 },
+                Ok((notice, memory)) = next_file(&self.files) => return Event::File(notice, memory),
                 event = self.signals.next() => return event,
             }
         }
@@ -284,7 +316,9 @@ impl MasterLink {
         loop {
             match self.arrived().await {
                 Event::Drain(_) | Event::Stop => return,
-                news @ (Event::News(..) | Event::Peers(..)) => self.early_news.push_back(news),
+                news @ (Event::News(..) | Event::Peers(..) | Event::File(..)) => {
+                    self.early_news.push_back(news)
+                }
                 Event::Serve | Event::ReopenLogs | Event::StatusRequest | Event::Heartbeat => {}
             }
         }
@@ -300,6 +334,13 @@ async fn next_message(
 ) -> std::io::Result<Option<ToWorker>> {
     match inbox {
         Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_file(files: &Option<FileReceiver>) -> std::io::Result<(Notice, OwnedFd)> {
+    match files {
+        Some(files) => files.next().await,
         None => std::future::pending().await,
     }
 }

@@ -83,8 +83,10 @@ impl Rig {
             .ok_or("the config has no such plugin")?;
         // Alone, it meets nobody's variables but its own.
         let computes = !module.manifest.variables.is_empty();
-        let engine = &bench.engine;
-        let loaded = Plugin::load(engine, module, computes, settings, &zones, metrics, None);
+        let files = process::files_for_check(&config);
+        let files = bench.runtime.block_on(files)?;
+        let (engine, shared) = (&bench.engine, (&zones, &files));
+        let loaded = Plugin::load(engine, module, computes, settings, shared, metrics, None);
         let plugin = bench
             .runtime
             .block_on(loaded)

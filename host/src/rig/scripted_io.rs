@@ -11,7 +11,7 @@ use crate::exchange::{Exchange, Stage};
 use crate::message::{Headers, ReplyHead};
 use crate::wasm::{
     BodyRefused, CallFailure, CallResponse, CallResult, Flown, HostIo, IoRequest, IoResult,
-    Performing, PinnedInstances,
+    Performing, PinnedInstances, RawDone, RawWork,
 };
 
 /// Results by script: a byte for each request, and one for each call out.
@@ -88,6 +88,8 @@ impl HostIo for ScriptedIo {
                 IoRequest::Flight(_) if byte & 7 == 0 => IoResult::Flown(Ok(Flown::TimedOut)),
                 IoRequest::Flight(_) if byte & 7 == 1 => IoResult::Flown(Ok(Flown::Value)),
                 IoRequest::Flight(_) => IoResult::Flown(Ok(Flown::Fetch)),
+                IoRequest::Raw(_, work) => IoResult::Raw(raw(byte, *work)),
+                IoRequest::Password(..) => IoResult::Password(Ok("$hash".to_owned())),
                 IoRequest::Begin(begun) => {
                     let ReplyHead { status, headers } = begun.head;
                     exchange.replace_reply(status, headers);
@@ -103,6 +105,21 @@ impl HostIo for ScriptedIo {
                 IoRequest::Variable(_) => IoResult::Computed,
             })
         })
+    }
+}
+
+/// Result of work on a connection.
+fn raw(byte: u8, work: RawWork) -> RawDone {
+    match work {
+        _ if byte & 8 == 0 => RawDone::Failed("refused".to_owned()),
+        RawWork::Connect { .. } => RawDone::Connected(0),
+        RawWork::Read { most, .. } => {
+            let mut read = body(byte);
+            read.truncate(most);
+            RawDone::Read(read)
+        }
+        RawWork::Write { .. } => RawDone::Written,
+        RawWork::Close { .. } => RawDone::NoSuch,
     }
 }
 

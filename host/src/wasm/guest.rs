@@ -10,10 +10,11 @@ use castling_abi::{ErrorKind, Hook, Status};
 use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
+use super::granted_file::{FileVersion, GrantedFile};
 use super::io_request::{CallResult, Handoff};
 use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
-use crate::config::PluginLimits;
+use crate::config::{GrantedHost, PluginLimits};
 use crate::exchange::{Exchange, PluginKey, Section, Size, Usage};
 use crate::metrics::{InstanceMetrics, PermitMetrics};
 use crate::zone::Zone;
@@ -55,6 +56,10 @@ pub(super) struct Guest {
     pub(super) own_routes: bool,
     /// Zones that it may use.
     pub(super) zones: Zones,
+    /// Hosts that it may call.
+    pub(super) hosts: Arc<[GrantedHost]>,
+    /// Files that it may read, by name.
+    pub(super) files: Files,
     /// Largest body that it may have read, bytes.
     pub(super) body_limit_bytes: usize,
     /// Calls out that a request may make.
@@ -91,6 +96,10 @@ pub(super) struct CallResults {
     pub(super) emitted_bytes: usize,
     /// Results of its last calls out.
     pub(super) calls: Vec<CallResult>,
+    /// Reason for which the last work on a connection has failed.
+    pub(super) tcp_error: Option<String>,
+    /// Versions of granted files that the hook has begun to read.
+    pub(super) files: Vec<(u32, Arc<FileVersion>)>,
 }
 
 impl Guest {
@@ -129,6 +138,9 @@ pub(super) struct GrantedZone {
     /// Metrics of a gauge zone's permits; of another zone they are nowhere.
     pub(super) permits: PermitMetrics,
 }
+
+/// Granted files by name.
+pub(super) type Files = Arc<[(Arc<str>, Arc<GrantedFile>)]>;
 
 /// Bounds of an instance's memory and table.
 #[derive(Clone, Copy, Debug)]

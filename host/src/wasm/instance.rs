@@ -17,14 +17,14 @@ use wasmtime::{
 use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::engine::Engine;
-use super::guest::{CallReport, Guest, MemoryLimit, Zones};
+use super::guest::{CallReport, Files, Guest, MemoryLimit, Zones};
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::HookStack;
 use super::io_request::{Handoff, PendingIo, Perform};
 use super::limit::{LineBudget, most_of_head};
 use super::module_text;
-use crate::config::PluginLimits;
+use crate::config::{GrantedHost, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
 #[cfg(test)]
 use crate::metrics::Recorder;
@@ -73,6 +73,8 @@ pub(super) struct InstanceTemplate {
     /// Calls out that a request may make.
     pub(super) calls_limit: usize,
     pub(super) zones: Zones,
+    pub(super) files: Files,
+    pub(super) hosts: Arc<[GrantedHost]>,
     /// Upstreams that it may call.
     pub(super) upstreams: Arc<[Arc<str>]>,
     /// The plugin may call the gateway's own routes.
@@ -436,6 +438,8 @@ pub(super) fn new_store(engine: &Engine, template: &InstanceTemplate) -> Store<G
             upstreams: Arc::clone(&template.upstreams),
             own_routes: template.own_routes,
             zones: Arc::clone(&template.zones),
+            files: Arc::clone(&template.files),
+            hosts: Arc::clone(&template.hosts),
             body_limit_bytes: template.body_limit_bytes,
             calls_limit: template.calls_limit,
             limits: Arc::clone(&template.limits),
@@ -529,6 +533,8 @@ impl InstanceTemplate {
             body_limit_bytes: limits.body_bytes,
             calls_limit: limits.calls as usize,
             zones: Arc::default(),
+            files: Arc::default(),
+            hosts: Arc::default(),
             upstreams: Arc::default(),
             own_routes: false,
             hooks: Vec::new(),

@@ -4,12 +4,13 @@
 //! task, and a client that leaves ends both. With the request comes the exchange: while the guest waits, it is the flow's.
 
 use std::mem;
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use castling_abi::{ErrorKind, HeaderMap};
+use castling_abi::{ErrorKind, HeaderMap, PasswordHash, Status};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use wasmtime::Caller;
@@ -40,6 +41,10 @@ pub enum IoRequest {
     Write(Bytes),
     /// The next part of what the chunk becomes that the hook was called for.
     Emit(Bytes),
+    /// Work on a password, and the plugin's `limits.calls`, since it counts as one.
+    Password(Box<PasswordWork>, usize),
+    /// Work on a connection of this plugin's.
+    Raw(PluginKey, Box<RawWork>),
     /// The value of a variable that a plugin computes: its index among those of the exchange.
     Variable(usize),
     /// A value in a kv zone, or the flight that fetches it.
@@ -64,11 +69,100 @@ pub struct StreamHead {
     pub length: Option<u64>,
 }
 
+/// Work on a connection, within a time.
+pub enum RawWork {
+    Connect {
+        upstream: String,
+        limit: Duration,
+        calls_limit: usize,
+    },
+    Read {
+        connection: usize,
+        most: usize,
+        limit: Duration,
+    },
+    Write {
+        connection: usize,
+        bytes: Bytes,
+        limit: Duration,
+    },
+    Close {
+        connection: usize,
+    },
+}
+
+/// Result of such work.
+pub enum RawDone {
+    /// Number of the connection.
+    Connected(usize),
+    /// Nothing: the peer has ended.
+    Read(Bytes),
+    /// Bytes are written, or the connection is closed.
+    Written,
+    /// The error is a line for the plugin.
+    Failed(String),
+    /// The plugin has no such connection that is open.
+    NoSuch,
+    /// As many are open as may be.
+    TooMany,
+}
+
+/// Slow work on a password.
+pub enum PasswordWork {
+    Hash(PasswordHash, Vec<u8>),
+    /// Hash and password.
+    Verify(String, Vec<u8>),
+}
+
 /// Where a plugin's call goes; it is granted.
 pub enum Destination {
     Upstream(Arc<str>),
+    /// A host, as this plugin is granted it.
+    Host(Arc<str>, HostName),
     /// The routes of the listener that the client's request came through.
     OwnRoutes,
+}
+
+/// A host that is called by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName {
+    pub is_tls: bool,
+    /// In lower case; an IPv6 address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl HostName {
+    /// Reads `https://HOST`, `https://HOST:PORT`, or the same with `http`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (is_tls, authority) = match text.strip_prefix("https://") {
+            Some(authority) => (true, authority),
+            None => (false, text.strip_prefix("http://")?),
+        };
+        let usual_port = if is_tls { 443 } else { 80 };
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                host.parse::<Ipv6Addr>().ok()?;
+                (host, port)
+            }
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let is_digit = |byte: u8| byte.is_ascii_digit();
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => usual_port,
+            Some(port) if port.bytes().all(is_digit) => port.parse().ok()?,
+            Some(_) | None => return None,
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+        let has_labels = !host.split('.').any(str::is_empty);
+        let is_host = has_labels && host.len() <= 253 && host.bytes().all(allowed);
+        (is_host && port != 0).then(|| Self {
+            is_tls,
+            host: host.to_ascii_lowercase(),
+            port,
+        })
+    }
 }
 
 /// A request of a plugin's.
@@ -98,6 +192,9 @@ pub enum IoResult {
     /// The request has made as many as it may.
     TooManyCalls,
     Delayed,
+    Raw(RawDone),
+    /// The hash; empty where one that was to be verified is not the password's.
+    Password(Result<String, Status>),
     /// The head or the piece is sent. `is_wanted`: so will further pieces be.
     Written {
         is_wanted: bool,
@@ -211,5 +308,47 @@ impl Handoff {
 
     pub(super) fn take(&self) -> Option<PendingIo> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_from_urls_without_a_path() {
+        let read = |text: &str| HostName::parse(text).map(|it| (it.is_tls, it.host, it.port));
+        for (text, is_tls, host, port) in [
+            ("https://API.example.com", true, "api.example.com", 443),
+            ("http://a.test:8080", false, "a.test", 8080),
+            ("http://[::1]:81", false, "::1", 81),
+            ("https://[2001:db8::1]", true, "2001:db8::1", 443),
+        ] {
+            assert_eq!(read(text), Some((is_tls, host.to_owned(), port)), "{text}");
+        }
+        for text in [
+            "",
+            "https://",
+            "ftp://a.test",
+            "https://a.test/",
+            "https://a.test/x",
+            "https://user@a.test",
+            "https://a.test:",
+            "https://a.test:0",
+            "https://a.test:+1",
+            "https://a.test:65536",
+            "https://a.test.",
+            "https://a..test",
+            "https://a.test?x",
+            "https://a.test#x",
+            "https://a test",
+            "https://a.test\r\nx: y",
+            "https://[::1",
+            "https://[a.test]",
+            "https://::1",
+            "https://[::1]x",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

@@ -98,6 +98,8 @@ pub enum Capability {
     KvZones,
     /// Permits: a gauge zone in `grants.zones`.
     GaugeZones,
+    /// Files: `grants.files`.
+    Files,
 }
 
 /// Why a module is refused.
@@ -398,7 +400,7 @@ impl<'a> Outline<'a> {
 
     fn uses(&self) -> Vec<Capability> {
         let uses = [
-            self.imports_any(&[imports::CALLS_SEND])
+            self.imports_any(&[imports::CALLS_SEND, imports::TCP_CONNECT])
                 .then_some(Capability::Upstreams),
             self.imports_any(&[imports::UPSTREAM_SET])
                 .then_some(Capability::ChosenUpstreams),
@@ -409,6 +411,8 @@ impl<'a> Outline<'a> {
             self.imports_any(&KV_CALLS).then_some(Capability::KvZones),
             self.imports_any(&GAUGE_CALLS)
                 .then_some(Capability::GaugeZones),
+            self.imports_any(&[imports::FILE_OPEN])
+                .then_some(Capability::Files),
         ];
         uses.into_iter().flatten().collect()
     }

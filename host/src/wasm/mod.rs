@@ -9,6 +9,7 @@ mod code;
 pub mod compile;
 mod cpu;
 mod engine;
+mod granted_file;
 mod guest;
 mod hook_call;
 mod hook_error;
@@ -31,6 +32,7 @@ mod share;
 mod snapshot;
 
 pub use engine::{Engine, instances};
+pub use granted_file::{FileVersion, GrantedFile, GrantedFiles};
 pub use hook_call::HookCall;
 pub use hook_error::HookError;
 pub use hook_stack::MaybeFuture;
@@ -40,7 +42,7 @@ pub use host_io::{HostIo, NoIo};
 pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use io_request::{
     BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, FlightRequest, Flown,
-    IoRequest, IoResult, Performing, StreamHead,
+    HostName, IoRequest, IoResult, PasswordWork, Performing, RawDone, RawWork, StreamHead,
 };
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{Module, Plugin, PluginStatus, PolicyResult};

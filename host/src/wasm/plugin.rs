@@ -19,7 +19,8 @@ use wasmtime::Linker;
 
 use super::code::Code;
 use super::engine::Engine;
-use super::guest::{GrantedZone, Zones};
+use super::granted_file::GrantedFiles;
+use super::guest::{Files, GrantedZone, Zones};
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::{HookStack, MaybeFuture};
@@ -134,7 +135,7 @@ impl Plugin {
         module: Module,
         meets_computed: bool,
         config: &config::Plugin,
-        zones: &zone::Zones,
+        (zones, files): (&zone::Zones, &GrantedFiles),
         recorder: Recorder,
         sibling: Option<&Rc<Self>>,
     ) -> Result<Rc<Self>, HookError> {
@@ -157,7 +158,8 @@ impl Plugin {
         let uses = |is: &dyn Fn(&str) -> bool| mapped.imports().any(|import| is(import.name()));
         let waits = uses(&|name| host_call::waits(name, meets_computed));
         let emits = uses(&|name| name == imports::CHUNK_EMIT);
-        let template = template(&name, hooks, config, zones, own, recorder);
+        let shared = (zones, files);
+        let template = template(&name, hooks, config, shared, own, recorder);
         let limits = Arc::clone(&template.limits);
         let mut plugin = Self {
             on_error: config.on_error,
@@ -493,7 +495,7 @@ fn template(
     name: &Arc<str>,
     hooks: Vec<Hook>,
     config: &config::Plugin,
-    zones: &zone::Zones,
+    (zones, files): (&zone::Zones, &GrantedFiles),
     metrics: Arc<PluginMetrics>,
     recorder: Recorder,
 ) -> InstanceTemplate {
@@ -508,6 +510,8 @@ fn template(
         request_cpu_limit: config.limits.request_cpu,
         body_limit_bytes: config.limits.body_bytes,
         zones: granted_zones(config, zones, recorder),
+        files: granted_files(config, files),
+        hosts: granted_hosts(config),
         calls_limit: config.limits.calls as usize,
         upstreams: config
             .grants
@@ -536,6 +540,20 @@ fn granted_zones(config: &config::Plugin, zones: &zone::Zones, recorder: Recorde
         })
     });
     granted.collect()
+}
+
+fn granted_hosts(config: &config::Plugin) -> Arc<[config::GrantedHost]> {
+    let hosts = config.grants.hosts.iter();
+    hosts.flat_map(|hosts| &hosts.names).cloned().collect()
+}
+
+fn granted_files(config: &config::Plugin, files: &GrantedFiles) -> Files {
+    let granted = config.grants.files.iter().flatten();
+    let file = |file: &config::GrantedFile| {
+        let opened = files.get(&file.whole_path())?;
+        Some((Arc::from(file.name.as_str()), Arc::clone(opened)))
+    };
+    granted.filter_map(file).collect()
 }
 
 fn is_failure(hook: Hook, raw: i32) -> bool {

@@ -350,6 +350,7 @@ mod tests {
                 imports::LOG_FIELDS,
                 imports::GRANT_CHECK,
                 imports::CONFIG_GRANT,
+                imports::FILE_OPEN,
             ];
             let is_repeatable = repeatable.contains(name);
             assert_eq!(is_some, is_repeatable, "{name}");

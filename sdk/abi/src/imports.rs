@@ -225,3 +225,46 @@ pub const METRIC_ADD: &str = "metric_add";
 pub const METRIC_SET: &str = "metric_set";
 /// `metric_observe(series, value: f64)`: histograms; 0 or a status.
 pub const METRIC_OBSERVE: &str = "metric_observe";
+/// `file_open(name_ptr, name_len)`: the number of the file that the config grants by this name, good for as long as the instance and in all
+/// instances of the plugin; [`crate::Status::NotGranted`]. Here and below: in every hook and in `castling_configure`.
+pub const FILE_OPEN: &str = "file_open";
+/// `file_fact(file, fact) -> i64`: a [`crate::FileFact`], or a status. What one hook is told and reads of a file is all of one version, that
+/// which there was at its first call.
+pub const FILE_FACT: &str = "file_fact";
+/// `file_read(file, offset: i64, out, cap)`: bytes of the file from `offset` on: how many, fewer than `cap` at its end only.
+pub const FILE_READ: &str = "file_read";
+/// `digest(algorithm, ptr, len, out, cap)`: a [`crate::Digest`]. Here and below: in every hook and in `castling_configure`, unless it says
+/// otherwise; a bad argument for an algorithm that there is none of.
+pub const DIGEST: &str = "digest";
+/// `hmac(algorithm, key_ptr, key_len, ptr, len, out, cap)`: HMAC (RFC 2104) by this [`crate::Digest`].
+pub const HMAC: &str = "hmac";
+/// `seal(key_ptr, key_len, aad_ptr, aad_len, ptr, len, out, cap)`: encrypts by AES-GCM with a random nonce: its 12 bytes, the ciphertext, the
+/// tag of 16 bytes. A key of 16 or 32 bytes says which AES; another one is a bad argument.
+pub const SEAL: &str = "seal";
+/// `unseal(key_ptr, key_len, aad_ptr, aad_len, ptr, len, out, cap)`: decrypts what `seal` has made; [`crate::Status::NotFound`] where it was
+/// not made by this key with these associated data.
+pub const UNSEAL: &str = "unseal";
+/// `signature_verify(algorithm, key_ptr, key_len, ptr, len, signature_ptr, signature_len)`: a [`crate::Signature`] of a message by a public key,
+/// the DER of a SubjectPublicKeyInfo or the bare key: 1 where it is the key's, 0 where it is not, a bad argument for what is no key.
+pub const SIGNATURE_VERIFY: &str = "signature_verify";
+/// `password_hash(algorithm, ptr, len, out, cap)`: hashes a password of up to 1024 bytes by a [`crate::PasswordHash`] with a random salt: text of up
+/// to 256 bytes, for which there must be room. Waits, and counts as a call out: in hooks that may send one. [`crate::Status::Limit`] for a
+/// longer password and beyond `limits.calls`, [`crate::Status::Full`] where too many wait.
+pub const PASSWORD_HASH: &str = "password_hash";
+/// `password_verify(hash_ptr, hash_len, ptr, len)`: 1 where the hash, a text as `password_hash` makes it, is the password's, 0 where it is not.
+/// Waits as that does, with the same statuses; [`crate::Status::Limit`] also for a hash that costs more than the gateway allows, a bad
+/// argument for what is no hash.
+pub const PASSWORD_VERIFY: &str = "password_verify";
+/// `tcp_connect(upstream_ptr, upstream_len, milliseconds)`: connects to a peer of a granted upstream, by TLS where the upstream has it: the
+/// connection's number for the other calls, good until the request ends. Here and below: waits, for the time at most, which is 60 s for 0 and
+/// beyond that; in hooks that may send calls. [`crate::Status::NotFound`] where it fails, and `tcp_error` says why. It counts as a call out
+/// ([`crate::Status::Limit`]); [`crate::Status::Full`] where the request has [`crate::MOST_CONNECTIONS`] open.
+pub const TCP_CONNECT: &str = "tcp_connect";
+/// `tcp_read(connection, out, cap, milliseconds)`: bytes that the peer has sent, one at least; 0 at its end.
+pub const TCP_READ: &str = "tcp_read";
+/// `tcp_write(connection, ptr, len, milliseconds)`: writes all of it, `limits.body` at most; 0 or a status.
+pub const TCP_WRITE: &str = "tcp_write";
+/// `tcp_close(connection)`: 0, or a bad argument where it is closed already.
+pub const TCP_CLOSE: &str = "tcp_close";
+/// `tcp_error(out, cap)`: why the last of these calls has failed, as text.
+pub const TCP_ERROR: &str = "tcp_error";

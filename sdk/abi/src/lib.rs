@@ -68,6 +68,9 @@ pub const FLIGHT_FETCH: i32 = 1;
 /// Result of `kv_flight`: another request fetches the value still.
 pub const FLIGHT_TIMED_OUT: i32 = 2;
 
+/// Connections of one request that are open at a time ([`imports::TCP_CONNECT`]).
+pub const MOST_CONNECTIONS: usize = 16;
+
 /// Length for `response_begin` that is not known.
 pub const LENGTH_UNKNOWN: i64 = -1;
 
@@ -101,8 +104,10 @@ macro_rules! ids {
     };
 }
 
+mod crypto;
 mod error_kind;
 
+pub use crypto::{Digest, FileFact, PasswordHash, Signature};
 pub use error_kind::ErrorKind;
 
 ids! {

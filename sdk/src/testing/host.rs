@@ -16,6 +16,11 @@ use crate::random;
 pub(crate) use super::calls::{
     call_body, call_error, call_error_kind, call_headers, call_status, calls_send,
 };
+#[cfg(feature = "crypto")]
+pub(crate) use super::crypto::{
+    digest, hmac, password_hash, password_verify, seal, signature_verify, unseal,
+};
+pub(crate) use super::files::{file_fact, file_open, file_read};
 pub(crate) use super::gauge::{gauge_count, gauge_enter, gauge_leave, kv_flight, kv_flight_end};
 pub(crate) use super::hook::check_answer;
 pub(crate) use super::kv::{
@@ -26,6 +31,7 @@ pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
 pub(crate) use super::stream::{chunk_emit, response_begin, response_trailers, response_write};
+pub(crate) use super::tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
 pub(crate) use super::upstream::{config_grant, peer_name, peer_tags, upstream_set};
 pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 

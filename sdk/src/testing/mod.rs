@@ -31,7 +31,7 @@
 //!
 //! Bodies for `read_body` are given with [`Exchange::body`] and [`Exchange::response_body`], answers to `http::send` with
 //! [`Exchange::call`]. Every zone is there, granted, empty and without an end, unless [`set_zone_fault`] says otherwise; its
-//! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too. What a plugin has counted, [`metric`]
+//! entries expire by this thread's clock, which [`advance_clock`] moves, and `delay`, too. Files are granted by [`set_file`]. What a plugin has counted, [`metric`]
 //! and [`observations`] tell.
 //!
 //! What the gateway refuses, the fake host refuses, too: a call in a hook that may not make it, a header that frames the message, a
@@ -43,13 +43,17 @@
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
 mod calls;
+#[cfg(feature = "crypto")]
+mod crypto;
 mod failed_call;
+mod files;
 mod gauge;
 pub(crate) mod hook;
 pub(crate) mod host;
 mod kv;
 mod metrics;
 mod stream;
+mod tcp;
 mod upstream;
 mod world;
 mod zones;
@@ -65,6 +69,7 @@ use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, erro
 use world::{Facts, lend};
 
 pub use failed_call::FailedCall;
+pub use files::set_file;
 pub use metrics::{metric, observations};
 pub use stream::StreamedBody;
 pub(crate) use world::with_world;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use castling_abi::{ErrorKind, Hook, LogLevel, Number, Property, TlsFact};
 
 use super::calls::Calls;
+use super::files::Granted;
 use super::gauge::Permits;
 use super::kv::KvZone;
 use super::metrics::Metrics;
 use super::stream::StreamedBody;
+use super::tcp::Connections;
 use super::zones::Zones;
 use super::{FakePeer, ZoneFault};
 
@@ -34,6 +36,7 @@ pub(crate) struct World {
     /// By zone.
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     pub(super) metrics: Metrics,
+    pub(super) files: Vec<Granted>,
     /// The hook that runs; `None` in the test's own code and in `configure`.
     pub(super) hook: Option<Hook>,
     /// `limits.body`.
@@ -77,6 +80,7 @@ pub(super) struct Facts {
     /// Upstreams that requests may be sent to.
     pub(super) granted_upstreams: Vec<String>,
     pub(super) chosen_upstream: Option<String>,
+    pub(super) connections: Connections,
     pub(super) peers: Vec<FakePeer>,
 }
 
@@ -109,6 +113,7 @@ impl World {
             permits: Permits::new(),
             zone_faults: BTreeMap::new(),
             metrics: Metrics::new(),
+            files: Vec::new(),
             hook: None,
             body_limit_bytes: 1 << 20,
             emit_limit_bytes: 128 << 20,

@@ -6,6 +6,8 @@
 
 mod acme;
 mod balance;
+mod granted_file;
+mod granted_hosts;
 mod health;
 mod http2;
 mod http_settings;
@@ -29,6 +31,8 @@ use serde::{Deserialize, Serialize};
 
 pub use acme::*;
 pub use balance::*;
+pub use granted_file::*;
+pub use granted_hosts::*;
 pub use health::*;
 pub use http_settings::*;
 pub use http2::*;
@@ -56,7 +60,7 @@ pub struct Config {
     #[serde(skip)]
     pub acme: Option<Acme>,
     pub upstreams: BTreeMap<String, Upstream>,
-    /// Certificates of the authorities that the system trusts. Empty where no upstream's TLS needs them.
+    /// Certificates of the authorities that the system trusts. Empty where nobody's TLS needs them.
     pub system_roots: Vec<Der>,
     pub zones: BTreeMap<String, Zone>,
     pub metrics: Metrics,
@@ -68,6 +72,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Files that plugins are granted, with the plugins' names.
+    pub fn granted_files(&self) -> impl Iterator<Item = (&String, &GrantedFile)> {
+        self.plugins.iter().flat_map(|(name, plugin)| {
+            let files = plugin.grants.files.iter().flatten();
+            files.map(move |file| (name, file))
+        })
+    }
+
     /// Whether an upstream or a route has bodies kept on disk.
     pub fn spills(&self) -> bool {
         let upstreams = self.upstreams.values();
@@ -155,6 +167,8 @@ pub struct Workers {
     pub max_open_files: Option<OpenFiles>,
     /// Disk for requests' bodies that are kept to be sent again (`retry.spill`). Default none.
     pub spill: Option<Spill>,
+    /// Largest file that is granted to a plugin, bytes: all workers have one copy of each in memory. 1 KiB to 64 GiB. Default 1 GiB.
+    pub max_granted_file_bytes: u64,
 }
 
 /// Disk for requests' bodies. In the file `spill_dir` and `spill_limit`.
@@ -314,6 +328,10 @@ pub struct Grants {
     pub upstreams: Option<Vec<String>>,
     /// Zones that it may read and change.
     pub zones: Option<Vec<String>>,
+    /// Hosts that it may call by their names.
+    pub hosts: Option<GrantedHosts>,
+    /// Files that it may read.
+    pub files: Option<Vec<GrantedFile>>,
     /// Whether the plugin may send sub-requests to the gateway's own routes.
     pub own_routes: bool,
 }

@@ -4,6 +4,7 @@ mod acme;
 mod balancing;
 mod effects;
 mod files;
+mod granted;
 mod listeners;
 mod names;
 mod plugins;
@@ -383,6 +384,8 @@ fn nothing_granted_is_another_thing_than_nothing_said() {
     let said = Grants {
         upstreams: None,
         zones: Some(Vec::new()),
+        hosts: None,
+        files: None,
         own_routes: false,
     };
     assert_eq!(config.plugins["said"].grants, said);

@@ -9,7 +9,7 @@ mod peers;
 mod peers_url;
 pub(super) mod protection;
 mod queue;
-mod resolve;
+pub(super) mod resolve;
 pub(super) mod retry;
 mod sockets;
 mod sticky;
@@ -29,8 +29,7 @@ use super::{
 use balance::{balance, preferred_zone, slow_start};
 use keepalive::{DEFAULT_KEEPALIVE, keepalive};
 pub use peers::is_of_a_host;
-use peers::is_peer_address;
-pub(super) use peers::peers;
+pub(super) use peers::{is_peer_address, peers};
 use sockets::{Sockets, sockets};
 
 /// `variables`: those that the config gives a value. `system_roots`: the system's authorities, which are read for the first

@@ -162,7 +162,7 @@ pub fn is_of_a_host(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
-pub(super) fn is_peer_address(text: &str) -> bool {
+pub(in super::super) fn is_peer_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
     };

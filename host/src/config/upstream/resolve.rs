@@ -8,7 +8,11 @@ use super::super::tree::NodeKind;
 use super::super::{Family, Peer, Resolve};
 
 /// `has_lists`: peers are also in a file or at a URL.
-pub(super) fn resolve(value: Value<'_>, peers: &[Peer], has_lists: bool) -> Option<Resolve> {
+pub(in super::super) fn resolve(
+    value: Value<'_>,
+    peers: &[Peer],
+    has_lists: bool,
+) -> Option<Resolve> {
     let mut table = value.table()?;
     if !has_lists && !peers.iter().any(Peer::is_name) {
         return value.refuse("resolve has no effect: expected a peer that is a name");

@@ -8,7 +8,7 @@ use super::super::table::{Table, Value};
 use super::super::tls::{VERSIONS, chain, key, names};
 use super::super::{Certificate, Der, TlsVersion, UpstreamTls};
 
-pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
+pub(in super::super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
     let mut table = value.table()?;
     let tls = UpstreamTls {
         server_name: table.optional("server_name", server_name),
@@ -31,11 +31,19 @@ pub(super) fn tls(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<Upstr
 }
 
 /// TLS of which nothing is said. `value`: what it is for.
-pub(super) fn default(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<UpstreamTls> {
+pub(in super::super) fn default(
+    value: Value<'_>,
+    system_roots: &mut Vec<Der>,
+) -> Option<UpstreamTls> {
     if system_roots.is_empty() {
         *system_roots = roots_of_system(value)?;
     }
-    Some(UpstreamTls {
+    Some(without_roots(value))
+}
+
+/// The same, for nobody who is connected to.
+pub(in super::super) fn without_roots(value: Value<'_>) -> UpstreamTls {
+    UpstreamTls {
         server_name: None,
         verify: true,
         ca: Vec::new(),
@@ -45,7 +53,7 @@ pub(super) fn default(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<U
         suites: Vec::new(),
         groups: Vec::new(),
         place: value.place_text(),
-    })
+    }
 }
 
 impl UpstreamTls {

@@ -2,9 +2,11 @@
 
 mod client;
 mod message;
+mod names;
 mod resolve;
 mod system;
 
 pub use message::check_response;
+pub use names::{Stamp, SystemNames, stamp};
 pub use resolve::resolve;
 pub use system::{Hosts, ResolvConf};

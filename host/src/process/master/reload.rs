@@ -144,6 +144,7 @@ impl Master {
         self.acme.prepare(&config).map_err(|error| vec![error])?;
         let modules = compile::modules(&config).await?;
         let lists = self.upstreams.lists(&config).await?;
+        let files = self.files.of(&config).await.map_err(|error| vec![error])?;
         let opened = OnceCell::new();
         let (sockets, zones) = {
             let state = self.state.borrow();
@@ -171,7 +172,7 @@ impl Master {
             upstreams: Rc::clone(&self.upstreams),
             acme: Rc::clone(&self.acme.shared),
         };
-        let own = (zones, lists);
+        let own = (zones, lists, files);
         let started = Generation::start(number, config, modules, own, shared, identity, sockets);
         let generation = started.await?;
         self.make_room(&generation.config).await;

@@ -8,7 +8,6 @@ mod numbers;
 mod operator;
 mod report;
 mod source;
-mod system;
 mod table;
 
 use std::cell::RefCell;
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balancer::SlowStart;
 use crate::config::{self, Config, PeersUrl};
+use crate::fetch::dns::SystemNames;
 use crate::fetch::{
     Answer, Ask, Found, Learnt, ListHost, ListQuestion, Listed as ListState, NameKind,
     NameQuestion, Validators,
@@ -38,7 +38,6 @@ use fetcher::Fetcher;
 use numbers::NumbersOffer;
 use operator::Orders;
 use source::{Source, SourceKey, SourceKind, SourceOffer};
-use system::SystemNames;
 use table::{LeasedList, PeerLease, PeerTable, Resolved};
 
 pub use fetcher::run as run_fetch_helper;

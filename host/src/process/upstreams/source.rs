@@ -13,11 +13,11 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{self, PeersUrl, Resolve};
+use crate::fetch::dns::{Stamp, stamp};
 use crate::fetch::{Answer, Found, Listed, NameKind, Validators, list};
 use crate::transport::PeerAddress;
 
 use super::Upstreams;
-use super::system::{Stamp, stamp};
 
 /// Identity of a source. Generations whose configs say the same have the same one.
 #[derive(Clone, Debug, PartialEq)]

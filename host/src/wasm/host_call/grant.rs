@@ -5,6 +5,7 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, counter, refuse};
 use crate::wasm::guest::{Guest, bytes, split};
+use crate::wasm::io_request::HostName;
 use crate::zone::Zone;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -38,7 +39,11 @@ fn check(memory: &[u8], guest: &mut Guest, grant: u32, (ptr, len): (u32, u32)) -
     };
     let is_of_kind: fn(&Zone) -> bool = match grant {
         Grant::Upstream => {
-            let granted = guest.upstreams.iter().any(|one| one.as_bytes() == name);
+            let host = str::from_utf8(name).ok().and_then(HostName::parse);
+            let granted = match host {
+                Some(host) => guest.may_call(&host),
+                None => guest.upstreams.iter().any(|one| one.as_bytes() == name),
+            };
             return match granted {
                 true => Ok(DONE),
                 false => refuse(Status::NotGranted),

@@ -5,8 +5,10 @@
 
 mod balance;
 mod counter;
+mod crypto;
 mod emit;
 mod exchange;
+mod file;
 mod flight;
 mod gauge;
 mod grant;
@@ -18,6 +20,7 @@ mod reply;
 mod respond;
 mod state;
 mod system;
+mod tcp;
 mod upstream;
 mod var;
 mod wait;
@@ -47,6 +50,9 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     gauge::add_to(linker)?;
     flight::add_to(linker)?;
     grant::add_to(linker)?;
+    file::add_to(linker)?;
+    crypto::add_to(linker)?;
+    tcp::add_to(linker)?;
     balance::add_to(linker)?;
     kv::add_to(linker)?;
     metric::add_to(linker)
@@ -66,6 +72,12 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
             KV_FLIGHT,
             RESPONSE_BEGIN,
             RESPONSE_WRITE,
+            PASSWORD_HASH,
+            PASSWORD_VERIFY,
+            TCP_CONNECT,
+            TCP_READ,
+            TCP_WRITE,
+            TCP_CLOSE,
         ]
         .contains(&name),
     }
@@ -165,6 +177,24 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (GAUGE_COUNT, "(i32, i32, i32, i32) -> i64"),
         (KV_FLIGHT, "(i32, i32, i32, i32, i32) -> i32"),
         (KV_FLIGHT_END, "(i32, i32, i32, i32) -> i32"),
+        (FILE_OPEN, "(i32, i32) -> i32"),
+        (FILE_FACT, "(i32, i32) -> i64"),
+        (FILE_READ, "(i32, i64, i32, i32) -> i32"),
+        (DIGEST, "(i32, i32, i32, i32, i32) -> i32"),
+        (HMAC, "(i32, i32, i32, i32, i32, i32, i32) -> i32"),
+        (SEAL, "(i32, i32, i32, i32, i32, i32, i32, i32) -> i32"),
+        (UNSEAL, "(i32, i32, i32, i32, i32, i32, i32, i32) -> i32"),
+        (
+            SIGNATURE_VERIFY,
+            "(i32, i32, i32, i32, i32, i32, i32) -> i32",
+        ),
+        (PASSWORD_HASH, "(i32, i32, i32, i32, i32) -> i32"),
+        (PASSWORD_VERIFY, "(i32, i32, i32, i32) -> i32"),
+        (TCP_CONNECT, "(i32, i32, i32) -> i32"),
+        (TCP_READ, "(i32, i32, i32, i32) -> i32"),
+        (TCP_WRITE, "(i32, i32, i32, i32) -> i32"),
+        (TCP_CLOSE, "(i32) -> i32"),
+        (TCP_ERROR, "(i32, i32) -> i32"),
     ]
 };
 

@@ -15,7 +15,8 @@ use crate::message::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::io_request::{
-    BodyRefused, Call, CallResponse, CallResult, Destination, Handoff, IoRequest, IoResult,
+    BodyRefused, Call, CallResponse, CallResult, Destination, Handoff, HostName, IoRequest,
+    IoResult,
 };
 use crate::wasm::limit::Reached;
 
@@ -126,6 +127,14 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
 fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let to = match record.upstream {
         call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes,
+        named if named.contains(&b'/') => {
+            let name = str::from_utf8(named).ok().and_then(HostName::parse);
+            let name = name.ok_or(Status::BadArgument)?;
+            match guest.may_call(&name) {
+                true => Destination::Host(Arc::clone(&guest.plugin), name),
+                false => return Err(Status::NotGranted),
+            }
+        }
         named => {
             let mut granted = guest.upstreams.iter();
             let upstream = granted.find(|name| name.as_bytes() == named);
@@ -158,6 +167,14 @@ fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
         limit_bytes: guest.body_limit_bytes,
         calls_limit: guest.calls_limit,
     })
+}
+
+impl Guest {
+    /// Whether the plugin is granted the host. What the name stands for is looked at when it is called.
+    pub(super) fn may_call(&self, name: &HostName) -> bool {
+        let mut granted = self.hosts.iter();
+        granted.any(|pattern| pattern.matches(&name.host, name.port))
+    }
 }
 
 fn is_valid_target(target: &str) -> bool {

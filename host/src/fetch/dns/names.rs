@@ -1,4 +1,4 @@
-//! The system's files on names, read by the master when they have changed: the helper that asks has no files.
+//! The system's files on names, read when they have changed: the helper that asks has no files.
 
 use std::cell::RefCell;
 use std::fs;
@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::{Hosts, ResolvConf};
 use crate::config::Family;
 use crate::fetch::Found;
-use crate::fetch::dns::{Hosts, ResolvConf};
 
 /// Time of a file's last change, its length and its number: what tells that it is another.
 pub type Stamp = (SystemTime, u64, u64);

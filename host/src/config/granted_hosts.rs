@@ -1,0 +1,80 @@
+//! Hosts that are granted to plugins: `grants.hosts`.
+
+use std::net::IpAddr;
+
+use super::table::{Table, Value};
+use super::tree::NodeKind;
+use super::upstream::{self, is_peer_address};
+use super::{Der, GrantedHost, GrantedHosts, Networks};
+
+pub(super) fn granted_hosts(value: Value<'_>, system_roots: &mut Vec<Der>) -> Option<GrantedHosts> {
+    let mut table = match value.kind() {
+        NodeKind::Table(_) => Some(value.table()?),
+        _ => None,
+    };
+    let names = match &mut table {
+        Some(table) => table.required("names", RULE, patterns),
+        None => patterns(value),
+    };
+    let networks = table.as_mut().and_then(|table| networks(table));
+    let resolve = table.as_mut().and_then(|table| {
+        table.optional("resolve", |value| {
+            upstream::resolve::resolve(value, &[], true)
+        })
+    });
+    let given_tls = table.as_mut().and_then(|table| table.get("tls"));
+    let tls = match given_tls {
+        Some(given) => upstream::tls::tls(given, system_roots),
+        // Without a name there is nobody to call.
+        None if names.as_ref().is_some_and(Vec::is_empty) => {
+            Some(upstream::tls::without_roots(value))
+        }
+        None => upstream::tls::default(value, system_roots),
+    };
+    if let Some(table) = table {
+        table.finish();
+    }
+    Some(GrantedHosts {
+        names: names?,
+        networks: networks.unwrap_or_default(),
+        resolve: resolve.unwrap_or_default(),
+        tls: tls?,
+    })
+}
+
+fn networks(table: &mut Table<'_>) -> Option<Networks> {
+    table.optional("networks", |value| {
+        let networks = super::networks::networks(value)?;
+        match networks.unix {
+            true => value.expected("networks; a name has no Unix socket"),
+            false => Some(networks),
+        }
+    })
+}
+
+fn patterns(value: Value<'_>) -> Option<Vec<GrantedHost>> {
+    value.set(|item| {
+        let text = item.text_or(RULE)?.to_ascii_lowercase();
+        let (name, is_wildcard) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text.as_str(), false),
+        };
+        let host = name.rsplit_once(':').map(|(host, _)| host);
+        let (Some(host), true) = (host, is_peer_address(name)) else {
+            return item.expected(RULE);
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // Below an address there is nothing, and below a last label are names of everybody.
+        if is_wildcard && (host.parse::<IpAddr>().is_ok() || !host.contains('.')) {
+            return item.expected(RULE);
+        }
+        Some(GrantedHost {
+            host: host.to_owned(),
+            is_wildcard,
+            // Checked by `is_peer_address`.
+            port: name.rsplit_once(':')?.1.parse().ok()?,
+        })
+    })
+}
+
+const RULE: &str = "HOST:PORT such as \"api.example.com:443\" or \"*.example.com:443\"";

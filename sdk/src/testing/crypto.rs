@@ -1,0 +1,60 @@
+//! Cryptography, by the same functions as the gateway's.
+
+use castling_abi::{Digest, PasswordHash, Signature, Status};
+
+use super::hook::may_wait;
+use super::host::hand_out;
+
+pub(crate) fn digest(algorithm: Digest, data: &[u8], out: &mut [u8]) -> i32 {
+    hand_out(castling_crypto::digest(algorithm, data).as_ref(), out)
+}
+
+pub(crate) fn hmac(algorithm: Digest, key: &[u8], data: &[u8], out: &mut [u8]) -> i32 {
+    hand_out(castling_crypto::hmac(algorithm, key, data).as_ref(), out)
+}
+
+pub(crate) fn seal(key: &[u8], aad: &[u8], plain: &[u8], out: &mut [u8]) -> i32 {
+    handed_out(castling_crypto::seal(key, aad, plain), out)
+}
+
+pub(crate) fn unseal(key: &[u8], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> i32 {
+    handed_out(castling_crypto::open(key, aad, sealed), out)
+}
+
+pub(crate) fn signature_verify(
+    algorithm: Signature,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> i32 {
+    said(castling_crypto::verify(algorithm, key, message, signature))
+}
+
+pub(crate) fn password_hash(algorithm: PasswordHash, password: &[u8], out: &mut [u8]) -> i32 {
+    match may_wait() {
+        true => {
+            let hash = castling_crypto::hash_password(algorithm, password);
+            handed_out(hash.map(String::into_bytes), out)
+        }
+        false => Status::NotNow as i32,
+    }
+}
+
+pub(crate) fn password_verify(hash: &[u8], password: &[u8]) -> i32 {
+    match (may_wait(), str::from_utf8(hash)) {
+        (true, Ok(hash)) => said(castling_crypto::verify_password(hash, password)),
+        (true, Err(_)) => Status::BadArgument as i32,
+        (false, _) => Status::NotNow as i32,
+    }
+}
+
+fn handed_out(made: Result<Vec<u8>, Status>, out: &mut [u8]) -> i32 {
+    match made {
+        Ok(bytes) => hand_out(&bytes, out),
+        Err(status) => status as i32,
+    }
+}
+
+fn said(made: Result<bool, Status>) -> i32 {
+    made.map_or_else(|status| status as i32, i32::from)
+}
