@@ -84,10 +84,7 @@ impl HostIo for ScriptedIo {
                     IoResult::Calls(calls.iter().map(|_| self.response()).collect())
                 }
                 IoRequest::Delay(_) => IoResult::Delayed,
-                // There is nobody else who would fetch it.
-                IoRequest::Flight(_) if byte & 7 == 0 => IoResult::Flown(Ok(Flown::TimedOut)),
-                IoRequest::Flight(_) if byte & 7 == 1 => IoResult::Flown(Ok(Flown::Value)),
-                IoRequest::Flight(_) => IoResult::Flown(Ok(Flown::Fetch)),
+                IoRequest::Flight(_) => IoResult::Flown(Ok(flown(byte))),
                 IoRequest::Raw(_, work) => IoResult::Raw(raw(byte, *work)),
                 IoRequest::Password(..) => IoResult::Password(Ok("$hash".to_owned())),
                 IoRequest::Begin(begun) => {
@@ -105,6 +102,15 @@ impl HostIo for ScriptedIo {
                 IoRequest::Variable(_) => IoResult::Computed,
             })
         })
+    }
+}
+
+/// End of a flight. There is nobody else who would fetch the value.
+fn flown(byte: u8) -> Flown {
+    match byte & 7 {
+        0 => Flown::TimedOut,
+        1 => Flown::Value,
+        _ => Flown::Fetch,
     }
 }
 
