@@ -24,7 +24,7 @@ use crate::phase::{
 use crate::runtime::alarm::{self, Alarms};
 use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
-use crate::upstream::{HostCalls, KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
+use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
 use crate::wasm::{self, Capability, Engine, GrantedFiles, HookError, Module, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::{Zone, Zones};
@@ -164,27 +164,6 @@ impl Parts {
                 Ok(tls) => {
                     made.insert(name.clone(), Rc::new(tls));
                 }
-                Err(error) => self.errors.push(error),
-            }
-        }
-        made
-    }
-
-    /// Hosts that plugins are granted, by plugin.
-    fn host_calls(
-        &mut self,
-        config: &Config,
-        turns: &Rc<HandshakeTurns>,
-    ) -> BTreeMap<String, HostCalls> {
-        let roots = SystemRoots::new(&config.system_roots);
-        let mut made = BTreeMap::new();
-        for (name, plugin) in &config.plugins {
-            let Some(hosts) = &plugin.grants.hosts else {
-                continue;
-            };
-            let of = format!("grants.hosts of {name}");
-            match ClientTls::new(&of, &hosts.tls, &[b"http/1.1"], &roots, turns) {
-                Ok(tls) => drop(made.insert(name.clone(), HostCalls::new(hosts, tls))),
                 Err(error) => self.errors.push(error),
             }
         }

@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod describe;
 mod describe_upstream;
+mod host_calls;
 mod route;
 
 use std::cell::RefCell;
