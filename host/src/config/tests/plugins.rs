@@ -196,11 +196,11 @@ fn a_list_may_have_a_config_of_its_own() {
     for (list, error) in [
         (
             "[{ name = 'a', config = 5 }]",
-            "site.toml:4:24: config 5: expected a table",
+            "site.toml:4:35: config 5: expected a table",
         ),
         (
-            "[{ name = 'a', config = { x = inf } }]",
-            "site.toml:4:36: x: expected a finite number, plugins get their config as JSON",
+            "[{ name = 'a', confg = {} }]",
+            "site.toml:4:26: unknown key \"confg\": did you mean \"config\"?",
         ),
     ] {
         let text = format!("[plugins.a]\nwasm = 'p.wasm'\n[[routes]]\nplugins = {list}\n");
