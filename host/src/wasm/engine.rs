@@ -151,7 +151,10 @@ mod tests {
         assert_eq!(instances_of(&[]), 1);
         // Three shares of four beyond a plugin's own, one that balances, and one for the snapshot.
         assert_eq!(instances_of(&[20, 3]), (20 + 12) + (3 + 12) + 1 + 1);
-        assert_eq!(instances_of(&[1000; 5]), MAX_INSTANCES as u32);
+        // Shared out evenly, so that a few are left.
+        assert!(
+            (MAX_INSTANCES as u32 - 5..=MAX_INSTANCES as u32).contains(&instances_of(&[1000; 5]))
+        );
     }
 
     #[test]

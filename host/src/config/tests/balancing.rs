@@ -228,7 +228,7 @@ fn learnt_sessions_that_cannot_be() {
         ),
         (
             "{ zone = 'sessions' }",
-            "3:10: missing key \"cookie\": expected the name of a cookie, or \"route\" or \"learn\"",
+            "3:19: zone without learn: expected learn = [\"$upstream_cookie_NAME\"], by which sessions are known",
         ),
     ] {
         let errors = sticky(bad).errors();
