@@ -17,7 +17,7 @@ use wasm_encoder::{
     MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
-use crate::site::{GAUGE_NAME, KV_NAME, NAME, Site};
+use crate::site::{GAUGE_NAME, KV_NAME, NAME, Site, TOPIC_NAME};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -113,7 +113,7 @@ fn argument(input: &mut Input<'_>) -> u64 {
 }
 
 /// Targets of arguments that point somewhere, each at a multiple of [`WORD_BYTES`].
-const WORDS: [&[u8]; 23] = [
+const WORDS: [&[u8]; 24] = [
     NAME.as_bytes(),
     b"x-a",
     b"Host",
@@ -139,6 +139,7 @@ const WORDS: [&[u8]; 23] = [
     KV_NAME.as_bytes(),
     VARIABLE.as_bytes(),
     GAUGE_NAME.as_bytes(),
+    TOPIC_NAME.as_bytes(),
 ];
 const WORD_BYTES: usize = 32;
 

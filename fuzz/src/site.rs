@@ -21,6 +21,9 @@ pub(crate) const KV_NAME: &str = "y";
 /// Name of the gauge zone that the plugin is granted.
 pub(crate) const GAUGE_NAME: &str = "z";
 
+/// Name of the topic that the plugin is granted.
+pub(crate) const TOPIC_NAME: &str = "t";
+
 impl Site {
     pub(crate) fn new(plugin: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
@@ -50,7 +53,7 @@ const CONFIG: &str = r#"
 [plugins.x]
 wasm = "x.wasm"
 config = { text = "some", number = 7 }
-grants = { upstreams = ["x"], zones = ["x", "y", "z"], own_routes = true }
+grants = { upstreams = ["x"], zones = ["x", "y", "z", "t"], own_routes = true }
 quarantine = { traps = 0 }
 PLUGIN
 
@@ -65,6 +68,10 @@ size = "1MiB"
 [zones.z]
 kind = "gauge"
 size = "4KiB"
+
+[zones.t]
+kind = "topic"
+size = "64KiB"
 
 [upstreams.x]
 peers = ["192.0.2.1:80"]

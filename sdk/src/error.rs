@@ -218,6 +218,7 @@ pub(crate) fn must_be_granted(grant: Grant, name: &str) -> Result<()> {
                 Grant::Upstream => "an upstream",
                 Grant::CounterZone => "a counter zone",
                 Grant::KvZone => "a kv zone",
+                Grant::Topic => "a topic",
                 Grant::GaugeZone => "a gauge zone",
             };
             Err(Error::of_kind(

@@ -147,6 +147,7 @@ pub use castling_macros::Serialize;
 /// fn variable(&self, request: &Request, name: &str) -> Option<String>
 ///                                                                computes `$name` when something first asks for it
 /// fn timer(&mut self)                                            runs every so often, for no request
+/// fn message(&mut self, topic: &str, message: &[u8])             a message on a topic that the plugin is granted, for no request
 /// ```
 ///
 /// - Each may take `&self` or `&mut self`, and may return a `Result` of what stands here. Where a `Verdict` stands,
@@ -172,6 +173,8 @@ pub use castling_macros::Serialize;
 ///   each run has ended; with `timer_on = "one_worker"` on one worker of the generation. The config may set another
 ///   period (`timer = "1m"`). It may call out and wait, has no request, and runs in one of the plugin's instances: what
 ///   it finds out is for zones.
+/// - **Messages**: `message` is called for each message of a [topic](zones::topic()) that the plugin is granted, in each worker; like
+///   `timer` it may call out and wait, and has no request.
 /// - Other functions go in an `impl` block of their own, so that a hook with a slip in its name is an error and not a
 ///   hook that never runs.
 ///

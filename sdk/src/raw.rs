@@ -19,6 +19,7 @@ pub(crate) use kv::{
     kv_put_all,
 };
 pub(crate) use tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
+pub(crate) use topic::{message_get, topic_name, topic_publish};
 pub(crate) use upstream::{config_grant, peer_name, peer_tags, upstream_set};
 
 #[cfg(feature = "crypto")]
@@ -28,6 +29,7 @@ mod flight;
 mod gauge;
 mod kv;
 mod tcp;
+mod topic;
 mod upstream;
 
 /// `castling_abi::imports` with the types of C.

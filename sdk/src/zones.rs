@@ -1,7 +1,8 @@
 //! Zones: memory that all workers share. They outlive workers and reloads.
 //!
-//! Three kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv()`] zones hold values by key;
-//! [`gauge()`] zones have permits by key, of which so many are out at a time.
+//! Four kinds: [`counter`] zones hold numbers by key, for rate limits and the like; [`kv()`] zones hold values by key;
+//! [`gauge()`] zones have permits by key, of which so many are out at a time; a [`topic()`] has
+//! messages to all workers.
 //!
 //! A counter zone is made in the config (`[zones.limits] kind = "counter"`) and granted to the plugin
 //! (`grants = { zones = ["limits"] }`); its size is fixed, and when it is full, what would be gone soonest makes
@@ -49,6 +50,7 @@
 mod flight;
 mod gauge;
 mod kv;
+mod topic;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -63,6 +65,7 @@ use crate::host;
 pub use flight::{Flight, FlightGuard};
 pub use gauge::{Gauge, Permit, gauge};
 pub use kv::{Kv, kv};
+pub use topic::{Topic, topic};
 
 /// The counter zone of this name. Whether it is there and granted is found out when it is used, or asked by
 /// [`Counter::must_be_granted`].

@@ -218,9 +218,11 @@ fn log(table: Option<Table<'_>>) -> Log {
 }
 
 fn zone(mut table: Table<'_>) -> Zone {
-    let kind = table.required("kind", "\"counter\", \"kv\" or \"gauge\"", |value| {
-        value.choice(&ZONE_KINDS)
-    });
+    let kind = table.required(
+        "kind",
+        "\"counter\", \"kv\", \"gauge\" or \"topic\"",
+        |value| value.choice(&ZONE_KINDS),
+    );
     let given = kind;
     let kind = kind.unwrap_or(ZoneKind::Counter);
     let size = table.required("size", "a size such as \"1MiB\"", |value| {
@@ -228,6 +230,7 @@ fn zone(mut table: Table<'_>) -> Zone {
             ZoneKind::Counter => 64 << 10..=64 << 30,
             ZoneKind::Kv => 1 << 20..=64 << 30,
             ZoneKind::Gauge => 4 << 10..=4 << 20,
+            ZoneKind::Topic => 64 << 10..=64 << 20,
         })
     });
     let when_full = table.or("when_full", WhenFull::Refuse, |value| {
@@ -239,6 +242,9 @@ fn zone(mut table: Table<'_>) -> Zone {
             Some(ZoneKind::Gauge) => value.refuse(
                 "when_full is for zones of kind \"kv\": expected none in a gauge zone, in which a permit that has no room is \
                  refused",
+            ),
+            Some(ZoneKind::Topic) => value.refuse(
+                "when_full is for zones of kind \"kv\": expected none in a topic, in which the oldest message makes room",
             ),
             Some(ZoneKind::Kv) | None => value.choice(&WHEN_FULL),
         }
@@ -280,10 +286,11 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 
-const ZONE_KINDS: [(&str, ZoneKind); 3] = [
+const ZONE_KINDS: [(&str, ZoneKind); 4] = [
     ("counter", ZoneKind::Counter),
     ("kv", ZoneKind::Kv),
     ("gauge", ZoneKind::Gauge),
+    ("topic", ZoneKind::Topic),
 ];
 
 const WHEN_FULL: [(&str, WhenFull); 2] = [("refuse", WhenFull::Refuse), ("evict", WhenFull::Evict)];

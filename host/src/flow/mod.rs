@@ -17,6 +17,7 @@ mod relay;
 mod stream;
 mod subrequest;
 pub mod timer;
+pub mod topic;
 mod tunnel;
 mod variables;
 mod websocket;

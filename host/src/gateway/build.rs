@@ -375,7 +375,7 @@ impl Parts {
                 zone: Arc::clone(zone),
                 metrics: self.metrics.sessions(name),
             }),
-            Zone::Counter(_) | Zone::Gauge(_) => None,
+            Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) => None,
         }
     }
 

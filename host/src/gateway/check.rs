@@ -145,7 +145,7 @@ pub(super) fn ungranted(
             Capability::ChosenUpstreams if grants.upstreams.is_none() => Some(
                 "chooses upstreams, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none",
             ),
-            Capability::CounterZones | Capability::KvZones | Capability::GaugeZones
+            Capability::CounterZones | Capability::KvZones | Capability::GaugeZones | Capability::Topics
                 if grants.zones.is_none() =>
             {
                 Some("uses a zone, which nothing grants; expected `grants = { zones = [...] }`, where [] is for none")
@@ -162,13 +162,17 @@ pub(super) fn ungranted(
             Capability::Files if grants.files.is_none() => Some(
                 "reads files, which nothing grants; expected `grants = { files = [...] }`, where [] is for none",
             ),
+            Capability::Topics if lacks_kind(|zone| matches!(zone, Zone::Topic(_))) => {
+                Some("uses a topic; expected one in `grants.zones`, where no zone is of that kind")
+            }
             Capability::Upstreams
             | Capability::ChosenUpstreams
             | Capability::ConfigTypes
             | Capability::CounterZones
             | Capability::KvZones
             | Capability::GaugeZones
-            | Capability::Files => None,
+            | Capability::Files
+            | Capability::Topics => None,
         });
     let mut missing: Vec<_> = missing.collect();
     missing.dedup();

@@ -17,10 +17,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use castling_abi::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Config};
-use crate::flow::timer;
+use crate::flow::{timer, topic};
 use crate::listener::{Acceptor, ListeningSocket};
 use crate::log;
 use crate::metrics::Recorder;
@@ -103,8 +104,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Starts the plugins' timers, those for one worker of the generation only where this is that one.
-    pub fn start_timers(&self, is_the_one: bool) {
+    /// Starts what plugins do for no request: their timers, those for one worker of the generation only where this is that one, and what
+    /// they hear on topics.
+    pub fn start_background(&self, is_the_one: bool) {
+        self.start_timers(is_the_one);
+        self.listen_to_topics();
+    }
+
+    fn start_timers(&self, is_the_one: bool) {
         for (name, plugin) in &self.plugins {
             let Some(timer) = plugin.manifest.timer else {
                 continue;
@@ -119,6 +126,20 @@ impl Gateway {
                 every,
                 Rc::clone(&self.worker),
             ));
+        }
+    }
+
+    /// Has plugins hear what is published on topics that they are granted, until the worker drains.
+    fn listen_to_topics(&self) {
+        for (name, plugin) in &self.plugins {
+            if !plugin.implements(Hook::Message) {
+                continue;
+            }
+            for (idx, zone, topic) in plugin.topics() {
+                let metrics = self.worker.metrics().topic(zone, name);
+                let reader = topic::Reader::new(plugin, idx, topic, metrics);
+                tokio::task::spawn_local(reader.run(Rc::clone(&self.worker)));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod protection;
 mod sessions;
 mod spill;
 mod text;
+mod topics;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,7 @@ pub use sessions::SessionMetrics;
 pub use spill::SpillMetrics;
 pub use text::CONTENT_TYPE;
 pub use text::text;
+pub use topics::TopicMetrics;
 
 use crate::zone::{MetricsZone, Record, ZoneError};
 

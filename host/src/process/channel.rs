@@ -84,6 +84,8 @@ pub struct WorkerSpec {
     pub peers: RawFd,
     /// Memory of flights, and their bell.
     pub flights: (RawFd, RawFd),
+    /// The bell of topics.
+    pub topics: RawFd,
     /// File for bodies that are kept on disk; `None` where none are.
     pub spill_file: Option<RawFd>,
     /// Files that plugins are granted.
@@ -128,6 +130,8 @@ pub enum ZoneHandle {
     Kv(PathBuf),
     /// A gauge zone's memory.
     Gauge(RawFd),
+    /// A topic's memory.
+    Topic(RawFd),
 }
 
 /// Largest frame from a worker to its master, bytes.

@@ -1,4 +1,4 @@
-//! Flights of kv zones: the memory and the bell that all workers share, of whichever generation.
+//! Flights of kv zones: the memory and the bell that all workers share, of whichever generation. And the bell of topics.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +10,8 @@ use crate::zone::{Bell, Flights, Gauge, GaugeZone, ZoneError};
 pub struct SharedFlights {
     pub zone: GaugeZone,
     pub bell: Bell,
+    /// Bell of topics, whose memory is a zone's.
+    pub topics: Bell,
 }
 
 /// Descriptors of another master's, or for a worker.
@@ -17,16 +19,18 @@ pub struct SharedFlights {
 pub struct FlightDescriptors {
     pub zone: OwnedFd,
     pub bell: OwnedFd,
+    pub topics: OwnedFd,
 }
 
 impl SharedFlights {
     /// Fails, for a person, when memory or descriptors do not suffice.
     pub fn create() -> Result<Self, String> {
         let zone = GaugeZone::create(Flights::ZONE, Flights::SIZE_BYTES);
-        let bell = Bell::create().map_err(|error| format!("the bell of flights: {error}"))?;
+        let bell = || Bell::create().map_err(|error| format!("the bells of workers: {error}"));
         Ok(Self {
             zone: zone.map_err(|error| error.to_string())?,
-            bell,
+            bell: bell()?,
+            topics: bell()?,
         })
     }
 
@@ -40,6 +44,7 @@ impl SharedFlights {
             Ok(zone) => Ok(Self {
                 zone,
                 bell: Bell::open(handed_over.bell),
+                topics: Bell::open(handed_over.topics),
             }),
             Err(error) => {
                 tracing::warn!(%error, "flights begin anew");
@@ -52,6 +57,7 @@ impl SharedFlights {
         Ok(FlightDescriptors {
             zone: self.zone.descriptor().try_clone_to_owned()?,
             bell: self.bell.as_fd().try_clone_to_owned()?,
+            topics: self.topics.as_fd().try_clone_to_owned()?,
         })
     }
 }
@@ -64,7 +70,7 @@ pub fn open(zone: OwnedFd, bell: OwnedFd, row: Option<u32>) -> Result<Arc<Flight
 
 /// Flights of this process alone, for `castling check`.
 pub fn private_flights() -> Result<Arc<Flights>, String> {
-    let SharedFlights { zone, bell } = SharedFlights::create()?;
+    let SharedFlights { zone, bell, .. } = SharedFlights::create()?;
     Ok(Flights::new(Gauge::new(zone, None), bell))
 }
 

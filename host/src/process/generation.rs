@@ -396,15 +396,7 @@ impl Generation {
                 });
             }
         }
-        let mut modules = Vec::new();
-        for (plugin, module) in &*self.modules.borrow() {
-            let fd = hand_over(module.artefact.try_clone()?.into());
-            modules.push(ModuleFd {
-                plugin: plugin.clone(),
-                manifest: module.manifest.clone(),
-                fd,
-            });
-        }
+        let modules = self.module_fds(&mut hand_over)?;
         let mut zones = BTreeMap::new();
         for (name, zone) in &*self.zones.borrow() {
             zones.insert(name.clone(), zone.handle(&mut hand_over)?);
@@ -414,6 +406,7 @@ impl Generation {
         let metrics = hand_over(shared.metrics.descriptor().try_clone_to_owned()?);
         let peers = hand_over(shared.upstreams.descriptor().try_clone_to_owned()?);
         let flights = shared.rows.flights.descriptors()?;
+        let topics = hand_over(flights.topics);
         let flights = (hand_over(flights.zone), hand_over(flights.bell));
         let upstreams = self.peers.with_lists(|lists| {
             let lists = lists.iter();
@@ -433,6 +426,7 @@ impl Generation {
             metrics,
             peers,
             flights,
+            topics,
             spill_file: spill::open_for_worker(&self.config).map(hand_over),
             files,
             file_channel,
@@ -462,6 +456,20 @@ impl Generation {
         }
         let (sender, theirs) = granted_files::channel(&granted)?;
         Ok((files, Some(sender), Some(hand_over(theirs))))
+    }
+
+    /// `hand_over` says under which number the worker has a descriptor.
+    fn module_fds(&self, mut hand_over: impl FnMut(OwnedFd) -> RawFd) -> io::Result<Vec<ModuleFd>> {
+        let mut modules = Vec::new();
+        for (plugin, module) in &*self.modules.borrow() {
+            let fd = hand_over(module.artefact.try_clone()?.into());
+            modules.push(ModuleFd {
+                plugin: plugin.clone(),
+                manifest: module.manifest.clone(),
+                fd,
+            });
+        }
+        Ok(modules)
     }
 
     fn tell_all(&self, order: impl Fn() -> ToWorker) {

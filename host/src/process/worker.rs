@@ -5,6 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -20,11 +21,11 @@ use crate::metrics::Recorder;
 use crate::transport::write_batch;
 use crate::upstream::{PeerList, PeerStates};
 use crate::wasm::{GrantedFile, GrantedFiles, Module};
-use crate::zone::{MetricsZone, PeersZone};
+use crate::zone::{Bell, MetricsZone, PeersZone};
 
 use super::channel::{
-    FileFd, FrameReader, FromWorker, ORDER_LIMIT_BYTES, ToWorker, WORKER_FRAME_LIMIT_BYTES,
-    WorkerSpec, write_frame,
+    FileFd, FrameReader, FromWorker, ModuleFd, ORDER_LIMIT_BYTES, ToWorker,
+    WORKER_FRAME_LIMIT_BYTES, WorkerSpec, write_frame,
 };
 use super::confine::{self, Seal};
 use super::flights;
@@ -106,6 +107,7 @@ async fn build(
         metrics,
         peers,
         flights,
+        topics,
         spill_file,
         files,
         file_channel,
@@ -121,16 +123,22 @@ async fn build(
         sockets.push((listener.listener, socket, listener.accept));
     }
     let mut opened = Vec::new();
-    for module in modules {
-        let artefact = inherited(module.fd)?.into();
+    for ModuleFd {
+        plugin,
+        manifest,
+        fd,
+    } in modules
+    {
+        let artefact = inherited(fd)?.into();
         opened.push(Module {
-            plugin: module.plugin,
-            manifest: module.manifest,
+            plugin,
+            manifest,
             artefact,
         });
     }
     let (granted, files) = granted_files(files, file_channel, inherited)?;
-    let zones = zones::open(&config, handles, row)?;
+    let bell = Arc::new(Bell::open(inherited(topics)?));
+    let zones = zones::open(&config, handles, row, &bell)?;
     let zone = MetricsZone::open(inherited(metrics)?, config.metrics.max_series);
     let zone = zone.map_err(|e| vec![e.to_string()])?;
     let peers = PeersZone::open(inherited(peers)?).map_err(|e| vec![e.to_string()])?;
@@ -203,7 +211,7 @@ async fn serve(
                 for (listener, socket, accept) in waiting.drain(..) {
                     gateway.accept(&listener, socket, accept)?;
                 }
-                gateway.start_timers(slot == FIRST_SLOT);
+                gateway.start_background(slot == FIRST_SLOT);
                 if slot == FIRST_SLOT {
                     gateway.look_after_peers();
                 }

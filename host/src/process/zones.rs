@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{self, Config, WhenFull, ZoneKind};
-use crate::zone::{self, CounterZone, Gauge, GaugeZone, KvZone, Zone, ZoneError, now_ns};
+use crate::zone::{
+    self, Bell, CounterZone, Gauge, GaugeZone, KvZone, Topic, TopicZone, Zone, ZoneError, now_ns,
+};
 
 use super::channel::ZoneHandle;
 use super::sys;
@@ -24,6 +26,7 @@ pub enum SharedZone {
     Counter(Rc<CounterZone>),
     Kv(Rc<ZoneFolder>),
     Gauge(Rc<GaugeZone>),
+    Topic(Rc<TopicZone>),
 }
 
 impl SharedZone {
@@ -34,6 +37,9 @@ impl SharedZone {
                 ZoneHandle::Counter(inherit(zone.descriptor().try_clone_to_owned()?))
             }
             Self::Kv(folder) => ZoneHandle::Kv(folder.path.clone()),
+            Self::Topic(zone) => {
+                ZoneHandle::Topic(inherit(zone.descriptor().try_clone_to_owned()?))
+            }
             Self::Gauge(zone) => {
                 ZoneHandle::Gauge(inherit(zone.descriptor().try_clone_to_owned()?))
             }
@@ -55,6 +61,8 @@ pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
         let opened = match kind {
             ZoneInMemory::Counter => CounterZone::open(memory, &name, size_bytes)
                 .map(|zone| SharedZone::Counter(Rc::new(zone))),
+            ZoneInMemory::Topic => TopicZone::open(memory, &name, size_bytes)
+                .map(|zone| SharedZone::Topic(Rc::new(zone))),
             ZoneInMemory::Gauge => GaugeZone::open(memory, &name, size_bytes)
                 .map(|zone| SharedZone::Gauge(Rc::new(zone))),
         };
@@ -66,7 +74,7 @@ pub fn inherit(handed_over: Vec<InheritedZone>) -> Zones {
     zones
 }
 
-/// Makes the zones that the config names. A counter or gauge zone that has kept name, kind and size since `old` is the old one, contents and
+/// Makes the zones that the config names. A zone in memory that has kept name, kind and size since `old` is the old one, contents and
 /// all; a kv zone is what the store has of that name and size. The store is asked for with the first kv zone. The error
 /// is lines for a person.
 pub fn zones(
@@ -82,24 +90,8 @@ pub fn zones(
     };
     let make = |name: &str, wanted: &config::Zone| {
         let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
-        match (wanted.kind, old.get(name)) {
-            (ZoneKind::Counter, Some(SharedZone::Counter(kept)))
-                if kept.size_bytes() == wanted.size_bytes =>
-            {
-                Ok(SharedZone::Counter(Rc::clone(kept)))
-            }
-            (ZoneKind::Gauge, Some(SharedZone::Gauge(kept)))
-                if kept.size_bytes() == wanted.size_bytes =>
-            {
-                Ok(SharedZone::Gauge(Rc::clone(kept)))
-            }
-            (ZoneKind::Gauge, _) => GaugeZone::create(name, wanted.size_bytes)
-                .map(|zone| SharedZone::Gauge(Rc::new(zone)))
-                .map_err(|error| at_zone(&error)),
-            (ZoneKind::Counter, _) => CounterZone::create(name, wanted.size_bytes, now_ns())
-                .map(|zone| SharedZone::Counter(Rc::new(zone)))
-                .map_err(|error| at_zone(&error)),
-            (ZoneKind::Kv, _) => store()?
+        match wanted.kind {
+            ZoneKind::Kv => store()?
                 .zone(name, wanted.size_bytes)
                 .map_err(|error| {
                     at_zone(&format_args!(
@@ -107,6 +99,10 @@ pub fn zones(
                     ))
                 })
                 .and_then(|folder| lent(SharedZone::Kv(folder))),
+            kind @ (ZoneKind::Counter | ZoneKind::Gauge | ZoneKind::Topic) => {
+                let zone = in_memory(kind, name, wanted.size_bytes, old.get(name));
+                zone.map_err(|error| at_zone(&error))
+            }
         }
     };
     let mut zones = Zones::new();
@@ -126,6 +122,31 @@ pub fn zones(
     }
 }
 
+/// A zone in memory: the old one where that has this kind and size, or a new one.
+fn in_memory(
+    kind: ZoneKind,
+    name: &str,
+    size_bytes: u64,
+    old: Option<&SharedZone>,
+) -> Result<SharedZone, ZoneError> {
+    let kept = match (kind, old) {
+        (ZoneKind::Counter, Some(SharedZone::Counter(kept))) => kept.size_bytes() == size_bytes,
+        (ZoneKind::Gauge, Some(SharedZone::Gauge(kept))) => kept.size_bytes() == size_bytes,
+        (ZoneKind::Topic, Some(SharedZone::Topic(kept))) => kept.size_bytes() == size_bytes,
+        (ZoneKind::Counter | ZoneKind::Gauge | ZoneKind::Topic | ZoneKind::Kv, _) => false,
+    };
+    if let (true, Some(old)) = (kept, old) {
+        return Ok(old.clone());
+    }
+    Ok(match kind {
+        ZoneKind::Gauge => SharedZone::Gauge(Rc::new(GaugeZone::create(name, size_bytes)?)),
+        ZoneKind::Topic => SharedZone::Topic(Rc::new(TopicZone::create(name, size_bytes)?)),
+        ZoneKind::Counter | ZoneKind::Kv => {
+            SharedZone::Counter(Rc::new(CounterZone::create(name, size_bytes, now_ns())?))
+        }
+    })
+}
+
 /// Lends kv zones to this user again, whose next worker opens them by name, after a generation that came to nothing had lent
 /// them to its own user.
 pub fn lend_again(zones: &Zones, user: &config::Identity) {
@@ -138,11 +159,13 @@ pub fn lend_again(zones: &Zones, user: &config::Identity) {
     }
 }
 
-/// Opens a worker's zones, from what the master hands it. `row`: the worker's in gauge zones. The error is lines for a person.
+/// Opens a worker's zones, from what the master hands it. `row`: the worker's in gauge zones; `topics`: the
+/// bell of topics. The error is lines for a person.
 pub fn open(
     config: &Config,
     handles: BTreeMap<String, ZoneHandle>,
     row: Option<u32>,
+    topics: &Arc<Bell>,
 ) -> Result<zone::Zones, Vec<String>> {
     let open = |name: &str, handle| {
         let wanted = config.zones.get(name);
@@ -152,6 +175,11 @@ pub fn open(
             ZoneHandle::Counter(fd) => {
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
                 CounterZone::open(file, name, size_bytes).map(Zone::Counter)
+            }
+            ZoneHandle::Topic(fd) => {
+                let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
+                let opened = TopicZone::open(file, name, size_bytes);
+                opened.map(|zone| Zone::Topic(Topic::new(zone, topics)))
             }
             ZoneHandle::Gauge(fd) => {
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
@@ -193,6 +221,12 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
             ZoneKind::Counter => {
                 let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
                 CounterZone::create(name, size_bytes, now_ns()).map(Zone::Counter)
+            }
+            ZoneKind::Topic => {
+                let bell =
+                    Bell::create().map_err(|error| format!("the bell of topics: {error}"))?;
+                let zone = TopicZone::create(name, TopicZone::MIN_BYTES);
+                zone.map(|zone| Zone::Topic(Topic::new(zone, &Arc::new(bell))))
             }
             ZoneKind::Gauge => GaugeZone::create(name, zone.size_bytes).and_then(|zone| {
                 zone.take_row(0)?;

@@ -243,7 +243,7 @@ fn stage(hook: Hook) -> Stage {
         Hook::Log => Stage::Log,
         Hook::RequestBody => Stage::Balance,
         Hook::Variable => Stage::Request,
-        Hook::Timer => Stage::Idle,
+        Hook::Timer | Hook::Message => Stage::Idle,
     }
 }
 

@@ -38,6 +38,15 @@ impl HookCall {
         }
     }
 
+    /// `message`: the topic by its index among the zones that the plugin is granted, and the message's length in bytes.
+    #[inline]
+    pub fn message(topic_idx: u32, bytes: usize) -> Self {
+        Self {
+            hook: Hook::Message,
+            args: (topic_idx, saturated(bytes), 0),
+        }
+    }
+
     /// `balance`: how many peers there are, and how many of them the request has tried.
     #[inline]
     pub fn balance(peers: usize, tried: usize) -> Self {

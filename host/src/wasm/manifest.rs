@@ -100,6 +100,8 @@ pub enum Capability {
     GaugeZones,
     /// Files: `grants.files`.
     Files,
+    /// Messages: a topic in `grants.zones`.
+    Topics,
 }
 
 /// Why a module is refused.
@@ -220,6 +222,8 @@ const COUNTER_CALLS: [&str; 3] = [
     imports::COUNTER_GET,
     imports::RATE_TAKE,
 ];
+
+const TOPIC_CALLS: [&str; 2] = [imports::TOPIC_PUBLISH, imports::MESSAGE_GET];
 
 const GAUGE_CALLS: [&str; 3] = [
     imports::GAUGE_ENTER,
@@ -413,6 +417,7 @@ impl<'a> Outline<'a> {
                 .then_some(Capability::GaugeZones),
             self.imports_any(&[imports::FILE_OPEN])
                 .then_some(Capability::Files),
+            self.imports_any(&TOPIC_CALLS).then_some(Capability::Topics),
         ];
         uses.into_iter().flatten().collect()
     }

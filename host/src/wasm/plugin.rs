@@ -35,7 +35,7 @@ use super::{Manifest, host_call, mapped, module_text};
 use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
 use crate::metrics::{HookMetrics, PermitMetrics, PluginMetrics, Recorder};
-use crate::zone::{self, Zone};
+use crate::zone::{self, Topic, Zone};
 
 /// A compiled plugin on its way into a worker.
 pub struct Module {
@@ -221,6 +221,15 @@ impl Plugin {
     /// An instance stays with its request.
     fn keeps_instance(&self) -> bool {
         self.manifest.state || self.isolation == Isolation::Request
+    }
+
+    /// Topics that it is granted, each with its place among its zones and its name.
+    pub fn topics(&self) -> impl Iterator<Item = (u32, &str, &Arc<Topic>)> {
+        let granted = (0..).zip(self.template.zones.iter());
+        granted.filter_map(|(idx, granted)| match &*granted.zone {
+            Zone::Topic(topic) => Some((idx, &*granted.name, topic)),
+            Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) => None,
+        })
     }
 
     pub fn implements(&self, hook: Hook) -> bool {
@@ -429,8 +438,8 @@ impl Plugin {
     #[cold]
     #[inline(never)]
     fn failed(&self, hook: Hook, exchange: &Exchange, failure: HookError) -> HookError {
-        // A timer runs for no client.
-        let whose = (hook != Hook::Timer).then_some(exchange);
+        // Timers and messages run for no client.
+        let whose = (!matches!(hook, Hook::Timer | Hook::Message)).then_some(exchange);
         self.count(hook, whose, &failure);
         failure
     }
@@ -535,7 +544,7 @@ fn granted_zones(config: &config::Plugin, zones: &zone::Zones, recorder: Recorde
             zone: Arc::clone(zone),
             permits: match **zone {
                 Zone::Gauge(_) => recorder.permits(name),
-                Zone::Counter(_) | Zone::Kv(_) => PermitMetrics::default(),
+                Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) => PermitMetrics::default(),
             },
         })
     });

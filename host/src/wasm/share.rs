@@ -32,7 +32,8 @@ impl Share {
             | Hook::RequestBody
             | Hook::Balance
             | Hook::PeerDone
-            | Hook::Timer => match exchange.context().depth {
+            | Hook::Timer
+            | Hook::Message => match exchange.context().depth {
                 0 => Self::Request,
                 _ => Self::Nested,
             },

@@ -71,6 +71,21 @@ pub(super) struct GaugeHeader {
 
 const _: () = assert!(size_of::<GaugeHeader>() == 4096);
 
+/// Header of a topic, before its slots; a page.
+#[repr(C)]
+pub(super) struct TopicHeader {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    pub(super) size_bytes: AtomicU64,
+    pub(super) name: [AtomicU64; NAME_WORDS],
+    /// Number of the message that is published next.
+    pub(super) next: AtomicU64,
+    /// Fills the page.
+    spare: [AtomicU64; 500],
+}
+
+const _: () = assert!(size_of::<TopicHeader>() == 4096);
+
 /// Words of a zone's name, padded with zero bytes.
 pub(super) const NAME_WORDS: usize = NAME_LIMIT_BYTES / 8;
 

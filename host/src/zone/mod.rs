@@ -2,7 +2,7 @@
 //!
 //! The master makes a zone, workers open it. What is in it outlives any of them: a worker may be killed in the middle
 //! of a write, a reload may replace all workers, and the zone keeps its contents as long as name, kind and size stay
-//! the same. For that, the master keeps the [`CounterZone`] or [`GaugeZone`] itself, whose descriptor each worker inherits and opens; of
+//! the same. For that, the master keeps the [`CounterZone`], [`GaugeZone`] or [`TopicZone`] itself, whose descriptor each worker inherits and opens; of
 //! a [`KvZone`] it keeps the folder only (`prepare_kv`) and never opens it. A zone of the same name but another kind or
 //! size needs a new memory file or another folder; opening the old one as such is refused.
 //!
@@ -11,6 +11,7 @@
 //! | [`CounterZone`] | fixed table of 64-bit numbers that expire, lock-free, in a memory file | rate limits |
 //! | [`KvZone`] | ordered keys and values that expire, in an LMDB environment in a folder | sessions, fetched documents |
 //! | [`GaugeZone`] | permits by key, a row of counts for each worker, lock-free, in a memory file | limits of concurrency |
+//! | [`TopicZone`] | the newest messages, lock-free, in a memory file | messages to all workers |
 //! | [`MetricsZone`] | names and values that only grow in number, lock-free, in a memory file | metrics (not for plugins by name) |
 //! | [`PeersZone`] | records of peers, and a row of counts for each worker, lock-free, in a memory file | health, balancing and limits of upstreams (not for plugins by name) |
 //!
@@ -34,6 +35,7 @@ mod metrics;
 mod peers;
 mod raw;
 mod sweep;
+mod topic;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -54,6 +56,7 @@ pub use metrics::{MetricsZone, Record};
 pub use peers::{Half, Load, PeerRecord, PeersZone, SharedCount};
 pub use raw::Pinned;
 pub use sweep::sweep;
+pub use topic::{Next, Topic, TopicZone};
 
 /// A zone that this process has open.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub enum Zone {
     Kv(Arc<KvZone>),
     /// Shared with the permits that were taken.
     Gauge(Arc<Gauge>),
+    /// Shared with the tasks that read it.
+    Topic(Arc<Topic>),
 }
 
 /// Zones of a worker, by name.
@@ -81,7 +86,7 @@ pub struct ZoneStatus {
     /// Permits of a gauge zone that are out.
     #[serde(default)]
     pub permits: Option<u64>,
-    /// Numbers of a counter zone, or entries of a kv zone that evicts, that made room before they had expired, since it
+    /// Messages of a topic that newer ones have taken the place of; numbers of a counter zone, or entries of a kv zone that evicts, that made room before they had expired, since it
     /// was made. When it grows, the zone is too small.
     pub evicted: u64,
     /// Changes of a counter zone, or entries of a gauge zone, given up because of contention, since it was made.
@@ -113,6 +118,19 @@ impl Zone {
                 evicted: zone.evicted()?,
                 contended: 0,
             },
+            Self::Topic(topic) => {
+                let zone = topic.zone();
+                let used = zone.end().min(zone.slots());
+                ZoneStatus {
+                    name: name.to_owned(),
+                    kind: "topic".to_owned(),
+                    size_bytes: zone.size_bytes(),
+                    used_bytes: used * TopicZone::SLOT_BYTES,
+                    permits: None,
+                    evicted: zone.end() - used,
+                    contended: 0,
+                }
+            }
             Self::Gauge(gauge) => {
                 let zone = gauge.zone();
                 let stats = zone.stats();

@@ -196,6 +196,8 @@ unsafe impl Shared for super::headers::PeersHeader {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
 unsafe impl Shared for super::headers::GaugeHeader {}
 // SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
+unsafe impl Shared for super::headers::TopicHeader {}
+// SAFETY: `repr(C)` and nothing but `AtomicU64` and arrays of them.
 unsafe impl Shared for super::peers::PeerRecord {}
 // SAFETY: `repr(transparent)` over the atomic of 128 bits above. `GaugeZone::over` opens no zone where that needs a lock.
 unsafe impl Shared for super::gauge::cell::Cell {}

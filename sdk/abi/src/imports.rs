@@ -200,6 +200,13 @@ pub const KV_FLIGHT: &str = "kv_flight";
 /// `kv_flight_end(zone_ptr, zone_len, key_ptr, key_len)`: the plugin fetches the key's value no more: it has put it there, or gives up. 1,
 /// 0 when it did not, or a status.
 pub const KV_FLIGHT_END: &str = "kv_flight_end";
+/// `topic_publish(zone_ptr, zone_len, ptr, len)`: a message of up to [`crate::MAX_MESSAGE_BYTES`] to every plugin that is granted the
+/// topic and has a `message` hook, in every worker; 0 or a status: [`crate::Status::Limit`] for one that is longer.
+pub const TOPIC_PUBLISH: &str = "topic_publish";
+/// `topic_name(topic, out, cap)`: the name of the topic that `message` was called for.
+pub const TOPIC_NAME: &str = "topic_name";
+/// `message_get(out, cap)`: the message that `message` was called for.
+pub const MESSAGE_GET: &str = "message_get";
 /// `gauge_enter(zone_ptr, zone_len, key_ptr, key_len, max)`: takes a permit of the key, of which the gateway's requests may hold
 /// `max`, 1 or more, at a time: 1 when the request holds it now, 0 when so many are held, or a status:
 /// [`crate::Status::BadArgument`] for a key of more than 4096 bytes, and where the plugin holds one of this key for the request;

@@ -59,6 +59,9 @@ pub const BALANCE_FAILED: i32 = -2;
 /// a filter has answered in the response's place or ended it. The hook should end; pieces are thrown away.
 pub const BODY_UNWANTED: i32 = 1;
 
+/// Longest message of a topic, bytes.
+pub const MAX_MESSAGE_BYTES: usize = 4096;
+
 /// Result of `kv_flight`: the key has a value now.
 pub const FLIGHT_VALUE: i32 = 0;
 
@@ -142,6 +145,9 @@ ids! {
         Variable = 11, "variable";
         /// No request's: runs when its time has come, as the manifest's `timer` says.
         Timer = 12, "timer";
+        /// No request's: a message on a topic that the plugin is granted: `a` the topic, for `topic_name`, `b` the message's length in
+        /// bytes.
+        Message = 13, "message";
     }
 }
 
@@ -162,6 +168,7 @@ impl Hook {
             Self::RequestBody => "castling_hook_request_body",
             Self::Variable => "castling_hook_variable",
             Self::Timer => "castling_hook_timer",
+            Self::Message => "castling_hook_message",
         }
     }
 }
@@ -216,6 +223,8 @@ ids! {
         KvZone = 2, "kv zone";
         /// A gauge zone.
         GaugeZone = 3, "gauge zone";
+        /// A topic.
+        Topic = 4, "topic";
     }
 }
 

@@ -23,12 +23,16 @@ pub(crate) enum Param {
     Ref(&'static str, &'static str),
     /// `TYPE`.
     Value(&'static str, &'static str),
+    /// `&[u8]`.
+    Bytes(&'static str),
 }
 
 impl Param {
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Mut(name, _) | Self::Ref(name, _) | Self::Value(name, _) => name,
+            Self::Mut(name, _) | Self::Ref(name, _) | Self::Value(name, _) | Self::Bytes(name) => {
+                name
+            }
         }
     }
 
@@ -41,7 +45,12 @@ impl Param {
                 reference.mutability.is_none() && ends_with(&reference.elem, word)
             }
             (Self::Value(_, word), ty) => ends_with(ty, word),
-            (Self::Mut(..) | Self::Ref(..), _) => false,
+            (Self::Bytes(_), Type::Reference(reference)) => {
+                let is_bytes = |slice: &syn::TypeSlice| ends_with(&slice.elem, "u8");
+                reference.mutability.is_none()
+                    && matches!(&*reference.elem, Type::Slice(slice) if is_bytes(slice))
+            }
+            (Self::Mut(..) | Self::Ref(..) | Self::Bytes(_), _) => false,
         }
     }
 
@@ -51,6 +60,7 @@ impl Param {
             Self::Mut(name, word) => format!("{name}: &mut {word}"),
             Self::Ref(name, word) => format!("{name}: &{word}"),
             Self::Value(name, word) => format!("{name}: {word}"),
+            Self::Bytes(name) => format!("{name}: &[u8]"),
         }
     }
 }
@@ -153,6 +163,12 @@ pub(crate) const SIGNATURES: &[Signature] = &[
         params: &[],
         returns: "unit",
         text: "fn timer(&mut self)",
+    },
+    Signature {
+        hook: Hook::Message,
+        params: &[Param::Ref("topic", "str"), Param::Bytes("message")],
+        returns: "unit",
+        text: "fn message(&mut self, topic: &str, message: &[u8])",
     },
 ];
 

@@ -22,6 +22,7 @@ fn refusal(grant: Grant, status: Status) -> String {
         Grant::CounterZone => "a counter zone",
         Grant::KvZone => "a kv zone",
         Grant::GaugeZone => "a gauge zone",
+        Grant::Topic => "a topic",
     };
     let why = match status {
         Status::NotNow => "read outside of `configure`",
@@ -51,6 +52,12 @@ impl<'de> Deserialize<'de> for zones::Kv {
 impl<'de> Deserialize<'de> for zones::Gauge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         granted(deserializer, Grant::GaugeZone).map(zones::gauge)
+    }
+}
+
+impl<'de> Deserialize<'de> for zones::Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        granted(deserializer, Grant::Topic).map(zones::topic)
     }
 }
 

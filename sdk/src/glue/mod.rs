@@ -9,7 +9,9 @@ mod state;
 
 use std::time::Duration;
 
-use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, PeerOutcome};
+use castling_abi::{
+    Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, MAX_MESSAGE_BYTES, PeerOutcome, Status,
+};
 
 pub use returns::{
     IntoChoice, IntoPlugin, IntoUnit, IntoValue, IntoVerdict, choice, plugin, unit, value, verdict,
@@ -23,8 +25,10 @@ pub use slot::{
 pub use std::result::Result::Ok;
 
 use crate::balance::Peers;
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::response::{Reply, Verdict};
@@ -107,6 +111,22 @@ pub fn timer<A: Access>(
     call: impl FnOnce(&mut A::Plugin, &mut A::State) -> Result<()>,
 ) -> i32 {
     done(slot.run(|plugin, state| call(plugin, state)))
+}
+
+pub fn message<A: Access>(
+    slot: A,
+    [topic, len, _]: [u32; 3],
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &str, &[u8]) -> Result<()>,
+) -> i32 {
+    let unread = |status: Status| Error::msg(format_args!("a message: {}", status.name()));
+    done(slot.run(|plugin, state| {
+        let name = Buffer::read(0, |out| host::topic_name(topic, out)).map_err(unread)?;
+        let len = usize::try_from(len)
+            .unwrap_or(usize::MAX)
+            .min(MAX_MESSAGE_BYTES);
+        let message = Buffer::read(len, host::message_get).map_err(unread)?;
+        call(plugin, state, &String::from_utf8_lossy(&name), &message)
+    }))
 }
 
 pub fn log<A: Access>(

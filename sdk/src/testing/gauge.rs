@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use castling_abi::{FLIGHT_FETCH, FLIGHT_TIMED_OUT, FLIGHT_VALUE, LONGEST_DELAY_MS, Status};
+use castling_abi::{FLIGHT_FETCH, FLIGHT_TIMED_OUT, FLIGHT_VALUE, Hook, LONGEST_DELAY_MS, Status};
 
 use super::ZoneFault;
 use super::hook::{may_wait, running};
@@ -193,9 +193,9 @@ pub(super) fn request_ends(exchange: &Rc<RefCell<Facts>>) {
     });
 }
 
-/// A timer has no request.
+/// A timer and a message have no request.
 fn may_hold() -> bool {
-    running() != Some(castling_abi::Hook::Timer)
+    !matches!(running(), Some(Hook::Timer | Hook::Message))
 }
 
 fn refusal(zone: &[u8], key: &[u8]) -> Option<Status> {

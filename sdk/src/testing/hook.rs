@@ -81,7 +81,8 @@ pub(super) fn may_wait() -> bool {
             | Hook::Content
             | Hook::ResponseHeaders
             | Hook::Variable
-            | Hook::Timer,
+            | Hook::Timer
+            | Hook::Message,
         ) => true,
         Some(
             Hook::PostRead
@@ -109,7 +110,8 @@ pub(super) fn may_change_request() -> bool {
             | Hook::ResponseBody
             | Hook::Log
             | Hook::Variable
-            | Hook::Timer,
+            | Hook::Timer
+            | Hook::Message,
         ) => false,
     }
 }

@@ -32,6 +32,7 @@ pub(crate) use super::metrics::{
 };
 pub(crate) use super::stream::{chunk_emit, response_begin, response_trailers, response_write};
 pub(crate) use super::tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
+pub(crate) use super::topics::{message_get, topic_name, topic_publish};
 pub(crate) use super::upstream::{config_grant, peer_name, peer_tags, upstream_set};
 pub(crate) use super::zones::{counter_add, counter_get, grant_check, rate_take};
 

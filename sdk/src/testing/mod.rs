@@ -54,6 +54,7 @@ mod kv;
 mod metrics;
 mod stream;
 mod tcp;
+mod topics;
 mod upstream;
 mod world;
 mod zones;
@@ -546,6 +547,11 @@ pub fn set_zone_fault(zone: &str, fault: Option<ZoneFault>) {
         Some(fault) => world.zone_faults.insert(zone, fault),
         None => world.zone_faults.remove(&zone),
     });
+}
+
+/// Takes the messages that were published on this topic, on this thread, for the test to hand them to whatever plugin hears them.
+pub fn take_published(topic: &str) -> Vec<Vec<u8>> {
+    with_world(|world| world.published.remove(topic.as_bytes()).unwrap_or_default())
 }
 
 /// Sets how long a body may be that a plugin answers or reads: `limits.body`, 1 MiB unless said.

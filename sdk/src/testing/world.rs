@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(super) kv: BTreeMap<Vec<u8>, KvZone>,
     /// Permits of all gauge zones.
     pub(super) permits: Permits,
+    /// Messages by topic.
+    pub(super) published: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     /// By zone.
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     pub(super) metrics: Metrics,
@@ -111,6 +113,7 @@ impl World {
             zones: Zones::new(),
             kv: BTreeMap::new(),
             permits: Permits::new(),
+            published: BTreeMap::new(),
             zone_faults: BTreeMap::new(),
             metrics: Metrics::new(),
             files: Vec::new(),

@@ -79,6 +79,10 @@ impl Everything {
         state.bytes = 0;
         Ok(())
     }
+
+    fn message(&mut self, topic: &str, message: &[u8]) {
+        log::debug!("{} bytes on {topic}", message.len());
+    }
 }
 
 fn main() {}

@@ -432,7 +432,7 @@ pub struct PluginLimits {
 pub struct Zone {
     pub kind: ZoneKind,
     /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB. A gauge
-    /// zone: 4 KiB to 4 MiB, a key takes 16 bytes, and 8 more for each worker.
+    /// zone: 4 KiB to 4 MiB, a key takes 16 bytes, and 8 more for each worker. A topic: 64 KiB to 64 MiB, a message takes 4120 bytes.
     pub size_bytes: u64,
     /// Behaviour of a write to a kv zone that has no room for it. Default `Refuse`. A reload that changes it keeps the
     /// contents.
@@ -450,6 +450,8 @@ pub enum ZoneKind {
     Kv,
     /// Permits by key that requests hold: limits of concurrency.
     Gauge,
+    /// Messages to all workers.
+    Topic,
 }
 
 /// Behaviour of a write to a full kv zone, when what has expired is removed.

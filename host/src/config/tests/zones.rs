@@ -22,11 +22,11 @@ fn zones_that_cannot_be() {
     );
     zone(
         "size = '1MiB'",
-        "site.toml:1:1: missing key \"kind\": expected \"counter\", \"kv\" or \"gauge\"",
+        "site.toml:1:1: missing key \"kind\": expected \"counter\", \"kv\", \"gauge\" or \"topic\"",
     );
     zone(
         "kind = 'kw'\nsize = '1MiB'",
-        "site.toml:2:8: kind 'kw': expected \"counter\", \"kv\" or \"gauge\"",
+        "site.toml:2:8: kind 'kw': expected \"counter\", \"kv\", \"gauge\" or \"topic\"",
     );
     zone(
         "kind = 'kv'\nsize = '512KiB'",
@@ -53,6 +53,14 @@ fn zones_that_cannot_be() {
         "kind = 'gauge'\nsize = '1MiB'\nwhen_full = 'evict'",
         "site.toml:4:13: when_full is for zones of kind \"kv\": expected none in a gauge zone, in which a permit that has no \
          room is refused",
+    );
+    zone(
+        "kind = 'topic'\nsize = '1MiB'\nwhen_full = 'evict'",
+        "site.toml:4:13: when_full is for zones of kind \"kv\": expected none in a topic, in which the oldest message makes room",
+    );
+    zone(
+        "kind = 'topic'\nsize = '65MiB'",
+        "site.toml:3:8: size '65MiB': expected 64KiB to 64MiB",
     );
     zone(
         "kind = 'gauge'\nsize = '5MiB'",

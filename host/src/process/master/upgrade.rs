@@ -1,7 +1,7 @@
 //! Upgrade: a master hands over to another.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -167,25 +167,18 @@ impl Master {
         );
         if let Some(store) = &memory.zone_store {
             hand(Described::ZoneStore, store.descriptor()?);
+        }
+        let zones = active.current.with_zones(Clone::clone);
+        if !zones.is_empty() {
             let flights = self.rows.flights.descriptors()?;
             hand(Described::Flights, flights.zone);
             hand(Described::Bell, flights.bell);
+            hand(Described::TopicBell, flights.topics);
         }
-        for (name, zone) in active.current.with_zones(Clone::clone) {
-            let (what, descriptor) = match &zone {
-                SharedZone::Counter(zone) => {
-                    let size_bytes = zone.size_bytes();
-                    (
-                        Described::CounterZone { name, size_bytes },
-                        zone.descriptor(),
-                    )
-                }
-                SharedZone::Gauge(zone) => {
-                    let size_bytes = zone.size_bytes();
-                    (Described::GaugeZone { name, size_bytes }, zone.descriptor())
-                }
-                // It goes with its store.
-                SharedZone::Kv(_) => continue,
+        for (name, zone) in zones {
+            // A kv zone goes with its store.
+            let Some((what, descriptor)) = in_memory(name, &zone) else {
+                continue;
             };
             hand(what, descriptor.try_clone_to_owned()?);
         }
@@ -343,6 +336,28 @@ impl Master {
         drop(pending_command);
         successor.ended().await;
     }
+}
+
+/// Description and memory of a zone; `None`: it is no memory file.
+fn in_memory(name: String, zone: &SharedZone) -> Option<(Described, BorrowedFd<'_>)> {
+    Some(match zone {
+        SharedZone::Counter(zone) => {
+            let size_bytes = zone.size_bytes();
+            (
+                Described::CounterZone { name, size_bytes },
+                zone.descriptor(),
+            )
+        }
+        SharedZone::Gauge(zone) => {
+            let size_bytes = zone.size_bytes();
+            (Described::GaugeZone { name, size_bytes }, zone.descriptor())
+        }
+        SharedZone::Topic(zone) => {
+            let size_bytes = zone.size_bytes();
+            (Described::TopicZone { name, size_bytes }, zone.descriptor())
+        }
+        SharedZone::Kv(_) => return None,
+    })
 }
 
 fn tell(waiter: Option<UpgradeWaiter>, result: Result<Upgraded, Vec<String>>) {

@@ -49,6 +49,7 @@ pub struct InheritedZone {
 pub enum ZoneInMemory {
     Counter,
     Gauge,
+    Topic,
 }
 
 impl Inheritance {
@@ -69,7 +70,7 @@ impl Inheritance {
         }
         // One without the other is of no use.
         let peers = sorted.peers.zip(offer.peers);
-        let flights = sorted.flights.zip(sorted.bell);
+        let flights = sorted.flights.zip(sorted.bell).zip(sorted.topic_bell);
         Ok(Self {
             version: offer.version,
             pid: offer.pid,
@@ -81,7 +82,7 @@ impl Inheritance {
                 .ok_or("the hand-over lacks the instance's lock")?,
             zone_store: sorted.zone_store,
             zones: sorted.zones,
-            flights: flights.map(|(zone, bell)| FlightDescriptors { zone, bell }),
+            flights: flights.map(|((zone, bell), topics)| FlightDescriptors { zone, bell, topics }),
             metrics: sorted.metrics,
             peers: peers.map(|(memory, offer)| InheritedPeers { memory, offer }),
             rows: offer.rows,
@@ -114,6 +115,7 @@ struct Sorted {
     zones: Vec<InheritedZone>,
     flights: Option<OwnedFd>,
     bell: Option<OwnedFd>,
+    topic_bell: Option<OwnedFd>,
     metrics: Option<InheritedMetrics>,
     peers: Option<OwnedFd>,
     sockets: Vec<Adopted>,
@@ -140,6 +142,10 @@ impl Sorted {
             }
             Described::Flights => self.flights.replace(descriptor).is_some(),
             Described::Bell => self.bell.replace(descriptor).is_some(),
+            Described::TopicBell => self.topic_bell.replace(descriptor).is_some(),
+            Described::TopicZone { name, size_bytes } => {
+                self.put_zone(ZoneInMemory::Topic, name, size_bytes, descriptor)
+            }
             Described::Peers => self.peers.replace(descriptor).is_some(),
             Described::Listener { bind, owns_file } => {
                 must_be_bound(descriptor.as_fd(), &bind)?;

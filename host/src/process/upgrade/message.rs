@@ -110,6 +110,12 @@ pub enum Described {
     Flights,
     /// The bell of flights.
     Bell,
+    /// The bell of topics.
+    TopicBell,
+    TopicZone {
+        name: String,
+        size_bytes: u64,
+    },
     Metrics {
         max_series: u32,
     },

@@ -51,6 +51,7 @@ fn check(memory: &[u8], guest: &mut Guest, grant: u32, (ptr, len): (u32, u32)) -
         }
         Grant::CounterZone => |zone| matches!(zone, Zone::Counter(_)),
         Grant::KvZone => |zone| matches!(zone, Zone::Kv(_)),
+        Grant::Topic => |zone| matches!(zone, Zone::Topic(_)),
         Grant::GaugeZone => |zone| matches!(zone, Zone::Gauge(_)),
     };
     match counter::zone(guest, name) {

@@ -21,6 +21,7 @@ mod respond;
 mod state;
 mod system;
 mod tcp;
+mod topic;
 mod upstream;
 mod var;
 mod wait;
@@ -49,6 +50,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     counter::add_to(linker)?;
     gauge::add_to(linker)?;
     flight::add_to(linker)?;
+    topic::add_to(linker)?;
     grant::add_to(linker)?;
     file::add_to(linker)?;
     crypto::add_to(linker)?;
@@ -195,6 +197,9 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (TCP_WRITE, "(i32, i32, i32, i32) -> i32"),
         (TCP_CLOSE, "(i32) -> i32"),
         (TCP_ERROR, "(i32, i32) -> i32"),
+        (TOPIC_PUBLISH, "(i32, i32, i32, i32) -> i32"),
+        (TOPIC_NAME, "(i32, i32, i32) -> i32"),
+        (MESSAGE_GET, "(i32, i32) -> i32"),
     ]
 };
 
@@ -236,7 +241,7 @@ impl Guest {
         match self.hook {
             // No response has begun.
             Some(Hook::RequestBody) => self.exchange.stage() <= Stage::Balance,
-            Some(Hook::Variable | Hook::Timer) | None => false,
+            Some(Hook::Variable | Hook::Timer | Hook::Message) | None => false,
             Some(_) => matches!(self.exchange.stage(), Stage::Request | Stage::Reply),
         }
     }
