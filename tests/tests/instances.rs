@@ -176,7 +176,7 @@ fn a_route_whose_calls_wait_by_the_dozen_leaves_turns_to_another() {
     until("the instance waits", || plugin()["instances_in_use"] == 1);
     let begin = |path: &str| {
         let mut client = proxy.raw();
-        client.send(&format!(
+        client.send(format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nX-Delay: 20\r\n\r\n"
         ));
         client
