@@ -198,9 +198,16 @@ impl Candidates {
             First::Group(group) => *group,
             First::Shares(levels) => levels.next(),
         };
-        let groups = std::iter::once(first).chain(0..GROUPS);
-        let mut drawn = groups.map(|group| self.groups[group].draw_two(ask));
-        drawn.find(|[first, _]| first.is_some()).unwrap_or_default()
+        let available = std::iter::once(first).filter(|&group| group != PASSED_OVER);
+        let available = available.chain(0..PASSED_OVER);
+        let mut drawn = available.map(|group| self.groups[group].draw_two(ask));
+        let is_left = |group: &Group| group.peers().iter().any(|peer| !ask.tried.contains(peer));
+        match drawn.find(|[first, _]| first.is_some()) {
+            Some(drawn) => drawn,
+            // One that has room again is waited for.
+            None if self.groups[..PASSED_OVER].iter().any(is_left) => [None; 2],
+            None => self.groups[PASSED_OVER].draw_two(ask),
+        }
     }
 
     /// Whether a policy may choose this peer of the set.

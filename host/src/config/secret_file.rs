@@ -1,5 +1,6 @@
 //! `{ from_file = "PATH" }` in the place of a text: a file's text, which no message shows.
 
+use std::cmp::Reverse;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -33,13 +34,13 @@ pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<String, String> {
 /// Replaces each of the secrets in a message.
 pub(super) fn hide(message: String, secrets: &[String]) -> String {
     let told = |secret: &&String| secret.len() >= LEAST_TOLD_BYTES;
-    secrets
-        .iter()
-        .filter(told)
-        .fold(message, |message, secret| {
-            let escaped = secret.escape_debug().to_string();
-            message.replace(&escaped, HIDDEN).replace(secret, HIDDEN)
-        })
+    let mut told: Vec<&String> = secrets.iter().filter(told).collect();
+    // One may be a part of another, of which the rest would be shown.
+    told.sort_by_key(|secret| Reverse(secret.len()));
+    told.into_iter().fold(message, |message, secret| {
+        let escaped = secret.escape_debug().to_string();
+        message.replace(&escaped, HIDDEN).replace(secret, HIDDEN)
+    })
 }
 
 /// Size limit of one file: what Kubernetes allows for a Secret.
@@ -49,3 +50,15 @@ const MAX_SECRET_BYTES: u64 = 1 << 20;
 const LEAST_TOLD_BYTES: usize = 4;
 
 const HIDDEN: &str = "(text of a file)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_a_part_of_another_leaves_nothing_of_it() {
+        let secrets = ["prod", "prod-9f3a"].map(str::to_owned);
+        let said = hide("no zone prod-9f3a, no prod".to_owned(), &secrets);
+        assert_eq!(said, format!("no zone {HIDDEN}, no {HIDDEN}"));
+    }
+}

@@ -1,9 +1,11 @@
 //! One request to a host that a plugin names, on a connection of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::http::{Received, connect, send};
 use crate::message::{Headers, KnownHeader};
@@ -29,6 +31,9 @@ pub struct HostAnswer {
     pub body: Bytes,
 }
 
+/// Longest time to connect to one address, with TLS: another one may answer.
+const LONGEST_CONNECT: Duration = Duration::from_secs(5);
+
 impl HostCall<'_> {
     /// Sends it to the first of these addresses that can be connected to, and to no other one. The error is a line for a person.
     pub async fn send(
@@ -38,7 +43,8 @@ impl HostCall<'_> {
     ) -> Result<HostAnswer, String> {
         let mut last = "it has no address".to_owned();
         for address in addresses {
-            match connect(*address, tls).await {
+            let made = timeout(LONGEST_CONNECT, connect(*address, tls)).await;
+            match made.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
                 Ok(transport) => {
                     let line = |error: std::io::Error| format!("{address}: {error}");
                     send(&transport, &self.request()).await.map_err(line)?;

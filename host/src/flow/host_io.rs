@@ -358,9 +358,13 @@ fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
 async fn call_out(
     worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
-    call: Call,
+    mut call: Call,
 ) -> CallResult {
     let timeout = call.timeout;
+    // A host may be this gateway's own, by its public name.
+    if let (Destination::Host(..), Some(parent)) = (&call.to, parent) {
+        parent.mark_call(&mut call.headers);
+    }
     let sent = async {
         match (&call.to, parent) {
             (Destination::Upstream(_), _) => send(worker, parent, call).await,

@@ -88,8 +88,18 @@ impl RawConnections {
         match upstream.connect_raw(limit).await {
             Ok(connection) => {
                 let Slots(slots) = &mut **self.0.get_or_insert_default();
-                slots.push((key, Some(connection)));
-                RawDone::Connected(slots.len() - 1)
+                let free = slots.iter().position(|(_, open)| open.is_none());
+                let slot = (key, Some(connection));
+                RawDone::Connected(match free {
+                    Some(idx) => {
+                        slots[idx] = slot;
+                        idx
+                    }
+                    None => {
+                        slots.push(slot);
+                        slots.len() - 1
+                    }
+                })
             }
             Err(error) => RawDone::Failed(error),
         }

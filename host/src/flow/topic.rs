@@ -12,7 +12,7 @@ use crate::exchange::Exchange;
 use crate::flow::host_io::TimerIo;
 use crate::metrics::TopicMetrics;
 use crate::runtime::readiness::watch_readable;
-use crate::wasm::{HookCall, PinnedInstances, Plugin};
+use crate::wasm::{HookCall, HookError, PinnedInstances, Plugin};
 use crate::worker_context::WorkerContext;
 use crate::zone::{Next, Topic};
 
@@ -78,8 +78,10 @@ impl Reader {
             }
             match next {
                 Next::Message(message) => {
-                    self.metrics.heard.inc();
-                    self.call(message, &mut exchange, worker).await;
+                    match self.call(message, &mut exchange, worker).await {
+                        true => self.metrics.heard.inc(),
+                        false => self.metrics.lost.inc(),
+                    }
                     // Requests and other readers have their turn, however many messages there are.
                     tokio::task::yield_now().await;
                 }
@@ -104,7 +106,13 @@ impl Reader {
         }
     }
 
-    async fn call(&self, message: Vec<u8>, exchange: &mut Box<Exchange>, worker: &WorkerContext) {
+    /// Has the plugin hear it. False: no instance was free in time, or the plugin is out of service.
+    async fn call(
+        &self,
+        message: Vec<u8>,
+        exchange: &mut Box<Exchange>,
+        worker: &WorkerContext,
+    ) -> bool {
         // Each run has its `limits.request_cpu` for itself.
         exchange.context_mut().cpu_time.clear();
         let call = HookCall::message(self.topic_idx, message.len());
@@ -112,8 +120,12 @@ impl Reader {
         let mut pinned = PinnedInstances::default();
         let mut io = TimerIo::new(worker);
         // Failures are counted and logged there.
-        let _ = self.plugin.call(call, exchange, &mut pinned, &mut io).await;
+        let called = self.plugin.call(call, exchange, &mut pinned, &mut io).await;
         exchange.body_mut().chunk.clear();
         pinned.release().await;
+        !matches!(
+            called,
+            Err(HookError::Exhausted(_) | HookError::Quarantined)
+        )
     }
 }

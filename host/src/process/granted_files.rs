@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use rustix::fs::{MemfdFlags, SealFlags, Stat, fcntl_add_seals, fstat, memfd_create};
@@ -35,7 +35,7 @@ pub struct WatchedFile {
     limit_bytes: u64,
     kept: RefCell<Kept>,
     /// Stamp of a change that is waited out: whoever writes it may not have done.
-    seen: Cell<Option<Stamp>>,
+    seen: Cell<Option<(Stamp, Instant)>>,
     /// The last failure was told.
     is_told: Cell<bool>,
 }
@@ -113,6 +113,17 @@ impl WatchedFile {
         (notice, Arc::clone(&kept.memory))
     }
 
+    /// Whether a change has been the same for as long as files are looked at again. Each generation looks for itself.
+    fn has_settled(&self, stamp: Stamp) -> bool {
+        match self.seen.get() {
+            Some((seen, at)) if seen == stamp => at.elapsed() >= LOOK_EACH / 2,
+            Some(_) | None => {
+                self.seen.set(Some((stamp, Instant::now())));
+                false
+            }
+        }
+    }
+
     /// Reads the file again when it has changed: `at_once`, or when two looks in a row have found the same. What cannot be read is
     /// told, once, and the version before stays.
     pub async fn follow(&self, at_once: bool) {
@@ -123,7 +134,7 @@ impl WatchedFile {
                 self.is_told.set(false);
                 return;
             }
-            Ok(stamp) if !at_once && self.seen.replace(Some(stamp)) != Some(stamp) => return,
+            Ok(stamp) if !at_once && !self.has_settled(stamp) => return,
             Ok(_) => read(&self.granted, self.limit_bytes).await,
             Err(error) => Err(error),
         };
@@ -132,7 +143,12 @@ impl WatchedFile {
             Ok(read) => {
                 let (bytes, version) = (read.len, read.number);
                 let is_other = version != self.number();
-                *self.kept.borrow_mut() = read;
+                let mut kept = self.kept.borrow_mut();
+                match is_other {
+                    true => *kept = read,
+                    // Workers have these bytes already, in the memory that is kept.
+                    false => kept.stamp = read.stamp,
+                }
                 self.is_told.set(false);
                 if is_other {
                     tracing::info!(%path, bytes, version, "a granted file has changed");

@@ -49,7 +49,7 @@ impl HostCalls {
                 .into_iter()
                 .map(|address| SocketAddr::new(address, *port))
                 .collect();
-            let tls = is_tls.then(|| self.tls.peer(&bracketed(host)));
+            let tls = is_tls.then(|| self.tls.peer(&format!("{}:{port}", bracketed(host))));
             let tls = tls.transpose().map_err(connect)?;
             let usual_port = if *is_tls { 443 } else { 80 };
             let authority = match *port == usual_port {
@@ -116,12 +116,14 @@ impl HostCalls {
         let answer = dns::resolve(&question)
             .await
             .map_err(|error| format!("{host}: {error}"))?;
-        let addresses: Vec<_> = answer.found.into_iter().filter_map(ip).collect();
+        // Whoever owns the name may list as many as an answer has room for.
+        let addresses = answer.found.into_iter().filter_map(ip);
+        let addresses: Vec<_> = addresses.take(MOST_ADDRESSES).collect();
         let mut known = self.known.borrow_mut();
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        let good_for = answer.ttl.min(LONGEST_KNOWN);
+        let good_for = answer.ttl.clamp(SHORTEST_KNOWN, LONGEST_KNOWN);
         known.insert(host.to_owned(), (now + good_for, addresses.clone()));
         Ok(addresses)
     }
@@ -140,6 +142,12 @@ const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 /// Time for which addresses are good, at most.
 const LONGEST_KNOWN: Duration = Duration::from_secs(60);
+
+/// Least time for which they are: a name whose addresses are good for no time is not to be asked for with each call.
+const SHORTEST_KNOWN: Duration = Duration::from_secs(1);
+
+/// Addresses of a name that are looked at.
+const MOST_ADDRESSES: usize = 16;
 
 /// Names whose addresses are kept: a wildcard stands for any number of them.
 const MOST_KNOWN: usize = 1000;

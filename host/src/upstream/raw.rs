@@ -52,6 +52,7 @@ impl Upstream {
                 tls: peer.tls.as_ref(),
                 offer: Offer::Nothing,
             };
+            let limit = limit.min(self.settings.connect_timeout);
             match connect(to, &self.alarms.alarm(), limit).await {
                 Ok(transport) => {
                     return Ok(RawConnection {

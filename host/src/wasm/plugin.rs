@@ -410,6 +410,7 @@ impl Plugin {
         exchange: &mut Exchange,
         result: wasmtime::Result<i32>,
     ) -> HookError {
+        let key = PluginKey::of(&self.name);
         let instance = used.as_mut().expect("a call has an instance");
         let failure = match result {
             Ok(raw) => {
@@ -419,13 +420,12 @@ impl Plugin {
             Err(trap) => {
                 let failure = instance.trapped(&trap);
                 *used = None;
-                let key = PluginKey::of(&self.name);
-                let context = exchange.context_mut();
-                context.states.forget(key);
-                context.permits.end_flights(key);
+                exchange.context_mut().states.forget(key);
                 failure
             }
         };
+        // Others wait for what it was to fetch, and the request may go on for long.
+        exchange.context_mut().permits.end_flights(key);
         self.failed(hook, exchange, failure)
     }
 

@@ -54,6 +54,9 @@ pub(super) struct PeersHeader {
 
 const _: () = assert!(size_of::<PeersHeader>() == 4096);
 
+/// Words with a bit for each row that there may be.
+pub(super) const ROW_WORDS: usize = 32;
+
 /// Header of a gauge zone, before its cells and rows; a page, so that rows begin at a page's start.
 #[repr(C)]
 pub(super) struct GaugeHeader {
@@ -62,11 +65,11 @@ pub(super) struct GaugeHeader {
     pub(super) size_bytes: AtomicU64,
     pub(super) seed: [AtomicU64; 2],
     pub(super) name: [AtomicU64; NAME_WORDS],
-    /// Rows that were taken at some time.
-    pub(super) rows: AtomicU64,
+    /// Bits of the rows that workers have now. No other one has memory, and to look at one would take some.
+    pub(super) taken: [AtomicU64; ROW_WORDS],
     pub(super) contended: AtomicU64,
     /// Fills the page.
-    spare: [AtomicU64; 497],
+    spare: [AtomicU64; 498 - ROW_WORDS],
 }
 
 const _: () = assert!(size_of::<GaugeHeader>() == 4096);

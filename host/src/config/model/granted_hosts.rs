@@ -54,7 +54,9 @@ impl GrantedHosts {
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
+            let [a, b, c, d] = address.octets();
+            // Public by its number, it is the host of each of Azure's machines, and has its certificates.
+            let is_wire_server = [a, b, c, d] == [168, 63, 129, 16];
             let is_shared = a == 100 && (64..128).contains(&b);
             let is_special = matches!(
                 [a, b, c],
@@ -65,7 +67,11 @@ pub fn is_public(address: IpAddr) -> bool {
                     | [198, 51, 100]
                     | [203, 0, 113]
             );
-            !is_shared && !is_special && !address.is_private() && !address.is_link_local()
+            !is_shared
+                && !is_special
+                && !is_wire_server
+                && !address.is_private()
+                && !address.is_link_local()
         }
         IpAddr::V6(address) => {
             let [first, second, ..] = address.segments();
@@ -101,6 +107,7 @@ mod tests {
             "100.64.0.1",
             "127.0.0.1",
             "127.9.9.9",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "192.0.0.8",

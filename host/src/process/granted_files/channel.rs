@@ -1,6 +1,6 @@
 //! New versions of granted files on their way to a worker: a datagram each, with a descriptor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -33,7 +33,11 @@ pub struct FileSender {
     socket: OwnedFd,
     /// Versions that the worker has, or is about to get.
     sent: RefCell<BTreeMap<PathBuf, u64>>,
+    looks: Cell<u32>,
 }
+
+/// Looks at the files after which a worker is sent all versions again.
+const REPEATED_AFTER: u32 = 60;
 
 /// A worker's end.
 pub struct FileReceiver(UnixDatagram);
@@ -45,6 +49,7 @@ pub fn channel(files: &[Rc<WatchedFile>]) -> io::Result<(FileSender, OwnedFd)> {
     let sender = FileSender {
         socket: ours.into(),
         sent: RefCell::new(known.collect()),
+        looks: Cell::new(0),
     };
     Ok((sender, theirs.into()))
 }
@@ -53,6 +58,12 @@ impl FileSender {
     /// Sends the versions that the worker does not have. What finds no room, since the worker does not read just now, is sent another
     /// time.
     pub fn tell(&self, files: &[Rc<WatchedFile>]) {
+        // A worker without a free descriptor has lost what it was sent. To have the same version again changes nothing.
+        let looks = self.looks.get().wrapping_add(1);
+        self.looks.set(looks);
+        if looks.is_multiple_of(REPEATED_AFTER) {
+            self.sent.borrow_mut().clear();
+        }
         for file in files {
             let number = file.number();
             if self.sent.borrow().get(&file.path) == Some(&number) {

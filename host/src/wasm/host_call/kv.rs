@@ -388,7 +388,8 @@ pub(super) fn status(guest: &Guest, error: &ZoneError) -> Status {
     match error {
         ZoneError::KeyLength(_) | ZoneError::NotANumber(_) => Status::BadArgument,
         ZoneError::ValueTooLarge { .. } | ZoneError::NumberOverflow => Status::Limit,
-        ZoneError::Full(_) => Status::Full,
+        // Others were quicker all the time: to try again may help.
+        ZoneError::Full(_) | ZoneError::Contended(_) => Status::Full,
         ZoneError::Size { .. }
         | ZoneError::Name(_)
         | ZoneError::Mismatch { .. }
@@ -396,7 +397,6 @@ pub(super) fn status(guest: &Guest, error: &ZoneError) -> Status {
         | ZoneError::Unsupported(_)
         | ZoneError::Io { .. }
         | ZoneError::File { .. }
-        | ZoneError::Contended(_)
         | ZoneError::NoRow(_)
         | ZoneError::Store { .. } => {
             let plugin = &*guest.plugin;

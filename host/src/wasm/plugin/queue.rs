@@ -99,13 +99,19 @@ impl Queue {
 impl Lines {
     /// The first call of the route whose turn it is; that comes last then.
     fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let mut line = self.lines.pop_front()?;
-        let call = line.calls.pop_front();
-        self.calls -= usize::from(call.is_some());
-        if !line.calls.is_empty() {
-            self.lines.push_back(line);
+        while let Some(mut line) = self.lines.pop_front() {
+            while let Some(call) = line.calls.pop_front() {
+                self.calls -= 1;
+                // Those that have left cost the others of their route no turn.
+                if !call.is_closed() {
+                    if !line.calls.is_empty() {
+                        self.lines.push_back(line);
+                    }
+                    return Some(call);
+                }
+            }
         }
-        call
+        None
     }
 
     fn forget_gone(&mut self) {
@@ -178,6 +184,19 @@ mod tests {
         assert_eq!(queue.promised(), 1);
         drop(second);
         assert_eq!(queue.promised(), 0);
+        assert!(!queue.call_next());
+    }
+
+    #[test]
+    fn calls_that_have_left_cost_their_route_no_turn() {
+        let queue = Queue::default();
+        drop((0..3).map(|_| enter(&queue, "a", 10)).collect::<Vec<_>>());
+        let mut first = enter(&queue, "a", 10).unwrap();
+        let mut second = enter(&queue, "b", 10).unwrap();
+        assert!(queue.call_next());
+        assert!(first.try_recv().is_ok() && second.try_recv().is_err());
+        assert!(queue.call_next());
+        assert!(second.try_recv().is_ok());
         assert!(!queue.call_next());
     }
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use siphasher::sip128::SipHasher13;
 
-use super::headers::{GaugeHeader, name_words};
+use super::headers::{GaugeHeader, ROW_WORDS, name_words};
 use super::raw::Mapping;
 use super::{ZoneError, check_name, check_size};
 use cell::{Cell, Word};
@@ -84,6 +84,7 @@ impl GaugeZone {
 
     /// Workers that can have a row at the same time.
     const ROWS: u32 = super::PeersZone::ROWS;
+    const _ALL_HAVE_A_BIT: () = assert!(Self::ROWS as usize <= 64 * ROW_WORDS);
 
     /// Makes a zone without permits. Fails on a bad name or size, and when memory does not suffice.
     pub fn create(name: &str, size_bytes: u64) -> Result<Self, ZoneError> {
@@ -181,18 +182,39 @@ impl GaugeZone {
             .mapping
             .take(row_offset_bytes(self.cells, row), self.cells * WORD_BYTES);
         taken.map_err(io)?;
-        if let Some(header) = self.mapping.header::<GaugeHeader>() {
-            header.rows.fetch_max(u64::from(row) + 1, SeqCst);
+        self.clear(row);
+        if let Some((word, bit)) = self.taken_bit(row) {
+            word.fetch_or(bit, SeqCst);
         }
-        self.clear_row(row);
         Ok(())
     }
 
     /// Gives back the permits of a worker that has ended.
     pub fn clear_row(&self, row: u32) {
-        for word in self.row(row).unwrap_or_default() {
+        let Some((word, bit)) = self.taken_bit(row) else {
+            return;
+        };
+        if word.load(SeqCst) & bit != 0 {
+            self.clear(row);
+            word.fetch_and(!bit, SeqCst);
+        }
+    }
+
+    fn clear(&self, row: u32) {
+        for word in self.row_at(row).unwrap_or_default() {
             word.store(0, SeqCst);
         }
+    }
+
+    /// Word and bit that say whether a worker has this row; `None`: there may be no such row.
+    fn taken_bit(&self, row: u32) -> Option<(&AtomicU64, u64)> {
+        let word = self.taken().get(row as usize / 64)?;
+        Some((word, 1 << (row % 64)))
+    }
+
+    fn taken(&self) -> &[AtomicU64] {
+        let header = self.mapping.header::<GaugeHeader>();
+        header.map_or(&[], |header| &header.taken)
     }
 
     /// Takes one of the key's permits for the worker of this row, of which `max` may be out. Returns its cell; `None`: so many are
@@ -263,8 +285,7 @@ impl GaugeZone {
     /// Reads all of the zone, which takes a millisecond or two where it is large. For the status page.
     pub fn stats(&self) -> GaugeStats {
         let mut sums = vec![0_u64; self.cells];
-        for row in 0..self.rows() {
-            let counts = self.row(row).unwrap_or_default();
+        for counts in self.rows() {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum = sum.saturating_add(count.load(Relaxed));
             }
@@ -293,8 +314,8 @@ impl GaugeZone {
     }
 
     fn sum(&self, cell: usize) -> u64 {
-        (0..self.rows()).fold(0, |sum, row| {
-            let count = self.row(row).and_then(|counts| counts.get(cell));
+        self.rows().fold(0, |sum, counts| {
+            let count = counts.get(cell);
             sum.saturating_add(count.map_or(0, |count| count.load(SeqCst)))
         })
     }
@@ -316,20 +337,33 @@ impl GaugeZone {
         cells.expect("the file's size was checked when it was opened")
     }
 
+    /// The row, where a worker has it.
     fn row(&self, row: u32) -> Option<&[AtomicU64]> {
-        match row < self.rows() {
-            true => self
-                .mapping
-                .table(row_offset_bytes(self.cells, row), self.cells),
-            false => None,
+        let (word, bit) = self.taken_bit(row)?;
+        match word.load(SeqCst) & bit {
+            0 => None,
+            _ => self.row_at(row),
         }
     }
 
-    /// Rows that were taken at some time: those below this number.
-    fn rows(&self) -> u32 {
-        let header = self.mapping.header::<GaugeHeader>();
-        let rows = header.map_or(0, |header| header.rows.load(SeqCst));
-        u32::try_from(rows).unwrap_or(Self::ROWS).min(Self::ROWS)
+    fn row_at(&self, row: u32) -> Option<&[AtomicU64]> {
+        let place = row_offset_bytes(self.cells, row);
+        self.mapping.table(place, self.cells)
+    }
+
+    /// Rows that workers have.
+    fn rows(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        let words = self.taken().iter().zip((0..).step_by(64));
+        words.flat_map(move |(word, first)| {
+            let mut bits = word.load(SeqCst);
+            std::iter::from_fn(move || {
+                let row = first + bits.trailing_zeros();
+                // The lowest one is done with.
+                let is_any = bits != 0;
+                bits &= bits.wrapping_sub(1);
+                is_any.then(|| self.row_at(row)).flatten()
+            })
+        })
     }
 
     fn no_row(&self) -> ZoneError {
