@@ -87,7 +87,7 @@ fn units_and_ranges() {
     );
     refused(
         "[workers]\nmax_draining_generations = 0",
-        "site.toml:2:28: max_draining_generations 0: expected 1 to 4096",
+        "site.toml:2:28: max_draining_generations 0: expected 1 to 1000",
     );
     refused(
         "[workers]\nwhen_draining_full = 'drop'",
