@@ -65,7 +65,7 @@ pub(super) struct GaugeHeader {
     pub(super) size_bytes: AtomicU64,
     pub(super) seed: [AtomicU64; 2],
     pub(super) name: [AtomicU64; NAME_WORDS],
-    /// Bits of the rows that workers have now. No other one has memory, and to look at one would take some.
+    /// Bits of the rows that were taken at some time. No other one has memory, and to look at one would take some.
     pub(super) taken: [AtomicU64; ROW_WORDS],
     pub(super) contended: AtomicU64,
     /// Fills the page.

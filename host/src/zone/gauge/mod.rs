@@ -182,31 +182,21 @@ impl GaugeZone {
             .mapping
             .take(row_offset_bytes(self.cells, row), self.cells * WORD_BYTES);
         taken.map_err(io)?;
-        self.clear(row);
         if let Some((word, bit)) = self.taken_bit(row) {
             word.fetch_or(bit, SeqCst);
         }
+        self.clear_row(row);
         Ok(())
     }
 
     /// Gives back the permits of a worker that has ended.
     pub fn clear_row(&self, row: u32) {
-        let Some((word, bit)) = self.taken_bit(row) else {
-            return;
-        };
-        if word.load(SeqCst) & bit != 0 {
-            self.clear(row);
-            word.fetch_and(!bit, SeqCst);
-        }
-    }
-
-    fn clear(&self, row: u32) {
-        for word in self.row_at(row).unwrap_or_default() {
+        for word in self.row(row).unwrap_or_default() {
             word.store(0, SeqCst);
         }
     }
 
-    /// Word and bit that say whether a worker has this row; `None`: there may be no such row.
+    /// Word and bit that say whether this row was taken; `None`: there may be no such row.
     fn taken_bit(&self, row: u32) -> Option<(&AtomicU64, u64)> {
         let word = self.taken().get(row as usize / 64)?;
         Some((word, 1 << (row % 64)))
@@ -337,7 +327,7 @@ impl GaugeZone {
         cells.expect("the file's size was checked when it was opened")
     }
 
-    /// The row, where a worker has it.
+    /// The row, if it was taken.
     fn row(&self, row: u32) -> Option<&[AtomicU64]> {
         let (word, bit) = self.taken_bit(row)?;
         match word.load(SeqCst) & bit {
@@ -351,7 +341,7 @@ impl GaugeZone {
         self.mapping.table(place, self.cells)
     }
 
-    /// Rows that workers have.
+    /// Rows that were taken at some time.
     fn rows(&self) -> impl Iterator<Item = &[AtomicU64]> {
         let words = self.taken().iter().zip((0..).step_by(64));
         words.flat_map(move |(word, first)| {
