@@ -204,7 +204,7 @@ impl Candidates {
         let is_left = |group: &Group| group.peers().iter().any(|peer| !ask.tried.contains(peer));
         match drawn.find(|[first, _]| first.is_some()) {
             Some(drawn) => drawn,
-            // One that has room again is waited for.
+            // A peer that has room again is waited for.
             None if self.groups[..PASSED_OVER].iter().any(is_left) => [None; 2],
             None => self.groups[PASSED_OVER].draw_two(ask),
         }

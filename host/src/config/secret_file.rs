@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, limit_bytes: u64) -> Result<String, String> {
 pub(super) fn hide(message: String, secrets: &[String]) -> String {
     let told = |secret: &&String| secret.len() >= LEAST_TOLD_BYTES;
     let mut told: Vec<&String> = secrets.iter().filter(told).collect();
-    // One may be a part of another, of which the rest would be shown.
+    // A secret may be a part of another, of which the rest would be shown.
     told.sort_by_key(|secret| Reverse(secret.len()));
     told.into_iter().fold(message, |message, secret| {
         let escaped = secret.escape_debug().to_string();

@@ -116,7 +116,7 @@ impl HostCalls {
         let answer = dns::resolve(&question)
             .await
             .map_err(|error| format!("{host}: {error}"))?;
-        // Whoever owns the name may list as many as an answer has room for.
+        // Owners of a name may list as many as an answer has room for.
         let addresses = answer.found.into_iter().filter_map(ip);
         let addresses: Vec<_> = addresses.take(MOST_ADDRESSES).collect();
         let mut known = self.known.borrow_mut();

@@ -62,7 +62,7 @@ impl Plugin {
             let route = call
                 .and_then(|(_, exchange)| exchange.route())
                 .unwrap_or_default();
-            // Its promise is kept until the instance is counted as one in use.
+            // The promise is kept until the instance is counted as one in use.
             let turn = self.await_room(share, route).await?;
             return self.use_instance(Some(turn)).await;
         }
@@ -156,7 +156,7 @@ impl Plugin {
     #[cold]
     fn wake(&self) {
         let mut shares = Share::ALL.into_iter().rev();
-        // One instance has become free, for one of them.
+        // An instance has become free, for one of them.
         let _called =
             shares.any(|share| self.has_room(share) && self.waiting[share as usize].call_next());
     }

@@ -88,7 +88,7 @@ impl Queue {
             let Some(call) = self.lines.borrow_mut().pop() else {
                 return false;
             };
-            // One that has left gives its turn back, and the next has it.
+            // A call that has left gives its turn back, and the next has it.
             if call.send(Turn::of(&self.promised)).is_ok() {
                 return true;
             }
@@ -102,7 +102,7 @@ impl Lines {
         while let Some(mut line) = self.lines.pop_front() {
             while let Some(call) = line.calls.pop_front() {
                 self.calls -= 1;
-                // Those that have left cost the others of their route no turn.
+                // Calls that have left cost the others of their route no turn.
                 if !call.is_closed() {
                     if !line.calls.is_empty() {
                         self.lines.push_back(line);
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(queue.promised(), 1);
         drop(turn);
         assert_eq!(queue.promised(), 0);
-        // Who has left is passed over.
+        // A call that has left is passed over.
         drop(third);
         assert!(queue.call_next());
         assert_eq!(queue.promised(), 1);
