@@ -131,7 +131,7 @@ const CONFIG: &str = r#"
 "#;
 
 const QUICK: &str =
-    r#"peers_url = { url = "http://{registry}/peers?of=app", interval = "1s", timeout = "2s" }"#;
+    r#"peers_url = { url = "http://{registry}/peers?of=app", interval = "1s", timeout = "500ms" }"#;
 
 fn json(peers: &[&str]) -> String {
     let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
@@ -215,7 +215,7 @@ fn an_answer_of_no_use_changes_nothing_and_status_says_why() {
         ),
         (
             ok(&format!("\r\n{}", "x".repeat(5 << 20))),
-            "larger than 4 MiB",
+            "larger than 4194304 bytes",
         ),
         (ok("\r\npeers = []"), "/peers?...:1:9: peers is empty"),
         (ok("\r\n<html>sorry</html>"), "/peers?...:1:"),
@@ -233,7 +233,7 @@ fn an_answer_of_no_use_changes_nothing_and_status_says_why() {
     }
     registry.list("", &json(&[&a]));
     registry.state().trickles = true;
-    says("no answer within 2s");
+    says("no answer within 500ms");
     registry.state().trickles = false;
     until("it is fetched again", || last_error(&proxy).is_empty());
 }
