@@ -145,14 +145,18 @@ fn external_auth_passes_a_refusal_on() {
 
 #[test]
 fn external_auth_fails_with_its_service_unless_it_is_to_fail_open() {
-    let services: [fn() -> Origin; 3] = [
-        || raw_origin::repeating("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"),
-        || raw_origin::closing("nonsense\r\n\r\n"),
-        raw_origin::stalled,
+    let moved = || raw_origin::repeating("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n");
+    let services: [(fn() -> Origin, StatusCode); 3] = [
+        (moved, StatusCode::INTERNAL_SERVER_ERROR),
+        (
+            || raw_origin::closing("nonsense\r\n\r\n"),
+            StatusCode::BAD_GATEWAY,
+        ),
+        (raw_origin::stalled, StatusCode::GATEWAY_TIMEOUT),
     ];
-    for service in services {
+    for (service, status) in services {
         let proxy = external_auth(service(), "");
-        assert_eq!(proxy.get("/").status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(proxy.get("/").status, status);
         assert_eq!(proxy.origin("app").requests(), 0);
         assert_eq!(proxy.error_lines().len(), 1);
 
