@@ -157,7 +157,7 @@ pub use castling_macros::Serialize;
 ///   request's end: the host keeps it as bytes (postcard's, up to `limits.state`) and gives it to whichever instance runs the
 ///   next hook, so that a request that lasts keeps no instance. A trap loses it; `timer`, which has no request, gets a new one each
 ///   time. A hook that is called while another one of the plugin waits (`variable`) sees it as that one found it, and what it
-///   changes is lost. A state of plain data (numbers, and arrays of them: `Default` and `bytemuck::Pod`) takes a fifth of that time with
+///   changes is lost. A state of plain data (numbers, and arrays of them: `Default` and `bytemuck::Pod`) takes a third of that time with
 ///   `state_as = "plain"`, which copies it as it lies in memory. With `state_in = "instance"` the state is any `Tail: Default`, lies in the instance, and that serves no other
 ///   request meanwhile: for large states, of which a worker has as many as `limits.instances`.
 /// - **Body filters** get one chunk at a time and hold no more than that; what they put in its place may be longer,

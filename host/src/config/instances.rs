@@ -3,18 +3,20 @@
 use super::{Balance, Config, MAX_INSTANCES, PluginLimits};
 
 impl PluginLimits {
-    /// Most instances that a plugin may have in a worker, beside those that judge peers: the shares of a request, of sub-requests, of
-    /// responses and of `log` have a reserve each, but for the first.
+    /// Most instances that a plugin may have in a worker, beside those that balance upstreams.
     pub fn most_instances(&self) -> usize {
-        self.instances + 3 * self.instance_reserve
+        self.instances + RESERVES * self.instance_reserve
     }
 }
+
+/// Times `limits.instance_reserve` that a plugin may have beyond `limits.instances`: for sub-requests, responses and `log`.
+pub const RESERVES: usize = 3;
 
 /// Instances that the plugins of a config may have together in a worker.
 pub fn all_instances(config: &Config) -> usize {
     let of_plugins: usize = pools(config).map(PluginLimits::most_instances).sum();
     // An instance that a snapshot is made from comes before a plugin's own.
-    of_plugins + judges(config) + 1
+    of_plugins + policies(config) + 1
 }
 
 /// Limits of each pool of instances: a plugin has one for its own config, and one for each config that lists have for it.
@@ -25,11 +27,11 @@ fn pools(config: &Config) -> impl Iterator<Item = &PluginLimits> {
     })
 }
 
-/// Instances that judge the peers of an upstream.
-fn judges(config: &Config) -> usize {
+/// Instances that balance an upstream.
+fn policies(config: &Config) -> usize {
     let upstreams = config.upstreams.values();
-    let judged = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
-    judged.count()
+    let balanced = upstreams.filter(|upstream| matches!(upstream.balance, Balance::Plugin(_)));
+    balanced.count()
 }
 
 /// Lowers `limits.instances` of those plugins that have most, so far that a worker has room for all: else one that is busy would have
@@ -38,8 +40,8 @@ pub(super) fn share_out(config: &mut Config) -> Option<usize> {
     if all_instances(config) <= MAX_INSTANCES {
         return None;
     }
-    let reserves: usize = pools(config).map(|it| 3 * it.instance_reserve).sum();
-    let room = MAX_INSTANCES.saturating_sub(reserves + judges(config) + 1);
+    let reserves: usize = pools(config).map(|it| RESERVES * it.instance_reserve).sum();
+    let room = MAX_INSTANCES.saturating_sub(reserves + policies(config) + 1);
     let most = level(pools(config).map(|it| it.instances).collect(), room);
     for plugin in config.plugins.values_mut() {
         plugin.limits.instances = plugin.limits.instances.min(most);

@@ -55,7 +55,7 @@ pub use certificate_facts::Validity;
 pub use distinguished_name::{add_escaped, distinguished_name};
 pub use error::ConfigErrors;
 pub use file::{open_private, read_regular};
-pub use instances::{all_instances, instances_warning};
+pub use instances::{RESERVES, all_instances, instances_warning};
 pub use model::*;
 pub use peers_list::read_peers;
 pub use plugin::config_place;

@@ -113,7 +113,7 @@ impl WatchedFile {
         (notice, Arc::clone(&kept.memory))
     }
 
-    /// Whether a change has been the same for as long as files are looked at again. Each generation looks for itself.
+    /// Whether a change has been the same for half of the time between two looks, which two generations may take right after one another.
     fn has_settled(&self, stamp: Stamp) -> bool {
         match self.seen.get() {
             Some((seen, at)) if seen == stamp => at.elapsed() >= LOOK_EACH / 2,

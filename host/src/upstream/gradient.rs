@@ -102,7 +102,7 @@ impl Gradient {
         self.skips = 1;
     }
 
-    /// Whether what the others have learnt is worth a look.
+    /// Whether the calm latency is known: then no other worker is followed.
     pub(super) fn is_known(&self) -> bool {
         self.is_known
     }

@@ -2,7 +2,7 @@
 
 use castling_abi::Hook;
 
-use crate::config::PluginLimits;
+use crate::config::{PluginLimits, RESERVES};
 use crate::exchange::Exchange;
 
 /// Part of a plugin's instances that a call may use. A call that waits keeps its instance, and mostly waits for what comes later
@@ -18,6 +18,9 @@ pub(super) enum Share {
     Response,
     Log,
 }
+
+// What the config reckons with.
+const _: () = assert!(Share::ALL.len() == 1 + RESERVES);
 
 impl Share {
     pub(super) const ALL: [Self; 4] = [Self::Request, Self::Nested, Self::Response, Self::Log];

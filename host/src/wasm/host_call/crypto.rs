@@ -14,8 +14,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::DIGEST, digest)?
         .func_wrap(IMPORT_MODULE, imports::HMAC, hmac)?
-        .func_wrap(IMPORT_MODULE, imports::SEAL, seal)?
-        .func_wrap(IMPORT_MODULE, imports::UNSEAL, unseal)?
+        .func_wrap(IMPORT_MODULE, imports::SEAL, aead(castling_crypto::seal))?
+        .func_wrap(IMPORT_MODULE, imports::UNSEAL, aead(castling_crypto::open))?
         .func_wrap(IMPORT_MODULE, imports::SIGNATURE_VERIFY, signature_verify)?
         .func_wrap_async(
             IMPORT_MODULE,
@@ -76,43 +76,18 @@ fn hmac(
     hand_out(memory, out, capacity, code.as_ref())
 }
 
-#[expect(clippy::too_many_arguments, reason = "the ABI has so many")]
-fn seal(
-    mut caller: Caller<'_, Guest>,
-    key: u32,
-    key_len: u32,
-    aad: u32,
-    aad_len: u32,
-    ptr: u32,
-    len: u32,
-    out: u32,
-    capacity: u32,
-) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
-    let (key, aad) = (bytes(memory, key, key_len)?, bytes(memory, aad, aad_len)?);
-    match castling_crypto::seal(key, aad, bytes(memory, ptr, len)?) {
-        Ok(sealed) => hand_out(memory, out, capacity, &sealed),
-        Err(status) => refuse(status),
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the ABI has so many")]
-fn unseal(
-    mut caller: Caller<'_, Guest>,
-    key: u32,
-    key_len: u32,
-    aad: u32,
-    aad_len: u32,
-    ptr: u32,
-    len: u32,
-    out: u32,
-    capacity: u32,
-) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
-    let (key, aad) = (bytes(memory, key, key_len)?, bytes(memory, aad, aad_len)?);
-    match castling_crypto::open(key, aad, bytes(memory, ptr, len)?) {
-        Ok(plain) => hand_out(memory, out, capacity, &plain),
-        Err(status) => refuse(status),
+/// `seal` and `unseal`: key, additional data, and what is sealed or opened.
+#[expect(clippy::type_complexity, reason = "the ABI has so many arguments")]
+fn aead(
+    work: fn(&[u8], &[u8], &[u8]) -> Result<Vec<u8>, Status>,
+) -> impl Fn(Caller<'_, Guest>, u32, u32, u32, u32, u32, u32, u32, u32) -> Result<i32> {
+    move |mut caller, key, key_len, aad, aad_len, ptr, len, out, capacity| {
+        let (memory, _) = split(&mut caller)?;
+        let (key, aad) = (bytes(memory, key, key_len)?, bytes(memory, aad, aad_len)?);
+        match work(key, aad, bytes(memory, ptr, len)?) {
+            Ok(result) => hand_out(memory, out, capacity, &result),
+            Err(status) => refuse(status),
+        }
     }
 }
 

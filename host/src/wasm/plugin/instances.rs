@@ -62,16 +62,9 @@ impl Plugin {
             let route = call
                 .and_then(|(_, exchange)| exchange.route())
                 .unwrap_or_default();
-            // The promise is kept until the instance is counted as one in use.
-            let turn = self.await_room(share, route).await?;
-            return self.use_instance(Some(turn)).await;
+            drop(self.await_room(share, route).await?);
         }
-        // Nothing is awaited in between: the room is still there.
-        self.use_instance(None).await
-    }
-
-    async fn use_instance(self: &Rc<Self>, turn: Option<Turn>) -> Result<InstanceGuard, HookError> {
-        drop(turn);
+        // Nothing is awaited in between: the room, which the turn has kept, is still there.
         let idle = self.idle.borrow_mut().pop();
         match idle {
             Some(instance) => Ok(InstanceGuard {

@@ -84,7 +84,6 @@ impl GaugeZone {
 
     /// Workers that can have a row at the same time.
     const ROWS: u32 = super::PeersZone::ROWS;
-    const _ALL_HAVE_A_BIT: () = assert!(Self::ROWS as usize <= 64 * ROW_WORDS);
 
     /// Makes a zone without permits. Fails on a bad name or size, and when memory does not suffice.
     pub fn create(name: &str, size_bytes: u64) -> Result<Self, ZoneError> {
@@ -421,6 +420,9 @@ const ATTEMPTS: usize = 256;
 const MAGIC: u64 = u64::from_be_bytes(*b"castlngG");
 /// Version of the layout and of what the words mean.
 const VERSION: u64 = 1;
+
+/// Each row has a bit in the header.
+const _: () = assert!(GaugeZone::ROWS as usize <= 64 * ROW_WORDS);
 
 const HEADER_BYTES: usize = size_of::<GaugeHeader>();
 const WORD_BYTES: usize = size_of::<AtomicU64>();
