@@ -259,6 +259,16 @@ impl HeaderList {
             .map(|(_, value)| HeaderValue(ShortBytes::from(value)))
     }
 
+    /// Reads a [`header_list`]; `None` where it is none.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut list = Self::new();
+        for record in header_list::records(bytes) {
+            let (name, value) = record.ok()?;
+            list.add(std::str::from_utf8(name).ok()?, value);
+        }
+        list.refused.is_none().then_some(list)
+    }
+
     /// Reads the headers that a plugin has put together, for the fake host.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn from_records(records: &[u8]) -> Self {

@@ -56,7 +56,7 @@ use serde::de::DeserializeOwned;
 
 use crate::buffer::{read_bytes, read_text, status};
 use crate::error::{self, Error, Result};
-use crate::header::{HeaderList, HeaderValue, Headers, is_name};
+use crate::header::{HeaderList, HeaderValue, Headers, is_name, is_of_framing};
 use crate::wait::milliseconds;
 use crate::{config, host};
 
@@ -228,6 +228,28 @@ impl Request {
         self
     }
 
+    /// Adds the values that the client's request has of these headers.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::testing::Exchange;
+    /// let mut exchange = Exchange::get("/").header("authorization", "Bearer 7").header("accept", "*/*");
+    /// let call = http::Request::get("/me").forward(exchange.request(), ["authorization", "accept-language"]);
+    /// assert_eq!(call, http::Request::get("/me").header("authorization", "Bearer 7"));
+    /// ```
+    #[must_use]
+    pub fn forward<N: AsRef<str>>(
+        self,
+        request: &crate::Request,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        names.into_iter().fold(self, |call, name| {
+            let values = request.header_all(&name);
+            let add = |call: Self, value: &HeaderValue| call.header(&name, value);
+            values.iter().fold(call, add)
+        })
+    }
+
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
@@ -333,6 +355,18 @@ impl Response {
     /// The body, whole.
     pub fn into_body(self) -> Vec<u8> {
         self.body
+    }
+}
+
+/// Passes the response on to the client, with all headers but those that frame the message.
+impl From<Response> for crate::Response {
+    fn from(answer: Response) -> Self {
+        let kept = |(name, _): &(&str, &[u8])| !is_of_framing(name);
+        let headers = answer.headers.iter().filter(kept);
+        let response = headers.fold(Self::status(answer.status), |response, (name, value)| {
+            response.header(name, value)
+        });
+        response.body(answer.body)
     }
 }
 
@@ -449,6 +483,10 @@ mod tests {
         assert_eq!(response.header("x-TAG").unwrap(), "1");
         assert_eq!(response.headers().all("x-tag").count(), 2);
         assert_eq!(response.body(), vec![b'x'; 5_000]);
+        let passed_on = Answer::status(404)
+            .header("X-Tag", "1")
+            .header("x-tag", "2");
+        assert!(Answer::from(response) == passed_on.body(vec![b'x'; 5_000]));
         assert_eq!(exchange.calls(), [(String::from("a"), request)]);
     }
 

@@ -53,6 +53,22 @@ impl Request {
         property(Property::Query)
     }
 
+    /// Path and query as they are sent to a peer: [`Self::path`], and `?` and [`Self::query`] where there is one.
+    ///
+    /// ```
+    /// # use castling_sdk::testing::Exchange;
+    /// assert_eq!(Exchange::get("/search?q=a").request().target(), "/search?q=a");
+    /// assert_eq!(Exchange::get("/search").request().target(), "/search");
+    /// ```
+    pub fn target(&self) -> String {
+        let mut target = self.path();
+        if let Some(query) = self.query() {
+            target.push('?');
+            target.push_str(&query);
+        }
+        target
+    }
+
     /// Names and values of the query, decoded.
     pub fn query_params(&self) -> Params {
         Params::parse(self.query().unwrap_or_default())

@@ -110,6 +110,43 @@ impl Response {
         BodyWriter::begin(self.status, &self.headers, Some(bytes), &self.body)
     }
 
+    /// The response as bytes, to be kept in a [kv zone](crate::zones::kv()). Fails as it would when it is sent.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// let page = Response::status(200).header("etag", "\"1\"").body("hello");
+    /// zones::kv("pages").put("/", page.to_bytes()?, None)?;
+    /// let kept = zones::kv("pages").get("/")?.unwrap_or_default();
+    /// assert_eq!(Response::from_bytes(&kept)?, page);
+    /// assert!(Response::from_bytes(b"else").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let headers = self.headers.records("Response")?;
+        let bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        let (status, bytes) = (self.status.to_le_bytes(), bytes.to_le_bytes());
+        Ok([&status[..], &bytes, headers, &self.body].concat())
+    }
+
+    /// Reads what [`Self::to_bytes`] has made, by this release of the SDK. Fails where it is something else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let parts = || {
+            let (status, rest) = bytes.split_first_chunk()?;
+            let (head_bytes, rest) = rest.split_first_chunk()?;
+            let head_bytes = usize::try_from(u32::from_le_bytes(*head_bytes)).ok()?;
+            let (headers, body) = rest.split_at_checked(head_bytes)?;
+            let headers = HeaderList::read(headers)?;
+            Some((u16::from_le_bytes(*status), headers, body.to_vec()))
+        };
+        let (status, headers, body) =
+            parts().ok_or_else(|| Error::msg("these bytes are no response that was kept"))?;
+        Ok(Self {
+            status,
+            headers,
+            body,
+        })
+    }
+
     /// The status, for tests.
     pub const fn status_code(&self) -> u16 {
         self.status

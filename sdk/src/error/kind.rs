@@ -46,6 +46,32 @@ pub enum ErrorKind<'a> {
     HostFailed,
 }
 
+impl ErrorKind<'_> {
+    /// The kind in a word or two, fit for clients: `timeout`, `no connection`. The error's own text may have what is none of their
+    /// business.
+    pub const fn name(&self) -> &'static str {
+        use castling_abi::ErrorKind as Id;
+        let id = match self {
+            Self::Own => Id::Own,
+            Self::Timeout => Id::Timeout,
+            Self::Connect => Id::Connect,
+            Self::Refused => Id::Refused,
+            Self::Broken => Id::Broken,
+            Self::Unavailable => Id::Unavailable,
+            Self::Limit => Id::Limit,
+            Self::TooLarge => Id::TooLarge,
+            Self::Full => Id::Full,
+            Self::NotGranted => Id::NotGranted,
+            Self::BadArgument { .. } => Id::BadArgument,
+            Self::NotNow => Id::NotNow,
+            Self::NotFound => Id::NotFound,
+            Self::WrongKind => Id::WrongKind,
+            Self::HostFailed => Id::HostFailed,
+        };
+        id.name()
+    }
+}
+
 impl Error {
     /// Tells what kind of error it is. It stays with the error through `?` and [`Self::context`].
     ///
@@ -71,7 +97,7 @@ impl Error {
     /// let slow = |kind| Exchange::get("/").failing_call_of("reputation", kind, "no response in 1s");
     /// assert_eq!(Greylist.access(slow(FailedCall::Timeout).request()).unwrap(), Verdict::Continue);
     /// let error = Greylist.access(slow(FailedCall::Refused).request()).unwrap_err();
-    /// assert_eq!(error.client_status(), 502);
+    /// assert_eq!((error.kind().name(), error.client_status()), ("refused", 502));
     /// ```
     pub fn kind(&self) -> ErrorKind<'_> {
         use castling_abi::ErrorKind as Id;
