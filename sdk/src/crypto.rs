@@ -1,6 +1,6 @@
 //! Cryptography that the gateway does, by AWS-LC: what would be slow in Wasm, or is better not written by hand. Feature `crypto`.
 //!
-//! Digests, codes, sealing and signatures are made at once. [`hash_password`] and [`verify_password`] take tens of milliseconds, on a
+//! Digests, codes, sealing and signatures are made at once, of 16 MiB at most: a call with more traps. [`hash_password`] and [`verify_password`] take tens of milliseconds, on a
 //! thread beside the gateway's event loop: the hook waits meanwhile, as for a call out, and counts as one against `limits.calls`.
 //!
 //! ```

@@ -360,6 +360,7 @@ impl Request {
     /// A variable that some plugin has set for this request; `None` when none has. One that a plugin of the route
     /// computes (its `variable` hook) is computed now, if it was not before; the gateway serves other requests
     /// meanwhile. In `request_body`, `balance` and `peer_done` only those are there that have been asked for before.
+    /// Where no plugin has one of that name, it is the gateway's own: `request_id`, `arg_page`, `duration`.
     pub fn var(&self, name: impl AsRef<str>) -> Option<HeaderValue> {
         let name = name.as_ref().as_bytes();
         let get = || ShortBytes::read(|out| host::var_get(name, out));

@@ -11,21 +11,12 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! A variable is written `$name` or `${name}`; `$$` is a dollar. What is not there is empty.
-//!
-//! | variable | what |
-//! |---|---|
-//! | `$client_address`, `$client_port` | the client |
-//! | `$method`, `$scheme`, `$host`, `$path`, `$query`, `$protocol` | the request |
-//! | `$tls_version`, `$tls_client_subject` and the others of [`TlsFact`] | TLS of the client's connection |
-//! | `$listener`, `$route`, `$upstream`, `$peer` | where it came in and goes to |
-//! | `$http_NAME`, `$request_header_NAME` | a request's header; `_` stands for `-` |
-//! | `$cookie_NAME` | a request's cookie; the name's case does not matter |
-//! | `$response_header_NAME`, `$status` | the response |
-//! | any other | what a plugin has set for this request |
+//! A variable is written `$name` or `${name}`; `$$` is a dollar. What is not there is empty. The gateway's own are those
+//! of its access log, with type, hooks and cost in `docs/VARIABLES.md`; any other is what a plugin has set for this request, or computes.
 
 use std::str::FromStr;
 
+use castling_abi::variable::{KnownFrom, OwnVariable, TemplatePart, TemplateParts};
 use castling_abi::{Property, TlsFact};
 use serde::Deserialize;
 
@@ -53,7 +44,7 @@ enum Part {
     /// In lower case.
     Cookie(String),
     ResponseHeader(HeaderName),
-    /// Variable that some plugin computes or sets.
+    /// Variable that some plugin computes or sets, or another of the gateway's own.
     Variable(String),
 }
 
@@ -134,9 +125,13 @@ impl Template {
 
     /// Whether it speaks of the response, which is not there before `response_headers`.
     pub fn needs_response(&self) -> bool {
-        self.0
-            .iter()
-            .any(|part| matches!(part, Part::ResponseHeader(_) | Part::Status))
+        self.0.iter().any(|part| match part {
+            Part::ResponseHeader(_) | Part::Status => true,
+            Part::Variable(name) => {
+                OwnVariable::of(name).is_some_and(|own| own.known == KnownFrom::Response)
+            }
+            _ => false,
+        })
     }
 }
 
@@ -157,22 +152,18 @@ impl FromStr for Template {
         }
         let mut parts = Vec::new();
         let mut plain = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            plain.push_str(before);
-            if let Some(after) = after.strip_prefix('$') {
-                plain.push('$');
-                rest = after;
-                continue;
+        for part in TemplateParts::new(text) {
+            match part {
+                Ok(TemplatePart::Literal(text)) => plain.push_str(text),
+                Ok(TemplatePart::Variable(name)) => {
+                    if !plain.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut plain)));
+                    }
+                    parts.push(variable(name)?);
+                }
+                Err(error) => bail!("{error}"),
             }
-            let (name, after) = split_name(after)?;
-            if !plain.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut plain)));
-            }
-            parts.push(part(name)?);
-            rest = after;
         }
-        plain.push_str(rest);
         if !plain.is_empty() {
             parts.push(Part::Text(plain));
         }
@@ -180,49 +171,33 @@ impl FromStr for Template {
     }
 }
 
-/// The name after a dollar, and what follows it.
-fn split_name(text: &str) -> Result<(&str, &str)> {
-    let (name, rest) = match text.strip_prefix('{') {
-        Some(braced) => match braced.split_once('}') {
-            Some(split) => split,
-            None => bail!("`${text}`: no `}}` follows"),
-        },
-        None => text.split_at(text.find(|c| !is_name_char(c)).unwrap_or(text.len())),
-    };
-    if name.is_empty() || name.len() > 64 || !name.chars().all(is_name_char) {
-        bail!(
-            "`${text}`: expected $name, ${{name}} or $$ (names are a-z, 0-9 and _, up to 64 characters)"
-        );
-    }
-    Ok((name, rest))
-}
-
-fn is_name_char(c: char) -> bool {
-    matches!(c, 'a'..='z' | '0'..='9' | '_')
-}
-
-fn part(name: &str) -> Result<Part> {
+fn variable(name: &str) -> Result<Part> {
     let header = |name: &str| HeaderName::new(name.replace('_', "-"));
-    Ok(
-        if let Some(name) = name
-            .strip_prefix("request_header_")
-            .or_else(|| name.strip_prefix("http_"))
-        {
-            Part::RequestHeader(header(name)?)
-        } else if let Some(name) = name.strip_prefix("response_header_") {
-            Part::ResponseHeader(header(name)?)
-        } else if let Some(name) = name.strip_prefix("cookie_").filter(|name| !name.is_empty()) {
-            Part::Cookie(name.to_owned())
-        } else if name == "status" {
-            Part::Status
-        } else if let Some(property) = Property::from_name(name) {
-            Part::Property(property)
-        } else if let Some(fact) = TlsFact::from_name(name) {
-            Part::Tls(fact)
-        } else {
-            Part::Variable(name.to_owned())
-        },
-    )
+    let rest = |families: [&str; 2]| {
+        let mut rests = families
+            .iter()
+            .filter_map(|family| name.strip_prefix(family));
+        rests.next()
+    };
+    Ok(if let Some(name) = rest(["http_", "request_header_"]) {
+        Part::RequestHeader(header(name)?)
+    } else if let Some(name) = rest(["sent_http_", "response_header_"]) {
+        Part::ResponseHeader(header(name)?)
+    } else if let Some(name) = name.strip_prefix("cookie_") {
+        Part::Cookie(name.to_owned())
+    } else if name == "status" {
+        Part::Status
+    } else if let Some(property) = Property::from_name(name) {
+        Part::Property(property)
+    } else if let Some(fact) = TlsFact::from_name(name) {
+        Part::Tls(fact)
+    } else if name.starts_with("upstream_cookie_")
+        || name.starts_with("time_") && OwnVariable::of(name).is_some()
+    {
+        bail!("`${name}` is not for plugins")
+    } else {
+        Part::Variable(name.to_owned())
+    })
 }
 
 /// Room that most expansions fit.
@@ -343,6 +318,11 @@ mod tests {
             ),
             ("$$5 for $$user", "$5 for $user"),
             ("[$nothing$http_x$upstream$peer]", "[]"),
+            (
+                "$arg_B$arg_c/$sent_http_server/$request",
+                "c/s/GET /a?b=c HTTP/1.1",
+            ),
+            ("$tries $duration $body_bytes_sent", "0 0.000 0"),
             ("", ""),
         ] {
             assert_eq!(expand(text, exchange()), expected, "{text}");
@@ -388,7 +368,19 @@ mod tests {
     #[test]
     fn what_is_not_a_variable_is_an_error() {
         for text in [
-            "$", "a $ b", "$A", "${", "${user", "${}", "${a-b}", "a\r\nb", "$http_", "$-",
+            "$",
+            "a $ b",
+            "$A",
+            "${",
+            "${user",
+            "${}",
+            "${a-b}",
+            "a\r\nb",
+            "$http_",
+            "$-",
+            "$arg_",
+            "$time_local",
+            "$upstream_cookie_a",
         ] {
             assert!(text.parse::<Template>().is_err(), "{text:?}");
         }

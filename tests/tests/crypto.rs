@@ -48,6 +48,24 @@ fn digests_codes_and_seals_are_those_of_the_standards() {
 }
 
 #[test]
+fn a_call_has_a_bound_of_what_it_works_on_at_once() {
+    let config = CONFIG.replace(
+        "hasher.wasm\"",
+        "hasher.wasm\"\n    limits = { memory = \"32MiB\" }",
+    );
+    let proxy = Proxy::with_config(&config).start();
+    let reply = proxy.get_with("/", &[("x-do", "too much")]);
+    assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR);
+    proxy.until_log_has("crypto::digest of 16777217 bytes; at most 16777216 a call");
+    let reply = proxy.get_with("/", &[("x-do", "digest"), ("x-data", "abc")]);
+    assert_eq!(
+        reply.status,
+        StatusCode::OK,
+        "one call has failed, and no more"
+    );
+}
+
+#[test]
 fn passwords_are_hashed_while_others_are_served() {
     let proxy = Proxy::with_config(CONFIG).start();
     let reply = |headers: &[(&str, &str)]| proxy.get_with("/", headers);

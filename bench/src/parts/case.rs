@@ -45,6 +45,12 @@ impl Case {
         let none = (0, 0, 0);
         let (balance, many) = ((8, 0, 0), (1000, 0, 0));
         let measured = |hook, args| Ok(Work::Call(site.guest("measured", MEASURED)?, hook, args));
+        let primitives = |hook| {
+            let mut rig = site.guest("primitives", PRIMITIVES)?;
+            rig.set_chunk(vec![b'x'; 64]);
+            rig.supply_all();
+            Ok(Work::Call(rig, hook, none))
+        };
         let names: [(&'static str, &Prepare<'_>); _] = [
             (BARE, &|| Ok(Work::Bare(Bare::new()?))),
             (EMPTY, &|| measured(Hook::PostRead, none)),
@@ -57,6 +63,11 @@ impl Case {
                 let marks = site.guest("marks", MARKS)?;
                 Ok(Work::Call(marks, Hook::ResponseHeaders, none))
             }),
+            (VARIABLES, &|| primitives(Hook::Rewrite)),
+            (PERMITS, &|| primitives(Hook::Preaccess)),
+            (FLIGHTS, &|| primitives(Hook::Access)),
+            (VALUES, &|| primitives(Hook::Content)),
+            (EMITS, &|| primitives(Hook::ResponseBody)),
             (LEAST, &|| measured(Hook::Balance, balance)),
             (EWMA, &|| {
                 let ewma = site.shipped("ewma", "ewma.wasm")?;
@@ -172,7 +183,7 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 22] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
@@ -194,6 +205,35 @@ const FIGURES: [Figure; 17] = [
         EMPTY,
         1.0,
     ),
+    Figure::less(
+        "variable of the gateway's own",
+        None,
+        VARIABLES,
+        EMPTY,
+        16.0,
+    ),
+    Figure::less(
+        "gauge zone: permit taken and given back",
+        None,
+        PERMITS,
+        EMPTY,
+        16.0,
+    ),
+    Figure::less(
+        "single flight: begun and given up",
+        None,
+        FLIGHTS,
+        EMPTY,
+        16.0,
+    ),
+    Figure::less(
+        "single flight: value of 16 bytes is there",
+        None,
+        VALUES,
+        EMPTY,
+        16.0,
+    ),
+    Figure::less("part of 64 bytes emitted", None, EMITS, EMPTY, 16.0),
     Figure::whole(LEAST, Some(400.0)),
     Figure::whole(EWMA, Some(400.0)),
     Figure::whole(LEAST_OF_MANY, None),
@@ -258,6 +298,11 @@ const SMALL: &str = "hook with two header reads and two sets";
 const COUNTS: &str = "16 adds to a counter zone";
 const STATE: &str = "hook that changes 64 bytes of state";
 const PLAIN_STATE: &str = "hook that changes 64 plain bytes of state";
+const VARIABLES: &str = "16 variables of the gateway's own";
+const PERMITS: &str = "16 permits";
+const FLIGHTS: &str = "16 flights without a value";
+const VALUES: &str = "16 flights with a value";
+const EMITS: &str = "16 parts emitted";
 const LEAST: &str = "balance over 8 peers: fewest requests under way";
 const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const LEAST_OF_MANY: &str = "balance over 1,000 peers: fewest requests under way";
@@ -269,6 +314,7 @@ const FRESH: &str = "request with a fresh instance";
 const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
 
 const MEASURED: &str = "measured.wasm";
+const PRIMITIVES: &str = "primitives.wasm";
 const MARKS: &str = "marks.wasm";
 const TOKEN_AUTH: &str = "token_auth.wasm";
 

@@ -63,6 +63,11 @@ const CONFIG: &str = r#"
 wasm = "x.wasm"
 grants = { zones = ["counts"] }
 
+[plugins.primitives]
+wasm = "x.wasm"
+grants = { zones = ["permits", "values"] }
+config = { permits = "permits", values = "values" }
+
 [plugins.marks]
 wasm = "x.wasm"
 
@@ -92,6 +97,14 @@ wasm = "x.wasm"
 
 [zones.counts]
 kind = "counter"
+size = "1MiB"
+
+[zones.permits]
+kind = "gauge"
+size = "1MiB"
+
+[zones.values]
+kind = "kv"
 size = "1MiB"
 
 [upstreams.app]

@@ -63,8 +63,6 @@ pub use redaction::without_values;
 pub use tls::{names_of_chain, private_key};
 pub use tls_warnings::{expiry_warning, tls_warnings};
 pub use upstream::is_of_a_host;
-#[cfg(test)]
-pub use variables::{OF_REQUEST, OF_RESPONSE};
 pub use variables::{TemplatePart, template_parts};
 
 use source::Sources;

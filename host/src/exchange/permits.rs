@@ -50,8 +50,9 @@ impl Permits {
         self.flights.push((plugin, flight));
     }
 
-    pub fn has_flight(&self, plugin: PluginKey, key: &FlightKey) -> bool {
-        self.flight(plugin, key).is_some()
+    /// Whether the request is the one that fetches, for whichever plugin: another one of it is not to wait for itself.
+    pub fn has_flight(&self, key: &FlightKey) -> bool {
+        self.flights.iter().any(|(_, flight)| flight.is_of(key))
     }
 
     /// Ends the plugin's flight of this key; false: it has none.

@@ -3,20 +3,27 @@
 use std::time::Duration;
 
 use castling_abi::TlsFact;
+use castling_abi::variable::{OwnVariable, is_variable};
 use http::HeaderName;
 
 use super::{Exchange, Stage};
-use crate::message::{KnownHeader, RequestHead, cookies, query};
+use crate::message::{KnownHeader, RequestHead, cookies, path, query};
+use crate::transport::address::{AddressText, ServerAddress};
 
 /// Variable that a `$name` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Variable {
     ClientAddress,
     ClientPort,
+    /// The gateway's address that the client connected to, or `unix:PATH`.
+    ServerAddress,
+    ServerPort,
     Method,
     Host,
     /// Path at the end; plugins may have changed it.
     Path,
+    /// Path as routes compare it.
+    RoutedPath,
     Query,
     /// The request line as the client sent it.
     Request,
@@ -54,13 +61,15 @@ pub enum Variable {
 impl Variable {
     /// `None`: no variable can have that name.
     pub fn parse(name: &str) -> Option<Self> {
-        let header = |name: &str| name.replace('_', "-").parse::<HeaderName>().ok();
         Some(match name {
             "client_address" => Self::ClientAddress,
             "client_port" => Self::ClientPort,
+            "server_address" => Self::ServerAddress,
+            "server_port" => Self::ServerPort,
             "method" => Self::Method,
             "host" => Self::Host,
             "path" => Self::Path,
+            "routed_path" => Self::RoutedPath,
             "query" => Self::Query,
             "request" => Self::Request,
             "protocol" => Self::Protocol,
@@ -78,26 +87,39 @@ impl Variable {
             "tries" => Self::Tries,
             "cut_by" => Self::CutBy,
             "pid" => Self::Pid,
-            _ => {
-                if let Some(name) = name.strip_prefix("http_") {
-                    Self::RequestHeader(header(name)?)
-                } else if let Some(name) = name.strip_prefix("sent_http_") {
-                    Self::ResponseHeader(header(name)?)
-                } else if let Some(name) = name.strip_prefix("arg_") {
-                    (!name.is_empty()).then(|| Self::Argument(name.to_owned()))?
-                } else if let Some(name) = name.strip_prefix("cookie_") {
-                    (!name.is_empty()).then(|| Self::Cookie(name.to_owned()))?
-                } else if let Some(name) = name.strip_prefix("upstream_cookie_") {
-                    (!name.is_empty()).then(|| Self::SetCookie(name.to_owned()))?
-                } else if let Some(fact) = TlsFact::from_name(name) {
-                    Self::Tls(fact)
-                } else {
-                    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-                    let is_name = matches!(name.len(), 1..=64) && name.chars().all(valid);
-                    is_name.then(|| Self::Set(name.to_owned()))?
-                }
-            }
+            _ => return Self::of_family(name),
         })
+    }
+
+    fn of_family(name: &str) -> Option<Self> {
+        let rest = |prefix| name.strip_prefix(prefix);
+        let header = |name: &str| name.replace('_', "-").parse::<HeaderName>().ok();
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        if let Some(name) = rest("http_").or_else(|| rest("request_header_")) {
+            return header(name).map(Self::RequestHeader);
+        }
+        if let Some(name) = rest("sent_http_").or_else(|| rest("response_header_")) {
+            return header(name).map(Self::ResponseHeader);
+        }
+        if let Some(name) = rest("arg_") {
+            return named(name).map(Self::Argument);
+        }
+        if let Some(name) = rest("cookie_") {
+            return named(name).map(Self::Cookie);
+        }
+        if let Some(name) = rest("upstream_cookie_") {
+            return named(name).map(Self::SetCookie);
+        }
+        match TlsFact::from_name(name) {
+            Some(fact) => Some(Self::Tls(fact)),
+            None => is_variable(name).then(|| Self::Set(name.to_owned())),
+        }
+    }
+
+    /// The gateway's own variable of that name, as far as plugins may ask for it: not those for the access log or for `sticky.learn` alone.
+    pub fn own(name: &str) -> Option<Self> {
+        OwnVariable::of(name)?;
+        Self::parse(name).filter(|own| !matches!(own, Self::Set(_) | Self::SetCookie(_)))
     }
 
     /// Whether its value is a number.
@@ -105,6 +127,7 @@ impl Variable {
         matches!(
             self,
             Self::ClientPort
+                | Self::ServerPort
                 | Self::Status
                 | Self::BodyBytesSent
                 | Self::BodyBytesReceived
@@ -122,6 +145,7 @@ impl Variable {
             Self::Method
                 | Self::Host
                 | Self::Path
+                | Self::RoutedPath
                 | Self::Query
                 | Self::Request
                 | Self::Protocol
@@ -144,6 +168,18 @@ impl Variable {
             Self::ClientPort => {
                 let port = exchange.context().client.port();
                 return port.is_some_and(|port| write_number(out, port.into()));
+            }
+            Self::ServerAddress => return write_server(out, exchange),
+            Self::ServerPort => match exchange.context().server {
+                ServerAddress::Tcp(server) => return write_number(out, server.port().into()),
+                ServerAddress::Unix(_) => None,
+            },
+            Self::RoutedPath => {
+                let path = path::routed(request.target.path());
+                return path.is_some_and(|path| {
+                    out.extend_from_slice(path.as_bytes());
+                    true
+                });
             }
             Self::Status => return write_number(out, exchange.reply().status.as_u16().into()),
             Self::BodyBytesSent => return write_number(out, stats.body_bytes_sent),
@@ -201,6 +237,15 @@ fn write_argument(out: &mut Vec<u8>, request: &RequestHead, name: &str) -> bool 
 }
 
 /// True, for the callers' sake.
+fn write_server(out: &mut Vec<u8>, exchange: &Exchange) -> bool {
+    match &exchange.context().server {
+        ServerAddress::Tcp(server) => out.extend_from_slice(AddressText::new(server.ip()).bytes()),
+        ServerAddress::Unix(path) => out.extend_from_slice(path.as_bytes()),
+    }
+    true
+}
+
+/// True, for the callers' sake.
 fn write_number(out: &mut Vec<u8>, number: u64) -> bool {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     true
@@ -216,4 +261,95 @@ fn write_seconds(out: &mut Vec<u8>, took: Duration) -> bool {
         out.push(b"0123456789"[(rest / divisor % 10) as usize]);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use castling_abi::variable::{KnownFrom, OWN_VARIABLES, ReadCost, VariableType};
+
+    use super::*;
+
+    /// Names of all that stand in the table, of each family one.
+    fn names() -> impl Iterator<Item = (String, VariableType)> {
+        OWN_VARIABLES.iter().filter_map(|own| match own.name {
+            "time_" => None, // the access log writes them without an exchange
+            "tls_" => Some(("tls_version".to_owned(), own.value)),
+            name if own.is_family => Some((format!("{name}x"), own.value)),
+            name => Some((name.to_owned(), own.value)),
+        })
+    }
+
+    #[test]
+    fn each_of_the_table_is_one_of_the_gateways_own() {
+        for (name, value) in names() {
+            let variable = Variable::parse(&name).unwrap();
+            assert!(!matches!(variable, Variable::Set(_)), "{name}");
+            assert_eq!(variable.is_number(), value != VariableType::Text, "{name}");
+            let is_for_plugins = !name.starts_with("upstream_cookie_");
+            assert_eq!(Variable::own(&name).is_some(), is_for_plugins, "{name}");
+        }
+        for name in ["user", "tls_x", "http_", "arg_", "time_local", "A"] {
+            assert_eq!(Variable::own(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_those_of_requests_and_no_others() {
+        let mut exchange = Exchange::idle();
+        exchange.enter(Stage::Request);
+        for own in OWN_VARIABLES.iter().filter(|own| !own.is_family) {
+            let mut out = Vec::new();
+            let has_value = Variable::parse(own.name)
+                .unwrap()
+                .write(&mut out, &exchange);
+            assert!(has_value || out.is_empty(), "{}", own.name);
+        }
+    }
+
+    /// Rows of docs/VARIABLES.md.
+    fn rows() -> String {
+        let row = |own: &OwnVariable| {
+            let name = match own.name {
+                name @ ("tls_" | "time_") => format!("`${name}...`"),
+                name if own.is_family => format!("`${name}NAME`"),
+                name => format!("`${name}`"),
+            };
+            let value = match own.value {
+                VariableType::Text => "text",
+                VariableType::Number => "number",
+                VariableType::Seconds => "seconds",
+            };
+            let known = match own.known {
+                KnownFrom::Request => "`post_read`",
+                KnownFrom::Routing => "`rewrite`",
+                KnownFrom::Peer => "`peer_done`",
+                KnownFrom::Response => "`response_headers`",
+                KnownFrom::Always => "all, so far",
+            };
+            let cost = match own.cost {
+                ReadCost::Copied => "copied",
+                ReadCost::Written => "written",
+                ReadCost::Searched => "searched",
+                ReadCost::Parsed => "parsed",
+            };
+            format!("| {name} | {value} | {known} | {cost} | {} |\n", own.about)
+        };
+        OWN_VARIABLES.iter().map(row).collect()
+    }
+
+    #[test]
+    fn docs_have_the_table() {
+        let docs = include_str!("../../../docs/VARIABLES.md");
+        let (_, table) = docs.split_once("|---|---|---|---|---|\n").unwrap();
+        let table = table
+            .split_inclusive('\n')
+            .take_while(|line| line.starts_with('|'));
+        let table: String = table.collect();
+        assert_eq!(
+            table,
+            rows(),
+            "docs/VARIABLES.md should have these rows:\n{}",
+            rows()
+        );
+    }
 }

@@ -177,6 +177,7 @@ fn parse(text: &str) -> Result<Vec<FormatPart>, String> {
 
 #[cfg(test)]
 mod tests {
+    use castling_abi::variable::OWN_VARIABLES;
 
     use super::*;
     use crate::exchange::Stage;
@@ -223,7 +224,11 @@ mod tests {
 
     #[test]
     fn names_of_the_gateways_own_are_no_plugins() {
-        for name in config::OF_REQUEST.iter().chain(&config::OF_RESPONSE) {
+        let own = OWN_VARIABLES.iter().filter(|own| !own.is_family);
+        for name in own
+            .map(|own| own.name)
+            .chain(["time_local", "time_iso8601"])
+        {
             let parts = parse(&format!("${name}")).unwrap();
             let is_set = matches!(&parts[..], [FormatPart::Variable(Variable::Set(_))]);
             assert!(!is_set && parts.len() == 1, "{name}");

@@ -67,6 +67,14 @@ pub fn key_as_sent(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(joined(&segments, &decoded)))
 }
 
+/// The path as routes compare it. `None`: it leaves the root.
+pub fn routed(path: &str) -> Option<Cow<'_, str>> {
+    match read(path) {
+        Ok(read) => Some(read.key),
+        Err(_) => key_as_sent(path),
+    }
+}
+
 /// Whether nobody could read it otherwise: it has no dot segment, no empty segment but the last, no backslash and no encoded
 /// separator.
 pub fn is_strict(path: &str) -> bool {

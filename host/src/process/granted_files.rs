@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use rustix::fs::{MemfdFlags, SealFlags, Stat, fcntl_add_seals, fstat, memfd_create};
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, GrantedFile};
 use crate::wasm::{self, FileVersion};
@@ -38,7 +39,17 @@ pub struct WatchedFile {
     seen: Cell<Option<(Stamp, Instant)>>,
     /// The last failure was told.
     is_told: Cell<bool>,
+    /// A look or a reading that the file system has not answered in time: there is no other until it has.
+    pending: RefCell<Option<Pending>>,
 }
+
+enum Pending {
+    Stamp(Aside<Stamp>),
+    Contents(Aside<Kept>),
+}
+
+/// Work on a thread of its own: a network file system whose server is away may take for ever, and the master's loop goes on.
+type Aside<T> = JoinHandle<io::Result<T>>;
 
 /// The contents that workers have.
 #[derive(Clone)]
@@ -54,6 +65,12 @@ type Stamp = (u64, u64, u64, [i64; 4]);
 
 /// Time after which files are looked at again.
 pub const LOOK_EACH: Duration = Duration::from_secs(1);
+
+/// Time that a file system has to answer where a version is there that is used meanwhile.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Time that it has for a file of which there is no version yet.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl GrantedFiles {
     /// The files of a config, read where no generation has them. The error is a line for a person.
@@ -74,7 +91,10 @@ impl GrantedFiles {
                 }
                 None => {
                     let (place, name) = (&granted.place, &granted.name);
-                    let read = read(granted, limit_bytes).await.map_err(|error| {
+                    let mut reading = read(granted, limit_bytes);
+                    let read = within(FIRST_ANSWER_WITHIN, &mut reading).await;
+                    let read = read.unwrap_or_else(|| Err(no_answer(FIRST_ANSWER_WITHIN)));
+                    let read = read.map_err(|error| {
                         format!("{place}: plugin {plugin}: file {name}: {error}")
                     })?;
                     Rc::new(WatchedFile {
@@ -84,6 +104,7 @@ impl GrantedFiles {
                         kept: RefCell::new(read),
                         seen: Cell::new(None),
                         is_told: Cell::new(false),
+                        pending: RefCell::default(),
                     })
                 }
             };
@@ -127,17 +148,44 @@ impl WatchedFile {
     /// Reads the file again when it has changed: `at_once`, or when two looks in a row have found the same. What cannot be read is
     /// told, once, and the version before stays.
     pub async fn follow(&self, at_once: bool) {
-        let stamp = self.granted.open().and_then(|file| stamp(&file));
-        let found = match stamp {
-            Ok(stamp) if stamp == self.kept.borrow().stamp => {
-                self.seen.set(None);
-                self.is_told.set(false);
-                return;
-            }
-            Ok(stamp) if !at_once && !self.has_settled(stamp) => return,
-            Ok(_) => read(&self.granted, self.limit_bytes).await,
-            Err(error) => Err(error),
+        let pending = self.pending.take();
+        let pending = pending.unwrap_or_else(|| Pending::Stamp(look(&self.granted)));
+        let found = match pending {
+            Pending::Stamp(looking) => match self.answer(looking, Pending::Stamp).await {
+                Ok(stamp) if stamp == self.kept.borrow().stamp => {
+                    self.seen.set(None);
+                    self.is_told.set(false);
+                    return;
+                }
+                Ok(stamp) if !at_once && !self.has_settled(stamp) => return,
+                Ok(_) => {
+                    let reading = read(&self.granted, self.limit_bytes);
+                    self.answer(reading, Pending::Contents).await
+                }
+                Err(error) => Err(error),
+            },
+            Pending::Contents(reading) => self.answer(reading, Pending::Contents).await,
         };
+        self.take(found);
+        self.seen.set(None);
+    }
+
+    /// Waits for an answer for a while. One that takes longer is kept for the next look.
+    async fn answer<T>(
+        &self,
+        mut aside: Aside<T>,
+        pending: fn(Aside<T>) -> Pending,
+    ) -> io::Result<T> {
+        match within(ANSWER_WITHIN, &mut aside).await {
+            Some(answer) => answer,
+            None => {
+                *self.pending.borrow_mut() = Some(pending(aside));
+                Err(no_answer(ANSWER_WITHIN))
+            }
+        }
+    }
+
+    fn take(&self, found: io::Result<Kept>) {
         let path = self.path.display();
         match found {
             Ok(read) => {
@@ -159,7 +207,6 @@ impl WatchedFile {
             }
             Err(_) => {}
         }
-        self.seen.set(None);
     }
 }
 
@@ -187,11 +234,27 @@ impl Notice {
     }
 }
 
-/// Reads a file aside.
-async fn read(granted: &GrantedFile, limit_bytes: u64) -> io::Result<Kept> {
+/// The answer, if it comes in this time.
+async fn within<T>(longest: Duration, aside: &mut Aside<T>) -> Option<io::Result<T>> {
+    let answer = tokio::time::timeout(longest, aside).await.ok()?;
+    Some(answer.unwrap_or_else(|error| Err(io::Error::other(error))))
+}
+
+fn no_answer(longest: Duration) -> io::Error {
+    let seconds = longest.as_secs();
+    io::Error::other(format!(
+        "the file system has not answered within {seconds} s"
+    ))
+}
+
+fn look(granted: &GrantedFile) -> Aside<Stamp> {
     let granted = granted.clone();
-    let task = tokio::task::spawn_blocking(move || copy(&granted, limit_bytes));
-    task.await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || stamp(&granted.open()?))
+}
+
+fn read(granted: &GrantedFile, limit_bytes: u64) -> Aside<Kept> {
+    let granted = granted.clone();
+    tokio::task::spawn_blocking(move || copy(&granted, limit_bytes))
 }
 
 fn copy(granted: &GrantedFile, limit_bytes: u64) -> io::Result<Kept> {
@@ -292,6 +355,36 @@ mod tests {
         write("four");
         let refused = copy(&file, 3).err().unwrap().to_string();
         assert_eq!(refused, too_large(3).to_string());
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_is_waited_for_once_and_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "one").unwrap();
+        let file = granted(&folder, "a");
+        let kept = copy(&file, 3).unwrap();
+        let watched = WatchedFile {
+            path: file.whole_path(),
+            granted: file.clone(),
+            limit_bytes: 3,
+            kept: RefCell::new(kept),
+            seen: Cell::new(None),
+            is_told: Cell::new(false),
+            pending: RefCell::default(),
+        };
+        let (answers, hanging) = std::sync::mpsc::channel();
+        let aside = tokio::task::spawn_blocking(move || hanging.recv().unwrap());
+        *watched.pending.borrow_mut() = Some(Pending::Contents(aside));
+        fs::write(folder.path().join("a"), "two").unwrap();
+        let number = watched.number();
+        watched.follow(true).await;
+        assert!(watched.pending.borrow().is_some() && watched.is_told.get());
+        assert_eq!(watched.number(), number);
+        answers.send(copy(&file, 3)).unwrap();
+        while watched.number() == number {
+            watched.follow(true).await;
+        }
+        assert!(watched.pending.borrow().is_none() && !watched.is_told.get());
     }
 
     #[test]

@@ -16,16 +16,30 @@ use crate::wasm::{
 
 /// Results by script: a byte for each request, and one for each call out.
 #[derive(Default)]
-pub(super) struct ScriptedIo(VecDeque<u8>);
+pub(super) struct ScriptedIo {
+    script: VecDeque<u8>,
+    /// Byte of all that come when the script has ended; `None`: nothing can be waited for then.
+    rest: Option<u8>,
+}
 
 impl ScriptedIo {
     pub(super) fn new(script: &[u8]) -> Self {
-        Self(script.iter().copied().collect())
+        Self {
+            script: script.iter().copied().collect(),
+            rest: None,
+        }
+    }
+
+    pub(super) fn repeated(byte: u8) -> Self {
+        Self {
+            script: VecDeque::new(),
+            rest: Some(byte),
+        }
     }
 
     /// Reads a byte whose lowest bits choose the case, the others the length of the body.
     fn response(&mut self) -> CallResult {
-        let byte = self.0.pop_front().unwrap_or_default();
+        let byte = self.script.pop_front().or(self.rest).unwrap_or_default();
         if byte & 3 == 0 {
             return Err(CallFailure::new(ErrorKind::Connect, "no peer answered"));
         }
@@ -50,7 +64,7 @@ impl HostIo for ScriptedIo {
         _pinned: &'a mut PinnedInstances,
     ) -> Performing<'a> {
         Box::pin(async move {
-            let Some(byte) = self.0.pop_front() else {
+            let Some(byte) = self.script.pop_front().or(self.rest) else {
                 return Ok(IoResult::NotNow);
             };
             if byte & 7 == 7 {

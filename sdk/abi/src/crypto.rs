@@ -1,5 +1,9 @@
 //! Ids of cryptography, and of facts of files.
 
+/// Most bytes, key and additional data included, that one call digests, authenticates, seals, opens or verifies: it is done before the gateway serves
+/// anything else. A call with more traps.
+pub const LARGEST_CRYPTO_BYTES: usize = 16 << 20;
+
 ids! {
     /// SHA-2 (FIPS 180-4).
     Digest: u32 {

@@ -30,6 +30,7 @@ pub mod header_list;
 pub mod imports;
 pub mod kv;
 pub mod metric;
+pub mod variable;
 
 /// The ABI that this crate describes. A host refuses a module that says another.
 pub const ABI_VERSION: u32 = 1;
@@ -110,7 +111,7 @@ macro_rules! ids {
 mod crypto;
 mod error_kind;
 
-pub use crypto::{Digest, FileFact, PasswordHash, Signature};
+pub use crypto::{Digest, FileFact, LARGEST_CRYPTO_BYTES, PasswordHash, Signature};
 pub use error_kind::ErrorKind;
 
 ids! {

@@ -1,23 +1,27 @@
 //! Cryptography, by the same functions as the gateway's.
 
-use castling_abi::{Digest, PasswordHash, Signature, Status};
+use castling_abi::{Digest, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status};
 
 use super::hook::may_wait;
 use super::host::hand_out;
 
 pub(crate) fn digest(algorithm: Digest, data: &[u8], out: &mut [u8]) -> i32 {
+    must_be_quick("digest", [data.len()]);
     hand_out(castling_crypto::digest(algorithm, data).as_ref(), out)
 }
 
 pub(crate) fn hmac(algorithm: Digest, key: &[u8], data: &[u8], out: &mut [u8]) -> i32 {
+    must_be_quick("hmac", [key.len(), data.len()]);
     hand_out(castling_crypto::hmac(algorithm, key, data).as_ref(), out)
 }
 
 pub(crate) fn seal(key: &[u8], aad: &[u8], plain: &[u8], out: &mut [u8]) -> i32 {
+    must_be_quick("seal or open", [key.len(), aad.len(), plain.len()]);
     handed_out(castling_crypto::seal(key, aad, plain), out)
 }
 
 pub(crate) fn unseal(key: &[u8], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> i32 {
+    must_be_quick("seal or open", [key.len(), aad.len(), sealed.len()]);
     handed_out(castling_crypto::open(key, aad, sealed), out)
 }
 
@@ -27,6 +31,7 @@ pub(crate) fn signature_verify(
     message: &[u8],
     signature: &[u8],
 ) -> i32 {
+    must_be_quick("verify", [key.len(), message.len(), signature.len()]);
     said(castling_crypto::verify(algorithm, key, message, signature))
 }
 
@@ -46,6 +51,15 @@ pub(crate) fn password_verify(hash: &[u8], password: &[u8]) -> i32 {
         (true, Err(_)) => Status::BadArgument as i32,
         (false, _) => Status::NotNow as i32,
     }
+}
+
+/// Panics where the gateway traps.
+fn must_be_quick<const N: usize>(call: &str, lengths: [usize; N]) {
+    let bytes: usize = lengths.into_iter().sum();
+    assert!(
+        bytes <= LARGEST_CRYPTO_BYTES,
+        "crypto::{call} of {bytes} bytes; at most {LARGEST_CRYPTO_BYTES} a call"
+    );
 }
 
 fn handed_out(made: Result<Vec<u8>, Status>, out: &mut [u8]) -> i32 {

@@ -7,9 +7,9 @@ use castling_abi::{
     PEER_COOLING, PEER_TRIED, PeerRecord, Property, Status, TlsFact, header_list,
 };
 
-use super::FakePeer;
 use super::hook::{may_change_request, may_change_response, may_wait, running};
 use super::world::{Facts, Section, with_facts, with_world};
+use super::{FakePeer, own_variables};
 use crate::header::{is_name, is_of_framing, is_value};
 use crate::random;
 
@@ -219,10 +219,11 @@ pub(crate) fn status_set(code: u16) -> i32 {
 }
 
 pub(crate) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
-    with_facts(|facts| match facts.vars.get(name) {
-        Some(value) => hand_out(value, out),
+    let set = with_facts(|facts| facts.vars.get(name).cloned());
+    match set.or_else(|| own_variables::value(name)) {
+        Some(value) => hand_out(&value, out),
         None => Status::NotFound as i32,
-    })
+    }
 }
 
 pub(crate) fn var_set(name: &[u8], value: &[u8]) -> i32 {

@@ -52,6 +52,7 @@ pub(crate) mod hook;
 pub(crate) mod host;
 mod kv;
 mod metrics;
+mod own_variables;
 mod stream;
 mod tcp;
 mod topics;

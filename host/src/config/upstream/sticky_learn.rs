@@ -3,13 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use castling_abi::variable::{KnownFrom, OwnVariable};
+
 use super::super::StickyLearn;
 use super::super::names::Named;
 use super::super::table::{Table, Value};
 use super::super::tree::NodeKind;
-use super::super::variables::{
-    OF_RESPONSE, TemplatePart, is_of_response, set_cookie, template_parts,
-};
+use super::super::variables::{TemplatePart, is_of_response, set_cookie, template_parts};
 use super::balance::{request_text, text_with};
 use super::sticky::texts;
 
@@ -82,9 +82,16 @@ fn learnt_text(value: Value<'_>) -> Option<String> {
     refuse_cut_name(value)?;
     text_with(
         value,
-        |name| !OF_RESPONSE.contains(&name),
+        is_learnable,
         "it names no session: expected variables of the request, \"$upstream_cookie_NAME\" or \"$sent_http_NAME\"",
     )
+}
+
+/// Whether a variable can name a session: one of the request, or a field of the response. What plugins set may be either.
+fn is_learnable(name: &str) -> bool {
+    OwnVariable::of(name).is_none_or(|own| {
+        own.is_of_request() || (own.is_family && own.known == KnownFrom::Response)
+    })
 }
 
 /// Texts by which requests are looked up where the config does not say: those of `learn`, with the cookies that a request sends

@@ -1,8 +1,10 @@
 //! Cryptography for the plugin: what is quick at once, hashes of passwords on a thread beside the event loop.
 
-use castling_abi::{Digest, IMPORT_MODULE, PasswordHash, Signature, Status, imports};
+use castling_abi::{
+    Digest, IMPORT_MODULE, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status, imports,
+};
 use castling_crypto::{LONGEST_HASH_BYTES, LONGEST_PASSWORD_BYTES};
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{Caller, Linker, Result, bail};
 
 use super::refuse;
 use super::wait::wait;
@@ -47,6 +49,7 @@ fn digest(
     out: u32,
     capacity: u32,
 ) -> Result<i32> {
+    must_be_quick("digest", [len])?;
     let (memory, _) = split(&mut caller)?;
     let data = bytes(memory, ptr, len)?;
     let Some(algorithm) = Digest::from_raw(algorithm) else {
@@ -67,6 +70,7 @@ fn hmac(
     out: u32,
     capacity: u32,
 ) -> Result<i32> {
+    must_be_quick("hmac", [key_len, len])?;
     let (memory, _) = split(&mut caller)?;
     let (key, data) = (bytes(memory, key, key_len)?, bytes(memory, ptr, len)?);
     let Some(algorithm) = Digest::from_raw(algorithm) else {
@@ -82,6 +86,7 @@ fn aead(
     work: fn(&[u8], &[u8], &[u8]) -> Result<Vec<u8>, Status>,
 ) -> impl Fn(Caller<'_, Guest>, u32, u32, u32, u32, u32, u32, u32, u32) -> Result<i32> {
     move |mut caller, key, key_len, aad, aad_len, ptr, len, out, capacity| {
+        must_be_quick("seal or open", [key_len, aad_len, len])?;
         let (memory, _) = split(&mut caller)?;
         let (key, aad) = (bytes(memory, key, key_len)?, bytes(memory, aad, aad_len)?);
         match work(key, aad, bytes(memory, ptr, len)?) {
@@ -102,6 +107,7 @@ fn signature_verify(
     signature: u32,
     signature_len: u32,
 ) -> Result<i32> {
+    must_be_quick("verify", [key_len, len, signature_len])?;
     let (memory, _) = split(&mut caller)?;
     let (key, message) = (bytes(memory, key, key_len)?, bytes(memory, ptr, len)?);
     let signature = bytes(memory, signature, signature_len)?;
@@ -112,6 +118,15 @@ fn signature_verify(
         Ok(is_good) => Ok(i32::from(is_good)),
         Err(status) => refuse(status),
     }
+}
+
+/// Traps a call whose work would hold the event loop.
+fn must_be_quick<const N: usize>(call: &str, lengths: [u32; N]) -> Result<()> {
+    let bytes: u64 = lengths.into_iter().map(u64::from).sum();
+    if bytes > LARGEST_CRYPTO_BYTES as u64 {
+        bail!("crypto::{call} of {bytes} bytes; at most {LARGEST_CRYPTO_BYTES} a call");
+    }
+    Ok(())
 }
 
 async fn password_hash(

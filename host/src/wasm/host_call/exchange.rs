@@ -75,11 +75,7 @@ fn property_get(
             ServerAddress::Unix(path) => Some(path.as_bytes()),
         },
         Property::RoutedPath => {
-            let path = request.target.path();
-            routed = match path::read(path) {
-                Ok(read) => Some(read.key),
-                Err(_) => path::key_as_sent(path),
-            };
+            routed = path::routed(request.target.path());
             routed.as_deref().map(str::as_bytes)
         }
     };

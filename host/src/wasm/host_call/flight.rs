@@ -53,7 +53,7 @@ async fn kv_flight(
         return refuse(Status::NotNow);
     }
     let permits = &guest.exchange.context().permits;
-    if permits.has_flight(guest.key, &FlightKey::new(&name, key)) {
+    if permits.has_flight(&FlightKey::new(&name, key)) {
         return Ok(FLIGHT_FETCH);
     }
     let most = guest.limits.permits;

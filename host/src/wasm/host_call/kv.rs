@@ -1,6 +1,7 @@
 //! Shared values: kv zones.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use castling_abi::kv::{
     MAX_KEY_BYTES, MAX_KEYS_AT_ONCE, MAX_LIST_KEYS, MAX_VALUES_BYTES, NUMBER_BYTES, key_head,
@@ -399,9 +400,24 @@ pub(super) fn status(guest: &Guest, error: &ZoneError) -> Status {
         | ZoneError::File { .. }
         | ZoneError::NoRow(_)
         | ZoneError::Store { .. } => {
-            let plugin = &*guest.plugin;
-            error!(plugin, "a zone cannot be used: {error}");
+            tell_unusable(&guest.plugin, error);
             Status::HostFailed
         }
     }
 }
+
+/// Tells it once in a while: each request of a worker may meet it.
+#[cold]
+fn tell_unusable(plugin: &str, error: &ZoneError) {
+    thread_local! {
+        static TOLD_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let is_due = |told_at| now.duration_since(told_at) >= TELL_EACH;
+    if TOLD_AT.get().is_none_or(is_due) {
+        TOLD_AT.set(Some(now));
+        error!(plugin, "a zone cannot be used: {error}");
+    }
+}
+
+const TELL_EACH: Duration = Duration::from_secs(10);

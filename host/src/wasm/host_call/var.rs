@@ -5,7 +5,7 @@ use wasmtime::{Caller, Linker, Result};
 
 use super::wait::wait;
 use super::{DONE, refuse};
-use crate::exchange::{Section, Size};
+use crate::exchange::{Section, Size, Variable};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::io_request::{IoRequest, IoResult};
 
@@ -35,9 +35,27 @@ fn var_get(
     let name = bytes(memory, name_ptr, name_len)?;
     match guest.exchange.context().vars.get(name) {
         Some(value) => hand_out(memory, out, capacity, value),
-        None if !is_name(name) => refuse(Status::BadArgument),
         None if guest.exchange.context().uncomputed(name).is_some() => refuse(Status::Uncomputed),
-        None => refuse(Status::NotFound),
+        None => match own_var(guest, name) {
+            Ok(value) => hand_out(memory, out, capacity, &value),
+            Err(status) => refuse(status),
+        },
+    }
+}
+
+/// Value of a variable of the gateway's own, which no plugin has set.
+fn own_var(guest: &Guest, name: &[u8]) -> std::result::Result<Vec<u8>, Status> {
+    let own = std::str::from_utf8(name).ok().and_then(Variable::own);
+    let Some(own) = own else {
+        return Err(match is_name(name) {
+            true => Status::NotFound,
+            false => Status::BadArgument,
+        });
+    };
+    let mut value = Vec::new();
+    match guest.has_request() && own.write(&mut value, &guest.exchange) {
+        true => Ok(value),
+        false => Err(Status::NotFound),
     }
 }
 

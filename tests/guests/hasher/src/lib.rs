@@ -35,6 +35,7 @@ fn done_once(request: &Request) -> Result<String> {
     let (data, hash) = (text(request, "x-data"), text(request, "x-hash"));
     Ok(match text(request, "x-do").as_str() {
         "digest" => hex(&crypto::digest(Digest::Sha256, &data)),
+        "too much" => hex(&crypto::digest(Digest::Sha256, vec![0; (16 << 20) + 1])),
         "hmac" => hex(&crypto::hmac(Digest::Sha512, "key", &data)),
         "seal" => {
             let sealed = crypto::seal(&[7; 32], b"aad", data.as_bytes())?;
