@@ -1,7 +1,7 @@
 //! Variables that plugins compute when something asks for them.
 
 use castling_tests::{Proxy, Reply, origin};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 const CONFIG: &str = r#"
     [workers]
@@ -172,4 +172,53 @@ fn what_a_route_captures_no_plugin_computes() {
     checked.expect_error(
         "route home: group id of a regular expression: a plugin computes $id; expected another name",
     );
+}
+
+/// The same names in a template of a plugin and in the access log.
+#[test]
+fn templates_and_the_log_have_the_same_variables() {
+    let same = "[$request_id] $request $arg_PAGE $cookie_session $sent_http_x_origin $status $tries $peer $server_port $routed_path $tls_version $route";
+    let config = r#"
+        [workers]
+        count = 1
+
+        [access_log]
+        file = "{dir}/access.log"
+        format = "SAME"
+
+        [plugins.headers]
+        wasm = "{plugins}/headers.wasm"
+        config = { response = { set = { x-same = "SAME" } } }
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        name = "main"
+        upstream = "app"
+        plugins = ["headers"]
+    "#;
+    let app = origin::answering(|_| {
+        let mut response = Response::new(castling_tests::body::full("hello".to_owned()));
+        let here = HeaderValue::from_static("here");
+        response.headers_mut().insert("x-origin", here);
+        response
+    });
+    let proxy = Proxy::with_config(&config.replace("SAME", same))
+        .origin("app", app)
+        .start();
+    let reply = proxy.get_with("/a%62?b=c&page=2%2B3", &[("cookie", "session=s1")]);
+    let told = reply.header("x-same").unwrap_or_default().to_owned();
+    let line = proxy.until_access_lines(1).remove(0);
+    let [told, logged]: [Vec<_>; 2] = [&told, &line].map(|text| text.split(' ').collect());
+    assert_eq!(logged[1..4], ["GET", "/a%62?b=c&page=2%2B3", "HTTP/1.1"]);
+    assert_eq!(logged[4..9], ["2+3", "s1", "here", "200", "1"], "{line}");
+    assert_eq!(logged[11..], ["/ab", "-", "main"], "{line}");
+    for (idx, (told, logged)) in told.iter().zip(&logged).enumerate() {
+        let missing = matches!((*told, *logged), ("", "-") | ("[]", "[-]"));
+        assert!(told == logged || missing, "{idx}: {told} and {logged}");
+    }
 }
