@@ -45,12 +45,7 @@ impl Case {
         let none = (0, 0, 0);
         let (balance, many) = ((8, 0, 0), (1000, 0, 0));
         let measured = |hook, args| Ok(Work::Call(site.guest("measured", MEASURED)?, hook, args));
-        let primitives = |hook| {
-            let mut rig = site.guest("primitives", PRIMITIVES)?;
-            rig.set_chunk(vec![b'x'; 64]);
-            rig.supply_all();
-            Ok(Work::Call(rig, hook, none))
-        };
+        let primitives = |hook| primitives(site, hook);
         let names: [(&'static str, &Prepare<'_>); _] = [
             (BARE, &|| Ok(Work::Bare(Bare::new()?))),
             (EMPTY, &|| measured(Hook::PostRead, none)),
@@ -102,22 +97,21 @@ impl Case {
                 Ok(Work::Request(fresh, Hook::Access))
             }),
         ];
-        let wanted = names.into_iter().filter(|(name, _)| {
-            let mut figures = FIGURES.iter().filter(|figure| figure.name.contains(filter));
-            // wasmtime alone is what all others are read beside.
-            *name == BARE
-                || figures.any(|figure| figure.case == *name || figure.base == Some(*name))
-        });
+        let wanted = names
+            .into_iter()
+            .filter(|(name, _)| is_wanted(name, filter));
         wanted
-            .map(|(name, work)| {
-                Ok(Self {
-                    name,
-                    work: work()?,
-                    times: 1,
-                    turns_ns: Vec::new(),
-                })
-            })
+            .map(|(name, work)| Ok(Self::new(name, work()?)))
             .collect()
+    }
+
+    fn new(name: &'static str, work: Work) -> Self {
+        Self {
+            name,
+            work,
+            times: 1,
+            turns_ns: Vec::new(),
+        }
     }
 
     /// Finds how often the work fits into a turn.
@@ -148,6 +142,19 @@ impl Case {
         done.map_err(|e| format!("{}: {e}", self.name))?;
         Ok(cpu_time().saturating_sub(before))
     }
+}
+
+/// Whether a figure needs the case. wasmtime alone is what all others are read beside.
+fn is_wanted(case: &str, filter: &str) -> bool {
+    let mut figures = FIGURES.iter().filter(|figure| figure.name.contains(filter));
+    case == BARE || figures.any(|figure| figure.case == case || figure.base == Some(case))
+}
+
+fn primitives(site: &Site, hook: Hook) -> Result<Work, String> {
+    let mut rig = site.guest("primitives", PRIMITIVES)?;
+    rig.set_chunk(vec![b'x'; 64]);
+    rig.supply_all();
+    Ok(Work::Call(rig, hook, (0, 0, 0)))
 }
 
 /// The report, from what the cases took in their turns.

@@ -165,30 +165,17 @@ impl Variable {
                 out.extend_from_slice(exchange.context().client.host().bytes());
                 return true;
             }
-            Self::ClientPort => {
-                let port = exchange.context().client.port();
-                return port.is_some_and(|port| write_number(out, port.into()));
-            }
+            Self::ClientPort => return write_port(out, exchange.context().client.port()),
             Self::ServerAddress => return write_server(out, exchange),
-            Self::ServerPort => match exchange.context().server {
-                ServerAddress::Tcp(server) => return write_number(out, server.port().into()),
-                ServerAddress::Unix(_) => None,
-            },
-            Self::RoutedPath => {
-                let path = path::routed(request.target.path());
-                return path.is_some_and(|path| {
-                    out.extend_from_slice(path.as_bytes());
-                    true
-                });
-            }
+            Self::ServerPort => return write_port(out, exchange.context().server.port()),
+            Self::RoutedPath => return write_routed_path(out, request),
             Self::Status => return write_number(out, exchange.reply().status.as_u16().into()),
             Self::BodyBytesSent => return write_number(out, stats.body_bytes_sent),
             Self::BodyBytesReceived => return write_number(out, stats.body_bytes_received),
             Self::Duration => return write_seconds(out, stats.started.elapsed()),
             Self::UpstreamDuration => {
-                return stats
-                    .upstream_took()
-                    .is_some_and(|took| write_seconds(out, took));
+                let took = stats.upstream_took();
+                return took.is_some_and(|took| write_seconds(out, took));
             }
             Self::Tries => return write_number(out, stats.tries.into()),
             Self::Pid => return write_number(out, std::process::id().into()),
@@ -234,6 +221,20 @@ fn write_argument(out: &mut Vec<u8>, request: &RequestHead, name: &str) -> bool 
         out.extend_from_slice(&value);
         true
     })
+}
+
+/// False where the path leaves the root.
+fn write_routed_path(out: &mut Vec<u8>, request: &RequestHead) -> bool {
+    let path = path::routed(request.target.path());
+    path.is_some_and(|path| {
+        out.extend_from_slice(path.as_bytes());
+        true
+    })
+}
+
+/// False where there is none, as at a Unix socket.
+fn write_port(out: &mut Vec<u8>, port: Option<u16>) -> bool {
+    port.is_some_and(|port| write_number(out, port.into()))
 }
 
 /// True, for the callers' sake.

@@ -26,6 +26,16 @@ pub enum ServerAddress {
     Unix(Arc<str>),
 }
 
+impl ServerAddress {
+    /// `None`: a Unix socket has none.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl ClientAddress {
     /// Peer of a Unix socket.
     pub const UNIX: Self = Self {

@@ -49,13 +49,10 @@ fn property_get(
             address = exchange.context().client.host();
             Some(address.bytes())
         }
-        Property::ClientPort | Property::ServerPort => match port(exchange, property) {
-            Some(port) => {
-                digits = itoa::Buffer::new();
-                Some(digits.format(port).as_bytes())
-            }
-            None => None,
-        },
+        Property::ClientPort | Property::ServerPort => {
+            digits = itoa::Buffer::new();
+            port(exchange, property).map(|port| digits.format(port).as_bytes())
+        }
         Property::Scheme => Some(request.scheme.as_str().as_bytes()),
         Property::Protocol => Some(request.protocol.as_str().as_bytes()),
         Property::Listener => Some(exchange.context().listener.as_bytes()),
@@ -87,9 +84,8 @@ fn property_get(
 
 /// Port of the client's end, or of the gateway's for [`Property::ServerPort`].
 fn port(exchange: &Exchange, property: Property) -> Option<u16> {
-    match (property, &exchange.context().server) {
-        (Property::ServerPort, ServerAddress::Tcp(server)) => Some(server.port()),
-        (Property::ServerPort, ServerAddress::Unix(_)) => None,
+    match property {
+        Property::ServerPort => exchange.context().server.port(),
         _ => exchange.context().client.port(),
     }
 }
