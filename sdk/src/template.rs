@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 use castling_abi::variable::{KnownFrom, OwnVariable, TemplatePart, TemplateParts};
 use castling_abi::{Property, TlsFact};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::buffer::ShortBytes;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ use crate::{bail, host, tls};
 
 /// A text with variables in it, parsed when the plugin is configured. In a config it is a string, and one with
 /// a control character or a variable that is none is a config error.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template(Vec<Part>);
 
@@ -98,18 +98,41 @@ impl Template {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn expand_encoded(&self, request: &Request, reply: Option<&Reply>) -> String {
-        let (mut text, mut value) = (String::with_capacity(EXPECTED_BYTES), Vec::new());
+        let text = self.expand_with(request, reply, |value| encode(value).into_bytes());
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Text for this exchange, with what `escape` makes of each variable's value. The rest is as it was written: for HTML, JSON and
+    /// other texts in which a client's words have no business to end anything.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::template::Template;
+    /// # use castling_sdk::testing::Exchange;
+    /// let page: Template = "<p>$http_user_agent</p>".parse()?;
+    /// let mut exchange = Exchange::get("/").header("user-agent", "<b>");
+    /// let escape = |value: &[u8]| String::from_utf8_lossy(value).replace('<', "&lt;").into_bytes();
+    /// assert_eq!(page.expand_with(exchange.request(), None, escape), b"<p>&lt;b></p>");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn expand_with(
+        &self,
+        request: &Request,
+        reply: Option<&Reply>,
+        escape: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Vec<u8> {
+        let (mut text, mut value) = (Vec::with_capacity(EXPECTED_BYTES), Vec::new());
         for part in &self.0 {
             value.clear();
             match part {
                 Part::Text(written) => {
-                    text.push_str(written);
+                    text.extend_from_slice(written.as_bytes());
                     continue;
                 }
                 Part::Property(property) => extend_with_property(&mut value, *property),
                 part => extend_with(&mut value, part, request, reply),
             }
-            text.push_str(&encode(&value));
+            text.extend(escape(&value));
         }
         text
     }
@@ -150,6 +173,18 @@ impl FromStr for Template {
         if HeaderValue::new(text).is_err() {
             bail!("a control character cannot stand in a header");
         }
+        Self::read(text)
+    }
+}
+
+/// Reads a template of a body, which may have line ends: `#[serde(deserialize_with = "template::body")]`.
+pub fn body<'de, D: Deserializer<'de>>(text: D) -> std::result::Result<Template, D::Error> {
+    let text = String::deserialize(text)?;
+    Template::read(&text).map_err(serde::de::Error::custom)
+}
+
+impl Template {
+    fn read(text: &str) -> Result<Self> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         for part in TemplateParts::new(text) {
