@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, protocols, reload_storm, reload_time, states, upgrades,
-    upstreams,
+    Progress, Report, chaos, coalesce, greedy, idle, protocols, reload_storm, reload_time, states,
+    upgrades, upstreams,
 };
 
 const USAGE: &str = "\
@@ -22,6 +22,7 @@ usage: show NAME [OPTIONS]
   greedy         how long others wait beside clients that read nothing  [--clients 300]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
   states         event streams with a plugin's state on one worker    [--streams 9000]
+  coalesce       misses of one page at once, whose fetcher is killed  [--clients 1000]
   protocols      clients of other hands: curl, browsers, gRPC, scanners of TLS ...
   upstreams      peers that die, share out, are overloaded, change names, are probed  [--part N] [--seconds 60]
 ";
@@ -114,6 +115,16 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
                 ..default
             };
             states::run(&options, &mut progress)
+        }
+        "coalesce" => {
+            arguments.know(&["--clients"])?;
+            let default = coalesce::Options::default();
+            let clients = arguments.number("--clients", default.clients as u64)?;
+            let options = coalesce::Options {
+                clients: usize::try_from(clients).unwrap_or(usize::MAX).max(2),
+                ..default
+            };
+            coalesce::run(&options, &mut progress)
         }
         "protocols" => {
             arguments.know(&[])?;

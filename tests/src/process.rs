@@ -1,8 +1,9 @@
 //! Facts that `/proc` tells about a process and its children.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
@@ -113,6 +114,24 @@ impl Process {
         Ok(clients)
     }
 
+    /// Connections of the process by TCP over IPv4: its own end and the other one.
+    pub fn connections(self) -> Vec<(SocketAddr, SocketAddr)> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.0));
+        let links = entries.into_iter().flatten().flatten();
+        let links = links.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let sockets: HashSet<String> = links
+            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.replace(']', "")))
+            .collect();
+        // proc_pid_net(5): behind the number the two ends, and the inode in the tenth place.
+        let table = fs::read_to_string(format!("/proc/{}/net/tcp", self.0)).unwrap_or_default();
+        let connections = table.lines().skip(1).filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_own = sockets.contains(*fields.get(9)?);
+            is_own.then_some((address(fields[1])?, address(fields[2])?))
+        });
+        connections.collect()
+    }
+
     /// Sends a signal; nothing happens when the process has ended.
     pub fn signal(self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
@@ -134,4 +153,12 @@ impl Process {
             .and_then(|number| number.parse().ok())
             .unwrap_or(0)
     }
+}
+
+/// Address of the kernel's tables: `0100007F:1F90`, the address in the machine's order of bytes.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((Ipv4Addr::from(ip), port).into())
 }

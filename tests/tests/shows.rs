@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, greedy, idle, reload_storm, reload_time, states, upgrades, upstreams,
+    Progress, Report, chaos, coalesce, greedy, idle, reload_storm, reload_time, states, upgrades,
+    upstreams,
 };
 
 #[track_caller]
@@ -79,6 +80,16 @@ fn event_streams_keep_their_state_and_no_instance() {
         claims: false,
     };
     passes(&states::run(&options, &mut Progress::silent()));
+}
+
+#[test]
+fn misses_of_one_page_are_one_fetch_whoever_dies() {
+    let options = coalesce::Options {
+        clients: 100,
+        workers: 2,
+        claims_times: false,
+    };
+    passes(&coalesce::run(&options, &mut Progress::silent()));
 }
 
 #[test]

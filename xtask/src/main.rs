@@ -107,11 +107,11 @@ enum Task {
     ///
     /// The exit code is 0 when every claim holds.
     Show {
-        /// reload-storm, upgrades, chaos, idle, greedy, reload-time, states, upstreams or protocols
+        /// reload-storm, upgrades, chaos, idle, greedy, reload-time, states, coalesce, upstreams or protocols
         name: String,
         /// Each show has its own: --seconds 60 (reload-storm, chaos), --requests 1000000 (reload-storm),
         /// --upgrades 10, --connections 50000 (idle), --clients 300 (greedy),
-        /// --reloads 20 (reload-time), --streams 9000 (states), --part N and --seconds 60 (upstreams)
+        /// --reloads 20 (reload-time), --streams 9000 (states), --clients 1000 (coalesce), --part N and --seconds 60 (upstreams)
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },

@@ -2,6 +2,7 @@
 //! `tests/tests/shows.rs` all of them small, `docs/SHOWS.md` says what each does.
 
 pub mod chaos;
+pub mod coalesce;
 pub mod greedy;
 pub mod idle;
 mod load;
