@@ -1,4 +1,5 @@
-//! Time. (`std::time::Instant::now` and `SystemTime::now` do not work in a plugin: the target has no clock.)
+//! Time. (`std::time::Instant::now` and `SystemTime::now` work in a plugin for `wasm32-wasip1` only: `wasm32-unknown-unknown` has no
+//! clock.)
 //!
 //! ```
 //! use castling_sdk::prelude::*;

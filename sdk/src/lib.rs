@@ -27,7 +27,8 @@
 //! }
 //! ```
 //!
-//! Its crate is a `cdylib` for `wasm32-unknown-unknown` with `castling-sdk` as its dependency; [`plugin`](macro@plugin)
+//! Its crate is a `cdylib` for `wasm32-unknown-unknown`, or for `wasm32-wasip1` where `println!`, `SystemTime` and crates that need them are to
+//! work, with `castling-sdk` as its dependency; [`plugin`](macro@plugin)
 //! lists the hooks; [`testing`] runs them natively under plain `cargo test`.
 //!
 //! # What happens when
@@ -71,6 +72,8 @@ mod params;
 pub mod random;
 #[cfg(target_arch = "wasm32")]
 mod raw;
+#[cfg(all(target_arch = "wasm32", target_os = "wasi"))]
+mod reactor;
 mod request;
 mod response;
 mod set_cookie;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{self, say};
-use crate::guest_toolchain::GuestToolchain;
+use crate::guest_toolchain::{GuestToolchain, TARGET, WASI_TARGET};
 use crate::workspace::Workspace;
 
 /// The profile of what a user would install, and its folder.
@@ -82,10 +82,51 @@ fn plugins(workspace: &Workspace) -> Result<()> {
         plugin(&toolchain, workspace, &dir, &shipped)?;
     }
     let for_tests = Out::Folder(workspace.test_guests.clone());
+    let mut for_wasi = Vec::new();
     for dir in workspace.guests_of_tests()? {
-        plugin(&toolchain, workspace, &dir, &for_tests)?;
+        match is_for_wasi(&dir)? {
+            true => for_wasi.push(dir),
+            false => plugin(&toolchain, workspace, &dir, &for_tests)?,
+        }
     }
-    Ok(())
+    match GuestToolchain::find_wasi()? {
+        Some(wasi) => for_wasi
+            .iter()
+            .try_for_each(|dir| plugin(&wasi, workspace, dir, &for_tests)),
+        None => {
+            say!(
+                "SKIPPED: no standard library for {WASI_TARGET} (`rustup target add {WASI_TARGET}` brings it): plugins built for it are not tried"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Builds the plugin crate in `dir` for the target that it asks for.
+pub(crate) fn plugin_of_user(workspace: &Workspace, dir: &Path, out: &Out) -> Result<()> {
+    let toolchain = match is_for_wasi(dir)? {
+        true => GuestToolchain::find_wasi()?.with_context(|| {
+            format!(
+                "no standard library for {WASI_TARGET}: `rustup target add {WASI_TARGET}` brings it"
+            )
+        })?,
+        false => GuestToolchain::find(workspace)?,
+    };
+    plugin(&toolchain, workspace, dir, out)
+}
+
+/// Whether the crate's manifest asks for [`WASI_TARGET`].
+fn is_for_wasi(dir: &Path) -> Result<bool> {
+    let manifest = dir.join("Cargo.toml");
+    let manifest = fs::read_to_string(&manifest)
+        .with_context(|| format!("no plugin crate in {}: it has no Cargo.toml", dir.display()))?;
+    let mut lines = manifest
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or(line).trim())
+        .skip_while(|line| *line != "[package.metadata.castling]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['));
+    Ok(lines.any(|line| line.replace(' ', "") == format!("target=\"{WASI_TARGET}\"")))
 }
 
 /// Where a built plugin goes.
@@ -105,9 +146,10 @@ pub(crate) fn plugin(
 ) -> Result<()> {
     let dir =
         fs::canonicalize(dir).with_context(|| format!("no plugin crate in {}", dir.display()))?;
-    if !dir.join("Cargo.toml").exists() {
-        bail!("no plugin crate in {}: it has no Cargo.toml", dir.display());
-    }
+    let target = match is_for_wasi(&dir)? {
+        true => WASI_TARGET,
+        false => TARGET,
+    };
 
     // Two crates of one name would overwrite each other's module between cargo's end and the copy.
     fs::create_dir_all(&workspace.guests)
@@ -116,7 +158,7 @@ pub(crate) fn plugin(
         .context("cannot create the lock of the plugins")?;
     lock.lock().context("cannot lock the plugins' folder")?;
 
-    let mut cargo = toolchain.cargo(workspace, &dir);
+    let mut cargo = toolchain.cargo(workspace, &dir, target);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     if workspace.has_member(&dir) {
         cargo.arg("--locked"); // the guests' compiler is no reason to resolve anew

@@ -22,8 +22,11 @@ use crate::debian;
 use crate::library_source::{self, LibrarySource};
 use crate::workspace::Workspace;
 
-/// Target that plugins are compiled for.
+/// Target that plugins are compiled for, as far as they do not say another.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Target of plugins that print and read clocks by std, and say `target = "wasm32-wasip1"` in `[package.metadata.castling]`.
+pub(crate) const WASI_TARGET: &str = "wasm32-wasip1";
 
 /// A way to build plugins that has been seen to work.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,9 +57,22 @@ impl GuestToolchain {
         Ok(found)
     }
 
+    /// The toolchain for [`WASI_TARGET`], whose library rustup alone brings. None where it cannot be had.
+    pub(crate) fn find_wasi() -> Result<Option<Self>> {
+        if target_now(WASI_TARGET) != Target::Present && command::is_on_path("rustup") {
+            say!(
+                "guests: rustup target add {WASI_TARGET} (waits at most {} s)",
+                RUSTUP_TIMEOUT.as_secs()
+            );
+            add_target(WASI_TARGET)?;
+        }
+        let library = target_library(WASI_TARGET).filter(|library| library.exists());
+        Ok(library.map(|library| Self::WithTarget { library }))
+    }
+
     /// `cargo rustc` for the plugin crate in `dir`, ready for further arguments. Profile `guest`, below
     /// `target/guests`.
-    pub(crate) fn cargo(&self, workspace: &Workspace, dir: &Path) -> Command {
+    pub(crate) fn cargo(&self, workspace: &Workspace, dir: &Path, target: &str) -> Command {
         let mut cargo = command::cargo();
         // These belong to the host's build; `-C target-cpu=native`, say, means nothing to wasm32.
         for name in [
@@ -75,7 +91,7 @@ impl GuestToolchain {
             "--profile",
             "guest",
             "--target",
-            TARGET,
+            target,
         ]);
         cargo
             .arg("--target-dir")
@@ -119,7 +135,7 @@ impl GuestToolchain {
         let unchanged =
             LibrarySource::of(&remembered.rustc, Some(&remembered.linker)).ok()? == remembered;
         // The target has come since: it is the shorter way.
-        let target_came = target_library().is_some_and(|library| library.exists());
+        let target_came = target_library(TARGET).is_some_and(|library| library.exists());
         (unchanged && !target_came).then_some(Self::FromSource(remembered))
     }
 }
@@ -178,7 +194,7 @@ fn next_rung(facts: &Facts) -> Rung<'_> {
 
 fn climb(workspace: &Workspace) -> Result<GuestToolchain> {
     let mut facts = Facts {
-        target: target_now(),
+        target: target_now(TARGET),
         rustup: if command::is_on_path("rustup") {
             Means::Untried
         } else {
@@ -198,7 +214,7 @@ fn climb(workspace: &Workspace) -> Result<GuestToolchain> {
         match next_rung(&facts) {
             Rung::UseTarget => {
                 let library =
-                    target_library().context("rustc does not say where its libraries lie")?;
+                    target_library(TARGET).context("rustc does not say where its libraries lie")?;
                 let candidate = GuestToolchain::WithTarget { library };
                 if builds_a_plugin(&candidate, workspace)? {
                     say!("guests: rustc has the target {TARGET}");
@@ -212,8 +228,8 @@ fn climb(workspace: &Workspace) -> Result<GuestToolchain> {
                     RUSTUP_TIMEOUT.as_secs()
                 );
                 facts.rustup = Means::Tried;
-                if add_target()? {
-                    facts.target = target_now();
+                if add_target(TARGET)? {
+                    facts.target = target_now(TARGET);
                 } else {
                     say!("guests: rustup could not add it: offline, or its server is out of reach");
                 }
@@ -256,25 +272,25 @@ fn builds_a_plugin(candidate: &GuestToolchain, workspace: &Workspace) -> Result<
         .with_context(|| format!("cannot create {}", dir.display()))?;
     command::write_if_changed(&dir.join("Cargo.toml"), PROBE_MANIFEST.as_bytes())?;
     command::write_if_changed(&dir.join("src/lib.rs"), PROBE_SOURCE.as_bytes())?;
-    command::succeeds(&mut candidate.cargo(workspace, &dir))
+    command::succeeds(&mut candidate.cargo(workspace, &dir, TARGET))
 }
 
-fn add_target() -> Result<bool> {
+fn add_target(target: &str) -> Result<bool> {
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", TARGET]);
+    rustup.args(["target", "add", target]);
     command::succeeds_within(command::quiet(&mut rustup), RUSTUP_TIMEOUT)
 }
 
-fn target_now() -> Target {
-    match target_library() {
+fn target_now(target: &str) -> Target {
+    match target_library(target) {
         Some(library) if library.exists() => Target::Present,
         Some(_) | None => Target::Absent,
     }
 }
 
-fn target_library() -> Option<PathBuf> {
+fn target_library(target: &str) -> Option<PathBuf> {
     let mut rustc = Command::new(command::rustc());
-    rustc.args(["--print", "target-libdir", "--target", TARGET]);
+    rustc.args(["--print", "target-libdir", "--target", target]);
     command::text(&mut rustc).ok().map(PathBuf::from)
 }
 

@@ -24,7 +24,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::guest_toolchain::GuestToolchain;
 use crate::workspace::Workspace;
 
 /// Developer commands of Castling. Each sets up what is missing and says what it is doing.
@@ -152,8 +151,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Build { haste } => build::all(&workspace, haste.profile())?,
         Task::BuildPlugin { dir, out } => {
-            let toolchain = GuestToolchain::find(&workspace)?;
-            build::plugin(&toolchain, &workspace, &dir, &build::Out::File(out))?;
+            build::plugin_of_user(&workspace, &dir, &build::Out::File(out))?;
         }
         Task::Demo { port } => demo::run(&workspace, port)?,
         Task::Test {

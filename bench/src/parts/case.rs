@@ -54,6 +54,14 @@ impl Case {
             (SMALL, &|| measured(Hook::Access, none)),
             (COUNTS, &|| measured(Hook::Log, none)),
             (STATE, &|| measured(Hook::ResponseHeaders, none)),
+            (WASI_EMPTY, &|| {
+                let measured = site.guest("measured", MEASURED_WASI)?;
+                Ok(Work::Call(measured, Hook::PostRead, none))
+            }),
+            (WASI_SMALL, &|| {
+                let measured = site.guest("measured", MEASURED_WASI)?;
+                Ok(Work::Call(measured, Hook::Access, none))
+            }),
             (PLAIN_STATE, &|| {
                 let marks = site.guest("marks", MARKS)?;
                 Ok(Work::Call(marks, Hook::ResponseHeaders, none))
@@ -99,7 +107,7 @@ impl Case {
         ];
         let wanted = names
             .into_iter()
-            .filter(|(name, _)| is_wanted(name, filter));
+            .filter(|(name, _)| is_wanted(name, filter) && is_built(site, name));
         wanted
             .map(|(name, work)| Ok(Self::new(name, work()?)))
             .collect()
@@ -142,6 +150,11 @@ impl Case {
         done.map_err(|e| format!("{}: {e}", self.name))?;
         Ok(cpu_time().saturating_sub(before))
     }
+}
+
+/// Whether the guests of a case are there: those for WASI are only where their target's standard library can be had.
+fn is_built(site: &Site, name: &str) -> bool {
+    !matches!(name, WASI_EMPTY | WASI_SMALL) || site.has(MEASURED_WASI)
 }
 
 /// Whether a figure needs the case. wasmtime alone is what all others are read beside.
@@ -190,13 +203,15 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 22] = [
+const FIGURES: [Figure; 24] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
     Figure::less("header read", Some(60.0), READS, EMPTY, 16.0),
     Figure::less("header set", Some(100.0), SETS, EMPTY, 16.0),
     Figure::whole(SMALL, Some(1000.0)),
+    Figure::whole(WASI_EMPTY, Some(150.0)),
+    Figure::whole(WASI_SMALL, Some(1000.0)),
     Figure::less("counter zone: add", Some(1000.0), COUNTS, EMPTY, 16.0),
     Figure::less(
         "state of a request: 64 bytes in and out, encoded",
@@ -302,6 +317,8 @@ const EMPTY: &str = "empty hook";
 const READS: &str = "16 header reads";
 const SETS: &str = "16 header sets";
 const SMALL: &str = "hook with two header reads and two sets";
+const WASI_EMPTY: &str = "empty hook, built for wasm32-wasip1";
+const WASI_SMALL: &str = "hook with two header reads and two sets, built for wasm32-wasip1";
 const COUNTS: &str = "16 adds to a counter zone";
 const STATE: &str = "hook that changes 64 bytes of state";
 const PLAIN_STATE: &str = "hook that changes 64 plain bytes of state";
@@ -322,6 +339,7 @@ const FRESH_TOKEN: &str = "request with a fresh instance of token-auth";
 
 const MEASURED: &str = "measured.wasm";
 const PRIMITIVES: &str = "primitives.wasm";
+const MEASURED_WASI: &str = "measured_wasi.wasm";
 const MARKS: &str = "marks.wasm";
 const TOKEN_AUTH: &str = "token_auth.wasm";
 

@@ -33,6 +33,11 @@ impl Site {
         self.load(plugin, &self.guests.join(module))
     }
 
+    /// The test guest was built: where the standard library of its target could be had.
+    pub(super) fn has(&self, module: &str) -> bool {
+        self.guests.join(module).exists()
+    }
+
     /// A shipped plugin.
     pub(super) fn shipped(&self, plugin: &str, module: &str) -> Result<Rig, String> {
         self.load(plugin, &self.plugins.join(module))

@@ -6,6 +6,7 @@ use castling_abi::{EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook};
 use wasmtime::{InstancePre, Module, ModuleExport, Result, format_err};
 
 use super::guest::Guest;
+use super::manifest::EXPORT_INITIALIZE;
 use super::module_state::GLOBAL_PREFIX;
 use super::snapshot::Snapshot;
 
@@ -14,6 +15,8 @@ pub(super) struct Code {
     pub(super) pre: InstancePre<Guest>,
     pub(super) memory: ModuleExport,
     pub(super) configure: ModuleExport,
+    /// What is to be called before anything else, where a module for WASI exports it.
+    pub(super) initialize: Option<ModuleExport>,
     pub(super) state_reset: Option<ModuleExport>,
     /// By hook; `None` where the plugin does not implement it.
     pub(super) hooks: [Option<ModuleExport>; Hook::ALL.len()],
@@ -37,6 +40,7 @@ impl Code {
         Ok(Self {
             memory: export(module, "memory")?,
             configure: export(module, EXPORT_CONFIGURE)?,
+            initialize: module.get_export_index(EXPORT_INITIALIZE),
             state_reset: state_reset.transpose()?,
             hooks: by_hook,
             globals: globals

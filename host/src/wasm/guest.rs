@@ -11,6 +11,7 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
 use super::granted_file::{FileVersion, GrantedFile};
+use super::host_call::wasi::{BegunLines, Output};
 use super::io_request::{CallResult, Handoff};
 use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
@@ -98,6 +99,8 @@ pub(super) struct CallResults {
     pub(super) calls: Vec<CallResult>,
     /// Reason for which the last work on a connection has failed.
     pub(super) tcp_error: Option<String>,
+    /// Lines that it has begun to write, and not ended.
+    pub(super) lines: BegunLines,
     /// Versions of granted files that the hook has begun to read.
     pub(super) files: Vec<(u32, Arc<FileVersion>)>,
 }
@@ -123,7 +126,16 @@ impl Guest {
     #[inline]
     pub(super) fn forget_results(&mut self) {
         if self.results.is_some() {
-            self.results = None;
+            self.drop_results();
+        }
+    }
+
+    /// Lines that were begun end here.
+    #[inline(never)]
+    fn drop_results(&mut self) {
+        let lines = self.results.take().map(|results| results.lines);
+        for (output, line) in Output::ALL.into_iter().zip(lines.iter().flatten()) {
+            self.log_line(output, line);
         }
     }
 }

@@ -145,8 +145,21 @@ impl Instance {
         let configure = self
             .function::<(), i32>(&export)
             .map_err(|error| not_instantiated(&mut self.store, &error))?;
+        let initialize = self.code.initialize;
+        let initialize = initialize.map(|export| self.function::<(), ()>(&export));
+        let initialize = initialize
+            .transpose()
+            .map_err(|error| not_instantiated(&mut self.store, &error))?;
+        // Both are one call, as far as limits go, and what a snapshot makes up for.
         self.begin_call(None, false);
-        let result = configure.call_async(&mut self.store, ()).await;
+        let initialized = match initialize {
+            Some(initialize) => initialize.call_async(&mut self.store, ()).await,
+            None => Ok(()),
+        };
+        let result = match initialized {
+            Ok(()) => configure.call_async(&mut self.store, ()).await,
+            Err(trap) => Err(trap),
+        };
         let error = match self.end_call(result) {
             Ok(raw) if raw == Action::Continue as i32 => return Ok(()),
             Ok(raw) => self.failed(raw),
@@ -398,6 +411,7 @@ impl Instance {
     pub(super) fn trapped(&mut self, trap: &Error) -> HookError {
         cpu::stop(self.store.data_mut());
         self.suspended = false;
+        self.store.data_mut().forget_results();
         HookError::Trapped(trap_reason(&mut self.store, trap))
     }
 }

@@ -1,15 +1,18 @@
 //! Manifests: what a module says of itself, read and checked without running it.
 
 use castling_abi::{
-    ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, IMPORT_MODULE, MANIFEST_SECTION,
-    imports,
+    ABI_VERSION, EXPORT_CONFIGURE, EXPORT_STATE_RESET, Hook, MANIFEST_SECTION, imports,
 };
 use serde::{Deserialize, Serialize};
 use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType, Validator,
 };
 
+use super::host_call::wasi;
 use super::{host_call, module_text};
+
+/// Export of a module for WASI (a reactor) that is called once, before all others.
+pub(super) const EXPORT_INITIALIZE: &str = "_initialize";
 
 /// The manifest of a plugin, from the custom section that `#[plugin]` writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +112,9 @@ pub enum Capability {
 pub enum ModuleError {
     #[error("not a WebAssembly module: {0}")]
     NotWasm(String),
-    #[error("a WebAssembly component; expected a core module, built for wasm32-unknown-unknown")]
+    #[error(
+        "a WebAssembly component; expected a core module, built for wasm32-unknown-unknown or wasm32-wasip1"
+    )]
     Component,
     #[error(
         "no `{MANIFEST_SECTION}` section; expected a module built with #[plugin] of castling-sdk"
@@ -138,6 +143,8 @@ pub enum ModuleError {
     UnknownHook(String),
     #[error("it imports `{module}.{name}`, which this gateway does not offer")]
     UnknownImport { module: String, name: String },
+    #[error("it imports `{name}` of WASI, which this gateway does not offer: {instead}", instead = wasi::instead_of(.0), name = .0)]
+    NotOfWasi(String),
     #[error("it imports `{name}` as {found}, which this gateway offers as {expected}")]
     ImportType {
         name: String,
@@ -163,7 +170,10 @@ impl ModuleError {
             Self::NotWasm(text) | Self::BadManifest(text) | Self::Compile(text) => {
                 *text = module_text::text(text);
             }
-            Self::BadVariable(name) | Self::UnknownHook(name) | Self::MissingExport(name) => {
+            Self::BadVariable(name)
+            | Self::UnknownHook(name)
+            | Self::MissingExport(name)
+            | Self::NotOfWasi(name) => {
                 *name = module_text::name(name);
             }
             Self::UnknownImport { module, name } => {
@@ -381,10 +391,12 @@ impl<'a> Outline<'a> {
             let TypeRef::Func(type_idx) = import.ty else {
                 return Err(unknown());
             };
-            if import.module != IMPORT_MODULE {
-                return Err(unknown());
-            }
-            let offered = host_call::signature(import.name).ok_or_else(unknown)?;
+            let offered = host_call::signature(import.module, import.name).ok_or_else(|| {
+                match import.module {
+                    wasi::MODULE => ModuleError::NotOfWasi(import.name.into()),
+                    _ => unknown(),
+                }
+            })?;
             let found = self.func_type(type_idx).map(describe).unwrap_or_default();
             if found != offered {
                 return Err(ModuleError::ImportType {
@@ -425,6 +437,9 @@ impl<'a> Outline<'a> {
     fn check_exports(&self, manifest: &Manifest) -> Result<(), ModuleError> {
         self.export("memory", ExternalKind::Memory)?;
         self.check_export(EXPORT_CONFIGURE, "() -> i32")?;
+        if self.export(EXPORT_INITIALIZE, ExternalKind::Func).is_ok() {
+            self.check_export(EXPORT_INITIALIZE, "()")?;
+        }
         if manifest.state {
             self.check_export(EXPORT_STATE_RESET, "()")?;
         }

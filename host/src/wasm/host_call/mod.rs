@@ -25,6 +25,7 @@ mod topic;
 mod upstream;
 mod var;
 mod wait;
+pub(super) mod wasi;
 
 pub use system::PLUGIN_FIELDS;
 
@@ -57,7 +58,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     tcp::add_to(linker)?;
     balance::add_to(linker)?;
     kv::add_to(linker)?;
-    metric::add_to(linker)
+    metric::add_to(linker)?;
+    wasi::add_to(linker)
 }
 
 /// Whether the host function of this name, as [`add_to`] links it, suspends the guest while the flow does something for it.
@@ -86,11 +88,15 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
-pub(super) fn signature(name: &str) -> Option<&'static str> {
-    SIGNATURES
-        .iter()
-        .find(|(n, _)| *n == name)
-        .map(|(_, signature)| *signature)
+pub(super) fn signature(module: &str, name: &str) -> Option<&'static str> {
+    let signatures = match module {
+        castling_abi::IMPORT_MODULE => SIGNATURES,
+        wasi::MODULE => wasi::SIGNATURES,
+        _ => return None,
+    };
+    let mut signatures = signatures.iter();
+    let (_, signature) = signatures.find(|(offered, _)| *offered == name)?;
+    Some(signature)
 }
 
 pub const SIGNATURES: &[(&str, &str)] = {
@@ -342,9 +348,12 @@ mod tests {
                 }
             })
             .collect();
-        let mut listed: Vec<String> = SIGNATURES
-            .iter()
-            .map(|(name, signature)| format!("{}.{name} {signature}", castling_abi::IMPORT_MODULE))
+        let offered = |module: &'static str, signatures: &'static [(&str, &str)]| {
+            let signatures = signatures.iter();
+            signatures.map(move |(name, signature)| format!("{module}.{name} {signature}"))
+        };
+        let mut listed: Vec<String> = offered(castling_abi::IMPORT_MODULE, SIGNATURES)
+            .chain(offered(wasi::MODULE, wasi::SIGNATURES))
             .collect();
         linked.sort();
         listed.sort();

@@ -40,7 +40,13 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     if !guest.log_lines.admits() {
         return Ok(());
     }
-    let (plugin, text) = (&*guest.plugin, module_text::bytes(line));
+    write_line(&guest.plugin, level, line);
+    Ok(())
+}
+
+/// Writes a line of a plugin's, escaped and cut.
+pub(super) fn write_line(plugin: &str, level: LogLevel, line: &[u8]) {
+    let text = module_text::bytes(line);
     match level {
         LogLevel::Error => error!(plugin, "{text}"),
         LogLevel::Warn => warn!(plugin, "{text}"),
@@ -48,7 +54,6 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
         LogLevel::Debug => debug!(plugin, "{text}"),
         LogLevel::Trace => trace!(plugin, "{text}"),
     }
-    Ok(())
 }
 
 fn log_fields(
@@ -109,7 +114,7 @@ fn is_field_name(name: &str) -> bool {
 /// Cut to the length that a line's text may have.
 const MAX_FIELDS_BYTES: usize = 4096;
 
-fn is_written(level: LogLevel) -> bool {
+pub(super) fn is_written(level: LogLevel) -> bool {
     match level {
         LogLevel::Error => enabled!(Level::ERROR),
         LogLevel::Warn => enabled!(Level::WARN),
@@ -155,7 +160,15 @@ fn random_get(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     }
     let (memory, _) = split(&mut caller)?;
     let room = bytes_mut(memory, ptr, len)?;
-    RANDOM.with_borrow_mut(|random| random.fill(room))
+    fill_random(room)
+}
+
+/// Fills the room with random bytes.
+pub(super) fn fill_random(room: &mut [u8]) -> Result<()> {
+    RANDOM.with_borrow_mut(|random| {
+        let mut pieces = room.chunks_mut(LARGEST_RANDOM as usize);
+        pieces.try_for_each(|piece| random.fill(piece))
+    })
 }
 
 thread_local! {
@@ -201,18 +214,26 @@ impl RandomBytes {
 const LARGEST_RANDOM: u32 = 256;
 
 fn clock_monotonic(mut caller: Caller<'_, Guest>) -> Result<i64> {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
     caller.data_mut().count_host_call()?;
+    Ok(monotonic_ns())
+}
+
+pub(super) fn monotonic_ns() -> i64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
     let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
-    Ok(i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
+    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn clock_wall(mut caller: Caller<'_, Guest>) -> Result<i64> {
     caller.data_mut().count_host_call()?;
+    Ok(wall_ns())
+}
+
+pub(super) fn wall_ns() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Ok(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
