@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask build`, `build-plugin`, `demo`, `test`, `arrows`, `style`, `bench`, `fuzz`, `show`.
 
+mod abi;
 mod arrows;
 mod bench;
 mod build;
@@ -81,6 +82,8 @@ enum Task {
         #[arg(long)]
         draw: bool,
     },
+    /// Add what is new in sdk/abi to the table of the ABI, and write the header for C: fails where something is gone or changed
+    Abi,
     /// Count comments that begin without a subject, long functions and long files: fails where a gate does not hold
     Style {
         /// Print the place of every such comment
@@ -171,6 +174,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Abi => abi::write(&workspace)?,
         Task::Style { list } => {
             if !style::run(&workspace, list)? {
                 return Ok(ExitCode::FAILURE);

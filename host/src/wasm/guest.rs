@@ -11,10 +11,10 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
 use super::granted_file::{FileVersion, GrantedFile};
-use super::host_call::wasi::{BegunLines, Output};
 use super::io_request::{CallResult, Handoff};
 use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
+use super::output::BegunLines;
 use crate::config::{GrantedHost, PluginLimits};
 use crate::exchange::{Exchange, PluginKey, Section, Size, Usage};
 use crate::metrics::{InstanceMetrics, PermitMetrics};
@@ -133,9 +133,8 @@ impl Guest {
     /// Lines that were begun end here.
     #[inline(never)]
     fn drop_results(&mut self) {
-        let lines = self.results.take().map(|results| results.lines);
-        for (output, line) in Output::ALL.into_iter().zip(lines.iter().flatten()) {
-            self.log_line(output, line);
+        if let Some(results) = self.results.take() {
+            results.lines.end(&self.plugin, &self.log_lines);
         }
     }
 }

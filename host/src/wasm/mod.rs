@@ -26,6 +26,7 @@ mod manifest;
 mod mapped;
 mod module_state;
 pub mod module_text;
+mod output;
 mod plugin;
 mod quarantine;
 mod share;

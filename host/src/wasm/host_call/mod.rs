@@ -285,6 +285,21 @@ mod tests {
         }
     }
 
+    /// The table's lines are read from the comments of sdk/abi, which say what the gateway does.
+    #[test]
+    fn signatures_are_those_of_the_abis_table() {
+        let table = include_str!("../../../../sdk/abi/abi.txt");
+        let imports = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("import castling."));
+        let mut told: Vec<&str> = imports.collect();
+        let listed = SIGNATURES.iter();
+        let mut listed: Vec<String> = listed.map(|(name, ty)| format!("{name} {ty}")).collect();
+        told.sort_unstable();
+        listed.sort();
+        assert_eq!(told, listed);
+    }
+
     /// A module that imports a host function and exports `nothing`, which does nothing.
     fn importing(name: &str, signature: &str) -> Vec<u8> {
         let types = |list: &str| -> Vec<ValType> {

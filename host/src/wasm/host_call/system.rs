@@ -6,11 +6,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use castling_abi::{ErrorKind, IMPORT_MODULE, LogLevel, header_list, imports};
 use serde_json::Value as Json;
-use tracing::{Level, debug, enabled, error, info, trace, warn};
+use tracing::{debug, error, info, trace, warn};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use crate::wasm::guest::{Guest, bytes, bytes_mut, hand_out, split, text};
 use crate::wasm::module_text;
+use crate::wasm::output::{is_written, write_line};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -42,18 +43,6 @@ fn log(mut caller: Caller<'_, Guest>, level: u32, ptr: u32, len: u32) -> Result<
     }
     write_line(&guest.plugin, level, line);
     Ok(())
-}
-
-/// Writes a line of a plugin's, escaped and cut.
-pub(super) fn write_line(plugin: &str, level: LogLevel, line: &[u8]) {
-    let text = module_text::bytes(line);
-    match level {
-        LogLevel::Error => error!(plugin, "{text}"),
-        LogLevel::Warn => warn!(plugin, "{text}"),
-        LogLevel::Info => info!(plugin, "{text}"),
-        LogLevel::Debug => debug!(plugin, "{text}"),
-        LogLevel::Trace => trace!(plugin, "{text}"),
-    }
 }
 
 fn log_fields(
@@ -113,16 +102,6 @@ fn is_field_name(name: &str) -> bool {
 
 /// Cut to the length that a line's text may have.
 const MAX_FIELDS_BYTES: usize = 4096;
-
-pub(super) fn is_written(level: LogLevel) -> bool {
-    match level {
-        LogLevel::Error => enabled!(Level::ERROR),
-        LogLevel::Warn => enabled!(Level::WARN),
-        LogLevel::Info => enabled!(Level::INFO),
-        LogLevel::Debug => enabled!(Level::DEBUG),
-        LogLevel::Trace => enabled!(Level::TRACE),
-    }
-}
 
 fn fail(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
     let (memory, guest) = split(&mut caller)?;

@@ -5,12 +5,11 @@
 //! Numbers and layouts: WebAssembly/WASI, `legacy/preview1/docs.md`. As with the gateway's own functions, a pointer outside of the guest's memory
 //! traps, and what draws random bytes or reads a clock in `configure` is done for each instance ([`super::super::snapshot`]).
 
-use castling_abi::LogLevel;
 use wasmtime::{Caller, Linker, Result, bail};
 
 use super::system;
 use crate::wasm::guest::{Guest, bytes, bytes_mut, split};
-use crate::wasm::module_text::MAX_TEXT_BYTES;
+use crate::wasm::output::{self, Output};
 
 /// Name of the import module of WASI preview 1.
 pub(in crate::wasm) const MODULE: &str = "wasi_snapshot_preview1";
@@ -83,32 +82,6 @@ const fn errno(errno: Errno) -> Result<i32> {
     Ok(errno as i32)
 }
 
-/// Where a guest writes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wasm) enum Output {
-    Standard,
-    Error,
-}
-
-impl Output {
-    pub(in crate::wasm) const ALL: [Self; 2] = [Self::Standard, Self::Error];
-
-    fn of_descriptor(fd: u32) -> Option<Self> {
-        match fd {
-            1 => Some(Self::Standard),
-            2 => Some(Self::Error),
-            _ => None,
-        }
-    }
-
-    const fn level(self) -> LogLevel {
-        match self {
-            Self::Standard => LogLevel::Info,
-            Self::Error => LogLevel::Warn,
-        }
-    }
-}
-
 /// Most bytes that one call takes. It may take fewer than it is given, and the guest writes the rest by another call, as to a pipe: no
 /// call keeps a worker for long.
 const MOST_WRITTEN_BYTES: usize = 16 * 1024;
@@ -134,7 +107,7 @@ fn fd_write(
         bail!("the plugin passed {pieces_len} pieces at {pieces:#x}, outside of its memory")
     };
     // A line that the log's level leaves out costs neither text nor budget; the pointers are checked all the same.
-    let is_written = system::is_written(output.level());
+    let is_written = output::is_written(output.level());
     if !is_written {
         guest.note_repeatable();
     }
@@ -159,47 +132,25 @@ fn u32_at(piece: &[u8; PIECE_BYTES], at: usize) -> u32 {
     u32::from_le_bytes([piece[at], piece[at + 1], piece[at + 2], piece[at + 3]])
 }
 
-/// Text that has begun a line, by [`Output`].
-pub(in crate::wasm) type BegunLines = [Vec<u8>; Output::ALL.len()];
-
 impl Guest {
     /// Logs the lines that end in `text`, and keeps what follows them until its line ends, or the call does.
     fn write_out(&mut self, output: Output, mut text: &[u8]) {
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let (line, rest) = (&text[..end], &text[end + 1..]);
-            match self.begun_line(output) {
+            let begun = self.results.as_mut().map(|results| &mut results.lines);
+            match begun.and_then(|lines| lines.take(output)) {
                 Some(mut begun) => {
-                    append(&mut begun, line);
-                    self.log_line(output, &begun);
+                    output::append(&mut begun, line);
+                    output::log_line(&self.plugin, &self.log_lines, output, &begun);
                 }
-                None => self.log_line(output, line),
+                None => output::log_line(&self.plugin, &self.log_lines, output, line),
             }
             text = rest;
         }
         if !text.is_empty() {
-            append(&mut self.results_mut().lines[output as usize], text);
+            self.results_mut().lines.begin(output, text);
         }
     }
-
-    /// Takes the line that earlier text has begun.
-    fn begun_line(&mut self, output: Output) -> Option<Vec<u8>> {
-        let begun = &mut self.results.as_mut()?.lines[output as usize];
-        (!begun.is_empty()).then(|| std::mem::take(begun))
-    }
-
-    /// Logs a line of its standard output or error. One without text says nothing, and is left out.
-    pub(in crate::wasm) fn log_line(&self, output: Output, line: &[u8]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if !line.is_empty() && self.log_lines.admits() {
-            system::write_line(&self.plugin, output.level(), line);
-        }
-    }
-}
-
-/// Adds to a line no more than is told of it, and a byte that says that it was cut.
-fn append(begun: &mut Vec<u8>, text: &[u8]) {
-    let room = (MAX_TEXT_BYTES + 1).saturating_sub(begun.len());
-    begun.extend_from_slice(&text[..text.len().min(room)]);
 }
 
 /// Writes to the guest's memory, for a call that has succeeded.
@@ -331,15 +282,6 @@ fn proc_exit(mut caller: Caller<'_, Guest>, code: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_that_never_ends_is_kept_as_far_as_it_is_told() {
-        let mut begun = Vec::new();
-        for _ in 0..10 {
-            append(&mut begun, &[b'a'; 1000]);
-        }
-        assert_eq!(begun.len(), MAX_TEXT_BYTES + 1);
-    }
 
     #[test]
     fn a_refusal_says_what_there_is_instead() {
