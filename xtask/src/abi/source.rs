@@ -80,7 +80,11 @@ impl Abi {
             if let Some(known) = &mut ids {
                 match variant(line) {
                     Some(variant) => known.variants.push(variant),
-                    None if line == "}" => self.ids.extend(ids.take()),
+                    // An enum without numbers is Rust's own affair.
+                    None if line == "}" => {
+                        self.ids
+                            .extend(ids.take().filter(|ids| !ids.variants.is_empty()));
+                    }
                     None => {}
                 }
             } else if let Some(name) = ids_name(line) {
