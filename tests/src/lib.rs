@@ -63,6 +63,7 @@ pub mod show;
 mod template;
 pub mod tls;
 pub mod tls_origin;
+pub mod tools;
 pub mod unix_bridge;
 
 pub use client::Reply;

@@ -1,9 +1,6 @@
 //! Plugins built for `wasm32-wasip1`: what they find of WASI, and what they are refused.
 
-use std::io::Write;
-use std::thread;
-
-use castling_tests::{Proxy, guests_dir, module, until};
+use castling_tests::{Proxy, guests_dir, module, tools, until};
 use http::StatusCode;
 
 const CONFIG: &str = r#"
@@ -28,13 +25,7 @@ const CONFIG: &str = r#"
 /// A gateway with the guest that std's target for WASI was needed for; `None` where it was not built, which is said.
 fn printer(isolation: &str, config: &str) -> Option<Proxy> {
     if !guests_dir().join("printer.wasm").exists() {
-        let test = thread::current();
-        let line = format!(
-            "SKIPPED {}: no plugin was built for wasm32-wasip1\n",
-            test.name().unwrap_or_default()
-        );
-        // Standard error itself, which is not captured.
-        let _said = std::io::stderr().write_all(line.as_bytes());
+        tools::skipped("no plugin was built for wasm32-wasip1");
         return None;
     }
     let config = CONFIG

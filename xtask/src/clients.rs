@@ -1,4 +1,5 @@
-//! Clients of other hands, and an authority, that the gateway is tried with: packages of Debian, PyPI and npm (docs/SHOWS.md).
+//! Clients of other hands, and an authority, that the gateway is tried with (docs/SHOWS.md), compilers of other languages that plugins may be
+//! written in, and what makes a book of docs/plugins: packages of Debian, PyPI and npm.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,25 +12,34 @@ use crate::command::{self, say};
 use crate::debian;
 use crate::workspace::Workspace;
 
-/// Installs what is missing. What cannot be had is named in a line of its own: the tests that need it are skipped.
+/// Installs what is missing of the clients. What cannot be had is named in a line of its own: the tests that need it are skipped.
 pub(crate) fn install(workspace: &Workspace) -> Result<()> {
-    let folder = folder(workspace);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    install_in(&folder(workspace), workspace, "clients", &CLIENTS)
+}
+
+/// Installs the compilers and what makes a book, likewise.
+pub(crate) fn install_tools(workspace: &Workspace) -> Result<()> {
+    install_in(&folder(workspace).join("tools"), workspace, "tools", &TOOLS)
+}
+
+/// `what`: the folder of the manifests below `tests`.
+fn install_in(
+    folder: &Path,
+    workspace: &Workspace,
+    what: &str,
+    packages: &[(&str, &str)],
+) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Another run waits until this one has installed, and then finds all of it.
     let lock = File::create(folder.join("lock")).context("cannot create a lock file")?;
     lock.lock().context("cannot lock")?;
-    from_debian();
-    let manifests = workspace.root.join("tests/clients");
-    let from_pypi = || python(&folder, &manifests.join(REQUIREMENTS));
-    skipped_unless(
-        "clients from PyPI",
-        once(&folder, &manifests.join(REQUIREMENTS), from_pypi),
-    );
-    let from_npm = || node(&folder, &manifests.join(PACKAGE));
-    skipped_unless(
-        "clients from npm",
-        once(&folder, &manifests.join(PACKAGE), from_npm),
-    );
+    from_debian(what, packages);
+    let manifests = workspace.root.join("tests").join(what);
+    let (requirements, package) = (manifests.join(REQUIREMENTS), manifests.join(PACKAGE));
+    let from_pypi = once(folder, &requirements, || python(folder, &requirements));
+    skipped_unless(&format!("{what} from PyPI"), from_pypi);
+    let from_npm = once(folder, &package, || node(folder, &package));
+    skipped_unless(&format!("{what} from npm"), from_npm);
     Ok(())
 }
 
@@ -38,8 +48,8 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("clients")
 }
 
-fn from_debian() {
-    let missing = || PACKAGES.iter().filter(|(_, file)| !is_there(file));
+fn from_debian(what: &str, packages: &[(&str, &str)]) {
+    let missing = || packages.iter().filter(|(_, file)| !is_there(file));
     let packages: Vec<&str> = missing().map(|(package, _)| *package).collect();
     if packages.is_empty() {
         return;
@@ -50,7 +60,7 @@ fn from_debian() {
         ensure!(left.is_empty(), "not installed: {}", left.join(" "));
         Ok(())
     });
-    skipped_unless("clients from Debian", installed);
+    skipped_unless(&format!("{what} from Debian"), installed);
 }
 
 fn is_there(file: &str) -> bool {
@@ -77,7 +87,7 @@ fn once(folder: &Path, manifest: &Path, install: impl FnOnce() -> Result<()>) ->
 }
 
 fn python(folder: &Path, requirements: &Path) -> Result<()> {
-    say!("installing Python packages (tests/clients/{REQUIREMENTS})");
+    say!("installing Python packages ({})", requirements.display());
     let venv = folder.join("venv");
     let mut create = Command::new("python3");
     create.args(["-m", "venv", "--clear"]).arg(&venv);
@@ -94,7 +104,7 @@ fn node(folder: &Path, package: &Path) -> Result<()> {
         command::is_on_path("npm"),
         "there is no npm (it comes with Node.js)"
     );
-    say!("installing npm packages (tests/clients/{PACKAGE})");
+    say!("installing npm packages ({})", package.display());
     let modules = folder.join("node");
     fs::create_dir_all(&modules).with_context(|| format!("cannot create {}", modules.display()))?;
     command::copy_if_changed(package, &modules.join(PACKAGE))?;
@@ -122,7 +132,7 @@ const PACKAGE: &str = "package.json";
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Debian's packages, and a program of each.
-const PACKAGES: [(&str, &str); 10] = [
+const CLIENTS: [(&str, &str); 10] = [
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("haproxy", "haproxy"),
@@ -134,3 +144,5 @@ const PACKAGES: [(&str, &str); 10] = [
     ("sslscan", "sslscan"),
     ("testssl.sh", "testssl"),
 ];
+
+const TOOLS: [(&str, &str); 2] = [("clang", "clang"), ("lld", "wasm-ld")];

@@ -39,6 +39,7 @@ pub(crate) fn run(
     if !skip_lints {
         report.check("lints", || passes(&mut lints(workspace)));
         report.check("docs", || passes(&mut docs(workspace)));
+        report.check("packages", || passes(&mut packages(workspace)));
     }
     report.tests("unit tests", &mut unit_tests(workspace, filter));
     report.tests("plugins' unit tests", &mut plugin_tests(workspace, filter));
@@ -49,6 +50,7 @@ pub(crate) fn run(
             report.check("instructions", || bench::check_instructions(workspace));
         }
         report.check("clients", || clients::install(workspace).map(|()| true));
+        report.check("tools", || clients::install_tools(workspace).map(|()| true));
         report.tests(
             "end to end",
             &mut end_to_end(workspace, filter, &gateway, &this_program),
@@ -95,6 +97,24 @@ fn docs(workspace: &Workspace) -> Command {
     );
     cargo
 }
+
+/// Packs the SDK's crates as they would be for a registry. They are not compiled again.
+fn packages(workspace: &Workspace) -> Command {
+    let mut cargo = cargo(workspace, "package");
+    cargo.args(["--no-verify", "--allow-dirty", "--quiet"]);
+    for package in SDK {
+        cargo.args(["--package", package]);
+    }
+    cargo
+}
+
+/// Crates of the SDK, which are for a registry.
+const SDK: [&str; 4] = [
+    "castling-abi",
+    "castling-crypto",
+    "castling-macros",
+    "castling-sdk",
+];
 
 /// Packages with the gateway in them. Tested apart from the others, whose features of shared crates would have wasmtime
 /// compiled a second time. Their own features are the same with and without what only tests use, so that the gateway is
