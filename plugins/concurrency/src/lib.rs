@@ -62,7 +62,7 @@ impl Concurrency {
         match config.zone.enter(&key, config.max) {
             Ok(Some(_)) => return Ok(Verdict::Continue),
             Ok(None) => self.refused.inc(),
-            // As many keys as the zone has room for have requests under way: those of others are let pass.
+            // The zone is full of keys that have requests under way: those of others are let pass.
             Err(error) if error.is_full() => {
                 log::warn!("not counted: {error}");
                 return Ok(Verdict::Continue);

@@ -82,11 +82,12 @@ impl Redirect {
             return Ok(Verdict::Continue);
         };
         let mut location = on_this_host(target.location);
-        if self.keep_query && !location.contains('?') {
-            if let Some(query) = request.query() {
-                let fragment = location.find('#').unwrap_or(location.len());
-                location.insert_str(fragment, &format!("?{query}"));
-            }
+        if self.keep_query
+            && !location.contains('?')
+            && let Some(query) = request.query()
+        {
+            let fragment = location.find('#').unwrap_or(location.len());
+            location.insert_str(fragment, &format!("?{query}"));
         }
         // A rule that leads to itself would have the client go in circles.
         if location == request.target() {
@@ -120,7 +121,7 @@ impl Redirect {
     fn slashed(&self, path: &str) -> Option<String> {
         let last = path.rsplit('/').next().unwrap_or_default();
         match self.trailing_slash? {
-            // What looks like a file has none.
+            // Files have none.
             TrailingSlash::Add if !path.ends_with('/') && !last.contains('.') => {
                 Some(format!("{path}/"))
             }

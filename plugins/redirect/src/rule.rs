@@ -1,4 +1,4 @@
-//! One rule of the config.
+//! Rules of the config.
 
 use castling_sdk::prelude::*;
 use castling_sdk::template::Template;

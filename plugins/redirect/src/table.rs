@@ -16,7 +16,7 @@ pub(crate) struct Table {
 
 #[derive(Default)]
 struct Lines {
-    /// Of the file.
+    /// Version of the file.
     version: u64,
     text: String,
     /// Where each line's path is, and where the rest.

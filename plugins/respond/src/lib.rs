@@ -28,14 +28,14 @@ pub struct Config {
     methods: Vec<String>,
 }
 
-/// What of a value could end the text that it stands in, and is written otherwise.
+/// Characters of a value that could end the text around it, and are written otherwise.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Escape {
     /// `& < > " '` as in HTML.
     #[default]
     Html,
-    /// What a JSON string cannot have.
+    /// Characters that a JSON string cannot have.
     Json,
     None,
 }

@@ -24,7 +24,7 @@ struct RuleConfig {
     regex: Option<String>,
     /// First segments that are taken away. Default none.
     strip_prefix: Option<String>,
-    /// What goes before the path. Default none.
+    /// Text that goes before the path. Default none.
     add_prefix: Option<Template>,
     /// The new path, which may have a query of its own. Default: the path stays.
     path: Option<Template>,
