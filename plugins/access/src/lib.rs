@@ -18,7 +18,7 @@ use times::Times;
 pub struct Config {
     /// At least one.
     rules: Vec<RuleConfig>,
-    /// What happens to a request that no rule fits. Default `deny`.
+    /// Action for a request that no rule fits. Default `deny`.
     #[serde(default)]
     default: Action,
     /// `any`: who is not allowed goes on, to plugins that ask for a password. Default `all`.

@@ -47,7 +47,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct Cache {
     zone: Kv,
-    /// Of the keyed hash under which it is kept: who has the zone and not this cannot try passwords on it. 16 bytes and more.
+    /// Key of the hash under which it is kept: who has the zone and not this cannot try passwords on it. 16 bytes and more.
     secret: String,
     /// Default 5 minutes.
     #[serde(default = "minutes", deserialize_with = "units::duration_above_zero")]
@@ -59,7 +59,7 @@ struct Cache {
 #[serde(deny_unknown_fields)]
 struct Attempts {
     zone: Counter,
-    /// Of a client, and at a name. Default 10.
+    /// Number of a client's, and of those at a name. Default 10.
     #[serde(default = "ten")]
     a_minute: u64,
 }
@@ -147,7 +147,7 @@ impl BasicAuth {
         {
             return Ok(true);
         }
-        // Whoever has tried too often is not verified: that is what would cost.
+        // Verifying is what costs: whoever has tried too often is not.
         if self.is_barred(request, user)? {
             return Ok(false);
         }

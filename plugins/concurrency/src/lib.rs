@@ -14,7 +14,7 @@ use castling_sdk::zones::Gauge;
 pub struct Config {
     /// Where the permits are counted.
     zone: Gauge,
-    /// What is counted for itself. A request without a key, where all variables are empty, is not bounded. Default `$client_address`.
+    /// Key that is counted for itself. A request without a key, where all variables are empty, is not bounded. Default `$client_address`.
     #[serde(default = "client")]
     key: Template,
     /// Requests of one key at a time. At least 1.
@@ -22,10 +22,10 @@ pub struct Config {
     /// Status of the others. Default 503.
     #[serde(default = "unavailable")]
     status: u16,
-    /// Their `Retry-After`. Default 1 s.
+    /// `Retry-After` of the others. Default 1 s.
     #[serde(default = "second", deserialize_with = "units::duration_above_zero")]
     retry_after: Duration,
-    /// Nobody is refused; the log tells who would be. Default false.
+    /// Report alone: nobody is refused, and the log tells who would be. Default false.
     #[serde(default)]
     report_only: bool,
 }
