@@ -1,7 +1,7 @@
 //! Services: a listener's routes, limits and time-outs, what it adds to heads, and its metrics.
 
 use std::num::NonZeroU32;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::config::{self, FieldNames, NonAsciiTarget};
 use crate::downstream::Settings;
 use crate::handler::acme_challenge::HttpChallenges;
 use crate::http2;
-use crate::message::HeadLimits;
 use crate::message::forwarded::Marks;
+use crate::message::{HeadLimits, Scheme};
 use crate::metrics::ListenerMetrics;
 use crate::phase::Router;
 
@@ -21,6 +21,8 @@ pub struct Service {
     pub head_limits: HeadLimits,
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
+    /// Scheme of its clients' requests.
+    pub scheme: Scheme,
     pub client: Settings,
     /// Whether a request's body is held to a limit only when its route is known.
     pub limits_bodies_by_route: bool,
@@ -28,6 +30,7 @@ pub struct Service {
     pub http2: Option<http2::Builder>,
     pub metrics: ListenerMetrics,
     pub challenges: HttpChallenges,
+    this: Weak<Self>,
 }
 
 impl Service {
@@ -37,7 +40,7 @@ impl Service {
         config: &config::HttpSettings,
         router: Router,
         metrics: ListenerMetrics,
-        gateway_id: u64,
+        (gateway_id, scheme): (u64, Scheme),
     ) -> Rc<Self> {
         let head_limits = HeadLimits {
             max_head_bytes: config.max_head_bytes,
@@ -45,7 +48,7 @@ impl Service {
             any_names: config.field_names == FieldNames::Any,
             non_ascii_target: config.non_ascii_target == NonAsciiTarget::Encode,
         };
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
             name: Arc::from(name),
             http2: config
                 .http2
@@ -53,6 +56,7 @@ impl Service {
             limits_bodies_by_route: router.has_body_limits(),
             router,
             head_limits,
+            scheme,
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             client: Settings {
@@ -69,7 +73,13 @@ impl Service {
             },
             metrics,
             challenges: HttpChallenges::default(),
+            this: Weak::clone(this),
         })
+    }
+
+    /// Share of it, for a task that outlives the client's connection.
+    pub fn handle(&self) -> Option<Rc<Self>> {
+        self.this.upgrade()
     }
 
     /// Group of the alarms of connections that wait for a request: see [`crate::runtime::alarm::Alarms::end_longest`].

@@ -2,9 +2,9 @@
 
 mod flights;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +19,7 @@ use crate::phase::UpstreamIdx;
 use crate::runtime::alarm::{self, Alarms};
 use crate::runtime::clock;
 use crate::runtime::heap_trim::HeapTrim;
+use crate::service::Service;
 use crate::upstream::{HostCalls, Upstream};
 use crate::zone::Flights;
 
@@ -32,11 +33,13 @@ pub struct WorkerContext {
     spill_file: Option<Rc<SpillFile>>,
     flights: FlightWaits,
     host_calls: BTreeMap<String, HostCalls>,
+    own_routes: OnceCell<BTreeMap<String, Rc<Service>>>,
     /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
     drain_began: Notify,
     date: RefCell<Date>,
+    this: Weak<Self>,
 }
 
 /// Memory of an idle connection (`docs/MEMORY.md`).
@@ -49,7 +52,9 @@ struct Traffic {
     /// Requests under way, in the metrics.
     requests_active_level: Gauge,
     requests_total: Cell<u64>,
-    /// The last connection has ended.
+    /// Tasks of `after_response` hooks.
+    after_responses: Cell<usize>,
+    /// The last connection has ended, or the last of these tasks.
     quiet: Notify,
 }
 
@@ -64,7 +69,7 @@ impl WorkerContext {
         flights: Arc<Flights>,
         host_calls: BTreeMap<String, HostCalls>,
     ) -> Rc<Self> {
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
             upstreams,
             alarms,
             idle_alarms: Alarms::new(alarm::COARSE),
@@ -77,10 +82,12 @@ impl WorkerContext {
             spill_file: spill_file.map(Rc::new),
             flights: FlightWaits::new(flights),
             host_calls,
+            own_routes: OnceCell::new(),
             heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
             date: RefCell::default(),
+            this: Weak::clone(this),
         })
     }
 
@@ -96,15 +103,17 @@ impl WorkerContext {
     pub async fn drain(&self, timeout: Duration) {
         self.begin_drain();
         let quiet = async {
-            while self.traffic.connections.get() > 0 {
+            while self.connections() > 0 || self.after_responses() > 0 {
                 self.traffic.quiet.notified().await;
             }
         };
         if tokio::time::timeout(timeout, quiet).await.is_err() && !timeout.is_zero() {
             let (connections, requests) = (self.connections(), self.requests_active());
+            let after_responses = self.after_responses();
             tracing::warn!(
                 connections,
                 requests,
+                after_responses,
                 "drain time-out: what is left is closed"
             );
         }
@@ -116,6 +125,17 @@ impl WorkerContext {
     /// Hosts that a plugin is granted; `None`: it is granted none.
     pub fn host_calls(&self, plugin: &str) -> Option<&HostCalls> {
         self.host_calls.get(plugin)
+    }
+
+    /// Says whose routes are asked by hooks of no request, by plugin. Once, before anything is served.
+    pub fn set_own_routes(&self, services: BTreeMap<String, Rc<Service>>) {
+        // A second time is no time: services are made once.
+        let _ = self.own_routes.set(services);
+    }
+
+    /// Service whose routes a plugin's hook of no request asks; `None`: the config does not say which.
+    pub fn own_routes(&self, plugin: &str) -> Option<&Rc<Service>> {
+        self.own_routes.get()?.get(plugin)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -172,6 +192,23 @@ impl WorkerContext {
 
     pub fn requests_active(&self) -> usize {
         self.traffic.requests_active.get()
+    }
+
+    /// Requests whose `after_response` hooks run or wait.
+    pub fn after_responses(&self) -> usize {
+        self.traffic.after_responses.get()
+    }
+
+    /// Counts one more until what it returns is dropped: a drain waits for it.
+    pub fn count_after_response(self: &Rc<Self>) -> AfterResponseUnderWay {
+        let count = self.after_responses() + 1;
+        self.traffic.after_responses.set(count);
+        AfterResponseUnderWay(Rc::clone(self))
+    }
+
+    /// Share of it, for a task that outlives what it was begun by.
+    pub fn handle(&self) -> Option<Rc<Self>> {
+        self.this.upgrade()
     }
 
     pub fn requests_total(&self) -> u64 {
@@ -231,6 +268,20 @@ pub struct UnderWay<'a>(&'a WorkerContext);
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.set_requests_active(self.0.requests_active() - 1);
+    }
+}
+
+/// Hooks of a request that run after its response.
+pub struct AfterResponseUnderWay(Rc<WorkerContext>);
+
+impl Drop for AfterResponseUnderWay {
+    fn drop(&mut self) {
+        let traffic = &self.0.traffic;
+        let left = traffic.after_responses.get() - 1;
+        traffic.after_responses.set(left);
+        if left == 0 {
+            traffic.quiet.notify_one();
+        }
     }
 }
 

@@ -155,7 +155,11 @@ pub const OWN_ROUTES: &str = "";
 /// of its route, with the client's address. It has no other header of the client's request than those set here. What
 /// goes wrong on the way is a response with the status that a client would get (404 where no route matches, 502 where
 /// no peer answers). It is not in the access log. Sub-requests may be nested 5 deep, and count as calls out of the
-/// client's request (`limits.calls`). The config must allow it: `grants = { own_routes = true }`. Not in `timer`.
+/// client's request (`limits.calls`). The config must allow it: `grants = { own_routes = true }`.
+///
+/// In `timer` and `message` there is no client's request: the routes are those of the gateway's only listener, or of the one that the config
+/// names, `grants = { own_routes = "web" }`. The sub-request has the host that it sets or none, the client `0.0.0.0`, a line in the access log
+/// (`$subrequest_of` is the plugin), and 60 s at most.
 ///
 /// ```
 /// use castling_sdk::prelude::*;

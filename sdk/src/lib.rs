@@ -147,6 +147,7 @@ pub use castling_macros::Serialize;
 ///                                                                the response's head, on its way to the client
 /// fn response_body(&self, request: &Request, chunk: &mut Chunk)  one chunk of the response's body
 /// fn log(&self, request: &Request, outcome: &Outcome)            the exchange is over
+/// fn after_response(&self, request: &Request, outcome: &Outcome) the response is out: may call out and wait
 /// fn variable(&self, request: &Request, name: &str) -> Option<String>
 ///                                                                computes `$name` when something first asks for it
 /// fn timer(&mut self)                                            runs every so often, for no request
@@ -172,6 +173,9 @@ pub use castling_macros::Serialize;
 /// - **Computed variables**: `#[plugin(variables = ["country", "is_bot"])]` names what `variable` computes, at most once
 ///   a request, when another plugin or the access log asks for it. It may wait, as phases may. Plugins of one route must
 ///   not compute the same name.
+/// - **After the response**: `after_response` runs when the response is out and logged, whether the client is still there or not, and may
+///   call out and wait without holding up the connection's next request. It takes `limits.after_response` at most, and beyond
+///   `limits.after_response_active` and `limits.after_response_queue` a call is lost and counted. Not for sub-requests.
 /// - **Timers**: `#[plugin(timer = "5s")]` runs `timer` on each worker when it begins to serve and then that long after
 ///   each run has ended; with `timer_on = "one_worker"` on one worker of the generation. The config may set another
 ///   period (`timer = "1m"`). It may call out and wait, has no request, and runs in one of the plugin's instances: what

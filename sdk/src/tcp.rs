@@ -33,7 +33,7 @@
 //! assert_eq!(Counter.access(exchange.request()).unwrap(), Response::status(429).into());
 //! ```
 //!
-//! In `rewrite`, `preaccess`, `access`, `content`, `response_headers` and `timer`.
+//! In `rewrite`, `preaccess`, `access`, `content`, `response_headers`, `after_response`, `timer` and `message`.
 
 use std::io;
 use std::time::Duration;

@@ -164,7 +164,7 @@ fn deaths(slot: &DeathsReport) -> [String; 5] {
     ]
 }
 
-const PLUGIN: [&str; 10] = [
+const PLUGIN: [&str; 11] = [
     "plugin",
     "version",
     "instances",
@@ -173,11 +173,12 @@ const PLUGIN: [&str; 10] = [
     "failures",
     "traps",
     "exhausted",
+    "after response",
     "state",
     "hooks",
 ];
 
-fn plugin(plugin: &PluginStatus) -> [String; 10] {
+fn plugin(plugin: &PluginStatus) -> [String; 11] {
     [
         plugin.name.clone(),
         plugin.version.clone(),
@@ -187,9 +188,19 @@ fn plugin(plugin: &PluginStatus) -> [String; 10] {
         plugin.failures.to_string(),
         plugin.traps.to_string(),
         plugin.exhausted.to_string(),
+        or_dash(after_response(plugin)),
         service(&plugin.state).to_owned(),
         plugin.hooks.join(" "),
     ]
+}
+
+/// Calls of `after_response` that run or wait, and those that were lost; empty without that hook.
+fn after_response(plugin: &PluginStatus) -> String {
+    let (now, lost) = (plugin.after_responses, plugin.after_responses_lost);
+    match plugin.hooks.iter().any(|hook| hook == "after_response") {
+        true => format!("{now}, {lost} lost"),
+        false => String::new(),
+    }
 }
 
 const ZONE: [&str; 7] = [

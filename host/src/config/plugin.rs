@@ -14,13 +14,13 @@ use super::table::{Table, Value};
 use super::tree::{Entry, Node, NodeKind};
 use super::{
     Der, Grants, Isolation, MAX_METRIC_SERIES, MAX_PLUGIN_MEMORY_BYTES, MAX_PLUGIN_TABLE_ELEMENTS,
-    OnError, Plugin, PluginLimits, PluginUse, Quarantine, UseConfig,
+    OnError, OwnRoutes, Plugin, PluginLimits, PluginUse, Quarantine, UseConfig,
 };
 
 /// `system_roots`: the system's authorities, which are read for the first that needs them.
 pub(super) fn resolve(
     mut table: Table<'_>,
-    (upstreams, zones): (&Named<'_>, &Named<'_>),
+    named: (&Named<'_>, &Named<'_>, &Named<'_>),
     system_roots: &mut Vec<Der>,
 ) -> Plugin {
     let mut config_places = BTreeMap::new();
@@ -44,7 +44,7 @@ pub(super) fn resolve(
             value.duration(Duration::from_millis(10)..=Duration::from_secs(86_400))
         }),
         grants: table.or("grants", Grants::default(), |value| {
-            Some(grants(value.table()?, (upstreams, zones), system_roots))
+            Some(grants(value.table()?, named, system_roots))
         }),
         place: table.place_text(),
     };
@@ -138,7 +138,7 @@ fn module(value: Value<'_>) -> Option<PathBuf> {
 
 fn grants(
     mut table: Table<'_>,
-    (upstreams, zones): (&Named<'_>, &Named<'_>),
+    (upstreams, zones, listeners): (&Named<'_>, &Named<'_>, &Named<'_>),
     system_roots: &mut Vec<Der>,
 ) -> Grants {
     let grants = Grants {
@@ -148,10 +148,21 @@ fn grants(
         zones: table.optional("zones", |value| value.set(|name| zones.reference(name))),
         hosts: table.optional("hosts", |value| granted_hosts(value, system_roots)),
         files: table.optional("files", granted_files),
-        own_routes: table.or("own_routes", false, Value::boolean),
+        own_routes: table.or("own_routes", OwnRoutes::Refused, |value| {
+            own_routes(value, listeners)
+        }),
     };
     table.finish();
     grants
+}
+
+fn own_routes(value: Value<'_>, listeners: &Named<'_>) -> Option<OwnRoutes> {
+    match value.kind() {
+        NodeKind::Text(_) => listeners.reference(value).map(OwnRoutes::Of),
+        NodeKind::Boolean(true) => Some(OwnRoutes::Granted),
+        NodeKind::Boolean(false) => Some(OwnRoutes::Refused),
+        _ => value.expected("true, false or the name of a listener"),
+    }
 }
 
 fn quarantine(mut table: Table<'_>) -> Quarantine {
@@ -223,6 +234,19 @@ fn limits(mut table: Table<'_>) -> PluginLimits {
         emit_bytes: table.or("emit", usual.emit_bytes, |value| {
             value.size(1 << 10..=1 << 40)
         }),
+        after_response: table.or("after_response", usual.after_response, |value| {
+            value.duration(Duration::from_millis(1)..=Duration::from_secs(3600))
+        }),
+        after_response_active: table.or(
+            "after_response_active",
+            usual.after_response_active,
+            |value| value.integer(1..=4096),
+        ),
+        after_response_queue: table.or(
+            "after_response_queue",
+            usual.after_response_queue,
+            |value| value.integer(0..=100_000),
+        ),
         metric_series: table.or("metric_series", usual.metric_series, |value| {
             value.integer(0..=u64::from(MAX_METRIC_SERIES))
         }),
@@ -329,6 +353,9 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     state_bytes: 64 << 10,
     permits: 16,
     emit_bytes: 128 << 20,
+    after_response: Duration::from_secs(30),
+    after_response_active: 32,
+    after_response_queue: 1000,
     metric_series: 1000,
 };
 

@@ -33,7 +33,7 @@ pub(super) fn resolve(sources: &Sources) -> Config {
         log: log(sections.log.take()),
         access_log: access_log::resolve(sections.access_log.take()),
         plugins: resolved(&sections.plugins, |table| {
-            let named = (&sections.upstreams, &sections.zones);
+            let named = (&sections.upstreams, &sections.zones, &sections.listeners);
             plugin::resolve(table, named, &mut system_roots)
         }),
         listeners: listener::resolve(&sections),

@@ -38,6 +38,8 @@ pub struct Context {
     pub chosen_upstream: Option<Arc<str>>,
     /// 0 for a client's request, one more for each sub-request around it.
     pub depth: u8,
+    /// Plugin whose sub-request it is. Never set in an exchange that is used again.
+    pub subrequest_of: Option<Arc<str>>,
     pub balancing: Balancing,
     pub session: Session,
     pub stats: ExchangeStats,
@@ -100,6 +102,7 @@ impl Context {
             permits: Permits::default(),
             chosen_upstream: None,
             depth: 0,
+            subrequest_of: None,
             balancing: Balancing::default(),
             session: Session::default(),
             stats: ExchangeStats::new(Instant::now()),

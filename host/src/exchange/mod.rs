@@ -140,6 +140,13 @@ impl Exchange {
         self.stage = Stage::Idle;
     }
 
+    /// The response is out, and hooks go on with it for themselves: what others wait for ends now.
+    pub fn leave_client(&mut self) {
+        self.context.permits.clear();
+        let stats = &mut self.context.stats;
+        stats.took = Some(stats.started.elapsed());
+    }
+
     /// Lets go of the request and its response, and so of what is a slice of a buffer. Returns the room for the next request's
     /// head.
     pub fn end(&mut self) -> HeadRoom {

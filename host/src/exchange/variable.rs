@@ -44,6 +44,8 @@ pub enum Variable {
     Tries,
     /// Party to blame for a response that ended before its end: `client`, `upstream` or `plugin`.
     CutBy,
+    /// Plugin whose sub-request it is.
+    SubrequestOf,
     Pid,
     RequestHeader(HeaderName),
     ResponseHeader(HeaderName),
@@ -86,6 +88,7 @@ impl Variable {
             "upstream_duration" => Self::UpstreamDuration,
             "tries" => Self::Tries,
             "cut_by" => Self::CutBy,
+            "subrequest_of" => Self::SubrequestOf,
             "pid" => Self::Pid,
             _ => return Self::of_family(name),
         })
@@ -192,6 +195,11 @@ impl Variable {
             Self::Route => exchange.route().map(str::as_bytes),
             Self::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),
             Self::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
+            Self::SubrequestOf => exchange
+                .context()
+                .subrequest_of
+                .as_deref()
+                .map(str::as_bytes),
             Self::CutBy => stats.cut_by.map(str::as_bytes),
             Self::RequestHeader(name) => request.headers.get(name),
             Self::ResponseHeader(name) => exchange.reply().headers.get(name),

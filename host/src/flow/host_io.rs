@@ -1,6 +1,7 @@
 //! Does what plugins wait for: whole bodies, calls out, delays.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use castling_abi::{ErrorKind, HeaderMap};
@@ -20,7 +21,7 @@ use crate::error::{ClientError, Error};
 use crate::exchange::{Exchange, Stage};
 use crate::filter::{self, RequestBodyFilter};
 use crate::message::{BodySize, RequestHead, Target};
-use crate::phase::{Plan, Step};
+use crate::phase::{Computed, Plan, Step};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadSource};
@@ -67,7 +68,7 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                 }
                 IoRequest::Peek { bytes } => self.peek_request_body(exchange.stage(), bytes).await,
                 IoRequest::Variable(idx) => {
-                    compute(self.plan.get(), idx, exchange, pinned, self).await
+                    compute(&self.plan.get().variables, idx, exchange, pinned, self).await
                 }
                 IoRequest::Calls(calls) => {
                     if !count_calls(self.calls, &calls) {
@@ -77,7 +78,7 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                     let parent = subrequest::Parent::new(exchange, service, made);
                     let results = calls
                         .into_iter()
-                        .map(|call| call_out(worker, Some(&parent), call));
+                        .map(|call| call_out(worker, Some(&parent), made, call));
                     self.while_client_stays(join_all(results))
                         .await
                         .map(IoResult::Calls)
@@ -285,30 +286,51 @@ impl<'a> RequestIo<'_, 'a> {
     }
 }
 
-/// For hooks of no request: they may call out and wait.
-pub struct TimerIo<'a> {
+/// For hooks that no client waits for: they may call out and wait.
+pub struct BackgroundIo<'a> {
     worker: &'a WorkerContext,
     /// Calls out that this run has made so far.
     calls: Cell<usize>,
     raw: RawConnections,
+    /// `None`: there is no request.
+    request: Option<OfRequest<'a>>,
 }
 
-impl<'a> TimerIo<'a> {
+/// What there is where the hook runs after the response of a request.
+struct OfRequest<'a> {
+    service: &'a Service,
+    variables: &'a [Computed],
+}
+
+impl<'a> BackgroundIo<'a> {
     pub fn new(worker: &'a WorkerContext) -> Self {
         Self {
             worker,
             calls: Cell::new(0),
             raw: RawConnections::default(),
+            request: None,
+        }
+    }
+
+    pub fn of_request(
+        worker: &'a WorkerContext,
+        service: &'a Service,
+        variables: &'a [Computed],
+    ) -> Self {
+        let request = Some(OfRequest { service, variables });
+        Self {
+            request,
+            ..Self::new(worker)
         }
     }
 }
 
-impl wasm::HostIo for TimerIo<'_> {
+impl wasm::HostIo for BackgroundIo<'_> {
     fn perform<'a>(
         &'a mut self,
         request: IoRequest,
-        _exchange: &'a mut Box<Exchange>,
-        _pinned: &'a mut PinnedInstances,
+        exchange: &'a mut Box<Exchange>,
+        pinned: &'a mut PinnedInstances,
     ) -> Performing<'a> {
         Box::pin(async move {
             Ok(match request {
@@ -316,9 +338,12 @@ impl wasm::HostIo for TimerIo<'_> {
                     IoResult::TooManyCalls
                 }
                 IoRequest::Calls(calls) => {
+                    let parent = self.request.as_ref().map(|request| {
+                        subrequest::Parent::new(exchange, request.service, &self.calls)
+                    });
                     let results = calls
                         .into_iter()
-                        .map(|call| call_out(self.worker, None, call));
+                        .map(|call| call_out(self.worker, parent.as_ref(), &self.calls, call));
                     IoResult::Calls(join_all(results).await)
                 }
                 IoRequest::Delay(duration) => {
@@ -335,9 +360,18 @@ impl wasm::HostIo for TimerIo<'_> {
                 IoRequest::Password(work, _) => {
                     IoResult::Password(passwords::work_out(*work).await)
                 }
+                IoRequest::Variable(idx) => match &self.request {
+                    Some(request) => {
+                        compute(request.variables, idx, exchange, pinned, self).await?
+                    }
+                    None => IoResult::NotNow,
+                },
+                IoRequest::Flight(wish) if self.request.is_some() => {
+                    let flown = self.worker.flights().fly(&wish).await;
+                    IoResult::Flown(flown.map(|landed| landed.hold_in(exchange, wish.plugin)))
+                }
                 IoRequest::Body { .. }
                 | IoRequest::Peek { .. }
-                | IoRequest::Variable(_)
                 | IoRequest::Flight(_)
                 | IoRequest::Begin(_)
                 | IoRequest::Write(_)
@@ -358,6 +392,7 @@ fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
 async fn call_out(
     worker: &WorkerContext,
     parent: Option<&subrequest::Parent<'_>>,
+    made: &Cell<usize>,
     mut call: Call,
 ) -> CallResult {
     let timeout = call.timeout;
@@ -375,11 +410,14 @@ async fn call_out(
                     "no host is granted",
                 )),
             },
-            (Destination::OwnRoutes, Some(parent)) => subrequest::run(worker, parent, call).await,
-            (Destination::OwnRoutes, None) => Err(CallFailure::new(
-                ErrorKind::NotNow,
-                "a timer has no listener whose routes it could ask",
-            )),
+            (Destination::OwnRoutes(plugin), Some(parent)) => {
+                let plugin = Arc::clone(plugin);
+                subrequest::run(worker, parent, &plugin, call).await
+            }
+            (Destination::OwnRoutes(plugin), None) => {
+                let plugin = Arc::clone(plugin);
+                subrequest::run_for_nobody(worker, made, &plugin, call).await
+            }
         }
     };
     match timeout {

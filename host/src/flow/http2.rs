@@ -94,10 +94,10 @@ pub async fn run_stream(
     let downstream = Downstream::H2(session);
     let mut pipeline = Pipeline::new(exchange, downstream, body, &calls, service, worker);
     pipeline.serve().await;
-    if pipeline.has_last_hooks() {
-        pipeline.run_last_hooks().await;
+    match pipeline.has_last_hooks() {
+        true => pipeline.run_last_hooks().await,
+        false => pipeline.log(),
     }
-    pipeline.log();
 }
 
 /// Answers a head that is not taken. There is no request, so no plugin sees it.
@@ -121,7 +121,7 @@ async fn refuse(
     exchange.begin_unread(client.address, server, tls, &service.name);
     exchange.reply_mut().status = status;
     exchange.stats_mut().body_bytes_sent = body.len() as u64;
-    log::count(exchange, &service.router.unrouted, service);
+    log::count(exchange, &service.router.unrouted.requests, service);
     let alarms = h2::Alarms {
         read: &tools.read_alarm,
         write: &tools.write_alarm,

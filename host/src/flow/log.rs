@@ -2,10 +2,11 @@
 
 use castling_abi::Hook;
 
+use super::after_response::Admitted;
 use super::pipeline::Pipeline;
 use super::variables::VariablesOnly;
 use crate::exchange::{Exchange, Stage};
-use crate::phase::Plan;
+use crate::metrics::RequestCounts;
 use crate::service::Service;
 use crate::wasm::HookCall;
 
@@ -15,15 +16,14 @@ impl Pipeline<'_> {
     pub fn has_last_hooks(&mut self) -> bool {
         self.exchange.stats_mut().body_bytes_received = self.body.received_bytes;
         self.exchange.enter(Stage::Log);
-        let plan = self.plan.get();
-        !plan.variables.is_empty() || !plan.log.is_empty() || !self.pinned.is_empty()
+        self.plan.get().has_last_hooks || !self.pinned.is_empty()
     }
 
-    /// Computes the variables that the access log shows, runs the `log` hooks, and lets go of the instances that were kept for
-    /// the request.
+    /// Computes the variables that the access log shows, runs the `log` hooks, lets go of the instances that were kept for
+    /// the request, logs it, and has its `after_response` hooks begin.
     pub async fn run_last_hooks(&mut self) {
         let plan = self.plan.get();
-        let mut variables = VariablesOnly(plan);
+        let mut variables = VariablesOnly(&plan.variables);
         for (idx, variable) in plan.variables.iter().enumerate() {
             let exchange = &self.exchange;
             let names = exchange.context().computable.as_deref().unwrap_or_default();
@@ -43,20 +43,25 @@ impl Pipeline<'_> {
             let (exchange, pinned) = (&mut *self.exchange, &mut self.pinned);
             let _ = step.run(call, exchange, pinned, &mut variables).await;
         }
+        let admitted = Admitted::new(&plan.after_response, &mut self.pinned);
         self.pinned.release().await;
+        self.log();
+        if let Some(admitted) = admitted {
+            admitted.begin(self);
+        }
     }
 
     /// Logs and counts the exchange.
     pub fn log(&self) {
-        count(self.exchange, self.plan.get(), self.service);
+        count(self.exchange, &self.plan.get().requests, self.service);
         self.worker.add_to_access_log(self.exchange);
     }
 }
 
 /// Adds a request that is over to the metrics.
-pub fn count(exchange: &Exchange, plan: &Plan, service: &Service) {
+pub fn count(exchange: &Exchange, requests: &RequestCounts, service: &Service) {
     let (stats, metrics) = (&exchange.stats(), &service.metrics);
-    plan.requests.count(exchange.reply().status);
+    requests.count(exchange.reply().status);
     metrics.received_bytes.add(stats.body_bytes_received as f64);
     metrics.sent_bytes.add(stats.body_bytes_sent as f64);
 }

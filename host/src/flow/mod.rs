@@ -3,6 +3,7 @@
 //! Begin with [`Pipeline::respond`]: phases, the upstream if none of them answers, filters. [`Pipeline::serve`] around it sends
 //! what it has come to, and turns what goes wrong on the way into a reply.
 
+mod after_response;
 mod call_failure;
 mod calls_made;
 mod host_io;
@@ -99,10 +100,10 @@ pub async fn run(
     let downstream = Downstream::H1(session);
     let mut pipeline = Pipeline::new(exchange, downstream, body, &calls, service, worker);
     let after = pipeline.serve().await;
-    if pipeline.has_last_hooks() {
-        pipeline.run_last_hooks().await;
+    match pipeline.has_last_hooks() {
+        true => pipeline.run_last_hooks().await,
+        false => pipeline.log(),
     }
-    pipeline.log();
     after
 }
 
@@ -126,7 +127,7 @@ pub async fn refuse(
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     exchange.reply_mut().status = status;
     exchange.stats_mut().body_bytes_sent = body.len() as u64;
-    log::count(exchange, &service.router.unrouted, service);
+    log::count(exchange, &service.router.unrouted.requests, service);
     let (alarm, limit) = (&tools.write_alarm, service.client.send_timeout);
     let head = ReplyHead { status, headers };
     let after = h1::refuse(client, alarm, limit, (&head, body), &worker.date()).await;

@@ -110,7 +110,7 @@ impl<'a> Outlet<'_, 'a> {
         piece: Bytes,
         last: bool,
     ) -> Result<(Bytes, bool), Error> {
-        let mut variables = VariablesOnly(self.plan);
+        let mut variables = VariablesOnly(&self.plan.variables);
         let mut client = ClientSink(self.downstream, PieceBudget::NONE);
         let (exchange, pinned) = (&mut *self.exchange, &mut *self.pinned);
         let io = &mut variables;

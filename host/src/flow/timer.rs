@@ -6,7 +6,7 @@ use std::time::Duration;
 use castling_abi::Hook;
 
 use crate::exchange::Exchange;
-use crate::flow::host_io::TimerIo;
+use crate::flow::host_io::BackgroundIo;
 use crate::wasm::{HookCall, PinnedInstances, Plugin};
 use crate::worker_context::WorkerContext;
 
@@ -32,7 +32,7 @@ async fn run_once(plugin: &Rc<Plugin>, exchange: &mut Box<Exchange>, worker: &Wo
     // Each run has its `limits.request_cpu` for itself.
     exchange.context_mut().cpu_time.clear();
     let mut pinned = PinnedInstances::default();
-    let mut io = TimerIo::new(worker);
+    let mut io = BackgroundIo::new(worker);
     // Failures are counted and logged there.
     let _ = plugin
         .call(HookCall::plain(Hook::Timer), exchange, &mut pinned, &mut io)

@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::exchange::Exchange;
-use crate::flow::host_io::TimerIo;
+use crate::flow::host_io::BackgroundIo;
 use crate::metrics::TopicMetrics;
 use crate::runtime::readiness::watch_readable;
 use crate::wasm::{HookCall, HookError, PinnedInstances, Plugin};
@@ -118,7 +118,7 @@ impl Reader {
         let call = HookCall::message(self.topic_idx, message.len());
         exchange.body_mut().chunk = message.into();
         let mut pinned = PinnedInstances::default();
-        let mut io = TimerIo::new(worker);
+        let mut io = BackgroundIo::new(worker);
         // Failures are counted and logged there.
         let called = self.plugin.call(call, exchange, &mut pinned, &mut io).await;
         exchange.body_mut().chunk.clear();

@@ -2,14 +2,14 @@
 
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::phase::Plan;
+use crate::phase::Computed;
 use crate::wasm::{self, HookCall, IoRequest, IoResult, Performing, PinnedInstances};
 
 /// For hooks that may not wait for anything but a variable.
-pub struct VariablesOnly<'p>(pub &'p Plan);
+pub struct VariablesOnly<'p>(pub &'p [Computed]);
 
 impl VariablesOnly<'_> {
-    /// Computes a variable of the plan.
+    /// Computes one of them.
     pub async fn compute(
         &mut self,
         idx: usize,
@@ -47,13 +47,13 @@ impl wasm::HostIo for VariablesOnly<'_> {
 
 /// Runs the `variable` hook of the plugin whose variable it is; at most once a request, also when it fails.
 pub async fn compute(
-    plan: &Plan,
+    variables: &[Computed],
     idx: usize,
     exchange: &mut Box<Exchange>,
     pinned: &mut PinnedInstances,
     io: &mut dyn wasm::HostIo,
 ) -> Result<IoResult, Error> {
-    let Some(variable) = plan.variables.get(idx) else {
+    let Some(variable) = variables.get(idx) else {
         return Ok(IoResult::NotNow);
     };
     exchange.context_mut().computed |= 1 << idx;

@@ -15,8 +15,10 @@ use crate::connection::{Serving, StreamPool};
 use crate::downstream::SpillFile;
 use crate::exchange::Template;
 use crate::gateway::Identity;
+use crate::gateway::host_calls::own_routes;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
+use crate::message::Scheme;
 use crate::metrics::Recorder;
 use crate::phase::{
     Check, Native, Plan, PluginStep, RoutePlan, Router, Split, Step, UpstreamIdx, Upstreams,
@@ -112,12 +114,23 @@ impl Gateway {
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
         let streams = Rc::new(StreamPool::new(worker.alarms()));
-        let acceptors = routers.into_iter().map(|(name, router)| {
+        let services = routers.into_iter().map(|(name, router)| {
             let counted = metrics.listener(&name);
+            let listener = &config.listeners[&name];
+            let Serves::Http(http) = &listener.serves;
+            let scheme = match listener.tls {
+                Some(_) => Scheme::Https,
+                None => Scheme::Http,
+            };
+            let service = Service::new(&name, http, router, counted, (identity.id, scheme));
+            (name, service)
+        });
+        let services: BTreeMap<_, _> = services.collect();
+        worker.set_own_routes(own_routes(&config, &services));
+        let acceptors = services.into_iter().map(|(name, service)| {
             let config = &config.listeners[&name];
-            let Serves::Http(http) = &config.serves;
             let serving = Rc::new(Serving {
-                service: Service::new(&name, http, router, counted, identity.id),
+                service,
                 worker: Rc::clone(&worker),
                 workspaces: Rc::clone(&workspaces),
                 streams: Rc::clone(&streams),

@@ -135,7 +135,9 @@ pub(super) fn ungranted(
         .iter()
         .filter_map(|capability| match capability {
             Capability::Upstreams
-                if grants.upstreams.is_none() && grants.hosts.is_none() && !grants.own_routes =>
+                if grants.upstreams.is_none()
+                    && grants.hosts.is_none()
+                    && grants.own_routes == config::OwnRoutes::Refused =>
             {
                 Some(
                 "makes calls out, which nothing grants; expected `grants = { upstreams = [...] }`, where [] is for none, `hosts = [...]` or \

@@ -22,7 +22,8 @@ use castling_abi::MetricKind;
 
 pub use master::MasterMetrics;
 pub use own::{
-    HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics, RequestCounts, UpstreamMetrics,
+    AfterResponseMetrics, HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics,
+    RequestCounts, UpstreamMetrics,
 };
 pub use permits::PermitMetrics;
 pub use plugin::{InstanceMetrics, PluginMetrics};

@@ -164,6 +164,21 @@ const WAITS: Own = own(
     "castling_instance_waits_total",
     "Calls of a plugin's hooks that had to wait for an instance.",
 );
+const AFTER_ACTIVE: Own = own(
+    MetricKind::Gauge,
+    "castling_after_response_active",
+    "Calls of a plugin's after_response that run now.",
+);
+const AFTER_WAITING: Own = own(
+    MetricKind::Gauge,
+    "castling_after_response_waiting",
+    "Calls of a plugin's after_response that wait because as many run as may.",
+);
+const AFTER_LOST: Own = own(
+    MetricKind::Counter,
+    "castling_after_response_lost_total",
+    "Calls of a plugin's after_response that came to nothing, by reason: queue (too many waited), timeout, drain (the worker ended).",
+);
 const QUARANTINE: Own = own(
     MetricKind::GaugeMax,
     "castling_quarantine_state",
@@ -285,6 +300,19 @@ impl Recorder {
             waiting: self.own_gauge(&WAITING, &[("plugin", plugin)]),
             waits: self.own_counter(&WAITS, &[("plugin", plugin)]),
             quarantine: self.own_gauge(&QUARANTINE, &[("plugin", plugin)]),
+        }
+    }
+
+    /// Metrics of the calls of a plugin's `after_response`.
+    pub fn after_response(&self, plugin: &str) -> AfterResponseMetrics {
+        let lost =
+            |reason| self.own_counter(&AFTER_LOST, &[("plugin", plugin), ("reason", reason)]);
+        AfterResponseMetrics {
+            active: self.own_gauge(&AFTER_ACTIVE, &[("plugin", plugin)]),
+            waiting: self.own_gauge(&AFTER_WAITING, &[("plugin", plugin)]),
+            lost_to_queue: lost("queue"),
+            lost_to_timeout: lost("timeout"),
+            lost_to_drain: lost("drain"),
         }
     }
 
@@ -445,4 +473,14 @@ pub struct HookMetrics {
     pub waiting: Gauge,
     pub waits: Count,
     pub quarantine: Gauge,
+}
+
+/// Calls of a plugin's `after_response`; of one without that hook they are nowhere.
+#[derive(Clone, Copy, Default)]
+pub struct AfterResponseMetrics {
+    pub active: Gauge,
+    pub waiting: Gauge,
+    pub lost_to_queue: Count,
+    pub lost_to_timeout: Count,
+    pub lost_to_drain: Count,
 }

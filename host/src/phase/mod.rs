@@ -17,7 +17,7 @@ use castling_abi::Hook;
 
 pub use check::Check;
 pub use order::{Order, Outcome, Precedence, Turn, conditions};
-pub use plan::{MAX_COMPUTED, Plan, RoutePlan, UpstreamIdx};
+pub use plan::{Computed, MAX_COMPUTED, Plan, RoutePlan, UpstreamIdx};
 pub use route::Router;
 pub use split::{Split, Upstreams};
 pub use step::{Native, Next, PluginStep, Progress, Step};

@@ -32,8 +32,12 @@ pub struct Plan {
     pub response_headers: Box<[Step]>,
     pub response_body: Box<[Step]>,
     pub log: Box<[PluginStep]>,
+    /// Hooks that run when the response is out.
+    pub after_response: Box<[PluginStep]>,
+    /// Whether one of these three lists has something.
+    pub has_last_hooks: bool,
     /// Steps that compute variables, by their indices among [`Self::computable`].
-    pub variables: Box<[Computed]>,
+    pub variables: Rc<[Computed]>,
     /// Names of those variables; `None` where there are none.
     pub computable: Option<Arc<[Arc<str>]>>,
 }
@@ -103,6 +107,8 @@ impl Plan {
             steps.into_boxed_slice()
         };
         let content = list(Hook::Content).chain(native.map(Step::Native));
+        let last = |hook| -> Box<[PluginStep]> { PluginStep::list(plugins, hook).collect() };
+        let (log, after_response) = (last(Hook::Log), last(Hook::AfterResponse));
         Self {
             route,
             upstreams,
@@ -117,7 +123,9 @@ impl Plan {
             request_body: steps(Hook::RequestBody).into(),
             response_headers: reversed(Hook::ResponseHeaders),
             response_body: reversed(Hook::ResponseBody),
-            log: PluginStep::list(plugins, Hook::Log).collect(),
+            has_last_hooks: !(log.is_empty() && after_response.is_empty() && variables.is_empty()),
+            log,
+            after_response,
             variables: variables.into(),
             computable: (!computable.is_empty()).then(|| computable.into()),
         }
@@ -172,9 +180,16 @@ impl Plan {
             let steps = steps.iter().filter_map(Step::plugin);
             (hook, steps.map(PluginStep::describe).collect())
         });
-        let log = self.log.iter().map(PluginStep::describe).collect();
+        let last = [
+            (Hook::Log, &self.log),
+            (Hook::AfterResponse, &self.after_response),
+        ];
+        let last = last.map(|(hook, steps)| {
+            let names = steps.iter().map(PluginStep::describe).collect();
+            (hook, names)
+        });
         let mut described: Vec<String> = of_plugins
-            .chain([(Hook::Log, log)])
+            .chain(last)
             .filter(|(_, names): &(Hook, Vec<String>)| !names.is_empty())
             .map(|(hook, names)| format!("{}: {}", hook.name(), names.join(", ")))
             .collect();

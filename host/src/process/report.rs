@@ -303,6 +303,8 @@ fn add_plugins(sum: &mut Vec<PluginStatus>, plugins: Vec<PluginStatus>) {
                 known.failures += plugin.failures;
                 known.traps += plugin.traps;
                 known.exhausted += plugin.exhausted;
+                known.after_responses += plugin.after_responses;
+                known.after_responses_lost += plugin.after_responses_lost;
                 if badness(&plugin.state) > badness(&known.state) {
                     known.state = plugin.state;
                 }

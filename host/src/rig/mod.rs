@@ -245,7 +245,7 @@ fn stage(hook: Hook) -> Stage {
         Hook::Balance | Hook::PeerDone => Stage::Balance,
         Hook::ResponseHeaders => Stage::Reply,
         Hook::ResponseBody => Stage::Body,
-        Hook::Log => Stage::Log,
+        Hook::Log | Hook::AfterResponse => Stage::Log,
         Hook::RequestBody => Stage::Balance,
         Hook::Variable => Stage::Request,
         Hook::Timer | Hook::Message => Stage::Idle,

@@ -11,7 +11,7 @@ pub struct HookCall {
 }
 
 impl HookCall {
-    /// A hook without arguments: phases, `response_headers`, `log` and `timer`.
+    /// A hook without arguments: phases, `response_headers`, `log`, `after_response` and `timer`.
     #[inline]
     pub const fn plain(hook: Hook) -> Self {
         Self {

@@ -54,6 +54,14 @@ impl PinnedInstances {
         }
     }
 
+    /// Takes out those of these plugins.
+    pub fn split_off(&mut self, is_taken: impl Fn(&Rc<Plugin>) -> bool) -> Self {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let (taken, left) = all.partition(|guard| is_taken(&guard.plugin));
+        self.0 = left;
+        Self(taken)
+    }
+
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -119,8 +119,9 @@ pub enum Destination {
     Upstream(Arc<str>),
     /// A host, as this plugin is granted it.
     Host(Arc<str>, HostName),
-    /// The routes of the listener that the client's request came through.
-    OwnRoutes,
+    /// The gateway's own routes, as this plugin is granted them: of the listener that the client's request came through, where there is
+    /// a request.
+    OwnRoutes(Arc<str>),
 }
 
 /// A host that is called by its name.

@@ -46,4 +46,4 @@ pub use io_request::{
     HostName, IoRequest, IoResult, PasswordWork, Performing, RawDone, RawWork, StreamHead,
 };
 pub use manifest::{Capability, Manifest, TimerOn};
-pub use plugin::{Module, Plugin, PluginStatus, PolicyResult};
+pub use plugin::{AfterResponseCall, Module, Plugin, PluginStatus, PolicyResult};

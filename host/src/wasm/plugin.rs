@@ -1,5 +1,6 @@
 //! A plugin in one worker: its code, its config, and the instances that serve its calls.
 
+mod after_response;
 mod instances;
 mod policy;
 mod queue;
@@ -10,6 +11,8 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use after_response::AfterResponseCall;
+use after_response::AfterResponses;
 use castling_abi::{Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, imports};
 pub use policy::PolicyResult;
 use queue::Queue;
@@ -32,9 +35,9 @@ use super::quarantine::Quarantine;
 use super::share::Share;
 use super::snapshot::Snapshot;
 use super::{Manifest, host_call, mapped, module_text};
-use crate::config::{self, Isolation, OnError, PluginLimits};
+use crate::config::{self, Isolation, OnError, OwnRoutes, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
-use crate::metrics::{HookMetrics, PermitMetrics, PluginMetrics, Recorder};
+use crate::metrics::{AfterResponseMetrics, HookMetrics, PermitMetrics, PluginMetrics, Recorder};
 use crate::zone::{self, Topic, Zone};
 
 /// A compiled plugin on its way into a worker.
@@ -99,6 +102,7 @@ pub struct Plugin {
     failures: Cell<u64>,
     traps: Cell<u64>,
     exhausted: Cell<u64>,
+    after_responses: AfterResponses,
 }
 
 /// State of a plugin in one worker, as `castling status` shows it.
@@ -123,6 +127,12 @@ pub struct PluginStatus {
     pub traps: u64,
     /// Calls for which no instance was free.
     pub exhausted: u64,
+    /// Calls of `after_response` that run or wait.
+    #[serde(default)]
+    pub after_responses: usize,
+    /// Calls of it that came to nothing: too many waited, they took too long, or the worker ended.
+    #[serde(default)]
+    pub after_responses_lost: u64,
     /// `in` service, `out` because it keeps trapping, or on `trial`.
     pub state: String,
 }
@@ -155,6 +165,10 @@ impl Plugin {
         let metrics = recorder.hooks(&name, config.limits.instances);
         let (in_module, most) = (&module.manifest.name, config.limits.metric_series);
         let own = PluginMetrics::new(recorder, &name, in_module, most);
+        let after_metrics = match hooks.contains(&Hook::AfterResponse) {
+            true => recorder.after_response(&name),
+            false => AfterResponseMetrics::default(),
+        };
         let uses = |is: &dyn Fn(&str) -> bool| mapped.imports().any(|import| is(import.name()));
         let waits = uses(&|name| host_call::waits(name, meets_computed));
         let emits = uses(&|name| name == imports::CHUNK_EMIT);
@@ -187,6 +201,7 @@ impl Plugin {
             failures: Cell::new(0),
             traps: Cell::new(0),
             exhausted: Cell::new(0),
+            after_responses: AfterResponses::new(&config.limits, after_metrics),
             metrics,
         };
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
@@ -335,6 +350,8 @@ impl Plugin {
             failures: self.failures.get(),
             traps: self.traps.get(),
             exhausted: self.exhausted.get(),
+            after_responses: self.after_responses.admitted(),
+            after_responses_lost: self.after_responses.lost(),
             state: self.quarantine.state().to_owned(),
         }
     }
@@ -529,7 +546,7 @@ fn template(
             .flatten()
             .map(|name| Arc::from(name.as_str()))
             .collect(),
-        own_routes: config.grants.own_routes,
+        own_routes: config.grants.own_routes != OwnRoutes::Refused,
         hooks,
         metrics,
     }

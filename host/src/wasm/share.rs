@@ -36,7 +36,8 @@ impl Share {
             | Hook::Balance
             | Hook::PeerDone
             | Hook::Timer
-            | Hook::Message => match exchange.context().depth {
+            | Hook::Message
+            | Hook::AfterResponse => match exchange.context().depth {
                 0 => Self::Request,
                 _ => Self::Nested,
             },

@@ -149,6 +149,8 @@ ids! {
         /// No request's: a message on a topic that the plugin is granted: `a` the topic, for `topic_name`, `b` the message's length in
         /// bytes.
         Message = 13, "message";
+        /// The response is out, and nobody waits any more: may call out and wait, as phases may. Not for sub-requests.
+        AfterResponse = 14, "after_response";
     }
 }
 
@@ -170,6 +172,7 @@ impl Hook {
             Self::Variable => "castling_hook_variable",
             Self::Timer => "castling_hook_timer",
             Self::Message => "castling_hook_message",
+            Self::AfterResponse => "castling_hook_after_response",
         }
     }
 }
@@ -488,7 +491,8 @@ impl DrawnPeer {
 /// [`imports::BODY_READ`], [`imports::BODY_PEEK`], [`imports::CALLS_SEND`], [`imports::DELAY`] and [`imports::KV_FLIGHT`]: in `rewrite`,
 /// `preaccess`, `access` and `content`; `BODY_READ` of the response, `CALLS_SEND`, `DELAY` and `KV_FLIGHT` also in `response_headers`.
 /// [`imports::RESPONSE_BEGIN`] and [`imports::RESPONSE_WRITE`]: in `content`, where `BODY_READ` comes before them.
-/// [`imports::CHUNK_EMIT`]: in `request_body` and `response_body`.
+/// [`imports::CHUNK_EMIT`]: in `request_body` and `response_body`. `CALLS_SEND` and `DELAY` in `after_response`, `timer` and `message`, too, and
+/// `KV_FLIGHT` in the first of them.
 /// Elsewhere [`Status::NotNow`].
 pub const LONGEST_DELAY_MS: u32 = 60_000;
 

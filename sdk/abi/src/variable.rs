@@ -58,7 +58,7 @@ pub enum ReadCost {
 }
 
 /// All of them, in the order of the docs.
-pub static OWN_VARIABLES: [OwnVariable; 34] = {
+pub static OWN_VARIABLES: [OwnVariable; 35] = {
     use KnownFrom::{Always, Peer, Request, Response, Routing};
     use ReadCost::{Copied, Parsed, Searched, Written};
     [
@@ -197,6 +197,12 @@ pub static OWN_VARIABLES: [OwnVariable; 34] = {
             Always,
             Copied,
             "party to blame for a response that ended before its end: `client`, `upstream` or `plugin`",
+        ),
+        text(
+            "subrequest_of",
+            Request,
+            Copied,
+            "plugin whose sub-request it is; none for a client's request",
         ),
         number("pid", Always, Written, "process id of the worker"),
         family(

@@ -153,6 +153,15 @@ pub(crate) const SIGNATURES: &[Signature] = &[
         text: "fn log(&self, request: &Request, outcome: &Outcome)",
     },
     Signature {
+        hook: Hook::AfterResponse,
+        params: &[
+            Param::Ref("request", "Request"),
+            Param::Ref("outcome", "Outcome"),
+        ],
+        returns: "unit",
+        text: "fn after_response(&self, request: &Request, outcome: &Outcome)",
+    },
+    Signature {
         hook: Hook::Variable,
         params: &[Param::Ref("request", "Request"), Param::Ref("name", "str")],
         returns: "value",

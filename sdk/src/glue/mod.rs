@@ -137,6 +137,14 @@ pub fn log<A: Access>(
     done(slot.run(|plugin, state| call(plugin, state, &Request::new(), &Outcome::new())))
 }
 
+pub fn after_response<A: Access>(
+    slot: A,
+    args: [u32; 3],
+    call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &Outcome) -> Result<()>,
+) -> i32 {
+    log(slot, args, call)
+}
+
 pub fn balance<A: Access>(
     slot: A,
     [count, tries, _]: [u32; 3],

@@ -82,7 +82,8 @@ pub(super) fn may_wait() -> bool {
             | Hook::ResponseHeaders
             | Hook::Variable
             | Hook::Timer
-            | Hook::Message,
+            | Hook::Message
+            | Hook::AfterResponse,
         ) => true,
         Some(
             Hook::PostRead
@@ -111,7 +112,8 @@ pub(super) fn may_change_request() -> bool {
             | Hook::Log
             | Hook::Variable
             | Hook::Timer
-            | Hook::Message,
+            | Hook::Message
+            | Hook::AfterResponse,
         ) => false,
     }
 }

@@ -68,6 +68,11 @@ impl Everything {
         Ok(())
     }
 
+    fn after_response(&self, state: &mut Tail, _: &Request, outcome: &Outcome) -> Result<()> {
+        state.bytes += usize::from(outcome.status().unwrap_or(0));
+        delay(Duration::from_millis(1))
+    }
+
     fn variable(&self, _: &Request, name: &str) -> Result<Option<&str>> {
         match name {
             "hat" => Ok(Some("bowler")),

@@ -332,8 +332,20 @@ pub struct Grants {
     pub hosts: Option<GrantedHosts>,
     /// Files that it may read.
     pub files: Option<Vec<GrantedFile>>,
-    /// Whether the plugin may send sub-requests to the gateway's own routes.
-    pub own_routes: bool,
+    /// Whether the plugin may send sub-requests to the gateway's own routes, and whose these are.
+    pub own_routes: OwnRoutes,
+}
+
+/// Routes of the gateway's own that a plugin may send sub-requests to: of a hook of a request, those of the listener that the request came
+/// through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnRoutes {
+    #[default]
+    Refused,
+    /// Hooks of no request have those of the gateway's only listener.
+    Granted,
+    /// Hooks of no request have those of this listener.
+    Of(String),
 }
 
 /// Treatment of a request whose plugin's hook fails or traps.
@@ -422,6 +434,12 @@ pub struct PluginLimits {
     /// Bytes that one call of a hook on a body may send on before it returns. 1 KiB to 1 TiB. Default 128 MiB, twice what deflate can
     /// make of a chunk of 64 KiB.
     pub emit_bytes: usize,
+    /// Time of one call of `after_response`, waiting included. 1 ms to 1 h. Default 30 s.
+    pub after_response: Duration,
+    /// Calls of it that run at a time in one worker; more than half of `instances` never do. 1 to 4096. Default 32.
+    pub after_response_active: usize,
+    /// Calls of it that may wait for that in one worker; beyond it one is lost. 0 to 100000. Default 1000.
+    pub after_response_queue: usize,
     /// Series of its metrics, over all workers; a histogram counts as its buckets and two more. 0 to 262144. Default
     /// 1000. Further label values are counted as `other`.
     pub metric_series: u32,

@@ -386,7 +386,7 @@ fn nothing_granted_is_another_thing_than_nothing_said() {
         zones: Some(Vec::new()),
         hosts: None,
         files: None,
-        own_routes: false,
+        own_routes: OwnRoutes::Refused,
     };
     assert_eq!(config.plugins["said"].grants, said);
     assert_eq!(config.plugins["silent"].grants, Grants::default());

@@ -29,6 +29,9 @@ fn every_limit_is_read() {
         state = 100
         permits = 8
         emit = 3000
+        after_response = '9s'
+        after_response_active = 10
+        after_response_queue = 0
         log_lines = 6
         metric_series = 7
     ";
@@ -54,6 +57,9 @@ fn every_limit_is_read() {
         state_bytes: 100,
         permits: 8,
         emit_bytes: 3000,
+        after_response: Duration::from_secs(9),
+        after_response_active: 10,
+        after_response_queue: 0,
         log_lines: 6,
         metric_series: 7,
     };

@@ -247,7 +247,9 @@ impl Guest {
         match self.hook {
             // No response has begun.
             Some(Hook::RequestBody) => self.exchange.stage() <= Stage::Balance,
-            Some(Hook::Variable | Hook::Timer | Hook::Message) | None => false,
+            Some(Hook::Variable | Hook::Timer | Hook::Message | Hook::AfterResponse) | None => {
+                false
+            }
             Some(_) => matches!(self.exchange.stage(), Stage::Request | Stage::Reply),
         }
     }

@@ -126,7 +126,7 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
 
 fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let to = match record.upstream {
-        call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes,
+        call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes(Arc::clone(&guest.plugin)),
         named if named.contains(&b'/') => {
             let name = str::from_utf8(named).ok().and_then(HostName::parse);
             let name = name.ok_or(Status::BadArgument)?;
