@@ -45,7 +45,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! In `rewrite`, `preaccess`, `access`, `content` and `response_headers`.
+//! What is longer than `limits.body`, or comes slowly, is sent and read piece by piece: [`open`] and [`stream`].
+//!
+//! In `rewrite`, `preaccess`, `access`, `content`, `response_headers`, `after_response`, `timer` and `message`.
 
 use std::fmt;
 use std::time::Duration;
@@ -60,9 +62,11 @@ use crate::header::{HeaderList, HeaderValue, Headers, is_name, is_of_framing};
 use crate::wait::milliseconds;
 use crate::{config, host};
 
+mod streamed;
 mod upstream;
 
 pub use crate::params::{Params, decode, encode};
+pub use streamed::{StreamedResponse, Upload, open, open_sized, stream};
 pub use upstream::Upstream;
 
 /// Sends a request to an upstream and waits for its response, whatever its status.
@@ -305,6 +309,12 @@ impl Request {
     /// Time that [`Self::timeout`] has set, for tests.
     pub const fn longest_wait(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// Adds to the body, for the fake host.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.body.extend_from_slice(bytes);
     }
 
     /// Reads back, for the fake host, what was written for the host; `None` where it is not text.

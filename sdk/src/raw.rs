@@ -18,6 +18,10 @@ pub(crate) use kv::{
     kv_delete, kv_delete_all, kv_get, kv_get_all, kv_get_with_ttl, kv_increment, kv_list, kv_put,
     kv_put_all,
 };
+pub(crate) use streamed::{
+    call_close, call_failure, call_failure_kind, call_finish, call_open, call_read,
+    call_reply_headers, call_write,
+};
 pub(crate) use tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
 pub(crate) use topic::{message_get, topic_name, topic_publish};
 pub(crate) use upstream::{config_grant, peer_name, peer_tags, upstream_set};
@@ -28,6 +32,7 @@ mod file;
 mod flight;
 mod gauge;
 mod kv;
+mod streamed;
 mod tcp;
 mod topic;
 mod upstream;

@@ -88,14 +88,26 @@ struct Heard {
 impl Sink {
     fn origin(&self) -> Origin {
         let own = self.clone();
-        origin::answering(move |seen| {
-            let (heard, opened) = &*own.0;
-            let mut heard = heard.lock().unwrap();
-            let report = String::from_utf8_lossy(&seen.body).into_owned();
-            heard.reports.push(report);
-            let _open = opened.wait_while(heard, |heard| heard.is_shut).unwrap();
-            Response::new(body::full("heard"))
+        // Threads, since an answer that is held back blocks its own.
+        raw_origin::scripted(move |connection, _| {
+            loop {
+                let head = connection.read_head()?.to_lowercase();
+                let length = head.split("content-length: ").nth(1);
+                let length = length.and_then(|rest| rest.split("\r\n").next());
+                let length = length.and_then(|length| length.parse().ok());
+                let body = connection.read_exact(length.unwrap_or(0))?;
+                own.hear(String::from_utf8_lossy(&body).into_owned());
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nheard");
+            }
         })
+    }
+
+    /// Notes a report, and waits until its answer may go.
+    fn hear(&self, report: String) {
+        let (heard, opened) = &*self.0;
+        let mut heard = heard.lock().unwrap();
+        heard.reports.push(report);
+        let _open = opened.wait_while(heard, |heard| heard.is_shut).unwrap();
     }
 
     fn shut(&self, is_shut: bool) {

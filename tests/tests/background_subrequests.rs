@@ -34,7 +34,7 @@ const CONFIG: &str = r#"
     config = { request = { set = { x-mark = "$host $method" } } }
 
     [listeners.inner]
-    bind = "{inner}"
+    bind = "{listen_inner}"
 
     [listeners.web]
     bind = "{listen}"
@@ -50,7 +50,7 @@ const CONFIG: &str = r#"
     listeners = ["web"]
 
     [[routes]]
-    path = "/nested"
+    path = "/again"
     plugins = ["asker"]
     listeners = ["inner"]
 
@@ -136,12 +136,12 @@ fn a_message_asks_and_a_status_is_an_answer() {
 
 #[test]
 fn those_within_it_are_nested_and_leave_no_line() {
-    let proxy = setup("\"inner\"", "/nested").start();
+    let proxy = setup("\"inner\"", "/again").start();
     // The route's plugin asks for the path that it is asked for, again and again.
     until_heard(&proxy, "timer", "sub-requests are nested more than 5 deep");
     assert_eq!(
         lines(&proxy),
-        ["200 /nested of herald by 0.0.0.0 at inner http"]
+        ["200 /again of herald by 0.0.0.0 at inner http"]
     );
 }
 
@@ -157,7 +157,7 @@ fn of_several_listeners_the_grant_has_to_name_one() {
 #[test]
 fn the_only_listener_need_not_be_named() {
     let config = CONFIG
-        .replace("[listeners.inner]\n    bind = \"{inner}\"\n", "")
+        .replace("[listeners.inner]\n    bind = \"{listen_inner}\"\n", "")
         .replace("listeners = [\"inner\"]", "")
         .replace("OWN", "true")
         .replace("ASKED", "/jobs/run");

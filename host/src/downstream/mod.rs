@@ -86,7 +86,7 @@ impl<'c> Downstream<'c> {
         match self {
             Self::H1(session) => session.try_piece(),
             Self::H2(session) => session.try_piece(),
-            Self::Collect(_) => Ok(Piece::End),
+            Self::Collect(collector) => Ok(collector.try_piece()),
         }
     }
 
@@ -100,7 +100,7 @@ impl<'c> Downstream<'c> {
         match self {
             Self::H1(session) => session.poll_fill(cx, limit),
             Self::H2(session) => session.poll_fill(cx, limit),
-            Self::Collect(_) => Poll::Ready(Ok(Ok(0))),
+            Self::Collect(collector) => collector.poll_fill(cx).map(|()| Ok(Ok(1))),
         }
     }
 
@@ -110,7 +110,7 @@ impl<'c> Downstream<'c> {
         match self {
             Self::H1(session) => session.is_read(),
             Self::H2(session) => session.is_read(),
-            Self::Collect(_) => true,
+            Self::Collect(collector) => collector.is_read(),
         }
     }
 

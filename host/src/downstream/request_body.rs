@@ -85,6 +85,11 @@ impl RequestBody {
         body
     }
 
+    /// A body that a plugin writes, of this size: for [`super::Collector::with_body`].
+    pub fn streamed(size: BodySize) -> Self {
+        Self::unlimited(size)
+    }
+
     #[inline]
     fn unlimited(size: BodySize) -> Self {
         Self {

@@ -38,6 +38,11 @@ impl ExchangeStats {
         }
     }
 
+    /// Time since the request's head was complete, up to the end of the exchange.
+    pub fn duration(&self) -> Duration {
+        self.took.unwrap_or_else(|| self.started.elapsed())
+    }
+
     /// From the choice of the first peer to the response's head.
     pub fn upstream_took(&self) -> Option<Duration> {
         let (began, ended) = self.upstream?;

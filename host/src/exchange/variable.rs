@@ -175,7 +175,7 @@ impl Variable {
             Self::Status => return write_number(out, exchange.reply().status.as_u16().into()),
             Self::BodyBytesSent => return write_number(out, stats.body_bytes_sent),
             Self::BodyBytesReceived => return write_number(out, stats.body_bytes_received),
-            Self::Duration => return write_seconds(out, stats.started.elapsed()),
+            Self::Duration => return write_seconds(out, stats.duration()),
             Self::UpstreamDuration => {
                 let took = stats.upstream_took();
                 return took.is_some_and(|took| write_seconds(out, took));

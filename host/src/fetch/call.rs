@@ -1,14 +1,18 @@
 //! One request to a host that a plugin names, on a connection of its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::http::{Received, connect, send};
-use crate::message::{Headers, KnownHeader};
+use crate::http1::BodyDecoder;
+use crate::message::{Headers, KnownHeader, ReplyHead};
+use crate::transport::Transport;
 use crate::transport::tls::PeerTls;
 
 /// A request, and where it goes.
@@ -23,6 +27,16 @@ pub struct HostCall<'a> {
     /// Largest body of the response.
     pub limit_bytes: usize,
 }
+
+/// How the end of a request's body is told.
+#[derive(Clone, Copy)]
+enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+/// A body whose pieces come from here, an empty one as its end, and its length where that is known.
+pub type HostBody = (Option<u64>, mpsc::Receiver<Bytes>);
 
 /// Response to it.
 pub struct HostAnswer {
@@ -41,23 +55,53 @@ impl HostCall<'_> {
         addresses: &[SocketAddr],
         tls: Option<&PeerTls>,
     ) -> Result<HostAnswer, String> {
-        let mut last = "it has no address".to_owned();
-        for address in addresses {
-            let made = timeout(LONGEST_CONNECT, connect(*address, tls)).await;
-            match made.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-                Ok(transport) => {
-                    let line = |error: std::io::Error| format!("{address}: {error}");
-                    send(&transport, &self.request()).await.map_err(line)?;
-                    let mut received = Received::new(&transport);
-                    return self.answer(&mut received).await.map_err(line);
-                }
-                Err(error) => last = format!("{address}: {error}"),
-            }
-        }
-        Err(last)
+        let (address, transport) = connect_any(addresses, tls).await?;
+        let answered = async {
+            let length = self.tells_length().then_some(self.body.len() as u64);
+            send(&transport, &self.request(length.map(Framing::Length))).await?;
+            self.answer(&mut Received::new(&transport)).await
+        };
+        answered
+            .await
+            .map_err(|error| format!("{address}: {error}"))
     }
 
-    async fn answer(&self, received: &mut Received<'_>) -> std::io::Result<HostAnswer> {
+    /// Sends it so, too, with a body that comes piece by piece, where it is not there whole, and hands the answer on as it comes. An
+    /// answer that comes before the body's end ends that.
+    pub async fn stream(
+        &self,
+        addresses: &[SocketAddr],
+        tls: Option<&PeerTls>,
+        body: Option<HostBody>,
+        (head, pieces): (oneshot::Sender<ReplyHead>, mpsc::Sender<Bytes>),
+    ) -> Result<(), String> {
+        let (address, transport) = connect_any(addresses, tls).await?;
+        let passed = async {
+            let mut received = Received::new(&transport);
+            let framing = match &body {
+                None => (self.tells_length()).then_some(Framing::Length(self.body.len() as u64)),
+                Some((length, _)) => Some(length.map_or(Framing::Chunked, Framing::Length)),
+            };
+            send(&transport, &self.request(framing)).await?;
+            if let Some((length, body)) = body {
+                upload(&transport, &mut received, body, length.is_none()).await?;
+            }
+            let (parsed, mut headers) = received.head(self.method).await?;
+            headers.remove_hop_by_hop();
+            let status = parsed.status;
+            // Whoever has given the call up drops this, too.
+            let _ = head.send(ReplyHead { status, headers });
+            let mut decoder = BodyDecoder::new(parsed.body);
+            while let Some(piece) = received.piece(&mut decoder).await? {
+                let _ = pieces.send(piece).await;
+            }
+            Ok(())
+        };
+        let line = |error: io::Error| format!("{address}: {error}");
+        passed.await.map_err(line)
+    }
+
+    async fn answer(&self, received: &mut Received<'_>) -> io::Result<HostAnswer> {
         let (head, mut headers) = received.head(self.method).await?;
         let body = received.body(&head, self.limit_bytes).await?;
         headers.remove_hop_by_hop();
@@ -68,18 +112,26 @@ impl HostCall<'_> {
         })
     }
 
+    /// Whether the request says how long its body is, also where it has none (RFC 9110 §8.6).
+    fn tells_length(&self) -> bool {
+        let content = [Method::POST, Method::PUT, Method::PATCH];
+        !self.body.is_empty() || content.contains(self.method)
+    }
+
     /// RFC 9112 §3. The connection ends with the response; framing and host are ours.
-    fn request(&self) -> Vec<u8> {
+    fn request(&self, framing: Option<Framing>) -> Vec<u8> {
         let mut headers = self.headers.clone();
         headers.remove_hop_by_hop();
         headers.remove(KnownHeader::Expect);
         headers.remove(KnownHeader::ContentLength);
         headers.set(KnownHeader::Host, self.authority.as_bytes());
         headers.set(KnownHeader::Connection, b"close");
-        let has_content = !self.body.is_empty() || *self.method == Method::POST;
-        if has_content || *self.method == Method::PUT || *self.method == Method::PATCH {
-            let length = self.body.len().to_string();
-            headers.set(KnownHeader::ContentLength, length.as_bytes());
+        match framing {
+            None => {}
+            Some(Framing::Length(bytes)) => {
+                headers.set(KnownHeader::ContentLength, bytes.to_string().as_bytes());
+            }
+            Some(Framing::Chunked) => headers.set(KnownHeader::TransferEncoding, b"chunked"),
         }
         let mut text = Vec::with_capacity(1024 + self.body.len());
         text.extend_from_slice(self.method.as_str().as_bytes());
@@ -90,5 +142,64 @@ impl HostCall<'_> {
         text.extend_from_slice(b"\r\n");
         text.extend_from_slice(self.body);
         text
+    }
+}
+
+/// The first of these addresses that can be connected to.
+async fn connect_any(
+    addresses: &[SocketAddr],
+    tls: Option<&PeerTls>,
+) -> Result<(SocketAddr, Transport), String> {
+    let mut last = "it has no address".to_owned();
+    for address in addresses {
+        let made = timeout(LONGEST_CONNECT, connect(*address, tls)).await;
+        match made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(transport) => return Ok((*address, transport)),
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+/// Sends a body's pieces until its end, or until an answer begins.
+async fn upload(
+    transport: &Transport,
+    received: &mut Received<'_>,
+    mut body: mpsc::Receiver<Bytes>,
+    is_chunked: bool,
+) -> io::Result<()> {
+    loop {
+        let piece = tokio::select! {
+            piece = body.recv() => piece,
+            begun = received.begin() => return begun,
+        };
+        match piece {
+            Some(piece) if piece.is_empty() => {
+                return match is_chunked {
+                    true => send(transport, b"0\r\n\r\n").await,
+                    false => Ok(()),
+                };
+            }
+            Some(piece) => {
+                let sent = async {
+                    if is_chunked {
+                        send(transport, format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+                    }
+                    send(transport, &piece).await?;
+                    match is_chunked {
+                        true => send(transport, b"\r\n").await,
+                        false => Ok(()),
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    // One that takes no more may have answered before: its answer is read next, or tells of the failure.
+                    sent = sent => if sent.is_err() { return Ok(()) },
+                    begun = received.begin() => return begun,
+                }
+            }
+            // The plugin has seen that it answers.
+            None => return Ok(()),
+        }
     }
 }

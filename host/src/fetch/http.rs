@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use ::http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED};
 use ::http::{HeaderName, Method, StatusCode};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::Validators;
@@ -239,6 +239,24 @@ impl<'a> Received<'a> {
                 Piece::End => return Ok(body),
             }
         }
+    }
+
+    /// Next piece of the body. `None`: that was its end.
+    pub(super) async fn piece(&mut self, decoder: &mut BodyDecoder) -> io::Result<Option<Bytes>> {
+        loop {
+            match decoder.decode(&mut self.buffer).map_err(io::Error::other)? {
+                Piece::Data(data) => return Ok(Some(data)),
+                Piece::NeedMore if self.more().await? => {}
+                Piece::NeedMore => decoder.finish_at_eof().map_err(io::Error::other)?,
+                Piece::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits until something of an answer is there, or its end.
+    pub(super) async fn begin(&mut self) -> io::Result<()> {
+        while self.buffer.is_empty() && self.more().await? {}
+        Ok(())
     }
 
     /// Reads more. False: nothing more comes.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Family, PeersUrl};
 use crate::transport::PeerAddress;
 
-pub use call::HostCall;
+pub use call::{HostBody, HostCall};
 
 /// Question of the master to the helper.
 #[derive(Debug, Serialize, Deserialize)]

@@ -112,6 +112,16 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                     *self.raw = open;
                     done
                 }
+                IoRequest::Streamed(key, mut work) => {
+                    let (worker, service, made) = (self.worker, self.service, self.calls);
+                    let parent = subrequest::Parent::new(exchange, service, made);
+                    parent.mark_streamed(&mut work);
+                    let mut open = std::mem::take(self.raw);
+                    let done = open.streamed_calls().perform(worker, made, key, *work);
+                    let done = self.while_client_stays(done).await;
+                    *self.raw = open;
+                    done
+                }
                 IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
                 IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
             }
@@ -353,6 +363,15 @@ impl wasm::HostIo for BackgroundIo<'_> {
                 IoRequest::Raw(key, work) => {
                     let (worker, made) = (self.worker, &self.calls);
                     self.raw.perform(worker, made, key, *work).await
+                }
+                IoRequest::Streamed(key, mut work) => {
+                    let (worker, made) = (self.worker, &self.calls);
+                    if let Some(request) = &self.request {
+                        let parent = subrequest::Parent::new(exchange, request.service, made);
+                        parent.mark_streamed(&mut work);
+                    }
+                    let calls = self.raw.streamed_calls();
+                    calls.perform(worker, made, key, *work).await
                 }
                 IoRequest::Password(_, limit) if !count_more(&self.calls, 1, limit) => {
                     IoResult::TooManyCalls

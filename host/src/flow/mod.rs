@@ -16,6 +16,7 @@ mod proxy;
 mod raw_connections;
 mod relay;
 mod stream;
+mod streamed_calls;
 mod subrequest;
 pub mod timer;
 pub mod topic;

@@ -1,4 +1,4 @@
-//! Connections that plugins have made for one request. They close with it.
+//! Connections and streamed calls that plugins have made for one request. They close with it.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -6,21 +6,30 @@ use std::time::Duration;
 use castling_abi::MOST_CONNECTIONS;
 
 use super::calls_made::count_more;
+use super::streamed_calls::StreamedCalls;
 use crate::exchange::PluginKey;
 use crate::upstream::RawConnection;
 use crate::wasm::{IoResult, RawDone, RawWork};
 use crate::worker_context::WorkerContext;
 
-/// Connections by number, each with its plugin. Few requests have any, so they are in a box.
+/// Connections by number, each with its plugin, and calls. Few requests have any, so they are in a box.
 #[derive(Default)]
-pub(super) struct RawConnections(Option<Box<Slots>>);
+pub(super) struct RawConnections(Option<Box<Open>>);
 
 #[derive(Default)]
-struct Slots(Vec<Slot>);
+struct Open {
+    connections: Vec<Slot>,
+    calls: StreamedCalls,
+}
 
 type Slot = (PluginKey, Option<RawConnection>);
 
 impl RawConnections {
+    /// Calls with streamed bodies, which end with the request as its connections do.
+    pub(super) fn streamed_calls(&mut self) -> &mut StreamedCalls {
+        &mut self.0.get_or_insert_default().calls
+    }
+
     /// Does what a plugin has asked for; `made`: calls out of the request so far.
     pub(super) async fn perform(
         &mut self,
@@ -87,7 +96,7 @@ impl RawConnections {
         };
         match upstream.connect_raw(limit).await {
             Ok(connection) => {
-                let Slots(slots) = &mut **self.0.get_or_insert_default();
+                let slots = &mut self.0.get_or_insert_default().connections;
                 let free = slots.iter().position(|(_, open)| open.is_none());
                 let slot = (key, Some(connection));
                 RawDone::Connected(match free {
@@ -107,12 +116,12 @@ impl RawConnections {
 
     /// Connections that are open.
     fn open(&self) -> usize {
-        let slots = self.0.iter().flat_map(|slots| slots.0.iter());
+        let slots = self.0.iter().flat_map(|open| open.connections.iter());
         slots.filter(|(_, open)| open.is_some()).count()
     }
 
     fn find(&mut self, key: PluginKey, connection: usize) -> Option<&mut Option<RawConnection>> {
-        let (of, slot) = self.0.as_mut()?.0.get_mut(connection)?;
+        let (of, slot) = self.0.as_mut()?.connections.get_mut(connection)?;
         (*of == key).then_some(slot)
     }
 }

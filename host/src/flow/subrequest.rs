@@ -18,7 +18,7 @@ use crate::message::{Headers, KnownHeader, Scheme};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
-use crate::wasm::{Call, CallFailure, CallResponse, CallResult};
+use crate::wasm::{Call, CallFailure, CallResponse, CallResult, StreamedWork};
 use crate::worker_context::WorkerContext;
 
 /// Facts that a sub-request has of the request that it is made for.
@@ -88,6 +88,13 @@ impl Parent<'_> {
     pub fn mark_call(&self, headers: &mut Headers) {
         self.carry_loops(headers);
         self.service.client.marks.add_to_call(headers);
+    }
+
+    /// Does so where a call with streamed bodies begins.
+    pub fn mark_streamed(&self, work: &mut StreamedWork) {
+        if let StreamedWork::Open { call, .. } = work {
+            self.mark_call(&mut call.headers);
+        }
     }
 
     fn carry_loops(&self, headers: &mut Headers) {

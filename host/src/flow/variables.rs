@@ -37,6 +37,7 @@ impl wasm::HostIo for VariablesOnly<'_> {
                 | IoRequest::Flight(_)
                 | IoRequest::Password(..)
                 | IoRequest::Raw(..)
+                | IoRequest::Streamed(..)
                 | IoRequest::Begin(_)
                 | IoRequest::Write(_)
                 | IoRequest::Emit(_) => Ok(IoResult::NotNow),

@@ -11,7 +11,7 @@ use crate::exchange::{Exchange, Stage};
 use crate::message::{Headers, ReplyHead};
 use crate::wasm::{
     BodyRefused, CallFailure, CallResponse, CallResult, Flown, HostIo, IoRequest, IoResult,
-    Performing, PinnedInstances, RawDone, RawWork,
+    Performing, PinnedInstances, RawDone, RawWork, StreamedDone, StreamedWork,
 };
 
 /// Results by script: a byte for each request, and one for each call out.
@@ -100,6 +100,7 @@ impl HostIo for ScriptedIo {
                 IoRequest::Delay(_) => IoResult::Delayed,
                 IoRequest::Flight(_) => IoResult::Flown(Ok(flown(byte))),
                 IoRequest::Raw(_, work) => IoResult::Raw(raw(byte, *work)),
+                IoRequest::Streamed(_, work) => IoResult::Streamed(streamed(byte, *work)),
                 IoRequest::Password(..) => IoResult::Password(Ok("$hash".to_owned())),
                 IoRequest::Begin(begun) => {
                     let ReplyHead { status, headers } = begun.head;
@@ -140,6 +141,23 @@ fn raw(byte: u8, work: RawWork) -> RawDone {
         }
         RawWork::Write { .. } => RawDone::Written,
         RawWork::Close { .. } => RawDone::NoSuch,
+    }
+}
+
+/// Result of work on a streamed call.
+fn streamed(byte: u8, work: StreamedWork) -> StreamedDone {
+    match work {
+        _ if byte & 8 == 0 => StreamedDone::Failed(CallFailure::new(ErrorKind::Refused, "refused")),
+        StreamedWork::Open { .. } => StreamedDone::Opened(0),
+        StreamedWork::Write { .. } if byte & 7 == 0 => StreamedDone::Unwanted,
+        StreamedWork::Write { .. } => StreamedDone::Taken,
+        StreamedWork::Finish { .. } => StreamedDone::Head(ReplyHead::default()),
+        StreamedWork::Read { most, .. } => {
+            let mut read = body(byte);
+            read.truncate(most);
+            StreamedDone::Read(read)
+        }
+        StreamedWork::Close { .. } => StreamedDone::NoSuch,
     }
 }
 

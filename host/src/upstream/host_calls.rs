@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use castling_abi::ErrorKind;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::config::{GrantedHosts, Resolve};
 use crate::fetch::dns::{self, SystemNames};
-use crate::fetch::{HostCall, NameKind, NameQuestion};
-use crate::transport::tls::ClientTls;
+use crate::fetch::{HostBody, HostCall, NameKind, NameQuestion};
+use crate::message::ReplyHead;
+use crate::transport::tls::{ClientTls, PeerTls};
 use crate::wasm::{Call, CallFailure, CallResponse, CallResult, HostName};
 
 /// Hosts of one plugin, in one worker.
@@ -35,46 +39,59 @@ impl HostCalls {
 
     /// Makes a call. The error is a line for the plugin.
     pub async fn send(&self, to: &HostName, call: &Call) -> CallResult {
-        let HostName { is_tls, host, port } = to;
         let sent = async {
-            let connect = |error: String| CallFailure::new(ErrorKind::Connect, error);
-            let addresses = self.addresses(host).await.map_err(connect)?;
-            if let Some(refused) = addresses.iter().find(|it| !self.granted.admit(**it)) {
-                let said = format!(
-                    "{host} is at {refused}, which is not public; expected `grants.hosts.networks` with it"
-                );
-                return Err(CallFailure::new(ErrorKind::NotGranted, said));
-            }
-            let addresses: Vec<_> = addresses
-                .into_iter()
-                .map(|address| SocketAddr::new(address, *port))
-                .collect();
-            let tls = is_tls.then(|| self.tls.peer(&format!("{}:{port}", bracketed(host))));
-            let tls = tls.transpose().map_err(connect)?;
-            let usual_port = if *is_tls { 443 } else { 80 };
-            let authority = match *port == usual_port {
-                true => bracketed(host),
-                false => format!("{}:{port}", bracketed(host)),
-            };
-            let request = HostCall {
-                method: &call.method,
-                target: &call.target,
-                authority: &authority,
-                headers: &call.headers,
-                body: &call.body,
-                limit_bytes: call.limit_bytes,
-            };
-            let answer = request.send(&addresses, tls.as_ref()).await;
-            let answer = answer.map_err(connect)?;
+            let way = self.way(to).await?;
+            let request = way.request(call);
+            let answer = request.send(&way.addresses, way.tls.as_ref()).await;
+            let answer = answer.map_err(connect_failure)?;
             Ok(CallResponse {
                 status: answer.status,
                 headers: answer.headers,
                 body: answer.body,
             })
         };
-        let sent = tokio::time::timeout(LONGEST_CALL, sent).await;
+        let sent = timeout(LONGEST_CALL, sent).await;
         let said = format!("no response in {LONGEST_CALL:?}");
         sent.map_err(|_| CallFailure::new(ErrorKind::Timeout, said))?
+    }
+
+    /// Makes a call whose bodies stream, each wait of which is bounded by who waits. The error is a line for the plugin.
+    pub async fn stream(
+        &self,
+        to: &HostName,
+        call: &Call,
+        body: Option<HostBody>,
+        answer: (oneshot::Sender<ReplyHead>, mpsc::Sender<Bytes>),
+    ) -> Result<(), CallFailure> {
+        let way = timeout(LONGEST_CALL, self.way(to)).await;
+        let said = format!("not known where it is in {LONGEST_CALL:?}");
+        let way = way.map_err(|_| CallFailure::new(ErrorKind::Timeout, said))??;
+        let request = way.request(call);
+        let passed = request.stream(&way.addresses, way.tls.as_ref(), body, answer);
+        passed.await.map_err(connect_failure)
+    }
+
+    /// The way to a host: where it is, as far as it is granted.
+    async fn way(&self, to: &HostName) -> Result<Way, CallFailure> {
+        let HostName { is_tls, host, port } = to;
+        let addresses = self.addresses(host).await.map_err(connect_failure)?;
+        if let Some(refused) = addresses.iter().find(|it| !self.granted.admit(**it)) {
+            let said = format!(
+                "{host} is at {refused}, which is not public; expected `grants.hosts.networks` with it"
+            );
+            return Err(CallFailure::new(ErrorKind::NotGranted, said));
+        }
+        let addresses = addresses.into_iter();
+        let tls = is_tls.then(|| self.tls.peer(&format!("{}:{port}", bracketed(host))));
+        let usual_port = if *is_tls { 443 } else { 80 };
+        Ok(Way {
+            addresses: addresses.map(|it| SocketAddr::new(it, *port)).collect(),
+            tls: tls.transpose().map_err(connect_failure)?,
+            authority: match *port == usual_port {
+                true => bracketed(host),
+                false => format!("{}:{port}", bracketed(host)),
+            },
+        })
     }
 
     /// Addresses of a name or an address, at least one.
@@ -127,6 +144,30 @@ impl HostCalls {
         known.insert(host.to_owned(), (now + good_for, addresses.clone()));
         Ok(addresses)
     }
+}
+
+/// Way to a host.
+struct Way {
+    addresses: Vec<SocketAddr>,
+    tls: Option<PeerTls>,
+    authority: String,
+}
+
+impl Way {
+    fn request<'a>(&'a self, call: &'a Call) -> HostCall<'a> {
+        HostCall {
+            method: &call.method,
+            target: &call.target,
+            authority: &self.authority,
+            headers: &call.headers,
+            body: &call.body,
+            limit_bytes: call.limit_bytes,
+        }
+    }
+}
+
+fn connect_failure(error: String) -> CallFailure {
+    CallFailure::new(ErrorKind::Connect, error)
 }
 
 /// A host as an authority has it (RFC 3986 §3.2.2).

@@ -11,12 +11,13 @@ use wasmtime::{Caller, Memory, ResourceLimiter, Result, bail};
 
 use super::cpu::Cpu;
 use super::granted_file::{FileVersion, GrantedFile};
-use super::io_request::{CallResult, Handoff};
+use super::io_request::{CallFailure, CallResult, Handoff};
 use super::limit::{Allowance, LineBudget, Reached};
 use super::module_text;
 use super::output::BegunLines;
 use crate::config::{GrantedHost, PluginLimits};
 use crate::exchange::{Exchange, PluginKey, Section, Size, Usage};
+use crate::message::Headers;
 use crate::metrics::{InstanceMetrics, PermitMetrics};
 use crate::zone::Zone;
 
@@ -101,6 +102,10 @@ pub(super) struct CallResults {
     pub(super) tcp_error: Option<String>,
     /// Lines that it has begun to write, and not ended.
     pub(super) lines: BegunLines,
+    /// Head of the streamed response that was begun last, and its call.
+    pub(super) streamed_head: Option<(u32, Headers)>,
+    /// Failure of the last work on a streamed call.
+    pub(super) streamed_failure: Option<CallFailure>,
     /// Versions of granted files that the hook has begun to read.
     pub(super) files: Vec<(u32, Arc<FileVersion>)>,
 }

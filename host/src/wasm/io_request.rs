@@ -45,6 +45,8 @@ pub enum IoRequest {
     Password(Box<PasswordWork>, usize),
     /// Work on a connection of this plugin's.
     Raw(PluginKey, Box<RawWork>),
+    /// Work on a call of this plugin's whose bodies stream.
+    Streamed(PluginKey, Box<StreamedWork>),
     /// The value of a variable that a plugin computes: its index among those of the exchange.
     Variable(usize),
     /// A value in a kv zone, or the flight that fetches it.
@@ -102,6 +104,50 @@ pub enum RawDone {
     /// The error is a line for the plugin.
     Failed(String),
     /// The plugin has no such connection that is open.
+    NoSuch,
+    /// As many are open as may be.
+    TooMany,
+}
+
+/// Work on a call whose bodies stream. Calls are told by their numbers.
+pub enum StreamedWork {
+    /// Begins one. `length`: of the request's body that follows, 0 where the call has it; `None`: it is not known.
+    Open {
+        call: Call,
+        length: Option<u64>,
+    },
+    Write {
+        call: usize,
+        bytes: Bytes,
+    },
+    Finish {
+        call: usize,
+    },
+    Read {
+        call: usize,
+        most: usize,
+    },
+    Close {
+        call: usize,
+    },
+}
+
+/// Result of such work.
+pub enum StreamedDone {
+    /// Number of the call.
+    Opened(usize),
+    /// The piece is on its way, or the call is closed.
+    Taken,
+    /// The peer takes no more of the request's body.
+    Unwanted,
+    Head(ReplyHead),
+    /// Nothing: the response has ended.
+    Read(Bytes),
+    /// The call has ended by this.
+    Failed(CallFailure),
+    /// It is not the turn of that: more than the length, or something after its end.
+    OutOfOrder,
+    /// The plugin has no such call that is open.
     NoSuch,
     /// As many are open as may be.
     TooMany,
@@ -194,6 +240,7 @@ pub enum IoResult {
     TooManyCalls,
     Delayed,
     Raw(RawDone),
+    Streamed(StreamedDone),
     /// The hash; empty where one that was to be verified is not the password's.
     Password(Result<String, Status>),
     /// The head or the piece is sent. `is_wanted`: so will further pieces be.

@@ -416,8 +416,12 @@ impl<'a> Outline<'a> {
 
     fn uses(&self) -> Vec<Capability> {
         let uses = [
-            self.imports_any(&[imports::CALLS_SEND, imports::TCP_CONNECT])
-                .then_some(Capability::Upstreams),
+            self.imports_any(&[
+                imports::CALLS_SEND,
+                imports::CALL_OPEN,
+                imports::TCP_CONNECT,
+            ])
+            .then_some(Capability::Upstreams),
             self.imports_any(&[imports::UPSTREAM_SET])
                 .then_some(Capability::ChosenUpstreams),
             self.imports_any(&[imports::CONFIG_GRANT])

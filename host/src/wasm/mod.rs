@@ -44,6 +44,7 @@ pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use io_request::{
     BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, FlightRequest, Flown,
     HostName, IoRequest, IoResult, PasswordWork, Performing, RawDone, RawWork, StreamHead,
+    StreamedDone, StreamedWork,
 };
 pub use manifest::{Capability, Manifest, TimerOn};
 pub use plugin::{AfterResponseCall, Module, Plugin, PluginStatus, PolicyResult};

@@ -115,6 +115,30 @@ pub const CALL_ERROR_KIND: &str = "call_error_kind";
 pub const CALL_HEADERS: &str = "call_headers";
 /// `call_body(index, out, cap)`.
 pub const CALL_BODY: &str = "call_body";
+/// `call_open(ptr, len, length: i64)`: begins one call, a [`crate::call`] record, whose bodies stream. `length` bytes of the request's body
+/// follow by `call_write`, -1 where that is not known; with 0 the record has all of it, else none. The call's number for the functions
+/// below, good until the request ends. Each of their waits takes the record's time-out, which is 60 s for 0 and beyond that. It counts as a call
+/// out ([`crate::Status::Limit`]); [`crate::Status::Full`] where the request has [`crate::MOST_STREAMED_CALLS`] open. In hooks that may send
+/// calls, and not to the gateway's own routes. Here and below: [`crate::Status::NotFound`] where the call has failed, which ends it, and
+/// `call_failure` says why; a bad argument for a number that is none, and for what is not its turn.
+pub const CALL_OPEN: &str = "call_open";
+/// `call_write(call, ptr, len)`: the next piece of the request's body, up to the plugin's `limits.body`; waits until there is room for it. 0,
+/// [`crate::BODY_UNWANTED`] where the peer answers and takes no more, or a status. The hook's `limits.cpu` and `limits.host_calls`
+/// begin anew with each piece that is sent.
+pub const CALL_WRITE: &str = "call_write";
+/// `call_finish(call)`: ends the request's body, and waits for the response's head: its status code, or a status.
+pub const CALL_FINISH: &str = "call_finish";
+/// `call_reply_headers(call, out, cap)`: a [`crate::header_list`] of the response that `call_finish` has returned last.
+pub const CALL_REPLY_HEADERS: &str = "call_reply_headers";
+/// `call_read(call, out, cap)`: waits for bytes of the response's body, one at least; 0 at its end. `limits.cpu` and `limits.host_calls` begin
+/// anew with each.
+pub const CALL_READ: &str = "call_read";
+/// `call_close(call)`: gives the call up, or what is left of its response. 0, or a bad argument where there is none.
+pub const CALL_CLOSE: &str = "call_close";
+/// `call_failure(out, cap)`: why the last of these calls has failed, as text.
+pub const CALL_FAILURE: &str = "call_failure";
+/// `call_failure_kind()`: the kind of that failure, a [`crate::ErrorKind`].
+pub const CALL_FAILURE_KIND: &str = "call_failure_kind";
 /// `delay(milliseconds)`: 0 after the time, or a status. At most [`crate::LONGEST_DELAY_MS`].
 pub const DELAY: &str = "delay";
 /// `counter_add(zone_ptr, zone_len, key_ptr, key_len, amount: i64, window_ms: i64) -> i64`: the count of this key

@@ -56,7 +56,7 @@ pub const BALANCE_DECLINED: i32 = -1;
 /// Result of `balance`: the guest returned an error, which it has passed to `fail`.
 pub const BALANCE_FAILED: i32 = -2;
 
-/// Result of `response_begin` and `response_write`: nobody takes more of the body. The request was HEAD, the status has no body, or
+/// Result of `response_begin`, `response_write`, `chunk_emit` and `call_write`: nobody takes more of the body. The request was HEAD, the status has no body, or
 /// a filter has answered in the response's place or ended it. The hook should end; pieces are thrown away.
 pub const BODY_UNWANTED: i32 = 1;
 
@@ -75,7 +75,10 @@ pub const FLIGHT_TIMED_OUT: i32 = 2;
 /// Connections of one request that are open at a time ([`imports::TCP_CONNECT`]).
 pub const MOST_CONNECTIONS: usize = 16;
 
-/// Length for `response_begin` that is not known.
+/// Calls with streamed bodies of one request that are open at a time ([`imports::CALL_OPEN`]).
+pub const MOST_STREAMED_CALLS: usize = 16;
+
+/// Length for `response_begin` and `call_open` that is not known.
 pub const LENGTH_UNKNOWN: i64 = -1;
 
 /// Defines an enum of ids with the names that both sides print and the way back from a number.

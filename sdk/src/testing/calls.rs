@@ -23,7 +23,7 @@ pub(super) struct Calls {
 
 type Script = Box<dyn FnMut(&http::Request) -> Answer>;
 
-type CallResult = Result<(u16, Vec<u8>, Vec<u8>), CallFailure>;
+pub(super) type CallResult = Result<(u16, Vec<u8>, Vec<u8>), CallFailure>;
 
 /// A response, or why there is none.
 pub(super) type Answer = Result<Response, CallFailure>;
@@ -52,7 +52,8 @@ pub(crate) fn calls_send(records: &[u8]) -> i32 {
     with_facts(|facts| i32::try_from(facts.calls.results.len()).unwrap_or(i32::MAX))
 }
 
-fn parse(record: call::Record<'_>) -> Result<(String, http::Request), Status> {
+/// Upstream and request of a call that may be sent.
+pub(super) fn parse(record: call::Record<'_>) -> Result<(String, http::Request), Status> {
     let upstream = String::from_utf8_lossy(record.upstream).into_owned();
     if !with_facts(|facts| facts.calls.scripts.contains_key(&upstream)) {
         return Err(Status::NotGranted);
@@ -66,9 +67,15 @@ fn parse(record: call::Record<'_>) -> Result<(String, http::Request), Status> {
 }
 
 fn answer(upstream: String, request: http::Request) {
+    if let Some(result) = answered(upstream, request) {
+        with_facts(|facts| facts.calls.results.push(result));
+    }
+}
+
+/// What the script makes of the request, which is noted. `None`: there is no such upstream.
+pub(super) fn answered(upstream: String, request: http::Request) -> Option<CallResult> {
     // Taken out meanwhile: it is the test's own code, which may look at the exchange.
-    let script = with_facts(|facts| facts.calls.scripts.remove(&upstream));
-    let Some(mut script) = script else { return };
+    let mut script = with_facts(|facts| facts.calls.scripts.remove(&upstream))?;
     let answer = script(&request);
     let result = answer.and_then(|response| {
         response
@@ -76,10 +83,10 @@ fn answer(upstream: String, request: http::Request) {
             .map_err(|error| (ErrorKind::Broken, error.to_string()))
     });
     with_facts(|facts| {
-        facts.calls.results.push(result);
         facts.calls.scripts.insert(upstream.clone(), script);
         facts.calls.sent.push((upstream, request));
     });
+    Some(result)
 }
 
 pub(crate) fn call_status(index: u32) -> i32 {

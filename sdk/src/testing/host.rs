@@ -31,6 +31,10 @@ pub(crate) use super::metrics::{
     metric_add, metric_define, metric_observe, metric_series, metric_set,
 };
 pub(crate) use super::stream::{chunk_emit, response_begin, response_trailers, response_write};
+pub(crate) use super::streamed::{
+    call_close, call_failure, call_failure_kind, call_finish, call_open, call_read,
+    call_reply_headers, call_write,
+};
 pub(crate) use super::tcp::{tcp_close, tcp_connect, tcp_error, tcp_read, tcp_write};
 pub(crate) use super::topics::{message_get, topic_name, topic_publish};
 pub(crate) use super::upstream::{config_grant, peer_name, peer_tags, upstream_set};

@@ -54,6 +54,7 @@ mod kv;
 mod metrics;
 mod own_variables;
 mod stream;
+mod streamed;
 mod tcp;
 mod topics;
 mod upstream;

@@ -13,6 +13,7 @@ use super::gauge::Permits;
 use super::kv::KvZone;
 use super::metrics::Metrics;
 use super::stream::StreamedBody;
+use super::streamed::StreamedCalls;
 use super::tcp::Connections;
 use super::zones::Zones;
 use super::{FakePeer, ZoneFault};
@@ -83,6 +84,7 @@ pub(super) struct Facts {
     pub(super) granted_upstreams: Vec<String>,
     pub(super) chosen_upstream: Option<String>,
     pub(super) connections: Connections,
+    pub(super) streamed_calls: StreamedCalls,
     pub(super) peers: Vec<FakePeer>,
 }
 

@@ -197,7 +197,7 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
     Ok(match number {
         Number::BodyBytesSent => i64::try_from(stats.body_bytes_sent).unwrap_or(i64::MAX),
         Number::BodyBytesReceived => i64::try_from(stats.body_bytes_received).unwrap_or(i64::MAX),
-        Number::DurationMicros => micros(stats.took.unwrap_or_else(|| stats.started.elapsed())),
+        Number::DurationMicros => micros(stats.duration()),
         Number::UpstreamMicros => stats
             .upstream_took()
             .map_or(status(Status::NotFound), micros),

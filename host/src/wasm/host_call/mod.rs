@@ -19,6 +19,7 @@ mod peek;
 mod reply;
 mod respond;
 mod state;
+mod streamed;
 mod system;
 mod tcp;
 mod topic;
@@ -44,6 +45,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
     state::add_to(linker)?;
     reply::add_to(linker)?;
     respond::add_to(linker)?;
+    streamed::add_to(linker)?;
     upstream::add_to(linker)?;
     emit::add_to(linker)?;
     peek::add_to(linker)?;
@@ -82,6 +84,11 @@ pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
             TCP_READ,
             TCP_WRITE,
             TCP_CLOSE,
+            CALL_OPEN,
+            CALL_WRITE,
+            CALL_FINISH,
+            CALL_READ,
+            CALL_CLOSE,
         ]
         .contains(&name),
     }
@@ -203,6 +210,14 @@ pub const SIGNATURES: &[(&str, &str)] = {
         (TCP_WRITE, "(i32, i32, i32, i32) -> i32"),
         (TCP_CLOSE, "(i32) -> i32"),
         (TCP_ERROR, "(i32, i32) -> i32"),
+        (CALL_OPEN, "(i32, i32, i64) -> i32"),
+        (CALL_WRITE, "(i32, i32, i32) -> i32"),
+        (CALL_FINISH, "(i32) -> i32"),
+        (CALL_REPLY_HEADERS, "(i32, i32, i32) -> i32"),
+        (CALL_READ, "(i32, i32, i32) -> i32"),
+        (CALL_CLOSE, "(i32) -> i32"),
+        (CALL_FAILURE, "(i32, i32) -> i32"),
+        (CALL_FAILURE_KIND, "() -> i32"),
         (TOPIC_PUBLISH, "(i32, i32, i32, i32) -> i32"),
         (TOPIC_NAME, "(i32, i32, i32) -> i32"),
         (MESSAGE_GET, "(i32, i32) -> i32"),

@@ -124,7 +124,8 @@ async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result
     }
 }
 
-fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
+/// The call of a record, as far as it is granted and within the plugin's limits.
+pub(super) fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call, Status> {
     let to = match record.upstream {
         call::OWN_ROUTES if guest.own_routes => Destination::OwnRoutes(Arc::clone(&guest.plugin)),
         named if named.contains(&b'/') => {
