@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::config::{self, FieldNames, NonAsciiTarget};
 use crate::downstream::Settings;
+use crate::exchange::Exchange;
 use crate::handler::acme_challenge::HttpChallenges;
 use crate::http2;
 use crate::message::forwarded::Marks;
 use crate::message::{HeadLimits, Scheme};
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{ListenerMetrics, RequestCounts};
 use crate::phase::Router;
 
 pub struct Service {
@@ -75,6 +76,14 @@ impl Service {
             challenges: HttpChallenges::default(),
             this: Weak::clone(this),
         })
+    }
+
+    /// Adds a request that is over to the metrics. `requests`: counts of its route.
+    pub fn count(&self, exchange: &Exchange, requests: &RequestCounts) {
+        let (stats, metrics) = (exchange.stats(), &self.metrics);
+        requests.count(exchange.reply().status);
+        metrics.received_bytes.add(stats.body_bytes_received as f64);
+        metrics.sent_bytes.add(stats.body_bytes_sent as f64);
     }
 
     /// Share of it, for a task that outlives the client's connection.

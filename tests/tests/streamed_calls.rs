@@ -202,7 +202,7 @@ fn a_call_that_is_dropped_ends_its_connection() {
     let proxy = start(peer);
     assert_eq!(done(&proxy, &[("x-do", "leave")]).1, "left");
     until("it has ended", || ends.load(Ordering::SeqCst) == 1);
-    // So does a client that leaves.
+    // Clients that leave end one, too.
     let mut client = proxy.raw();
     client.send("GET /x HTTP/1.1\r\nHost: a\r\nX-Do: linger\r\nX-To: store\r\n\r\n");
     until("it is asked", || proxy.origin("store").connections() == 2);

@@ -145,6 +145,11 @@ impl Context {
         self.cpu_time.clear();
     }
 
+    /// Name of the plugin whose sub-request it is.
+    pub(super) fn subrequest_of(&self) -> Option<&[u8]> {
+        self.subrequest_of.as_deref().map(str::as_bytes)
+    }
+
     /// The index of a variable that a plugin of the route computes, when nothing has asked for it yet.
     pub fn uncomputed(&self, name: &[u8]) -> Option<usize> {
         let mut names = self.computable.as_ref()?.iter();

@@ -195,11 +195,7 @@ impl Variable {
             Self::Route => exchange.route().map(str::as_bytes),
             Self::Upstream => exchange.context().upstream.as_deref().map(str::as_bytes),
             Self::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
-            Self::SubrequestOf => exchange
-                .context()
-                .subrequest_of
-                .as_deref()
-                .map(str::as_bytes),
+            Self::SubrequestOf => exchange.context().subrequest_of(),
             Self::CutBy => stats.cut_by.map(str::as_bytes),
             Self::RequestHeader(name) => request.headers.get(name),
             Self::ResponseHeader(name) => exchange.reply().headers.get(name),

@@ -89,7 +89,7 @@ impl HostCall<'_> {
             let (parsed, mut headers) = received.head(self.method).await?;
             headers.remove_hop_by_hop();
             let status = parsed.status;
-            // Whoever has given the call up drops this, too.
+            // Failure: the call was given up, and this ends with it.
             let _ = head.send(ReplyHead { status, headers });
             let mut decoder = BodyDecoder::new(parsed.body);
             while let Some(piece) = received.piece(&mut decoder).await? {
@@ -193,7 +193,7 @@ async fn upload(
                 };
                 tokio::select! {
                     biased;
-                    // One that takes no more may have answered before: its answer is read next, or tells of the failure.
+                    // Failures are told by what is read next: the host may have answered before.
                     sent = sent => if sent.is_err() { return Ok(()) },
                     begun = received.begin() => return begun,
                 }

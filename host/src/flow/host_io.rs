@@ -8,6 +8,7 @@ use castling_abi::{ErrorKind, HeaderMap};
 use futures_util::future::join_all;
 
 use super::call_failure::failure;
+use super::call_head::head;
 use super::calls_made::count_more;
 use super::outlet::Outlet;
 use super::passwords;
@@ -18,16 +19,16 @@ use super::subrequest;
 use super::variables::compute;
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
-use crate::exchange::{Exchange, Stage};
+use crate::exchange::{Exchange, PluginKey, Stage};
 use crate::filter::{self, RequestBodyFilter};
-use crate::message::{BodySize, RequestHead, Target};
+use crate::message::BodySize;
 use crate::phase::{Computed, Plan, Step};
 use crate::service::Service;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::upstream::{self, Proxied, UploadSource};
 use crate::wasm::{
     self, BodyRefused, Call, CallFailure, CallResponse, CallResult, Destination, IoRequest,
-    IoResult, Performing, PinnedInstances, StreamHead,
+    IoResult, Performing, PinnedInstances, RawWork, StreamHead, StreamedWork,
 };
 use crate::worker_context::WorkerContext;
 
@@ -104,24 +105,8 @@ impl wasm::HostIo for RequestIo<'_, '_> {
                     let done = self.while_client_stays(passwords::work_out(*work));
                     done.await.map(IoResult::Password)
                 }
-                IoRequest::Raw(key, work) => {
-                    let (worker, made) = (self.worker, self.calls);
-                    let mut open = std::mem::take(self.raw);
-                    let done = open.perform(worker, made, key, *work);
-                    let done = self.while_client_stays(done).await;
-                    *self.raw = open;
-                    done
-                }
-                IoRequest::Streamed(key, mut work) => {
-                    let (worker, service, made) = (self.worker, self.service, self.calls);
-                    let parent = subrequest::Parent::new(exchange, service, made);
-                    parent.mark_streamed(&mut work);
-                    let mut open = std::mem::take(self.raw);
-                    let done = open.streamed_calls().perform(worker, made, key, *work);
-                    let done = self.while_client_stays(done).await;
-                    *self.raw = open;
-                    done
-                }
+                IoRequest::Raw(key, work) => self.raw(key, *work).await,
+                IoRequest::Streamed(key, work) => self.streamed(key, *work, exchange).await,
                 IoRequest::Begin(head) => self.begin_response(*head, exchange, pinned).await,
                 IoRequest::Write(piece) => self.write_response(piece, exchange, pinned).await,
             }
@@ -290,6 +275,30 @@ impl<'a> RequestIo<'_, 'a> {
         }
     }
 
+    async fn raw(&mut self, key: PluginKey, work: RawWork) -> Result<IoResult, Error> {
+        let (worker, made) = (self.worker, self.calls);
+        let mut open = std::mem::take(self.raw);
+        let done = open.perform(worker, made, key, work);
+        let done = self.while_client_stays(done).await;
+        *self.raw = open;
+        done
+    }
+
+    async fn streamed(
+        &mut self,
+        key: PluginKey,
+        mut work: StreamedWork,
+        exchange: &Exchange,
+    ) -> Result<IoResult, Error> {
+        let (worker, made) = (self.worker, self.calls);
+        subrequest::Parent::new(exchange, self.service, made).mark_streamed(&mut work);
+        let mut open = std::mem::take(self.raw);
+        let done = open.streamed_calls().perform(worker, made, key, work);
+        let done = self.while_client_stays(done).await;
+        *self.raw = open;
+        done
+    }
+
     async fn while_client_stays<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let done = self.downstream.while_there(work).await;
         done.ok_or_else(|| ClientError::Gone.into())
@@ -306,7 +315,7 @@ pub struct BackgroundIo<'a> {
     request: Option<OfRequest<'a>>,
 }
 
-/// What there is where the hook runs after the response of a request.
+/// Facts of the request whose response is out.
 struct OfRequest<'a> {
     service: &'a Service,
     variables: &'a [Computed],
@@ -332,6 +341,21 @@ impl<'a> BackgroundIo<'a> {
             request,
             ..Self::new(worker)
         }
+    }
+
+    async fn streamed(
+        &mut self,
+        key: PluginKey,
+        mut work: StreamedWork,
+        exchange: &Exchange,
+    ) -> IoResult {
+        let (worker, made) = (self.worker, &self.calls);
+        if let Some(request) = &self.request {
+            let parent = subrequest::Parent::new(exchange, request.service, made);
+            parent.mark_streamed(&mut work);
+        }
+        let calls = self.raw.streamed_calls();
+        calls.perform(worker, made, key, work).await
     }
 }
 
@@ -364,15 +388,7 @@ impl wasm::HostIo for BackgroundIo<'_> {
                     let (worker, made) = (self.worker, &self.calls);
                     self.raw.perform(worker, made, key, *work).await
                 }
-                IoRequest::Streamed(key, mut work) => {
-                    let (worker, made) = (self.worker, &self.calls);
-                    if let Some(request) = &self.request {
-                        let parent = subrequest::Parent::new(exchange, request.service, made);
-                        parent.mark_streamed(&mut work);
-                    }
-                    let calls = self.raw.streamed_calls();
-                    calls.perform(worker, made, key, *work).await
-                }
+                IoRequest::Streamed(key, work) => self.streamed(key, *work, exchange).await,
                 IoRequest::Password(_, limit) if !count_more(&self.calls, 1, limit) => {
                     IoResult::TooManyCalls
                 }
@@ -504,22 +520,5 @@ async fn send(
         status: reply.status,
         headers: reply.headers,
         body,
-    })
-}
-
-/// The request that a call is.
-pub fn head(call: &Call) -> Result<RequestHead, CallFailure> {
-    // Checked when the call was made.
-    let target = str::from_utf8(&call.target)
-        .map_err(|_| CallFailure::new(ErrorKind::HostFailed, "its target is not text"))?;
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
-    Ok(RequestHead {
-        method: call.method.clone(),
-        target: Target::new(path, query),
-        headers: call.headers.clone(),
-        ..RequestHead::default()
     })
 }

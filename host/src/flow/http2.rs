@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::debug;
 
+use super::Tools;
 use super::pipeline::Pipeline;
-use super::{Tools, log};
 use crate::downstream::{Downstream, RequestBody, SendOptions, h2};
 use crate::error::reply;
 use crate::exchange::Answer;
@@ -121,7 +121,7 @@ async fn refuse(
     exchange.begin_unread(client.address, server, tls, &service.name);
     exchange.reply_mut().status = status;
     exchange.stats_mut().body_bytes_sent = body.len() as u64;
-    log::count(exchange, &service.router.unrouted.requests, service);
+    service.count(exchange, &service.router.unrouted.requests);
     let alarms = h2::Alarms {
         read: &tools.read_alarm,
         write: &tools.write_alarm,

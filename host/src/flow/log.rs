@@ -5,9 +5,7 @@ use castling_abi::Hook;
 use super::after_response::Admitted;
 use super::pipeline::Pipeline;
 use super::variables::VariablesOnly;
-use crate::exchange::{Exchange, Stage};
-use crate::metrics::RequestCounts;
-use crate::service::Service;
+use crate::exchange::Stage;
 use crate::wasm::HookCall;
 
 impl Pipeline<'_> {
@@ -53,15 +51,7 @@ impl Pipeline<'_> {
 
     /// Logs and counts the exchange.
     pub fn log(&self) {
-        count(self.exchange, &self.plan.get().requests, self.service);
+        self.service.count(self.exchange, &self.plan.get().requests);
         self.worker.add_to_access_log(self.exchange);
     }
-}
-
-/// Adds a request that is over to the metrics.
-pub fn count(exchange: &Exchange, requests: &RequestCounts, service: &Service) {
-    let (stats, metrics) = (&exchange.stats(), &service.metrics);
-    requests.count(exchange.reply().status);
-    metrics.received_bytes.add(stats.body_bytes_received as f64);
-    metrics.sent_bytes.add(stats.body_bytes_sent as f64);
 }

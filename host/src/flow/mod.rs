@@ -5,6 +5,7 @@
 
 mod after_response;
 mod call_failure;
+mod call_head;
 mod calls_made;
 mod host_io;
 mod http2;
@@ -128,7 +129,7 @@ pub async fn refuse(
     debug!(client = %client.address, status = status.as_u16(), "request refused: {error}");
     exchange.reply_mut().status = status;
     exchange.stats_mut().body_bytes_sent = body.len() as u64;
-    log::count(exchange, &service.router.unrouted.requests, service);
+    service.count(exchange, &service.router.unrouted.requests);
     let (alarm, limit) = (&tools.write_alarm, service.client.send_timeout);
     let head = ReplyHead { status, headers };
     let after = h1::refuse(client, alarm, limit, (&head, body), &worker.date()).await;

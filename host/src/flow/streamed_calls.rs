@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::call_failure::failure;
+use super::call_head;
 use super::calls_made::count_more;
-use super::host_io;
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::exchange::{Exchange, PluginKey, Stage};
 use crate::message::{BodySize, Piece, ReplyHead, RequestHead};
@@ -37,7 +37,7 @@ struct StreamedCall {
     body: mpsc::Receiver<Bytes>,
     /// Pieces of the response that came while the request's body was written.
     early: VecDeque<Bytes>,
-    /// So many bytes of them there may be.
+    /// Most bytes of them.
     early_limit_bytes: usize,
     /// For each wait.
     limit: Duration,
@@ -164,7 +164,7 @@ impl StreamedCall {
                 let none = || format!("there is no upstream {name}");
                 let upstream =
                     upstream.ok_or_else(|| CallFailure::new(ErrorKind::NotFound, none()))?;
-                let head = host_io::head(&call)?;
+                let head = call_head::head(&call)?;
                 let work = pass_upstream(upstream, head, call.body, length, ends);
                 tokio::task::spawn_local(work)
             }
@@ -304,7 +304,7 @@ impl StreamedCall {
         }
     }
 
-    /// What the task has come to, which has nothing more to hand out.
+    /// Outcome of the task, which has nothing more to hand out.
     async fn outcome(&mut self) -> Result<(), CallFailure> {
         let Task::Running(task) = &mut self.task else {
             return Ok(());

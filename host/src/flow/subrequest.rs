@@ -9,8 +9,8 @@ use castling_abi::ErrorKind;
 use castling_abi::call::MAX_DEPTH;
 use tracing::debug;
 
+use super::call_head::head;
 use super::pipeline::Pipeline;
-use super::{host_io, log};
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{Error, reply};
 use crate::exchange::{Answer, Exchange};
@@ -119,7 +119,7 @@ pub async fn run(
             format!("sub-requests are nested more than {MAX_DEPTH} deep"),
         ));
     }
-    let mut head = host_io::head(&call)?;
+    let mut head = head(&call)?;
     if let (Some(host), false) = (&parent.host, head.headers.contains(KnownHeader::Host)) {
         head.headers.set(KnownHeader::Host, host);
     }
@@ -156,7 +156,7 @@ pub async fn run(
         (Ok(()), Downstream::H1(_) | Downstream::H2(_)) => None,
     };
     if parent.is_nobody {
-        log::count(&exchange, &requests, service);
+        service.count(&exchange, &requests);
         worker.add_to_access_log(&exchange);
     }
     let body = body.ok_or_else(|| CallFailure::too_large(call.limit_bytes))?;

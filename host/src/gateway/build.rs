@@ -8,6 +8,7 @@ use std::sync::Arc;
 use castling_abi::Hook;
 
 use super::check::ungranted;
+use super::services::{own_routes, services};
 use super::{Gateway, SharedMemory};
 use crate::balancer::{self, Balancer, Rules, SessionStore};
 use crate::config::{self, Balance, Bind, Config, PeerProtocol, Redirect, Serves};
@@ -15,16 +16,13 @@ use crate::connection::{Serving, StreamPool};
 use crate::downstream::SpillFile;
 use crate::exchange::Template;
 use crate::gateway::Identity;
-use crate::gateway::host_calls::own_routes;
 use crate::listener::{Acceptor, Shedder};
 use crate::log::AccessLog;
-use crate::message::Scheme;
 use crate::metrics::Recorder;
 use crate::phase::{
     Check, Native, Plan, PluginStep, RoutePlan, Router, Split, Step, UpstreamIdx, Upstreams,
 };
 use crate::runtime::alarm::{self, Alarms};
-use crate::service::Service;
 use crate::transport::tls::{ClientTls, HandshakeTurns, ServerTls, SystemRoots, TicketChain};
 use crate::upstream::{KeepAlive, Mirror, PeerFactory, PeerList, PeerStates, Upstream};
 use crate::wasm::{self, Capability, Engine, GrantedFiles, HookError, Module, Plugin};
@@ -114,18 +112,7 @@ impl Gateway {
         tokio::task::spawn_local(worker.idle_alarms().clone().watch());
         let (shedder, workspaces) = (Shedder::new(), Rc::default());
         let streams = Rc::new(StreamPool::new(worker.alarms()));
-        let services = routers.into_iter().map(|(name, router)| {
-            let counted = metrics.listener(&name);
-            let listener = &config.listeners[&name];
-            let Serves::Http(http) = &listener.serves;
-            let scheme = match listener.tls {
-                Some(_) => Scheme::Https,
-                None => Scheme::Http,
-            };
-            let service = Service::new(&name, http, router, counted, (identity.id, scheme));
-            (name, service)
-        });
-        let services: BTreeMap<_, _> = services.collect();
+        let services = services(&config, routers, metrics, identity.id);
         worker.set_own_routes(own_routes(&config, &services));
         let acceptors = services.into_iter().map(|(name, service)| {
             let config = &config.listeners[&name];

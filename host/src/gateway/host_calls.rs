@@ -1,11 +1,10 @@
-//! Hosts that plugins are granted by name, and routes that their hooks of no request ask.
+//! Hosts that plugins are granted by name.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::build::Parts;
-use crate::config::{Config, OwnRoutes};
-use crate::service::Service;
+use crate::config::Config;
 use crate::transport::tls::{ClientTls, HandshakeTurns, SystemRoots};
 use crate::upstream::HostCalls;
 
@@ -30,22 +29,4 @@ impl Parts {
         }
         made
     }
-}
-
-/// Services whose routes are asked by hooks of no request, by plugin. A plugin that is granted routes of no listener in particular is not
-/// there where the gateway has several.
-pub(super) fn own_routes(
-    config: &Config,
-    services: &BTreeMap<String, Rc<Service>>,
-) -> BTreeMap<String, Rc<Service>> {
-    let only = services.values().next().filter(|_| services.len() == 1);
-    let of_plugin = |(name, plugin): (&String, &crate::config::Plugin)| {
-        let service = match &plugin.grants.own_routes {
-            OwnRoutes::Refused => None,
-            OwnRoutes::Granted => only,
-            OwnRoutes::Of(listener) => services.get(listener),
-        };
-        Some((name.clone(), Rc::clone(service?)))
-    };
-    config.plugins.iter().filter_map(of_plugin).collect()
 }

@@ -7,6 +7,7 @@ mod describe;
 mod describe_upstream;
 mod host_calls;
 mod route;
+mod services;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

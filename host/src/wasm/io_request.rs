@@ -145,11 +145,11 @@ pub enum StreamedDone {
     Read(Bytes),
     /// The call has ended by this.
     Failed(CallFailure),
-    /// It is not the turn of that: more than the length, or something after its end.
+    /// Order that is broken: more than the length, or something after its end.
     OutOfOrder,
     /// The plugin has no such call that is open.
     NoSuch,
-    /// As many are open as may be.
+    /// Limit reached of calls that are open.
     TooMany,
 }
 

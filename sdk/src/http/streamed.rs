@@ -125,7 +125,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // One that has failed is gone already.
+        // Calls that have failed are gone already.
         let _ = host::call_close(self.number);
     }
 }

@@ -72,7 +72,7 @@ fn answer(upstream: String, request: http::Request) {
     }
 }
 
-/// What the script makes of the request, which is noted. `None`: there is no such upstream.
+/// Answer of the script to the request, which is noted. `None`: there is no such upstream.
 pub(super) fn answered(upstream: String, request: http::Request) -> Option<CallResult> {
     // Taken out meanwhile: it is the test's own code, which may look at the exchange.
     let mut script = with_facts(|facts| facts.calls.scripts.remove(&upstream))?;

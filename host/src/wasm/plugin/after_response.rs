@@ -21,13 +21,13 @@ pub(super) struct AfterResponses {
     turns: Semaphore,
     /// Calls that run or wait.
     admitted: Cell<usize>,
-    /// So many of them there may be.
+    /// Most calls of both kinds.
     most: usize,
     lost: Cell<u64>,
     metrics: AfterResponseMetrics,
 }
 
-/// One of these calls. Dropped before it is over, it is lost: the worker ends.
+/// Call of these. Dropped before it is over, it is lost: the worker ends.
 pub struct AfterResponseCall {
     plugin: Rc<Plugin>,
     state: State,
@@ -99,7 +99,7 @@ impl AfterResponseCall {
     ) {
         let plugin = Rc::clone(&self.plugin);
         let after = &plugin.after_responses;
-        // Nobody closes it.
+        // Turns are never closed.
         let _turn = after.turns.acquire().await;
         self.enter(State::Running);
         let hook = Hook::AfterResponse;

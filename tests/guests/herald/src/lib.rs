@@ -6,7 +6,7 @@ use castling_sdk::prelude::*;
 #[derive(Deserialize)]
 #[serde(default)]
 struct Herald {
-    /// What the timer asks for; nothing if empty.
+    /// Path that the timer asks for; nothing if empty.
     path: String,
     host: String,
 }
