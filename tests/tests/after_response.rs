@@ -289,6 +289,19 @@ fn a_trap_costs_its_own_call() {
 }
 
 #[test]
+fn one_that_computes_for_ever_is_ended_and_holds_nobody_up() {
+    let (proxy, sink) = start("");
+    let mut client = proxy.raw();
+    let ask = "GET /a HTTP/1.1\r\nHost: a\r\nX-After: spin\r\n\r\n";
+    for _ in 0..3 {
+        assert_eq!(client.send(ask).read_reply().text(), "hello");
+    }
+    proxy.until_log_has("plugin first failed in after_response: limits.cpu of 50 ms reached");
+    assert_eq!(client.send(ASK).read_reply().text(), "hello");
+    assert_eq!(sink.until_reports(1), [TOLD]);
+}
+
+#[test]
 fn it_asks_the_gateways_own_routes_and_what_is_too_late_is_refused() {
     let (proxy, sink) = start("");
     proxy.get_with("/a", &[("x-after", "ask /parts/x")]);

@@ -101,7 +101,7 @@ fn a_request_beyond_it_is_sent_with_and_without_its_length() {
 
 #[test]
 fn peers_that_speak_http2_are_no_other() {
-    let settings = h2::server::Builder::new();
+    let settings = ::h2::server::Builder::new();
     let peer = h2::origin(settings, |asked| async move {
         let (body, _) = h2::read(asked.request.into_body()).await.unwrap();
         h2::answer(asked.respond, format!("{} bytes", body.len()));

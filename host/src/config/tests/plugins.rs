@@ -81,6 +81,18 @@ fn a_limit_beyond_its_range_is_refused() {
             "configure_cpu = '0s'",
             "configure_cpu '0s': expected 1ms to 1m",
         ),
+        (
+            "after_response = '2h'",
+            "after_response '2h': expected 1ms to 1h",
+        ),
+        (
+            "after_response_active = 0",
+            "after_response_active 0: expected 1 to 4096",
+        ),
+        (
+            "after_response_queue = 100001",
+            "after_response_queue 100001: expected 0 to 100000",
+        ),
         ("emit = 1023", "emit 1023: expected 1KiB to 1TiB"),
         ("log_lines = 0", "log_lines 0: expected 1 to 1000000"),
         ("headers = 0", "headers 0: expected 1 to 10000"),

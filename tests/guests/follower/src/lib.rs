@@ -1,5 +1,5 @@
 //! Does after the response what the request's `x-after` says: tells the upstream `sink` what it knows of the exchange (`report`), waits for
-//! milliseconds (`wait 20`), asks a route of the gateway's own (`ask /path`), writes a zone (`keep TEXT`), panics, or tries what is too late.
+//! milliseconds (`wait 20`), computes for ever (`spin`), asks a route of the gateway's own (`ask /path`), writes a zone (`keep TEXT`), panics, or tries what is too late.
 
 use castling_sdk::prelude::*;
 
@@ -65,6 +65,9 @@ impl Follower {
                 http::send("sink", http::Request::post("/report").body(told))?;
             }
             "keep" => zones::kv("kept").put(rest, "kept", None)?,
+            "spin" => loop {
+                std::hint::black_box(0);
+            },
             "panic" => panic!("it was asked to, afterwards"),
             "late" => too_late(request)?,
             _ => {}

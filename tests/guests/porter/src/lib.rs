@@ -26,7 +26,8 @@ impl Porter {
                 }
             }
             "leave" => {
-                http::open(&to, call("PUT"))?.write("some of it")?;
+                // More than waits on this side: the peer has some of it.
+                http::open(&to, call("PUT"))?.write(vec![b'x'; 1 << 20])?;
                 tell("left".to_owned())
             }
             "linger" => {
