@@ -37,14 +37,14 @@ impl Admitted {
     }
 
     /// Has them run, with the exchange of a request that is logged and over.
-    pub(super) fn begin(self: Box<Self>, pipeline: &mut Pipeline<'_>) {
+    pub(super) fn begin(self, pipeline: &mut Pipeline<'_>) {
         let (Some(worker), Some(service)) = (pipeline.worker.handle(), pipeline.service.handle())
         else {
             return;
         };
         let mut exchange = std::mem::replace(pipeline.exchange, Exchange::idle());
         exchange.leave_client();
-        let Self { calls, pinned } = *self;
+        let Self { calls, pinned } = self;
         let task = Task {
             exchange,
             pinned,

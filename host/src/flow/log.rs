@@ -45,7 +45,7 @@ impl Pipeline<'_> {
         self.pinned.release().await;
         self.log();
         if let Some(admitted) = admitted {
-            admitted.begin(self);
+            (*admitted).begin(self);
         }
     }
 

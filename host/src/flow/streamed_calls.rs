@@ -77,7 +77,7 @@ impl StreamedCalls {
     ) -> IoResult {
         let (idx, done) = match work {
             StreamedWork::Open { call, length } => {
-                return self.open(worker, made, key, call, length);
+                return self.open(worker, made, key, *call, length);
             }
             StreamedWork::Write { call, bytes } => match self.find(key, call) {
                 Some(open) => (call, open.write(bytes).await),

@@ -113,7 +113,7 @@ pub enum RawDone {
 pub enum StreamedWork {
     /// Begins one. `length`: of the request's body that follows, 0 where the call has it; `None`: it is not known.
     Open {
-        call: Call,
+        call: Box<Call>,
         length: Option<u64>,
     },
     Write {

@@ -56,7 +56,7 @@ async fn open(mut caller: Caller<'_, Guest>, (ptr, len): (u32, u32), length: i64
         return refuse(Status::BadArgument);
     }
     let call = match parse(guest, &record) {
-        Ok(call) => call,
+        Ok(call) => Box::new(call),
         Err(status) => return refuse(status),
     };
     match work_out(&mut caller, StreamedWork::Open { call, length }).await {
