@@ -84,6 +84,7 @@ enum castling_hook {
     CASTLING_HOOK_VARIABLE = 11,
     CASTLING_HOOK_TIMER = 12,
     CASTLING_HOOK_MESSAGE = 13,
+    CASTLING_HOOK_AFTER_RESPONSE = 14,
 };
 
 enum castling_action {
@@ -217,6 +218,7 @@ enum castling_metric_kind {
 #define CASTLING_FLIGHT_FETCH (1)
 #define CASTLING_FLIGHT_TIMED_OUT (2)
 #define CASTLING_MOST_CONNECTIONS (16)
+#define CASTLING_MOST_STREAMED_CALLS (16)
 #define CASTLING_LENGTH_UNKNOWN (-1)
 #define CASTLING_PEER_RECORD_BYTES (16)
 #define CASTLING_PEER_TRIED (1)
@@ -425,6 +427,47 @@ int32_t castling_call_headers(uint32_t index, void *out, uint32_t cap);
 /* . */
 CASTLING_IMPORT(call_body)
 int32_t castling_call_body(uint32_t index, void *out, uint32_t cap);
+
+/* begins one call, a [`call`] record, whose bodies stream. `length` bytes of the request's body follow by
+ * `call_write`, -1 where that is not known; with 0 the record has all of it, else none. The call's number for the
+ * functions below, good until the request ends. Each of their waits takes the record's time-out, which is 60 s
+ * for 0 and beyond that. It counts as a call out ([`Status::Limit`]); [`Status::Full`] where the request has
+ * [`MOST_STREAMED_CALLS`] open. In hooks that may send calls, and not to the gateway's own routes. Here and
+ * below: [`Status::NotFound`] where the call has failed, which ends it, and `call_failure` says why; a bad
+ * argument for a number that is none, and for what is not its turn. */
+CASTLING_IMPORT(call_open)
+int32_t castling_call_open(const void *ptr, uint32_t len, int64_t length);
+
+/* the next piece of the request's body, up to the plugin's `limits.body`; waits until there is room for it. 0,
+ * [`BODY_UNWANTED`] where the peer answers and takes no more, or a status. The hook's `limits.cpu` and
+ * `limits.host_calls` begin anew with each piece that is sent. */
+CASTLING_IMPORT(call_write)
+int32_t castling_call_write(uint32_t call, const void *ptr, uint32_t len);
+
+/* ends the request's body, and waits for the response's head: its status code, or a status. */
+CASTLING_IMPORT(call_finish)
+int32_t castling_call_finish(uint32_t call);
+
+/* a [`header_list`] of the response that `call_finish` has returned last. */
+CASTLING_IMPORT(call_reply_headers)
+int32_t castling_call_reply_headers(uint32_t call, void *out, uint32_t cap);
+
+/* waits for bytes of the response's body, one at least; 0 at its end. `limits.cpu` and `limits.host_calls` begin
+ * anew with each. */
+CASTLING_IMPORT(call_read)
+int32_t castling_call_read(uint32_t call, void *out, uint32_t cap);
+
+/* gives the call up, or what is left of its response. 0, or a bad argument where there is none. */
+CASTLING_IMPORT(call_close)
+int32_t castling_call_close(uint32_t call);
+
+/* why the last of these calls has failed, as text. */
+CASTLING_IMPORT(call_failure)
+int32_t castling_call_failure(void *out, uint32_t cap);
+
+/* the kind of that failure, a [`ErrorKind`]. */
+CASTLING_IMPORT(call_failure_kind)
+int32_t castling_call_failure_kind(void);
 
 /* 0 after the time, or a status. At most [`LONGEST_DELAY_MS`]. */
 CASTLING_IMPORT(delay)
