@@ -146,6 +146,18 @@ impl Template {
         }
     }
 
+    /// Whether all that it speaks of is known before a peer is chosen, as far as the gateway's own variables are concerned: what it is in hooks before the
+    /// response does not change with time.
+    pub fn is_of_request(&self) -> bool {
+        let is_of_request = |name| OwnVariable::of(name).is_none_or(OwnVariable::is_of_request);
+        self.0.iter().all(|part| match part {
+            Part::Status | Part::ResponseHeader(_) => false,
+            Part::Property(property) => is_of_request(property.name()),
+            Part::Variable(name) => is_of_request(name),
+            Part::Text(_) | Part::Tls(_) | Part::RequestHeader(_) | Part::Cookie(_) => true,
+        })
+    }
+
     /// Whether it speaks of the response, which is not there before `response_headers`.
     pub fn needs_response(&self) -> bool {
         self.0.iter().any(|part| match part {
@@ -175,6 +187,12 @@ impl FromStr for Template {
         }
         Self::read(text)
     }
+}
+
+/// Whether a plugin may set a variable of that name, and templates have it: `[a-z0-9_]`, 1 to 64 bytes, none of the gateway's own.
+pub fn is_settable(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    matches!(name.len(), 1..=64) && name.bytes().all(is_part) && OwnVariable::of(name).is_none()
 }
 
 /// Reads a template of a body, which may have line ends: `#[serde(deserialize_with = "template::body")]`.
@@ -361,6 +379,24 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(expand(text, exchange()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_tells_when_it_is_known() {
+        for (text, expected) in [
+            ("$client_address/$http_x/$user/$route", true),
+            ("$upstream", false),
+            ("$peer", false),
+            ("$duration", false),
+            ("$status", false),
+            ("$sent_http_x", false),
+        ] {
+            assert_eq!(template(text).is_of_request(), expected, "{text}");
+        }
+        assert!(is_settable("user") && is_settable("1"));
+        for name in ["path", "http_x", "Id", "", "tls_version"] {
+            assert!(!is_settable(name), "{name}");
         }
     }
 

@@ -140,10 +140,18 @@ impl Cache {
         // RFC 9111 §4.2.1: a shared cache's own comes first.
         let seconds = |name: &str| {
             let mut values = directives.clone().filter_map(|it| it.strip_prefix(name));
-            values.find_map(|it| it.strip_prefix('=')?.trim_matches('"').parse().ok())
+            values.find_map(|it| {
+                let digits = it.strip_prefix('=')?.trim_matches('"');
+                let is_number = !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
+                // RFC 9111 §1.2.2: what is too large is as long as can be.
+                is_number.then(|| digits.parse().unwrap_or(u32::MAX.into()))
+            })
         };
         let said = seconds("s-maxage").or_else(|| seconds("max-age"));
-        let ttl = said.map_or(self.ttl, Duration::from_secs);
+        let age = list("age").parse().unwrap_or(0);
+        let ttl = said.map_or(self.ttl, |seconds: u64| {
+            Duration::from_secs(seconds.saturating_sub(age))
+        });
         (!ttl.is_zero()).then_some(ttl)
     }
 }

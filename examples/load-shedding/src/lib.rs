@@ -82,8 +82,9 @@ impl Shedding {
             bail!("config.most has no {otherwise}");
         };
         request.set_var("priority", priority);
-        let upstream = request.upstream().unwrap_or_default();
-        if permits.enter(upstream, *most)?.is_some() {
+        // The route's upstream is known when a peer is looked for; a route is there, and has one.
+        let route = request.route().unwrap_or_default();
+        if permits.enter(route, *most)?.is_some() {
             return Ok(Verdict::Continue);
         }
         request.set_var("shed", "1");

@@ -148,6 +148,9 @@ impl WatchedFile {
     /// Reads the file again when it has changed: `at_once`, or when two looks in a row have found the same. What cannot be read is
     /// told, once, and the version before stays.
     pub async fn follow(&self, at_once: bool) {
+        if at_once && !self.has_answered().await {
+            return;
+        }
         let pending = self.pending.take();
         let pending = pending.unwrap_or_else(|| Pending::Stamp(look(&self.granted)));
         let found = match pending {
@@ -168,6 +171,25 @@ impl WatchedFile {
         };
         self.take(found);
         self.seen.set(None);
+    }
+
+    /// Waits for what is pending, and forgets it: it may say what was there some time ago. False: there is still no answer.
+    async fn has_answered(&self) -> bool {
+        let pending = self.pending.take();
+        let answered = match pending {
+            None => return true,
+            Some(Pending::Stamp(looking)) => self.answer(looking, Pending::Stamp).await.map(drop),
+            Some(Pending::Contents(reading)) => {
+                self.answer(reading, Pending::Contents).await.map(drop)
+            }
+        };
+        match (answered, self.pending.borrow().is_some()) {
+            (Err(error), true) => {
+                self.take(Err(error));
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Waits for an answer for a while. One that takes longer is kept for the next look.

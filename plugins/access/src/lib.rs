@@ -82,7 +82,7 @@ struct Rule {
     times: Times,
 }
 
-/// Variable of a request that a rule has allowed.
+/// Variable that is `1` where a rule has allowed the request, and `0` where the last access has left it to others.
 const ALLOWED: &str = "access";
 
 #[plugin]
@@ -113,7 +113,11 @@ impl Access {
                 request.set_var(ALLOWED, "1");
                 Verdict::Continue
             }
-            Action::Deny if self.satisfy == Satisfy::Any => Verdict::Continue,
+            Action::Deny if self.satisfy == Satisfy::Any => {
+                // Another access of the request may have allowed it.
+                request.set_var(ALLOWED, "0");
+                Verdict::Continue
+            }
             Action::Deny => Response::status(self.status).into(),
         }
     }
@@ -237,7 +241,7 @@ mod tests {
         assert_eq!(inside.request().var("access").unwrap(), "1");
         let mut outside = from("192.0.2.1");
         assert_eq!(plugin.access(outside.request()), Verdict::Continue);
-        assert_eq!(outside.request().var("access"), None);
+        assert_eq!(outside.request().var("access").unwrap(), "0");
     }
 
     #[test]

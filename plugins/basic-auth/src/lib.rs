@@ -31,7 +31,7 @@ pub struct Config {
     /// Whether peers do not get to see the credentials. Default true.
     #[serde(default = "yes")]
     remove: bool,
-    /// A variable: whoever has it set by a plugin before this one passes without a password. Default none.
+    /// A variable: whoever has it set to `1` by a plugin before this one passes without a password. Default none.
     #[serde(default)]
     unless: Option<String>,
     /// Default none: each request is verified, which takes tens of milliseconds of a core.
@@ -89,6 +89,11 @@ impl BasicAuth {
         {
             bail!("config.cache.secret: expected 16 bytes or more");
         }
+        if config.attempts.is_some() && config.cache.is_none() {
+            bail!(
+                "config.attempts: expected `cache` beside it, without which each request is an attempt"
+            );
+        }
         let challenge = format!("Basic realm=\"{}\", charset=\"UTF-8\"", config.realm);
         Ok(Self {
             config,
@@ -102,24 +107,22 @@ impl BasicAuth {
         if let Some(header) = &config.header {
             request.remove_header(header);
         }
-        if config
-            .unless
-            .as_ref()
-            .is_some_and(|name| request.var(name).is_some())
+        let credentials = credentials(request);
+        if config.remove {
+            request.remove_header("authorization");
+        }
+        if let Some(name) = &config.unless
+            && request.var(name).is_some_and(|value| value == "1")
         {
             return Ok(Verdict::Continue);
         }
-        let Some((user, password)) = credentials(request) else {
+        let Some((user, password)) = credentials else {
             return Ok(self.refuse(401));
         };
-        if !self.is_right(request, &user, &password)? {
-            return Ok(match self.is_spent(request, &user)? {
-                true => self.refuse(429),
-                false => self.refuse(401),
-            });
-        }
-        if config.remove {
-            request.remove_header("authorization");
+        match self.check(request, &user, &password)? {
+            Answer::Right => {}
+            Answer::Wrong => return Ok(self.refuse(401)),
+            Answer::TooMany => return Ok(self.refuse(429)),
         }
         if let Some(header) = &config.header {
             request.set_header(header, &user);
@@ -127,6 +130,13 @@ impl BasicAuth {
         request.set_var("user", &user);
         Ok(Verdict::Continue)
     }
+}
+
+/// What is thought of a password.
+enum Answer {
+    Right,
+    Wrong,
+    TooMany,
 }
 
 impl BasicAuth {
@@ -138,63 +148,59 @@ impl BasicAuth {
         }
     }
 
-    fn is_right(&self, request: &Request, user: &str, password: &str) -> Result<bool> {
+    fn check(&self, request: &Request, user: &str, password: &str) -> Result<Answer> {
+        let client = request.client_address();
+        // Before a look at what is kept, which would tell a right guess from a wrong one at no cost.
+        if self.is_barred(&client)? {
+            return Ok(Answer::TooMany);
+        }
         let hash = self.users.hash(user);
         let cache = self.config.cache.as_ref().zip(hash.as_ref());
         let cache = cache.map(|(cache, hash)| (cache, kept_as(cache, hash, password)));
         if let Some((cache, key)) = &cache
             && cache.zone.get(key)?.is_some()
         {
-            return Ok(true);
+            return Ok(Answer::Right);
         }
-        // Verifying is what costs: whoever has tried too often is not.
-        if self.is_barred(request, user)? {
-            return Ok(false);
+        if !self.may_try(&client, user)? {
+            return Ok(Answer::TooMany);
+        }
+        if password.len() > LONGEST_PASSWORD {
+            return Ok(Answer::Wrong);
         }
         // A name that nobody has takes as long as one that somebody has.
-        let verified = hash.clone().or_else(|| self.users.any());
-        let Some(verified) = verified else {
-            return Ok(false);
+        let Some(verified) = hash.clone().or_else(|| self.users.any()) else {
+            return Ok(Answer::Wrong);
         };
         if !crypto::verify_password(&verified, password)? || hash.is_none() {
-            return Ok(false);
+            return Ok(Answer::Wrong);
         }
         if let Some((cache, key)) = cache
             && let Err(error) = cache.zone.put(key, "", Some(cache.ttl))
         {
             log::warn!("not kept: {error}");
         }
-        Ok(true)
+        Ok(Answer::Right)
     }
 
-    /// Counts a wrong password; true: there were too many.
-    fn is_spent(&self, request: &Request, user: &str) -> Result<bool> {
-        let Some(attempts) = &self.config.attempts else {
-            return Ok(false);
-        };
-        let mut spent = false;
-        for whose in whose(request, user) {
-            spent |= attempts.zone.add(whose, 1, MINUTE)? > attempts.a_minute;
+    fn is_barred(&self, client: &str) -> Result<bool> {
+        match &self.config.attempts {
+            Some(attempts) => Ok(attempts.zone.get(client)? > attempts.a_minute),
+            None => Ok(false),
         }
-        Ok(spent)
     }
 
-    fn is_barred(&self, request: &Request, user: &str) -> Result<bool> {
+    /// Counts a password that is not known to be right, before it is verified, since many are verified at a time. Whoever has tried too
+    /// often adds nothing, so that made-up names do not push others out of the zone.
+    fn may_try(&self, client: &str, user: &str) -> Result<bool> {
         let Some(attempts) = &self.config.attempts else {
-            return Ok(false);
+            return Ok(true);
         };
-        for whose in whose(request, user) {
-            if attempts.zone.get(whose)? >= attempts.a_minute {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let name = format!("user {user}");
+        Ok(attempts.zone.add(client, 1, MINUTE)? <= attempts.a_minute
+            && attempts.zone.get(&name)? < attempts.a_minute
+            && attempts.zone.add(&name, 1, MINUTE)? <= attempts.a_minute)
     }
-}
-
-/// Keys of wrong passwords: of the client's, and of the name's, which many clients may try.
-fn whose(request: &Request, user: &str) -> [String; 2] {
-    [request.client_address(), format!("user {user}")]
 }
 
 /// Key of a password that was right. Another hash of the user's is another key.
@@ -216,6 +222,9 @@ fn credentials(request: &Request) -> Option<(String, String)> {
         !user.is_empty() && user.len() <= LONGEST_NAME && !user.contains(char::is_control);
     is_name.then(|| (user.to_owned(), password.to_owned()))
 }
+
+/// Bytes of a password, which no hash is made of more.
+const LONGEST_PASSWORD: usize = 1024;
 
 /// Bytes of a user's name.
 const LONGEST_NAME: usize = 256;

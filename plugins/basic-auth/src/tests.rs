@@ -77,10 +77,20 @@ fn a_password_that_was_right_is_kept_until_it_is_another() {
 
 #[test]
 fn who_tries_too_often_is_not_verified() {
-    let plugin = plugin(r#", "attempts": {"zone": "tries", "a_minute": 2}"#);
+    let cache = r#", "cache": {"zone": "kept", "secret": "0123456789abcdef"}"#;
+    let plugin = plugin(&format!(
+        r#"{cache}, "attempts": {{"zone": "tries", "a_minute": 2}}"#
+    ));
     for expected in [401, 401, 429, 429] {
         assert_eq!(status(&plugin, &mut with("ada", "guess")), Some(expected));
     }
+    let names = &plugin.config.attempts.as_ref().unwrap().zone;
+    assert_eq!(status(&plugin, &mut with("bob", "guess")), Some(429));
+    assert_eq!(
+        names.get("user bob").unwrap(),
+        0,
+        "whoever is barred adds nothing"
+    );
     assert_eq!(
         status(&plugin, &mut with("ada", "myPassword")),
         Some(429),
@@ -97,12 +107,22 @@ fn who_was_let_in_before_needs_no_password() {
         status(&plugin, &mut Exchange::get("/").var("access", "1")),
         None
     );
-    assert_eq!(status(&plugin, &mut Exchange::get("/")), Some(401));
+    assert_eq!(
+        status(&plugin, &mut Exchange::get("/").var("access", "0")),
+        Some(401)
+    );
+    let mut inside = with("root", "x").var("access", "1");
+    assert_eq!(status(&plugin, &mut inside), None);
+    assert_eq!(
+        inside.request().header("authorization"),
+        None,
+        "nobody has looked at it"
+    );
 }
 
 #[test]
 fn a_file_is_followed() {
-    testing::set_file("users", format!("# all\nada:{HASH}\n"));
+    testing::set_file("users", format!("# all\nada:{HASH}:her name\n"));
     let config = testing::config(r#"{"file": "users"}"#).unwrap();
     let plugin = BasicAuth::configure(config).unwrap();
     assert_eq!(status(&plugin, &mut with("ada", "myPassword")), None);
@@ -125,6 +145,14 @@ fn a_config_without_sense_is_refused() {
         (
             r#"{"users": {"ada": "{SHA}x"}}"#.to_owned(),
             "config.users.ada: expected a hash by bcrypt",
+        ),
+        (
+            r#"{"users": {"ada": "$2y$05$short"}}"#.to_owned(),
+            "config.users.ada: expected a hash by bcrypt",
+        ),
+        (
+            format!(r#"{{"users": {{"a": "{HASH}"}}, "attempts": {{"zone": "z"}}}}"#),
+            "config.attempts: expected `cache` beside it",
         ),
         (
             r#"{"file": "bad"}"#.to_owned(),

@@ -88,10 +88,14 @@ impl Read {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let Some((name, hash)) = line.split_once(':').filter(|(name, _)| !name.is_empty())
-            else {
+            // What follows another colon is a comment, as in nginx's files.
+            let mut parts = line.split(':');
+            let (Some(name), Some(hash)) = (parts.next(), parts.next()) else {
                 bail!("line {}: expected `name:hash`", number + 1);
             };
+            if name.is_empty() {
+                bail!("line {}: expected `name:hash`", number + 1);
+            }
             if !is_known(hash) {
                 bail!("line {}: {name}: {RULE}", number + 1);
             }
@@ -101,10 +105,26 @@ impl Read {
     }
 }
 
-/// Whether the gateway can verify it, by its beginning.
+/// Whether it has the form of one that the gateway verifies, within the costs that it allows.
 fn is_known(hash: &str) -> bool {
-    let known = ["$2y$", "$2b$", "$2a$", "$argon2id$", "$pbkdf2-sha256$"];
-    known.iter().any(|begin| hash.starts_with(begin))
+    let parts: Vec<_> = hash.split('$').collect();
+    let is_text = |text: &str| {
+        let is_it = |byte: u8| byte.is_ascii_alphanumeric() || b"./+=".contains(&byte);
+        !text.is_empty() && text.bytes().all(is_it)
+    };
+    match parts.as_slice() {
+        ["", "2y" | "2b" | "2a", cost, rest] => {
+            let cost = cost.parse::<u32>().ok().filter(|_| cost.len() == 2);
+            cost.is_some_and(|cost| (4..=14).contains(&cost)) && rest.len() == 53 && is_text(rest)
+        }
+        ["", "argon2id", "v=19", costs, salt, hash] => {
+            costs.starts_with("m=") && is_text(salt) && is_text(hash)
+        }
+        ["", "pbkdf2-sha256", costs, salt, hash] => {
+            costs.starts_with("i=") && is_text(salt) && is_text(hash)
+        }
+        _ => false,
+    }
 }
 
 const RULE: &str = "expected a hash by bcrypt (`htpasswd -B`), Argon2id or PBKDF2 (`$pbkdf2-sha256$`); others are too easily tried";

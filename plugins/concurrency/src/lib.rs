@@ -45,8 +45,10 @@ impl Concurrency {
         if !(400..=599).contains(&config.status) {
             bail!("config.status: {}: expected 400 to 599", config.status);
         }
-        if config.key.needs_response() {
-            bail!("config.key: it speaks of the response, which is not there yet");
+        if !config.key.is_of_request() {
+            bail!(
+                "config.key: it is not known before a peer is chosen: expected variables of the request"
+            );
         }
         let refused = Counter::new("refused_total", "Requests beyond `max` of their key.", [])?;
         Ok(Self { config, refused })
@@ -153,8 +155,8 @@ mod tests {
                 "config.status: 200: expected 400 to 599",
             ),
             (
-                r#"{"zone": "z", "max": 1, "key": "$status"}"#,
-                "config.key: it speaks of the response",
+                r#"{"zone": "z", "max": 1, "key": "$upstream"}"#,
+                "config.key: it is not known before a peer is chosen",
             ),
         ] {
             let refused = testing::config(config)

@@ -78,6 +78,10 @@ impl Redirect {
 
     fn rewrite(&self, request: &mut Request) -> Result<Verdict> {
         let path = request.path();
+        // `*` of OPTIONS is no path.
+        if !path.starts_with('/') {
+            return Ok(Verdict::Continue);
+        }
         let Some(target) = self.target(request, &path)? else {
             return Ok(Verdict::Continue);
         };
@@ -136,6 +140,8 @@ impl Redirect {
 
 /// A target that begins with several slashes would name another host, which a client can have put into its path.
 fn on_this_host(location: String) -> String {
+    // Browsers take blanks and control characters away before they read a URL.
+    let location: String = location.chars().filter(|c| *c > ' ').collect();
     let rest = location.trim_start_matches(['/', '\\']);
     match location.len() - rest.len() {
         0 | 1 => location,
@@ -242,6 +248,12 @@ mod tests {
 
     #[test]
     fn no_path_leads_to_another_host() {
+        let page =
+            plugin(r#"{"rules": [{"path": "/go", "to": "/$arg_page"}], "keep_query": false}"#);
+        assert_eq!(
+            redirected(&page, "/go?page=%09/evil.example"),
+            to(301, "/evil.example")
+        );
         let remove = plugin(r#"{"trailing_slash": "remove"}"#);
         assert_eq!(
             redirected(&remove, "//evil.example/"),

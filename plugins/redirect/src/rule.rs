@@ -1,7 +1,7 @@
 //! Rules of the config.
 
 use castling_sdk::prelude::*;
-use castling_sdk::template::Template;
+use castling_sdk::template::{self, Template};
 use regex::Regex;
 
 use crate::{Target, check_status};
@@ -42,7 +42,7 @@ impl Rule {
                 Match::Prefix(prefix.trim_end_matches('/').to_owned())
             }
             (None, None, Some(regex)) => match Regex::new(&regex) {
-                Ok(regex) => Match::Regex(regex),
+                Ok(regex) => Match::Regex(named(regex)?),
                 Err(error) => bail!("regex: {error}"),
             },
             _ => bail!("expected one of `path`, `prefix` and `regex`"),
@@ -91,6 +91,17 @@ fn set_groups(regex: &Regex, request: &Request, path: &str) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The expression, if its groups can be variables.
+fn named(regex: Regex) -> Result<Regex> {
+    let mut names = regex.capture_names().flatten();
+    if let Some(name) = names.find(|name| !template::is_settable(name)) {
+        bail!(
+            "regex: group `{name}`: expected 1 to 64 of a-z 0-9 _, and none of the gateway's own variables"
+        );
+    }
+    Ok(regex)
 }
 
 fn rooted(key: &str, path: String) -> Result<String> {

@@ -3,7 +3,7 @@
 //! README.md has the config.
 
 use castling_sdk::prelude::*;
-use castling_sdk::template::Template;
+use castling_sdk::template::{self, Template};
 use regex::Regex;
 
 /// The plugin's config.
@@ -15,6 +15,9 @@ pub struct Config {
     /// Whether the route is looked for again after a change. Default false: the request stays with its route.
     #[serde(default)]
     reroute: bool,
+    /// Variable by which the plugin knows a request that it has rerouted: where two of them reroute, each has its own. Default `rewrite_done`.
+    #[serde(default = "rewrite_done")]
+    done: String,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +41,7 @@ struct RuleConfig {
 pub struct Rewrite {
     rules: Vec<Rule>,
     reroute: bool,
+    done: String,
 }
 
 struct Rule {
@@ -49,8 +53,9 @@ struct Rule {
     host: Option<Template>,
 }
 
-/// Variable by which the plugin knows a request that it has rerouted.
-const DONE: &str = "rewrite_done";
+fn rewrite_done() -> String {
+    "rewrite_done".to_owned()
+}
 
 #[plugin]
 impl Rewrite {
@@ -58,24 +63,31 @@ impl Rewrite {
         if config.rules.is_empty() {
             bail!("config.rules: expected at least one");
         }
+        if !template::is_settable(&config.done) {
+            bail!(
+                "config.done: `{}`: expected 1 to 64 of a-z 0-9 _, and none of the gateway's own variables",
+                config.done
+            );
+        }
         let rules = config.rules.into_iter().enumerate().map(|(idx, rule)| {
             Rule::new(rule).map_err(|error| error.context(format!("config.rules[{idx}]")))
         });
         Ok(Self {
             rules: rules.collect::<Result<_>>()?,
             reroute: config.reroute,
+            done: config.done,
         })
     }
 
     fn rewrite(&self, request: &mut Request) -> Result<Verdict> {
         // Rules are applied once, also where they lead to a path that one matches.
-        if self.reroute && request.var(DONE).is_some() {
+        if self.reroute && request.var(&self.done).is_some() {
             return Ok(Verdict::Continue);
         }
         for rule in &self.rules {
             if rule.apply(request)? {
                 if self.reroute {
-                    request.set_var(DONE, "1");
+                    request.set_var(&self.done, "1");
                     return Ok(Verdict::Reroute);
                 }
                 break;
@@ -89,7 +101,7 @@ impl Rule {
     fn new(config: RuleConfig) -> Result<Self> {
         let regex = match config.regex.as_deref().map(Regex::new) {
             Some(Err(error)) => bail!("regex: {error}"),
-            Some(Ok(regex)) => Some(regex),
+            Some(Ok(regex)) => Some(named(regex)?),
             None => None,
         };
         let strip_prefix = match config.strip_prefix {
@@ -195,6 +207,17 @@ impl Rule {
     }
 }
 
+/// The expression, if its groups can be variables.
+fn named(regex: Regex) -> Result<Regex> {
+    let mut names = regex.capture_names().flatten();
+    if let Some(name) = names.find(|name| !template::is_settable(name)) {
+        bail!(
+            "regex: group `{name}`: expected 1 to 64 of a-z 0-9 _, and none of the gateway's own variables"
+        );
+    }
+    Ok(regex)
+}
+
 #[cfg(test)]
 mod tests {
     use castling_sdk::testing::{self, Exchange};
@@ -284,6 +307,14 @@ mod tests {
             (
                 r#"{"rules": [{"regex": "(", "path": "/"}]}"#,
                 "config.rules[0]: regex: ",
+            ),
+            (
+                r#"{"rules": [{"regex": "(?<path>.*)", "path": "/"}]}"#,
+                "config.rules[0]: regex: group `path`: expected",
+            ),
+            (
+                r#"{"rules": [{"path": "/"}], "done": "host"}"#,
+                "config.done: `host`: expected",
             ),
             (
                 r#"{"rules": [{"strip_prefix": "a"}]}"#,
