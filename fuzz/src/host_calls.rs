@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 
 use castling::rig::{HOST_FUNCTIONS, Rig};
+use castling_abi::rules::Rule;
 use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, Hook, IMPORT_MODULE, MANIFEST_SECTION, imports};
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, CustomSection, DataSection, EntityType, ExportKind,
@@ -66,7 +67,7 @@ fn memory(input: &mut Input<'_>) -> Vec<u8> {
     let mut at = CALLS_AT;
     for _ in 0..input.byte() % MAX_CALLS {
         let function = u64::from(input.byte()) % HOST_FUNCTIONS.len() as u64;
-        let signature = HOST_FUNCTIONS[function as usize].1;
+        let signature = HOST_FUNCTIONS[function as usize].signature;
         let mut put = |value: u64| {
             memory[at..at + 8].copy_from_slice(&value.to_le_bytes());
             at += 8;
@@ -157,7 +158,13 @@ const VARIABLE: &str = "v";
 fn guest() -> Vec<u8> {
     let mut types = TypeSection::new();
     let mut functions_imported = ImportSection::new();
-    for (idx, (name, signature)) in (0..).zip(HOST_FUNCTIONS) {
+    for (
+        idx,
+        Rule {
+            name, signature, ..
+        },
+    ) in (0..).zip(HOST_FUNCTIONS)
+    {
         let result = signature
             .split_once(" -> ")
             .map(|(_, result)| value_type(result));
@@ -265,7 +272,7 @@ fn make_one_call() -> Function {
     instructions.push(Ins::I32Load(at_offset(0)));
     let targets: Vec<u32> = std::iter::once(count).chain(0..count).collect();
     instructions.push(Ins::BrTable(targets.into(), count));
-    for (idx, (_, signature)) in (0..).zip(HOST_FUNCTIONS) {
+    for (idx, Rule { signature, .. }) in (0..).zip(HOST_FUNCTIONS) {
         instructions.push(Ins::End);
         for (position, ty) in (1..).zip(params(signature)) {
             instructions.push(Ins::LocalGet(0));
@@ -326,7 +333,7 @@ fn value_type(name: &str) -> ValType {
 }
 
 fn index_of(name: &str) -> u32 {
-    let found = HOST_FUNCTIONS.iter().position(|(n, _)| *n == name);
+    let found = HOST_FUNCTIONS.iter().position(|rule| rule.name == name);
     found.expect("the host has it") as u32
 }
 

@@ -583,8 +583,8 @@ int32_t castling_kv_delete_all(const void *zone_ptr, uint32_t zone_len, const vo
 /* waits until the key has a value ([`FLIGHT_VALUE`]), until it has none and no other request of the gateway
  * fetches it, so that this one does ([`FLIGHT_FETCH`]), or so long ([`FLIGHT_TIMED_OUT`]), at most
  * [`LONGEST_DELAY_MS`]. Or a status: [`Status::Limit`] beyond `limits.permits`, [`Status::NotNow`] without a
- * request. Who fetches, does until `kv_flight_end`, until the plugin traps, or until the request has ended,
- * however it does; then one of those who wait does, unless the key has a value. */
+ * request. Who fetches, does until `kv_flight_end`, until a hook of the plugin fails, or until the request has
+ * ended, however it does; then one of those who wait does, unless the key has a value. */
 CASTLING_IMPORT(kv_flight)
 int32_t castling_kv_flight(const void *zone_ptr, uint32_t zone_len, const void *key_ptr, uint32_t key_len, uint32_t wait_ms);
 

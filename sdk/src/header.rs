@@ -6,6 +6,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
+use castling_abi::rules::check::is_framing;
+pub(crate) use castling_abi::rules::check::{is_field_name as is_name, is_field_value as is_value};
 use castling_abi::{HeaderMap, Status, header_list};
 use serde::Deserialize;
 
@@ -291,21 +293,6 @@ impl HeaderList {
     }
 }
 
-/// A token (RFC 9110 §5.6.2).
-pub(crate) fn is_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// No control characters but tabs (RFC 9110 §5.5).
-pub(crate) fn is_value(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|&byte| (byte >= b' ' && byte != 0x7f) || byte == b'\t')
-}
-
 pub(crate) fn get(map: HeaderMap, name: &str) -> Option<HeaderValue> {
     let value = ShortBytes::read(|out| host::header_get(map, name.as_bytes(), out)).ok()?;
     Some(HeaderValue(value))
@@ -383,7 +370,7 @@ pub(crate) fn remove(map: HeaderMap, name: &str) -> usize {
 fn expected(name: &str, value: Option<&[u8]>) -> &'static str {
     if !is_name(name.as_bytes()) {
         "a header's name of letters, digits and -"
-    } else if is_of_framing(name) {
+    } else if is_framing(name.as_bytes()) {
         "another header: this one frames the message, which is the gateway's business"
     } else if value.is_some_and(|value| !is_value(value)) {
         "a value without control characters"
@@ -393,24 +380,6 @@ fn expected(name: &str, value: Option<&[u8]>) -> &'static str {
         "a shorter name or value"
     }
 }
-
-/// Fields that the gateway writes itself (RFC 9110 §7.6.1, RFC 9112 §6).
-pub(crate) fn is_of_framing(name: &str) -> bool {
-    FRAMING
-        .iter()
-        .any(|framing| framing.eq_ignore_ascii_case(name))
-}
-
-const FRAMING: [&str; 8] = [
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "proxy-connection",
-];
 
 #[cold]
 #[inline(never)]

@@ -58,9 +58,10 @@ use serde::de::DeserializeOwned;
 
 use crate::buffer::{read_bytes, read_text, status};
 use crate::error::{self, Error, Result};
-use crate::header::{HeaderList, HeaderValue, Headers, is_name, is_of_framing};
+use crate::header::{HeaderList, HeaderValue, Headers, is_name};
 use crate::wait::milliseconds;
 use crate::{config, host};
+use castling_abi::rules::check::is_framing;
 
 mod streamed;
 mod upstream;
@@ -375,7 +376,7 @@ impl Response {
 /// Passes the response on to the client, with all headers but those that frame the message.
 impl From<Response> for crate::Response {
     fn from(answer: Response) -> Self {
-        let kept = |(name, _): &(&str, &[u8])| !is_of_framing(name);
+        let kept = |(name, _): &(&str, &[u8])| !is_framing(name.as_bytes());
         let headers = answer.headers.iter().filter(kept);
         let response = headers.fold(Self::status(answer.status), |response, (name, value)| {
             response.header(name, value)

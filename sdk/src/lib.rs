@@ -76,6 +76,8 @@ mod raw;
 mod reactor;
 mod request;
 mod response;
+#[cfg(feature = "script")]
+pub mod script;
 mod set_cookie;
 mod stream;
 pub mod tcp;

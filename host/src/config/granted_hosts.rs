@@ -1,6 +1,6 @@
 //! Hosts that are granted to plugins: `grants.hosts`.
 
-use std::net::IpAddr;
+use castling_abi::rules::host::HostPattern;
 
 use super::table::{Table, Value};
 use super::tree::NodeKind;
@@ -55,24 +55,15 @@ fn networks(table: &mut Table<'_>) -> Option<Networks> {
 fn patterns(value: Value<'_>) -> Option<Vec<GrantedHost>> {
     value.set(|item| {
         let text = item.text_or(RULE)?.to_ascii_lowercase();
-        let (name, is_wildcard) = match text.strip_prefix("*.") {
-            Some(name) => (name, true),
-            None => (text.as_str(), false),
-        };
-        let host = name.rsplit_once(':').map(|(host, _)| host);
-        let (Some(host), true) = (host, is_peer_address(name)) else {
+        let name = text.strip_prefix("*.").unwrap_or(&text);
+        let pattern = HostPattern::parse(&text).filter(|_| is_peer_address(name));
+        let Some(pattern) = pattern else {
             return item.expected(RULE);
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        // Below an address there is nothing, and below a last label are names of everybody.
-        if is_wildcard && (host.parse::<IpAddr>().is_ok() || !host.contains('.')) {
-            return item.expected(RULE);
-        }
         Some(GrantedHost {
-            host: host.to_owned(),
-            is_wildcard,
-            // Checked by `is_peer_address`.
-            port: name.rsplit_once(':')?.1.parse().ok()?,
+            host: pattern.host.to_owned(),
+            is_wildcard: pattern.is_wildcard,
+            port: pattern.port,
         })
     })
 }

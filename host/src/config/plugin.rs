@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use castling_abi::rules::limits as default;
 use serde_json::Value as Json;
 
 use super::file::open_regular;
@@ -338,21 +339,21 @@ const DEFAULT_LIMITS: PluginLimits = PluginLimits {
     request_cpu: Some(Duration::from_secs(10)),
     instances: 256,
     instance_reserve: 4,
-    body_bytes: 1 << 20,
-    calls: 32,
+    body_bytes: default::BODY_BYTES,
+    calls: default::CALLS,
     instance_calls: 1_000_000,
     instance_queue: 1000,
     instance_wait: Duration::from_secs(1),
     table_elements: 10_000,
-    host_calls: 100_000,
+    host_calls: default::HOST_CALLS,
     log_lines: 1000,
-    headers: 128,
-    header_bytes: 64 << 10,
-    variables: 64,
-    variable_bytes: 64 << 10,
-    state_bytes: 64 << 10,
-    permits: 16,
-    emit_bytes: 128 << 20,
+    headers: default::HEADERS,
+    header_bytes: default::HEADER_BYTES,
+    variables: default::VARIABLES,
+    variable_bytes: default::VARIABLE_BYTES,
+    state_bytes: default::STATE_BYTES,
+    permits: default::PERMITS,
+    emit_bytes: default::EMIT_BYTES,
     after_response: Duration::from_secs(30),
     after_response_active: 32,
     after_response_queue: 1000,

@@ -9,7 +9,6 @@ mod context;
 mod peer_facts;
 mod permits;
 mod plugin_states;
-mod stage;
 mod stats;
 mod template;
 mod usage;
@@ -26,15 +25,17 @@ use crate::runtime::clock;
 use crate::transport::address::{ClientAddress, ServerAddress};
 use crate::transport::tls::TlsInfo;
 
+pub use castling_abi::rules::Stage;
+
 pub use cached_name::CachedName;
+pub use castling_abi::rules::usage::{Size, Usage};
 pub use context::{Balancing, Context};
 pub use peer_facts::PeerFacts;
 pub use permits::Permits;
 pub use plugin_states::PluginStates;
-pub use stage::Stage;
 pub use stats::ExchangeStats;
 pub use template::Template;
-pub use usage::{PluginKey, PluginUsage, Section, Size, Usage};
+pub use usage::{PluginKey, PluginUsage, Section};
 pub use variable::Variable;
 pub use vars::Vars;
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use castling_abi::rules::usage::Usage;
+
 /// Usage of the exchange by each plugin, less what it has taken away. Few plugins add anything, so a walk beats a
 /// hash.
 #[derive(Debug, Default)]
@@ -26,22 +28,6 @@ pub enum Section {
     RequestHead,
     ReplyHead,
     Variables,
-}
-
-/// Number of fields or variables, and bytes of their names and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
-    pub count: usize,
-    pub bytes: usize,
-}
-
-/// Negative where a plugin has taken away more than it has added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub count: i64,
-    pub bytes: i64,
-    /// The plugin has changed something there.
-    pub changed: bool,
 }
 
 impl PluginUsage {
@@ -95,40 +81,10 @@ impl CpuTime {
     }
 }
 
-impl Size {
-    /// Size of one field or variable.
-    pub fn of(name: &[u8], value: &[u8]) -> Self {
-        Self {
-            count: 1,
-            bytes: name.len() + value.len(),
-        }
-    }
-}
-
-impl std::iter::Sum for Size {
-    fn sum<I: Iterator<Item = Self>>(extents: I) -> Self {
-        extents.fold(Self::default(), |sum, one| Self {
-            count: sum.count + one.count,
-            bytes: sum.bytes + one.bytes,
-        })
-    }
-}
-
-impl Usage {
-    /// When `comes` is there in the place of `goes`.
-    #[must_use]
-    pub fn after(self, comes: Size, goes: Size) -> Self {
-        // Both are in memory, far below these types' range.
-        Self {
-            count: self.count + comes.count as i64 - goes.count as i64,
-            bytes: self.bytes + comes.bytes as i64 - goes.bytes as i64,
-            changed: true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use castling_abi::rules::usage::Size;
+
     use super::*;
 
     #[test]

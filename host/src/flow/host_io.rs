@@ -418,8 +418,9 @@ impl wasm::HostIo for BackgroundIo<'_> {
 
 /// Counts these calls among those that were made. False: they would be more than `limits.calls`.
 fn count_calls(made: &Cell<usize>, calls: &[Call]) -> bool {
-    let limits = calls.iter().map(|call| call.calls_limit);
-    count_more(made, calls.len(), limits.min().unwrap_or_default())
+    // No call is within any limit.
+    let limit = calls.iter().map(|call| call.calls_limit).min();
+    limit.is_none_or(|limit| count_more(made, calls.len(), limit))
 }
 
 /// Makes one call: to an upstream, over its kept connections and with its balancing, or to a route of the gateway's own. The

@@ -1,5 +1,6 @@
 //! Names of header fields.
 
+use castling_abi::rules::check::{self, MAX_NAME_BYTES, TOKEN, is_value_byte};
 use http::HeaderName;
 
 use super::swar::{self, make_lower};
@@ -26,6 +27,8 @@ macro_rules! known {
             pub const fn text(self) -> &'static [u8] {
                 match self { $(Self::$name => $text,)+ }
             }
+
+            const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The longest has so many bytes.
             const LONGEST: usize = {
@@ -78,11 +81,32 @@ impl KnownHeader {
         Self::of_lower(lower)
     }
 
+    /// Whether it frames the message: no plugin sets it.
+    #[inline]
+    pub const fn is_framing(self) -> bool {
+        FRAMING & self.bit() != 0
+    }
+
     /// A bit of its own.
     pub const fn bit(self) -> u32 {
         1 << self as u8
     }
 }
+
+/// Bits of those that frame a message. All fields that do are known.
+const FRAMING: u32 = {
+    let mut bits = 0;
+    let mut at = 0;
+    while at < KnownHeader::ALL.len() {
+        let name = KnownHeader::ALL[at];
+        if check::is_framing_lower(name.text()) {
+            bits |= name.bit();
+        }
+        at += 1;
+    }
+    assert!(bits.count_ones() as usize == check::FRAMING.len());
+    bits
+};
 
 /// A valid name: in lower case if it is known, else in any.
 #[derive(Clone, Copy, Debug)]
@@ -167,34 +191,8 @@ impl<'a> From<&'a HeaderName> for FieldName<'a> {
 
 /// Whether a field's value may be this (RFC 9110 §5.5, obs-text included): nothing that would end its line.
 pub fn is_valid_value(value: &[u8]) -> bool {
-    swar::all(value, swar::are_printable) || value.iter().all(|&byte| is_of_values(byte))
+    swar::all(value, swar::are_printable) || value.iter().all(|&byte| is_value_byte(byte))
 }
-
-const fn is_of_values(byte: u8) -> bool {
-    byte >= b' ' && byte != 0x7f || byte == b'\t'
-}
-
-/// Longest name, as the `http` crate has it.
-pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
-
-/// RFC 9110 §5.6.2: `tchar`.
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut at = 0;
-    while at < marks.len() {
-        table[marks[at] as usize] = true;
-        at += 1;
-    }
-    let mut b = 0;
-    while b < 128 {
-        if (b as u8).is_ascii_alphanumeric() {
-            table[b] = true;
-        }
-        b += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests {

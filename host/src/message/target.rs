@@ -1,7 +1,9 @@
 //! Path and query of a request, and the grammar of them and of hosts.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+
+use castling_abi::rules::check;
+pub use castling_abi::rules::check::{is_host as is_valid_host, is_path_byte, is_target_byte};
 
 /// Path and query of a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,83 +81,21 @@ impl fmt::Debug for Target {
 }
 
 /// Whether a request's path may be this: `*`, or `/` and then visible ASCII without `?` and `#`.
+#[inline]
 pub fn is_valid_path(path: &str) -> bool {
-    path == "*" || path.starts_with('/') && path.bytes().all(is_path_byte)
+    check::is_path(path.as_bytes())
 }
 
 /// Whether a query may be this: visible ASCII without `#`; may be empty.
+#[inline]
 pub fn is_valid_query(query: &str) -> bool {
-    query.bytes().all(is_target_byte)
-}
-
-/// Whether a request may be for this host: a name, an IPv4 or a bracketed IPv6 address, and perhaps a port.
-///
-/// Stricter than RFC 9110 §7.2, which allows percent-encoding and `!$&'()*+,;=` in names and a colon without a port: no
-/// name in DNS has those, and what reads them does not agree on what they mean.
-pub fn is_valid_host(host: &[u8]) -> bool {
-    let (is_name_valid, port) = match host.strip_prefix(b"[") {
-        Some(rest) => {
-            let Some(end) = rest.iter().position(|&b| b == b']') else {
-                return false;
-            };
-            (is_ipv6(&rest[..end]), &rest[end + 1..])
-        }
-        None => {
-            let end = host_name_len(host);
-            (end != 0, &host[end..])
-        }
-    };
-    is_name_valid && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
+    check::is_query(query.as_bytes())
 }
 
 /// Whether a host is valid and has a port, as CONNECT names one (RFC 9110 §9.3.6).
 pub fn is_valid_authority(host: &[u8]) -> bool {
     let after_name = host.iter().rposition(|&byte| matches!(byte, b':' | b']'));
     is_valid_host(host) && after_name.is_some_and(|at| host[at] == b':')
-}
-
-/// Length of the name that a host begins with: labels of unreserved characters with a dot between them, and perhaps one behind
-/// the last. No label is empty, as a resolver has no such name, and `a..b` is `a.b` to some who compare: the name ends before.
-fn host_name_len(host: &[u8]) -> usize {
-    let mut before = b'.';
-    let ends = |&byte: &u8| {
-        let is_empty_label = (byte == b'.') & (before == b'.');
-        before = byte;
-        !UNRESERVED[usize::from(byte)] | is_empty_label
-    };
-    host.iter().position(ends).unwrap_or(host.len())
-}
-
-fn is_ipv6(address: &[u8]) -> bool {
-    str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
-}
-
-/// RFC 3986 §2.3.
-const UNRESERVED: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-        byte += 1;
-    }
-    table
-};
-
-fn is_port(port: &[u8]) -> bool {
-    // `parse` alone would take a sign.
-    let digits = port.iter().all(u8::is_ascii_digit);
-    digits && str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
-}
-
-/// Visible ASCII without `#`: a fragment is not for servers (RFC 9110 §4.2.5). More than RFC 3986 has, as browsers send
-/// `|`, `"` and the like as they are.
-pub fn is_target_byte(b: u8) -> bool {
-    b.is_ascii_graphic() && b != b'#'
-}
-
-pub fn is_path_byte(b: u8) -> bool {
-    is_target_byte(b) && b != b'?'
 }
 
 #[cfg(test)]

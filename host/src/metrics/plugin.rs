@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use castling_abi::metric::{
-    self, MAX_BYTES, MAX_HELP_BYTES, MAX_LABELS, MAX_METRICS, MAX_VALUE_BYTES, is_label_name,
-    is_metric_name,
-};
+use castling_abi::metric::{self, MAX_BYTES, MAX_LABELS, MAX_METRICS, MAX_VALUE_BYTES};
 use castling_abi::{MetricKind, Status};
 
 use super::{
@@ -323,33 +320,17 @@ fn text_charge_of(bytes: usize) -> u64 {
 
 /// The definition, if all of it is valid.
 fn parse(definition: &[u8], prefix: &str) -> Option<Metric> {
+    if !metric::is_valid_definition(definition) {
+        return None;
+    }
     let definition = metric::definition(definition)?;
     let kind = MetricKind::from_raw(definition.kind)?;
     let name = str::from_utf8(definition.name).ok()?;
     let help = str::from_utf8(definition.help).ok()?;
-    let mut labels: Vec<String> = Vec::new();
-    for label in metric::texts(definition.labels) {
-        let label = label.ok().filter(|label| is_label_name(label))?;
-        let label = str::from_utf8(label).ok()?;
-        // `plugin` is the gateway's, `le` a histogram's.
-        let taken = matches!(label, "plugin" | "le") || labels.iter().any(|known| known == label);
-        if taken || labels.len() == MAX_LABELS {
-            return None;
-        }
-        labels.push(label.to_owned());
-    }
-    let bounds_fit = match kind {
-        MetricKind::Histogram => {
-            let whole = definition.bounds.len().is_multiple_of(8);
-            whole && metric::check_bounds(metric::bounds(definition.bounds)).is_ok()
-        }
-        MetricKind::Counter | MetricKind::Gauge | MetricKind::GaugeMax => {
-            definition.bounds.is_empty()
-        }
-    };
-    let valid =
-        is_metric_name(definition.name) && definition.help.len() <= MAX_HELP_BYTES && bounds_fit;
-    valid.then(|| Metric {
+    let label = |label: Result<&[u8], ()>| Some(str::from_utf8(label.ok()?).ok()?.to_owned());
+    let labels = metric::texts(definition.labels).map(label);
+    let labels: Vec<String> = labels.collect::<Option<_>>()?;
+    Some(Metric {
         kind,
         name: format!("{prefix}{name}").into(),
         labels: labels.into(),

@@ -29,8 +29,8 @@ use crate::wasm::compile::compile;
 use crate::wasm::{Engine, HookCall, HookError, Module, PinnedInstances, Plugin, PolicyInstance};
 use scripted_io::ScriptedIo;
 
-pub use crate::wasm::SIGNATURES as HOST_FUNCTIONS;
 pub use crate::wasm::compile::inspect;
+pub use castling_abi::rules::ALL as HOST_FUNCTIONS;
 
 /// A worker's runtime and engine, one plugin in it, and one exchange.
 pub struct Rig {
@@ -167,7 +167,7 @@ impl Rig {
     /// Calls the hook so many times, in the stage that it belongs to, and says what it returned last. An instance that
     /// is kept for a request ends with each call.
     pub fn call(&mut self, hook: Hook, args: (u32, u32, u32), times: u64) -> Result<i32, String> {
-        self.exchange.enter_out_of_order(stage(hook));
+        self.exchange.enter_out_of_order(Stage::of(Some(hook)));
         let bench = Rc::clone(&self.bench);
         bench.runtime.block_on(async {
             let mut last = 0;
@@ -198,7 +198,7 @@ impl Rig {
         bench.runtime.block_on(async {
             for _ in 0..times {
                 for &hook in hooks {
-                    self.exchange.enter_out_of_order(stage(hook));
+                    self.exchange.enter_out_of_order(Stage::of(Some(hook)));
                     self.plugin
                         .call(
                             HookCall::plain(hook),
@@ -233,22 +233,6 @@ impl Rig {
             .await;
         self.pinned.release().await;
         result.map_err(|e| e.to_string())
-    }
-}
-
-/// The stage that the flow is at when it runs this hook.
-fn stage(hook: Hook) -> Stage {
-    match hook {
-        Hook::PostRead | Hook::Rewrite | Hook::Preaccess | Hook::Access | Hook::Content => {
-            Stage::Request
-        }
-        Hook::Balance | Hook::PeerDone => Stage::Balance,
-        Hook::ResponseHeaders => Stage::Reply,
-        Hook::ResponseBody => Stage::Body,
-        Hook::Log | Hook::AfterResponse => Stage::Log,
-        Hook::RequestBody => Stage::Balance,
-        Hook::Variable => Stage::Request,
-        Hook::Timer | Hook::Message => Stage::Idle,
     }
 }
 

@@ -4,12 +4,12 @@
 //! task, and a client that leaves ends both. With the request comes the exchange: while the guest waits, it is the flow's.
 
 use std::mem;
-use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use castling_abi::rules::host;
 use castling_abi::{ErrorKind, HeaderMap, PasswordHash, Status};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
@@ -182,29 +182,8 @@ pub struct HostName {
 impl HostName {
     /// Reads `https://HOST`, `https://HOST:PORT`, or the same with `http`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (is_tls, authority) = match text.strip_prefix("https://") {
-            Some(authority) => (true, authority),
-            None => (false, text.strip_prefix("http://")?),
-        };
-        let usual_port = if is_tls { 443 } else { 80 };
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']')?;
-                host.parse::<Ipv6Addr>().ok()?;
-                (host, port)
-            }
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-        };
-        let is_digit = |byte: u8| byte.is_ascii_digit();
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => usual_port,
-            Some(port) if port.bytes().all(is_digit) => port.parse().ok()?,
-            Some(_) | None => return None,
-        };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-        let has_labels = !host.split('.').any(str::is_empty);
-        let is_host = has_labels && host.len() <= 253 && host.bytes().all(allowed);
-        (is_host && port != 0).then(|| Self {
+        let host::HostName { is_tls, host, port } = host::HostName::parse(text)?;
+        Some(Self {
             is_tls,
             host: host.to_ascii_lowercase(),
             port,

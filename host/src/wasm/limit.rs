@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use castling_abi::rules::usage::is_within;
 use tracing::warn;
 
 use crate::config::PluginLimits;
@@ -72,19 +73,14 @@ impl Allowance {
     /// Whether there is room for something of this extent alone.
     #[inline]
     pub(super) fn admits(self, made: Size) -> bool {
-        made.count <= self.most.count && made.bytes <= self.most.bytes
+        made.is_within(self.most)
     }
 
     /// Usage once `comes` is there in the place of `goes`; `None`: more than there is room for.
     #[inline]
     pub(super) fn after(self, added: Usage, comes: Size, goes: Size) -> Option<Usage> {
         let after = added.after(comes, goes);
-        self.has_room_for(after).then_some(after)
-    }
-
-    #[inline]
-    fn has_room_for(self, added: Usage) -> bool {
-        is_within(added.count, self.most.count) && is_within(added.bytes, self.most.bytes)
+        after.is_within(self.most).then_some(after)
     }
 
     /// The limit that so much is beyond.
@@ -100,11 +96,6 @@ impl Allowance {
             (Section::Variables, true) => Reached::bytes("variable_bytes", bytes),
         }
     }
-}
-
-#[inline]
-fn is_within(added: i64, limit: usize) -> bool {
-    added <= 0 || added.unsigned_abs() <= limit as u64
 }
 
 /// Allowance of a plugin in a head.

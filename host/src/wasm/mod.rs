@@ -38,7 +38,6 @@ pub use hook_call::HookCall;
 pub use hook_error::HookError;
 pub use hook_stack::MaybeFuture;
 pub use host_call::PLUGIN_FIELDS;
-pub use host_call::SIGNATURES;
 pub use host_io::{HostIo, NoIo};
 pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use io_request::{

@@ -186,6 +186,7 @@ fn bits(value: &Val) -> Option<u128> {
 mod tests {
     use std::rc::Rc;
 
+    use castling_abi::rules::{self, Rule};
     use castling_abi::{EXPORT_CONFIGURE, imports};
     use wasm_encoder::{
         CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function,
@@ -325,7 +326,10 @@ mod tests {
     #[tokio::test]
     async fn what_gives_each_instance_something_else_leaves_no_snapshot() {
         let engine = Engine::for_worker(64 << 10, 8).unwrap();
-        for (name, signature) in host_call::SIGNATURES {
+        for Rule {
+            name, signature, ..
+        } in rules::ALL
+        {
             let (params, result) = types_of(signature);
             let mut configure = Function::new([]);
             let mut calls = configure.instructions();

@@ -201,7 +201,10 @@ mod tests {
         let response = answer(&plugin, Exchange::get("/x?y=z").header("X-Token", "t"));
         assert_eq!(response.status_code(), 200);
         assert_eq!(response.header_value("x-origin").unwrap(), "a");
-        assert_eq!(text(&response), "hello from a\n\nGET /x?y=z\nx-token: t\n");
+        assert_eq!(
+            text(&response),
+            "hello from a\n\nGET /x?y=z\nhost: example.com\nx-token: t\n"
+        );
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
         let seen: serde_json::Value = serde_json::from_slice(response.body_bytes()).unwrap();
         assert_eq!(seen["origin"], "hello");
         assert_eq!(seen["method"], "POST");
-        assert_eq!(seen["headers"][1], serde_json::json!(["b", "\u{fffd}"]));
+        assert_eq!(seen["headers"][2], serde_json::json!(["b", "\u{fffd}"]));
     }
 
     #[test]

@@ -218,7 +218,7 @@ pub const KV_DELETE_ALL: &str = "kv_delete_all";
 /// `kv_flight(zone_ptr, zone_len, key_ptr, key_len, wait_ms)`: waits until the key has a value ([`crate::FLIGHT_VALUE`]), until it
 /// has none and no other request of the gateway fetches it, so that this one does ([`crate::FLIGHT_FETCH`]), or so long
 /// ([`crate::FLIGHT_TIMED_OUT`]), at most [`crate::LONGEST_DELAY_MS`]. Or a status: [`crate::Status::Limit`] beyond `limits.permits`,
-/// [`crate::Status::NotNow`] without a request. Who fetches, does until `kv_flight_end`, until the plugin traps, or until the request
+/// [`crate::Status::NotNow`] without a request. Who fetches, does until `kv_flight_end`, until a hook of the plugin fails, or until the request
 /// has ended, however it does; then one of those who wait does, unless the key has a value.
 pub const KV_FLIGHT: &str = "kv_flight";
 /// `kv_flight_end(zone_ptr, zone_len, key_ptr, key_len)`: the plugin fetches the key's value no more: it has put it there, or gives up. 1,

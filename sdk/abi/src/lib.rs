@@ -30,6 +30,7 @@ pub mod header_list;
 pub mod imports;
 pub mod kv;
 pub mod metric;
+pub mod rules;
 pub mod variable;
 
 /// The ABI that this crate describes. A host refuses a module that says another.
@@ -348,7 +349,7 @@ ids! {
     Number: u32 {
         /// Bytes of the response's body sent to the client, before transfer coding.
         BodyBytesSent = 0, "body_bytes_sent";
-        /// Bytes of the request's body received from the client, after transfer coding.
+        /// Bytes of the request's body received from the client, after transfer coding: in `log`, 0 before.
         BodyBytesReceived = 1, "body_bytes_received";
         /// Microseconds since the request's head was complete.
         DurationMicros = 2, "duration_micros";
@@ -489,14 +490,8 @@ impl DrawnPeer {
     }
 }
 
-/// Waits that a guest may ask for; they suspend it while the host serves other requests.
-///
-/// [`imports::BODY_READ`], [`imports::BODY_PEEK`], [`imports::CALLS_SEND`], [`imports::DELAY`] and [`imports::KV_FLIGHT`]: in `rewrite`,
-/// `preaccess`, `access` and `content`; `BODY_READ` of the response, `CALLS_SEND`, `DELAY` and `KV_FLIGHT` also in `response_headers`.
-/// [`imports::RESPONSE_BEGIN`] and [`imports::RESPONSE_WRITE`]: in `content`, where `BODY_READ` comes before them.
-/// [`imports::CHUNK_EMIT`]: in `request_body` and `response_body`. `CALLS_SEND` and `DELAY` in `after_response`, `timer` and `message`, too, and
-/// `KV_FLIGHT` in the first of them.
-/// Elsewhere [`Status::NotNow`].
+/// Longest wait that a guest may ask for. It is suspended meanwhile, and the host serves other requests; where it may wait,
+/// [`rules`] says of each call.
 pub const LONGEST_DELAY_MS: u32 = 60_000;
 
 #[cfg(test)]

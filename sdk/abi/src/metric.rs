@@ -1,5 +1,7 @@
 //! A metric's definition, as `metric_define` takes it, and lists of texts.
 
+use crate::MetricKind;
+
 /// Bytes of a definition before its texts: four little-endian `u32`: a [`crate::MetricKind`], and the lengths of
 /// name, help and label names (a list as [`texts`] reads it); then those, in this order, and to the end the upper
 /// bounds of a histogram's buckets, little-endian `f64`, ascending, without the last, infinite one.
@@ -22,7 +24,7 @@ pub const MAX_VALUE_BYTES: usize = 128;
 
 /// The numbers before a definition's texts; `None` when a length does not fit its field.
 pub fn definition_head(
-    kind: crate::MetricKind,
+    kind: MetricKind,
     lengths: [usize; 3],
 ) -> Option<[u8; DEFINITION_HEAD_BYTES]> {
     let mut head = [0; DEFINITION_HEAD_BYTES];
@@ -153,4 +155,47 @@ pub fn check_bounds(mut bounds: impl Iterator<Item = f64>) -> Result<(), &'stati
         (false, _) if count > MAX_BUCKETS => Err("expected at most 64"),
         (false, _) => Err("expected finite numbers in ascending order"),
     }
+}
+
+/// Whether a metric may be defined so: names, labels, help and bounds are valid for its kind.
+pub fn is_valid_definition(bytes: &[u8]) -> bool {
+    let Some(definition) = definition(bytes) else {
+        return false;
+    };
+    let Some(kind) = MetricKind::from_raw(definition.kind) else {
+        return false;
+    };
+    let bounds_fit = match kind {
+        MetricKind::Histogram => {
+            let whole = definition.bounds.len().is_multiple_of(8);
+            whole && check_bounds(bounds(definition.bounds)).is_ok()
+        }
+        MetricKind::Counter | MetricKind::Gauge | MetricKind::GaugeMax => {
+            definition.bounds.is_empty()
+        }
+    };
+    is_metric_name(definition.name)
+        && are_labels(definition.labels)
+        && definition.help.len() <= MAX_HELP_BYTES
+        && core::str::from_utf8(definition.help).is_ok()
+        && bounds_fit
+}
+
+/// `plugin` is the gateway's label, `le` a histogram's.
+fn are_labels(list: &[u8]) -> bool {
+    for (count, label) in texts(list).enumerate() {
+        let Ok(label) = label else { return false };
+        let mut before = texts(list).take(count);
+        let is_taken = matches!(label, b"plugin" | b"le") || before.any(|one| one == Ok(label));
+        if is_taken || !is_label_name(label) || count == MAX_LABELS {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether these are values of so many labels.
+pub fn are_label_values(list: &[u8], count: usize) -> bool {
+    let is_text = |text: Result<&[u8], ()>| text.is_ok_and(|it| core::str::from_utf8(it).is_ok());
+    texts(list).all(is_text) && texts(list).count() == count
 }

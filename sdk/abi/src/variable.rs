@@ -15,7 +15,7 @@ pub struct OwnVariable {
     pub value: VariableType,
     pub known: KnownFrom,
     pub cost: ReadCost,
-    /// What it is, as the docs say it.
+    /// Description, as the docs have it.
     pub about: &'static str,
 }
 
@@ -44,7 +44,7 @@ pub enum KnownFrom {
     Always,
 }
 
-/// What reading a variable takes.
+/// Cost of reading a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadCost {
     /// The bytes are there.
@@ -304,7 +304,7 @@ pub enum TemplatePart<'a> {
     Variable(&'a str),
 }
 
-/// What is wrong with such a text.
+/// Fault of such a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateError<'a> {
     /// `${` without `}`.

@@ -128,6 +128,7 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
         }
     });
     let manifest = manifest(&names, &arguments);
+    let chained = chained((plugin, &state_type), &names, pinned.is_some());
     let export = format_ident!("{EXPORT_CONFIGURE}");
     Ok(quote! {
         const _: () = {
@@ -145,9 +146,41 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
 
             #exports
             #reset
+            #chained
             #manifest
         };
     })
+}
+
+/// How a chain of the SDK's tests calls the plugin.
+fn chained((plugin, state): (&Type, &TokenStream), names: &[&str], has_reset: bool) -> TokenStream {
+    let hooks = names.iter().filter_map(|name| {
+        let hook = hooks::find(name)?.hook;
+        let (id, export) = (format!("{hook:?}"), hook.export());
+        let (id, export) = (format_ident!("{id}"), format_ident!("{export}"));
+        Some(quote!((castling::HookId::#id, #export)))
+    });
+    let reset = has_reset.then(|| quote!(castling::state_reset(&PLUGIN)));
+    quote! {
+        #[cfg(not(target_arch = "wasm32"))]
+        impl ::castling_sdk::testing::Plugin for #plugin {
+            const HOOKS: &'static [(castling::HookId, ::castling_sdk::testing::HookFunction)] = &[#(#hooks),*];
+
+            type Loaded = castling::Loaded<Self, #state>;
+
+            fn load(self) -> Self::Loaded {
+                castling::load(self)
+            }
+
+            fn swap(other: &mut ::core::option::Option<Self::Loaded>) {
+                castling::swap(&PLUGIN, other);
+            }
+
+            fn reset() {
+                #reset
+            }
+        }
+    }
 }
 
 fn check_block(block: &ItemImpl) -> Result<()> {

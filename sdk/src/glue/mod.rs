@@ -9,6 +9,8 @@ mod state;
 
 use std::time::Duration;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use castling_abi::Hook as HookId;
 use castling_abi::{
     Action, BALANCE_DECLINED, BALANCE_FAILED, Hook, MAX_MESSAGE_BYTES, PeerOutcome, Status,
 };
@@ -22,6 +24,8 @@ pub use slot::{
     Access, Slot, config, configure, in_instance, in_request, in_request_plain, no_config,
     state_reset, stateless,
 };
+#[cfg(not(target_arch = "wasm32"))]
+pub use slot::{Loaded, load, swap};
 pub use std::result::Result::Ok;
 
 use crate::balance::Peers;

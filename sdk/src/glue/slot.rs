@@ -18,7 +18,12 @@ use crate::{config as json, host};
 /// The plugin of an instance, and the state of the request that the instance is kept for.
 pub struct Slot<P, S>(RefCell<Option<Loaded<P, S>>>);
 
-struct Loaded<P, S> {
+/// The plugin of an instance, with its state.
+#[cfg_attr(
+    target_arch = "wasm32",
+    allow(unreachable_pub, reason = "for chains in tests")
+)]
+pub struct Loaded<P, S> {
     plugin: P,
     /// None until a hook asks for it.
     state: Option<S>,
@@ -69,6 +74,21 @@ pub fn state_reset<P, S>(slot: Key<P, S>) {
             .and_then(|loaded| loaded.state.take())
     });
     drop(state);
+}
+
+/// Makes an instance's content of a plugin, for chains of plugins in tests.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn load<P, S>(plugin: P) -> Loaded<P, S> {
+    Loaded {
+        plugin,
+        state: None,
+    }
+}
+
+/// Exchanges the instance's content with another.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn swap<P, S>(slot: Key<P, S>, other: &mut Option<Loaded<P, S>>) {
+    slot.with(|slot| std::mem::swap(&mut *slot.0.borrow_mut(), other));
 }
 
 /// Way of a hook to its plugin and to the state of its request.

@@ -45,7 +45,7 @@ impl Upstream {
         Self(name.into())
     }
 
-    /// Its name in the gateway's config.
+    /// Name of it in the gateway's config.
     pub fn name(&self) -> &str {
         &self.0
     }

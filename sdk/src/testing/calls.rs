@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use castling_abi::rules::host::HostName;
+use castling_abi::rules::{self, check};
 use castling_abi::{ErrorKind, Status, call};
 
-use super::hook::may_wait;
-use super::host::{hand_out, is_target};
-use super::world::with_facts;
-use crate::header::is_name;
+use super::hook::{check_fields, may};
+use super::host::hand_out;
+use super::hosts;
+use super::world::{with_facts, with_world};
 use crate::{Response, http};
 
 /// The calls of one exchange.
@@ -21,6 +23,13 @@ pub(super) struct Calls {
     results: Vec<CallResult>,
 }
 
+impl Calls {
+    /// Forgets the results of a hook's last calls.
+    pub(super) fn forget(&mut self) {
+        self.results.clear();
+    }
+}
+
 type Script = Box<dyn FnMut(&http::Request) -> Answer>;
 
 pub(super) type CallResult = Result<(u16, Vec<u8>, Vec<u8>), CallFailure>;
@@ -32,8 +41,8 @@ pub(super) type Answer = Result<Response, CallFailure>;
 pub(super) type CallFailure = (ErrorKind, String);
 
 pub(crate) fn calls_send(records: &[u8]) -> i32 {
-    if !may_wait() {
-        return Status::NotNow as i32;
+    if !may(&rules::CALLS_SEND) {
+        return rules::CALLS_SEND.refused as i32;
     }
     let mut calls = Vec::new();
     for record in call::records(records) {
@@ -46,6 +55,10 @@ pub(crate) fn calls_send(records: &[u8]) -> i32 {
         }
     }
     with_facts(|facts| facts.calls.results.clear());
+    let count = calls.len();
+    if !with_facts(|facts| facts.count_calls(count)) {
+        return Status::Limit as i32;
+    }
     for (upstream, request) in calls {
         answer(upstream, request);
     }
@@ -55,15 +68,25 @@ pub(crate) fn calls_send(records: &[u8]) -> i32 {
 /// Upstream and request of a call that may be sent.
 pub(super) fn parse(record: call::Record<'_>) -> Result<(String, http::Request), Status> {
     let upstream = String::from_utf8_lossy(record.upstream).into_owned();
-    if !with_facts(|facts| facts.calls.scripts.contains_key(&upstream)) {
+    if let Some(refused) = hosts::refusal(&upstream) {
+        return Err(refused);
+    }
+    let host = HostName::parse(&upstream);
+    let is_known = with_facts(|facts| facts.calls.scripts.contains_key(&upstream));
+    if !is_known || host.is_some_and(|host| !hosts::is_granted(&host)) {
         return Err(Status::NotGranted);
     }
-    let target = record.target;
-    let valid = is_name(record.method) && target.starts_with(b"/") && is_target(target);
-    match http::Request::read(&record) {
-        Some(request) if valid => Ok((upstream, request)),
-        _ => Err(Status::BadArgument),
+    let (body_limit, target_limit) =
+        with_world(|world| (world.limits.body_bytes, world.limits.head.bytes));
+    if !check::is_method(record.method) || !check::is_call_target(record.target) {
+        return Err(Status::BadArgument);
     }
+    check_fields(record.headers)?;
+    if record.body.len() > body_limit || record.target.len() > target_limit {
+        return Err(Status::Limit);
+    }
+    let request = http::Request::read(&record).ok_or(Status::BadArgument)?;
+    Ok((upstream, request))
 }
 
 fn answer(upstream: String, request: http::Request) {

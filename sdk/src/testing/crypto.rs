@@ -1,9 +1,10 @@
 //! Cryptography, by the same functions as the gateway's.
 
-use castling_abi::{Digest, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status};
+use castling_abi::{Digest, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status, rules};
 
-use super::hook::may_wait;
+use super::hook::may;
 use super::host::hand_out;
+use super::world::with_facts;
 
 pub(crate) fn digest(algorithm: Digest, data: &[u8], out: &mut [u8]) -> i32 {
     must_be_quick("digest", [data.len()]);
@@ -36,20 +37,32 @@ pub(crate) fn signature_verify(
 }
 
 pub(crate) fn password_hash(algorithm: PasswordHash, password: &[u8], out: &mut [u8]) -> i32 {
-    match may_wait() {
+    if password.len() > castling_crypto::LONGEST_PASSWORD_BYTES {
+        return match may(&rules::PASSWORD_HASH) {
+            true => Status::Limit as i32,
+            false => rules::PASSWORD_HASH.refused as i32,
+        };
+    }
+    match may(&rules::PASSWORD_HASH) {
+        true if out.len() < castling_crypto::LONGEST_HASH_BYTES => Status::BadArgument as i32,
+        true if !with_facts(|facts| facts.count_calls(1)) => Status::Limit as i32,
         true => {
             let hash = castling_crypto::hash_password(algorithm, password);
             handed_out(hash.map(String::into_bytes), out)
         }
-        false => Status::NotNow as i32,
+        false => rules::PASSWORD_HASH.refused as i32,
     }
 }
 
 pub(crate) fn password_verify(hash: &[u8], password: &[u8]) -> i32 {
-    match (may_wait(), str::from_utf8(hash)) {
-        (true, Ok(hash)) => said(castling_crypto::verify_password(hash, password)),
+    let is_too_long = hash.len() > castling_crypto::LONGEST_HASH_BYTES
+        || password.len() > castling_crypto::LONGEST_PASSWORD_BYTES;
+    match (may(&rules::PASSWORD_VERIFY), str::from_utf8(hash)) {
+        (false, _) => rules::PASSWORD_VERIFY.refused as i32,
+        (true, _) if is_too_long => Status::Limit as i32,
         (true, Err(_)) => Status::BadArgument as i32,
-        (false, _) => Status::NotNow as i32,
+        (true, Ok(_)) if !with_facts(|facts| facts.count_calls(1)) => Status::Limit as i32,
+        (true, Ok(hash)) => said(castling_crypto::verify_password(hash, password)),
     }
 }
 

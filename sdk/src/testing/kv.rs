@@ -7,11 +7,13 @@ use std::time::Duration;
 use castling_abi::kv::{
     MAX_KEY_BYTES, MAX_KEYS_AT_ONCE, MAX_LIST_KEYS, MAX_VALUES_BYTES, key_head, records, value_head,
 };
-use castling_abi::{KvExpected, Status, header_list};
+use castling_abi::rules::check;
+use castling_abi::{Grant, KvExpected, Status, header_list};
 
 use super::ZoneFault;
 use super::host::hand_out;
 use super::world::{World, with_world};
+use super::zones::refusal;
 
 /// Longest value that a zone of 16 MiB and more takes, and the longest that several are together.
 const MAX_VALUE_BYTES: usize = 1 << 20;
@@ -39,13 +41,14 @@ pub(crate) fn kv_put(
     ttl_ms: i64,
     expected: (KvExpected, &[u8]),
 ) -> i32 {
-    let Some(ends) = ends_after(ttl_ms) else {
-        return Status::BadArgument as i32;
-    };
-    if value.len() > MAX_VALUE_BYTES {
-        return Status::Limit as i32;
-    }
+    let ends = ends_after(ttl_ms);
     with_zone(zone, key, |zone, fault| {
+        let Some(ends) = ends else {
+            return Status::BadArgument as i32;
+        };
+        if value.len() > MAX_VALUE_BYTES {
+            return Status::Limit as i32;
+        }
         let there = zone.get(key).map(|entry| entry.value.as_slice());
         if !is_as_expected(there, expected) {
             return 0;
@@ -86,10 +89,11 @@ pub(crate) fn kv_get_with_ttl(zone: &[u8], key: &[u8], out: &mut [u8], ttl_ms: &
 }
 
 pub(crate) fn kv_increment(zone: &[u8], key: &[u8], by: i64, ttl_ms: i64, number: &mut i64) -> i32 {
-    let Some(ends) = ends_after(ttl_ms) else {
-        return Status::BadArgument as i32;
-    };
+    let ends = ends_after(ttl_ms);
     with_zone(zone, key, |zone, fault| {
+        let Some(ends) = ends else {
+            return Status::BadArgument as i32;
+        };
         let Some(entry) = zone.get_mut(key) else {
             if fault == Some(ZoneFault::Full) {
                 return Status::Full as i32;
@@ -177,17 +181,17 @@ pub(crate) fn kv_list(
     limit: usize,
     out: &mut [u8],
 ) -> i32 {
-    if !(1..=MAX_LIST_KEYS).contains(&limit)
-        || prefix.len() > MAX_KEY_BYTES
-        || after.len() > MAX_KEY_BYTES
-    {
-        return Status::BadArgument as i32;
-    }
+    let is_valid = (1..=MAX_LIST_KEYS).contains(&limit)
+        && prefix.len() <= MAX_KEY_BYTES
+        && after.len() <= MAX_KEY_BYTES;
     let from = match after {
         after if after >= prefix && !after.is_empty() => Bound::Excluded(after.to_vec()),
         _ => Bound::Included(prefix.to_vec()),
     };
     with_granted(zone, |zone, _| {
+        if !is_valid {
+            return Status::BadArgument as i32;
+        }
         let mut found = zone
             .range((from, Bound::Unbounded))
             .map(|(key, _)| key.as_slice())
@@ -244,8 +248,7 @@ fn read_entries(list: &[u8]) -> Result<Vec<Pair<'_>>, Status> {
 }
 
 fn checked(key: &[u8]) -> Result<&[u8], Status> {
-    (1..=MAX_KEY_BYTES)
-        .contains(&key.len())
+    check::is_kv_key(key)
         .then_some(key)
         .ok_or(Status::BadArgument)
 }
@@ -270,6 +273,9 @@ fn with_zone(
 
 /// The zone without what has expired, and what is wrong with it.
 fn with_granted(name: &[u8], use_it: impl FnOnce(&mut KvZone, Option<ZoneFault>) -> i32) -> i32 {
+    if let Some(refused) = refusal(Grant::KvZone, name) {
+        return refused as i32;
+    }
     with_world(|world| {
         let World {
             kv,
@@ -278,9 +284,6 @@ fn with_granted(name: &[u8], use_it: impl FnOnce(&mut KvZone, Option<ZoneFault>)
             ..
         } = world;
         let fault = zone_faults.get(name).copied();
-        if fault == Some(ZoneFault::NotGranted) {
-            return Status::NotGranted as i32;
-        }
         let zone = kv.entry(name.to_vec()).or_default();
         zone.retain(|_, entry| entry.ends.is_none_or(|ends| ends > *now));
         use_it(zone, fault)

@@ -1,10 +1,11 @@
 //! Metrics of this thread's plugin, without a limit.
 
-use castling_abi::metric::{definition, text_head, texts};
-use castling_abi::{MetricKind, Status};
+use castling_abi::metric::{
+    MAX_BYTES, are_label_values, definition, is_valid_definition, text_head, texts,
+};
+use castling_abi::{MetricKind, Status, rules};
 
-use super::hook::running;
-
+use super::hook::may;
 use super::world::with_world;
 
 /// Metrics that were defined and counted.
@@ -85,8 +86,11 @@ pub fn observations<const N: usize>(name: &str, values: [&str; N]) -> Vec<f64> {
 }
 
 pub(crate) fn metric_define(bytes: &[u8]) -> i32 {
-    if running().is_some() {
-        return Status::NotNow as i32;
+    if !may(&rules::METRIC_DEFINE) {
+        return rules::METRIC_DEFINE.refused as i32;
+    }
+    if bytes.len() > MAX_BYTES || !is_valid_definition(bytes) {
+        return Status::BadArgument as i32;
     }
     with_world(|world| {
         let defined = &mut world.metrics.defined;
@@ -116,7 +120,12 @@ pub(crate) fn metric_series(metric: u32, values: &[u8]) -> i32 {
     with_world(|world| {
         let metrics = &mut world.metrics;
         let metric = usize::try_from(metric).unwrap_or(usize::MAX);
-        if metric >= metrics.defined.len() || texts(values).any(|text| text.is_err()) {
+        let defined = metrics.defined.get(metric);
+        let labels = defined.and_then(|defined| definition(&defined.definition));
+        let is_valid = labels.is_some_and(|defined| {
+            values.len() <= MAX_BYTES && are_label_values(values, texts(defined.labels).count())
+        });
+        if !is_valid {
             return Status::BadArgument as i32;
         }
         let known = metrics
@@ -139,8 +148,12 @@ pub(crate) fn metric_series(metric: u32, values: &[u8]) -> i32 {
 pub(crate) fn metric_add(series: u32, value: f64) -> i32 {
     with_world(|world| {
         world.metrics.change(series, value, |kind, series| {
-            series.value += value;
-            kind != MetricKind::Histogram && (kind != MetricKind::Counter || value >= 0.0)
+            let may =
+                kind != MetricKind::Histogram && (kind != MetricKind::Counter || value >= 0.0);
+            if may {
+                series.value += value;
+            }
+            may
         })
     })
 }
@@ -148,8 +161,11 @@ pub(crate) fn metric_add(series: u32, value: f64) -> i32 {
 pub(crate) fn metric_set(series: u32, value: f64) -> i32 {
     with_world(|world| {
         world.metrics.change(series, value, |kind, series| {
-            series.value = value;
-            matches!(kind, MetricKind::Gauge | MetricKind::GaugeMax)
+            let may = matches!(kind, MetricKind::Gauge | MetricKind::GaugeMax);
+            if may {
+                series.value = value;
+            }
+            may
         })
     })
 }
@@ -157,8 +173,11 @@ pub(crate) fn metric_set(series: u32, value: f64) -> i32 {
 pub(crate) fn metric_observe(series: u32, value: f64) -> i32 {
     with_world(|world| {
         world.metrics.change(series, value, |kind, series| {
-            series.observed.push(value);
-            kind == MetricKind::Histogram
+            let may = kind == MetricKind::Histogram;
+            if may {
+                series.observed.push(value);
+            }
+            may
         })
     })
 }

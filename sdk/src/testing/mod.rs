@@ -42,21 +42,29 @@
 //! Each thread, and so each test, has a host of its own. The handles of an exchange speak for the exchange that was
 //! lent last: with two in one test, call `request()` again before looking at the first one.
 
+mod body;
 mod calls;
+pub(crate) mod chain;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod failed_call;
 mod files;
+mod flight;
 mod gauge;
+mod head;
 pub(crate) mod hook;
 pub(crate) mod host;
+mod hosts;
 mod kv;
 mod metrics;
 mod own_variables;
+mod peers;
 mod stream;
 mod streamed;
+mod system;
 mod tcp;
 mod topics;
+mod trace;
 mod upstream;
 mod world;
 mod zones;
@@ -71,11 +79,17 @@ use serde::de::DeserializeOwned;
 use crate::{Chunk, Error, Outcome, Peers, Reply, Request, Response, Result, error, http};
 use world::{Facts, lend};
 
+pub use chain::{Chain, HookFunction, Plugin, Served};
 pub use failed_call::FailedCall;
 pub use files::set_file;
+pub use flight::script_flight;
+pub use hosts::grant_hosts;
 pub use metrics::{metric, observations};
+pub use peers::FakePeer;
 pub use stream::StreamedBody;
+pub use tcp::{TcpAnswer, TcpEvent};
 pub(crate) use world::with_world;
+pub use zones::{ZoneKind, set_zone_kind};
 
 /// A request and its response, with whatever a test says about them.
 ///
@@ -106,7 +120,7 @@ impl Exchange {
         let exchange = exchange
             .property(Property::Method, method)
             .property(Property::Path, path)
-            .property(Property::Host, "example.com")
+            .host("example.com")
             .property(Property::ClientAddress, "192.0.2.1")
             .property(Property::ClientPort, "50000")
             .property(Property::ServerAddress, "192.0.2.254")
@@ -132,7 +146,10 @@ impl Exchange {
     /// Sets the host; `example.com` unless said.
     #[must_use]
     pub fn host(self, host: &str) -> Self {
-        self.property(Property::Host, host)
+        let mut facts = self.facts.borrow_mut();
+        head::set_field(&mut facts.request_headers, b"host", host.as_bytes());
+        drop(facts);
+        self
     }
 
     /// Sets the client's IP address; 192.0.2.1 unless said.
@@ -365,7 +382,7 @@ impl Exchange {
 
     /// Whether a plugin does not want to see the body: `Reply::skip_body`.
     pub fn body_skipped(&self) -> bool {
-        self.facts.borrow().body_skipped
+        !self.facts.borrow().skips.is_empty()
     }
 
     /// Whether a chunk has ended its body: `Chunk::end`.
@@ -450,75 +467,6 @@ impl Drop for Exchange {
     }
 }
 
-/// A peer of an [`Exchange`]: weight 1, idle, not tried, not cooling, unless said.
-#[derive(Clone, Debug)]
-pub struct FakePeer {
-    pub(crate) address: String,
-    pub(crate) weight: u32,
-    pub(crate) active: u32,
-    pub(crate) tried: bool,
-    pub(crate) cooling: bool,
-    pub(crate) name: Option<String>,
-    pub(crate) tags: Vec<String>,
-}
-
-impl FakePeer {
-    /// A peer at this address and port.
-    pub fn at(address: &str) -> Self {
-        Self {
-            address: address.to_owned(),
-            weight: 1,
-            active: 0,
-            tried: false,
-            cooling: false,
-            name: None,
-            tags: Vec::new(),
-        }
-    }
-
-    /// Sets the name by which it is listed; its address unless said.
-    #[must_use]
-    pub fn name(mut self, name: &str) -> Self {
-        self.name = Some(name.to_owned());
-        self
-    }
-
-    /// Sets its tags; none unless said.
-    #[must_use]
-    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
-        self.tags = tags.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Sets its weight.
-    #[must_use]
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
-        self
-    }
-
-    /// Sets how many requests are under way there.
-    #[must_use]
-    pub fn active(mut self, active: u32) -> Self {
-        self.active = active;
-        self
-    }
-
-    /// Says that the request has tried it before.
-    #[must_use]
-    pub fn tried(mut self) -> Self {
-        self.tried = true;
-        self
-    }
-
-    /// Says that it failed lately.
-    #[must_use]
-    pub fn cooling(mut self) -> Self {
-        self.cooling = true;
-        self
-    }
-}
-
 /// A config as `configure` gets it, from JSON. The error is the one that the gateway shows, which hides the values in it.
 pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
     crate::config::parse(json.as_bytes())
@@ -558,17 +506,28 @@ pub fn take_published(topic: &str) -> Vec<Vec<u8>> {
 
 /// Sets how long a body may be that a plugin answers or reads: `limits.body`, 1 MiB unless said.
 pub fn set_body_limit(bytes: usize) {
-    with_world(|world| world.body_limit_bytes = bytes);
+    with_world(|world| world.limits.body_bytes = bytes);
 }
 
 /// Sets how many permits a plugin may hold for one request: `limits.permits`, 16 unless said.
 pub fn set_permit_limit(permits: usize) {
-    with_world(|world| world.permits.limit = permits);
+    with_world(|world| world.limits.permits = permits);
+}
+
+/// Sets how many calls out a request may make: `limits.calls`, 32 unless said.
+pub fn set_calls_limit(calls: usize) {
+    with_world(|world| world.limits.calls = calls);
+}
+
+/// Sets how many host calls a hook may make: `limits.host_calls`, 100 000 unless said. One more panics, as it traps in the gateway: so
+/// ends a loop that would go on for ever. One that makes no host calls, which the gateway ends by `limits.cpu`, goes on in a test.
+pub fn set_host_call_limit(calls: u32) {
+    with_world(|world| world.limits.host_calls = calls);
 }
 
 /// Sets how many bytes [`Chunk::emit`] may send on in one call of a hook: `limits.emit`, 128 MiB unless said.
 pub fn set_emit_limit(bytes: usize) {
-    with_world(|world| world.emit_limit_bytes = bytes);
+    with_world(|world| world.limits.emit_bytes = bytes);
 }
 
 /// Sets the wall clock of this thread: time since 1970-01-01 UTC.

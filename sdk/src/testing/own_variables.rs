@@ -3,7 +3,7 @@
 use castling_abi::variable::OwnVariable;
 use castling_abi::{HeaderMap, Number, Property, TlsFact};
 
-use super::host;
+use super::head;
 use super::world::with_facts;
 use crate::buffer::ShortBytes;
 use crate::params::Params;
@@ -13,15 +13,15 @@ pub(super) fn value(name: &[u8]) -> Option<Vec<u8>> {
     let name = std::str::from_utf8(name).ok()?;
     let own = OwnVariable::of(name)?;
     if let Some(property) = Property::from_name(name) {
-        return text(|out| host::property_get(property, out));
+        return text(|out| head::property_get(property, out));
     }
     if let Some(fact) = TlsFact::from_name(name) {
-        return text(|out| host::tls_get(fact, out));
+        return text(|out| head::tls_get(fact, out));
     }
     let rest = name.strip_prefix(own.name).unwrap_or_default();
     let header = |map, name: &str| {
         let name = name.replace('_', "-");
-        text(|out| host::header_get(map, name.as_bytes(), out))
+        text(|out| head::header_get(map, name.as_bytes(), out))
     };
     match own.name {
         "http_" | "request_header_" => header(HeaderMap::Request, rest),
@@ -54,7 +54,7 @@ fn text(read: impl Fn(&mut [u8]) -> i32) -> Option<Vec<u8>> {
 
 /// The first parameter of the query with this name, in any case.
 fn argument(name: &str) -> Option<Vec<u8>> {
-    let query = text(|out| host::property_get(Property::Query, out))?;
+    let query = text(|out| head::property_get(Property::Query, out))?;
     let params = Params::parse(query);
     let mut named = params
         .iter()
@@ -63,7 +63,7 @@ fn argument(name: &str) -> Option<Vec<u8>> {
 }
 
 fn request_line() -> Option<Vec<u8>> {
-    let property = |property| text(|out| host::property_get(property, out));
+    let property = |property| text(|out| head::property_get(property, out));
     let mut line = property(Property::Method)?;
     line.push(b' ');
     line.extend(property(Property::Path)?);
@@ -77,7 +77,7 @@ fn request_line() -> Option<Vec<u8>> {
 }
 
 fn number(number: Number) -> Option<i64> {
-    let value = host::number_get(number);
+    let value = head::number_get(number);
     (value >= 0).then_some(value)
 }
 

@@ -1,8 +1,10 @@
 //! Responses that a hook writes piece by piece.
 
-use castling_abi::{BODY_UNWANTED, Hook, LENGTH_UNKNOWN, Property, Status, header_list};
+use castling_abi::rules::{self, check};
+use castling_abi::{BODY_UNWANTED, LENGTH_UNKNOWN, Property, Status, header_list};
 
-use super::hook::{check_answer, running};
+use super::hook::{check_answer, check_fields, may};
+use super::trace::begin_piece;
 use super::world::{Facts, Section, with_facts, with_world};
 
 /// Body of a streamed response, as far as a hook has written it.
@@ -41,16 +43,15 @@ impl StreamedBody {
 }
 
 pub(crate) fn response_begin(status: u16, headers: &[u8], length: i64) -> i32 {
-    let in_content = matches!(running(), None | Some(Hook::Content));
     let is_known = length != LENGTH_UNKNOWN;
-    if !in_content || with_facts(|facts| facts.response.is_some()) {
-        return Status::NotNow as i32;
-    }
-    if let Some(refused) = check_answer(status, headers, &[]) {
-        return refused as i32;
+    if !may(&rules::RESPONSE_BEGIN) || with_facts(|facts| facts.response.is_some()) {
+        return rules::RESPONSE_BEGIN.refused as i32;
     }
     if is_known && length < 0 {
         return Status::BadArgument as i32;
+    }
+    if let Some(refused) = check_answer(status, headers, &[]) {
+        return refused as i32;
     }
     with_facts(|facts| {
         let is_head = facts.properties[Property::Method as usize].as_deref() == Some(b"HEAD");
@@ -60,6 +61,8 @@ pub(crate) fn response_begin(status: u16, headers: &[u8], length: i64) -> i32 {
             ..StreamedBody::default()
         };
         let is_wanted = stream.is_wanted;
+        // An answer that the hook has made before is given up.
+        facts.answer = None;
         facts.response = Some((status, section(headers)));
         facts.stream = Some(stream);
         wanted(is_wanted)
@@ -67,10 +70,14 @@ pub(crate) fn response_begin(status: u16, headers: &[u8], length: i64) -> i32 {
 }
 
 pub(crate) fn response_write(piece: &[u8]) -> i32 {
-    if piece.len() > with_world(|world| world.body_limit_bytes) {
-        return Status::Limit as i32;
+    if !may(&rules::RESPONSE_WRITE) {
+        return rules::RESPONSE_WRITE.refused as i32;
     }
+    let limit = with_world(|world| world.limits.body_bytes);
     with_stream(|stream, facts| {
+        if piece.len() > limit {
+            return Status::Limit as i32;
+        }
         if !stream.is_wanted || piece.is_empty() {
             return wanted(stream.is_wanted);
         }
@@ -84,19 +91,22 @@ pub(crate) fn response_write(piece: &[u8]) -> i32 {
         stream.is_wanted = facts
             .wanted_pieces
             .is_none_or(|most| stream.pieces.len() < most);
+        if stream.is_wanted {
+            begin_piece();
+            // A stream may ask upstreams for each of its pieces.
+            facts.calls_made = 0;
+        }
         wanted(stream.is_wanted)
     })
 }
 
 /// A part of what a chunk becomes.
 pub(crate) fn chunk_emit(part: &[u8]) -> i32 {
-    if !matches!(
-        running(),
-        None | Some(Hook::RequestBody | Hook::ResponseBody)
-    ) {
-        return Status::NotNow as i32;
+    if !may(&rules::CHUNK_EMIT) {
+        return rules::CHUNK_EMIT.refused as i32;
     }
-    let (part_limit, limit) = with_world(|world| (world.body_limit_bytes, world.emit_limit_bytes));
+    let (part_limit, limit) =
+        with_world(|world| (world.limits.body_bytes, world.limits.emit_bytes));
     with_facts(|facts| {
         let emitted: usize = facts.emitted.iter().map(Vec::len).sum();
         if part.len() > part_limit || emitted + part.len() > limit {
@@ -111,15 +121,25 @@ pub(crate) fn chunk_emit(part: &[u8]) -> i32 {
         }
         let is_wanted = facts.emitted.len() < most;
         facts.body_ended |= !is_wanted;
+        if is_wanted {
+            begin_piece();
+        }
         wanted(is_wanted)
     })
 }
 
 pub(crate) fn response_trailers(fields: &[u8]) -> i32 {
-    if let Some(refused) = check_answer(200, fields, &[]) {
-        return refused as i32;
+    if !may(&rules::RESPONSE_TRAILERS) {
+        return rules::RESPONSE_TRAILERS.refused as i32;
     }
     with_stream(|stream, _| {
+        if let Err(refused) = check_fields(fields) {
+            return refused as i32;
+        }
+        let mut names = header_list::records(fields).map_while(Result::ok);
+        if !names.all(|(name, _)| check::may_be_trailer(name)) {
+            return Status::BadArgument as i32;
+        }
         stream.trailers = section(fields);
         0
     })
@@ -139,7 +159,7 @@ pub(super) fn is_begun() -> bool {
     with_facts(|facts| facts.stream.is_some())
 }
 
-fn with_stream(use_it: impl FnOnce(&mut StreamedBody, &Facts) -> i32) -> i32 {
+fn with_stream(use_it: impl FnOnce(&mut StreamedBody, &mut Facts) -> i32) -> i32 {
     with_facts(|facts| {
         let Some(mut stream) = facts.stream.take() else {
             return Status::NotNow as i32;

@@ -1,9 +1,10 @@
 //! Calls whose bodies stream, answered by what a test has scripted for calls: when the request's body has ended.
 
+use castling_abi::rules::{self, Rule};
 use castling_abi::{LENGTH_UNKNOWN, MOST_STREAMED_CALLS, Status, call};
 
 use super::calls::{CallFailure, answered, parse};
-use super::hook::may_wait;
+use super::hook::may;
 use super::host::hand_out;
 use super::world::with_facts;
 use crate::http;
@@ -25,8 +26,8 @@ struct StreamedCall {
 }
 
 pub(crate) fn call_open(record: &[u8], length: i64) -> i32 {
-    if !may_wait() {
-        return Status::NotNow as i32;
+    if !may(&rules::CALL_OPEN) {
+        return rules::CALL_OPEN.refused as i32;
     }
     let mut records = call::records(record);
     let (Some(Ok(record)), None) = (records.next(), records.next()) else {
@@ -49,6 +50,10 @@ pub(crate) fn call_open(record: &[u8], length: i64) -> i32 {
         if open.iter().flatten().count() >= MOST_STREAMED_CALLS {
             return Status::Full as i32;
         }
+        if !facts.count_calls(1) {
+            return Status::Limit as i32;
+        }
+        let open = &mut facts.streamed_calls.open;
         open.push(Some(StreamedCall {
             upstream,
             request,
@@ -60,7 +65,7 @@ pub(crate) fn call_open(record: &[u8], length: i64) -> i32 {
 }
 
 pub(crate) fn call_write(call: u32, bytes: &[u8]) -> i32 {
-    with_open(call, |open| {
+    with_open(&rules::CALL_WRITE, call, |open| {
         let left = open.left.map(|left| left.checked_sub(bytes.len() as u64));
         if open.response.is_some() || left == Some(None) {
             return Status::BadArgument as i32;
@@ -72,8 +77,8 @@ pub(crate) fn call_write(call: u32, bytes: &[u8]) -> i32 {
 }
 
 pub(crate) fn call_finish(call: u32) -> i32 {
-    if !may_wait() {
-        return Status::NotNow as i32;
+    if !may(&rules::CALL_FINISH) {
+        return rules::CALL_FINISH.refused as i32;
     }
     let at = call as usize;
     let taken = with_facts(|facts| facts.streamed_calls.open.get_mut(at).and_then(Option::take));
@@ -100,14 +105,16 @@ pub(crate) fn call_finish(call: u32) -> i32 {
 }
 
 pub(crate) fn call_reply_headers(call: u32, out: &mut [u8]) -> i32 {
-    with_open(call, |open| match &open.response {
-        Some((headers, _)) => hand_out(headers, out),
-        None => Status::NotFound as i32,
+    with_open(&rules::CALL_REPLY_HEADERS, call, |open| {
+        match &open.response {
+            Some((headers, _)) => hand_out(headers, out),
+            None => Status::NotFound as i32,
+        }
     })
 }
 
 pub(crate) fn call_read(call: u32, out: &mut [u8]) -> i32 {
-    with_open(call, |open| match &mut open.response {
+    with_open(&rules::CALL_READ, call, |open| match &mut open.response {
         Some((_, body)) => {
             let len = body.len().min(out.len());
             out[..len].copy_from_slice(&body[..len]);
@@ -119,6 +126,9 @@ pub(crate) fn call_read(call: u32, out: &mut [u8]) -> i32 {
 }
 
 pub(crate) fn call_close(call: u32) -> i32 {
+    if !may(&rules::CALL_CLOSE) {
+        return rules::CALL_CLOSE.refused as i32;
+    }
     with_facts(|facts| {
         let mut open = facts.streamed_calls.open.iter_mut();
         match open.nth(call as usize).and_then(Option::take) {
@@ -142,9 +152,9 @@ pub(crate) fn call_failure_kind() -> i32 {
     })
 }
 
-fn with_open(call: u32, use_it: impl FnOnce(&mut StreamedCall) -> i32) -> i32 {
-    if !may_wait() {
-        return Status::NotNow as i32;
+fn with_open(rule: &Rule, call: u32, use_it: impl FnOnce(&mut StreamedCall) -> i32) -> i32 {
+    if !may(rule) {
+        return rule.refused as i32;
     }
     with_facts(|facts| {
         let mut open = facts.streamed_calls.open.iter_mut();

@@ -1,27 +1,26 @@
 //! The upstream that a plugin chooses for the request, and facts of its peers.
 
-use castling_abi::{Grant, Hook, Property, Status, metric};
+use castling_abi::rules::{self, Rule};
+use castling_abi::{Grant, Property, Status, metric};
 
-use super::hook::{may_change_request, running};
+use super::hook::may;
 use super::host::hand_out;
 use super::world::with_facts;
 use super::zones::grant_check;
 use super::{Exchange, FakePeer};
 
 pub(crate) fn upstream_set(name: &[u8]) -> i32 {
-    let may_choose = may_change_request() && running() != Some(Hook::RequestBody);
+    if !may(&rules::UPSTREAM_SET) {
+        return rules::UPSTREAM_SET.refused as i32;
+    }
     with_facts(|facts| {
-        if !may_choose || facts.response.is_some() {
-            return Status::NotNow as i32;
-        }
         if name.is_empty() {
             facts.chosen_upstream = None;
             return 0;
         }
-        let granted = str::from_utf8(name).ok().filter(|name| {
-            facts.granted_upstreams.iter().any(|one| one == name)
-                || facts.calls.scripts.contains_key(*name)
-        });
+        let granted = str::from_utf8(name)
+            .ok()
+            .filter(|name| facts.has_upstream(name));
         match granted {
             Some(name) => {
                 facts.chosen_upstream = Some(name.to_owned());
@@ -33,14 +32,14 @@ pub(crate) fn upstream_set(name: &[u8]) -> i32 {
 }
 
 pub(crate) fn peer_name(index: u32, out: &mut [u8]) -> i32 {
-    with_peer(index, |peer| {
+    with_peer(&rules::PEER_NAME, index, |peer| {
         let name = peer.name.as_ref().unwrap_or(&peer.address);
         hand_out(name.as_bytes(), out)
     })
 }
 
 pub(crate) fn peer_tags(index: u32, out: &mut [u8]) -> i32 {
-    with_peer(index, |peer| {
+    with_peer(&rules::PEER_TAGS, index, |peer| {
         let mut list = Vec::new();
         for tag in &peer.tags {
             let Some(head) = metric::text_head(tag.as_bytes()) else {
@@ -53,9 +52,9 @@ pub(crate) fn peer_tags(index: u32, out: &mut [u8]) -> i32 {
     })
 }
 
-fn with_peer(index: u32, read: impl FnOnce(&FakePeer) -> i32) -> i32 {
-    if !matches!(running(), None | Some(Hook::Balance | Hook::PeerDone)) {
-        return Status::NotNow as i32;
+fn with_peer(rule: &Rule, index: u32, read: impl FnOnce(&FakePeer) -> i32) -> i32 {
+    if !may(rule) {
+        return rule.refused as i32;
     }
     with_facts(|facts| {
         let peer = facts.peers.get(index as usize);
@@ -65,9 +64,9 @@ fn with_peer(index: u32, read: impl FnOnce(&FakePeer) -> i32) -> i32 {
 
 /// Names of a config are those of upstreams and zones that are all there, as for `grant_check`.
 pub(crate) fn config_grant(grant: Grant, name: &[u8]) -> i32 {
-    match running() {
-        None => grant_check(grant, name),
-        Some(_) => Status::NotNow as i32,
+    match may(&rules::CONFIG_GRANT) {
+        true => grant_check(grant, name),
+        false => rules::CONFIG_GRANT.refused as i32,
     }
 }
 

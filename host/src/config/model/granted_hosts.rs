@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use castling_abi::rules::host::HostPattern;
 use serde::{Deserialize, Serialize};
 
 use super::{Networks, Resolve, UpstreamTls};
@@ -31,14 +32,12 @@ pub struct GrantedHost {
 impl GrantedHost {
     /// Whether a host, in lower case, is granted on this port.
     pub fn matches(&self, host: &str, port: u16) -> bool {
-        let is_host = match self.is_wildcard {
-            false => host == self.host,
-            true => host
-                .strip_suffix(&self.host)
-                .and_then(|below| below.strip_suffix('.'))
-                .is_some_and(|below| !below.is_empty()),
+        let pattern = HostPattern {
+            host: &self.host,
+            is_wildcard: self.is_wildcard,
+            port: self.port,
         };
-        is_host && port == self.port
+        pattern.matches(host, port)
     }
 }
 

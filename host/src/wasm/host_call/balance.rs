@@ -1,10 +1,10 @@
 //! The peers of an upstream, for the plugin that chooses among them.
 
-use castling_abi::{DRAWN_PEER_BYTES, IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports};
+use castling_abi::{DRAWN_PEER_BYTES, IMPORT_MODULE, PEER_RECORD_BYTES, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::refuse;
-use crate::exchange::{PeerFacts, Stage};
+use crate::exchange::PeerFacts;
 use crate::wasm::guest::{Guest, bytes_mut, hand_out, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -19,8 +19,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage() != Stage::Balance {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::PEERS_GET) {
+        return refuse(rules::PEERS_GET.refused);
     }
     let peers = &guest.exchange.context().balancing.peers;
     let Ok(len) = u32::try_from(peers.len() * PEER_RECORD_BYTES) else {
@@ -37,8 +37,8 @@ fn peers_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
 
 fn peers_draw(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if guest.exchange.stage() != Stage::Balance {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::PEERS_DRAW) {
+        return refuse(rules::PEERS_DRAW.refused);
     }
     let drawn = guest.exchange.context().balancing.drawn;
     let mut bytes = [0; 2 * DRAWN_PEER_BYTES];
@@ -79,8 +79,8 @@ fn hand_out_fact(
     fact: impl Fn(&PeerFacts) -> &[u8],
 ) -> Result<i32> {
     let (memory, guest) = split(caller)?;
-    if guest.exchange.stage() != Stage::Balance {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::PEER_ADDRESS) {
+        return refuse(rules::PEER_ADDRESS.refused);
     }
     let facts = &guest.exchange.context().balancing.facts;
     match facts.get(peer_idx as usize) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use castling_abi::rules::check;
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
@@ -15,9 +16,6 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
         .func_wrap(IMPORT_MODULE, imports::RATE_TAKE, rate_take)?;
     Ok(())
 }
-
-/// Longest key.
-pub(super) const MAX_KEY_BYTES: usize = 4096;
 
 fn counter_add(
     mut caller: Caller<'_, Guest>,
@@ -122,7 +120,7 @@ fn take(
 }
 
 fn granted<'a>(guest: &'a Guest, name: &[u8], key: &[u8]) -> Result<&'a CounterZone, Status> {
-    if key.len() > MAX_KEY_BYTES {
+    if !check::is_zone_key(key) {
         return Err(Status::BadArgument);
     }
     match zone(guest, name)? {

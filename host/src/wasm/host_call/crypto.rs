@@ -1,7 +1,7 @@
 //! Cryptography for the plugin: what is quick at once, hashes of passwords on a thread beside the event loop.
 
 use castling_abi::{
-    Digest, IMPORT_MODULE, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status, imports,
+    Digest, IMPORT_MODULE, LARGEST_CRYPTO_BYTES, PasswordHash, Signature, Status, imports, rules,
 };
 use castling_crypto::{LONGEST_HASH_BYTES, LONGEST_PASSWORD_BYTES};
 use wasmtime::{Caller, Linker, Result, bail};
@@ -135,8 +135,11 @@ async fn password_hash(
     (ptr, len): (u32, u32),
     (out, capacity): (u32, u32),
 ) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
+    let (memory, guest) = split(&mut caller)?;
     let password = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::PASSWORD_HASH) {
+        return refuse(rules::PASSWORD_HASH.refused);
+    }
     let Some(algorithm) = PasswordHash::from_raw(algorithm) else {
         return refuse(Status::BadArgument);
     };
@@ -162,8 +165,11 @@ async fn password_verify(
     (hash, hash_len): (u32, u32),
     (ptr, len): (u32, u32),
 ) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
+    let (memory, guest) = split(&mut caller)?;
     let (hash, password) = (bytes(memory, hash, hash_len)?, bytes(memory, ptr, len)?);
+    if !guest.may(&rules::PASSWORD_VERIFY) {
+        return refuse(rules::PASSWORD_VERIFY.refused);
+    }
     if hash.len() > LONGEST_HASH_BYTES || password.len() > LONGEST_PASSWORD_BYTES {
         return refuse(Status::Limit);
     }

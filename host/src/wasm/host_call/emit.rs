@@ -1,7 +1,7 @@
 //! Parts of a body that a filter sends on before its hook returns.
 
 use bytes::Bytes;
-use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, Status, imports};
+use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::wait::wait;
@@ -20,8 +20,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 async fn emit(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let part = bytes(memory, ptr, len)?;
-    if !guest.has_chunk() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::CHUNK_EMIT) {
+        return refuse(rules::CHUNK_EMIT.refused);
     }
     if part.len() > guest.body_limit_bytes {
         return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use castling_abi::{Hook, IMPORT_MODULE, Number, Property, Status, TlsFact, imports};
+use castling_abi::rules::{self, check};
+use castling_abi::{IMPORT_MODULE, Number, Property, Status, TlsFact, imports};
 use http::Method;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::exchange::{Exchange, Stage};
+use crate::exchange::Exchange;
 use crate::message::path;
-use crate::message::{KnownHeader, RequestHead, is_valid_host, is_valid_path, is_valid_query};
+use crate::message::{KnownHeader, RequestHead};
 use crate::transport::address::{AddressText, ServerAddress};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
@@ -33,8 +34,8 @@ fn property_get(
     let Some(property) = Property::from_raw(property) else {
         return refuse(Status::BadArgument);
     };
-    if !guest.has_request() {
-        return refuse(Status::NotFound);
+    if !guest.may(&rules::PROPERTY_GET) {
+        return refuse(rules::PROPERTY_GET.refused);
     }
     let (exchange, request) = (&guest.exchange, guest.exchange.request());
     let address;
@@ -108,10 +109,12 @@ fn property_set(mut caller: Caller<'_, Guest>, property: u32, ptr: u32, len: u32
     let Some(property) = Property::from_raw(property) else {
         return refuse(Status::BadArgument);
     };
-    // Later, plugins and limits have taken the address for what it was.
-    let too_late = property == Property::ClientAddress && guest.hook != Some(Hook::PostRead);
-    if guest.exchange.stage() != Stage::Request || too_late {
-        return refuse(Status::NotNow);
+    let place = match property {
+        Property::ClientAddress => rules::SETS_CLIENT_ADDRESS,
+        _ => rules::PROPERTY_SET.place,
+    };
+    if !guest.is_at(place) {
+        return refuse(rules::PROPERTY_SET.refused);
     }
     let limit_bytes = guest.limits.header_bytes;
     if value.len() > limit_bytes {
@@ -143,18 +146,19 @@ fn set(exchange: &mut Exchange, property: Property, value: &[u8]) -> Option<()> 
             request.method = method;
         }
         Property::Path => {
-            let is_valid = |path: &&str| path.starts_with('/') && is_valid_path(path);
-            let path = str::from_utf8(value).ok().filter(is_valid)?;
+            let path = check::is_settable_path(value).then_some(value)?;
+            let path = str::from_utf8(path).ok()?;
             request.target.set_path(path);
         }
         Property::Query if value.is_empty() => request.target.set_query(None),
         Property::Query if is_asterisk(request) => return None,
         Property::Query => {
-            let query = str::from_utf8(value).ok().filter(|it| is_valid_query(it))?;
+            let query = check::is_query(value).then_some(value)?;
+            let query = str::from_utf8(query).ok()?;
             request.target.set_query(Some(query));
         }
         Property::Host => {
-            if !is_valid_host(value) {
+            if !check::is_host(value) {
                 return None;
             }
             request.headers.set(KnownHeader::Host, value);
@@ -188,8 +192,8 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
     let Some(number) = Number::from_raw(number) else {
         return Ok(status(Status::BadArgument));
     };
-    if !guest.has_request() {
-        return Ok(status(Status::NotFound));
+    if !guest.may(&rules::NUMBER_GET) {
+        return Ok(status(rules::NUMBER_GET.refused));
     }
     let stats = &guest.exchange.stats();
     let micros =
@@ -212,6 +216,7 @@ fn number_get(mut caller: Caller<'_, Guest>, number: u32) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Stage;
 
     fn exchange() -> Box<Exchange> {
         let mut exchange = Exchange::idle();

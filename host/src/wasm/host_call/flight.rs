@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use castling_abi::rules::{self, check};
 use castling_abi::{
     FLIGHT_FETCH, FLIGHT_TIMED_OUT, FLIGHT_VALUE, IMPORT_MODULE, LONGEST_DELAY_MS, Status, imports,
 };
@@ -15,7 +16,7 @@ use super::wait::wait;
 use crate::wasm::guest::{Guest, bytes, split};
 use crate::wasm::io_request::{FlightRequest, Flown, IoRequest, IoResult};
 use crate::wasm::limit::Reached;
-use crate::zone::{FlightKey, KEY_LIMIT_BYTES, KvZone, Zone};
+use crate::zone::{FlightKey, KvZone, Zone};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
@@ -46,11 +47,11 @@ async fn kv_flight(
         Ok(found) => found,
         Err(status) => return refuse(status),
     };
+    if !guest.may(&rules::KV_FLIGHT) {
+        return refuse(rules::KV_FLIGHT.refused);
+    }
     if wait_ms > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
-    }
-    if !guest.has_request() {
-        return refuse(Status::NotNow);
     }
     let permits = &guest.exchange.context().permits;
     if permits.has_flight(&FlightKey::new(&name, key)) {
@@ -97,7 +98,7 @@ fn kv_flight_end(
 }
 
 fn granted(guest: &Guest, name: &[u8], key: &[u8]) -> Result<(Arc<str>, Arc<KvZone>), Status> {
-    if key.is_empty() || key.len() > KEY_LIMIT_BYTES {
+    if !check::is_kv_key(key) {
         return Err(Status::BadArgument);
     }
     let granted = granted_zone(guest, name)?;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use castling_abi::rules::{self, check};
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
-use super::counter::{MAX_KEY_BYTES, granted_zone};
+use super::counter::granted_zone;
 use super::kv::status;
 use super::{DONE, refuse};
 use crate::metrics::PermitMetrics;
@@ -38,8 +39,8 @@ fn gauge_enter(
         Ok(found) => found,
         Err(status) => return refuse(status),
     };
-    if !guest.has_request() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::GAUGE_ENTER) {
+        return refuse(rules::GAUGE_ENTER.refused);
     }
     let (plugin, permits) = (guest.key, &guest.exchange.context().permits);
     if max == 0 {
@@ -112,7 +113,7 @@ fn gauge_count(
 }
 
 fn granted(guest: &Guest, name: &[u8], key: &[u8]) -> Result<(Arc<Gauge>, PermitMetrics), Status> {
-    if key.len() > MAX_KEY_BYTES {
+    if !check::is_zone_key(key) {
         return Err(Status::BadArgument);
     }
     let granted = granted_zone(guest, name)?;

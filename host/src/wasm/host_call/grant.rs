@@ -1,6 +1,6 @@
 //! Grants of the config to the plugin.
 
-use castling_abi::{Grant, IMPORT_MODULE, Status, imports};
+use castling_abi::{Grant, IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, counter, refuse};
@@ -24,9 +24,9 @@ fn grant_check(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) ->
 /// elsewhere, with a request say, is none of the config's.
 fn config_grant(mut caller: Caller<'_, Guest>, grant: u32, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    match guest.hook {
-        None => check(memory, guest, grant, (ptr, len)),
-        Some(_) => refuse(Status::NotNow),
+    match guest.may(&rules::CONFIG_GRANT) {
+        true => check(memory, guest, grant, (ptr, len)),
+        false => refuse(rules::CONFIG_GRANT.refused),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use castling_abi::{HeaderMap, IMPORT_MODULE, Status, header_list, imports};
+use castling_abi::{HeaderMap, Hook, IMPORT_MODULE, Status, header_list, imports, rules};
 use wasmtime::{Caller, Linker, Result, bail};
 
 use super::{DONE, refuse};
@@ -157,6 +157,7 @@ fn change_checked(
 ) -> Result<(), Status> {
     let Guest {
         exchange,
+        hook,
         key,
         most_of_head,
         report,
@@ -166,7 +167,7 @@ fn change_checked(
         headers,
         usage,
         part,
-    } = writable(exchange, map)?;
+    } = writable(exchange, *hook, map)?;
     let there = headers.find(name);
     let known = there.and_then(|there| headers.known_at(there.first));
     let goes = match there {
@@ -244,7 +245,7 @@ fn header_remove(
         headers,
         usage,
         part,
-    } = match writable(&mut guest.exchange, map) {
+    } = match writable(&mut guest.exchange, guest.hook, map) {
         Ok(writable) => writable,
         Err(status) => return refuse(status),
     };
@@ -272,27 +273,21 @@ fn may_be_set(name: Option<KnownHeader>, value: &[u8]) -> bool {
     match name {
         // RFC 9112 §3.2: what is no host there is answered 400.
         Some(KnownHeader::Host) => is_valid_host(value),
-        Some(
-            KnownHeader::ContentLength
-            | KnownHeader::TransferEncoding
-            | KnownHeader::Connection
-            | KnownHeader::Upgrade
-            | KnownHeader::Te
-            | KnownHeader::Trailer
-            | KnownHeader::KeepAlive
-            | KnownHeader::ProxyConnection,
-        ) => false,
+        Some(name) if name.is_framing() => false,
         _ => is_valid_value(value),
     }
 }
 
 fn readable(guest: &Guest, map: u32) -> Result<&Headers, Status> {
-    match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
-        HeaderMap::Request if guest.has_request() => Ok(&guest.exchange.request().headers),
-        HeaderMap::Response if guest.has_reply() => Ok(&guest.exchange.reply().headers),
-        HeaderMap::Trailers => Ok(&guest.exchange.body().trailers),
-        HeaderMap::Request | HeaderMap::Response => Err(Status::NotFound),
+    let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
+    if !guest.is_at(rules::reads(map)) {
+        return Err(rules::HEADER_GET.refused);
     }
+    Ok(match map {
+        HeaderMap::Request => &guest.exchange.request().headers,
+        HeaderMap::Response => &guest.exchange.reply().headers,
+        HeaderMap::Trailers => &guest.exchange.body().trailers,
+    })
 }
 
 /// Headers that may be changed, and what is counted of that.
@@ -302,8 +297,12 @@ struct Writable<'a> {
     part: Section,
 }
 
-fn writable(exchange: &mut Exchange, map: u32) -> Result<Writable<'_>, Status> {
-    let part = match HeaderMap::from_raw(map).ok_or(Status::BadArgument)? {
+fn writable(exchange: &mut Exchange, hook: Option<Hook>, map: u32) -> Result<Writable<'_>, Status> {
+    let map = HeaderMap::from_raw(map).ok_or(Status::BadArgument)?;
+    if !rules::changes(map).allows(hook, exchange.stage()) {
+        return Err(rules::HEADER_SET.refused);
+    }
+    let part = match map {
         HeaderMap::Request => Section::RequestHead,
         HeaderMap::Response => Section::ReplyHead,
         HeaderMap::Trailers => return Err(Status::NotNow),

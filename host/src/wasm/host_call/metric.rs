@@ -1,6 +1,6 @@
 //! Metrics that a plugin defines when it is configured, and counts in its hooks.
 
-use castling_abi::{IMPORT_MODULE, Status, imports};
+use castling_abi::{IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
@@ -20,9 +20,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 fn metric_define(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let definition = bytes(memory, ptr, len)?;
-    // A hook runs, so the plugin is configured.
-    if guest.hook.is_some() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::METRIC_DEFINE) {
+        return refuse(rules::METRIC_DEFINE.refused);
     }
     let defined = guest.metrics.define(definition);
     if defined.is_ok() {

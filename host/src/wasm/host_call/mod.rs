@@ -30,11 +30,11 @@ pub(super) mod wasi;
 
 pub use system::PLUGIN_FIELDS;
 
-use castling_abi::{Hook, Status};
+use castling_abi::rules::{self, Place, Rule};
+use castling_abi::{Status, imports};
 use wasmtime::{Linker, Result};
 
 use super::guest::Guest;
-use crate::exchange::Stage;
 
 /// Adds every host function to the linker, for a plugin that meets variables which a plugin computes or for one that does not.
 pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
@@ -66,163 +66,24 @@ pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result
 
 /// Whether the host function of this name, as [`add_to`] links it, suspends the guest while the flow does something for it.
 pub(super) fn waits(name: &str, meets_computed: bool) -> bool {
-    use castling_abi::imports::*;
     match name {
-        VAR_COMPUTE => meets_computed,
-        _ => [
-            BODY_PEEK,
-            BODY_READ,
-            CALLS_SEND,
-            CHUNK_EMIT,
-            DELAY,
-            KV_FLIGHT,
-            RESPONSE_BEGIN,
-            RESPONSE_WRITE,
-            PASSWORD_HASH,
-            PASSWORD_VERIFY,
-            TCP_CONNECT,
-            TCP_READ,
-            TCP_WRITE,
-            TCP_CLOSE,
-            CALL_OPEN,
-            CALL_WRITE,
-            CALL_FINISH,
-            CALL_READ,
-            CALL_CLOSE,
-        ]
-        .contains(&name),
+        imports::VAR_COMPUTE => meets_computed,
+        _ => rules::find(name).is_some_and(|rule| rule.waits),
     }
 }
 
 /// The type of a host function, as it is written in a refusal: `(i32, i32) -> i64`.
 pub(super) fn signature(module: &str, name: &str) -> Option<&'static str> {
-    let signatures = match module {
-        castling_abi::IMPORT_MODULE => SIGNATURES,
-        wasi::MODULE => wasi::SIGNATURES,
-        _ => return None,
-    };
-    let mut signatures = signatures.iter();
-    let (_, signature) = signatures.find(|(offered, _)| *offered == name)?;
-    Some(signature)
+    match module {
+        castling_abi::IMPORT_MODULE => rules::find(name).map(|rule| rule.signature),
+        wasi::MODULE => {
+            let mut signatures = wasi::SIGNATURES.iter();
+            let (_, signature) = signatures.find(|(offered, _)| *offered == name)?;
+            Some(signature)
+        }
+        _ => None,
+    }
 }
-
-pub const SIGNATURES: &[(&str, &str)] = {
-    use castling_abi::imports::*;
-    &[
-        (LOG, "(i32, i32, i32)"),
-        (LOG_FIELDS, "(i32, i32, i32, i32, i32)"),
-        (FAIL, "(i32, i32)"),
-        (FAIL_WITH, "(i32, i32, i32)"),
-        (PANICKED, "(i32, i32)"),
-        (CONFIG_GET, "(i32, i32) -> i32"),
-        (RANDOM_GET, "(i32, i32)"),
-        (CLOCK_MONOTONIC, "() -> i64"),
-        (CLOCK_WALL, "() -> i64"),
-        (PROPERTY_GET, "(i32, i32, i32) -> i32"),
-        (PROPERTY_SET, "(i32, i32, i32) -> i32"),
-        (NUMBER_GET, "(i32) -> i64"),
-        (TLS_GET, "(i32, i32, i32) -> i32"),
-        (HEADER_GET, "(i32, i32, i32, i32, i32) -> i32"),
-        (HEADERS_GET, "(i32, i32, i32, i32, i32) -> i32"),
-        (HEADER_SET, "(i32, i32, i32, i32, i32) -> i32"),
-        (HEADER_ADD, "(i32, i32, i32, i32, i32) -> i32"),
-        (HEADER_REMOVE, "(i32, i32, i32) -> i32"),
-        (STATUS_GET, "() -> i32"),
-        (STATUS_SET, "(i32) -> i32"),
-        (VAR_GET, "(i32, i32, i32, i32) -> i32"),
-        (VAR_SET, "(i32, i32, i32, i32) -> i32"),
-        (ANSWER, "(i32, i32, i32, i32, i32) -> i32"),
-        (CHUNK_GET, "(i32, i32) -> i32"),
-        (CHUNK_SET, "(i32, i32) -> i32"),
-        (BODY_READ, "(i32, i32) -> i32"),
-        (BODY_GET, "(i32, i32, i32) -> i32"),
-        (CALLS_SEND, "(i32, i32) -> i32"),
-        (CALL_STATUS, "(i32) -> i32"),
-        (CALL_ERROR, "(i32, i32, i32) -> i32"),
-        (CALL_ERROR_KIND, "(i32) -> i32"),
-        (CALL_HEADERS, "(i32, i32, i32) -> i32"),
-        (CALL_BODY, "(i32, i32, i32) -> i32"),
-        (DELAY, "(i32) -> i32"),
-        (COUNTER_ADD, "(i32, i32, i32, i32, i64, i64) -> i64"),
-        (COUNTER_GET, "(i32, i32, i32, i32) -> i64"),
-        (RATE_TAKE, "(i32, i32, i32, i32, i64, i64) -> i64"),
-        (GRANT_CHECK, "(i32, i32, i32) -> i32"),
-        (PEERS_GET, "(i32, i32) -> i32"),
-        (PEERS_DRAW, "(i32, i32) -> i32"),
-        (PEER_ADDRESS, "(i32, i32, i32) -> i32"),
-        (PEER_NAME, "(i32, i32, i32) -> i32"),
-        (PEER_TAGS, "(i32, i32, i32) -> i32"),
-        (KV_GET, "(i32, i32, i32, i32, i32, i32) -> i32"),
-        (
-            KV_PUT,
-            "(i32, i32, i32, i32, i32, i32, i64, i32, i32, i32) -> i32",
-        ),
-        (KV_DELETE, "(i32, i32, i32, i32, i32, i32, i32) -> i32"),
-        (
-            KV_LIST,
-            "(i32, i32, i32, i32, i32, i32, i32, i32, i32) -> i32",
-        ),
-        (METRIC_DEFINE, "(i32, i32) -> i32"),
-        (METRIC_SERIES, "(i32, i32, i32) -> i32"),
-        (METRIC_ADD, "(i32, f64) -> i32"),
-        (METRIC_SET, "(i32, f64) -> i32"),
-        (METRIC_OBSERVE, "(i32, f64) -> i32"),
-        (VAR_COMPUTE, "(i32, i32) -> i32"),
-        (CHUNK_END, "() -> i32"),
-        (CONFIG_GRANT, "(i32, i32, i32) -> i32"),
-        (UPSTREAM_SET, "(i32, i32) -> i32"),
-        (CHUNK_EMIT, "(i32, i32) -> i32"),
-        (BODY_PEEK, "(i32) -> i64"),
-        (BODY_SKIP, "() -> i32"),
-        (RESPONSE_BEGIN, "(i32, i32, i32, i64) -> i32"),
-        (RESPONSE_WRITE, "(i32, i32) -> i32"),
-        (RESPONSE_TRAILERS, "(i32, i32) -> i32"),
-        (
-            KV_GET_WITH_TTL,
-            "(i32, i32, i32, i32, i32, i32, i32) -> i32",
-        ),
-        (KV_INCREMENT, "(i32, i32, i32, i32, i64, i64, i32) -> i32"),
-        (KV_GET_ALL, "(i32, i32, i32, i32, i32, i32) -> i32"),
-        (KV_PUT_ALL, "(i32, i32, i32, i32, i64) -> i32"),
-        (KV_DELETE_ALL, "(i32, i32, i32, i32) -> i32"),
-        (STATE_GET, "(i32, i32) -> i32"),
-        (STATE_SET, "(i32, i32) -> i32"),
-        (GAUGE_ENTER, "(i32, i32, i32, i32, i32) -> i32"),
-        (GAUGE_LEAVE, "(i32, i32, i32, i32) -> i32"),
-        (GAUGE_COUNT, "(i32, i32, i32, i32) -> i64"),
-        (KV_FLIGHT, "(i32, i32, i32, i32, i32) -> i32"),
-        (KV_FLIGHT_END, "(i32, i32, i32, i32) -> i32"),
-        (FILE_OPEN, "(i32, i32) -> i32"),
-        (FILE_FACT, "(i32, i32) -> i64"),
-        (FILE_READ, "(i32, i64, i32, i32) -> i32"),
-        (DIGEST, "(i32, i32, i32, i32, i32) -> i32"),
-        (HMAC, "(i32, i32, i32, i32, i32, i32, i32) -> i32"),
-        (SEAL, "(i32, i32, i32, i32, i32, i32, i32, i32) -> i32"),
-        (UNSEAL, "(i32, i32, i32, i32, i32, i32, i32, i32) -> i32"),
-        (
-            SIGNATURE_VERIFY,
-            "(i32, i32, i32, i32, i32, i32, i32) -> i32",
-        ),
-        (PASSWORD_HASH, "(i32, i32, i32, i32, i32) -> i32"),
-        (PASSWORD_VERIFY, "(i32, i32, i32, i32) -> i32"),
-        (TCP_CONNECT, "(i32, i32, i32) -> i32"),
-        (TCP_READ, "(i32, i32, i32, i32) -> i32"),
-        (TCP_WRITE, "(i32, i32, i32, i32) -> i32"),
-        (TCP_CLOSE, "(i32) -> i32"),
-        (TCP_ERROR, "(i32, i32) -> i32"),
-        (CALL_OPEN, "(i32, i32, i64) -> i32"),
-        (CALL_WRITE, "(i32, i32, i32) -> i32"),
-        (CALL_FINISH, "(i32) -> i32"),
-        (CALL_REPLY_HEADERS, "(i32, i32, i32) -> i32"),
-        (CALL_READ, "(i32, i32, i32) -> i32"),
-        (CALL_CLOSE, "(i32) -> i32"),
-        (CALL_FAILURE, "(i32, i32) -> i32"),
-        (CALL_FAILURE_KIND, "() -> i32"),
-        (TOPIC_PUBLISH, "(i32, i32, i32, i32) -> i32"),
-        (TOPIC_NAME, "(i32, i32, i32) -> i32"),
-        (MESSAGE_GET, "(i32, i32) -> i32"),
-    ]
-};
 
 const DONE: i32 = 0;
 
@@ -232,41 +93,16 @@ const fn refuse(status: Status) -> Result<i32> {
 }
 
 impl Guest {
-    /// The exchange has a request that may be looked at.
-    fn has_request(&self) -> bool {
-        self.exchange.stage() != Stage::Idle
+    /// Whether the hook may make this call now.
+    #[inline]
+    fn may(&self, rule: &Rule) -> bool {
+        rule.allows(self.hook, self.exchange.stage())
     }
 
-    /// The exchange has a response's head that may be looked at.
-    fn has_reply(&self) -> bool {
-        self.exchange.stage() >= Stage::Reply
-    }
-
-    /// Whether the hook was called for a piece of a body.
-    fn has_chunk(&self) -> bool {
-        matches!(self.hook, Some(Hook::RequestBody | Hook::ResponseBody))
-    }
-
-    /// Whether the hook may begin a response and write its body piece by piece: none has begun.
-    fn may_begin_response(&self) -> bool {
-        self.hook == Some(Hook::Content) && self.exchange.stage() == Stage::Request
-    }
-
-    /// Whether the hook has begun a response and goes on with it.
-    fn writes_response(&self) -> bool {
-        self.hook == Some(Hook::Content) && self.exchange.stage() == Stage::Body
-    }
-
-    /// Whether the hook may pass a response to `answer`.
-    fn may_answer(&self) -> bool {
-        match self.hook {
-            // No response has begun.
-            Some(Hook::RequestBody) => self.exchange.stage() <= Stage::Balance,
-            Some(Hook::Variable | Hook::Timer | Hook::Message | Hook::AfterResponse) | None => {
-                false
-            }
-            Some(_) => matches!(self.exchange.stage(), Stage::Request | Stage::Reply),
-        }
+    /// Whether the hook is at this place now.
+    #[inline]
+    fn is_at(&self, place: Place) -> bool {
+        place.allows(self.hook, self.exchange.stage())
     }
 }
 
@@ -290,7 +126,10 @@ mod tests {
         for meets_computed in [false, true] {
             let mut linker = Linker::new(&engine.wasmtime);
             add_to(&mut linker, meets_computed).unwrap();
-            for (name, signature) in SIGNATURES {
+            for Rule {
+                name, signature, ..
+            } in rules::ALL
+            {
                 let module = Module::new(&engine.wasmtime, importing(name, signature)).unwrap();
                 let mut store = new_store(&engine, &template);
                 let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
@@ -310,8 +149,9 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("import castling."));
         let mut told: Vec<&str> = imports.collect();
-        let listed = SIGNATURES.iter();
-        let mut listed: Vec<String> = listed.map(|(name, ty)| format!("{name} {ty}")).collect();
+        let listed = rules::ALL.iter();
+        let listed = listed.map(|rule| format!("{} {}", rule.name, rule.signature));
+        let mut listed: Vec<String> = listed.collect();
         told.sort_unstable();
         listed.sort();
         assert_eq!(told, listed);
@@ -380,13 +220,14 @@ mod tests {
                 }
             })
             .collect();
-        let offered = |module: &'static str, signatures: &'static [(&str, &str)]| {
-            let signatures = signatures.iter();
-            signatures.map(move |(name, signature)| format!("{module}.{name} {signature}"))
-        };
-        let mut listed: Vec<String> = offered(castling_abi::IMPORT_MODULE, SIGNATURES)
-            .chain(offered(wasi::MODULE, wasi::SIGNATURES))
-            .collect();
+        let own = rules::ALL.iter().map(|rule| {
+            let module = castling_abi::IMPORT_MODULE;
+            format!("{module}.{} {}", rule.name, rule.signature)
+        });
+        let of_wasi = wasi::SIGNATURES.iter();
+        let of_wasi =
+            of_wasi.map(|(name, signature)| format!("{}.{name} {signature}", wasi::MODULE));
+        let mut listed: Vec<String> = own.chain(of_wasi).collect();
         linked.sort();
         listed.sort();
         assert_eq!(linked, listed);

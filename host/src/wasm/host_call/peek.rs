@@ -1,6 +1,6 @@
 //! The beginning of a request's body, which stays where it is.
 
-use castling_abi::{HeaderMap, IMPORT_MODULE, Status, imports};
+use castling_abi::{HeaderMap, IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::wait::wait;
@@ -17,6 +17,9 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 async fn peek(mut caller: Caller<'_, Guest>, bytes: u32) -> Result<i64> {
     let (_, guest) = split(&mut caller)?;
+    if !guest.may(&rules::BODY_PEEK) {
+        return Ok(i64::from(rules::BODY_PEEK.refused as i32));
+    }
     let bytes = bytes as usize;
     if bytes > guest.body_limit_bytes {
         let limit = Reached::bytes("body", guest.body_limit_bytes);

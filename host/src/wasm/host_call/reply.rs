@@ -1,12 +1,13 @@
 //! The response: one that the plugin makes, or the one on its way to the client.
 
 use bytes::Bytes;
+use castling_abi::rules::{self, check};
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use http::StatusCode;
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, header, refuse};
-use crate::exchange::{Answer, Section, Stage};
+use crate::exchange::{Answer, Section};
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::limit::Reached;
 
@@ -33,8 +34,8 @@ fn answer(
     let (memory, guest) = split(&mut caller)?;
     let list = bytes(memory, headers_ptr, headers_len)?;
     let body = bytes(memory, ptr, len)?;
-    if !guest.may_answer() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::ANSWER) {
+        return refuse(rules::ANSWER.refused);
     }
     let Some(status) = final_status(status) else {
         return refuse(Status::BadArgument);
@@ -56,16 +57,16 @@ fn answer(
 
 fn status_get(mut caller: Caller<'_, Guest>) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    match guest.has_reply() {
+    match guest.may(&rules::STATUS_GET) {
         true => Ok(i32::from(guest.exchange.reply().status.as_u16())),
-        false => refuse(Status::NotFound),
+        false => refuse(rules::STATUS_GET.refused),
     }
 }
 
 fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    if guest.exchange.stage() != Stage::Reply {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::STATUS_SET) {
+        return refuse(rules::STATUS_SET.refused);
     }
     let Some(status) = final_status(status) else {
         return refuse(Status::BadArgument);
@@ -76,24 +77,22 @@ fn status_set(mut caller: Caller<'_, Guest>, status: u32) -> Result<i32> {
 
 /// 200 to 599: an interim response would leave the client waiting for another.
 pub(super) fn final_status(status: u32) -> Option<StatusCode> {
-    let status = u16::try_from(status)
-        .ok()
-        .filter(|status| (200..600).contains(status))?;
-    StatusCode::from_u16(status).ok()
+    let status = check::is_final_status(status).then_some(status)?;
+    StatusCode::from_u16(u16::try_from(status).ok()?).ok()
 }
 
 fn chunk_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if !guest.has_chunk() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::CHUNK_GET) {
+        return refuse(rules::CHUNK_GET.refused);
     }
     hand_out(memory, out, capacity, &guest.exchange.body().chunk)
 }
 
 fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    if !guest.has_chunk() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::CHUNK_SET) {
+        return refuse(rules::CHUNK_SET.refused);
     }
     let chunk = bytes(memory, ptr, len)?;
     if chunk.len() > guest.body_limit_bytes {
@@ -105,8 +104,8 @@ fn chunk_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
 
 fn body_skip(mut caller: Caller<'_, Guest>) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    if guest.exchange.stage() != Stage::Reply {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::BODY_SKIP) {
+        return refuse(rules::BODY_SKIP.refused);
     }
     let key = guest.key;
     if !guest.exchange.body().skips.contains(&key) {
@@ -117,8 +116,8 @@ fn body_skip(mut caller: Caller<'_, Guest>) -> Result<i32> {
 
 fn chunk_end(mut caller: Caller<'_, Guest>) -> Result<i32> {
     let (_, guest) = split(&mut caller)?;
-    if !guest.has_chunk() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::CHUNK_END) {
+        return refuse(rules::CHUNK_END.refused);
     }
     guest.exchange.body_mut().ends = true;
     Ok(DONE)

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, LENGTH_UNKNOWN, Status, imports};
-use http::HeaderName;
+use castling_abi::rules::check::may_be_trailer;
+use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, LENGTH_UNKNOWN, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::reply::final_status;
 use super::wait::wait;
 use super::{DONE, header, refuse};
 use crate::exchange::Section;
-use crate::message::{ReplyHead, may_be_trailer};
+use crate::message::ReplyHead;
 use crate::wasm::guest::{Guest, bytes, split};
 use crate::wasm::io_request::{IoRequest, IoResult, StreamHead};
 use crate::wasm::limit::Reached;
@@ -41,8 +41,8 @@ async fn begin(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let list = bytes(memory, ptr, len)?;
-    if !guest.may_begin_response() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::RESPONSE_BEGIN) {
+        return refuse(rules::RESPONSE_BEGIN.refused);
     }
     let length = match length {
         LENGTH_UNKNOWN => None,
@@ -70,8 +70,8 @@ async fn begin(
 async fn write(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let piece = bytes(memory, ptr, len)?;
-    if !guest.writes_response() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::RESPONSE_WRITE) {
+        return refuse(rules::RESPONSE_WRITE.refused);
     }
     if piece.len() > guest.body_limit_bytes {
         return refuse(guest.limit(Reached::bytes("body", guest.body_limit_bytes)));
@@ -100,12 +100,11 @@ fn sent(caller: &mut Caller<'_, Guest>, result: Option<IoResult>) -> Result<i32>
 fn trailers(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let list = bytes(memory, ptr, len)?;
-    if !guest.writes_response() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::RESPONSE_TRAILERS) {
+        return refuse(rules::RESPONSE_TRAILERS.refused);
     }
     match header::decode(guest, list, Section::ReplyHead) {
-        // RFC 9110 §6.5.1: no trailers for what has been decided by the head.
-        Ok(fields) if !fields.iter().all(|(name, _)| is_of_trailers(name)) => {
+        Ok(fields) if !fields.iter().all(|(name, _)| may_be_trailer(name)) => {
             refuse(Status::BadArgument)
         }
         Ok(fields) => {
@@ -114,8 +113,4 @@ fn trailers(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
         }
         Err(status) => refuse(status),
     }
-}
-
-fn is_of_trailers(name: &[u8]) -> bool {
-    HeaderName::from_bytes(name).is_ok_and(|name| may_be_trailer(&name))
 }

@@ -1,6 +1,6 @@
 //! State that a plugin keeps for a request, from one hook to the next.
 
-use castling_abi::{IMPORT_MODULE, Status, imports};
+use castling_abi::{IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
@@ -18,16 +18,16 @@ fn state_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i
     let (memory, guest) = split(&mut caller)?;
     match guest.exchange.context().states.of(guest.key) {
         Some(state) => hand_out(memory, out, capacity, state),
-        None if guest.has_request() => refuse(Status::NotFound),
-        None => refuse(Status::NotNow),
+        None if guest.may(&rules::STATE_GET) => refuse(Status::NotFound),
+        None => refuse(rules::STATE_GET.refused),
     }
 }
 
 fn state_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let state = bytes(memory, ptr, len)?;
-    if !guest.has_request() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::STATE_SET) {
+        return refuse(rules::STATE_SET.refused);
     }
     let most = guest.limits.state_bytes;
     if state.len() > most {

@@ -1,7 +1,7 @@
 //! Calls out whose bodies stream.
 
 use bytes::Bytes;
-use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, LENGTH_UNKNOWN, Status, call, imports};
+use castling_abi::{BODY_UNWANTED, IMPORT_MODULE, LENGTH_UNKNOWN, Status, call, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::header::hand_out_list;
@@ -42,7 +42,11 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 
 async fn open(mut caller: Caller<'_, Guest>, (ptr, len): (u32, u32), length: i64) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    let mut records = call::records(bytes(memory, ptr, len)?);
+    let record = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::CALL_OPEN) {
+        return refuse(rules::CALL_OPEN.refused);
+    }
+    let mut records = call::records(record);
     let (Some(Ok(record)), None) = (records.next(), records.next()) else {
         return refuse(Status::BadArgument);
     };
@@ -69,6 +73,9 @@ async fn open(mut caller: Caller<'_, Guest>, (ptr, len): (u32, u32), length: i64
 async fn write(mut caller: Caller<'_, Guest>, call: u32, (ptr, len): (u32, u32)) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let written = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::CALL_WRITE) {
+        return refuse(rules::CALL_WRITE.refused);
+    }
     if written.len() > guest.body_limit_bytes {
         let status = guest.limit(Reached::bytes("body", guest.body_limit_bytes));
         return refuse(status);
@@ -93,7 +100,10 @@ async fn write(mut caller: Caller<'_, Guest>, call: u32, (ptr, len): (u32, u32))
 }
 
 async fn finish(mut caller: Caller<'_, Guest>, call: u32) -> Result<i32> {
-    split(&mut caller)?;
+    let (_, guest) = split(&mut caller)?;
+    if !guest.may(&rules::CALL_FINISH) {
+        return refuse(rules::CALL_FINISH.refused);
+    }
     let work = StreamedWork::Finish {
         call: call as usize,
     };
@@ -114,15 +124,18 @@ async fn read(
     call: u32,
     (out, capacity): (u32, u32),
 ) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
+    let (memory, guest) = split(&mut caller)?;
     // Outside of its memory it traps before it waits.
     bytes_mut(memory, out, capacity)?;
+    if !guest.may(&rules::CALL_READ) {
+        return refuse(rules::CALL_READ.refused);
+    }
     if capacity == 0 {
         return refuse(Status::BadArgument);
     }
     let work = StreamedWork::Read {
         call: call as usize,
-        most: (capacity as usize).min(MOST_BYTES),
+        most: (capacity as usize).min(rules::limits::TCP_READ_BYTES),
     };
     match work_out(&mut caller, work).await {
         Ok(StreamedDone::Read(read)) => {
@@ -141,7 +154,10 @@ async fn read(
 }
 
 async fn close(mut caller: Caller<'_, Guest>, call: u32) -> Result<i32> {
-    split(&mut caller)?;
+    let (_, guest) = split(&mut caller)?;
+    if !guest.may(&rules::CALL_CLOSE) {
+        return refuse(rules::CALL_CLOSE.refused);
+    }
     let work = StreamedWork::Close {
         call: call as usize,
     };
@@ -204,6 +220,3 @@ async fn work_out(
         _ => Err(Status::NotNow),
     }
 }
-
-/// Bytes that one read brings, at most.
-const MOST_BYTES: usize = 64 << 10;

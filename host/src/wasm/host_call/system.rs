@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use castling_abi::rules::limits::RANDOM_BYTES;
 use castling_abi::{ErrorKind, IMPORT_MODULE, LogLevel, header_list, imports};
 use serde_json::Value as Json;
 use tracing::{debug, error, info, trace, warn};
@@ -134,8 +135,8 @@ fn config_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<
 }
 
 fn random_get(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
-    if len > LARGEST_RANDOM {
-        bail!("the plugin asked for {len} random bytes; at most {LARGEST_RANDOM} a call");
+    if len > RANDOM_BYTES {
+        bail!("the plugin asked for {len} random bytes; at most {RANDOM_BYTES} a call");
     }
     let (memory, _) = split(&mut caller)?;
     let room = bytes_mut(memory, ptr, len)?;
@@ -145,7 +146,7 @@ fn random_get(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<()> {
 /// Fills the room with random bytes.
 pub(super) fn fill_random(room: &mut [u8]) -> Result<()> {
     RANDOM.with_borrow_mut(|random| {
-        let mut pieces = room.chunks_mut(LARGEST_RANDOM as usize);
+        let mut pieces = room.chunks_mut(RANDOM_BYTES as usize);
         pieces.try_for_each(|piece| random.fill(piece))
     })
 }
@@ -153,7 +154,7 @@ pub(super) fn fill_random(room: &mut [u8]) -> Result<()> {
 thread_local! {
     static RANDOM: RefCell<RandomBytes> = const {
         RefCell::new(RandomBytes {
-            bytes: [0; LARGEST_RANDOM as usize],
+            bytes: [0; RANDOM_BYTES as usize],
             left: 0,
         })
     };
@@ -162,13 +163,13 @@ thread_local! {
 /// The kernel's random bytes, fetched ahead: the system call costs ten times what a plugin that draws a number takes for the
 /// rest. A byte that was handed out is not kept.
 struct RandomBytes {
-    bytes: [u8; LARGEST_RANDOM as usize],
+    bytes: [u8; RANDOM_BYTES as usize],
     /// How many at the front were not handed out.
     left: usize,
 }
 
 impl RandomBytes {
-    /// `room` is not larger than [`LARGEST_RANDOM`].
+    /// `room` is not larger than [`RANDOM_BYTES`].
     fn fill(&mut self, room: &mut [u8]) -> Result<()> {
         if self.left < room.len() {
             let flags = rustix::rand::GetRandomFlags::empty();
@@ -188,9 +189,6 @@ impl RandomBytes {
         Ok(())
     }
 }
-
-/// Most random bytes of one call. The kernel gives so many in one piece.
-const LARGEST_RANDOM: u32 = 256;
 
 fn clock_monotonic(mut caller: Caller<'_, Guest>) -> Result<i64> {
     caller.data_mut().count_host_call()?;
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn random_bytes_are_handed_out_once() {
         let mut random = RandomBytes {
-            bytes: [0; LARGEST_RANDOM as usize],
+            bytes: [0; RANDOM_BYTES as usize],
             left: 0,
         };
         let mut first = [0; 100];
@@ -232,7 +230,7 @@ mod tests {
         let mut second = [0; 100];
         random.fill(&mut second).unwrap();
         assert_ne!(first, second);
-        let mut all = [0; LARGEST_RANDOM as usize];
+        let mut all = [0; RANDOM_BYTES as usize];
         random.fill(&mut all).unwrap();
         assert_eq!(random.left, 0);
         random.fill(&mut []).unwrap();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use castling_abi::{IMPORT_MODULE, Status, imports};
+use castling_abi::rules::{self, limits::TCP_READ_BYTES};
+use castling_abi::{IMPORT_MODULE, LONGEST_DELAY_MS, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
 use super::wait::wait;
@@ -49,6 +50,9 @@ async fn connect(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::TCP_CONNECT) {
+        return refuse(rules::TCP_CONNECT.refused);
+    }
     let mut granted = guest.upstreams.iter();
     let Some(upstream) = granted.find(|granted| granted.as_bytes() == name) else {
         return refuse(Status::NotGranted);
@@ -71,12 +75,15 @@ async fn read(
     (out, capacity): (u32, u32),
     milliseconds: u32,
 ) -> Result<i32> {
-    let (memory, _) = split(&mut caller)?;
+    let (memory, guest) = split(&mut caller)?;
     // Outside of its memory it traps before it waits.
     bytes_mut(memory, out, capacity)?;
+    if !guest.may(&rules::TCP_READ) {
+        return refuse(rules::TCP_READ.refused);
+    }
     let work = RawWork::Read {
         connection: connection as usize,
-        most: (capacity as usize).min(MOST_BYTES),
+        most: (capacity as usize).min(TCP_READ_BYTES),
         limit: limit(milliseconds),
     };
     match work_out(&mut caller, work).await {
@@ -97,6 +104,9 @@ async fn write(
 ) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let written = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::TCP_WRITE) {
+        return refuse(rules::TCP_WRITE.refused);
+    }
     if written.len() > guest.body_limit_bytes {
         let status = guest.limit(Reached::bytes("body", guest.body_limit_bytes));
         return refuse(status);
@@ -110,7 +120,10 @@ async fn write(
 }
 
 async fn close(mut caller: Caller<'_, Guest>, connection: u32) -> Result<i32> {
-    split(&mut caller)?;
+    let (_, guest) = split(&mut caller)?;
+    if !guest.may(&rules::TCP_CLOSE) {
+        return refuse(rules::TCP_CLOSE.refused);
+    }
     let connection = connection as usize;
     done(work_out(&mut caller, RawWork::Close { connection }).await)
 }
@@ -162,7 +175,4 @@ fn limit(milliseconds: u32) -> Duration {
     }
 }
 
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// Bytes that one read brings, at most.
-const MOST_BYTES: usize = 64 << 10;
+const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_DELAY_MS as u64);

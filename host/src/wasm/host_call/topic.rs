@@ -1,6 +1,6 @@
 //! Messages: topics.
 
-use castling_abi::{Hook, IMPORT_MODULE, Status, imports};
+use castling_abi::{IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::counter::granted_zone;
@@ -46,6 +46,9 @@ fn topic_publish(
 
 fn topic_name(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
+    if !guest.may(&rules::TOPIC_NAME) {
+        return refuse(rules::TOPIC_NAME.refused);
+    }
     match guest.zones.get(index as usize) {
         Some(granted) => hand_out(memory, out, capacity, granted.name.as_bytes()),
         None => refuse(Status::NotFound),
@@ -54,8 +57,8 @@ fn topic_name(mut caller: Caller<'_, Guest>, index: u32, out: u32, capacity: u32
 
 fn message_get(mut caller: Caller<'_, Guest>, out: u32, capacity: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
-    match guest.hook {
-        Some(Hook::Message) => hand_out(memory, out, capacity, &guest.exchange.body().chunk),
-        _ => refuse(Status::NotNow),
+    match guest.may(&rules::MESSAGE_GET) {
+        true => hand_out(memory, out, capacity, &guest.exchange.body().chunk),
+        false => refuse(rules::MESSAGE_GET.refused),
     }
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use castling_abi::{IMPORT_MODULE, Status, imports};
+use castling_abi::{IMPORT_MODULE, Status, imports, rules};
 use wasmtime::{Caller, Linker, Result};
 
 use super::{DONE, refuse};
-use crate::exchange::Stage;
 use crate::wasm::guest::{Guest, bytes, split};
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
@@ -17,8 +16,8 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
 fn upstream_set(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let name = bytes(memory, ptr, len)?;
-    if guest.exchange.stage() != Stage::Request {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::UPSTREAM_SET) {
+        return refuse(rules::UPSTREAM_SET.refused);
     }
     if name.is_empty() {
         guest.exchange.context_mut().chosen_upstream = None;

@@ -1,5 +1,6 @@
 //! Variables that plugins set for later hooks and for the access log.
 
+use castling_abi::rules::{self, check::is_variable_name as is_name};
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
@@ -53,7 +54,7 @@ fn own_var(guest: &Guest, name: &[u8]) -> std::result::Result<Vec<u8>, Status> {
         });
     };
     let mut value = Vec::new();
-    match guest.has_request() && own.write(&mut value, &guest.exchange) {
+    match guest.may(&rules::PROPERTY_GET) && own.write(&mut value, &guest.exchange) {
         true => Ok(value),
         false => Err(Status::NotFound),
     }
@@ -101,8 +102,8 @@ fn var_set(
     if there.is_none() && !vars.expects(name) && !is_name(name) {
         return refuse(Status::BadArgument);
     }
-    if !guest.has_request() {
-        return refuse(Status::NotNow);
+    if !guest.may(&rules::VAR_SET) {
+        return refuse(rules::VAR_SET.refused);
     }
     let comes = Size::of(name, value);
     if let Err(status) = guest.add(Section::Variables, comes, goes.unwrap_or_default()) {
@@ -113,13 +114,6 @@ fn var_set(
         None => guest.exchange.context_mut().vars.add(name, value),
     }
     Ok(DONE)
-}
-
-/// `[a-z0-9_]`, 1 to 64 bytes.
-fn is_name(name: &[u8]) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'_');
-    // To the end whatever is found, so that it goes by several bytes at once.
-    matches!(name.len(), 1..=64) && name.iter().fold(true, |all, &byte| all & is_part(byte))
 }
 
 #[cfg(test)]

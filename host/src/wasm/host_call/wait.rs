@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use castling_abi::rules::{self, check};
 use castling_abi::{HeaderMap, IMPORT_MODULE, LONGEST_DELAY_MS, Status, call, imports};
 use http::Method;
 use wasmtime::{AsContextMut, Caller, Linker, Result};
@@ -11,7 +12,6 @@ use wasmtime::{AsContextMut, Caller, Linker, Result};
 use super::header::{decode, hand_out_list};
 use super::{DONE, refuse};
 use crate::exchange::Section;
-use crate::message::{is_valid_path, is_valid_query};
 use crate::wasm::cpu;
 use crate::wasm::guest::{Guest, bytes, hand_out, split};
 use crate::wasm::io_request::{
@@ -56,6 +56,9 @@ async fn body_read(mut caller: Caller<'_, Guest>, map: u32, limit: u32) -> Resul
     let Some(of) = body_of(map) else {
         return refuse(Status::BadArgument);
     };
+    if !guest.is_at(rules::reads_body(of)) {
+        return refuse(rules::BODY_READ.refused);
+    }
     let asked_bytes = limit as usize;
     let limit_bytes = guest.body_limit_bytes.min(asked_bytes);
     match wait(&mut caller, IoRequest::Body { of, limit_bytes }).await {
@@ -94,6 +97,9 @@ fn body_get(mut caller: Caller<'_, Guest>, map: u32, out: u32, capacity: u32) ->
 async fn calls_send(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
     let (memory, guest) = split(&mut caller)?;
     let records = bytes(memory, ptr, len)?;
+    if !guest.may(&rules::CALLS_SEND) {
+        return refuse(rules::CALLS_SEND.refused);
+    }
     let mut calls = Vec::new();
     for record in call::records(records) {
         if calls.len() == call::MAX_CALLS {
@@ -142,12 +148,10 @@ pub(super) fn parse(guest: &mut Guest, record: &call::Record<'_>) -> Result<Call
             Destination::Upstream(upstream.map(Arc::clone).ok_or(Status::NotGranted)?)
         }
     };
-    let method = Method::from_bytes(record.method)
-        .ok()
-        .filter(|method| *method != Method::CONNECT);
-    let target = std::str::from_utf8(record.target)
-        .ok()
-        .filter(|target| is_valid_target(target));
+    let method = check::is_method(record.method).then(|| Method::from_bytes(record.method).ok());
+    let method = method.flatten();
+    let target = check::is_call_target(record.target).then_some(record.target);
+    let target = target.and_then(|target| str::from_utf8(target).ok());
     let (Some(method), Some(target)) = (method, target) else {
         return Err(Status::BadArgument);
     };
@@ -176,11 +180,6 @@ impl Guest {
         let mut granted = self.hosts.iter();
         granted.any(|pattern| pattern.matches(&name.host, name.port))
     }
-}
-
-fn is_valid_target(target: &str) -> bool {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    path.starts_with('/') && is_valid_path(path) && is_valid_query(query)
 }
 
 fn call_status(mut caller: Caller<'_, Guest>, index: u32) -> Result<i32> {
@@ -232,8 +231,10 @@ fn call_result(guest: &Guest, index: u32) -> Option<&CallResult> {
 }
 
 async fn delay(mut caller: Caller<'_, Guest>, milliseconds: u32) -> Result<i32> {
-    // Counted as every call is.
-    split(&mut caller)?;
+    let (_, guest) = split(&mut caller)?;
+    if !guest.may(&rules::DELAY) {
+        return refuse(rules::DELAY.refused);
+    }
     if milliseconds > LONGEST_DELAY_MS {
         return refuse(Status::BadArgument);
     }
@@ -251,8 +252,8 @@ mod tests {
     #[test]
     fn a_target_that_would_split_the_request_line_is_refused() {
         for target in ["", "x", "/a b", "/a\r\n", "/a#b", "http://h/"] {
-            assert!(!is_valid_target(target), "{target:?}");
+            assert!(!check::is_call_target(target.as_bytes()), "{target:?}");
         }
-        assert!(is_valid_target("/a?b=/?c"));
+        assert!(check::is_call_target(b"/a?b=/?c"));
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     Ok(())
 }
 
-/// Names and types of the functions, as [`super::SIGNATURES`] has those of the gateway's own.
+/// Names and types of the functions, as [`castling_abi::rules`] has those of the gateway's own.
 pub const SIGNATURES: &[(&str, &str)] = &[
     ("args_get", "(i32, i32) -> i32"),
     ("args_sizes_get", "(i32, i32) -> i32"),

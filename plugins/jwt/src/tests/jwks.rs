@@ -442,12 +442,12 @@ fn what_asks_for_other_keys_shares_none() {
     for (upstream, path, host) in [
         ("idp", "/keys", Some("a.example")),
         ("idp", "/keys", Some("b.example")),
-        ("idp", "/keys", Some("")),
+        ("idp", "/keys", Some("c.example")),
         ("idp", "/keys", None),
-        ("idp", "/keysa", Some(".example")),
+        ("idp", "/keysa", Some("example")),
         ("idp", "/keysa.example", None),
-        ("idp/keys", "/", None),
-        ("idp/keys", "/keys", None),
+        ("idp.keys", "/", None),
+        ("idp.keys", "/keys", None),
         ("idp", "/keys", Some(&long)),
     ] {
         let json = serde_json::json!({
