@@ -12,15 +12,15 @@ use script::{End, Script, Steps};
 
 /// A request and what plugins do with it.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub method: &'static str,
-    pub target: &'static str,
-    pub body: &'static str,
-    pub script: Script,
+pub(crate) struct Case {
+    pub(crate) method: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) body: &'static str,
+    pub(crate) script: Script,
 }
 
 /// Zones and their kinds.
-pub const KINDS: [(&str, ZoneKind); 6] = [
+pub(crate) const KINDS: [(&str, ZoneKind); 6] = [
     ("scripts", ZoneKind::Kv),
     ("results", ZoneKind::Kv),
     ("kv", ZoneKind::Kv),
@@ -44,7 +44,7 @@ const HOOKS: [&str; 11] = [
 ];
 
 /// Scripts of two plugins. Keys of zones have the case's number in them, as zones outlive cases.
-pub fn case(number: u32) -> impl Strategy<Value = Case> {
+pub(crate) fn case(number: u32) -> impl Strategy<Value = Case> {
     let request = select(vec![("GET", ""), ("POST", "hello body"), ("PUT", "x")]);
     let target = select(vec!["/", "/a?b=1", "/a/b%2Fc"]);
     let script = [0, 1].map(|index| plugin(number, index).boxed());
