@@ -214,7 +214,7 @@ impl Template {
                     }
                     parts.push(variable(name)?);
                 }
-                Err(error) => bail!("{error}"),
+                Err(error) => bail!("{error}: expected $name, ${{name}} or $$"),
             }
         }
         if !plain.is_empty() {

@@ -199,7 +199,10 @@ fn a_bad_config_says_where() {
             r#"{"key": "$status"}"#,
             "config.key: it speaks of the response",
         ),
-        (r#"{"key": "$"}"#, "config.key: `$`: expected $name"),
+        (
+            r#"{"key": "$"}"#,
+            "config.key: `$` is no variable's name: expected $name",
+        ),
         (
             r#"{"key": "a", "balance_factor": 99}"#,
             "config.balance_factor: 99: expected a percentage",

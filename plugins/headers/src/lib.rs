@@ -325,15 +325,15 @@ mod tests {
             ),
             (
                 r#"{"request": {"add": {"x": ["a", "$"]}}}"#,
-                "config.request.add.x[1]: `$`: expected $name",
+                "config.request.add.x[1]: `$` is no variable's name: expected $name",
             ),
             (
                 r#"{"request": {"add": {"x": "$"}}}"#,
-                "config.request.add.x: `$`: expected $name",
+                "config.request.add.x: `$` is no variable's name: expected $name",
             ),
             (
                 r#"{"request": {"set": {"x": "$"}}}"#,
-                "config.request.set.x: `$`: expected $name",
+                "config.request.set.x: `$` is no variable's name: expected $name",
             ),
             (
                 r#"{"request": {"add": {"x": 5}}}"#,
