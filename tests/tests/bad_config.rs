@@ -312,11 +312,11 @@ fn a_module_that_imports_something_unknown_is_refused() {
         module::plugin(&module::manifest(1, r#"["access"]"#), &fields),
         &["bad", "launch_missiles"],
     );
-    let import = r#"(import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))"#;
+    let import = r#"(import "wasi_snapshot_preview2" "proc_exit" (func (param i32)))"#;
     let fields = format!("{import} {ACCESS}");
     bad_module(
         module::plugin(&module::manifest(1, r#"["access"]"#), &fields),
-        &["bad", "wasi_snapshot_preview1"],
+        &["bad", "wasi_snapshot_preview2"],
     );
 }
 

@@ -58,7 +58,7 @@ fn passwords_are_asked_for_kept_and_not_guessed() {
         file = "users"
         header = "x-user"
         cache = { zone = "logins", secret = { from_file = "key" } }
-        attempts = { zone = "attempts", a_minute = 3 }
+        attempts = { zone = "attempts", a_minute = 4 }
     "#;
     let proxy = setup(plugins, "[\"auth\"]")
         .file("users", format!("ada:{HASH}\n"))
@@ -79,13 +79,18 @@ fn passwords_are_asked_for_kept_and_not_guessed() {
         (seen.header("x-user"), seen.header("authorization")),
         (Some("ada"), None)
     );
+    assert_eq!(
+        asked(Some(RIGHT)).status,
+        StatusCode::OK,
+        "it is known by the zone, in each worker, and no attempt"
+    );
     for expected in [401, 401, 401, 429] {
         assert_eq!(asked(Some(WRONG)).status.as_u16(), expected);
     }
     assert_eq!(
         asked(Some(RIGHT)).status,
-        StatusCode::OK,
-        "it is known by the zone, in each worker"
+        StatusCode::TOO_MANY_REQUESTS,
+        "whoever has guessed too often is told nothing"
     );
 }
 
