@@ -57,18 +57,6 @@ impl Primitives {
         Ok(Verdict::Continue)
     }
 
-    /// Gets a value that is there, by a flight.
-    fn content(&self, _request: &mut Request) -> Result<Verdict> {
-        for _ in 0..TIMES {
-            match self.0.values.single_flight("present", FOR)? {
-                Flight::Value(_) => {}
-                Flight::Fetch(guard) => guard.put("0123456789abcdef", None)?,
-                _ => bail!("it took too long"),
-            }
-        }
-        Ok(Verdict::Continue)
-    }
-
     /// Sends on 64 bytes.
     fn response_body(&self, _request: &Request, chunk: &mut Chunk) -> Result<()> {
         for _ in 0..TIMES {
