@@ -11,7 +11,7 @@
 //! [plugins.shed.config]
 //! permits = "busy"                # the gateway grants what the config names
 //! priority = "$http_x_priority"   # of a client that is to be trusted, or `$plan`, which another plugin sets
-//! most = { high = 100, low = 60 } # so many requests of an upstream are under way when this priority is shed
+//! most = { high = 100, low = 60 } # so many requests of a route are under way when this priority is shed
 //! otherwise = "low"
 //! retry_after = "2s"
 //! overflow = "static"             # optional: an upstream in the place of 503
@@ -82,7 +82,7 @@ impl Shedding {
             bail!("config.most has no {otherwise}");
         };
         request.set_var("priority", priority);
-        // The route's upstream is known when a peer is looked for; a route is there, and has one.
+        // The name of the upstream is not known yet: it is when a peer is chosen.
         let route = request.route().unwrap_or_default();
         if permits.enter(route, *most)?.is_some() {
             return Ok(Verdict::Continue);
