@@ -10,14 +10,9 @@
 use std::cell::RefCell;
 
 use castling::rig::{HOST_FUNCTIONS, Rig};
-use castling_abi::rules::Rule;
-use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, Hook, IMPORT_MODULE, MANIFEST_SECTION, imports};
-use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, CustomSection, DataSection, EntityType, ExportKind,
-    ExportSection, Function, FunctionSection, ImportSection, Instruction as Ins, MemArg,
-    MemorySection, MemoryType, Module, TypeSection, ValType,
-};
+use castling_abi::{Hook, IMPORT_MODULE};
 
+use crate::guest::{self, Import, Input, MAX_CALLS, MEMORY_VAR, Memory, VARIABLE, argument};
 use crate::site::{GAUGE_NAME, KV_NAME, NAME, Site, TOPIC_NAME};
 
 /// Runs one input.
@@ -34,7 +29,7 @@ fn rig() -> Rig {
         r#"isolation = "request"
 limits = { memory = "1MiB", body = "16KiB", cpu = "1s", calls = 20 }"#,
     );
-    site.load(&guest()).expect("the guest is a plugin")
+    site.load(&module()).expect("the guest is a plugin")
 }
 
 fn drive(rig: &mut Rig, data: &[u8]) {
@@ -63,57 +58,17 @@ const HEADS: [&[u8]; 3] = [
 
 /// The guest's memory: bytes and addresses that calls may be about in the lower half, calls in the upper one.
 fn memory(input: &mut Input<'_>) -> Vec<u8> {
-    let mut memory = vec![0; MEMORY_BYTES];
-    let mut at = CALLS_AT;
+    let mut memory = Memory::new(&WORDS);
     for _ in 0..input.byte() % MAX_CALLS {
-        let function = u64::from(input.byte()) % HOST_FUNCTIONS.len() as u64;
-        let signature = HOST_FUNCTIONS[function as usize].signature;
-        let mut put = |value: u64| {
-            memory[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            at += 8;
-        };
-        put(function + 1);
-        let count = params(signature).len();
-        (0..count).for_each(|_| put(argument(input)));
-        (count..MAX_ARGUMENTS).for_each(|_| put(0));
+        let function = usize::from(input.byte()) % HOST_FUNCTIONS.len();
+        let count = guest::params(HOST_FUNCTIONS[function].signature).len();
+        let arguments: Vec<u64> = (0..count).map(|_| argument(input, WORDS.len())).collect();
+        memory.push_call(function, &arguments);
     }
-    for (word, slot) in WORDS.iter().zip(memory.chunks_exact_mut(WORD_BYTES)) {
-        slot[..word.len()].copy_from_slice(word);
-    }
-    let rest = input.0;
-    let room = &mut memory[REST_AT..CALLS_AT];
-    let len = rest.len().min(room.len());
-    room[..len].copy_from_slice(&rest[..len]);
-    memory
+    memory.with_rest(WORDS.len(), input.0)
 }
 
-/// Reads one byte for an argument that means something, up to nine for one that need not.
-fn argument(input: &mut Input<'_>) -> u64 {
-    let byte = input.byte();
-    let value = u64::from(byte >> 3);
-    match byte & 7 {
-        // Ids, lengths, levels.
-        0 | 1 => value,
-        // The place of a word, of what the input has appended, and beyond.
-        2 | 3 => (value % WORDS.len() as u64) * WORD_BYTES as u64,
-        4 => REST_AT as u64 + value * 8,
-        // A length that fits, a place before the end, the largest numbers.
-        5 => [200, 404, 1 << 10, 1 << 14, MEMORY_BYTES as u64][value as usize % 5],
-        6 => [
-            MEMORY_BYTES as u64 - value,
-            u64::from(u32::MAX) - value,
-            i64::MAX as u64 - value,
-            u64::MAX - value,
-        ][value as usize % 4],
-        _ => input
-            .bytes(8)
-            .iter()
-            .rev()
-            .fold(0, |number, &byte| number << 8 | u64::from(byte)),
-    }
-}
-
-/// Targets of arguments that point somewhere, each at a multiple of [`WORD_BYTES`].
+/// Targets of arguments that point somewhere, each at a multiple of [`guest::WORD_BYTES`].
 const WORDS: [&[u8]; 24] = [
     NAME.as_bytes(),
     b"x-a",
@@ -142,212 +97,14 @@ const WORDS: [&[u8]; 24] = [
     GAUGE_NAME.as_bytes(),
     TOPIC_NAME.as_bytes(),
 ];
-const WORD_BYTES: usize = 32;
 
-const REST_AT: usize = WORDS.len() * WORD_BYTES;
-const CALLS_AT: usize = MEMORY_BYTES / 2;
-const MEMORY_BYTES: usize = 0x1_0000;
-const MAX_CALLS: u8 = 100;
-const MAX_ARGUMENTS: usize = 10;
-const CALL_BYTES: usize = 8 * (1 + MAX_ARGUMENTS);
-const MEMORY_VAR: &str = "memory";
-/// Name of a variable that the guest computes.
-const VARIABLE: &str = "v";
-
-/// A module whose hooks make the calls that its memory lists.
-fn guest() -> Vec<u8> {
-    let mut types = TypeSection::new();
-    let mut functions_imported = ImportSection::new();
-    for (
-        idx,
-        Rule {
-            name, signature, ..
-        },
-    ) in (0..).zip(HOST_FUNCTIONS)
-    {
-        let result = signature
-            .split_once(" -> ")
-            .map(|(_, result)| value_type(result));
-        assert!(
-            params(signature).len() <= MAX_ARGUMENTS,
-            "{name} has more arguments"
-        );
-        types.ty().function(params(signature), result);
-        functions_imported.import(IMPORT_MODULE, name, EntityType::Function(idx));
-    }
-    let count = HOST_FUNCTIONS.len() as u32;
-    let (configure, one_call, hook) = (count, count + 1, count + 2);
-    types.ty().function([], [ValType::I32]);
-    types.ty().function([ValType::I32], []);
-    types.ty().function([ValType::I32; 3], [ValType::I32]);
-    let mut functions = FunctionSection::new();
-    let mut code = CodeSection::new();
-    for (idx, body) in [
-        (configure, body(0, &[Ins::I32Const(0)])),
-        (one_call, make_one_call()),
-        (hook, make_all_calls(one_call)),
-    ] {
-        functions.function(idx);
-        code.function(&body);
-    }
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 1,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
+/// A module that calls whatever the host has.
+fn module() -> Vec<u8> {
+    let all = HOST_FUNCTIONS.iter().map(|rule| Import {
+        module: IMPORT_MODULE,
+        name: rule.name,
+        signature: rule.signature,
+        results: None,
     });
-    let mut exports = ExportSection::new();
-    exports.export("memory", ExportKind::Memory, 0);
-    exports.export(EXPORT_CONFIGURE, ExportKind::Func, configure);
-    for implemented in Hook::ALL {
-        exports.export(implemented.export(), ExportKind::Func, hook);
-    }
-    let mut data = DataSection::new();
-    data.active(0, &ConstExpr::i32_const(0), MEMORY_VAR.bytes());
-    let hooks: Vec<String> = Hook::ALL
-        .iter()
-        .map(|hook| format!("{:?}", hook.name()))
-        .collect();
-    let manifest = format!(
-        r#"{{"abi":{ABI_VERSION},"name":"x","version":"1.0.0","sdk":"0","hooks":[{}],"variables":["{VARIABLE}"],"timer":{{"every_ms":1000,"on":"workers"}}}}"#,
-        hooks.join(",")
-    );
-
-    let mut module = Module::new();
-    module
-        .section(&types)
-        .section(&functions_imported)
-        .section(&functions);
-    module
-        .section(&memories)
-        .section(&exports)
-        .section(&code)
-        .section(&data);
-    module.section(&CustomSection {
-        name: MANIFEST_SECTION.into(),
-        data: manifest.as_bytes().into(),
-    });
-    module.finish()
-}
-
-/// Fetches the memory, then goes through the calls in it. Returns what the host gave it as its second argument.
-fn make_all_calls(one_call: u32) -> Function {
-    const AT: u32 = 3;
-    body(
-        1,
-        &[
-            Ins::I32Const(0),
-            Ins::I32Const(MEMORY_VAR.len() as i32),
-            Ins::I32Const(0),
-            Ins::I32Const(MEMORY_BYTES as i32),
-            Ins::Call(index_of(imports::VAR_GET)),
-            Ins::Drop,
-            Ins::I32Const(CALLS_AT as i32),
-            Ins::LocalSet(AT),
-            Ins::Loop(BlockType::Empty),
-            Ins::LocalGet(AT),
-            Ins::Call(one_call),
-            Ins::LocalGet(AT),
-            Ins::I32Const(CALL_BYTES as i32),
-            Ins::I32Add,
-            Ins::LocalTee(AT),
-            Ins::I32Const((MEMORY_BYTES - CALL_BYTES) as i32),
-            Ins::I32LeU,
-            Ins::BrIf(0),
-            Ins::End,
-            Ins::LocalGet(1),
-        ],
-    )
-}
-
-/// Makes the call at the address that is its argument: a switch over all functions, of which 0 and what is beyond the last
-/// do nothing.
-fn make_one_call() -> Function {
-    let count = HOST_FUNCTIONS.len() as u32;
-    // The outermost block ends the switch, each other one is left to make a call.
-    let mut instructions = vec![Ins::Block(BlockType::Empty); count as usize + 1];
-    instructions.push(Ins::LocalGet(0));
-    instructions.push(Ins::I32Load(at_offset(0)));
-    let targets: Vec<u32> = std::iter::once(count).chain(0..count).collect();
-    instructions.push(Ins::BrTable(targets.into(), count));
-    for (idx, Rule { signature, .. }) in (0..).zip(HOST_FUNCTIONS) {
-        instructions.push(Ins::End);
-        for (position, ty) in (1..).zip(params(signature)) {
-            instructions.push(Ins::LocalGet(0));
-            instructions.push(match ty {
-                ValType::I32 => Ins::I32Load(at_offset(8 * position)),
-                ValType::I64 => Ins::I64Load(at_offset(8 * position)),
-                ValType::F32 => Ins::F32Load(at_offset(8 * position)),
-                ValType::F64 => Ins::F64Load(at_offset(8 * position)),
-                ValType::V128 | ValType::Ref(_) => panic!("no call takes such a thing"),
-            });
-        }
-        instructions.push(Ins::Call(idx));
-        if signature.contains("->") {
-            instructions.push(Ins::Drop);
-        }
-        instructions.push(Ins::Br(count - 1 - idx));
-    }
-    instructions.push(Ins::End);
-    body(0, &instructions)
-}
-
-/// A function with so many locals of type `i32`.
-fn body(locals: u32, instructions: &[Ins<'_>]) -> Function {
-    let mut function = Function::new([(locals, ValType::I32)]);
-    for instruction in instructions {
-        function.instruction(instruction);
-    }
-    function.instruction(&Ins::End);
-    function
-}
-
-fn at_offset(offset: u64) -> MemArg {
-    MemArg {
-        offset,
-        align: 0,
-        memory_index: 0,
-    }
-}
-
-/// The types in `(i32, i64) -> i32` before the arrow.
-fn params(signature: &str) -> impl ExactSizeIterator<Item = ValType> {
-    let list = signature.trim_start_matches('(').split(')').next();
-    let names = list
-        .unwrap_or_default()
-        .split(", ")
-        .filter(|ty| !ty.is_empty());
-    names.map(value_type).collect::<Vec<_>>().into_iter()
-}
-
-fn value_type(name: &str) -> ValType {
-    match name {
-        "i32" => ValType::I32,
-        "i64" => ValType::I64,
-        "f32" => ValType::F32,
-        "f64" => ValType::F64,
-        _ => panic!("no call takes {name}"),
-    }
-}
-
-fn index_of(name: &str) -> u32 {
-    let found = HOST_FUNCTIONS.iter().position(|rule| rule.name == name);
-    found.expect("the host has it") as u32
-}
-
-/// Rest of an input; beyond its end it is zeros.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn byte(&mut self) -> u8 {
-        self.bytes(1).first().copied().unwrap_or_default()
-    }
-
-    fn bytes(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
+    guest::module(&all.collect::<Vec<_>>())
 }

@@ -4,6 +4,8 @@
     reason = "the targets' files are modules of a library, where the fuzzer builds them"
 )]
 
+#[path = "../../fuzz/src/guest.rs"]
+mod guest;
 #[path = "../../fuzz/src/host_calls.rs"]
 mod host_calls;
 #[path = "../../fuzz/src/messages.rs"]
@@ -14,6 +16,8 @@ mod modules;
 mod site;
 #[path = "../../fuzz/src/texts.rs"]
 mod texts;
+#[path = "../../fuzz/src/wasi.rs"]
+mod wasi;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +26,22 @@ use std::path::{Path, PathBuf};
 #[test]
 fn host_calls_survive_their_corpus() {
     replay("host_calls", host_calls::run);
+}
+
+#[test]
+fn functions_of_wasi_survive_their_corpus() {
+    replay("wasi", |input| {
+        wasi::run(input);
+    });
+    // The target does reach what it is about: `sched_yield`, of which the hook returns, and `proc_exit`, of which it does not.
+    let count = castling::rig::WASI_FUNCTIONS.len() as u8;
+    let call = |function: u8| [3, 1, function];
+    let yields = call(count - 1);
+    let exit = castling::rig::WASI_FUNCTIONS
+        .iter()
+        .position(|(name, _)| *name == "proc_exit");
+    assert!(wasi::run(&yields));
+    assert!(!wasi::run(&call(exit.unwrap() as u8)));
 }
 
 #[test]

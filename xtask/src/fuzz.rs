@@ -82,8 +82,9 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 12] = [
     "host_calls",
+    "wasi",
     "modules",
     "requests",
     "responses",

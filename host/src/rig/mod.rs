@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use castling_abi::{Action, DrawnPeer, Hook, PeerRecord};
-use tokio::runtime::Runtime;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 
 use crate::config;
 use crate::exchange::{Balancing, Exchange, PeerFacts, Stage};
@@ -30,6 +30,7 @@ use crate::wasm::{Engine, HookCall, HookError, Module, PinnedInstances, Plugin, 
 use scripted_io::ScriptedIo;
 
 pub use crate::wasm::compile::inspect;
+pub use crate::wasm::{WASI_FUNCTIONS, WASI_MODULE};
 pub use castling_abi::rules::ALL as HOST_FUNCTIONS;
 
 /// A worker's runtime and engine, one plugin in it, and one exchange.
@@ -45,7 +46,7 @@ pub struct Rig {
 /// Engine and runtime that plugins share: reserving a worker's address space for instances takes longer than loading
 /// one.
 pub struct Bench {
-    runtime: Runtime,
+    runtime: LocalRuntime,
     engine: Rc<Engine>,
 }
 
@@ -53,7 +54,7 @@ impl Bench {
     pub fn new() -> Result<Rc<Self>, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .map_err(|e| e.to_string())?;
         let engine = Engine::for_worker(512 << 10, config::MAX_INSTANCES as u32)
             .map_err(|e| format!("{e:#}"))?;

@@ -38,6 +38,7 @@ pub use hook_call::HookCall;
 pub use hook_error::HookError;
 pub use hook_stack::MaybeFuture;
 pub use host_call::PLUGIN_FIELDS;
+pub use host_call::wasi::{MODULE as WASI_MODULE, SIGNATURES as WASI_FUNCTIONS};
 pub use host_io::{HostIo, NoIo};
 pub use instance_guard::{PinnedInstances, PolicyInstance};
 pub use io_request::{

@@ -12,7 +12,7 @@ use crate::wasm::guest::{Guest, bytes, bytes_mut, split};
 use crate::wasm::output::{self, Output};
 
 /// Name of the import module of WASI preview 1.
-pub(in crate::wasm) const MODULE: &str = "wasi_snapshot_preview1";
+pub const MODULE: &str = "wasi_snapshot_preview1";
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> Result<()> {
     linker
