@@ -1,5 +1,5 @@
-//! A guest whose hooks fetch its whole memory from a variable and then make the calls that are listed in the upper half of it: the
-//! module, its memory, and the input that both are read from.
+//! A guest whose hooks fetch its memory from a variable and then make the calls that are listed in a part of it: the module, its memory, and
+//! the input that both are read from.
 
 use castling_abi::{ABI_VERSION, EXPORT_CONFIGURE, Hook, IMPORT_MODULE, MANIFEST_SECTION, imports};
 use wasm_encoder::{
@@ -13,7 +13,7 @@ use wasm_encoder::{
 pub(crate) struct Import {
     pub(crate) module: &'static str,
     pub(crate) name: &'static str,
-    /// As in `(i32, i64) -> i32`.
+    /// Type of the function: `(i32, i64) -> i32`.
     pub(crate) signature: &'static str,
     /// Results that it may have. With any other one the hook returns at once, see [`unexpected`]. `None`: all.
     pub(crate) results: Option<&'static [i32]>,
@@ -25,7 +25,37 @@ const fn unexpected(function: u32) -> i32 {
     1 << 30 | (function as i32) << 16
 }
 
-/// Memory of a guest, for the variable [`MEMORY_VAR`].
+/// Where in a guest's memory the calls are.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// Pages of 64 KiB.
+    pub(crate) pages: u32,
+    /// Address of the first call.
+    pub(crate) calls_at: usize,
+    /// There is room for so many.
+    pub(crate) calls: usize,
+}
+
+impl Layout {
+    /// Layout of one page, whose upper half is for calls.
+    pub(crate) const ONE_PAGE: Self = Self {
+        pages: 1,
+        calls_at: MEMORY_BYTES / 2,
+        calls: MEMORY_BYTES / 2 / CALL_BYTES,
+    };
+
+    /// Address of what is behind the calls.
+    pub(crate) const fn calls_end(self) -> usize {
+        self.calls_at + self.calls * CALL_BYTES
+    }
+
+    /// Address of the result that the call with this index leaves, an `i64`.
+    pub(crate) const fn result_at(self, call: usize) -> usize {
+        self.calls_at + call * CALL_BYTES + RESULT_OFFSET
+    }
+}
+
+/// Memory of a guest of one page, for the variable [`MEMORY_VAR`].
 pub(crate) struct Memory {
     bytes: Vec<u8>,
     /// Address of the next call.
@@ -41,39 +71,47 @@ impl Memory {
         }
         Self {
             bytes,
-            at: CALLS_AT,
+            at: Layout::ONE_PAGE.calls_at,
         }
     }
 
     /// Appends a call of the function with this index.
     pub(crate) fn push_call(&mut self, function: usize, arguments: &[u64]) {
-        let mut words = [0; 1 + MAX_ARGUMENTS];
-        words[0] = function as u64 + 1;
-        words[1..=arguments.len()].copy_from_slice(arguments);
-        for word in words {
-            self.bytes[self.at..self.at + 8].copy_from_slice(&word.to_le_bytes());
-            self.at += 8;
-        }
+        let call = call(function, arguments);
+        self.bytes[self.at..self.at + CALL_BYTES].copy_from_slice(&call);
+        self.at += CALL_BYTES;
     }
 
     /// The memory, with what is left of the input behind so many words.
     pub(crate) fn with_rest(mut self, words: usize, rest: &[u8]) -> Vec<u8> {
-        let room = &mut self.bytes[words * WORD_BYTES..CALLS_AT];
+        let room = &mut self.bytes[words * WORD_BYTES..Layout::ONE_PAGE.calls_at];
         let len = rest.len().min(room.len());
         room[..len].copy_from_slice(&rest[..len]);
         self.bytes
     }
 }
 
+/// A call of the function with this index, as it is listed: its number, which is no 0, its arguments, room for its result.
+pub(crate) fn call(function: usize, arguments: &[u64]) -> [u8; CALL_BYTES] {
+    let mut call = [0; CALL_BYTES];
+    let words = [function as u64 + 1];
+    let words = words.iter().chain(arguments);
+    for (word, room) in words.zip(call[..RESULT_OFFSET].chunks_exact_mut(8)) {
+        room.copy_from_slice(&word.to_le_bytes());
+    }
+    call
+}
+
 pub(crate) const WORD_BYTES: usize = 32;
+/// Bytes of a guest of one page.
 pub(crate) const MEMORY_BYTES: usize = 0x1_0000;
 pub(crate) const MAX_CALLS: u8 = 100;
 pub(crate) const MEMORY_VAR: &str = "memory";
 /// Name of a variable that the guest computes.
 pub(crate) const VARIABLE: &str = "v";
-const CALLS_AT: usize = MEMORY_BYTES / 2;
 const MAX_ARGUMENTS: usize = 10;
-const CALL_BYTES: usize = 8 * (1 + MAX_ARGUMENTS);
+const RESULT_OFFSET: usize = 8 * (1 + MAX_ARGUMENTS);
+pub(crate) const CALL_BYTES: usize = RESULT_OFFSET + 8;
 
 /// Reads one byte for an argument that means something, up to nine for one that need not. There are so many words.
 pub(crate) fn argument(input: &mut Input<'_>, words: usize) -> u64 {
@@ -102,7 +140,7 @@ pub(crate) fn argument(input: &mut Input<'_>, words: usize) -> u64 {
 }
 
 /// A module whose hooks make the calls that its memory lists.
-pub(crate) fn module(listed: &[Import]) -> Vec<u8> {
+pub(crate) fn module(layout: Layout, listed: &[Import]) -> Vec<u8> {
     let fetch = Import {
         module: IMPORT_MODULE,
         name: imports::VAR_GET,
@@ -114,14 +152,11 @@ pub(crate) fn module(listed: &[Import]) -> Vec<u8> {
     let mut functions_imported = ImportSection::new();
     for (idx, import) in (0..).zip(all()) {
         let (name, signature) = (import.name, import.signature);
-        let result = signature
-            .split_once(" -> ")
-            .map(|(_, result)| value_type(result));
         assert!(
             params(signature).len() <= MAX_ARGUMENTS,
             "{name} has more arguments"
         );
-        types.ty().function(params(signature), result);
+        types.ty().function(params(signature), result(signature));
         functions_imported.import(import.module, name, EntityType::Function(idx));
     }
     let count = all().count() as u32;
@@ -134,19 +169,11 @@ pub(crate) fn module(listed: &[Import]) -> Vec<u8> {
     for (idx, body) in [
         (configure, body(0, &[Ins::I32Const(0)])),
         (one_call, make_one_call(listed)),
-        (hook, make_all_calls(count - 1, one_call)),
+        (hook, make_all_calls(layout, count - 1, one_call)),
     ] {
         functions.function(idx);
         code.function(&body);
     }
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 1,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
     let mut exports = ExportSection::new();
     exports.export("memory", ExportKind::Memory, 0);
     exports.export(EXPORT_CONFIGURE, ExportKind::Func, configure);
@@ -155,35 +182,48 @@ pub(crate) fn module(listed: &[Import]) -> Vec<u8> {
     }
     let mut data = DataSection::new();
     data.active(0, &ConstExpr::i32_const(0), MEMORY_VAR.bytes());
-    let hooks: Vec<String> = Hook::ALL
-        .iter()
-        .map(|hook| format!("{:?}", hook.name()))
-        .collect();
-    let manifest = format!(
-        r#"{{"abi":{ABI_VERSION},"name":"x","version":"1.0.0","sdk":"0","hooks":[{}],"variables":["{VARIABLE}"],"timer":{{"every_ms":1000,"on":"workers"}}}}"#,
-        hooks.join(",")
-    );
-
     let mut module = Module::new();
     module
         .section(&types)
         .section(&functions_imported)
         .section(&functions);
     module
-        .section(&memories)
+        .section(&memory(layout))
         .section(&exports)
         .section(&code)
         .section(&data);
     module.section(&CustomSection {
         name: MANIFEST_SECTION.into(),
-        data: manifest.as_bytes().into(),
+        data: manifest().into_bytes().into(),
     });
     module.finish()
 }
 
+fn memory(layout: Layout) -> MemorySection {
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: layout.pages.into(),
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    memories
+}
+
+/// A manifest with every hook.
+fn manifest() -> String {
+    let hooks = Hook::ALL.iter();
+    let hooks: Vec<String> = hooks.map(|hook| format!("{:?}", hook.name())).collect();
+    format!(
+        r#"{{"abi":{ABI_VERSION},"name":"x","version":"1.0.0","sdk":"0","hooks":[{}],"variables":["{VARIABLE}"],"timer":{{"every_ms":1000,"on":"workers"}}}}"#,
+        hooks.join(",")
+    )
+}
+
 /// Fetches the memory, then goes through the calls in it. Returns what the host gave it as its second argument, or what the first call
 /// of them that has come to something unexpected came to.
-fn make_all_calls(fetch: u32, one_call: u32) -> Function {
+fn make_all_calls(layout: Layout, fetch: u32, one_call: u32) -> Function {
     const AT: u32 = 3;
     const CAME_TO: u32 = 4;
     body(
@@ -192,10 +232,10 @@ fn make_all_calls(fetch: u32, one_call: u32) -> Function {
             Ins::I32Const(0),
             Ins::I32Const(MEMORY_VAR.len() as i32),
             Ins::I32Const(0),
-            Ins::I32Const(MEMORY_BYTES as i32),
+            Ins::I32Const((layout.pages << 16) as i32),
             Ins::Call(fetch),
             Ins::Drop,
-            Ins::I32Const(CALLS_AT as i32),
+            Ins::I32Const(layout.calls_at as i32),
             Ins::LocalSet(AT),
             Ins::Loop(BlockType::Empty),
             Ins::LocalGet(AT),
@@ -209,8 +249,8 @@ fn make_all_calls(fetch: u32, one_call: u32) -> Function {
             Ins::I32Const(CALL_BYTES as i32),
             Ins::I32Add,
             Ins::LocalTee(AT),
-            Ins::I32Const((MEMORY_BYTES - CALL_BYTES) as i32),
-            Ins::I32LeU,
+            Ins::I32Const(layout.calls_end() as i32),
+            Ins::I32LtU,
             Ins::BrIf(0),
             Ins::End,
             Ins::LocalGet(1),
@@ -241,22 +281,49 @@ fn make_one_call(listed: &[Import]) -> Function {
             });
         }
         instructions.push(Ins::Call(idx));
-        match import.results {
-            _ if !import.signature.contains("->") => {}
-            Some(results) => instructions.extend(return_unexpected(idx, results)),
-            None => instructions.push(Ins::Drop),
+        instructions.extend(keep_result(result(import.signature)));
+        if let Some(results) = import.results {
+            instructions.extend(return_unexpected(idx, results));
         }
         instructions.push(Ins::Br(count - 1 - idx));
     }
     instructions.push(Ins::End);
     instructions.push(Ins::I32Const(0));
-    body(1, &instructions)
+    let mut function = Function::new([(1, ValType::I64), (1, ValType::I32)]);
+    for instruction in &instructions {
+        function.instruction(instruction);
+    }
+    function.instruction(&Ins::End);
+    function
 }
 
-/// Takes a result from the stack, and returns it marked with the function where it is none of these.
-fn return_unexpected(function: u32, results: &[i32]) -> Vec<Ins<'static>> {
+/// Takes a result from the stack into its room in the call.
+fn keep_result(ty: Option<ValType>) -> Vec<Ins<'static>> {
     const RESULT: u32 = 1;
-    let mut instructions = vec![Ins::LocalSet(RESULT), Ins::I32Const(0)];
+    let extend = match ty {
+        None => return Vec::new(),
+        Some(ValType::I32) => Some(Ins::I64ExtendI32S),
+        Some(ValType::I64) => None,
+        Some(ty) => panic!("no call returns {ty:?}"),
+    };
+    let store = [
+        Ins::LocalSet(RESULT),
+        Ins::LocalGet(0),
+        Ins::LocalGet(RESULT),
+        Ins::I64Store(at_offset(RESULT_OFFSET as u64)),
+    ];
+    extend.into_iter().chain(store).collect()
+}
+
+/// Returns the result that was kept, marked with the function, where it is none of these.
+fn return_unexpected(function: u32, results: &[i32]) -> Vec<Ins<'static>> {
+    const RESULT: u32 = 2;
+    let mut instructions = vec![
+        Ins::LocalGet(0),
+        Ins::I32Load(at_offset(RESULT_OFFSET as u64)),
+        Ins::LocalSet(RESULT),
+        Ins::I32Const(0),
+    ];
     for result in results {
         instructions.extend([
             Ins::LocalGet(RESULT),
@@ -305,6 +372,11 @@ pub(crate) fn params(signature: &str) -> impl ExactSizeIterator<Item = ValType> 
         .split(", ")
         .filter(|ty| !ty.is_empty());
     names.map(value_type).collect::<Vec<_>>().into_iter()
+}
+
+fn result(signature: &str) -> Option<ValType> {
+    let (_, result) = signature.split_once(" -> ")?;
+    Some(value_type(result))
 }
 
 fn value_type(name: &str) -> ValType {

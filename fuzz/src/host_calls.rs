@@ -12,7 +12,9 @@ use std::cell::RefCell;
 use castling::rig::{HOST_FUNCTIONS, Rig};
 use castling_abi::{Hook, IMPORT_MODULE};
 
-use crate::guest::{self, Import, Input, MAX_CALLS, MEMORY_VAR, Memory, VARIABLE, argument};
+use crate::guest::{
+    self, Import, Input, Layout, MAX_CALLS, MEMORY_VAR, Memory, VARIABLE, argument,
+};
 use crate::site::{GAUGE_NAME, KV_NAME, NAME, Site, TOPIC_NAME};
 
 /// Runs one input.
@@ -106,5 +108,5 @@ fn module() -> Vec<u8> {
         signature: rule.signature,
         results: None,
     });
-    guest::module(&all.collect::<Vec<_>>())
+    guest::module(Layout::ONE_PAGE, &all.collect::<Vec<_>>())
 }

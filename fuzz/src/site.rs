@@ -25,14 +25,20 @@ pub(crate) const GAUGE_NAME: &str = "z";
 pub(crate) const TOPIC_NAME: &str = "t";
 
 impl Site {
+    /// The config of this module, with more lines for the plugin.
     pub(crate) fn new(plugin: &str) -> Self {
+        Self::with_config(&CONFIG.replace("PLUGIN", plugin))
+    }
+
+    /// A config with a plugin of this module's name.
+    pub(crate) fn with_config(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let write = |name: &str, text: &str| {
             fs::write(folder.path().join(name), text).expect("its files can be written");
         };
         // The rig loads its module from elsewhere, but a config names files that are there.
         write("x.wasm", "");
-        write("castling.toml", &CONFIG.replace("PLUGIN", plugin));
+        write("castling.toml", config);
         Self {
             folder,
             bench: Bench::new().expect("the engine starts"),

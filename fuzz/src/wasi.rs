@@ -11,7 +11,9 @@ use std::cell::RefCell;
 use castling::rig::{Rig, WASI_FUNCTIONS, WASI_MODULE};
 use castling_abi::Hook;
 
-use crate::guest::{self, Import, Input, MAX_CALLS, MEMORY_BYTES, MEMORY_VAR, Memory, argument};
+use crate::guest::{
+    self, Import, Input, Layout, MAX_CALLS, MEMORY_BYTES, MEMORY_VAR, Memory, argument,
+};
 use crate::site::Site;
 
 /// Runs one input. Says whether the hook came to its end, without a trap.
@@ -33,7 +35,7 @@ limits = { memory = "1MiB", cpu = "1s" }"#,
         signature,
         results: Some(results(name)),
     });
-    let module = guest::module(&all.collect::<Vec<_>>());
+    let module = guest::module(Layout::ONE_PAGE, &all.collect::<Vec<_>>());
     site.load(&module).expect("the guest is a plugin")
 }
 

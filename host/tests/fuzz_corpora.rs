@@ -4,14 +4,20 @@
     reason = "the targets' files are modules of a library, where the fuzzer builds them"
 )]
 
+#[path = "../../tests/tests/scripts/calls.rs"]
+mod calls;
 #[path = "../../fuzz/src/guest.rs"]
 mod guest;
 #[path = "../../fuzz/src/host_calls.rs"]
 mod host_calls;
+#[path = "../../fuzz/src/lowered.rs"]
+mod lowered;
 #[path = "../../fuzz/src/messages.rs"]
 mod messages;
 #[path = "../../fuzz/src/modules.rs"]
 mod modules;
+#[path = "../../fuzz/src/scripts.rs"]
+mod scripts;
 #[path = "../../fuzz/src/site.rs"]
 mod site;
 #[path = "../../fuzz/src/texts.rs"]
@@ -26,6 +32,17 @@ use std::path::{Path, PathBuf};
 #[test]
 fn host_calls_survive_their_corpus() {
     replay("host_calls", host_calls::run);
+}
+
+#[test]
+fn the_fake_host_does_what_the_gateways_runtime_does() {
+    replay("scripts", |input| {
+        scripts::run(input);
+    });
+    // The target does reach what it is about: of the calls of a hook some are made, and others left out.
+    let made =
+        scripts::run(b"\0\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10");
+    assert!(made > 0);
 }
 
 #[test]

@@ -116,21 +116,50 @@ pub struct Out {
 impl Call {
     /// Makes the call, and says what came of it.
     pub fn perform(&self) -> String {
-        let mut said = String::new();
-        match self.number_or_status() {
-            Some(Said::Number(number)) => told(&mut said, number),
-            Some(Said::Bytes(number, bytes)) => {
-                told(&mut said, number);
-                if number >= 0 {
-                    let _ = write!(said, " {}", bytes.escape_ascii());
-                }
-            }
-            None => said.push_str("no such id"),
+        match self.make() {
+            Some(Said::Number(number)) => self.line(number, None),
+            Some(Said::Bytes(number, bytes)) => self.line(number, Some(&bytes)),
+            None => "no such id".to_owned(),
         }
-        said
     }
 
-    fn number_or_status(&self) -> Option<Said> {
+    /// Says what came of the call: the number that it has returned, and the bytes that it has handed out where that is no status. What
+    /// differs from one run to the next is left out.
+    pub fn line(&self, number: i64, bytes: Option<&[u8]>) -> String {
+        let mut line = String::new();
+        told(&mut line, self.comparable(number));
+        let is_shown = !matches!(self, Self::StateGet | Self::PeersDraw);
+        if let Some(bytes) = bytes.filter(|_| is_shown && number >= 0) {
+            let _ = write!(line, " {}", bytes.escape_ascii());
+        }
+        line
+    }
+
+    fn comparable(&self, number: i64) -> i64 {
+        let is_time = |id: &u32| {
+            let number = Number::from_raw(*id);
+            matches!(
+                number,
+                Some(Number::DurationMicros | Number::UpstreamMicros)
+            )
+        };
+        match self {
+            Self::NumberGet(id) if is_time(id) => number.min(0),
+            // Fields of the peer's own come with it: that it can be read is what counts.
+            Self::CallHeader(_) | Self::TcpConnect(_) => number.min(0),
+            // An instance that has served others knows more series.
+            Self::MetricSeries(..) => number.min(0),
+            // How long it is until the bucket is empty is a matter of time.
+            Self::RateTake(..) => match number {
+                0.. => 0,
+                ..-1000 => -1001,
+                status => status,
+            },
+            _ => number,
+        }
+    }
+
+    fn make(&self) -> Option<Said> {
         Some(match self {
             Self::PropertyGet(_)
             | Self::PropertySet(..)
@@ -146,9 +175,7 @@ impl Call {
             Self::VarGet(name) => read(|out| host::var_get(name, out)),
             Self::VarSet(name, value) => number(host::var_set(name, &long(value))),
             Self::VarCompute(name) => number(host::var_compute(name)),
-            Self::StateGet => match read(host::state_get) {
-                Said::Bytes(length, _) | Said::Number(length) => Said::Number(length),
-            },
+            Self::StateGet => read(host::state_get),
             Self::StateSet(bytes) => number(host::state_set(&vec![b's'; *bytes])),
             Self::Answer(status, headers, body_bytes) => {
                 let body = vec![b'a'; *body_bytes];
@@ -170,19 +197,14 @@ impl Call {
             Self::CallsSend(calls) => number(host::calls_send(&records(calls)?)),
             Self::CallStatus(index) => number(host::call_status(*index)),
             Self::CallErrorKind(index) => number(host::call_error_kind(*index)),
-            // Fields of the peer's own come with it: that it can be read is what counts.
-            Self::CallHeader(index) => {
-                Said::Number(i64::from(host::call_headers(*index, &mut []).min(0)))
-            }
+            Self::CallHeader(index) => number(host::call_headers(*index, &mut [])),
             Self::CallBody(index) => read(|out| host::call_body(*index, out)),
             Self::Delay(milliseconds) => number(host::delay(*milliseconds)),
             Self::UpstreamSet(name) => number(host::upstream_set(name)),
             Self::PeersGet => read(host::peers_get),
-            Self::PeersDraw => match read(host::peers_draw) {
-                Said::Bytes(length, _) | Said::Number(length) => Said::Number(length),
-            },
+            Self::PeersDraw => read(host::peers_draw),
             Self::PeerTags(index) => read(|out| host::peer_tags(*index, out)),
-            Self::TcpConnect(upstream) => number(host::tcp_connect(upstream, 1000).min(0)),
+            Self::TcpConnect(upstream) => number(host::tcp_connect(upstream, 1000)),
             Self::TcpClose(connection) => number(host::tcp_close(*connection)),
             _ => return self.of_zones_and_more(),
         })
@@ -197,13 +219,7 @@ impl Call {
             Self::PropertySet(id, value) => {
                 number(host::property_set(Property::from_raw(*id)?, &long(value)))
             }
-            // Times differ.
-            Self::NumberGet(id) => match Number::from_raw(*id)? {
-                number @ (Number::DurationMicros | Number::UpstreamMicros) => {
-                    Said::Number(host::number_get(number).min(0))
-                }
-                number => Said::Number(host::number_get(number)),
-            },
+            Self::NumberGet(id) => Said::Number(host::number_get(Number::from_raw(*id)?)),
             Self::TlsGet(id) => {
                 let fact = TlsFact::from_raw(*id)?;
                 read(|out| host::tls_get(fact, out))
@@ -242,14 +258,8 @@ impl Call {
                 Said::Number(host::counter_add(zone, key, *amount, *window))
             }
             Self::CounterGet(zone, key) => Said::Number(host::counter_get(zone, key)),
-            // How long it is until the bucket is empty is a matter of time.
             Self::RateTake(zone, key, interval, burst) => {
-                let taken = host::rate_take(zone, key, *interval, *burst);
-                Said::Number(match taken {
-                    0.. => 0,
-                    ..-1000 => -1001,
-                    status => status,
-                })
+                Said::Number(host::rate_take(zone, key, *interval, *burst))
             }
             Self::GrantCheck(grant, name) => {
                 number(host::grant_check(Grant::from_raw(*grant)?, name))
@@ -265,9 +275,8 @@ impl Call {
             }
             Self::MessageGet => read(host::message_get),
             Self::MetricDefine => number(host::metric_define(&[])),
-            // An instance that has served others knows more series.
             Self::MetricSeries(metric, values) => {
-                number(host::metric_series(*metric, &texts(values)?).min(0))
+                number(host::metric_series(*metric, &texts(values)?))
             }
             Self::MetricAdd(series, value) => number(host::metric_add(*series, *value)),
             Self::MetricSet(series, value) => number(host::metric_set(*series, *value)),
@@ -353,8 +362,8 @@ fn read(mut call: impl FnMut(&mut [u8]) -> i32) -> Said {
     Said::Bytes(length.into(), room)
 }
 
-/// Stands for so many bytes: `LONG:70000`.
-fn long(value: &[u8]) -> Cow<'_, [u8]> {
+/// What a value stands for: `LONG:70000` for so many bytes, any other for itself.
+pub fn long(value: &[u8]) -> Cow<'_, [u8]> {
     let digits = value
         .strip_prefix(b"LONG:")
         .and_then(|it| str::from_utf8(it).ok());
@@ -372,7 +381,8 @@ fn told(said: &mut String, number: i64) {
     };
 }
 
-fn fields(list: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<u8>> {
+/// A header list. `None`: it has something that fits into none.
+pub fn fields(list: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for (name, value) in list {
         let value = long(value);
@@ -393,7 +403,8 @@ fn records(calls: &[Out]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn keys(list: &[Vec<u8>]) -> Option<Vec<u8>> {
+/// A list of keys, likewise.
+pub fn keys(list: &[Vec<u8>]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for key in list {
         bytes.extend(kv::key_head(key)?);
@@ -402,7 +413,8 @@ fn keys(list: &[Vec<u8>]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn texts(list: &[Vec<u8>]) -> Option<Vec<u8>> {
+/// A list of texts, likewise.
+pub fn texts(list: &[Vec<u8>]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for text in list {
         bytes.extend(metric::text_head(text)?);

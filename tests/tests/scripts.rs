@@ -2,6 +2,8 @@
 //!
 //! `CASTLING_SCRIPTS=10000` makes more of them, `CASTLING_SCRIPTS_SHOW=1` prints those that come to something else.
 
+#[path = "scripts/calls.rs"]
+mod calls;
 #[path = "scripts/made_up.rs"]
 mod made_up;
 
@@ -155,7 +157,7 @@ fn run_in_fake(case: &Case) -> Outcome {
     for zone in ["nope", "app", "calls"] {
         testing::set_zone_fault(zone, Some(ZoneFault::NotGranted));
     }
-    for (zone, kind) in made_up::KINDS {
+    for (zone, kind) in calls::KINDS {
         testing::set_zone_kind(zone, kind);
     }
     let script = postcard::to_allocvec(&case.script).unwrap();

@@ -69,10 +69,11 @@ pub(crate) fn rustc() -> Option<ExitCode> {
 const WRAPS: &str = "CASTLING_XTASK_WRAPS_RUSTC";
 
 /// Crates with coverage counters, beside the targets themselves.
-const COUNTED: [&str; 9] = [
+const COUNTED: [&str; 10] = [
     "castling",
     "castling_abi",
     "castling_fuzz",
+    "castling_sdk",
     "toml",
     "toml_parser",
     "wasmparser",
@@ -82,8 +83,9 @@ const COUNTED: [&str; 9] = [
 ];
 
 /// Names of the binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "host_calls",
+    "scripts",
     "wasi",
     "modules",
     "requests",

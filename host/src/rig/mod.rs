@@ -27,6 +27,7 @@ use crate::process;
 use crate::transport::address::ServerAddress;
 use crate::wasm::compile::compile;
 use crate::wasm::{Engine, HookCall, HookError, Module, PinnedInstances, Plugin, PolicyInstance};
+use crate::zone::{self, Key, Zone, now_ns};
 use scripted_io::ScriptedIo;
 
 pub use crate::wasm::compile::inspect;
@@ -40,6 +41,7 @@ pub struct Rig {
     policy: PolicyInstance,
     exchange: Box<Exchange>,
     io: ScriptedIo,
+    zones: zone::Zones,
     bench: Rc<Bench>,
 }
 
@@ -98,6 +100,7 @@ impl Rig {
             policy: PolicyInstance::default(),
             exchange: Exchange::idle(),
             io: ScriptedIo::default(),
+            zones,
             bench: Rc::clone(bench),
         })
     }
@@ -149,6 +152,15 @@ impl Rig {
     /// The chunk of a body that `request_body` and `response_body` see.
     pub fn set_chunk(&mut self, chunk: Vec<u8>) {
         self.exchange.body_mut().chunk = Bytes::from(chunk);
+    }
+
+    /// Value of a key in a kv zone of the config. `None`: there is none.
+    pub fn kv(&self, zone: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let Zone::Kv(zone) = &**self.zones.get(zone)? else {
+            return None;
+        };
+        let key = Key::new(key).ok()?;
+        zone.read(&key, now_ns(), <[u8]>::to_vec).ok()?
     }
 
     /// Sets the results that the plugin waits for: a byte decides each, in this order; then it may not wait.
