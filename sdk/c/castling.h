@@ -361,6 +361,14 @@ int32_t castling_response_trailers(const void *ptr, uint32_t len);
 CASTLING_IMPORT(var_compute)
 int32_t castling_var_compute(const void *name_ptr, uint32_t name_len);
 
+/* says that the plugin's `variable` hook computes this variable too, besides those of its manifest. The index by
+ * which the hook is called for it, which is the next one; a bad argument where the name is none, the gateway's
+ * own, or the plugin's already; [`Status::Limit`] beyond [`rules::limits::COMPUTED_VARIABLES`] of one plugin. In
+ * `castling_configure` only ([`Status::NotNow`]). A module that imports this may have a `variable` hook without
+ * naming variables in its manifest. */
+CASTLING_IMPORT(variable_declare)
+int32_t castling_variable_declare(const void *name_ptr, uint32_t name_len);
+
 /* the chunk that `request_body` or `response_body` was called for. */
 CASTLING_IMPORT(chunk_get)
 int32_t castling_chunk_get(void *out, uint32_t cap);

@@ -29,11 +29,14 @@
 //! assert_eq!(verdict, Response::status(403).into());
 //! ```
 
+use std::cell::{Ref, RefCell};
+use std::fmt;
+
 use castling_abi::FileFact;
 
 use crate::buffer::{length, status};
 use crate::error::{self, Result};
-use crate::host;
+use crate::{bail, host, log};
 
 /// The file that the config grants by this name. Fails where it does not; in `configure`, `castling check` and a reload refuse the
 /// config then.
@@ -91,8 +94,116 @@ impl File {
         Ok(bytes)
     }
 
+    /// Reads all of it, as text.
+    pub fn read_text(&self) -> Result<String> {
+        match String::from_utf8(self.read()?) {
+            Ok(text) => Ok(text),
+            Err(_) => bail!("expected UTF-8"),
+        }
+    }
+
     fn fact(&self, fact: FileFact) -> u64 {
         // The host knows the number, since `open` got it there.
         u64::try_from(host::file_fact(self.file, fact)).unwrap_or_default()
     }
+}
+
+/// What a plugin has made of a granted file: a table, a list of users. It is made again when the operator puts another file in the place.
+///
+/// ```
+/// use castling_sdk::prelude::*;
+/// use castling_sdk::testing;
+///
+/// fn names(text: &str) -> Result<Vec<String>> {
+///     match text.is_empty() {
+///         true => bail!("expected a name a line"),
+///         false => Ok(text.lines().map(str::to_owned).collect()),
+///     }
+/// }
+///
+/// testing::set_file("names", "ada\ncharles\n");
+/// let file = files::Followed::open("names", |file| names(&file.read_text()?))?;
+/// assert_eq!(file.get().len(), 2);
+/// testing::set_file("names", "grace\n");
+/// assert_eq!(*file.get(), ["grace"]);
+/// testing::set_file("names", "");
+/// assert_eq!(*file.get(), ["grace"], "a file that is wrong is told in the log, and changes nothing");
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Followed<T> {
+    name: String,
+    file: File,
+    read: Box<dyn Fn(File) -> Result<T>>,
+    made: RefCell<Made<T>>,
+}
+
+struct Made<T> {
+    /// Version of the file that was looked at last.
+    version: u64,
+    of_file: T,
+}
+
+impl<T> Followed<T> {
+    /// Opens the file that the config grants by this name, and makes something of it. Fails where it is not granted, or `read` fails.
+    pub fn open(name: &str, read: impl Fn(File) -> Result<T> + 'static) -> Result<Self> {
+        let file = open(name)?;
+        let version = file.version();
+        let of_file = read(file).map_err(|error| error.context(name))?;
+        Ok(Self {
+            name: name.to_owned(),
+            file,
+            read: Box::new(read),
+            made: RefCell::new(Made { version, of_file }),
+        })
+    }
+
+    /// What was made of the file as it is now. Of one that `read` fails for, the log has an error, once, and what was made before stays.
+    ///
+    /// Costs a host call while the file is the same.
+    ///
+    /// # Panics
+    ///
+    /// Where the file has changed while something still has what an earlier call has lent: let go of it before the hook returns.
+    pub fn get(&self) -> Ref<'_, T> {
+        let version = self.file.version();
+        if self.made.borrow().version != version {
+            self.follow(version);
+        }
+        Ref::map(self.made.borrow(), |made| &made.of_file)
+    }
+
+    #[cold]
+    fn follow(&self, version: u64) {
+        // What was there is kept until the other is whole.
+        let read = (self.read)(self.file);
+        let mut made = self.made.borrow_mut();
+        made.version = version;
+        match read {
+            Ok(of_file) => made.of_file = of_file,
+            Err(error) => {
+                let name = &self.name;
+                log::error!("file {name} is not used as it is now: {error}");
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Followed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Followed").field(&self.name).finish()
+    }
+}
+
+/// Lines of a table in a file, with their numbers: those that are empty or begin with `#` are left out, and the others have no blanks around them.
+///
+/// ```
+/// # use castling_sdk::prelude::*;
+/// let lines: Vec<_> = files::lines("# users\n\n ada:x \n").collect();
+/// assert_eq!(lines, [(3, "ada:x")]);
+/// ```
+pub fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().map(str::trim).zip(1..);
+    lines
+        .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(line, number)| (number, line))
 }

@@ -63,10 +63,12 @@ use crate::wait::milliseconds;
 use crate::{config, host};
 use castling_abi::rules::check::is_framing;
 
+mod location;
 mod streamed;
 mod upstream;
 
 pub use crate::params::{Params, decode, encode};
+pub use location::on_this_host;
 pub use streamed::{StreamedResponse, Upload, open, open_sized, stream};
 pub use upstream::Upstream;
 

@@ -62,6 +62,8 @@ mod config;
 #[cfg(feature = "crypto")]
 pub mod crypto;
 mod error;
+#[cfg(feature = "regex")]
+pub mod expression;
 pub mod files;
 mod header;
 pub mod http;
@@ -86,6 +88,7 @@ pub mod template;
 pub mod testing;
 mod tls;
 pub mod units;
+pub mod variables;
 mod wait;
 pub mod zones;
 
@@ -175,6 +178,7 @@ pub use castling_macros::Serialize;
 /// - **Computed variables**: `#[plugin(variables = ["country", "is_bot"])]` names what `variable` computes, at most once
 ///   a request, when another plugin or the access log asks for it. It may wait, as phases may. Plugins of one route must
 ///   not compute the same name.
+///   Names that only the config knows are told in `configure`: `#[plugin(variables = "declared")]` and [`variables::declare`].
 /// - **After the response**: `after_response` runs when the response is out and logged, whether the client is still there or not, and may
 ///   call out and wait without holding up the connection's next request. It takes `limits.after_response` at most, and beyond
 ///   `limits.after_response_active` and `limits.after_response_queue` a call is lost and counted. Not for sub-requests.

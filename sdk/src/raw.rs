@@ -115,6 +115,7 @@ mod import {
         pub(super) fn response_write(ptr: *const u8, len: usize) -> i32;
         pub(super) fn response_trailers(ptr: *const u8, len: usize) -> i32;
         pub(super) fn var_compute(name: *const u8, name_len: usize) -> i32;
+        pub(super) fn variable_declare(name: *const u8, name_len: usize) -> i32;
         pub(super) fn chunk_get(out: *mut u8, cap: usize) -> i32;
         pub(super) fn chunk_set(ptr: *const u8, len: usize) -> i32;
         // SAFETY: takes nothing and touches no memory.
@@ -328,6 +329,11 @@ pub(crate) fn state_set(bytes: &[u8]) -> i32 {
 pub(crate) fn var_compute(name: &[u8]) -> i32 {
     // SAFETY: `name` as in `log`.
     unsafe { import::var_compute(name.as_ptr(), name.len()) }
+}
+
+pub(crate) fn variable_declare(name: &[u8]) -> i32 {
+    // SAFETY: `name` as in `log`.
+    unsafe { import::variable_declare(name.as_ptr(), name.len()) }
 }
 
 pub(crate) fn answer(status: u16, headers: &[u8], body: &[u8]) -> i32 {

@@ -137,6 +137,57 @@ impl Template {
         text
     }
 
+    /// Text for this exchange, in which variables have what `own` has for their names, as far as it has something: groups of an expression
+    /// that are nobody else's, or variables that the plugin computes itself and so need not ask for. All others are as in [`Self::expand`].
+    /// Those that are the gateway's own are not asked for.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::template::Template;
+    /// # use castling_sdk::testing::Exchange;
+    /// let text: Template = "$1 of $host".parse()?;
+    /// let mut exchange = Exchange::get("/").host("example.com");
+    /// let group = |name: &str| (name == "1").then(|| b"first".to_vec());
+    /// assert_eq!(text.expand_own(exchange.request(), None, group), b"first of example.com");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn expand_own(
+        &self,
+        request: &Request,
+        reply: Option<&Reply>,
+        own: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<u8> {
+        let mut value = Vec::with_capacity(EXPECTED_BYTES);
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
+                Part::Property(property) => extend_with_property(&mut value, *property),
+                Part::Variable(name) => match own(name) {
+                    Some(text) => extend(&mut value, &text),
+                    None => extend_with(&mut value, part, request, reply),
+                },
+                part => extend_with(&mut value, part, request, reply),
+            }
+        }
+        value
+    }
+
+    /// Names of its variables that plugins set or compute, or that are groups of an expression: all but the gateway's own.
+    ///
+    /// ```
+    /// # use castling_sdk::prelude::*;
+    /// # use castling_sdk::template::Template;
+    /// let text: Template = "$user of $host, $1".parse()?;
+    /// assert_eq!(text.variables().collect::<Vec<_>>(), ["user", "1"]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Variable(name) if OwnVariable::of(name).is_none() => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Text for every exchange; `None` where there is a variable in it.
     pub fn as_text(&self) -> Option<&str> {
         match self.0.as_slice() {
@@ -189,6 +240,45 @@ impl FromStr for Template {
     }
 }
 
+/// A variable's value as HTML has it, for [`Template::expand_with`]: `& < > " '` are written otherwise.
+///
+/// ```
+/// # use castling_sdk::template;
+/// assert_eq!(template::escape_html(b"<b a='1'>"), b"&lt;b a=&#39;1&#39;&gt;");
+/// ```
+pub fn escape_html(value: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(value.len());
+    for &byte in value {
+        match byte {
+            b'&' => text.extend_from_slice(b"&amp;"),
+            b'<' => text.extend_from_slice(b"&lt;"),
+            b'>' => text.extend_from_slice(b"&gt;"),
+            b'"' => text.extend_from_slice(b"&quot;"),
+            b'\'' => text.extend_from_slice(b"&#39;"),
+            _ => text.push(byte),
+        }
+    }
+    text
+}
+
+/// A variable's value as it stands in a string of JSON, for [`Template::expand_with`]. What is not UTF-8 becomes U+FFFD.
+///
+/// ```
+/// # use castling_sdk::template;
+/// assert_eq!(template::escape_json(b"a\"b\n"), br#"a\"b\u000a"#);
+/// ```
+pub fn escape_json(value: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(value.len());
+    for &byte in String::from_utf8_lossy(value).as_bytes() {
+        match byte {
+            b'"' | b'\\' => text.extend([b'\\', byte]),
+            0..0x20 => text.extend(format!("\\u{byte:04x}").into_bytes()),
+            _ => text.push(byte),
+        }
+    }
+    text
+}
+
 /// Whether a plugin may set a variable of that name, and templates have it: `[a-z0-9_]`, 1 to 64 bytes, none of the gateway's own.
 pub fn is_settable(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -198,10 +288,15 @@ pub fn is_settable(name: &str) -> bool {
 /// Reads a template of a body, which may have line ends: `#[serde(deserialize_with = "template::body")]`.
 pub fn body<'de, D: Deserializer<'de>>(text: D) -> std::result::Result<Template, D::Error> {
     let text = String::deserialize(text)?;
-    Template::read(&text).map_err(serde::de::Error::custom)
+    Template::of_body(&text).map_err(serde::de::Error::custom)
 }
 
 impl Template {
+    /// Reads a template of a body, which may have line ends, from a granted file say. In a config: [`body`].
+    pub fn of_body(text: &str) -> Result<Self> {
+        Self::read(text)
+    }
+
     fn read(text: &str) -> Result<Self> {
         let mut parts = Vec::new();
         let mut plain = String::new();
@@ -280,17 +375,31 @@ fn extend_with(value: &mut Vec<u8>, part: &Part, request: &Request, reply: Optio
             return;
         }
         Part::Status => {
-            if let Some(reply) = reply {
-                extend(value, reply.status().to_string().as_bytes());
+            match reply {
+                Some(reply) => extend(value, reply.status().to_string().as_bytes()),
+                // In a hook that is not lent the response: the host knows whether there is one.
+                None => extend_with_var(value, request, "status"),
             }
             return;
         }
         Part::RequestHeader(name) => request.header(name),
         Part::Cookie(name) => header::cookie(|other| other.eq_ignore_ascii_case(name.as_bytes())),
-        Part::ResponseHeader(name) => reply.and_then(|reply| reply.header(name)),
+        Part::ResponseHeader(name) => match reply {
+            Some(reply) => reply.header(name),
+            None => {
+                let name = name.as_str().replace('-', "_");
+                return extend_with_var(value, request, &format!("sent_http_{name}"));
+            }
+        },
         Part::Variable(name) => request.var(name),
     };
     if let Some(bytes) = bytes {
+        extend(value, bytes.as_bytes());
+    }
+}
+
+fn extend_with_var(value: &mut Vec<u8>, request: &Request, name: &str) {
+    if let Some(bytes) = request.var(name) {
         extend(value, bytes.as_bytes());
     }
 }

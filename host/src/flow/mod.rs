@@ -9,6 +9,7 @@ mod call_head;
 mod calls_made;
 mod host_io;
 mod http2;
+mod key_variables;
 mod log;
 mod outlet;
 mod passwords;

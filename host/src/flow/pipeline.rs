@@ -201,7 +201,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Lends what hooks are run with: the plan, what serves host calls that wait, the exchange and the instances of the request.
-    fn for_plugins<'s>(
+    pub fn for_plugins<'s>(
         &'s mut self,
         response: Option<&'s mut ResponseBody>,
     ) -> (

@@ -7,13 +7,16 @@ use crate::filter::RequestBodyFilter;
 use crate::message::{BodySize, grpc};
 use crate::phase::{RoutePlan, UpstreamIdx};
 use crate::runtime::clock;
-use crate::upstream::{self, Proxied};
+use crate::upstream::{self, Proxied, ProxySettings};
 
 impl Pipeline<'_> {
     /// Sends the request to a peer of the upstream, whose response becomes the response.
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         self.settle_upgrade()?;
         let upstream = self.worker.upstream(idx);
+        if !upstream.key_variables.is_empty() {
+            Box::pin(self.compute_keys(idx)).await?;
+        }
         let own = self.plan.get().proxy.as_deref();
         let settings = own.and_then(|route| route.settings(idx));
         let settings = settings.unwrap_or_else(|| upstream.settings());
@@ -33,13 +36,7 @@ impl Pipeline<'_> {
         if !filters.is_empty() && self.body.size != BodySize::None {
             self.body_filter = Some(Box::new(RequestBodyFilter::new(filters)));
         }
-        if self.body.size != BodySize::None
-            && let bytes @ 1.. = settings.spill_bytes(self.exchange.request())
-            && let Some(file) = self.worker.spill_file()
-        {
-            let is_filtered = self.body_filter.is_some();
-            self.body.spill_up_to(bytes, is_filtered, file);
-        }
+        self.spill_body(settings);
         let is_call = upstream.takes_calls() && grpc::is_call(self.exchange.request());
         if is_call {
             self.body.come_slowly(Some(settings.idle_timeout));
@@ -69,6 +66,17 @@ impl Pipeline<'_> {
                 self.mirror(own);
                 Err(error)
             }
+        }
+    }
+
+    /// Has the body kept on disk for further tries, where the settings say so.
+    fn spill_body(&mut self, settings: &ProxySettings) {
+        if self.body.size != BodySize::None
+            && let bytes @ 1.. = settings.spill_bytes(self.exchange.request())
+            && let Some(file) = self.worker.spill_file()
+        {
+            let is_filtered = self.body_filter.is_some();
+            self.body.spill_up_to(bytes, is_filtered, file);
         }
     }
 

@@ -555,7 +555,7 @@ const HTTPS: u16 = 443;
 fn beside_computing(config: &Config, modules: &[Module]) -> BTreeSet<String> {
     let computes = |one: &&config::PluginUse| {
         let module = modules.iter().find(|module| module.plugin == one.name);
-        module.is_some_and(|module| !module.manifest.variables.is_empty())
+        module.is_some_and(|module| module.manifest.computes())
     };
     let mut beside = BTreeSet::new();
     let mut add = |plan: &[&config::PluginUse]| {

@@ -69,7 +69,7 @@ pub struct Computed {
 }
 
 /// Variables that the plugins of one route may compute: the bits of [`crate::exchange::Context::computed`].
-pub const MAX_COMPUTED: usize = 64;
+pub const MAX_COMPUTED: usize = castling_abi::rules::limits::COMPUTED_VARIABLES;
 
 /// Which of the generation's upstreams; the flow has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,14 +88,14 @@ impl Plan {
         let (computable, variables): (Vec<Arc<str>>, Vec<Computed>) = plugins
             .iter()
             .flat_map(|step| {
-                let names = step.plugin.manifest.variables.iter().zip(0..);
+                let names = step.plugin.variables().zip(0..);
                 names.map(|(name, idx)| {
                     let computed = Computed {
                         step: step.clone(),
                         idx,
                         is_logged: is_logged(name),
                     };
-                    (Arc::from(name.as_str()), computed)
+                    (Arc::from(name), computed)
                 })
             })
             .unzip();

@@ -85,7 +85,7 @@ impl Rig {
             .get(plugin)
             .ok_or("the config has no such plugin")?;
         // Alone, it meets nobody's variables but its own.
-        let computes = !module.manifest.variables.is_empty();
+        let computes = module.manifest.computes();
         let files = process::files_for_check(&config);
         let files = bench.runtime.block_on(files)?;
         let (engine, shared) = (&bench.engine, (&zones, &files));

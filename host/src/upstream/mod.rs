@@ -8,6 +8,7 @@ mod health;
 mod hedge;
 mod host_calls;
 mod http;
+mod key_variables;
 mod learnt;
 mod life;
 mod limiter;
@@ -70,6 +71,8 @@ pub struct Upstream {
     alarms: Alarms,
     host: Host,
     settings: Rc<ProxySettings>,
+    /// Variables that plugins may compute, and by which a peer is chosen.
+    pub key_variables: Box<[Box<str>]>,
     /// `None`: retries are not limited.
     budget: Option<Budget>,
     connect_options: connect::Options,
@@ -125,6 +128,7 @@ impl Upstream {
             alarms: alarms.clone(),
             host,
             settings: Rc::new(ProxySettings::of(config)),
+            key_variables: key_variables::of(config),
             budget: config
                 .retry
                 .budget

@@ -72,6 +72,10 @@ pub(super) struct Guest {
     pub(super) repeatable_calls: u32,
     /// Metrics that the guest has defined.
     pub(super) metrics: InstanceMetrics,
+    /// Variables of its manifest, which its `variable` hook computes.
+    pub(super) computes: Arc<[String]>,
+    /// Variables that its `configure` has added to them.
+    pub(super) declared: Vec<String>,
 }
 
 /// Report of a guest's call beside what it returns. Few calls have that, and it goes when the next one begins.

@@ -12,8 +12,9 @@ use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::HookStack;
 use super::host_io::{CallIo, NoIo};
-use super::instance::{Instance, InstanceTemplate};
+use super::instance::Instance;
 use super::instance_guard::PinnedInstances;
+use super::instance_template::InstanceTemplate;
 use crate::exchange::Exchange;
 
 /// `(module (memory (export "memory") 1) (func (export "castling_configure") (result i32) i32.const 0)

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use castling_abi::{Action, ErrorKind, Hook};
 use wasmtime::{
@@ -17,18 +16,16 @@ use wasmtime::{
 use super::code::Code;
 use super::cpu::{self, Cpu};
 use super::engine::Engine;
-use super::guest::{CallReport, Files, Guest, MemoryLimit, Zones};
+use super::guest::{CallReport, Guest, MemoryLimit};
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::HookStack;
+use super::instance_template::InstanceTemplate;
 use super::io_request::{Handoff, PendingIo, Perform};
-use super::limit::{LineBudget, most_of_head};
+use super::limit::most_of_head;
 use super::module_text;
-use crate::config::{GrantedHost, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
-#[cfg(test)]
-use crate::metrics::Recorder;
-use crate::metrics::{InstanceMetrics, PluginMetrics};
+use crate::metrics::InstanceMetrics;
 
 /// Serves one call at a time. After a trap it is dropped: the guest's invariants may be broken.
 ///
@@ -56,34 +53,6 @@ type HookTable = [Entry; Hook::ALL.len()];
 /// A line of the processor's cache to itself.
 #[repr(align(64))]
 struct Entry(Option<TypedFunc<(u32, u32, u32), i32>>);
-
-/// Facts that every instance of a plugin has alike.
-pub(super) struct InstanceTemplate {
-    pub(super) plugin: Arc<str>,
-    /// Config of the plugin, as JSON.
-    pub(super) config: Arc<str>,
-    pub(super) memory_limit_bytes: usize,
-    pub(super) cpu_limit: Duration,
-    /// CPU time of `configure` and of what runs before it.
-    pub(super) configure_cpu_limit: Duration,
-    /// CPU time of all its hooks for one request; `None`: no limit.
-    pub(super) request_cpu_limit: Option<Duration>,
-    /// Largest body that it may have read or be answered.
-    pub(super) body_limit_bytes: usize,
-    /// Calls out that a request may make.
-    pub(super) calls_limit: usize,
-    pub(super) zones: Zones,
-    pub(super) files: Files,
-    pub(super) hosts: Arc<[GrantedHost]>,
-    /// Upstreams that it may call.
-    pub(super) upstreams: Arc<[Arc<str>]>,
-    /// The plugin may call the gateway's own routes.
-    pub(super) own_routes: bool,
-    pub(super) hooks: Vec<Hook>,
-    pub(super) limits: Arc<PluginLimits>,
-    pub(super) log_lines: Arc<LineBudget>,
-    pub(super) metrics: Arc<PluginMetrics>,
-}
 
 impl Instance {
     /// Instantiates and configures. The error is what `configure` said, or why it trapped.
@@ -454,6 +423,8 @@ pub(super) fn new_store(engine: &Engine, template: &InstanceTemplate) -> Store<G
             zones: Arc::clone(&template.zones),
             files: Arc::clone(&template.files),
             hosts: Arc::clone(&template.hosts),
+            computes: Arc::clone(&template.computes),
+            declared: Vec::new(),
             body_limit_bytes: template.body_limit_bytes,
             calls_limit: template.calls_limit,
             limits: Arc::clone(&template.limits),
@@ -530,38 +501,6 @@ impl Drop for ExchangeGuard<'_> {
             return;
         }
         mem::swap(&mut self.store.data_mut().exchange, self.exchange);
-    }
-}
-
-#[cfg(test)]
-impl InstanceTemplate {
-    /// Template of a plugin without hooks, with default limits.
-    pub(super) fn of_test() -> Self {
-        let (plugin, limits) = (Arc::from("test"), PluginLimits::default());
-        Self {
-            config: Arc::from("{}"),
-            memory_limit_bytes: limits.memory_bytes,
-            cpu_limit: limits.cpu,
-            configure_cpu_limit: limits.configure_cpu,
-            request_cpu_limit: limits.request_cpu,
-            body_limit_bytes: limits.body_bytes,
-            calls_limit: limits.calls as usize,
-            zones: Arc::default(),
-            files: Arc::default(),
-            hosts: Arc::default(),
-            upstreams: Arc::default(),
-            own_routes: false,
-            hooks: Vec::new(),
-            metrics: PluginMetrics::new(
-                Recorder::alone(256).expect("the metrics' memory can be made"),
-                &plugin,
-                "test",
-                10,
-            ),
-            log_lines: LineBudget::new(&plugin, limits.log_lines),
-            limits: Arc::new(limits),
-            plugin,
-        }
     }
 }
 

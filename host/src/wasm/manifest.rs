@@ -34,6 +34,9 @@ pub struct Manifest {
     /// Names that its `variable` hook computes; a hook call names one by its index.
     #[serde(default, deserialize_with = "module_text::of_manifest_list")]
     pub variables: Vec<String>,
+    /// Its `configure` may name others. Read from its imports.
+    #[serde(default)]
+    pub declares_variables: bool,
     /// When its `timer` hook runs.
     #[serde(default)]
     pub timer: Option<Timer>,
@@ -212,7 +215,7 @@ fn checked(wasm: &[u8]) -> Result<Manifest, ModuleError> {
     // The manifest comes first: a module of another ABI should hear that, not which import is unknown. It is read
     // from the sections alone, so the module need not even be valid for that.
     let outline = Outline::read(wasm).map_err(|e| ModuleError::NotWasm(e.to_string()))?;
-    let mut manifest = read_manifest(outline.manifest)?;
+    let mut manifest = read_manifest(&outline)?;
     Validator::new()
         .validate_all(wasm)
         .map_err(|e| ModuleError::NotWasm(e.to_string()))?;
@@ -255,8 +258,8 @@ const KV_CALLS: [&str; 11] = [
     imports::KV_DELETE_ALL,
 ];
 
-fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
-    let section = section.ok_or(ModuleError::NoManifest)?;
+fn read_manifest(outline: &Outline<'_>) -> Result<Manifest, ModuleError> {
+    let section = outline.manifest.ok_or(ModuleError::NoManifest)?;
     let json: serde_json::Value =
         serde_json::from_slice(section).map_err(|e| ModuleError::BadManifest(e.to_string()))?;
     // Only `abi` has its place in every version of the manifest.
@@ -265,8 +268,9 @@ fn read_manifest(section: Option<&[u8]>) -> Result<Manifest, ModuleError> {
     if abi != u64::from(ABI_VERSION) {
         return Err(ModuleError::OtherAbi(abi));
     }
-    let manifest: Manifest =
+    let mut manifest: Manifest =
         serde_json::from_value(json).map_err(|e| ModuleError::BadManifest(e.to_string()))?;
+    manifest.declares_variables = outline.imports_any(&[imports::VARIABLE_DECLARE]);
     manifest.check()?;
     Ok(manifest)
 }
@@ -290,6 +294,11 @@ impl Manifest {
         }
         check_fields(self)
     }
+
+    /// Whether the plugin computes variables, or may, as its config has it.
+    pub fn computes(&self) -> bool {
+        !self.variables.is_empty() || self.declares_variables
+    }
 }
 
 /// Periods of a timer, in milliseconds: from 10 ms to a day.
@@ -312,7 +321,7 @@ fn check_fields(manifest: &Manifest) -> Result<(), ModuleError> {
             return Err(ModuleError::BadVariable(name.clone()));
         }
     }
-    if has(Hook::Variable) && manifest.variables.is_empty() {
+    if has(Hook::Variable) && !manifest.computes() {
         return missing(Hook::Variable, "variables");
     }
     match manifest.timer {

@@ -20,6 +20,7 @@ mod host_call;
 mod host_io;
 mod instance;
 mod instance_guard;
+mod instance_template;
 mod io_request;
 mod limit;
 mod manifest;

@@ -5,7 +5,7 @@ mod instances;
 mod policy;
 mod queue;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -23,21 +23,21 @@ use wasmtime::Linker;
 use super::code::Code;
 use super::engine::Engine;
 use super::granted_file::GrantedFiles;
-use super::guest::{Files, GrantedZone, Zones};
 use super::hook_call::HookCall;
 use super::hook_error::HookError;
 use super::hook_stack::{HookStack, MaybeFuture};
 use super::host_io::{CallIo, HostIo};
-use super::instance::{Instance, InstanceTemplate};
+use super::instance::Instance;
 use super::instance_guard::{InstanceGuard, PinnedInstances};
+use super::instance_template::{InstanceTemplate, template};
 use super::limit::LineBudget;
 use super::quarantine::Quarantine;
 use super::share::Share;
 use super::snapshot::Snapshot;
 use super::{Manifest, host_call, mapped, module_text};
-use crate::config::{self, Isolation, OnError, OwnRoutes, PluginLimits};
+use crate::config::{self, Isolation, OnError, PluginLimits};
 use crate::exchange::{Exchange, PluginKey};
-use crate::metrics::{AfterResponseMetrics, HookMetrics, PermitMetrics, PluginMetrics, Recorder};
+use crate::metrics::{AfterResponseMetrics, HookMetrics, PluginMetrics, Recorder};
 use crate::zone::{self, Topic, Zone};
 
 /// A compiled plugin on its way into a worker.
@@ -103,6 +103,8 @@ pub struct Plugin {
     traps: Cell<u64>,
     exhausted: Cell<u64>,
     after_responses: AfterResponses,
+    /// Variables that its `configure` has named besides those of its manifest.
+    declared: OnceCell<Vec<String>>,
 }
 
 /// State of a plugin in one worker, as `castling status` shows it.
@@ -173,7 +175,8 @@ impl Plugin {
         let waits = uses(&|name| host_call::waits(name, meets_computed));
         let emits = uses(&|name| name == imports::CHUNK_EMIT);
         let shared = (zones, files);
-        let template = template(&name, hooks, config, shared, own, recorder);
+        let computes = Arc::from(module.manifest.variables.as_slice());
+        let template = template(&name, (hooks, computes), config, shared, own, recorder);
         let limits = Arc::clone(&template.limits);
         let mut plugin = Self {
             on_error: config.on_error,
@@ -203,10 +206,14 @@ impl Plugin {
             exhausted: Cell::new(0),
             after_responses: AfterResponses::new(&config.limits, after_metrics),
             metrics,
+            declared: OnceCell::new(),
         };
         plugin.is_quick = !plugin.waits && !plugin.keeps_instance();
         let plugin = Rc::new(plugin);
         let mut first = plugin.take_instance(None).await?;
+        let (_, guest) = first.instance_mut().memory();
+        // This instance is the first.
+        let _ = plugin.declared.set(std::mem::take(&mut guest.declared));
         plugin.keep_snapshot(first.instance_mut()).await;
         Ok(plugin)
     }
@@ -245,6 +252,13 @@ impl Plugin {
             Zone::Topic(topic) => Some((idx, &*granted.name, topic)),
             Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) => None,
         })
+    }
+
+    /// Variables that its `variable` hook computes, by the index that it is called with.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let declared = self.declared.get().map(Vec::as_slice).unwrap_or_default();
+        let named = self.manifest.variables.iter().chain(declared);
+        named.map(String::as_str)
     }
 
     pub fn implements(&self, hook: Hook) -> bool {
@@ -514,72 +528,6 @@ fn most_calls(config: &config::Plugin) -> u64 {
         (Isolation::Call, 0) => u64::MAX,
         (Isolation::Call, most) => most,
     }
-}
-
-/// Template of the instances of a plugin with this config are made from.
-fn template(
-    name: &Arc<str>,
-    hooks: Vec<Hook>,
-    config: &config::Plugin,
-    (zones, files): (&zone::Zones, &GrantedFiles),
-    metrics: Arc<PluginMetrics>,
-    recorder: Recorder,
-) -> InstanceTemplate {
-    InstanceTemplate {
-        log_lines: LineBudget::new(name, config.limits.log_lines),
-        limits: Arc::new(config.limits.clone()),
-        plugin: Arc::clone(name),
-        config: Arc::from(config.config.as_str()),
-        memory_limit_bytes: config.limits.memory_bytes,
-        cpu_limit: config.limits.cpu,
-        configure_cpu_limit: config.limits.configure_cpu,
-        request_cpu_limit: config.limits.request_cpu,
-        body_limit_bytes: config.limits.body_bytes,
-        zones: granted_zones(config, zones, recorder),
-        files: granted_files(config, files),
-        hosts: granted_hosts(config),
-        calls_limit: config.limits.calls as usize,
-        upstreams: config
-            .grants
-            .upstreams
-            .iter()
-            .flatten()
-            .map(|name| Arc::from(name.as_str()))
-            .collect(),
-        own_routes: config.grants.own_routes != OwnRoutes::Refused,
-        hooks,
-        metrics,
-    }
-}
-
-fn granted_zones(config: &config::Plugin, zones: &zone::Zones, recorder: Recorder) -> Zones {
-    let granted = config.grants.zones.iter().flatten();
-    let granted = granted.filter_map(|name| {
-        let zone = zones.get(name)?;
-        Some(GrantedZone {
-            name: Arc::from(name.as_str()),
-            zone: Arc::clone(zone),
-            permits: match **zone {
-                Zone::Gauge(_) => recorder.permits(name),
-                Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) => PermitMetrics::default(),
-            },
-        })
-    });
-    granted.collect()
-}
-
-fn granted_hosts(config: &config::Plugin) -> Arc<[config::GrantedHost]> {
-    let hosts = config.grants.hosts.iter();
-    hosts.flat_map(|hosts| &hosts.names).cloned().collect()
-}
-
-fn granted_files(config: &config::Plugin, files: &GrantedFiles) -> Files {
-    let granted = config.grants.files.iter().flatten();
-    let file = |file: &config::GrantedFile| {
-        let opened = files.get(&file.whole_path())?;
-        Some((Arc::from(file.name.as_str()), Arc::clone(opened)))
-    };
-    granted.filter_map(file).collect()
 }
 
 fn is_failure(hook: Hook, raw: i32) -> bool {

@@ -199,7 +199,7 @@ mod tests {
     use crate::wasm::code::Code;
     use crate::wasm::engine::Engine;
     use crate::wasm::host_call;
-    use crate::wasm::instance::InstanceTemplate;
+    use crate::wasm::instance_template::InstanceTemplate;
     use crate::wasm::module_state;
 
     /// A module with one page of memory that begins with "before", a global of 1024, this import and this `configure`.
@@ -354,6 +354,7 @@ mod tests {
                 imports::LOG_FIELDS,
                 imports::GRANT_CHECK,
                 imports::CONFIG_GRANT,
+                imports::VARIABLE_DECLARE,
                 imports::FILE_OPEN,
             ];
             let is_repeatable = repeatable.contains(name);

@@ -156,7 +156,7 @@ fn a_config_without_sense_is_refused() {
         ),
         (
             r#"{"file": "bad"}"#.to_owned(),
-            "config.file: line 1: expected `name:hash`",
+            "config.file: bad: line 1: expected `name:hash`",
         ),
         (
             format!(r#"{{"users": {{"a:b": "{HASH}"}}}}"#),

@@ -1,20 +1,12 @@
 //! Users of the config and of a file, which is followed.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use castling_sdk::prelude::*;
 
 pub(crate) struct Users {
     configured: BTreeMap<String, String>,
-    file: Option<files::File>,
-    read: RefCell<Read>,
-}
-
-#[derive(Default)]
-struct Read {
-    version: u64,
-    users: BTreeMap<String, String>,
+    file: Option<files::Followed<BTreeMap<String, String>>>,
 }
 
 impl Users {
@@ -27,82 +19,53 @@ impl Users {
                 bail!("config.users.{name}: {RULE}");
             }
         }
-        let file = file.map(files::open).transpose()?;
-        let read = match file {
-            Some(file) => Read::new(file).map_err(|error| error.context("config.file"))?,
-            None => Read::default(),
-        };
+        let open = |name| files::Followed::open(name, |file| users(&file.read_text()?));
+        let file = file.map(open).transpose();
+        let file = file.map_err(|error| error.context("config.file"))?;
         if configured.is_empty() && file.is_none() {
             bail!("config: expected `users` or `file`");
         }
         Ok(Self {
             configured: configured.clone(),
             file,
-            read: RefCell::new(read),
         })
     }
 
     /// Hash of the user's password; the config's comes before the file's.
     pub(crate) fn hash(&self, user: &str) -> Option<String> {
-        self.follow();
-        let read = self.read.borrow();
-        let hash = self.configured.get(user).or_else(|| read.users.get(user));
-        hash.cloned()
+        if let Some(hash) = self.configured.get(user) {
+            return Some(hash.clone());
+        }
+        self.file.as_ref()?.get().get(user).cloned()
     }
 
     /// Hash of somebody.
     pub(crate) fn any(&self) -> Option<String> {
-        let read = self.read.borrow();
-        let mut all = self.configured.values().chain(read.users.values());
-        all.next().cloned()
-    }
-
-    /// Reads the file again when it is another. One that is wrong is told, once, and the users of before stay.
-    fn follow(&self) {
-        let Some(file) = self.file else {
-            return;
-        };
-        let version = file.version();
-        if self.read.borrow().version == version {
-            return;
+        if let Some(hash) = self.configured.values().next() {
+            return Some(hash.clone());
         }
-        match Read::new(file) {
-            Ok(read) => *self.read.borrow_mut() = read,
-            Err(error) => {
-                log::error!("the users' file is not used as it is now: {error}");
-                self.read.borrow_mut().version = version;
-            }
-        }
+        self.file.as_ref()?.get().values().next().cloned()
     }
 }
 
-impl Read {
-    fn new(file: files::File) -> Result<Self> {
-        let version = file.version();
-        let Ok(text) = String::from_utf8(file.read()?) else {
-            bail!("expected UTF-8");
+/// Users of a file, with their hashes.
+fn users(text: &str) -> Result<BTreeMap<String, String>> {
+    let mut users = BTreeMap::new();
+    for (number, line) in files::lines(text) {
+        // What follows another colon is a comment, as in nginx's files.
+        let mut parts = line.split(':');
+        let (Some(name), Some(hash)) = (parts.next(), parts.next()) else {
+            bail!("line {number}: expected `name:hash`");
         };
-        let mut users = BTreeMap::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            // What follows another colon is a comment, as in nginx's files.
-            let mut parts = line.split(':');
-            let (Some(name), Some(hash)) = (parts.next(), parts.next()) else {
-                bail!("line {}: expected `name:hash`", number + 1);
-            };
-            if name.is_empty() {
-                bail!("line {}: expected `name:hash`", number + 1);
-            }
-            if !is_known(hash) {
-                bail!("line {}: {name}: {RULE}", number + 1);
-            }
-            users.insert(name.to_owned(), hash.to_owned());
+        if name.is_empty() {
+            bail!("line {number}: expected `name:hash`");
         }
-        Ok(Self { version, users })
+        if !is_known(hash) {
+            bail!("line {number}: {name}: {RULE}");
+        }
+        users.insert(name.to_owned(), hash.to_owned());
     }
+    Ok(users)
 }
 
 /// Whether it has the form of one that the gateway verifies, within the costs that it allows.

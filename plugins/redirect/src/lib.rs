@@ -85,7 +85,7 @@ impl Redirect {
         let Some(target) = self.target(request, &path)? else {
             return Ok(Verdict::Continue);
         };
-        let mut location = on_this_host(target.location);
+        let mut location = http::on_this_host(&target.location);
         if self.keep_query
             && !location.contains('?')
             && let Some(query) = request.query()
@@ -135,17 +135,6 @@ impl Redirect {
             }
             _ => None,
         }
-    }
-}
-
-/// A target that begins with several slashes would name another host, which a client can have put into its path.
-fn on_this_host(location: String) -> String {
-    // Browsers take blanks and control characters away before they read a URL.
-    let location: String = location.chars().filter(|c| *c > ' ').collect();
-    let rest = location.trim_start_matches(['/', '\\']);
-    match location.len() - rest.len() {
-        0 | 1 => location,
-        _ => format!("/{rest}"),
     }
 }
 
@@ -295,11 +284,11 @@ mod tests {
             ),
             (
                 r#"{"rules": [{"regex": "(", "to": "/"}]}"#,
-                "config.rules[0]: regex: ",
+                "config.rules[0].regex: ",
             ),
             (
                 r#"{"table": "bad.txt"}"#,
-                "config.table: line 2: expected a path that begins with `/`, a target, and a status if it is another",
+                "config.table: bad.txt: line 2: expected a path that begins with `/`, a target, and a status if it is another",
             ),
             (r#"{"table": "none.txt"}"#, "none.txt"),
         ] {

@@ -1,8 +1,8 @@
 //! Rules of the config.
 
+use castling_sdk::expression::Expression;
 use castling_sdk::prelude::*;
-use castling_sdk::template::{self, Template};
-use regex::Regex;
+use castling_sdk::template::Template;
 
 use crate::{Target, check_status};
 
@@ -14,7 +14,7 @@ pub(crate) struct RuleConfig {
     /// The path's first segments; what follows them follows the target.
     prefix: Option<String>,
     /// An expression that is looked for in the path. Its groups are variables: `$1`, `$name`.
-    regex: Option<String>,
+    regex: Option<Expression>,
     /// A path or a URL, with variables.
     to: Template,
     /// Default: the plugin's.
@@ -30,7 +30,7 @@ pub(crate) struct Rule {
 enum Match {
     Path(String),
     Prefix(String),
-    Regex(Regex),
+    Regex(Expression),
 }
 
 impl Rule {
@@ -41,10 +41,7 @@ impl Rule {
                 let prefix = rooted("prefix", prefix)?;
                 Match::Prefix(prefix.trim_end_matches('/').to_owned())
             }
-            (None, None, Some(regex)) => match Regex::new(&regex) {
-                Ok(regex) => Match::Regex(named(regex)?),
-                Err(error) => bail!("regex: {error}"),
-            },
+            (None, None, Some(regex)) => Match::Regex(regex),
             _ => bail!("expected one of `path`, `prefix` and `regex`"),
         };
         let status = config.status.unwrap_or(status);
@@ -62,10 +59,7 @@ impl Rule {
             Match::Prefix(prefix) => path
                 .strip_prefix(prefix)
                 .filter(|rest| rest.is_empty() || rest.starts_with('/'))?,
-            Match::Regex(regex) => {
-                set_groups(regex, request, path)?;
-                ""
-            }
+            Match::Regex(regex) => regex.capture(request, path).then_some("")?,
         };
         let location = self.to.expand(request, None);
         let mut location = String::from_utf8_lossy(&location).into_owned();
@@ -78,30 +72,6 @@ impl Rule {
             status: self.status,
         })
     }
-}
-
-/// Sets the expression's groups as variables, `$1` and by name, as a route's are.
-fn set_groups(regex: &Regex, request: &Request, path: &str) -> Option<()> {
-    let found = regex.captures(path)?;
-    for (idx, name) in regex.capture_names().enumerate().skip(1) {
-        let text = found.get(idx).map_or("", |group| group.as_str());
-        request.set_var(idx.to_string(), text);
-        if let Some(name) = name {
-            request.set_var(name, text);
-        }
-    }
-    Some(())
-}
-
-/// The expression, if its groups can be variables.
-fn named(regex: Regex) -> Result<Regex> {
-    let mut names = regex.capture_names().flatten();
-    if let Some(name) = names.find(|name| !template::is_settable(name)) {
-        bail!(
-            "regex: group `{name}`: expected 1 to 64 of a-z 0-9 _, and none of the gateway's own variables"
-        );
-    }
-    Ok(regex)
 }
 
 fn rooted(key: &str, path: String) -> Result<String> {

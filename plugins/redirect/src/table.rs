@@ -1,6 +1,5 @@
 //! Redirects of a file, which is followed.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use castling_sdk::prelude::*;
@@ -9,15 +8,11 @@ use crate::{Target, check_status};
 
 /// Lines of a granted file, sorted by their paths: a table of 100,000 takes little more memory than its file.
 pub(crate) struct Table {
-    file: files::File,
     status: u16,
-    lines: RefCell<Lines>,
+    lines: files::Followed<Lines>,
 }
 
-#[derive(Default)]
 struct Lines {
-    /// Version of the file.
-    version: u64,
     text: String,
     /// Where each line's path is, and where the rest.
     sorted: Vec<(Range<u32>, Range<u32>)>,
@@ -25,18 +20,15 @@ struct Lines {
 
 impl Table {
     pub(crate) fn open(name: &str, status: u16) -> Result<Self> {
-        let file = files::open(name)?;
-        let lines = Lines::read(file).map_err(|error| error.context("config.table"))?;
+        let lines = files::Followed::open(name, |file| Lines::read(file.read_text()?));
         Ok(Self {
-            file,
             status,
-            lines: RefCell::new(lines),
+            lines: lines.map_err(|error| error.context("config.table"))?,
         })
     }
 
     pub(crate) fn target(&self, path: &str) -> Result<Option<Target>> {
-        self.follow();
-        let lines = self.lines.borrow();
+        let lines = self.lines.get();
         let found = lines
             .sorted
             .binary_search_by(|(line, _)| lines.text(line).cmp(path));
@@ -49,59 +41,29 @@ impl Table {
             status: status.unwrap_or(Ok(self.status))?,
         }))
     }
-
-    /// Reads the file again when it is another. One that is wrong is told, once, and what was there before stays.
-    fn follow(&self) {
-        let version = self.file.version();
-        if self.lines.borrow().version == version {
-            return;
-        }
-        match Lines::read(self.file) {
-            Ok(read) => *self.lines.borrow_mut() = read,
-            Err(error) => {
-                log::error!("the table is not used as it is now: {error}");
-                self.lines.borrow_mut().version = version;
-            }
-        }
-    }
 }
 
 impl Lines {
-    fn read(file: files::File) -> Result<Self> {
-        let version = file.version();
-        let Ok(text) = String::from_utf8(file.read()?) else {
-            bail!("expected UTF-8");
-        };
+    fn read(text: String) -> Result<Self> {
         let mut sorted = Vec::new();
-        let mut start = 0;
-        for (number, line) in text.split('\n').enumerate() {
-            let here = start;
-            start += line.len() + 1;
-            let trimmed = line.trim();
-            if trimmed.is_empty() || trimmed.starts_with('#') {
-                continue;
-            }
-            let begin = here + (line.len() - line.trim_start().len());
-            let Some((path, rest)) = trimmed.split_once([' ', '\t']) else {
-                bail!("line {}: {RULE}", number + 1);
+        for (number, line) in files::lines(&text) {
+            let begin = line.as_ptr().addr() - text.as_ptr().addr();
+            let Some((path, rest)) = line.split_once([' ', '\t']) else {
+                bail!("line {number}: {RULE}");
             };
             let (location, other) = parts(rest);
             let is_status =
                 other.is_none_or(|other| other.is_ok_and(|it| check_status(it).is_ok()));
             if !path.starts_with('/') || location.is_empty() || !is_status {
-                bail!("line {}: {RULE}", number + 1);
+                bail!("line {number}: {RULE}");
             }
             let after = begin + path.len();
-            sorted.push((range(begin, after), range(after, begin + trimmed.len())));
+            sorted.push((range(begin, after), range(after, begin + line.len())));
         }
         // The first line of a path counts, so the sort is one that keeps the order.
         sorted.sort_by(|(one, _), (other, _)| slice(&text, one).cmp(slice(&text, other)));
         sorted.dedup_by(|(later, _), (first, _)| slice(&text, later) == slice(&text, first));
-        Ok(Self {
-            version,
-            text,
-            sorted,
-        })
+        Ok(Self { text, sorted })
     }
 
     fn text(&self, range: &Range<u32>) -> &str {

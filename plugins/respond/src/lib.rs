@@ -86,39 +86,12 @@ impl Respond {
 impl Respond {
     fn body(&self, request: &Request) -> Vec<u8> {
         let escape: fn(&[u8]) -> Vec<u8> = match self.0.escape {
-            Escape::Html => html,
-            Escape::Json => json,
+            Escape::Html => template::escape_html,
+            Escape::Json => template::escape_json,
             Escape::None => <[u8]>::to_vec,
         };
         self.0.body.expand_with(request, None, escape)
     }
-}
-
-fn html(value: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(value.len());
-    for &byte in value {
-        match byte {
-            b'&' => text.extend_from_slice(b"&amp;"),
-            b'<' => text.extend_from_slice(b"&lt;"),
-            b'>' => text.extend_from_slice(b"&gt;"),
-            b'"' => text.extend_from_slice(b"&quot;"),
-            b'\'' => text.extend_from_slice(b"&#39;"),
-            _ => text.push(byte),
-        }
-    }
-    text
-}
-
-fn json(value: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(value.len());
-    for &byte in String::from_utf8_lossy(value).as_bytes() {
-        match byte {
-            b'"' | b'\\' => text.extend([b'\\', byte]),
-            0..0x20 => text.extend(format!("\\u{byte:04x}").into_bytes()),
-            _ => text.push(byte),
-        }
-    }
-    text
 }
 
 fn is_method(text: &str) -> bool {

@@ -2,9 +2,9 @@
 //!
 //! README.md has the config.
 
+use castling_sdk::expression::Expression;
 use castling_sdk::prelude::*;
 use castling_sdk::template::{self, Template};
-use regex::Regex;
 
 /// The plugin's config.
 #[derive(Deserialize)]
@@ -24,7 +24,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct RuleConfig {
     /// An expression that is looked for in the path. Its groups are variables: `$1`, `$name`. Default: each path.
-    regex: Option<String>,
+    regex: Option<Expression>,
     /// First segments that are taken away. Default none.
     strip_prefix: Option<String>,
     /// Text that goes before the path. Default none.
@@ -45,7 +45,7 @@ pub struct Rewrite {
 }
 
 struct Rule {
-    regex: Option<Regex>,
+    regex: Option<Expression>,
     strip_prefix: Option<String>,
     add_prefix: Option<Template>,
     path: Option<Template>,
@@ -99,11 +99,6 @@ impl Rewrite {
 
 impl Rule {
     fn new(config: RuleConfig) -> Result<Self> {
-        let regex = match config.regex.as_deref().map(Regex::new) {
-            Some(Err(error)) => bail!("regex: {error}"),
-            Some(Ok(regex)) => Some(named(regex)?),
-            None => None,
-        };
         let strip_prefix = match config.strip_prefix {
             Some(prefix) if !prefix.starts_with('/') => {
                 bail!("strip_prefix `{prefix}`: expected one that begins with `/`")
@@ -127,7 +122,7 @@ impl Rule {
             );
         }
         Ok(Self {
-            regex,
+            regex: config.regex,
             strip_prefix,
             add_prefix: config.add_prefix,
             path: config.path,
@@ -179,20 +174,8 @@ impl Rule {
 
     /// Sets the groups of the expression as variables, as those of a route are.
     fn matches(&self, request: &Request, path: &str) -> bool {
-        let Some(regex) = &self.regex else {
-            return true;
-        };
-        let Some(found) = regex.captures(path) else {
-            return false;
-        };
-        for (idx, name) in regex.capture_names().enumerate().skip(1) {
-            let text = found.get(idx).map_or("", |group| group.as_str());
-            request.set_var(idx.to_string(), text);
-            if let Some(name) = name {
-                request.set_var(name, text);
-            }
-        }
-        true
+        let mut regex = self.regex.iter();
+        regex.all(|regex| regex.capture(request, path))
     }
 
     /// The path without the prefix; `None`: it has another.
@@ -205,17 +188,6 @@ impl Rule {
             },
         }
     }
-}
-
-/// The expression, if its groups can be variables.
-fn named(regex: Regex) -> Result<Regex> {
-    let mut names = regex.capture_names().flatten();
-    if let Some(name) = names.find(|name| !template::is_settable(name)) {
-        bail!(
-            "regex: group `{name}`: expected 1 to 64 of a-z 0-9 _, and none of the gateway's own variables"
-        );
-    }
-    Ok(regex)
 }
 
 #[cfg(test)]
@@ -306,11 +278,11 @@ mod tests {
             (r#"{"rules": [{}]}"#, "config.rules[0]: it changes nothing"),
             (
                 r#"{"rules": [{"regex": "(", "path": "/"}]}"#,
-                "config.rules[0]: regex: ",
+                "config.rules[0].regex: ",
             ),
             (
                 r#"{"rules": [{"regex": "(?<path>.*)", "path": "/"}]}"#,
-                "config.rules[0]: regex: group `path`: expected",
+                "config.rules[0].regex: group `path`: expected",
             ),
             (
                 r#"{"rules": [{"path": "/"}], "done": "host"}"#,

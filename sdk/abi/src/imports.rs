@@ -76,6 +76,11 @@ pub const RESPONSE_TRAILERS: &str = "response_trailers";
 /// or [`crate::Status::NotFound`] when it has no value. For after [`crate::Status::Uncomputed`]; not in
 /// `request_body`, `balance` and `peer_done`.
 pub const VAR_COMPUTE: &str = "var_compute";
+/// `variable_declare(name_ptr, name_len)`: says that the plugin's `variable` hook computes this variable too, besides those of its
+/// manifest. The index by which the hook is called for it, which is the next one; a bad argument where the name is none, the gateway's own, or
+/// the plugin's already; [`crate::Status::Limit`] beyond [`crate::rules::limits::COMPUTED_VARIABLES`] of one plugin. In `castling_configure` only
+/// ([`crate::Status::NotNow`]). A module that imports this may have a `variable` hook without naming variables in its manifest.
+pub const VARIABLE_DECLARE: &str = "variable_declare";
 /// `chunk_get(out, cap)`: the chunk that `request_body` or `response_body` was called for.
 pub const CHUNK_GET: &str = "chunk_get";
 /// `chunk_set(ptr, len)`: what goes on in its place; 0 or a status.

@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     state_as: Option<LitStr>,
     /// Names that the `variable` hook computes.
     pub(crate) variables: Vec<LitStr>,
+    /// `configure` names them.
+    are_declared: bool,
     timer: Option<Duration>,
     timer_on: Option<LitStr>,
 }
@@ -40,7 +42,13 @@ impl Arguments {
                 Some("state") => parsed.state = Some(meta.value()?.parse()?),
                 Some("state_in") => parsed.state_in = Some(home(meta.value()?.parse()?)?),
                 Some("state_as") => parsed.state_as = Some(form(meta.value()?.parse()?)?),
-                Some("variables") => parsed.variables = names(meta.value()?)?,
+                Some("variables") => {
+                    let value = meta.value()?;
+                    match value.peek(LitStr) {
+                        true => parsed.are_declared = declared(value.parse()?)?,
+                        false => parsed.variables = names(value)?,
+                    }
+                }
                 Some("timer") => parsed.timer = Some(period(meta.value()?.parse()?)?),
                 Some("timer_on") => parsed.timer_on = Some(place(meta.value()?.parse()?)?),
                 _ => return Err(meta.error(EXPECTED)),
@@ -54,11 +62,12 @@ impl Arguments {
     /// Arguments that a hook needs must be there, and none for a hook that is not.
     pub(crate) fn check_against(&self, hooks: &[&str], plugin: &Type) -> Result<()> {
         let has = |hook: Hook| hooks.contains(&hook.name());
-        let text = match (has(Hook::Variable), self.variables.is_empty()) {
-            (true, true) => Some(
+        let has_names = self.are_declared || !self.variables.is_empty();
+        let text = match (has(Hook::Variable), has_names) {
+            (true, false) => Some(
                 "the `variable` hook needs the names that it computes: `#[plugin(variables = [\"name\"])]`",
             ),
-            (false, false) => Some("`variables` are named, but there is no `variable` hook"),
+            (false, true) => Some("`variables` are named, but there is no `variable` hook"),
             _ => None,
         };
         let text = text.or(match (has(Hook::Timer), self.timer.is_some()) {
@@ -146,6 +155,16 @@ fn names(input: ParseStream<'_>) -> Result<Vec<LitStr>> {
         seen.push(text);
     }
     Ok(names.into_iter().collect())
+}
+
+fn declared(text: LitStr) -> Result<bool> {
+    match text.value().as_str() {
+        "declared" => Ok(true),
+        _ => Err(Error::new_spanned(
+            text.to_token_stream(),
+            "expected a list of names, or \"declared\" (`configure` names them, by `variables::declare`)",
+        )),
+    }
 }
 
 fn period(text: LitStr) -> Result<Duration> {

@@ -36,6 +36,7 @@ use crate::host;
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::response::{Reply, Verdict};
+use crate::variables;
 use action::{act, done, fail, settle};
 
 /// Writes the function of a hook whose only parameter is the request and whose result is a verdict.
@@ -93,10 +94,14 @@ pub fn variable<A: Access>(
     names: &[&str],
     call: impl FnOnce(&mut A::Plugin, &mut A::State, &Request, &str) -> Result<Option<Vec<u8>>>,
 ) -> i32 {
-    let name = usize::try_from(index)
+    let named = usize::try_from(index)
         .ok()
         .and_then(|index| names.get(index));
-    let Some(name) = name else {
+    let declared = match named {
+        Some(_) => None,
+        None => variables::declared(index),
+    };
+    let Some(name) = named.copied().or(declared.as_deref()) else {
         let error = Error::msg(format_args!("there is no variable {index}"));
         return fail(&error, Action::Failed as i32);
     };

@@ -8,8 +8,8 @@ use castling_abi::{
 
 use super::trace::{self, Shown, Told};
 use super::{
-    body, calls, files, gauge, head, kv, metrics, peers, stream, streamed, system, tcp, topics,
-    upstream, zones,
+    body, calls, files, gauge, head, kv, metrics, own_variables, peers, stream, streamed, system,
+    tcp, topics, upstream, zones,
 };
 
 pub(crate) use super::hook::check_answer;
@@ -52,6 +52,7 @@ calls! {
     VAR_GET head::var_get(name: &[u8], out: &mut [u8]) -> i32;
     VAR_SET head::var_set(name: &[u8], value: &[u8]) -> i32;
     VAR_COMPUTE head::var_compute(name: &[u8]) -> i32;
+    VARIABLE_DECLARE own_variables::variable_declare(name: &[u8]) -> i32;
     STATE_GET head::state_get(out: &mut [u8]) -> i32;
     STATE_SET head::state_set(bytes: &[u8]) -> i32;
     ANSWER head::answer(status: u16, headers: &[u8], body: &[u8]) -> i32;

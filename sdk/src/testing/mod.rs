@@ -469,6 +469,8 @@ impl Drop for Exchange {
 
 /// A config as `configure` gets it, from JSON. The error is the one that the gateway shows, which hides the values in it.
 pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
+    // Another plugin begins, which has declared nothing.
+    with_world(|world| world.declared.clear());
     crate::config::parse(json.as_bytes())
 }
 

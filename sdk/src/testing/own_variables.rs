@@ -1,10 +1,12 @@
-//! The gateway's own variables, made of the facts that a test has set.
+//! The gateway's own variables, made of the facts that a test has set; and those that a plugin says it computes.
 
+use castling_abi::rules::{self, check, limits};
 use castling_abi::variable::OwnVariable;
-use castling_abi::{HeaderMap, Number, Property, TlsFact};
+use castling_abi::{HeaderMap, Number, Property, Status, TlsFact};
 
 use super::head;
-use super::world::with_facts;
+use super::hook::may;
+use super::world::{with_facts, with_world};
 use crate::buffer::ShortBytes;
 use crate::params::Params;
 
@@ -45,6 +47,24 @@ pub(super) fn value(name: &[u8]) -> Option<Vec<u8>> {
         "pid" => Some(digits(std::process::id())),
         _ => None,
     }
+}
+
+/// A test calls the `variable` hook by itself, with the name. What a plugin names in `configure` is counted from its first.
+pub(crate) fn variable_declare(name: &[u8]) -> i32 {
+    if !may(&rules::VARIABLE_DECLARE) {
+        return rules::VARIABLE_DECLARE.refused as i32;
+    }
+    let is_own = std::str::from_utf8(name).is_ok_and(|name| OwnVariable::of(name).is_some());
+    with_world(|world| {
+        if !check::is_variable_name(name) || is_own || world.declared.iter().any(|it| it == name) {
+            return Status::BadArgument as i32;
+        }
+        if world.declared.len() >= limits::COMPUTED_VARIABLES {
+            return Status::Limit as i32;
+        }
+        world.declared.push(name.to_vec());
+        i32::try_from(world.declared.len() - 1).unwrap_or(i32::MAX)
+    })
 }
 
 fn text(read: impl Fn(&mut [u8]) -> i32) -> Option<Vec<u8>> {

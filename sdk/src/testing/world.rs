@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(super) zone_faults: BTreeMap<Vec<u8>, ZoneFault>,
     pub(super) metrics: Metrics,
     pub(super) files: Vec<Granted>,
+    /// Variables that the plugin that was configured last computes, beside those of its manifest.
+    pub(super) declared: Vec<Vec<u8>>,
     /// The hook that runs; `None` in the test's own code and in `configure`.
     pub(super) hook: Option<Hook>,
     /// The hook that called it.
@@ -244,6 +246,7 @@ impl World {
             zone_faults: BTreeMap::new(),
             metrics: Metrics::new(),
             files: Vec::new(),
+            declared: Vec::new(),
             hook: None,
             asker: None,
             plugin: 0,

@@ -116,7 +116,8 @@ mod tests {
 
     use super::*;
     use crate::wasm::engine;
-    use crate::wasm::instance::{InstanceTemplate, new_store};
+    use crate::wasm::instance::new_store;
+    use crate::wasm::instance_template::InstanceTemplate;
 
     /// The reason for `waits`: wasmtime refuses a plain call into a module that uses what may be suspended.
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! Variables that plugins set for later hooks and for the access log.
 
+use castling_abi::rules::limits::COMPUTED_VARIABLES;
 use castling_abi::rules::{self, check::is_variable_name as is_name};
+use castling_abi::variable::OwnVariable;
 use castling_abi::{IMPORT_MODULE, Status, imports};
 use wasmtime::{Caller, Linker, Result};
 
@@ -13,7 +15,8 @@ use crate::wasm::io_request::{IoRequest, IoResult};
 pub(super) fn add_to(linker: &mut Linker<Guest>, meets_computed: bool) -> Result<()> {
     linker
         .func_wrap(IMPORT_MODULE, imports::VAR_GET, var_get)?
-        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?;
+        .func_wrap(IMPORT_MODULE, imports::VAR_SET, var_set)?
+        .func_wrap(IMPORT_MODULE, imports::VARIABLE_DECLARE, variable_declare)?;
     match meets_computed {
         true => {
             linker.func_wrap_async(IMPORT_MODULE, imports::VAR_COMPUTE, |caller, (ptr, len)| {
@@ -114,6 +117,28 @@ fn var_set(
         None => guest.exchange.context_mut().vars.add(name, value),
     }
     Ok(DONE)
+}
+
+fn variable_declare(mut caller: Caller<'_, Guest>, ptr: u32, len: u32) -> Result<i32> {
+    let (memory, guest) = split(&mut caller)?;
+    if !guest.may(&rules::VARIABLE_DECLARE) {
+        return refuse(rules::VARIABLE_DECLARE.refused);
+    }
+    // Names are those of the config, the same for all instances of a generation.
+    guest.note_repeatable();
+    let name = std::str::from_utf8(bytes(memory, ptr, len)?).unwrap_or_default();
+    let in_manifest = &guest.computes;
+    let is_there =
+        in_manifest.iter().any(|it| it == name) || guest.declared.iter().any(|it| it == name);
+    if is_there || !is_name(name.as_bytes()) || OwnVariable::of(name).is_some() {
+        return refuse(Status::BadArgument);
+    }
+    let idx = in_manifest.len() + guest.declared.len();
+    if idx >= COMPUTED_VARIABLES {
+        return refuse(Status::Limit);
+    }
+    guest.declared.push(name.to_owned());
+    Ok(i32::try_from(idx).unwrap_or(i32::MAX))
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub const VARIABLES: usize = 64;
 /// `limits.variable_bytes`: bytes of their names and values.
 pub const VARIABLE_BYTES: usize = 64 << 10;
 
+/// Variables that the plugins of one route may compute, and so one plugin.
+pub const COMPUTED_VARIABLES: usize = 64;
+
 /// `limits.state`: state that a plugin may keep for a request between hooks, bytes.
 pub const STATE_BYTES: usize = 64 << 10;
 

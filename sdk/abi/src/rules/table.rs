@@ -70,6 +70,7 @@ rules! {
     METRIC_SET: "(i32, f64) -> i32", EVERYWHERE;
     METRIC_OBSERVE: "(i32, f64) -> i32", EVERYWHERE;
     VAR_COMPUTE: "(i32, i32) -> i32", MAY_COMPUTE => waiting;
+    VARIABLE_DECLARE: "(i32, i32) -> i32", CONFIGURE;
     CHUNK_END: "() -> i32", BODIES;
     CONFIG_GRANT: "(i32, i32, i32) -> i32", CONFIGURE;
     UPSTREAM_SET: "(i32, i32) -> i32", HEAD_OPEN;
