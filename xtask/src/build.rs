@@ -117,6 +117,11 @@ pub(crate) fn plugin_of_user(workspace: &Workspace, dir: &Path, out: &Out) -> Re
 
 /// Whether the crate's manifest asks for [`WASI_TARGET`].
 fn is_for_wasi(dir: &Path) -> Result<bool> {
+    says(dir, &format!("target=\"{WASI_TARGET}\""))
+}
+
+/// Whether `[package.metadata.castling]` of the crate has this line, but for its blanks.
+fn says(dir: &Path, expected: &str) -> Result<bool> {
     let manifest = dir.join("Cargo.toml");
     let manifest = fs::read_to_string(&manifest)
         .with_context(|| format!("no plugin crate in {}: it has no Cargo.toml", dir.display()))?;
@@ -126,7 +131,7 @@ fn is_for_wasi(dir: &Path) -> Result<bool> {
         .skip_while(|line| *line != "[package.metadata.castling]")
         .skip(1)
         .take_while(|line| !line.starts_with('['));
-    Ok(lines.any(|line| line.replace(' ', "") == format!("target=\"{WASI_TARGET}\"")))
+    Ok(lines.any(|line| line.replace(' ', "") == expected))
 }
 
 /// Where a built plugin goes.
@@ -160,6 +165,11 @@ pub(crate) fn plugin(
 
     let mut cargo = toolchain.cargo(workspace, &dir, target);
     cargo.args(["--message-format", "json-render-diagnostics"]);
+    if says(&dir, "simd128=true")? {
+        // Every dependency is built for vectors, too, beside those of other plugins.
+        let flags = format!("target.{target}.rustflags=[\"-Ctarget-feature=+simd128\"]");
+        cargo.arg("--config").arg(flags);
+    }
     if workspace.has_member(&dir) {
         cargo.arg("--locked"); // the guests' compiler is no reason to resolve anew
     }

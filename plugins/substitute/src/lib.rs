@@ -2,11 +2,14 @@
 //!
 //! README.md has the config.
 
+mod patterns;
 mod stream;
 
 use castling_sdk::prelude::*;
+use castling_sdk::template::Template;
 
-use crate::stream::{Pair, Patterns, Stream};
+use crate::patterns::{Pair, Patterns, To};
+use crate::stream::Stream;
 
 /// The plugin's config.
 #[derive(Deserialize)]
@@ -20,6 +23,23 @@ pub struct Config {
     /// Replace each text at its first match only (nginx `sub_filter_once`, which is on there). Default false.
     #[serde(default)]
     once: bool,
+    /// Whether the case of letters matters, A to Z and a to z. Default `sensitive` (nginx `sub_filter`: insensitive).
+    #[serde(default)]
+    case: Case,
+    /// Whether requests ask for bodies without a coding, so that there are texts to search. Default false: coded bodies stay as they are.
+    #[serde(default)]
+    ask_uncoded: bool,
+    /// Whether requests ask for whole bodies, so that no part is left as it is. Default false: parts stay as they are.
+    #[serde(default)]
+    ask_whole: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Case {
+    #[default]
+    Sensitive,
+    Insensitive,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +48,9 @@ struct Replacement {
     /// 1 to 1024 bytes, as they are in the body: case matters.
     from: String,
     to: String,
+    /// Whether `to` has variables in it. Default false.
+    #[serde(default)]
+    variables: bool,
 }
 
 /// The plugin.
@@ -35,6 +58,8 @@ pub struct Substitute {
     patterns: Patterns,
     /// In lower case.
     types: Vec<String>,
+    ask_uncoded: bool,
+    ask_whole: bool,
     /// Bytes that go on in the place of a chunk; kept for their memory.
     out: Vec<u8>,
 }
@@ -56,20 +81,31 @@ impl Substitute {
             );
         }
         let mut pairs = Vec::new();
-        for (i, Replacement { from, to }) in config.replace.into_iter().enumerate() {
+        for (i, replacement) in config.replace.into_iter().enumerate() {
+            let Replacement {
+                from,
+                to,
+                variables,
+            } = replacement;
             if from.is_empty() || from.len() > MOST_FROM_BYTES {
                 bail!("config.replace[{i}].from: expected 1 to {MOST_FROM_BYTES} bytes");
             }
-            pairs.push(Pair {
-                from: from.into_bytes(),
-                to: to.into_bytes(),
-            });
+            let to = match variables {
+                true => Template::of_body(&to)
+                    .map(To::Template)
+                    .map_err(|error| error.context(format!("config.replace[{i}].to")))?,
+                false => To::Text(to.into_bytes()),
+            };
+            let from = from.into_bytes();
+            pairs.push(Pair { from, to });
         }
         if let Some(i) = config.types.iter().position(|name| !name.contains('/')) {
             bail!("config.types[{i}]: expected a content type such as \"text/html\" or \"text/*\"");
         }
         Ok(Self {
-            patterns: Patterns::new(pairs, config.once),
+            patterns: Patterns::new(pairs, config.once, config.case == Case::Insensitive),
+            ask_uncoded: config.ask_uncoded,
+            ask_whole: config.ask_whole,
             types: config
                 .types
                 .iter()
@@ -77,6 +113,16 @@ impl Substitute {
                 .collect(),
             out: Vec::new(),
         })
+    }
+
+    fn access(&self, request: &mut Request) {
+        if self.ask_uncoded {
+            request.set_header("accept-encoding", "identity");
+        }
+        if self.ask_whole {
+            request.remove_header("range");
+            request.remove_header("if-range");
+        }
     }
 
     fn response_headers(&self, body: &mut Body, _request: &Request, reply: &mut Reply) {
@@ -87,11 +133,15 @@ impl Substitute {
         }
     }
 
-    fn response_body(&mut self, body: &mut Body, _request: &Request, chunk: &mut Chunk) {
+    fn response_body(&mut self, body: &mut Body, request: &Request, chunk: &mut Chunk) {
         let Some(stream) = &mut body.0 else { return };
+        if stream.is_done(&self.patterns) {
+            return;
+        }
         self.out.clear();
-        stream.push(&self.patterns, chunk.data(), chunk.is_last(), &mut self.out);
-        if self.out != chunk.data() {
+        let (out, is_last) = (&mut self.out, chunk.is_last());
+        let expand = |to: &Template| to.expand(request, None);
+        if stream.push(&self.patterns, chunk.data(), is_last, out, expand) {
             chunk.replace(&self.out);
         }
     }
@@ -208,6 +258,43 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_have_variables_and_any_case() {
+        let mut plugin = plugin(
+            r#"{"replace": [{"from": "WORLD", "to": "$host ($status)", "variables": true}], "case": "insensitive", "once": true}"#,
+        );
+        let mut exchange = Exchange::get("/")
+            .host("h.example")
+            .response_header("content-type", "text/plain");
+        assert_eq!(pass(&mut plugin, &mut exchange), "hello h.example (200)");
+    }
+
+    #[test]
+    fn peers_are_asked_for_what_can_be_searched() {
+        let asked = || {
+            Exchange::get("/")
+                .header("accept-encoding", "gzip")
+                .header("range", "bytes=0-3")
+                .header("if-range", "\"1\"")
+        };
+        let mut exchange = asked();
+        plugin(WORLD).access(exchange.request());
+        assert_eq!(
+            exchange.request().header("accept-encoding").unwrap(),
+            "gzip"
+        );
+        assert!(exchange.request().header("range").is_some());
+        let asking = WORLD.replace("}]", "}], \"ask_uncoded\": true, \"ask_whole\": true");
+        let mut exchange = asked();
+        plugin(&asking).access(exchange.request());
+        assert_eq!(
+            exchange.request().header("accept-encoding").unwrap(),
+            "identity"
+        );
+        assert!(exchange.request().header("range").is_none());
+        assert!(exchange.request().header("if-range").is_none());
+    }
+
+    #[test]
     fn types_may_be_families() {
         for (name, wanted, expected) in [
             ("text/css", "text/*", true),
@@ -230,6 +317,10 @@ mod tests {
             (
                 r#"{"replace": [{"from": "", "to": "x"}]}"#,
                 "config.replace[0].from: expected 1 to 1024 bytes",
+            ),
+            (
+                r#"{"replace": [{"from": "a", "to": "$", "variables": true}]}"#,
+                "config.replace[0].to: ",
             ),
             (
                 r#"{"replace": [{"from": "a"}]}"#,

@@ -2,66 +2,21 @@
 
 use castling_sdk::{Deserialize, Serialize};
 
-/// Texts to look for, for every response.
-pub(crate) struct Patterns {
-    /// In the order of the config; where two match at one place, the first one counts.
-    pairs: Vec<Pair>,
-    /// Whether a match can begin with this byte.
-    begins: [bool; 256],
-    /// Bytes of the longest `from`.
-    longest: usize,
-    /// Replace each pair at its first match only.
-    once: bool,
-}
-
-/// A replacement.
-pub(crate) struct Pair {
-    /// Not empty.
-    pub(crate) from: Vec<u8>,
-    pub(crate) to: Vec<u8>,
-}
+use crate::patterns::{Patterns, To};
+use castling_sdk::template::Template;
 
 /// Where one response's body stands.
 #[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Stream {
-    /// The end of what came so far, not sent yet because a match may begin in it: fewer bytes than the longest `from`.
+    /// The end of what came so far, not sent yet because a match may begin in it: fewer bytes than the longest `from`, and mostly none.
     held: Vec<u8>,
     /// With `once`: a bit for each pair that has had its match.
     spent: u64,
 }
 
-impl Patterns {
-    /// Most pairs: one bit each in [`Stream::spent`].
-    pub(crate) const MOST_PAIRS: usize = 64;
-
-    /// `pairs` is not empty and at most [`Self::MOST_PAIRS`] long.
-    pub(crate) fn new(pairs: Vec<Pair>, once: bool) -> Self {
-        let mut begins = [false; 256];
-        for pair in &pairs {
-            if let Some(&first) = pair.from.first() {
-                begins[usize::from(first)] = true;
-            }
-        }
-        let longest = pairs.iter().map(|pair| pair.from.len()).max().unwrap_or(0);
-        Self {
-            pairs,
-            begins,
-            longest,
-            once,
-        }
-    }
-
-    /// The pair that matches where `text` begins.
-    fn find(&self, text: &[u8], spent: u64) -> Option<usize> {
-        self.pairs
-            .iter()
-            .enumerate()
-            .position(|(i, pair)| spent & (1 << i) == 0 && text.starts_with(&pair.from))
-    }
-}
-
 impl Stream {
-    /// Takes the next chunk and appends to `out` what can be sent by now. From the last one, all of it.
+    /// Takes the next chunk and appends to `out` what can be sent by now. From the last one, all of it. False: the chunk itself can be sent as it is,
+    /// and nothing was appended.
     ///
     /// The result is that of one pass over the whole body from its start: at each place the first pair that matches
     /// there is replaced, and the search goes on behind it.
@@ -71,65 +26,166 @@ impl Stream {
         chunk: &[u8],
         is_last: bool,
         out: &mut Vec<u8>,
-    ) {
-        self.held.extend_from_slice(chunk);
-        let text = self.held.as_slice();
-        // From here on not every pair can be compared in full, and one that counts more may come yet.
-        let undecided = if is_last {
-            text.len()
-        } else {
-            (text.len() + 1).saturating_sub(patterns.longest)
-        };
+        expand: impl Fn(&Template) -> Vec<u8>,
+    ) -> bool {
+        if self.held.is_empty() {
+            return self.search(patterns, chunk, is_last, out, &expand);
+        }
+        // The held end and as much of the chunk as a match that begins in it may take; the rest is searched where it lies.
+        let seam = chunk.len().min(patterns.longest() - 1);
+        let mut text = std::mem::take(&mut self.held);
+        let held = text.len();
+        text.extend_from_slice(&chunk[..seam]);
+        if seam == chunk.len() {
+            return self.search_held(patterns, text, is_last, out, &expand);
+        }
+        let at = self.replace(patterns, &text, held, out, &expand);
+        let rest = &chunk[at.max(held) - held..];
+        if at < held {
+            out.extend_from_slice(&text[at..held]);
+        }
+        if !self.search(patterns, rest, is_last, out, &expand) {
+            out.extend_from_slice(rest);
+        }
+        true
+    }
 
-        let mut plain = 0; // start of what is to be copied as it is
-        let mut at = 0;
-        while at < undecided {
-            if !patterns.begins[usize::from(text[at])] {
-                at += 1;
-                continue;
-            }
-            let Some(i) = patterns.find(&text[at..], self.spent) else {
-                at += 1;
-                continue;
-            };
-            let pair = &patterns.pairs[i];
-            out.extend_from_slice(&text[plain..at]);
-            out.extend_from_slice(&pair.to);
-            at += pair.from.len();
-            plain = at;
-            if patterns.once {
-                self.spent |= 1 << i;
+    fn search_held(
+        &mut self,
+        patterns: &Patterns,
+        text: Vec<u8>,
+        is_last: bool,
+        out: &mut Vec<u8>,
+        expand: &impl Fn(&Template) -> Vec<u8>,
+    ) -> bool {
+        if !self.search(patterns, &text, is_last, out, expand) {
+            out.extend_from_slice(&text);
+        }
+        true
+    }
+
+    /// Replaces all matches in the text but for those that may begin in its end, which is held. False: there is neither, and nothing was appended.
+    fn search(
+        &mut self,
+        patterns: &Patterns,
+        text: &[u8],
+        is_last: bool,
+        out: &mut Vec<u8>,
+        expand: &impl Fn(&Template) -> Vec<u8>,
+    ) -> bool {
+        let before = out.len();
+        let undecided = |stream: &Self, at| match is_last {
+            true => text.len(),
+            false => patterns.undecided(text, at, stream.spent),
+        };
+        let (mut at, mut held) = (0, undecided(self, 0));
+        while let Some(end) = self.replace_first(patterns, text, (at, held), out, expand) {
+            at = end;
+            // A match may take what was held for another, and one that is spent holds nothing.
+            if at > held || patterns.once {
+                held = undecided(self, at);
             }
         }
-        out.extend_from_slice(&text[plain..at]);
-        self.held.drain(..at);
+        if at == 0 && held == text.len() && out.len() == before {
+            return false;
+        }
+        out.extend_from_slice(&text[at..held]);
+        self.held.extend_from_slice(&text[held..]);
+        true
+    }
+
+    /// Replaces the matches that begin before `end`. Returns where it went on behind the last one, which may be behind `end`.
+    fn replace(
+        &mut self,
+        patterns: &Patterns,
+        text: &[u8],
+        end: usize,
+        out: &mut Vec<u8>,
+        expand: &impl Fn(&Template) -> Vec<u8>,
+    ) -> usize {
+        let mut at = 0;
+        while at < end
+            && let Some(next) = self.replace_first(patterns, text, (at, end), out, expand)
+        {
+            at = next;
+        }
+        at
+    }
+
+    /// Appends what is before the first match that begins within the range, and what takes its place. Returns where it ends.
+    fn replace_first(
+        &mut self,
+        patterns: &Patterns,
+        text: &[u8],
+        (at, end): (usize, usize),
+        out: &mut Vec<u8>,
+        expand: &impl Fn(&Template) -> Vec<u8>,
+    ) -> Option<usize> {
+        let found = patterns.search(self.spent).find(text, at)?;
+        if found.start >= end {
+            return None;
+        }
+        out.extend_from_slice(&text[at..found.start]);
+        match patterns.to(found.pair) {
+            To::Text(to) => out.extend_from_slice(to),
+            To::Template(to) => out.extend_from_slice(&expand(to)),
+        }
+        if patterns.once {
+            self.spent |= 1 << found.pair;
+        }
+        Some(found.end)
+    }
+
+    /// Whether nothing is held, and all pairs have had their match.
+    pub(crate) fn is_done(&self, patterns: &Patterns) -> bool {
+        self.held.is_empty() && patterns.are_spent(self.spent)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patterns::Pair;
     use proptest::prelude::*;
 
     fn patterns(pairs: &[(Vec<u8>, Vec<u8>)], once: bool) -> Patterns {
+        in_case(pairs, once, false)
+    }
+
+    fn in_case(pairs: &[(Vec<u8>, Vec<u8>)], once: bool, ignores_case: bool) -> Patterns {
         let pairs = pairs.iter().map(|(from, to)| Pair {
             from: from.clone(),
-            to: to.clone(),
+            to: To::Text(to.clone()),
         });
-        Patterns::new(pairs.collect(), once)
+        Patterns::new(pairs.collect(), once, ignores_case)
+    }
+
+    fn push(
+        stream: &mut Stream,
+        patterns: &Patterns,
+        chunk: &[u8],
+        is_last: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let before = out.len();
+        let is_changed = stream.push(patterns, chunk, is_last, out, |_| Vec::new());
+        if !is_changed {
+            assert_eq!(out.len(), before, "the chunk goes as it is");
+            out.extend_from_slice(chunk);
+        }
     }
 
     fn pass(patterns: &Patterns, chunks: &[&[u8]]) -> Vec<u8> {
         let mut stream = Stream::default();
         let mut out = Vec::new();
         for chunk in chunks {
-            stream.push(patterns, chunk, false, &mut out);
+            push(&mut stream, patterns, chunk, false, &mut out);
             assert!(
-                stream.held.len() < patterns.longest,
+                stream.held.len() < patterns.longest(),
                 "more is held back than a match needs"
             );
         }
-        stream.push(patterns, b"", true, &mut out);
+        push(&mut stream, patterns, b"", true, &mut out);
         out
     }
 
@@ -189,6 +245,32 @@ mod tests {
         assert_eq!(pass(&patterns, &[b"ab", b"ba"]), b"aaaa");
     }
 
+    #[test]
+    fn what_begins_no_match_goes_on_at_once() {
+        let patterns = patterns(&[pair("needle", "pin"), pair("edge", "e")], false);
+        let mut stream = Stream::default();
+        let mut out = Vec::new();
+        let expand = |_: &Template| Vec::new();
+        assert!(!stream.push(&patterns, b"hay and hay", false, &mut out, expand));
+        assert!(stream.push(&patterns, b"hay and need", false, &mut out, expand));
+        assert_eq!((&*out, &*stream.held), (&b"hay and "[..], &b"need"[..]));
+        assert!(stream.push(&patterns, b"", false, &mut out, expand));
+        assert!(stream.push(&patterns, b"ed hay", false, &mut out, expand));
+        assert_eq!(
+            (&*out, &*stream.held),
+            (&b"hay and needed hay"[..], &b""[..])
+        );
+    }
+
+    #[test]
+    fn any_case_is_found_where_it_does_not_matter() {
+        let patterns = in_case(&[pair("Body", "x"), pair("h", "y")], false, true);
+        for size in 1..12 {
+            let chunks: Vec<_> = b"</bODY> H bod".chunks(size).collect();
+            assert_eq!(pass(&patterns, &chunks), b"</x> y bod", "chunks of {size}");
+        }
+    }
+
     proptest! {
         /// Few letters, so that texts are full of matches, overlaps and near misses.
         #[test]
@@ -197,7 +279,10 @@ mod tests {
                 (prop::collection::vec(b'a'..=b'c', 1..6), prop::collection::vec(b'a'..=b'd', 0..4)), 1..5),
             chunks in prop::collection::vec(prop::collection::vec(b'a'..=b'c', 0..9), 0..20),
             once: bool,
+            repeated in 1..40_usize,
         ) {
+            // Some are as long as the searches by sixteen bytes and more.
+            let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.repeat(repeated)).collect();
             let expected = whole(&pairs, once, &chunks.concat());
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             prop_assert_eq!(pass(&patterns(&pairs, once), &chunks), expected);
