@@ -125,6 +125,17 @@ fn one_that_fails_has_no_value_and_is_told_once() {
 }
 
 #[test]
+fn a_variable_that_configure_names_is_computed_and_none_is_named_later() {
+    let proxy = asking("$late/$later", "$late");
+    let told = value(&proxy);
+    assert!(told.starts_with("variables::declare("), "{told}");
+    assert!(told.contains("not in this hook"), "{told}");
+    assert!(told.ends_with('/'), "{told}");
+    let line = &proxy.until_access_lines(1)[0];
+    assert!(line.ends_with(": not in this hook"), "{line}");
+}
+
+#[test]
 fn two_plugins_of_a_route_that_compute_one_variable_are_refused() {
     let config = r#"
         [plugins.one]

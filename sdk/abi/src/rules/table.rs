@@ -70,7 +70,6 @@ rules! {
     METRIC_SET: "(i32, f64) -> i32", EVERYWHERE;
     METRIC_OBSERVE: "(i32, f64) -> i32", EVERYWHERE;
     VAR_COMPUTE: "(i32, i32) -> i32", MAY_COMPUTE => waiting;
-    VARIABLE_DECLARE: "(i32, i32) -> i32", CONFIGURE;
     CHUNK_END: "() -> i32", BODIES;
     CONFIG_GRANT: "(i32, i32, i32) -> i32", CONFIGURE;
     UPSTREAM_SET: "(i32, i32) -> i32", HEAD_OPEN;
@@ -118,6 +117,7 @@ rules! {
     TOPIC_PUBLISH: "(i32, i32, i32, i32) -> i32", EVERYWHERE;
     TOPIC_NAME: "(i32, i32, i32) -> i32", MESSAGE;
     MESSAGE_GET: "(i32, i32) -> i32", MESSAGE;
+    VARIABLE_DECLARE: "(i32, i32) -> i32", CONFIGURE;
 }
 
 /// The rule of the call of this name. `None`: there is no such call.
