@@ -362,7 +362,7 @@ fn read(mut call: impl FnMut(&mut [u8]) -> i32) -> Said {
     Said::Bytes(length.into(), room)
 }
 
-/// What a value stands for: `LONG:70000` for so many bytes, any other for itself.
+/// Bytes that a value stands for: `LONG:70000` for so many, any other for itself.
 pub fn long(value: &[u8]) -> Cow<'_, [u8]> {
     let digits = value
         .strip_prefix(b"LONG:")

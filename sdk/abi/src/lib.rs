@@ -24,6 +24,8 @@
 //! A call that hands out bytes takes `(out, capacity)` and returns their length: when that is larger than `capacity`,
 //! nothing was written and the guest calls again with more room. A negative result is a [`Status`].
 #![no_std]
+#[cfg(not(target_arch = "wasm32"))]
+extern crate alloc;
 
 pub mod call;
 pub mod header_list;

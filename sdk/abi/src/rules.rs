@@ -2,11 +2,14 @@
 //! the fake host of the SDK's tests: both ask here.
 //!
 //! [`Rule`]: one for each call, in [`ALL`]. [`check`]: what names, values and numbers may be. [`limits`]: defaults of a plugin's limits.
-//! [`usage`]: what a plugin adds to an exchange.
+//! [`path`]: how paths are read, beside plugins alone. [`usage`]: what a plugin adds to an exchange.
 
 pub mod check;
 pub mod host;
 pub mod limits;
+#[cfg(not(target_arch = "wasm32"))]
+// it allocates, and a plugin that does not must not be asked for an allocator
+pub mod path;
 mod place;
 mod table;
 pub mod usage;

@@ -128,7 +128,7 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
         }
     });
     let manifest = manifest(&names, &arguments);
-    let chained = chained((plugin, &state_type), &names, pinned.is_some());
+    let chained = chained((plugin, &state_type), &names, &arguments, pinned.is_some());
     let export = format_ident!("{EXPORT_CONFIGURE}");
     Ok(quote! {
         const _: () = {
@@ -153,7 +153,12 @@ fn generate(arguments: TokenStream, block: &ItemImpl) -> Result<TokenStream> {
 }
 
 /// How a chain of the SDK's tests calls the plugin.
-fn chained((plugin, state): (&Type, &TokenStream), names: &[&str], has_reset: bool) -> TokenStream {
+fn chained(
+    (plugin, state): (&Type, &TokenStream),
+    names: &[&str],
+    arguments: &Arguments,
+    has_reset: bool,
+) -> TokenStream {
     let hooks = names.iter().filter_map(|name| {
         let hook = hooks::find(name)?.hook;
         let (id, export) = (format!("{hook:?}"), hook.export());
@@ -161,10 +166,13 @@ fn chained((plugin, state): (&Type, &TokenStream), names: &[&str], has_reset: bo
         Some(quote!((castling::HookId::#id, #export)))
     });
     let reset = has_reset.then(|| quote!(castling::state_reset(&PLUGIN)));
+    let variables = arguments.variables.iter().map(|name| name.value());
     quote! {
         #[cfg(not(target_arch = "wasm32"))]
         impl ::castling_sdk::testing::Plugin for #plugin {
             const HOOKS: &'static [(castling::HookId, ::castling_sdk::testing::HookFunction)] = &[#(#hooks),*];
+
+            const VARIABLES: &'static [&'static str] = &[#(#variables),*];
 
             type Loaded = castling::Loaded<Self, #state>;
 

@@ -180,12 +180,23 @@ impl<P, S: Default + Pod> Access for InRequestPlain<P, S> {
 }
 
 /// Lends the instance's plugin.
+#[cfg(target_arch = "wasm32")]
 #[inline]
 fn lend<P, S, T>(slot: Key<P, S>, hook: impl FnOnce(&mut Loaded<P, S>) -> Result<T>) -> Result<T> {
     slot.with(|slot| match &mut *slot.0.borrow_mut() {
         Some(loaded) => hook(loaded),
         None => Err(not_configured()),
     })
+}
+
+/// Lends the instance's plugin. It is taken out meanwhile, as another plugin of its type may run while it waits: one that computes a
+/// variable.
+#[cfg(not(target_arch = "wasm32"))]
+fn lend<P, S, T>(slot: Key<P, S>, hook: impl FnOnce(&mut Loaded<P, S>) -> Result<T>) -> Result<T> {
+    let mut loaded = slot.with(|slot| slot.0.take()).ok_or_else(not_configured)?;
+    let result = hook(&mut loaded);
+    slot.with(|slot| slot.0.replace(Some(loaded)));
+    result
 }
 
 #[cold]

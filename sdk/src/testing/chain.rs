@@ -3,9 +3,13 @@
 mod client;
 mod run;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use castling_abi::{Action, Hook};
 
 use super::Exchange;
+use super::computed::Variable;
 use crate::{Response, http};
 
 pub use client::Served;
@@ -15,6 +19,10 @@ pub trait Plugin: Sized + 'static {
     /// The exported functions of the hooks that it implements.
     #[doc(hidden)]
     const HOOKS: &'static [(Hook, HookFunction)];
+
+    /// Variables that it computes.
+    #[doc(hidden)]
+    const VARIABLES: &'static [&'static str];
 
     /// The plugin in its instance.
     #[doc(hidden)]
@@ -41,7 +49,8 @@ pub type HookFunction = extern "C" fn(u32, u32, u32) -> i32;
 ///
 /// [`Self::send`] takes an exchange through what the gateway takes it through, in its order: `post_read`, `rewrite` (again after
 /// `Reroute`), `preaccess`, `access`, `content`; then, unless one has answered, `balance`, `request_body` for each chunk, the peer,
-/// `peer_done`; `response_headers` and `response_body` for each chunk, from the last plugin to the first; `log`, `after_response`. Where a hook fails, the client gets what `on_error = "deny"`
+/// `peer_done`; `response_headers` and `response_body` for each chunk, from the last plugin to the first; `log`, `after_response`. A variable is computed by the plugin whose it is when another one asks for it; a
+/// plugin that asks for one of its own finds none, as it has one instance here, and what [`declare`](crate::variables::declare) names is not computed. Where a hook fails, the client gets what `on_error = "deny"`
 /// has it get.
 ///
 /// ```
@@ -138,7 +147,7 @@ impl Chain {
 type Peer = Box<dyn FnMut(&http::Request) -> Response>;
 
 /// Runs a function while a plugin is in its instance.
-type Lend = Box<dyn FnMut(&mut dyn FnMut())>;
+type Lend = Rc<RefCell<dyn FnMut(&mut dyn FnMut())>>;
 
 impl Default for Chain {
     fn default() -> Self {
@@ -150,6 +159,7 @@ impl Default for Chain {
 pub(super) struct Linked {
     name: String,
     hooks: &'static [(Hook, HookFunction)],
+    variables: &'static [&'static str],
     /// Runs a function while the plugin is that of its instance.
     lend: Lend,
     reset: fn(),
@@ -161,13 +171,37 @@ impl Linked {
         Self {
             name: name.to_owned(),
             hooks: P::HOOKS,
-            lend: Box::new(move |run| {
+            variables: P::VARIABLES,
+            lend: Rc::new(RefCell::new(move |run: &mut dyn FnMut()| {
                 P::swap(&mut own);
                 run();
                 P::swap(&mut own);
-            }),
+            })),
             reset: P::reset,
         }
+    }
+
+    /// Variables that the plugin, which is the one with this index, computes.
+    fn computed(&self, plugin: usize) -> Vec<Variable> {
+        let Some(function) = self.function(Hook::Variable) else {
+            return Vec::new();
+        };
+        let variables = self.variables.iter().zip(0..);
+        let variable = |(name, idx): (&&'static str, u32)| {
+            let lend = Rc::clone(&self.lend);
+            let call = move || {
+                let mut raw = 0;
+                lend.try_borrow_mut().ok()?(&mut || raw = function(idx, 0, 0));
+                Some(action(raw) != Action::Failed)
+            };
+            Variable {
+                name,
+                plugin,
+                call: Rc::new(call),
+                is_computed: false,
+            }
+        };
+        variables.map(variable).collect()
     }
 
     fn function(&self, hook: Hook) -> Option<HookFunction> {

@@ -1,9 +1,10 @@
 //! Heads of the request and the response, facts of the exchange, variables, state, and an answer.
 
 use castling_abi::rules::usage::Size;
-use castling_abi::rules::{self, check};
+use castling_abi::rules::{self, check, path};
 use castling_abi::{HeaderMap, Number, Property, Status, TlsFact, header_list};
 
+use super::computed;
 use super::hook::{check_answer, is_at, may};
 use super::host::hand_out;
 use super::own_variables;
@@ -15,6 +16,12 @@ pub(super) fn property_get(property: Property, out: &mut [u8]) -> i32 {
     }
     let chosen = super::upstream::chosen(property);
     with_facts(|facts| {
+        if property == Property::RoutedPath {
+            return match routed(facts) {
+                Some(path) => hand_out(path.as_bytes(), out),
+                None => Status::NotFound as i32,
+            };
+        }
         let text = match property {
             Property::Host => host(facts),
             _ => facts.properties[property as usize]
@@ -26,6 +33,13 @@ pub(super) fn property_get(property: Property, out: &mut [u8]) -> i32 {
             None => Status::NotFound as i32,
         }
     })
+}
+
+/// The path as routes compare it.
+fn routed(facts: &Facts) -> Option<String> {
+    let path = facts.properties[Property::Path as usize].as_deref()?;
+    let path = path::routed(str::from_utf8(path).ok()?)?;
+    Some(path.into_owned())
 }
 
 /// The host is what the field says.
@@ -259,6 +273,9 @@ pub(super) fn status_set(code: u16) -> i32 {
 
 pub(super) fn var_get(name: &[u8], out: &mut [u8]) -> i32 {
     let set = with_facts(|facts| facts.vars.get(name).cloned());
+    if set.is_none() && computed::is_uncomputed(name) {
+        return Status::Uncomputed as i32;
+    }
     match set.or_else(|| own_variables::value(name)) {
         Some(value) => hand_out(&value, out),
         None if !check::is_variable_name(name) => Status::BadArgument as i32,
@@ -285,11 +302,15 @@ pub(super) fn var_set(name: &[u8], value: &[u8]) -> i32 {
     })
 }
 
-/// Nothing is computed here: a test sets what another plugin would compute.
+/// A plugin of the chain computes it; else nothing is computed here: a test sets what another plugin would compute.
 pub(super) fn var_compute(name: &[u8]) -> i32 {
+    if may(&rules::VAR_COMPUTE) {
+        computed::compute(name);
+    }
     let is_set = with_facts(|facts| facts.vars.contains_key(name));
     match (is_set, check::is_variable_name(name)) {
         (true, _) => 0,
+        (false, true) if computed::is_uncomputed(name) => rules::VAR_COMPUTE.refused as i32,
         (false, true) => Status::NotFound as i32,
         (false, false) => Status::BadArgument as i32,
     }

@@ -45,6 +45,7 @@
 mod body;
 mod calls;
 pub(crate) mod chain;
+mod computed;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod failed_call;

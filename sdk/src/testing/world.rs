@@ -10,6 +10,7 @@ use castling_abi::rules::usage::{Size, Usage};
 use castling_abi::{ErrorKind, Grant, Hook, LogLevel, Number, Property, Status, TlsFact};
 
 use super::calls::Calls;
+use super::computed::Computed;
 use super::files::Granted;
 use super::flight::Flight;
 use super::gauge::Permits;
@@ -83,6 +84,7 @@ pub(super) struct Facts {
     /// After the body that passes.
     pub(super) trailers: Section,
     pub(super) vars: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) computed: Computed,
     /// States that plugins keep for this request, each its own.
     pub(super) states: BTreeMap<usize, Vec<u8>>,
     /// What each plugin has added to parts of the exchange.

@@ -74,8 +74,8 @@ fn of_heads() -> Vec<BoxedStrategy<Call>> {
         "10.0.0.1",
         "a..b",
     ]);
-    // Method, path, query, host, client's address, scheme, protocol, listener, route, upstream.
-    let readable = select(vec![0, 1, 2, 3, 4, 6, 7, 8, 9, 10]);
+    // Method, path, query, host, client's address, scheme, protocol, listener, route, upstream, the path as it is routed.
+    let readable = select(vec![0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 14]);
     let settable = select(vec![0, 1, 2, 3, 4, 5, 9]);
     vec![
         readable.prop_map(Call::PropertyGet).boxed(),

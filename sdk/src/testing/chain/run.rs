@@ -55,6 +55,9 @@ pub(super) fn run(chain: &mut Chain, exchange: Exchange) -> Served {
     });
     lend(&exchange.facts);
     announce(&exchange);
+    let plugins = chain.plugins.iter().enumerate();
+    let variables = plugins.flat_map(|(idx, plugin)| plugin.computed(idx));
+    exchange.facts.borrow_mut().computed.variables = variables.collect();
     let mut way = Way {
         chain,
         exchange,
@@ -386,7 +389,7 @@ impl Way<'_> {
         }
         for plugin in &mut self.chain.plugins {
             let reset = plugin.reset;
-            (plugin.lend)(&mut || reset());
+            plugin.lend.borrow_mut()(&mut || reset());
         }
     }
 
@@ -405,7 +408,9 @@ impl Way<'_> {
         let running = Running::of(hook);
         trace::line("begins");
         let mut raw = 0;
-        (self.chain.plugins[idx].lend)(&mut || raw = function(a, b, c));
+        self.chain.plugins[idx].lend.borrow_mut()(&mut || raw = function(a, b, c));
+        let of_variables = std::mem::take(&mut self.exchange.facts.borrow_mut().computed.failures);
+        self.failures.extend(of_variables);
         let (failure, kind) = with_world(|world| (world.failure.take(), world.failure_kind));
         let has_failed = match hook {
             Hook::Balance => raw == BALANCE_FAILED,
