@@ -83,6 +83,9 @@ impl Case {
                 let ewma = site.with_many_peers(site.shipped("ewma", "ewma.wasm")?)?;
                 Ok(Work::Call(ewma, Hook::Balance, many))
             }),
+            (NO_MATCH, &|| substitute(site, "substitute", "lorem ipsum ")),
+            (MATCHES, &|| substitute(site, "substitute", LINK)),
+            (FIVE_TEXTS, &|| substitute(site, "substitute-five", LINK)),
             (TOKEN, &|| {
                 let token_auth = site.shipped("token-auth", TOKEN_AUTH)?;
                 Ok(Work::Call(token_auth, Hook::Access, none))
@@ -169,6 +172,22 @@ fn primitives(site: &Site, hook: Hook) -> Result<Work, String> {
     Ok(Work::Call(rig, hook, (0, 0, 0)))
 }
 
+/// A chunk of 64 KiB that has this text once a KiB. What replaces it is the same, so that each call meets what the first has met.
+fn substitute(site: &Site, plugin: &str, text: &str) -> Result<Work, String> {
+    let mut rig = site.shipped(plugin, "substitute.wasm")?;
+    rig.add_reply_header("content-type", "text/html");
+    rig.call(Hook::ResponseHeaders, (0, 0, 0), 1)?;
+    let filler = "<p class=\"plain\">some words of a page that is like others</p>\n".repeat(20);
+    let kib = format!("{text}{filler}");
+    let chunk = kib.as_bytes()[..1024].repeat(64);
+    let len = chunk.len() as u32;
+    rig.set_chunk(chunk);
+    Ok(Work::Call(rig, Hook::ResponseBody, (len, 0, 0)))
+}
+
+/// Text that the config of `substitute` replaces.
+const LINK: &str = "http://internal.example";
+
 /// The report, from what the cases took in their turns.
 pub(super) fn figures(cases: &[Case]) -> Vec<Measured> {
     let turns = |name: &str| {
@@ -202,7 +221,7 @@ struct Figure {
     parts: f64,
 }
 
-const FIGURES: [Figure; 23] = [
+const FIGURES: [Figure; 26] = [
     Figure::whole(BARE, None),
     Figure::whole(WARM_BARE, None),
     Figure::whole(EMPTY, Some(150.0)),
@@ -259,6 +278,9 @@ const FIGURES: [Figure; 23] = [
     Figure::whole(LEAST_OF_MANY, None),
     Figure::whole(EWMA_OF_MANY, Some(3000.0)),
     Figure::whole(TOKEN, None),
+    Figure::whole(NO_MATCH, None),
+    Figure::whole(MATCHES, None),
+    Figure::whole(FIVE_TEXTS, None),
     Figure::less(
         "fresh instance without configure and SDK: more than warm",
         None,
@@ -329,6 +351,9 @@ const EWMA: &str = "balance over 8 peers: ewma as shipped";
 const LEAST_OF_MANY: &str = "balance over 1,000 peers: fewest requests under way";
 const EWMA_OF_MANY: &str = "balance over 1,000 peers: ewma as shipped";
 const TOKEN: &str = "token-auth as shipped, in access";
+const NO_MATCH: &str = "substitute, 64 KiB: one text, no match";
+const MATCHES: &str = "substitute, 64 KiB: one text, 64 matches";
+const FIVE_TEXTS: &str = "substitute, 64 KiB: five texts, 64 matches";
 const WARM_BARE: &str = "empty hook without SDK";
 const FRESH_BARE: &str = "request with a fresh instance without SDK";
 const FRESH: &str = "request with a fresh instance";

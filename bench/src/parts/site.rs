@@ -97,6 +97,22 @@ wasm = "x.wasm"
 isolation = "request"
 config = { header = "x-token", tokens = ["s3cret"] }
 
+[plugins.substitute]
+wasm = "x.wasm"
+config = { replace = [{ from = "http://internal.example", to = "http://internal.example" }] }
+
+[plugins.substitute-five]
+wasm = "x.wasm"
+
+[plugins.substitute-five.config]
+replace = [
+    { from = "http://internal.example", to = "http://internal.example" },
+    { from = "</body>", to = "<script></script></body>" },
+    { from = "some words of a site", to = "a" },
+    { from = "<title>", to = "b" },
+    { from = "wordless", to = "c" },
+]
+
 [plugins.ewma]
 wasm = "x.wasm"
 

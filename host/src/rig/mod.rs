@@ -20,8 +20,8 @@ use tokio::runtime::{LocalOptions, LocalRuntime};
 use crate::config;
 use crate::exchange::{Balancing, Exchange, PeerFacts, Stage};
 use crate::http1::{self, HeadProgress};
-use crate::message::HeadLimits;
 use crate::message::HeadRoom;
+use crate::message::{FieldName, HeadLimits};
 use crate::metrics::Recorder;
 use crate::process;
 use crate::transport::address::ServerAddress;
@@ -152,6 +152,14 @@ impl Rig {
     /// The chunk of a body that `request_body` and `response_body` see.
     pub fn set_chunk(&mut self, chunk: Vec<u8>) {
         self.exchange.body_mut().chunk = Bytes::from(chunk);
+    }
+
+    /// Adds a header to the response. False: it is not valid.
+    pub fn add_reply_header(&mut self, name: &str, value: &str) -> bool {
+        let name = FieldName::new(name.as_bytes());
+        let headers = &mut self.exchange.reply_mut().headers;
+        name.map(|name| headers.add(name, value.as_bytes()))
+            .is_some()
     }
 
     /// Value of a key in a kv zone of the config. `None`: there is none.
