@@ -1,6 +1,8 @@
 //! Calls of scripts as a guest makes them: the host's function, and its arguments.
 
-use castling_abi::{Grant, HeaderMap, KvExpected, Number as NumberId, Property, TlsFact, rules};
+use castling_abi::{
+    Digest, Grant, HeaderMap, KvExpected, Number as NumberId, Property, Signature, TlsFact, rules,
+};
 use castling_sdk::script::{self, Call, Section};
 
 /// A call of a host function.
@@ -32,6 +34,7 @@ impl Lowered {
             .or_else(|| Self::of_zones(call))
             .or_else(|| Self::of_kv_zones(call))
             .or_else(|| Self::of_others(call))
+            .or_else(|| Self::of_crypto(call))
     }
 
     /// Bytes that were handed out into the call's room, where it has one.
@@ -227,6 +230,39 @@ impl Lowered {
                 rules::FILE_READ,
                 vec![id_of(file), signed(*offset), RoomOf(*most)],
             ),
+            _ => return None,
+        };
+        Some(Self::new(rule.name, arguments))
+    }
+
+    fn of_crypto(call: &Call) -> Option<Self> {
+        let (rule, arguments) = match call {
+            Call::Digest(id, data) => {
+                Digest::from_raw(*id)?;
+                (rules::DIGEST, vec![id_of(id), long(data), Room])
+            }
+            Call::Hmac(id, key, data) => {
+                Digest::from_raw(*id)?;
+                (rules::HMAC, vec![id_of(id), bytes(key), bytes(data), Room])
+            }
+            Call::Seal(key, aad, plain) => (
+                rules::SEAL,
+                vec![bytes(key), bytes(aad), bytes(plain), Room],
+            ),
+            Call::Unseal(key, aad, sealed) => (
+                rules::UNSEAL,
+                vec![bytes(key), bytes(aad), bytes(sealed), Room],
+            ),
+            Call::SignatureVerify(id, key, message, signature) => {
+                Signature::from_raw(*id)?;
+                let rest = [bytes(key), bytes(message), bytes(signature)];
+                let arguments = [id_of(id)].into_iter().chain(rest).collect();
+                (rules::SIGNATURE_VERIFY, arguments)
+            }
+            Call::CallReplyHeader(call) => {
+                (rules::CALL_REPLY_HEADERS, vec![id_of(call), RoomOf(0)])
+            }
+            Call::CallFailureKind => (rules::CALL_FAILURE_KIND, vec![]),
             _ => return None,
         };
         Some(Self::new(rule.name, arguments))

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use castling_abi::{
-    FileFact, Grant, HeaderMap, KvExpected, Number, Property, Status, TlsFact, call, header_list,
-    kv, metric,
+    Digest, FileFact, Grant, HeaderMap, KvExpected, Number, Property, Signature, Status, TlsFact,
+    call, header_list, kv, metric,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,19 @@ pub enum Call {
     FileRead(u32, i64, usize),
     TcpConnect(Vec<u8>),
     TcpClose(u32),
+    CallOpen(Out, i64),
+    CallWrite(u32, usize),
+    CallFinish(u32),
+    CallReplyHeader(u32),
+    CallRead(u32, usize),
+    CallClose(u32),
+    CallFailureKind,
+    Digest(u32, Vec<u8>),
+    Hmac(u32, Vec<u8>, Vec<u8>),
+    Seal(Vec<u8>, Vec<u8>, Vec<u8>),
+    Unseal(Vec<u8>, Vec<u8>, Vec<u8>),
+    SignatureVerify(u32, Vec<u8>, Vec<u8>, Vec<u8>),
+    PasswordVerify(Vec<u8>, Vec<u8>),
 }
 
 /// A call out.
@@ -128,7 +141,7 @@ impl Call {
     pub fn line(&self, number: i64, bytes: Option<&[u8]>) -> String {
         let mut line = String::new();
         told(&mut line, self.comparable(number));
-        let is_shown = !matches!(self, Self::StateGet | Self::PeersDraw);
+        let is_shown = !matches!(self, Self::StateGet | Self::PeersDraw | Self::Seal(..));
         if let Some(bytes) = bytes.filter(|_| is_shown && number >= 0) {
             let _ = write!(line, " {}", bytes.escape_ascii());
         }
@@ -146,7 +159,7 @@ impl Call {
         match self {
             Self::NumberGet(id) if is_time(id) => number.min(0),
             // Fields of the peer's own come with it: that it can be read is what counts.
-            Self::CallHeader(_) | Self::TcpConnect(_) => number.min(0),
+            Self::CallHeader(_) | Self::CallReplyHeader(_) | Self::TcpConnect(_) => number.min(0),
             // An instance that has served others knows more series.
             Self::MetricSeries(..) => number.min(0),
             // How long it is until the bucket is empty is a matter of time.
@@ -322,6 +335,48 @@ impl Call {
             Self::KvDeleteAll(zone, keys) => number(host::kv_delete_all(zone, &self::keys(keys)?)),
             Self::KvFlight(zone, key, wait) => number(host::kv_flight(zone, key, *wait)),
             Self::KvFlightEnd(zone, key) => number(host::kv_flight_end(zone, key)),
+            _ => return self.of_streamed_calls(),
+        })
+    }
+
+    fn of_streamed_calls(&self) -> Option<Said> {
+        Some(match self {
+            Self::CallOpen(out, length) => {
+                let record = records(std::slice::from_ref(out))?;
+                number(host::call_open(&record, *length))
+            }
+            Self::CallWrite(call, bytes) => number(host::call_write(*call, &vec![b'p'; *bytes])),
+            Self::CallFinish(call) => number(host::call_finish(*call)),
+            Self::CallReplyHeader(call) => number(host::call_reply_headers(*call, &mut [])),
+            Self::CallRead(call, most) => {
+                let mut room = vec![0; *most];
+                let read = host::call_read(*call, &mut room);
+                room.truncate(usize::try_from(read).unwrap_or(0));
+                Said::Bytes(read.into(), room)
+            }
+            Self::CallClose(call) => number(host::call_close(*call)),
+            Self::CallFailureKind => number(host::call_failure_kind()),
+            _ => return self.of_crypto(),
+        })
+    }
+
+    fn of_crypto(&self) -> Option<Said> {
+        Some(match self {
+            Self::Digest(id, data) => {
+                let algorithm = Digest::from_raw(*id)?;
+                read(|out| host::digest(algorithm, &long(data), out))
+            }
+            Self::Hmac(id, key, data) => {
+                let algorithm = Digest::from_raw(*id)?;
+                read(|out| host::hmac(algorithm, key, data, out))
+            }
+            Self::Seal(key, aad, plain) => read(|out| host::seal(key, aad, plain, out)),
+            Self::Unseal(key, aad, sealed) => read(|out| host::unseal(key, aad, sealed, out)),
+            Self::SignatureVerify(id, key, message, signature) => {
+                let algorithm = Signature::from_raw(*id)?;
+                number(host::signature_verify(algorithm, key, message, signature))
+            }
+            Self::PasswordVerify(hash, password) => number(host::password_verify(hash, password)),
             _ => return None,
         })
     }

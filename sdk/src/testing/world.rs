@@ -209,6 +209,7 @@ impl Facts {
         self.bodies.request_read = None;
         self.bodies.response_read = None;
         self.calls.forget();
+        self.streamed_calls.forget();
         self.connections.error = None;
     }
 }

@@ -24,6 +24,8 @@ pub(crate) fn call(number: u32, index: usize) -> Union<BoxedStrategy<Call>> {
     all.extend(of_bodies());
     all.extend(of_zones(number, index));
     all.extend(of_others());
+    all.extend(of_streamed_calls());
+    all.extend(of_crypto());
     Union::new(all)
 }
 
@@ -245,24 +247,9 @@ fn of_zones(number: u32, index: usize) -> Vec<BoxedStrategy<Call>> {
 }
 
 fn of_others() -> Vec<BoxedStrategy<Call>> {
-    let upstream = || bytes(&["calls", "calls", "nope", "http://nope.test", "http://"]);
-    let out = (
-        upstream(),
-        bytes(&["GET", "POST", "CONNECT", "G T"]),
-        bytes(&["/out", "/out?a=b", "out", "/a b"]),
-        vec((bytes(&["x-a", "te", "x y"]), bytes(&["1", "a\r\n"])), 0..2),
-        select(vec![0, 3, 2 << 20]),
-    );
-    let out = out.prop_map(|(upstream, method, target, headers, body_bytes)| Out {
-        upstream,
-        method,
-        target,
-        headers,
-        body_bytes,
-    });
     let grant = bytes(&["app", "calls", "nope", "kv", "counter", "gauge", "topic"]);
     vec![
-        vec(out, 0..3).prop_map(Call::CallsSend).boxed(),
+        vec(out(), 0..3).prop_map(Call::CallsSend).boxed(),
         (0..3_u32).prop_map(Call::CallStatus).boxed(),
         (0..3_u32).prop_map(Call::CallErrorKind).boxed(),
         (0..3_u32).prop_map(Call::CallHeader).boxed(),
@@ -302,5 +289,100 @@ fn of_others() -> Vec<BoxedStrategy<Call>> {
             .boxed(),
         bytes(&["calls", "nope"]).prop_map(Call::TcpConnect).boxed(),
         (0..2_u32).prop_map(Call::TcpClose).boxed(),
+    ]
+}
+
+fn out() -> BoxedStrategy<Out> {
+    let upstream = || bytes(&["calls", "calls", "nope", "http://nope.test", "http://"]);
+    let out = (
+        upstream(),
+        bytes(&["GET", "POST", "CONNECT", "G T"]),
+        bytes(&["/out", "/out?a=b", "out", "/a b"]),
+        vec((bytes(&["x-a", "te", "x y"]), bytes(&["1", "a\r\n"])), 0..2),
+        select(vec![0, 3, 2 << 20]),
+    );
+    out.prop_map(|(upstream, method, target, headers, body_bytes)| Out {
+        upstream,
+        method,
+        target,
+        headers,
+        body_bytes,
+    })
+    .boxed()
+}
+
+/// Calls of small numbers: those that are open, and others.
+fn of_streamed_calls() -> Vec<BoxedStrategy<Call>> {
+    let number = || prop_oneof![6 => 0..2_u32, 1 => Just(2_u32), 1 => Just(u32::MAX)];
+    let length = select(vec![0, 0, 3, 3, -1, -1, -2, i64::MIN]);
+    vec![
+        // Twice, or the others would mostly be of none.
+        (opened(), length.clone())
+            .prop_map(|(o, l)| Call::CallOpen(o, l))
+            .boxed(),
+        (out(), length)
+            .prop_map(|(o, l)| Call::CallOpen(o, l))
+            .boxed(),
+        (number(), select(vec![0, 1, 3, 2 << 20]))
+            .prop_map(|(c, b)| Call::CallWrite(c, b))
+            .boxed(),
+        number().prop_map(Call::CallFinish).boxed(),
+        number().prop_map(Call::CallReplyHeader).boxed(),
+        (number(), select(vec![0, 5, 4096]))
+            .prop_map(|(c, m)| Call::CallRead(c, m))
+            .boxed(),
+        number().prop_map(Call::CallClose).boxed(),
+        Just(Call::CallFailureKind).boxed(),
+    ]
+}
+
+/// A good call.
+fn opened() -> BoxedStrategy<Out> {
+    let target = bytes(&["/out", "/out?a=b"]);
+    let out = target.prop_map(|target| Out {
+        upstream: b"calls".to_vec(),
+        method: b"POST".to_vec(),
+        target,
+        headers: Vec::new(),
+        body_bytes: 0,
+    });
+    out.boxed()
+}
+
+fn of_crypto() -> Vec<BoxedStrategy<Call>> {
+    let data = || bytes(&["", "1", "two", "LONG:70000"]);
+    let key = || {
+        bytes(&[
+            "",
+            "short",
+            "sixteen bytes ok",
+            "thirty-two bytes are one more key",
+        ])
+    };
+    // A hash of "1" by bcrypt, of its lowest cost.
+    let hash = bytes(&[
+        "",
+        "no hash",
+        "$2b$04$abcdefghijklmnopqrstuuXOFjBbxfGrjEHOlR2cDRXGLlXYJHGaS",
+    ]);
+    vec![
+        (select(vec![0, 1, 2, 9]), data())
+            .prop_map(|(a, d)| Call::Digest(a, d))
+            .boxed(),
+        (select(vec![0, 1, 2, 9]), key(), data())
+            .prop_map(|(a, k, d)| Call::Hmac(a, k, d))
+            .boxed(),
+        (key(), data(), data())
+            .prop_map(|(k, a, p)| Call::Seal(k, a, p))
+            .boxed(),
+        (key(), data(), data())
+            .prop_map(|(k, a, s)| Call::Unseal(k, a, s))
+            .boxed(),
+        (0..8_u32, key(), data(), data())
+            .prop_map(|(a, k, m, s)| Call::SignatureVerify(a, k, m, s))
+            .boxed(),
+        (hash, data())
+            .prop_map(|(h, p)| Call::PasswordVerify(h, p))
+            .boxed(),
     ]
 }
