@@ -9,6 +9,7 @@ mod made_up;
 
 use std::collections::BTreeMap;
 
+use castling_sdk::script::{Call, Section};
 use castling_sdk::testing::{self, Chain, Exchange, TcpAnswer, ZoneFault};
 use castling_sdk::zones;
 use castling_tests::origin::Seen;
@@ -17,7 +18,7 @@ use http::{Request, Response};
 use made_up::Case;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use script::{Script, Scripted};
+use script::{End, Script, Scripted, Steps};
 
 const CONFIG: &str = r#"
     [workers]
@@ -104,6 +105,37 @@ fn the_fake_host_does_what_the_gateway_does() {
         differences.len(),
         differences.join("\n")
     );
+}
+
+#[test]
+fn a_filter_reads_the_body_that_another_has_put_in_the_place_of_the_peers() {
+    let proxy = Proxy::with_config(&CONFIG.replace("GRANTS", GRANTS))
+        .origin("app", origin::answering(answer))
+        .start();
+    let answers = Steps {
+        calls: vec![Call::BodyRead(Section::Response, 1000)],
+        end: End::Answer(200, 5),
+    };
+    let reads = Steps {
+        calls: vec![
+            Call::BodyRead(Section::Response, 1000),
+            Call::BodyGet(Section::Response),
+        ],
+        end: End::Continue,
+    };
+    // The second plugin is nearer to the peer.
+    let script = [reads, answers].map(|steps| [("response_headers".to_owned(), steps)].into());
+    let case = Case {
+        method: "GET",
+        target: "/",
+        body: "",
+        script: script.into(),
+    };
+    let (real, fake) = (in_gateway(&proxy, &case), in_fake(&case));
+    assert_eq!(real, fake);
+    let lines = &real.results["0 response_headers"];
+    assert_eq!(lines[0], "BodyRead(Response, 1000) = 5");
+    assert_eq!(lines[1], "BodyGet(Response) = 5 bbbbb");
 }
 
 /// Says of a request what the peer got of it.

@@ -32,6 +32,7 @@ pub async fn run_head(
         }) = next
         {
             exchange.replace_reply(status, headers);
+            io.replace_response(&body);
             replaced = Some(body);
         }
         steps = &steps[run..];

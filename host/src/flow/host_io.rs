@@ -112,6 +112,12 @@ impl wasm::HostIo for RequestIo<'_, '_> {
             }
         })
     }
+
+    fn replace_response(&mut self, body: &Bytes) {
+        if let Some(source) = &mut self.response {
+            **source = ResponseBody::Here(body.clone());
+        }
+    }
 }
 
 impl<'a> RequestIo<'_, 'a> {

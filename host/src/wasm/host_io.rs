@@ -1,5 +1,7 @@
 //! The performer of host calls that wait.
 
+use bytes::Bytes;
+
 use super::instance_guard::PinnedInstances;
 use super::io_request::{IoRequest, IoResult, Perform, Performing};
 use crate::exchange::Exchange;
@@ -14,6 +16,10 @@ pub trait HostIo {
         exchange: &'a mut Box<Exchange>,
         pinned: &'a mut PinnedInstances,
     ) -> Performing<'a>;
+
+    /// A filter of heads has put another response in the place of the one that there was: later filters read this body. Nothing
+    /// by default, for hooks that read none.
+    fn replace_response(&mut self, _body: &Bytes) {}
 }
 
 /// Serves hooks that may not wait.
