@@ -9,6 +9,7 @@
 
 mod acme;
 mod balancer;
+mod cache;
 mod cli;
 mod config;
 mod connection;

@@ -34,6 +34,8 @@ pub struct WorkerContext {
     flights: FlightWaits,
     host_calls: BTreeMap<String, HostCalls>,
     own_routes: OnceCell<BTreeMap<String, Rc<Service>>>,
+    /// Bytes of bodies that are held on their way into caches.
+    pub filling_bytes: Cell<usize>,
     /// Estimate of the heap that connections and requests use; tells when to trim it.
     pub heap_trim: HeapTrim,
     draining: Cell<bool>,
@@ -83,6 +85,7 @@ impl WorkerContext {
             flights: FlightWaits::new(flights),
             host_calls,
             own_routes: OnceCell::new(),
+            filling_bytes: Cell::new(0),
             heap_trim: HeapTrim::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use castling_tests::show::{
-    Progress, Report, chaos, coalesce, greedy, idle, protocols, reload_storm, reload_time, states,
-    upgrades, upstreams,
+    Progress, Report, cache_suite, chaos, coalesce, greedy, idle, protocols, reload_storm,
+    reload_time, states, upgrades, upstreams,
 };
 
 const USAGE: &str = "\
@@ -23,6 +23,7 @@ usage: show NAME [OPTIONS]
   reload-time    how long a reload takes with 10 plugins              [--reloads 20]
   states         event streams with a plugin's state on one worker    [--streams 9000]
   coalesce       misses of one page at once, whose fetcher is killed  [--clients 1000]
+  cache-suite    the public suite of tests for HTTP caches
   protocols      clients of other hands: curl, browsers, gRPC, scanners of TLS ...
   upstreams      peers that die, share out, are overloaded, change names, are probed  [--part N] [--seconds 60]
 ";
@@ -125,6 +126,10 @@ fn show(arguments: &Arguments) -> Result<Report, String> {
                 ..default
             };
             coalesce::run(&options, &mut progress)
+        }
+        "cache-suite" => {
+            arguments.know(&[])?;
+            cache_suite::run(&mut progress)
         }
         "protocols" => {
             arguments.know(&[])?;

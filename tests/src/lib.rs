@@ -39,6 +39,7 @@
 //! test never sleeps for luck: it waits [`until`] something is so.
 
 pub mod body;
+pub mod cache_suite;
 pub mod client;
 pub mod clients;
 pub mod command;
@@ -46,6 +47,7 @@ pub mod control;
 pub mod exposition;
 pub mod faulty_origin;
 pub mod frames;
+pub mod gate;
 pub mod h2;
 pub mod hostile;
 pub mod load;

@@ -75,7 +75,12 @@ const CONFIG: &str = r#"
 fn setup(own: &str, asked: &str) -> Setup {
     let app = origin::answering(|seen| {
         let mark = seen.header("x-mark").unwrap_or_default();
-        Response::new(body::full(format!("{} marked {mark}", seen.target)))
+        let client = seen
+            .header("x-forwarded-for")
+            .map(|client| format!(" for {client}"));
+        let client = client.unwrap_or_default();
+        let told = format!("{}{client} marked {mark}", seen.target);
+        Response::new(body::full(told))
     });
     let config = CONFIG.replace("OWN", own).replace("ASKED", asked);
     Proxy::with_config(&config)

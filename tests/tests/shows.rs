@@ -75,6 +75,7 @@ fn idle_connections_cost_little_and_are_closed_cleanly_by_a_reload() {
 fn event_streams_keep_their_state_and_no_instance() {
     let options = states::Options {
         streams: 1000,
+        rounds: 1,
         watch: Duration::from_millis(500),
         every: Duration::from_millis(400),
         claims: false,

@@ -1,10 +1,7 @@
 //! Flights of kv zones: one request of the gateway fetches a value, the others wait for it, whatever becomes of the one.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-
-use castling_tests::origin::Origin;
-use castling_tests::{Proxy, RawClient, raw_origin, until};
+use castling_tests::gate::Gate;
+use castling_tests::{Proxy, RawClient, until};
 use rustix::process::Signal;
 
 const CONFIG: &str = r#"
@@ -32,62 +29,12 @@ const CONFIG: &str = r#"
     upstream = "app"
 "#;
 
-/// Origin that answers when the test says so.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<Asked>, Condvar)>);
-
-#[derive(Default)]
-struct Asked {
-    count: usize,
-    answered: BTreeSet<usize>,
-    is_open: bool,
-}
-
-impl Gate {
-    fn origin(&self) -> Origin {
-        let gate = self.clone();
-        raw_origin::scripted(move |connection, _| {
-            loop {
-                connection.read_head()?;
-                gate.pass();
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage");
-            }
-        })
-    }
-
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.0.0.lock().expect("no test has failed with it")
-    }
-
-    fn pass(&self) {
-        let mut asked = self.asked();
-        let number = asked.count;
-        asked.count += 1;
-        let waits = |asked: &mut Asked| !asked.is_open && !asked.answered.contains(&number);
-        drop(self.0.1.wait_while(asked, waits));
-    }
-
-    fn answer(&self, number: usize) {
-        self.asked().answered.insert(number);
-        self.0.1.notify_all();
-    }
-
-    fn open(&self) {
-        self.asked().is_open = true;
-        self.0.1.notify_all();
-    }
-
-    fn until_asked(&self, count: usize) {
-        until(&format!("the origin was asked {count} times"), || {
-            self.asked().count >= count
-        });
-        assert_eq!(self.asked().count, count);
-    }
-}
-
 fn start(gate: &Gate) -> Proxy {
     Proxy::with_config(CONFIG)
-        .origin("app", gate.origin())
+        .origin(
+            "app",
+            gate.origin("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"),
+        )
         .start()
 }
 
@@ -145,7 +92,7 @@ fn one_fetches_for_all_who_wait_in_all_workers() {
     gate.answer(0);
     assert_eq!(fetcher.read_reply().header("x-fetched"), Some("yes"));
     assert_eq!(served(&mut waiting), 0);
-    assert_eq!(gate.asked().count, 1);
+    assert_eq!(gate.asked(), 1);
 }
 
 #[test]
@@ -170,7 +117,7 @@ fn who_fails_traps_gives_up_or_loses_its_client_is_replaced_by_one() {
         until("the first has ended", || active(&proxy) == 20);
         gate.answer(1);
         assert_eq!(served(&mut waiting), 1, "{end}");
-        assert_eq!(gate.asked().count, 2, "{end}");
+        assert_eq!(gate.asked(), 2, "{end}");
         if end == "forget" {
             proxy.until_log_has("ended by log: true");
         }
@@ -200,7 +147,7 @@ fn who_is_killed_with_its_worker_is_replaced_by_one() {
     gate.until_asked(2);
     gate.open();
     assert_eq!(served(&mut left), 1);
-    assert_eq!(gate.asked().count, 2);
+    assert_eq!(gate.asked(), 2);
 }
 
 #[test]
@@ -217,7 +164,7 @@ fn a_new_generation_and_a_new_master_wait_for_what_an_old_one_fetches() {
     gate.answer(0);
     assert_eq!(fetcher.read_reply().header("x-fetched"), Some("yes"));
     assert_eq!(served(&mut waiting), 0);
-    assert_eq!(gate.asked().count, 1);
+    assert_eq!(gate.asked(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -17,8 +18,26 @@ pub(crate) use say;
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    if COMPILES_SOONER.load(Ordering::Relaxed) {
+        for package in COMPILED_SOONER {
+            let setting = format!("profile.release.package.{package}.opt-level=1");
+            cargo.args(["--config", &setting]);
+        }
+    }
+    cargo
 }
+
+/// From here on the largest of our own crates are compiled with few optimisations: half of the time that tests take from nothing is
+/// the compiler's, and most of that went into code which runs for seconds.
+pub(crate) fn compile_sooner() {
+    COMPILES_SOONER.store(true, Ordering::Relaxed);
+}
+
+static COMPILES_SOONER: AtomicBool = AtomicBool::new(false);
+
+/// Crates of the gateway. That of plugins is not among them: the guests' profile inherits what the release's says of it.
+const COMPILED_SOONER: [&str; 3] = ["castling", "castling-bench", "castling-tests"];
 
 /// The compiler that cargo takes by itself.
 pub(crate) fn rustc() -> PathBuf {

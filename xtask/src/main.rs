@@ -109,7 +109,7 @@ enum Task {
     ///
     /// The exit code is 0 when every claim holds.
     Show {
-        /// reload-storm, upgrades, chaos, idle, greedy, reload-time, states, coalesce, upstreams or protocols
+        /// reload-storm, upgrades, chaos, idle, greedy, reload-time, states, coalesce, cache-suite, upstreams or protocols
         name: String,
         /// Each show has its own: --seconds 60 (reload-storm, chaos), --requests 1000000 (reload-storm),
         /// --upgrades 10, --connections 50000 (idle), --clients 300 (greedy),

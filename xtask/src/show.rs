@@ -12,8 +12,10 @@ use crate::workspace::Workspace;
 
 /// Builds what is shown, then runs one show. The exit code is 0 when every claim holds.
 pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Result<ExitCode> {
-    if name == PROTOCOLS {
-        clients::install(workspace)?;
+    match name {
+        PROTOCOLS => clients::install(workspace)?,
+        CACHE_SUITE => clients::install_tools(workspace)?,
+        _ => {}
     }
     build::all(workspace, build::SHIPPED)?;
     let plots = workspace.target.join("plots");
@@ -41,3 +43,5 @@ pub(crate) fn run(workspace: &Workspace, name: &str, options: &[String]) -> Resu
 
 /// The show that takes clients of other hands.
 const PROTOCOLS: &str = "protocols";
+/// The show that runs tests of other hands.
+const CACHE_SUITE: &str = "cache-suite";

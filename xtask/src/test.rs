@@ -24,6 +24,9 @@ pub(crate) fn run(
 ) -> Result<ExitCode> {
     // Asked now: the unit tests may replace the file that this program was started from.
     let this_program = env::current_exe().context("this program does not know where it lies")?;
+    if profile == build::QUICK {
+        command::compile_sooner();
+    }
     let mut report = Report::default();
     if !skip_lints {
         report.check("format", || passes(&mut format(workspace)));

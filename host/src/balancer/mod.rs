@@ -273,6 +273,11 @@ impl Balancer {
         }
     }
 
+    /// Name of the cookie by which sessions are bound, which is the gateway's own and no origin's.
+    pub fn session_cookie(&self) -> Option<&str> {
+        self.rules.sticky.as_ref()?.cookie_name()
+    }
+
     /// This peer has answered, and its response is the client's: binds the session to it, where sessions are.
     #[inline]
     pub fn bind(&self, peer: &Peer, exchange: &mut Exchange) {

@@ -105,6 +105,14 @@ impl Sticky {
         }
     }
 
+    /// Name of the cookie that responses to clients without a session get.
+    pub(super) fn cookie_name(&self) -> Option<&str> {
+        match &self.0 {
+            Binding::Cookie(cookie) => Some(&cookie.name),
+            Binding::Route(_) | Binding::Learn(_) => None,
+        }
+    }
+
     /// Binds the session to the peer that has answered, unless it is already.
     pub(super) fn bind(&self, set: &PeerSet, peer: &Peer, exchange: &mut Exchange) {
         let found = set

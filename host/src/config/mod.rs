@@ -7,6 +7,7 @@
 mod access_log;
 mod acme;
 mod acme_names;
+mod cache;
 mod certificate_facts;
 mod client_certificates;
 mod distinguished_name;

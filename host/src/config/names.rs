@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::suggest::nearest;
 use super::table::{Value, any_of};
+use super::tree::NodeKind;
 
 /// Tables that have a name, of all files.
 pub(super) struct Named<'a> {
@@ -73,6 +74,21 @@ impl<'a> Named<'a> {
         match self.unknown(name) {
             None => Some(name.to_owned()),
             Some(why) => value.refuse(why),
+        }
+    }
+
+    /// Name of a zone that the value is, which must be of this kind.
+    pub(super) fn reference_of_kind(&self, value: Value<'_>, kind: &str) -> Option<String> {
+        let name = self.reference(value)?;
+        let zone = self.get(&name)?;
+        // A kind that is missing or is none is refused where the zone is read.
+        let is_other = zone.node().entries().iter().any(|entry| {
+            entry.key == "kind"
+                && matches!(&entry.value.kind, NodeKind::Text(own) if own.as_str() != kind)
+        });
+        match is_other {
+            false => Some(name),
+            true => value.expected(format_args!("the name of a zone of kind \"{kind}\"")),
         }
     }
 

@@ -220,7 +220,7 @@ fn log(table: Option<Table<'_>>) -> Log {
 fn zone(mut table: Table<'_>) -> Zone {
     let kind = table.required(
         "kind",
-        "\"counter\", \"kv\", \"gauge\" or \"topic\"",
+        "\"counter\", \"kv\", \"gauge\", \"topic\" or \"cache\"",
         |value| value.choice(&ZONE_KINDS),
     );
     let given = kind;
@@ -228,7 +228,7 @@ fn zone(mut table: Table<'_>) -> Zone {
     let size = table.required("size", "a size such as \"1MiB\"", |value| {
         value.size(match kind {
             ZoneKind::Counter => 64 << 10..=64 << 30,
-            ZoneKind::Kv => 1 << 20..=64 << 30,
+            ZoneKind::Kv | ZoneKind::Cache => 1 << 20..=64 << 30,
             ZoneKind::Gauge => 4 << 10..=4 << 20,
             ZoneKind::Topic => 64 << 10..=64 << 20,
         })
@@ -245,6 +245,10 @@ fn zone(mut table: Table<'_>) -> Zone {
             ),
             Some(ZoneKind::Topic) => value.refuse(
                 "when_full is for zones of kind \"kv\": expected none in a topic, in which the oldest message makes room",
+            ),
+            Some(ZoneKind::Cache) => value.refuse(
+                "when_full is for zones of kind \"kv\": expected none in a cache, in which what was not asked for the longest makes \
+                 room",
             ),
             Some(ZoneKind::Kv) | None => value.choice(&WHEN_FULL),
         }
@@ -286,11 +290,12 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 
-const ZONE_KINDS: [(&str, ZoneKind); 4] = [
+const ZONE_KINDS: [(&str, ZoneKind); 5] = [
     ("counter", ZoneKind::Counter),
     ("kv", ZoneKind::Kv),
     ("gauge", ZoneKind::Gauge),
     ("topic", ZoneKind::Topic),
+    ("cache", ZoneKind::Cache),
 ];
 
 const WHEN_FULL: [(&str, WhenFull); 2] = [("refuse", WhenFull::Refuse), ("evict", WhenFull::Evict)];

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::cache;
 use super::http_settings;
 use super::names::{NAME_RULE, Named, is_name};
 use super::networks::networks;
@@ -70,6 +71,7 @@ fn route(
         redirect: table.optional("redirect", redirect),
         paths: table.optional("paths", http_settings::path_policy),
         tunnel: tunnel(&mut table),
+        cache: table.optional("cache", |value| cache::cache(value, &sections.zones)),
         proxy: RouteProxy::default(),
         metrics: table.or("metrics", false, Value::boolean),
         place: table.place_text(),
@@ -87,6 +89,7 @@ fn route(
     {
         value.refuse::<()>(format_args!("split_by ${name}: {SET_RULE}"));
     }
+    cache::check(&mut table, &route, !sections.plugins.is_empty());
     let has_upstream = !route.upstreams.is_empty();
     let spill_limit = sections.spill_limit_bytes;
     let proxy = route_proxy(&mut table, &sections.upstreams, has_upstream, spill_limit);

@@ -18,8 +18,8 @@ pub(super) fn statuses(value: Value<'_>) -> Option<StatusSet> {
 /// An item of such a list. `None`: it is none.
 pub(super) fn status_range(item: Value<'_>) -> Option<RangeInclusive<u16>> {
     match item.kind() {
-        NodeKind::Integer(integer) => read(&(*integer)?.to_string()),
-        NodeKind::Text(text) => read(text),
+        NodeKind::Integer(integer) => read_statuses(&(*integer)?.to_string()),
+        NodeKind::Text(text) => read_statuses(text),
         NodeKind::Float(_)
         | NodeKind::Boolean(_)
         | NodeKind::Datetime(_)
@@ -29,7 +29,8 @@ pub(super) fn status_range(item: Value<'_>) -> Option<RangeInclusive<u16>> {
     }
 }
 
-fn read(text: &str) -> Option<RangeInclusive<u16>> {
+/// Statuses of an item's text. `None`: it is none.
+pub(super) fn read_statuses(text: &str) -> Option<RangeInclusive<u16>> {
     if let Some(class) = text.strip_suffix("xx") {
         let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class))?;
         return Some(class * 100..=class * 100 + 99);
@@ -51,13 +52,13 @@ mod tests {
 
     #[test]
     fn classes_ranges_and_single_statuses_are_read() {
-        assert_eq!(read("5xx"), Some(500..=599));
-        assert_eq!(read("200-299"), Some(200..=299));
-        assert_eq!(read("404"), Some(404..=404));
+        assert_eq!(read_statuses("5xx"), Some(500..=599));
+        assert_eq!(read_statuses("200-299"), Some(200..=299));
+        assert_eq!(read_statuses("404"), Some(404..=404));
         for text in [
             "", "xx", "6xx", "0xx", "299-200", "99", "600", "200-", "a", "+503", "0503",
         ] {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(read_statuses(text), None, "{text}");
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Exchange {
     body: HookedBody,
     /// The request line's parts as they came, for the log, once a plugin has changed them.
     original: Option<Box<(Method, Target)>>,
+    /// The request came with `Authorization`, whatever plugins have made of it.
+    has_credentials: bool,
     /// Nothing is left of a request.
     is_clear: bool,
 }
@@ -88,6 +90,7 @@ impl Exchange {
             answer: None,
             body: HookedBody::default(),
             original: None,
+            has_credentials: false,
             is_clear: true,
         })
     }
@@ -105,6 +108,7 @@ impl Exchange {
             self.clear();
         }
         self.is_clear = false;
+        self.has_credentials = request.headers.contains(KnownHeader::Authorization);
         self.request = request;
         self.stage = Stage::Request;
         self.context.begin(client, server, listener, clock::now());
@@ -124,6 +128,7 @@ impl Exchange {
         let request = self.request.clone();
         twin.begin(request, *client, server.clone(), tls.clone(), listener);
         twin.stage = self.stage;
+        twin.has_credentials = self.has_credentials;
         twin.context.depth = self.context.depth;
         twin.context.stats = self.context.stats;
         twin
@@ -187,6 +192,11 @@ impl Exchange {
     #[inline]
     pub fn stats_mut(&mut self) -> &mut ExchangeStats {
         &mut self.context.stats
+    }
+
+    /// Whether the request came with `Authorization`: its response may be its user's alone.
+    pub fn has_credentials(&self) -> bool {
+        self.has_credentials
     }
 
     #[inline]

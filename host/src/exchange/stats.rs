@@ -18,6 +18,8 @@ pub struct ExchangeStats {
     pub body_bytes_received: u64,
     /// Culprit of a response that ended before its end; see [`crate::error::Error::culprit`].
     pub cut_by: Option<&'static str>,
+    /// Outcome of the route's cache, in a word. `None`: it has none, or was not asked.
+    pub cache: Option<&'static str>,
     /// Time that the exchange has taken, once it is over and only `after_response` has it.
     pub took: Option<Duration>,
 }
@@ -34,6 +36,7 @@ impl ExchangeStats {
             body_bytes_sent: 0,
             body_bytes_received: 0,
             cut_by: None,
+            cache: None,
             took: None,
         }
     }

@@ -44,6 +44,8 @@ pub enum Variable {
     Tries,
     /// Party to blame for a response that ended before its end: `client`, `upstream` or `plugin`.
     CutBy,
+    /// Outcome of the route's cache.
+    CacheStatus,
     /// Plugin whose sub-request it is.
     SubrequestOf,
     Pid,
@@ -88,6 +90,7 @@ impl Variable {
             "upstream_duration" => Self::UpstreamDuration,
             "tries" => Self::Tries,
             "cut_by" => Self::CutBy,
+            "cache_status" => Self::CacheStatus,
             "subrequest_of" => Self::SubrequestOf,
             "pid" => Self::Pid,
             _ => return Self::of_family(name),
@@ -197,6 +200,7 @@ impl Variable {
             Self::Peer => exchange.context().peer.as_deref().map(str::as_bytes),
             Self::SubrequestOf => exchange.context().subrequest_of(),
             Self::CutBy => stats.cut_by.map(str::as_bytes),
+            Self::CacheStatus => stats.cache.map(str::as_bytes),
             Self::RequestHeader(name) => request.headers.get(name),
             Self::ResponseHeader(name) => exchange.reply().headers.get(name),
             Self::Tls(fact) => {

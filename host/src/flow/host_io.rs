@@ -188,6 +188,11 @@ impl<'a> RequestIo<'_, 'a> {
             ResponseBody::Upstream(body) if body.size() == BodySize::None => {
                 return Ok(IoResult::Body(Ok(Bytes::new())));
             }
+            ResponseBody::Filling(filling) => {
+                let whole = Box::pin(filling.whole(limit_bytes));
+                let whole = self.downstream.while_there(whole).await;
+                whole.ok_or(ClientError::Gone)??
+            }
             ResponseBody::Upstream(body) => {
                 let mut source = UploadSource {
                     downstream: self.downstream,

@@ -4,9 +4,12 @@
 //! what it has come to, and turns what goes wrong on the way into a reply.
 
 mod after_response;
+mod cached;
 mod call_failure;
 mod call_head;
 mod calls_made;
+mod fetched;
+mod filling;
 mod host_io;
 mod http2;
 mod key_variables;
@@ -16,7 +19,9 @@ mod passwords;
 mod pipeline;
 mod proxy;
 mod raw_connections;
+mod refresh;
 mod relay;
+mod stored;
 mod stream;
 mod streamed_calls;
 mod subrequest;
@@ -189,10 +194,10 @@ impl Pipeline<'_> {
             Verdict::Answer(answer) => self.take(answer),
             Verdict::Native(Native::Metrics) => self.show_metrics(),
             Verdict::Native(Native::Redirect(redirect)) => self.redirect(redirect),
-            Verdict::Proxy(upstream) => self.proxy(upstream).await?,
+            Verdict::Proxy(upstream) => self.proxy_or_cached(upstream).await?,
             Verdict::ProxyToChosen => {
                 let chosen = self.chosen_upstream()?;
-                self.proxy(chosen).await?
+                self.proxy_or_cached(chosen).await?
             }
             // The response went through its filters piece by piece.
             Verdict::Streamed => return Ok(ResponseBody::Sent),

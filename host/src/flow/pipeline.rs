@@ -5,6 +5,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use http::Method;
 
+use super::filling::Filling;
 use super::host_io::RequestIo;
 use super::raw_connections::RawConnections;
 use crate::config::Redirect;
@@ -43,6 +44,8 @@ pub struct Pipeline<'a> {
 pub enum ResponseBody {
     Here(Bytes),
     Upstream(upstream::Body),
+    /// A response that is stored while it is sent.
+    Filling(Filling),
     /// The response is out, head and all: a plugin has written it.
     Sent,
 }

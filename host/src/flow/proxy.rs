@@ -1,5 +1,6 @@
 //! The step to an upstream: the request on its way, the response's head on its way back.
 
+use super::cached::Looked;
 use super::pipeline::{Pipeline, ResponseBody};
 use crate::error::Error;
 use crate::exchange::Stage;
@@ -10,6 +11,19 @@ use crate::runtime::clock;
 use crate::upstream::{self, Proxied, ProxySettings};
 
 impl Pipeline<'_> {
+    /// Answers from the route's cache where it has one, or else by the upstream.
+    #[inline]
+    pub async fn proxy_or_cached(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
+        let Some(cache) = &self.plan.get().cache else {
+            return self.proxy(idx).await;
+        };
+        match self.look_into(cache, idx) {
+            Looked::Response(body) => Ok(body),
+            Looked::Past(past) => Box::pin(self.go_past(idx, cache, past)).await,
+            Looked::Fetch(wanted) => Box::pin(self.fetch(idx, cache, wanted)).await,
+        }
+    }
+
     /// Sends the request to a peer of the upstream, whose response becomes the response.
     pub async fn proxy(&mut self, idx: UpstreamIdx) -> Result<ResponseBody, Error> {
         self.settle_upgrade()?;

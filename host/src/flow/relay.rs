@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
+use super::filling::Filling;
 use super::outlet::Outlet;
 use super::pipeline::{Pipeline, ResponseBody};
-use crate::error::Error;
+use crate::error::{ClientError, Error};
 use crate::filter::ResponseBodyFilter;
-use crate::message::{BodySize, Piece};
+use crate::message::{BodySize, Headers, Piece};
 use crate::runtime::PieceBudget;
 use crate::upstream;
 
@@ -26,6 +27,15 @@ impl<'a> Pipeline<'a> {
                 outlet.send_whole(body, filters, is_filtered).await?;
             }
             ResponseBody::Sent => return Ok(()),
+            ResponseBody::Filling(mut filling) => {
+                let size = match filters {
+                    Some(_) => BodySize::Unknown,
+                    None => filling.size(),
+                };
+                if self.outlet().send_head(size) {
+                    Box::pin(self.relay_filling(&mut filling, filters)).await?;
+                }
+            }
             ResponseBody::Upstream(mut body) => {
                 let size = match filters {
                     Some(_) => BodySize::Unknown,
@@ -89,6 +99,45 @@ impl<'a> Pipeline<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Passes a body on that is being stored: a client that is slow does not hold it up.
+    async fn relay_filling(
+        &mut self,
+        filling: &mut Filling,
+        mut filters: Option<ResponseBodyFilter<'_>>,
+    ) -> Result<(), Error> {
+        let mut pieces = PieceBudget::default();
+        loop {
+            pieces.next().await;
+            let mut trailers = Headers::new();
+            let (piece, last) = match filling.try_piece(&mut trailers)? {
+                Piece::Data(piece) => (piece, false),
+                Piece::End => (Bytes::new(), true),
+                Piece::NeedMore => {
+                    if self.downstream.has_pending() && !self.downstream.flush_now()? {
+                        self.downstream.flush().await?;
+                    }
+                    let more = self.downstream.while_there(Box::pin(filling.more()));
+                    more.await.ok_or(ClientError::Gone)?;
+                    continue;
+                }
+            };
+            if last {
+                self.exchange.body_mut().trailers = trailers;
+            }
+            let (piece, last) = match &mut filters {
+                Some(filters) => self.outlet().filter_piece(filters, piece, last).await?,
+                None => (piece, last),
+            };
+            self.outlet().push(piece);
+            if last {
+                return Ok(());
+            }
+            if self.downstream.is_full() && !self.downstream.flush_now()? {
+                self.downstream.flush().await?;
+            }
+        }
     }
 
     #[inline]

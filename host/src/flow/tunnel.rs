@@ -47,7 +47,9 @@ impl Pipeline<'_> {
         match body {
             ResponseBody::Upstream(body) => self.tunnel(upgrade, body).await,
             // Nobody but a peer agrees to it.
-            ResponseBody::Here(_) | ResponseBody::Sent => Err(Error::NoTunnel),
+            ResponseBody::Here(_) | ResponseBody::Filling(_) | ResponseBody::Sent => {
+                Err(Error::NoTunnel)
+            }
         }
     }
 

@@ -31,7 +31,7 @@ use crate::zone::{Zone, Zones};
 
 /// Parts of a gateway, as far as they are built.
 pub(super) struct Parts {
-    metrics: Recorder,
+    pub(super) metrics: Recorder,
     /// Plugins with their own config; of one that runs only with configs of routes, the first of these.
     plugins: BTreeMap<String, Rc<Plugin>>,
     /// Plugins with a config of a listener or a route, by name and config.
@@ -83,7 +83,7 @@ impl Gateway {
             parts.errors.push(error);
             None
         });
-        let routers = parts.routers(&config, access_log.as_deref());
+        let routers = parts.routers(&config, &zones, access_log.as_deref());
         let mut tls = parts.tls(&config, &identity.ticket_chain, &turns);
         let host_calls = parts.host_calls(&config, &turns);
         if !parts.errors.is_empty() {
@@ -375,7 +375,7 @@ impl Parts {
                 zone: Arc::clone(zone),
                 metrics: self.metrics.sessions(name),
             }),
-            Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) => None,
+            Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) | Zone::Cache(_) => None,
         }
     }
 
@@ -383,6 +383,7 @@ impl Parts {
     fn routers(
         &mut self,
         config: &Config,
+        zones: &Zones,
         access_log: Option<&AccessLog>,
     ) -> BTreeMap<String, Router> {
         let is_logged = |name: &str| access_log.is_some_and(|log| log.shows(name));
@@ -407,6 +408,7 @@ impl Parts {
                     proxy: self.route_plan(route, &upstreams),
                     paths: route.paths.unwrap_or(http.paths),
                     tunnel: route.tunnel,
+                    cache: self.cache(route, zones),
                     requests: self.metrics.requests(name, &route.name),
                     ..Plan::new(
                         Some(route.name.as_str().into()),

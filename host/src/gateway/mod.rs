@@ -2,6 +2,7 @@
 
 mod acme;
 mod build;
+mod cache;
 mod check;
 mod describe;
 mod describe_upstream;
@@ -160,7 +161,7 @@ impl Gateway {
     /// Has this worker remove what has expired in kv zones. One worker of a generation is enough.
     pub fn sweep_zones(&self) {
         for zone in self.zones.values() {
-            if let Zone::Kv(_) = **zone {
+            if let Zone::Kv(_) | Zone::Cache(_) = **zone {
                 tokio::task::spawn_local(zone::sweep(Arc::clone(zone)));
             }
         }

@@ -90,8 +90,12 @@ impl Claims {
 
     /// Tells a peer in `X-Forwarded-For`, and in `Forwarded` where that is what the gateway reads, whose request it is. One of a
     /// Unix socket is not told in the first: nginx's `unix:` is no address, and peers that read a list of them would stumble.
+    /// Nobody is told in neither.
     #[inline]
     pub fn tell(&self, headers: &mut Headers, client: &ClientAddress) {
+        if client.is_nobody() {
+            return;
+        }
         if let Some(proxies) = &self.proxies {
             return proxies.tell(headers, client);
         }
@@ -533,6 +537,15 @@ mod tests {
         replacing.tell(&mut request.headers, &client);
         let list = value(&request.headers, KnownHeader::XForwardedFor);
         assert_eq!(list, "198.51.100.7");
+    }
+
+    #[test]
+    fn nobody_is_told_to_no_peer() {
+        for claims in [Claims::default(), proxies(ClientFrom::Forwarded)] {
+            let mut headers = Headers::new();
+            claims.tell(&mut headers, &ClientAddress::NOBODY);
+            assert!(headers.is_empty());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod body_size;
 pub mod claims;
+pub mod conditions;
 pub mod cookies;
 mod field_name;
 pub mod forwarded;
@@ -15,6 +16,7 @@ pub mod path;
 mod piece;
 mod protocol;
 pub mod query;
+pub mod ranges;
 mod request_id;
 mod swar;
 mod target;

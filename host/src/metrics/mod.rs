@@ -5,6 +5,7 @@
 //! ended stay, and the next worker with its row goes on with them; so counters only grow, over the death of workers and
 //! over reloads. Gauges end with their worker.
 
+mod cache;
 mod master;
 mod own;
 mod permits;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use castling_abi::MetricKind;
 
+pub use cache::CacheMetrics;
 pub use master::MasterMetrics;
 pub use own::{
     AfterResponseMetrics, HandshakeMetrics, HandshakeResult, HookMetrics, ListenerMetrics,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use castling_abi::Hook;
 
 use super::{Check, Native, PluginStep, Step, Upstreams};
+use crate::cache::RouteCache;
 use crate::config::{PathPolicy, Tunnel};
 use crate::metrics::RequestCounts;
 use crate::upstream::{Mirror, ProxySettings};
@@ -21,6 +22,8 @@ pub struct Plan {
     pub tunnel: Option<Tunnel>,
     /// What the route says of requests to peers, and of their bodies. `None`: nothing of its own.
     pub proxy: Option<Box<RoutePlan>>,
+    /// Cache of its responses, between its phases and its upstream.
+    pub cache: Option<Rc<RouteCache>>,
     /// Counts of its requests, by status.
     pub requests: RequestCounts,
     pub rewrite: Box<[Step]>,
@@ -115,6 +118,7 @@ impl Plan {
             paths: PathPolicy::Normal,
             tunnel: None,
             proxy: None,
+            cache: None,
             requests: RequestCounts::default(),
             rewrite: steps(Hook::Rewrite),
             preaccess: steps(Hook::Preaccess),
@@ -193,6 +197,9 @@ impl Plan {
             .filter(|(_, names): &(Hook, Vec<String>)| !names.is_empty())
             .map(|(hook, names)| format!("{}: {}", hook.name(), names.join(", ")))
             .collect();
+        if let Some(cache) = &self.cache {
+            described.push(format!("cache: {cache}"));
+        }
         if let Some(names) = &self.computable {
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             described.push(format!("variable: {}", names.join(", ")));

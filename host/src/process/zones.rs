@@ -91,7 +91,7 @@ pub fn zones(
     let make = |name: &str, wanted: &config::Zone| {
         let at_zone = |error: &dyn std::fmt::Display| format!("{}: {error}", wanted.place);
         match wanted.kind {
-            ZoneKind::Kv => store()?
+            ZoneKind::Kv | ZoneKind::Cache => store()?
                 .zone(name, wanted.size_bytes)
                 .map_err(|error| {
                     at_zone(&format_args!(
@@ -133,7 +133,10 @@ fn in_memory(
         (ZoneKind::Counter, Some(SharedZone::Counter(kept))) => kept.size_bytes() == size_bytes,
         (ZoneKind::Gauge, Some(SharedZone::Gauge(kept))) => kept.size_bytes() == size_bytes,
         (ZoneKind::Topic, Some(SharedZone::Topic(kept))) => kept.size_bytes() == size_bytes,
-        (ZoneKind::Counter | ZoneKind::Gauge | ZoneKind::Topic | ZoneKind::Kv, _) => false,
+        (
+            ZoneKind::Counter | ZoneKind::Gauge | ZoneKind::Topic | ZoneKind::Kv | ZoneKind::Cache,
+            _,
+        ) => false,
     };
     if let (true, Some(old)) = (kept, old) {
         return Ok(old.clone());
@@ -141,7 +144,7 @@ fn in_memory(
     Ok(match kind {
         ZoneKind::Gauge => SharedZone::Gauge(Rc::new(GaugeZone::create(name, size_bytes)?)),
         ZoneKind::Topic => SharedZone::Topic(Rc::new(TopicZone::create(name, size_bytes)?)),
-        ZoneKind::Counter | ZoneKind::Kv => {
+        ZoneKind::Counter | ZoneKind::Kv | ZoneKind::Cache => {
             SharedZone::Counter(Rc::new(CounterZone::create(name, size_bytes, now_ns())?))
         }
     })
@@ -171,6 +174,7 @@ pub fn open(
         let wanted = config.zones.get(name);
         let size_bytes = wanted.map_or(0, |zone| zone.size_bytes);
         let evicts = wanted.is_some_and(|zone| zone.when_full == WhenFull::Evict);
+        let is_cache = wanted.is_some_and(|zone| zone.kind == ZoneKind::Cache);
         let opened = match handle {
             ZoneHandle::Counter(fd) => {
                 let file = sys::inherited(fd).map_err(|error| format!("zone {name}: {error}"))?;
@@ -188,7 +192,10 @@ pub fn open(
             }
             ZoneHandle::Kv(folder) => {
                 let opened = KvZone::open(&folder, name, size_bytes);
-                opened.map(|zone| Zone::Kv(Arc::new(zone.evicting(evicts))))
+                opened.map(|zone| match is_cache {
+                    true => Zone::Cache(Arc::new(zone.evicting(true))),
+                    false => Zone::Kv(Arc::new(zone.evicting(evicts))),
+                })
             }
         };
         opened.map_err(|error| match &error {
@@ -232,14 +239,17 @@ pub fn private_zones(config: &Config) -> Result<zone::Zones, Vec<String>> {
                 zone.take_row(0)?;
                 Ok(Zone::Gauge(Gauge::new(zone, Some(0))))
             }),
-            ZoneKind::Kv => {
+            kind @ (ZoneKind::Kv | ZoneKind::Cache) => {
                 let size_bytes = zone.size_bytes.min(CHECKED_BYTES);
                 let folder = store
                     .as_ref()
                     .map_err(String::clone)?
                     .zone(name, size_bytes);
                 let opened = folder.and_then(|folder| KvZone::open(&folder.path, name, size_bytes));
-                opened.map(|zone| Zone::Kv(Arc::new(zone)))
+                opened.map(Arc::new).map(|zone| match kind {
+                    ZoneKind::Cache => Zone::Cache(zone),
+                    _ => Zone::Kv(zone),
+                })
             }
         };
         made.map_err(|error| format!("{}: {error}", zone.place))

@@ -51,6 +51,12 @@ impl ClientAddress {
         proxy: None,
     };
 
+    /// Whether it is [`Self::NOBODY`], whose address no client has.
+    #[inline]
+    pub fn is_nobody(&self) -> bool {
+        self.ip == Self::NOBODY.ip
+    }
+
     /// `None` for one of a Unix socket, unless a plugin has found out who stands behind it.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip

@@ -88,7 +88,9 @@ fn granted_zones(config: &config::Plugin, zones: &zone::Zones, recorder: Recorde
             zone: Arc::clone(zone),
             permits: match **zone {
                 Zone::Gauge(_) => recorder.permits(name),
-                Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) => PermitMetrics::default(),
+                Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) | Zone::Cache(_) => {
+                    PermitMetrics::default()
+                }
             },
         })
     });

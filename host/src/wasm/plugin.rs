@@ -250,7 +250,7 @@ impl Plugin {
         let granted = (0..).zip(self.template.zones.iter());
         granted.filter_map(|(idx, granted)| match &*granted.zone {
             Zone::Topic(topic) => Some((idx, &*granted.name, topic)),
-            Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) => None,
+            Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) | Zone::Cache(_) => None,
         })
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -28,8 +29,8 @@ struct Shared {
 
 /// Requests that wait for one flight.
 struct Wait {
-    zone: Arc<KvZone>,
-    key: Vec<u8>,
+    /// Zone and key of what is fetched; `None`: its end alone is waited for.
+    value: Option<(Arc<KvZone>, Vec<u8>)>,
     /// Rings for all of them when the value is there, and for one when nobody fetches it any more.
     news: Notify,
     count: Cell<usize>,
@@ -91,7 +92,8 @@ impl FlightWaits {
             // No room for those who wait: whoever ends the flight would not ring.
             return Ok(Landed::Fetch(self.0.flights.alone(&flight_key)));
         };
-        let waiter = Waiter::new(&self.0, wish, &flight_key, counted);
+        let value = (Arc::clone(zone), key.clone());
+        let waiter = Waiter::new(&self.0, Some(value), &flight_key, counted);
         let landed = async {
             loop {
                 let mut news = pin!(waiter.wait.news.notified());
@@ -105,6 +107,39 @@ impl FlightWaits {
         };
         let landed = tokio::time::timeout(*longest, landed).await;
         landed.unwrap_or(Ok(Landed::TimedOut))
+    }
+
+    /// Begins a flight; `None`: it is under way.
+    pub fn begin(&self, key: &FlightKey) -> Option<Flight> {
+        self.0.flights.begin(key)
+    }
+
+    /// Whether somebody waits for the end of this flight, in whichever worker.
+    pub fn is_awaited(&self, key: &FlightKey) -> bool {
+        self.0.flights.is_awaited(key)
+    }
+
+    /// Waits until the flight is over; false: the time is. Cancelled, it leaves nothing.
+    pub async fn end_of(&self, key: &FlightKey, longest: Duration) -> bool {
+        if longest.is_zero() || self.listen().is_err() {
+            return false;
+        }
+        let Ok(counted) = self.0.flights.await_end(key) else {
+            return false;
+        };
+        let waiter = Waiter::new(&self.0, None, key, counted);
+        let over = async {
+            loop {
+                let mut news = pin!(waiter.wait.news.notified());
+                // From here on nothing is missed that the next look does not see.
+                news.as_mut().enable();
+                if !self.0.flights.is_under_way(key) {
+                    return;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(longest, over).await.is_ok()
     }
 
     /// Looks for what there is without waiting; `None`: somebody fetches the value.
@@ -154,10 +189,17 @@ async fn listen(bell: AsyncFd<OwnedFd>, shared: Weak<Shared>) {
 impl Shared {
     fn look_again(&self) {
         for (flight_key, wait) in &*self.waits.borrow() {
-            match has_value(&wait.zone, &wait.key) {
+            let is_under_way = || self.flights.is_under_way(flight_key);
+            let Some((zone, key)) = &wait.value else {
+                if !is_under_way() {
+                    wait.news.notify_waiters();
+                }
+                continue;
+            };
+            match has_value(zone, key) {
                 // Each meets the error itself.
                 Ok(true) | Err(_) => wait.news.notify_waiters(),
-                Ok(false) if self.flights.is_under_way(flight_key) => {}
+                Ok(false) if is_under_way() => {}
                 // A single one, who then fetches it or finds that another worker does.
                 Ok(false) => wait.news.notify_one(),
             }
@@ -182,15 +224,14 @@ struct Waiter<'a> {
 impl<'a> Waiter<'a> {
     fn new(
         shared: &'a Shared,
-        wish: &FlightRequest,
+        value: Option<(Arc<KvZone>, Vec<u8>)>,
         flight_key: &FlightKey,
         counted: Option<Permit>,
     ) -> Self {
         let mut waits = shared.waits.borrow_mut();
         let wait = waits.entry(flight_key.clone()).or_insert_with(|| {
             Rc::new(Wait {
-                zone: Arc::clone(&wish.zone),
-                key: wish.key.clone(),
+                value,
                 news: Notify::new(),
                 count: Cell::new(0),
             })

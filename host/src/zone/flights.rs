@@ -70,6 +70,11 @@ impl Flights {
         self.gauge.zone().count(&key.0) > 0
     }
 
+    /// Whether somebody waits for its end.
+    pub fn is_awaited(&self, key: &FlightKey) -> bool {
+        self.gauge.zone().count(&key.waiters()) > 0
+    }
+
     /// Has the end of the flight ring the bell, until what this returns is dropped.
     pub fn await_end(&self, key: &FlightKey) -> Result<Option<Permit>, ZoneError> {
         self.gauge.enter(&key.waiters(), u64::MAX)
@@ -112,9 +117,8 @@ impl Drop for Flight {
     fn drop(&mut self) {
         // Given back first: who waits sees that, or is seen here.
         self.permit = None;
-        let Flights { gauge, bell } = &*self.flights;
-        if gauge.zone().count(&self.key.waiters()) > 0 {
-            bell.ring();
+        if self.flights.is_awaited(&self.key) {
+            self.flights.bell.ring();
         }
     }
 }

@@ -129,6 +129,27 @@ impl KvZone {
         })
     }
 
+    /// Has a key expire so long from now, if it is there and `is_due` by its value and the time that it has left. Says whether it was.
+    pub fn extend(
+        &self,
+        key: &Key,
+        ttl: Duration,
+        now_ns: u64,
+        is_due: impl Fn(&[u8], Option<Duration>) -> bool,
+    ) -> Result<bool, ZoneError> {
+        self.write(now_ns, true, |txn| {
+            let Some(stored) = self.find_live(txn, key, now_ns)? else {
+                return Ok(Done::Unchanged(false));
+            };
+            if !is_due(stored.value, stored.ttl(now_ns)) {
+                return Ok(Done::Unchanged(false));
+            }
+            let value = stored.value.to_vec();
+            self.replace(txn, key, &value, later_ns(now_ns, ttl), 0)?;
+            Ok(Done::Changed(true))
+        })
+    }
+
     /// Adds to a number, which is a value of 8 bytes, little-endian, and returns it. A key that has none begins at 0 and
     /// has `ttl`; one that has keeps the time that it expires at.
     ///
@@ -225,7 +246,7 @@ impl KvZone {
     }
 
     /// Longest value: 1/16 of the zone's size, at most 1 MiB.
-    fn value_limit_bytes(&self) -> usize {
+    pub fn value_limit_bytes(&self) -> usize {
         usize::try_from(self.size_bytes / 16)
             .map_or(VALUE_LIMIT_BYTES, |part| part.min(VALUE_LIMIT_BYTES))
     }

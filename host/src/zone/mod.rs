@@ -64,6 +64,8 @@ pub enum Zone {
     Counter(CounterZone),
     /// Shared with upstreams that keep their sessions there.
     Kv(Arc<KvZone>),
+    /// Shared with the routes that keep their responses there.
+    Cache(Arc<KvZone>),
     /// Shared with the permits that were taken.
     Gauge(Arc<Gauge>),
     /// Shared with the tasks that read it.
@@ -109,9 +111,12 @@ impl Zone {
                     contended: stats.contended,
                 }
             }
-            Self::Kv(zone) => ZoneStatus {
+            Self::Kv(zone) | Self::Cache(zone) => ZoneStatus {
                 name: name.to_owned(),
-                kind: "kv".to_owned(),
+                kind: match self {
+                    Self::Cache(_) => "cache".to_owned(),
+                    _ => "kv".to_owned(),
+                },
                 size_bytes: zone.size_bytes(),
                 used_bytes: zone.used_bytes()?,
                 permits: None,

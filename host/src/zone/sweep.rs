@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::{Zone, now_ns};
 
-/// Looks at a kv zone every second and removes what has expired, a few entries at a time, so that the writes of other
+/// Looks at a kv zone or a cache every second and removes what has expired, a few entries at a time, so that the writes of other
 /// workers do not wait for long. Never ends; there is nothing to do for a counter zone.
 pub async fn sweep(zone: Arc<Zone>) {
-    let Zone::Kv(zone) = &*zone else { return };
+    let (Zone::Kv(zone) | Zone::Cache(zone)) = &*zone else {
+        return;
+    };
     loop {
         tokio::time::sleep(EVERY).await;
         loop {

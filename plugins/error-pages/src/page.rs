@@ -83,7 +83,7 @@ enum Content {
     Redirect(Template),
 }
 
-/// What a body is.
+/// Kind of a body.
 struct Typed {
     content_type: String,
     escape: fn(&[u8]) -> Vec<u8>,

@@ -40,7 +40,7 @@ struct MapConfig {
     variable: String,
     /// Text that is looked up. Default `$host` where keys are hosts, `$client_address` where they are networks.
     source: Option<Template>,
-    /// What keys are, of `values` and of the file. Default `text`.
+    /// Kind of the keys, of `values` and of the file. Default `text`.
     #[serde(default)]
     keys: Keys,
     /// Whether the case of keys matters, where they are texts. Default `insensitive`.

@@ -28,7 +28,7 @@ pub(crate) struct Table {
     ignores_case: bool,
 }
 
-/// What keys are, and how they are compared.
+/// Kind of keys, and how they are compared.
 #[derive(Clone, Copy)]
 pub(crate) struct Form {
     keys: Keys,

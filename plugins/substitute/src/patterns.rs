@@ -29,7 +29,7 @@ pub(crate) struct Pair {
     pub(crate) to: To,
 }
 
-/// What takes its place.
+/// Text that takes its place.
 pub(crate) enum To {
     Text(Vec<u8>),
     Template(Template),
@@ -43,7 +43,7 @@ pub(crate) struct Found {
     pub(crate) pair: usize,
 }
 
-/// What finds the pairs that are left.
+/// Search for the pairs that are left.
 enum Search {
     Nothing,
     /// One text, by its rarest bytes, sixteen at a time (a crate built with `simd128`).
@@ -129,7 +129,7 @@ impl Patterns {
         self.search(spent).find(text, from, ahead)
     }
 
-    /// What finds the pairs that are not spent.
+    /// Search for the pairs that are not spent.
     fn search(&self, spent: u64) -> Rc<Search> {
         let mut searches = self.searches.borrow_mut();
         if let Some((_, known)) = searches.iter().find(|(it, _)| *it == spent) {

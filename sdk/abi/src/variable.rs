@@ -58,7 +58,7 @@ pub enum ReadCost {
 }
 
 /// All of them, in the order of the docs.
-pub static OWN_VARIABLES: [OwnVariable; 35] = {
+pub static OWN_VARIABLES: [OwnVariable; 36] = {
     use KnownFrom::{Always, Peer, Request, Response, Routing};
     use ReadCost::{Copied, Parsed, Searched, Written};
     [
@@ -197,6 +197,12 @@ pub static OWN_VARIABLES: [OwnVariable; 35] = {
             Always,
             Copied,
             "party to blame for a response that ended before its end: `client`, `upstream` or `plugin`",
+        ),
+        text(
+            "cache_status",
+            Response,
+            Copied,
+            "what the route's [cache](CACHE.md) has done: `hit`, `stale`, `revalidated`, `miss`, `bypass` or `past`",
         ),
         text(
             "subrequest_of",

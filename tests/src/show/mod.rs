@@ -1,6 +1,7 @@
 //! The shows: what the gateway promises, each shown with counts. `cargo xtask show NAME` runs one at full size,
 //! `tests/tests/shows.rs` all of them small, `docs/SHOWS.md` says what each does.
 
+pub mod cache_suite;
 pub mod chaos;
 pub mod coalesce;
 pub mod greedy;

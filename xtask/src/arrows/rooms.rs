@@ -98,6 +98,10 @@ pub(super) const FLOORS: &[Floor] = &[
                 "filter",
                 "plugins that change the response's head, then each chunk of its body",
             ),
+            (
+                "cache",
+                "which responses are stored, how long they are used, and by which key",
+            ),
             ("handler", "content that the gateway makes itself"),
             (
                 "balancer",

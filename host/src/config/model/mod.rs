@@ -6,6 +6,7 @@
 
 mod acme;
 mod balance;
+mod cache;
 mod granted_file;
 mod granted_hosts;
 mod health;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use acme::*;
 pub use balance::*;
+pub use cache::*;
 pub use granted_file::*;
 pub use granted_hosts::*;
 pub use health::*;
@@ -450,7 +452,7 @@ pub struct PluginLimits {
 pub struct Zone {
     pub kind: ZoneKind,
     /// All of it is taken at once. A counter zone: 64 KiB to 64 GiB, a key takes 24 bytes. A kv zone: 1 MiB to 64 GiB. A gauge
-    /// zone: 4 KiB to 4 MiB, a key takes 16 bytes, and 8 more for each worker. A topic: 64 KiB to 64 MiB, a message takes 4120 bytes.
+    /// zone: 4 KiB to 4 MiB, a key takes 16 bytes, and 8 more for each worker. A topic: 64 KiB to 64 MiB, a message takes 4120 bytes. A cache: 1 MiB to 64 GiB.
     pub size_bytes: u64,
     /// Behaviour of a write to a kv zone that has no room for it. Default `Refuse`. A reload that changes it keeps the
     /// contents.
@@ -470,6 +472,8 @@ pub enum ZoneKind {
     Gauge,
     /// Messages to all workers.
     Topic,
+    /// Responses of routes with `cache`.
+    Cache,
 }
 
 /// Behaviour of a write to a full kv zone, when what has expired is removed.

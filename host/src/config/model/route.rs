@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     FieldMatch, Mirror, Networks, PathMatch, PathPolicy, Pattern, PluginUse, RetryOverrides,
+    RouteCache,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct Route {
     /// Whether a WebSocket may begin here, and how long it may last. In the file `upgrades = ["websocket"]`. Default none: the
     /// fields that ask for one are removed (nginx, unless `proxy_set_header Upgrade` passes them on).
     pub tunnel: Option<Tunnel>,
+    /// Cache of its responses. Default none.
+    pub cache: Option<RouteCache>,
     /// Settings in the place of those of its upstream and its listener.
     pub proxy: RouteProxy,
     /// `FILE:LINE:COLUMN` of the route's table.

@@ -2,6 +2,7 @@
 
 mod acme;
 mod balancing;
+mod cache;
 mod effects;
 mod files;
 mod granted;

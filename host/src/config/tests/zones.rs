@@ -22,11 +22,11 @@ fn zones_that_cannot_be() {
     );
     zone(
         "size = '1MiB'",
-        "site.toml:1:1: missing key \"kind\": expected \"counter\", \"kv\", \"gauge\" or \"topic\"",
+        "site.toml:1:1: missing key \"kind\": expected \"counter\", \"kv\", \"gauge\", \"topic\" or \"cache\"",
     );
     zone(
         "kind = 'kw'\nsize = '1MiB'",
-        "site.toml:2:8: kind 'kw': expected \"counter\", \"kv\", \"gauge\" or \"topic\"",
+        "site.toml:2:8: kind 'kw': expected \"counter\", \"kv\", \"gauge\", \"topic\" or \"cache\"",
     );
     zone(
         "kind = 'kv'\nsize = '512KiB'",

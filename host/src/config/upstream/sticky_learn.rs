@@ -24,7 +24,9 @@ pub(super) fn learn(
         Some(value) => texts(value, lookup_text),
         None => learn.as_ref().and_then(|learn| default(value, learn)),
     };
-    let zone = table.required("zone", ZONE_RULE, |value| kv_zone(value, zones));
+    let zone = table.required("zone", ZONE_RULE, |value| {
+        zones.reference_of_kind(value, "kv")
+    });
     let timeout = table.or("timeout", TIMEOUT, |value| value.duration(TIMEOUTS));
     Some(StickyLearn {
         learn: learn?,
@@ -118,19 +120,6 @@ fn default(value: Value<'_>, learn: &[String]) -> Option<Vec<String>> {
         Some(by)
     };
     learn.iter().map(looked_up).collect()
-}
-
-fn kv_zone(value: Value<'_>, zones: &Named<'_>) -> Option<String> {
-    let name = zones.reference(value)?;
-    let zone = zones.get(&name)?;
-    let is_counter = zone.node().entries().iter().any(|entry| {
-        entry.key == "kind"
-            && matches!(&entry.value.kind, NodeKind::Text(kind) if kind == "counter")
-    });
-    match is_counter {
-        false => Some(name),
-        true => value.expected(ZONE_RULE),
-    }
 }
 
 const ZONE_RULE: &str = "the name of a zone of kind \"kv\"";

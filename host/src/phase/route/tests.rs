@@ -31,6 +31,7 @@ fn route(name: &str, hosts: &[&str], path: &str) -> config::Route {
         redirect: None,
         paths: None,
         tunnel: None,
+        cache: None,
         proxy: config::RouteProxy::default(),
         place: String::new(),
     }

@@ -15,7 +15,6 @@ use crate::http2::ClientConnection;
 use crate::message::{KnownHeader, Scheme};
 use crate::runtime::clock;
 use crate::transport::Transport;
-use crate::transport::address::ClientAddress;
 use crate::transport::halves;
 use crate::transport::proxy_protocol::{self, Client, Ends, Facts, TlsFacts};
 use crate::transport::tls::Offer;
@@ -263,7 +262,7 @@ impl<'a> Connector<'a> {
         let context = exchange.context();
         let client = match (context.client.ip(), context.server.tcp()) {
             // A call of a plugin's.
-            _ if context.client == ClientAddress::NOBODY => Client::Nobody,
+            _ if context.client.is_nobody() => Client::Nobody,
             (Some(ip), Some(server)) => Client::Known(Ends {
                 client: (ip, context.client.port().unwrap_or(0)).into(),
                 server,

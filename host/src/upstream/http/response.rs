@@ -277,6 +277,13 @@ impl Body {
         }
     }
 
+    /// Ends a body of which nothing is wanted, where nothing more comes of it; else it is cut.
+    pub fn finish_if_over(self) {
+        if self.is_end() || self.size() == BodySize::None {
+            self.finish();
+        }
+    }
+
     /// Gives a body up that nobody wants. One that is there whole costs the peer's stream nothing.
     pub(in crate::upstream) fn discard(mut self) {
         let mut seen_bytes = 0;

@@ -125,7 +125,7 @@ fn granted<'a>(guest: &'a Guest, name: &[u8], key: &[u8]) -> Result<&'a CounterZ
     }
     match zone(guest, name)? {
         Zone::Counter(zone) => Ok(zone),
-        Zone::Kv(_) | Zone::Gauge(_) | Zone::Topic(_) => Err(Status::WrongKind),
+        Zone::Kv(_) | Zone::Gauge(_) | Zone::Topic(_) | Zone::Cache(_) => Err(Status::WrongKind),
     }
 }
 

@@ -104,6 +104,8 @@ fn granted(guest: &Guest, name: &[u8], key: &[u8]) -> Result<(Arc<str>, Arc<KvZo
     let granted = granted_zone(guest, name)?;
     match &*granted.zone {
         Zone::Kv(zone) => Ok((Arc::clone(&granted.name), Arc::clone(zone))),
-        Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) => Err(Status::WrongKind),
+        Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) | Zone::Cache(_) => {
+            Err(Status::WrongKind)
+        }
     }
 }

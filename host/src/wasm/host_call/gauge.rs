@@ -119,6 +119,6 @@ fn granted(guest: &Guest, name: &[u8], key: &[u8]) -> Result<(Arc<Gauge>, Permit
     let granted = granted_zone(guest, name)?;
     match &*granted.zone {
         Zone::Gauge(gauge) => Ok((Arc::clone(gauge), granted.permits)),
-        Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) => Err(Status::WrongKind),
+        Zone::Counter(_) | Zone::Kv(_) | Zone::Topic(_) | Zone::Cache(_) => Err(Status::WrongKind),
     }
 }

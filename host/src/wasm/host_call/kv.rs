@@ -331,7 +331,9 @@ fn granted<'a>(
 fn kv_zone<'a>(guest: &'a Guest, name: &[u8]) -> Result<&'a KvZone, Status> {
     match counter::zone(guest, name)? {
         Zone::Kv(zone) => Ok(zone),
-        Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) => Err(Status::WrongKind),
+        Zone::Counter(_) | Zone::Gauge(_) | Zone::Topic(_) | Zone::Cache(_) => {
+            Err(Status::WrongKind)
+        }
     }
 }
 

@@ -35,7 +35,9 @@ fn topic_publish(
         Err(status) => return refuse(status),
         Ok(granted) => match &*granted.zone {
             Zone::Topic(topic) => topic.publish(message),
-            Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) => return refuse(Status::WrongKind),
+            Zone::Counter(_) | Zone::Kv(_) | Zone::Gauge(_) | Zone::Cache(_) => {
+                return refuse(Status::WrongKind);
+            }
         },
     };
     match published {
