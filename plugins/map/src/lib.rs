@@ -13,6 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use castling_sdk::expression::{Expression, Groups};
@@ -109,6 +110,8 @@ enum Lookup {
 }
 
 struct Tables {
+    /// Whether keys are hosts.
+    are_hosts: bool,
     inline: Table,
     file: Option<files::Followed<Table>>,
 }
@@ -154,6 +157,7 @@ impl Variable {
             !config.values.is_empty() || config.file.is_some() || !config.regexes.is_empty();
         let lookup = match (has_table, config.split.is_empty()) {
             (true, true) => Lookup::Tables(Box::new(Tables {
+                are_hosts: config.keys == Keys::Hosts,
                 inline: Table::of_pairs(config.values, config.regexes, form)?,
                 file: config
                     .file
@@ -200,23 +204,30 @@ impl Resolver<'_> {
             Lookup::Split(split) => split
                 .value(source.as_bytes())
                 .map(|value| self.expand(value, None)),
-            Lookup::Tables(tables) => {
-                let Tables { inline, file } = &**tables;
-                let file = file.as_ref().map(files::Followed::get);
-                let file = file.as_deref();
-                let found = inline
-                    .by_key(&source)
-                    .or_else(|| file?.by_key(&source))
-                    .or_else(|| inline.by_regex(&source))
-                    .or_else(|| file?.by_regex(&source))
-                    .or_else(|| file?.default());
-                found.map(|found| self.text(&found))
-            }
+            Lookup::Tables(tables) => self.in_tables(tables, &source),
         };
         found.or_else(|| {
             let default = map.default.as_ref()?;
             Some(self.expand(default, None))
         })
+    }
+
+    fn in_tables(&self, tables: &Tables, source: &str) -> Option<Vec<u8>> {
+        let file = tables.file.as_ref().map(files::Followed::get);
+        let (inline, file) = (&tables.inline, file.as_deref());
+        let source = match tables.are_hosts {
+            true => table::host_name(source).map(Cow::Owned),
+            false => Some(Cow::Borrowed(source)),
+        };
+        let found = source.as_deref().and_then(|source| {
+            inline
+                .by_key(source)
+                .or_else(|| file?.by_key(source))
+                .or_else(|| inline.by_regex(source))
+                .or_else(|| file?.by_regex(source))
+        });
+        let found = found.or_else(|| file?.default());
+        found.map(|found| self.text(&found))
     }
 
     fn text(&self, found: &Found<'_>) -> Vec<u8> {

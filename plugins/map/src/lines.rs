@@ -1,28 +1,63 @@
 //! Lines of a file: `key value`, also as files have them that nginx includes into a `map` or a `geo`.
 
-/// A key and its value. `None`: it is not a key, blanks and a value.
-pub(crate) fn split(line: &str) -> Option<(&str, &str)> {
-    let line = match line.strip_suffix(';') {
-        Some(line) => line.trim_end(),
-        None => line,
+use castling_sdk::prelude::*;
+
+/// A key and its value.
+pub(crate) fn split(line: &str) -> Result<(&str, &str)> {
+    let (key, rest) = match quoted(line)? {
+        Some((key, rest)) if rest.starts_with(BLANKS) => (key, rest),
+        Some(_) => return Err(Error::msg(EXPECTED)),
+        None => line
+            .split_once(BLANKS)
+            .ok_or_else(|| Error::msg(EXPECTED))?,
     };
-    let (key, rest) = match line.chars().next()? {
-        quote @ ('"' | '\'') => {
-            let (key, rest) = line[1..].split_once(quote)?;
-            (key, rest.starts_with([' ', '\t']).then_some(rest)?)
+    let rest = rest.trim_start();
+    let (value, rest) = match quoted(rest)? {
+        Some(quoted) => quoted,
+        None => {
+            let end = rest.find(';').unwrap_or(rest.len());
+            match rest[..end].trim_end() {
+                "" => return Err(Error::msg(EXPECTED)),
+                value => (value, &rest[end..]),
+            }
         }
-        _ => line.split_once([' ', '\t'])?,
     };
-    Some((key, unquoted(rest.trim())?))
+    check_end(rest.trim())?;
+    Ok((key, value))
 }
 
-/// A value without its quotes; `None`: there is nothing, or a quote too few.
-fn unquoted(text: &str) -> Option<&str> {
-    match text.chars().next()? {
-        quote @ ('"' | '\'') => text[1..].strip_suffix(quote),
-        _ => Some(text),
+/// What is between the quotes that the text begins with, and what is behind them. `None`: it begins with none.
+fn quoted(text: &str) -> Result<Option<(&str, &str)>> {
+    let Some(quote @ ('"' | '\'')) = text.chars().next() else {
+        return Ok(None);
+    };
+    let Some((inner, rest)) = text[1..].split_once(quote) else {
+        bail!("expected another {quote} where the text ends");
+    };
+    // nginx reads it as a part of the text, which lies in the file without the backslash nowhere.
+    if inner.ends_with('\\') {
+        bail!("\\{quote}: expected the other kind of quotes around a text with {quote} in it");
+    }
+    Ok(Some((inner, rest)))
+}
+
+/// Fails where there is more behind a value than `;` and a comment.
+fn check_end(rest: &str) -> Result<()> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    match rest.strip_prefix(';').map(str::trim_start) {
+        Some(behind) if behind.is_empty() || behind.starts_with('#') => Ok(()),
+        Some(behind) => bail!(
+            "`{behind}` behind the `;` that ends the value: expected one entry a line, and quotes around a value with `;` in it"
+        ),
+        None => bail!("`{rest}` behind a value in quotes: expected `;` or nothing"),
     }
 }
+
+const BLANKS: [char; 2] = [' ', '\t'];
+
+const EXPECTED: &str = "expected a key and a value";
 
 #[cfg(test)]
 mod tests {
@@ -31,18 +66,40 @@ mod tests {
     #[test]
     fn a_line_is_a_key_and_a_value() {
         for (line, expected) in [
-            ("/a /b", Some(("/a", "/b"))),
-            ("/a\t /b c;", Some(("/a", "/b c"))),
-            ("\"a b\" 'c d';", Some(("a b", "c d"))),
-            ("a \"\" ;", Some(("a", ""))),
-            ("'a' b'c", Some(("a", "b'c"))),
-            ("a", None),
-            ("a;", None),
-            ("a \"b", None),
-            ("\"a\"b", None),
-            (";", None),
+            ("/a /b", ("/a", "/b")),
+            ("/a\t /b c;", ("/a", "/b c")),
+            ("\"a b\" 'c d';", ("a b", "c d")),
+            ("a \"\" ;", ("a", "")),
+            ("'a' b'c", ("a", "b'c")),
+            ("/a one;   # comment", ("/a", "one")),
+            ("/a one ;# ; comment", ("/a", "one")),
+            ("/a 'one; two' ;  #", ("/a", "one; two")),
+            ("/a \"it's\";", ("/a", "it's")),
+            ("/a /b#c d", ("/a", "/b#c d")),
+            ("/a;v=1 /b;", ("/a;v=1", "/b")),
         ] {
-            assert_eq!(split(line), expected, "{line}");
+            assert_eq!(split(line).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_one_entry_is_refused() {
+        for (line, expected) in [
+            ("a", EXPECTED),
+            ("a;", EXPECTED),
+            ("a ;", EXPECTED),
+            (";", EXPECTED),
+            ("\"a\"b", EXPECTED),
+            ("a \"b", "expected another \" where"),
+            ("'a b", "expected another ' where"),
+            ("/b two; /c three;", "`/c three;` behind the `;`"),
+            ("/b text/html; charset=x", "`charset=x` behind the `;`"),
+            ("/b two;;", "`;` behind the `;`"),
+            ("/b 'two' three;", "`three;` behind a value in quotes"),
+            ("/b \"t\\\"wo\";", "\\\": expected the other kind"),
+        ] {
+            let refused = split(line).unwrap_err().to_string();
+            assert!(refused.starts_with(expected), "{line}: {refused}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Values by networks, the narrowest of those that an address is in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::cmp::Reverse;
+use std::net::IpAddr;
 
 use castling_sdk::prelude::*;
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use ipnet::IpNet;
 
-/// Networks laid flat: pieces of the whole space of addresses, each with the narrowest network that it is in. A search halves them, so that it takes
-/// 18 comparisons of numbers for 100,000 networks.
+/// Networks and ranges laid flat: pieces of the whole space of addresses, each with the narrowest that it is in, at most two and one more than there are
+/// networks. A search halves them, so that it takes 18 comparisons of numbers for 100,000 networks.
 pub(crate) struct Networks {
     v4: Pieces<u32>,
     v6: Pieces<u128>,
@@ -39,57 +40,35 @@ impl Address for u128 {
     }
 }
 
-impl Networks {
-    /// Networks with the numbers of their entries. The error is of the entry with that number.
-    pub(crate) fn new(networks: Vec<(IpNet, u32)>) -> Result<Self, (u32, Error)> {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (network, entry) in networks {
-            match network {
-                IpNet::V4(network) => {
-                    v4.push((
-                        network.network().to_bits(),
-                        network.broadcast().to_bits(),
-                        entry,
-                    ));
-                }
-                IpNet::V6(network) => {
-                    v6.push((
-                        network.network().to_bits(),
-                        network.broadcast().to_bits(),
-                        entry,
-                    ));
-                }
-            }
-        }
-        let twice = |entry| (entry, Error::msg("it is there already"));
-        Ok(Self {
-            v4: Pieces::new(v4).map_err(twice)?,
-            v6: Pieces::new(v6).map_err(twice)?,
-        })
-    }
+/// A network's or a range's first and last address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    V4(u32, u32),
+    V6(u128, u128),
+}
 
-    /// Reads an address, a network or a range of addresses, which is as many networks as it takes.
-    pub(crate) fn parse(text: &str) -> Result<Vec<IpNet>> {
-        if let Some((first, last)) = text.split_once('-') {
-            let ends = (first.trim().parse(), last.trim().parse());
-            match ends {
-                (Ok(IpAddr::V4(first)), Ok(IpAddr::V4(last))) if first <= last => {
-                    return Ok(of_range_v4(first, last));
-                }
-                (Ok(IpAddr::V6(first)), Ok(IpAddr::V6(last))) if first <= last => {
-                    return Ok(of_range_v6(first, last));
-                }
-                _ => {}
-            }
-        }
-        let network = text.parse();
-        let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match network {
-            Ok(network) => Ok(vec![network]),
-            Err(_) => bail!(
-                "expected an address, a network such as `10.0.0.0/8`, or a range such as `10.0.0.1-10.0.0.9`"
-            ),
-        }
+/// Spans with the numbers of their entries: 12 bytes for one of IPv4, 48 for one of IPv6.
+#[derive(Default)]
+pub(crate) struct Spans {
+    v4: Vec<(u32, u32, u32)>,
+    v6: Vec<(u128, u128, u32)>,
+}
+
+/// Why an entry has no place among the others.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Clash {
+    /// The entry has the addresses of another one.
+    Twice(u32),
+    /// The first has some addresses of the second and others beside, so that neither is the narrower.
+    Partly(u32, u32),
+}
+
+impl Networks {
+    pub(crate) fn new(spans: Spans) -> Result<Self, Clash> {
+        Ok(Self {
+            v4: Pieces::new(spans.v4)?,
+            v6: Pieces::new(spans.v6)?,
+        })
     }
 
     pub(crate) fn find(&self, source: &str) -> Option<u32> {
@@ -101,20 +80,47 @@ impl Networks {
     }
 }
 
-fn of_range_v4(first: Ipv4Addr, last: Ipv4Addr) -> Vec<IpNet> {
-    Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect()
+impl Spans {
+    pub(crate) fn add(&mut self, span: Span, entry: u32) {
+        match span {
+            Span::V4(first, last) => self.v4.push((first, last, entry)),
+            Span::V6(first, last) => self.v6.push((first, last, entry)),
+        }
+    }
 }
 
-fn of_range_v6(first: Ipv6Addr, last: Ipv6Addr) -> Vec<IpNet> {
-    Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
+impl Span {
+    /// Reads an address, a network or a range of addresses. One that is of IPv4, but written in IPv6, is of IPv4.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let span = match text.split_once('-') {
+            Some((first, last)) => {
+                let ends = (first.trim().parse(), last.trim().parse());
+                ends.0.ok().zip(ends.1.ok())
+            }
+            None => {
+                let network = text.parse::<IpNet>().ok();
+                let network = network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+                network.map(|network| (network.network(), network.broadcast()))
+            }
+        };
+        match span.map(|(first, last)| (first.to_canonical(), last.to_canonical())) {
+            Some((IpAddr::V4(first), IpAddr::V4(last))) if first <= last => {
+                Ok(Self::V4(first.to_bits(), last.to_bits()))
+            }
+            Some((IpAddr::V6(first), IpAddr::V6(last))) if first <= last => {
+                Ok(Self::V6(first.to_bits(), last.to_bits()))
+            }
+            _ => bail!(
+                "expected an address, a network such as `10.0.0.0/8`, or a range such as `10.0.0.1-10.0.0.9`"
+            ),
+        }
+    }
 }
 
 impl<A: Address> Pieces<A> {
-    /// Networks by their first and last addresses: two have no address in common, or one lies in the other. The error is an entry that is there
-    /// twice.
-    fn new(mut networks: Vec<(A, A, u32)>) -> Result<Self, u32> {
-        networks
-            .sort_unstable_by_key(|&(first, last, entry)| (first, std::cmp::Reverse(last), entry));
+    /// Networks by their first and last addresses: two have no address in common, or one lies in the other.
+    fn new(mut networks: Vec<(A, A, u32)>) -> Result<Self, Clash> {
+        networks.sort_unstable_by_key(|&(first, last, entry)| (first, Reverse(last), entry));
         let mut pieces = Self {
             starts: Vec::with_capacity(networks.len()),
             entries: Vec::with_capacity(networks.len()),
@@ -128,10 +134,13 @@ impl<A: Address> Pieces<A> {
             {
                 pieces.end(&mut around);
             }
-            if let Some(&(start, end, _)) = around.last()
-                && (start, end) == (first, last)
-            {
-                return Err(entry);
+            match around.last() {
+                Some(&(start, end, _)) if (start, end) == (first, last) => {
+                    return Err(Clash::Twice(entry));
+                }
+                // It begins within the other one.
+                Some(&(_, end, other)) if last > end => return Err(Clash::Partly(entry, other)),
+                Some(_) | None => {}
             }
             pieces.begin(first, entry);
             around.push(network);
@@ -178,12 +187,12 @@ impl<A: Address> Pieces<A> {
 mod tests {
     use super::*;
 
-    fn networks(texts: &[&str]) -> Result<Networks, (u32, Error)> {
-        let parsed = (0..).zip(texts).flat_map(|(idx, text)| {
-            let networks = Networks::parse(text).unwrap();
-            networks.into_iter().map(move |network| (network, idx))
-        });
-        Networks::new(parsed.collect())
+    fn networks(texts: &[&str]) -> Result<Networks, Clash> {
+        let mut spans = Spans::default();
+        for (entry, text) in (0..).zip(texts) {
+            spans.add(Span::parse(text).unwrap(), entry);
+        }
+        Networks::new(spans)
     }
 
     #[test]
@@ -228,50 +237,156 @@ mod tests {
     }
 
     #[test]
+    fn a_range_competes_as_a_whole() {
+        let narrow = networks(&["10.0.0.0/29", "10.0.0.0-10.0.0.9", "10.0.0.4-10.0.0.6"]);
+        let narrow = narrow.ok().unwrap();
+        let of = |address| narrow.find(address).unwrap();
+        assert_eq!(
+            (
+                of("10.0.0.3"),
+                of("10.0.0.5"),
+                of("10.0.0.7"),
+                of("10.0.0.8")
+            ),
+            (0, 2, 0, 1)
+        );
+        let nearly = networks(&["10.0.0.0-10.0.0.254", "10.0.0.0/25", "10.0.0.128"]);
+        let nearly = nearly.ok().unwrap();
+        let of = |address| nearly.find(address);
+        assert_eq!(
+            (
+                of("10.0.0.127"),
+                of("10.0.0.128"),
+                of("10.0.0.254"),
+                of("10.0.0.255")
+            ),
+            (Some(1), Some(2), Some(0), None)
+        );
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_is_ipv4() {
+        for (text, expected) in [
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1-::ffff:192.0.2.9", "192.0.2.1-192.0.2.9"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ] {
+            assert_eq!(
+                Span::parse(text).unwrap(),
+                Span::parse(expected).unwrap(),
+                "{text}"
+            );
+        }
+        let all = networks(&["::/0"]).ok().unwrap();
+        assert_eq!(
+            (all.find("192.0.2.1"), all.find("2001:db8::1")),
+            (None, Some(0))
+        );
+    }
+
+    #[test]
+    fn a_hundred_thousand_ranges_take_two_pieces_each_at_most() {
+        let mut seed = 7_u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 16
+        };
+        let (mut next, mut spans) = (0, Spans::default());
+        for entry in 0..100_000 {
+            let first = next + random() % 20_000;
+            let last = first + random() % 20_000;
+            next = last + 2;
+            spans.add(Span::V4(first, last), entry);
+        }
+        let networks = Networks::new(spans).ok().unwrap();
+        assert!(networks.v4.starts.len() <= 200_001);
+        assert_eq!(networks.v4.starts.capacity(), networks.v4.starts.len());
+    }
+
+    #[test]
     fn any_address_has_what_a_search_through_all_has() {
-        // Of few bits, so that networks lie in one another in every way.
+        // Of few numbers, so that ranges lie in one another in every way.
         let mut seed = 7_u32;
         let mut random = |below: u32| {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 16) % below
         };
-        for _ in 0..200 {
-            let mut texts: Vec<String> = (0..20)
+        let (mut flat, mut refused) = (0, 0);
+        for _ in 0..2_000 {
+            let spans: Vec<(u32, u32)> = (0..1 + random(6))
                 .map(|_| {
-                    let bits = 26 + random(7);
-                    let network = Ipv4Addr::from_bits(0x0a00_0000 | random(64));
-                    let network: IpNet = format!("{network}/{bits}").parse().unwrap();
-                    network.trunc().to_string()
+                    let first = random(24);
+                    let most = 1 + random(24);
+                    (first, first + random(most))
                 })
                 .collect();
-            texts.sort();
-            texts.dedup();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let flat = networks(&texts).ok().unwrap();
-            for low in 0..70 {
-                let address = IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 | low));
-                let all = (0..)
-                    .zip(&texts)
-                    .map(|(idx, text)| (idx, text.parse::<IpNet>().unwrap()));
-                let narrowest = all
-                    .filter(|(_, network)| network.contains(&address))
-                    .max_by_key(|(_, network)| network.prefix_len());
-                let expected = narrowest.map(|(idx, _)| idx);
+            let mut numbered = Spans::default();
+            for (entry, (first, last)) in (0..).zip(&spans) {
+                numbered.add(Span::V4(*first, *last), entry);
+            }
+            let is_partly = |one: &(u32, u32), other: &(u32, u32)| {
+                one.0 < other.0 && other.0 <= one.1 && one.1 < other.1
+            };
+            let networks = match Networks::new(numbered) {
+                Ok(networks) => networks,
+                Err(Clash::Twice(entry)) => {
+                    let it = spans[entry as usize];
+                    assert!(
+                        spans.iter().filter(|other| **other == it).count() > 1,
+                        "{spans:?}"
+                    );
+                    refused += 1;
+                    continue;
+                }
+                Err(Clash::Partly(entry, other)) => {
+                    let (it, other) = (spans[entry as usize], spans[other as usize]);
+                    assert!(is_partly(&other, &it), "{spans:?}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            flat += 1;
+            for address in 0..50_u32 {
+                let all = (0..).zip(&spans);
+                let around = all.filter(|(_, (first, last))| (*first..=*last).contains(&address));
+                let narrowest = around.min_by_key(|(_, (first, last))| last - first);
+                let expected = narrowest.map(|(entry, _)| entry);
                 assert_eq!(
-                    flat.find(&address.to_string()),
+                    networks.v4.find(address),
                     expected,
-                    "{address} of {texts:?}"
+                    "{address} of {spans:?}"
                 );
             }
         }
+        assert!(flat > 200 && refused > 200, "{flat}, {refused}");
     }
 
     #[test]
-    fn a_network_is_there_once() {
-        let (entry, _) = networks(&["10.0.0.0/8", "10.0.0.0/8"]).err().unwrap();
-        assert_eq!(entry, 1);
-        for bad in ["10.0.0.0/33", "10", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", ""] {
-            assert!(Networks::parse(bad).is_err(), "{bad}");
+    fn a_network_is_there_once_and_lies_within_another_or_beside_it() {
+        for (texts, expected) in [
+            (["10.0.0.0/8", "10.0.0.0/8"], Clash::Twice(1)),
+            (["10.0.0.0/25", "10.0.0.0-10.0.0.127"], Clash::Twice(1)),
+            (
+                ["10.0.0.5-10.0.0.9", "10.0.0.0-10.0.0.5"],
+                Clash::Partly(0, 1),
+            ),
+            (
+                ["2001:db8::/32", "2001:db8::9-2001:db9::"],
+                Clash::Partly(1, 0),
+            ),
+        ] {
+            assert_eq!(networks(&texts).err(), Some(expected), "{texts:?}");
+        }
+        for bad in [
+            "10.0.0.0/33",
+            "10",
+            "10.0.0.9-10.0.0.1",
+            "10.0.0.1-::1",
+            "10.0.0.1-",
+            "",
+        ] {
+            assert!(Span::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -37,7 +37,7 @@ fn named(map: &Variable, maps: &[Variable]) -> Vec<usize> {
     match &map.lookup {
         Lookup::Split(split) => split.values().for_each(add),
         Lookup::Tables(tables) => {
-            let Tables { inline, file } = &**tables;
+            let Tables { inline, file, .. } = &**tables;
             inline.templates().for_each(&mut add);
             if let Some(file) = file {
                 file.get().templates().for_each(add);

@@ -8,13 +8,13 @@ use castling_sdk::template::Template;
 
 use crate::index::Index;
 use crate::lines;
-use crate::networks::Networks;
+use crate::networks::{Clash, Networks, Span, Spans};
 use crate::pairs::Pairs;
 use crate::ranges::Ranges;
 use crate::{Case, Keys, RegexConfig};
 
-/// A table. An entry takes 16 bytes beside its text, and what its index takes: 8 to 16 bytes for a text or a host, 8 to 16 for a network, 24
-/// for numbers. A value with variables takes some 100 bytes more.
+/// A table. An entry takes 16 bytes beside its text, and what its index takes: 8 to 16 bytes for a text or a host, 8 to 16 for a network of IPv4, 20 to 40
+/// for one of IPv6, 24 for numbers. A value with variables takes some 100 bytes more.
 pub(crate) struct Table {
     /// Keys and values, and what was between them.
     text: String,
@@ -127,9 +127,7 @@ impl Table {
 
     /// True: it is an entry, and no expression and no default.
     fn add_line(&mut self, text: &str, line: &str, form: Form) -> Result<bool> {
-        let Some((key, value)) = lines::split(line) else {
-            bail!("expected a key and a value");
-        };
+        let (key, value) = lines::split(line)?;
         let place = |part: &str| {
             let start = part.as_ptr().addr() - text.as_ptr().addr();
             Place::of(start as u32..(start + part.len()) as u32)
@@ -196,6 +194,7 @@ impl Table {
         self.templates.iter().chain(of_regexes)
     }
 
+    /// `source` is a [`host_name`] where keys are hosts.
     pub(crate) fn by_key(&self, source: &str) -> Option<Found<'_>> {
         let entry = match &self.by_key {
             ByKey::Networks(networks) => networks.find(source),
@@ -223,15 +222,14 @@ impl Table {
     }
 
     /// The host itself, else what is written for the hosts below the longest of its ends, else for the longest of its beginnings.
-    fn host(&self, index: &Index, source: &str) -> Option<u32> {
-        let host = host_name(source)?.to_ascii_lowercase();
+    fn host(&self, index: &Index, host: &str) -> Option<u32> {
         let mut key = String::with_capacity(host.len() + 2);
         let mut find = |parts: [&str; 2]| {
             key.clear();
             key.extend(parts);
             self.find(index, key.as_bytes())
         };
-        if let Some(entry) = find([&host, ""]).or_else(|| find([".", &host])) {
+        if let Some(entry) = find([host, ""]).or_else(|| find([".", host])) {
             return Some(entry);
         }
         let dots = || host.match_indices('.').map(|(at, _)| at);
@@ -242,6 +240,19 @@ impl Table {
             }
         }
         dots().rev().find_map(|at| find([&host[..=at], "*"]))
+    }
+
+    /// The entry that clashes, and how.
+    fn told(&self, clash: &Clash) -> (u32, Error) {
+        match *clash {
+            Clash::Twice(entry) => (entry, Error::msg("it is there already")),
+            Clash::Partly(entry, other) => {
+                let [key, other] = [entry, other].map(|entry| self.key(entry));
+                let rule = "expected one to lie in the other, or none in common";
+                let error = format!("`{key}` and `{other}` have some addresses in common: {rule}");
+                (entry, Error::msg(error))
+            }
+        }
     }
 
     fn find(&self, index: &Index, key: &[u8]) -> Option<u32> {
@@ -284,13 +295,13 @@ impl ByKey {
                 })
             }
             Keys::Networks => {
-                let mut networks = Vec::with_capacity(table.entries.len());
+                let mut spans = Spans::default();
                 for entry in 0..count {
-                    let parsed =
-                        Networks::parse(table.key(entry)).map_err(|error| (entry, error))?;
-                    networks.extend(parsed.into_iter().map(|network| (network, entry)));
+                    let span = Span::parse(table.key(entry)).map_err(|error| (entry, error))?;
+                    spans.add(span, entry);
                 }
-                Networks::new(networks).map(Self::Networks)
+                let networks = Networks::new(spans).map_err(|clash| table.told(&clash))?;
+                Ok(Self::Networks(networks))
             }
             Keys::Numbers => {
                 let mut ranges = Vec::with_capacity(table.entries.len());
@@ -329,15 +340,15 @@ fn is_host_key(key: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_name) && name.len() <= MOST_HOST_BYTES
 }
 
-/// The host of `host:port`, without the dot at its end.
-fn host_name(source: &str) -> Option<&str> {
+/// The host of `host:port` in lower case, without the dot at its end. `None`: it is longer than a host may be.
+pub(crate) fn host_name(source: &str) -> Option<String> {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let host = match source.rsplit_once(':') {
         Some((host, port)) if is_port(port) && (!host.contains(':') || host.ends_with(']')) => host,
         _ => source,
     };
     let host = host.strip_suffix('.').unwrap_or(host);
-    (host.len() <= MOST_HOST_BYTES).then_some(host)
+    (host.len() <= MOST_HOST_BYTES).then(|| host.to_ascii_lowercase())
 }
 
 impl Place {

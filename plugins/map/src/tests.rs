@@ -59,6 +59,21 @@ fn hosts_have_the_longest_of_what_is_written_for_them() {
     );
 }
 
+/// As keys do: otherwise a client would pass by an expression with a port, a dot or capitals.
+#[test]
+fn expressions_see_a_host_without_port_dot_and_case() {
+    let map =
+        r#""keys": "hosts", "regexes": [{"regex": "^(?<name>[a-z]+)\\.test$", "value": "$name"}]"#;
+    let cases = [
+        "shop.test",
+        "SHOP.Test",
+        "shop.test.",
+        "Shop.test:8080",
+        "shop.test.:80",
+    ];
+    check(map, &cases.map(|host| (host, Some("shop"))));
+}
+
 #[test]
 fn a_host_of_dots_alone_is_no_work() {
     let plugin = plugin(
@@ -105,6 +120,42 @@ fn networks_numbers_and_shares_have_values() {
     let of = |idx| value(&plugin, "share", from(&format!("192.0.2.{idx}"))).unwrap();
     let a = (0..=255).filter(|idx| of(*idx) == "a").count();
     assert!((90..166).contains(&a), "{a}");
+}
+
+#[test]
+fn ranges_that_overlap_in_part_are_refused_with_both_names() {
+    let refused = |map: &str| {
+        let config = format!(r#"{{"maps": [{{"variable": "it", "keys": "networks", {map}}}]}}"#);
+        let refused = testing::config(&config).and_then(Map::configure).err();
+        refused.unwrap().to_string()
+    };
+    let rule = "have some addresses in common: expected one to lie in the other, or none in common";
+    assert_eq!(
+        refused(r#""values": {"10.0.0.0/29": "a", "10.0.0.4-10.0.0.9": "b"}"#),
+        format!(
+            "config.maps[0]: values: `10.0.0.4-10.0.0.9`: `10.0.0.4-10.0.0.9` and `10.0.0.0/29` {rule}"
+        )
+    );
+    testing::set_file("ranges.map", "10.0.0.4-10.0.0.9 b\n\n10.0.0.0/29 a\n");
+    assert_eq!(
+        refused(r#""file": "ranges.map""#),
+        format!(
+            "config.maps[0]: file: ranges.map: line 1: `10.0.0.4-10.0.0.9` and `10.0.0.0/29` {rule}"
+        )
+    );
+}
+
+#[test]
+fn a_line_of_two_entries_is_refused_with_its_number() {
+    testing::set_file("two.map", "/a one;   # comment\n/b two; /c three;\n");
+    let config = r#"{"maps": [{"variable": "it", "source": "$path", "file": "two.map"}]}"#;
+    let refused = testing::config(config).and_then(Map::configure).err();
+    let refused = refused.unwrap().to_string();
+    let expected = "config.maps[0]: file: two.map: line 2: `/c three;` behind the `;`";
+    assert!(refused.starts_with(expected), "{refused}");
+    testing::set_file("two.map", "/a one;   # comment\n/b two;\n");
+    let plugin = plugin(config);
+    assert_eq!(value(&plugin, "it", Exchange::get("/a")).unwrap(), "one");
 }
 
 #[test]
