@@ -109,6 +109,8 @@ impl File {
 }
 
 /// What a plugin has made of a granted file: a table, a list of users. It is made again when the operator puts another file in the place.
+/// Where that cannot be done, what was made before stays. An instance that has made nothing before, because its [`open`](Self::open) finds the
+/// wrong file already, fails to configure: at a start, at a reload, in a new worker.
 ///
 /// ```
 /// use castling_sdk::prelude::*;
@@ -127,7 +129,7 @@ impl File {
 /// testing::set_file("names", "grace\n");
 /// assert_eq!(*file.get(), ["grace"]);
 /// testing::set_file("names", "");
-/// assert_eq!(*file.get(), ["grace"], "a file that is wrong is told in the log, and changes nothing");
+/// assert_eq!(*file.get(), ["grace"], "a file that is wrong is told in the log, and what was made before stays");
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Followed<T> {
@@ -157,7 +159,8 @@ impl<T> Followed<T> {
         })
     }
 
-    /// What was made of the file as it is now. Of one that `read` fails for, the log has an error, once, and what was made before stays.
+    /// What was made of the file as it is now. Of one that `read` fails for, the log has an error, once for each instance, and what was made
+    /// before stays.
     ///
     /// Costs a host call while the file is the same.
     ///
