@@ -26,7 +26,7 @@ pub(crate) fn split(line: &str) -> Result<(&str, &str)> {
     Ok((key, value))
 }
 
-/// What is between the quotes that the text begins with, and what is behind them. `None`: it begins with none.
+/// The text between the quotes that `text` begins with, and the rest behind them. `None`: it begins with none.
 fn quoted(text: &str) -> Result<Option<(&str, &str)>> {
     let Some(quote @ ('"' | '\'')) = text.chars().next() else {
         return Ok(None);
@@ -34,7 +34,7 @@ fn quoted(text: &str) -> Result<Option<(&str, &str)>> {
     let Some((inner, rest)) = text[1..].split_once(quote) else {
         bail!("expected another {quote} where the text ends");
     };
-    // nginx reads it as a part of the text, which lies in the file without the backslash nowhere.
+    // nginx takes the backslash away, while values are used where they lie in the file.
     if inner.ends_with('\\') {
         bail!("\\{quote}: expected the other kind of quotes around a text with {quote} in it");
     }

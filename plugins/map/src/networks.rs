@@ -138,7 +138,7 @@ impl<A: Address> Pieces<A> {
                 Some(&(start, end, _)) if (start, end) == (first, last) => {
                     return Err(Clash::Twice(entry));
                 }
-                // It begins within the other one.
+                // The span begins within the other one, and ends outside.
                 Some(&(_, end, other)) if last > end => return Err(Clash::Partly(entry, other)),
                 Some(_) | None => {}
             }
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn any_address_has_what_a_search_through_all_has() {
-        // Of few numbers, so that ranges lie in one another in every way.
+        // Few numbers make ranges lie in one another in every way.
         let mut seed = 7_u32;
         let mut random = |below: u32| {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

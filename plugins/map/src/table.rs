@@ -150,7 +150,7 @@ impl Table {
             self.default = Some(value);
             return Ok(false);
         }
-        // As nginx has it, a key that would be read as something else begins with a backslash.
+        // Keys that would be read as something else begin with a backslash, as in nginx.
         let key = place(key.strip_prefix('\\').unwrap_or(key));
         self.entries.push(Entry { key, value });
         Ok(true)

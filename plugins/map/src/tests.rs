@@ -59,7 +59,7 @@ fn hosts_have_the_longest_of_what_is_written_for_them() {
     );
 }
 
-/// As keys do: otherwise a client would pass by an expression with a port, a dot or capitals.
+/// Keys do, too: otherwise a client would pass by an expression with a port, a dot or capitals.
 #[test]
 fn expressions_see_a_host_without_port_dot_and_case() {
     let map =

@@ -217,7 +217,7 @@ impl Search {
                     if !is_known || *start < from {
                         *start = find(finder);
                     }
-                    // Of those that begin at one place, the first in the list counts.
+                    // The first in the list counts of those that begin at one place.
                     if *start < first.map_or(usize::MAX, |first| first.start) {
                         first = Some(Found {
                             start: *start,
