@@ -14,6 +14,9 @@
 //! A variable is written `$name` or `${name}`; `$$` is a dollar. What is not there is empty. The gateway's own are those
 //! of its access log, with type, hooks and cost in `docs/VARIABLES.md`; any other is what a plugin has set for this request, or computes.
 
+mod encoded;
+mod escape;
+
 use std::str::FromStr;
 
 use castling_abi::variable::{KnownFrom, OwnVariable, TemplatePart, TemplateParts};
@@ -23,10 +26,11 @@ use serde::{Deserialize, Deserializer};
 use crate::buffer::ShortBytes;
 use crate::error::{Error, Result};
 use crate::header::{self, HeaderName, HeaderValue};
-use crate::params::encode;
 use crate::request::Request;
 use crate::response::Reply;
 use crate::{bail, host, tls};
+
+pub use escape::{Escape, escape_html, escape_json, escape_script};
 
 /// A text with variables in it, parsed when the plugin is configured. In a config it is a string, and one with
 /// a control character or a variable that is none is a config error.
@@ -83,23 +87,6 @@ impl Template {
             says_something |= value.len() > before;
         }
         says_something
-    }
-
-    /// Text for this exchange, in which the values of variables are percent-encoded ([`http::encode`](crate::http::encode)) and the rest
-    /// is as it was written: for a path or a query that is made of what a client has sent.
-    ///
-    /// ```
-    /// # use castling_sdk::prelude::*;
-    /// # use castling_sdk::template::Template;
-    /// # use castling_sdk::testing::Exchange;
-    /// let target: Template = "/check?agent=$http_user_agent".parse()?;
-    /// let mut exchange = Exchange::get("/").header("user-agent", "a&b=c");
-    /// assert_eq!(target.expand_encoded(exchange.request(), None), "/check?agent=a%26b%3Dc");
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn expand_encoded(&self, request: &Request, reply: Option<&Reply>) -> String {
-        let text = self.expand_with(request, reply, |value| encode(value).into_bytes());
-        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Text for this exchange, with what `escape` makes of each variable's value. The rest is as it was written: for HTML, JSON and
@@ -238,45 +225,6 @@ impl FromStr for Template {
         }
         Self::read(text)
     }
-}
-
-/// A variable's value as HTML has it, for [`Template::expand_with`]: `& < > " '` are written otherwise.
-///
-/// ```
-/// # use castling_sdk::template;
-/// assert_eq!(template::escape_html(b"<b a='1'>"), b"&lt;b a=&#39;1&#39;&gt;");
-/// ```
-pub fn escape_html(value: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(value.len());
-    for &byte in value {
-        match byte {
-            b'&' => text.extend_from_slice(b"&amp;"),
-            b'<' => text.extend_from_slice(b"&lt;"),
-            b'>' => text.extend_from_slice(b"&gt;"),
-            b'"' => text.extend_from_slice(b"&quot;"),
-            b'\'' => text.extend_from_slice(b"&#39;"),
-            _ => text.push(byte),
-        }
-    }
-    text
-}
-
-/// A variable's value as it stands in a string of JSON, for [`Template::expand_with`]. What is not UTF-8 becomes U+FFFD.
-///
-/// ```
-/// # use castling_sdk::template;
-/// assert_eq!(template::escape_json(b"a\"b\n"), br#"a\"b\u000a"#);
-/// ```
-pub fn escape_json(value: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(value.len());
-    for &byte in String::from_utf8_lossy(value).as_bytes() {
-        match byte {
-            b'"' | b'\\' => text.extend([b'\\', byte]),
-            0..0x20 => text.extend(format!("\\u{byte:04x}").into_bytes()),
-            _ => text.push(byte),
-        }
-    }
-    text
 }
 
 /// Whether a plugin may set a variable of that name, and templates have it: `[a-z0-9_]`, 1 to 64 bytes, none of the gateway's own.
