@@ -3,12 +3,14 @@
 //! README.md has the config.
 
 mod patterns;
+mod pieces;
 mod stream;
 
 use castling_sdk::prelude::*;
-use castling_sdk::template::Template;
+use castling_sdk::template::{Escape, Template};
 
 use crate::patterns::{Pair, Patterns, To};
+use crate::pieces::Pieces;
 use crate::stream::Stream;
 
 /// The plugin's config.
@@ -51,6 +53,8 @@ struct Replacement {
     /// Whether `to` has variables in it. Default false.
     #[serde(default)]
     variables: bool,
+    /// How variables' values are written. Default: as the body's type has it.
+    escape: Option<Escape>,
 }
 
 /// The plugin.
@@ -60,13 +64,17 @@ pub struct Substitute {
     types: Vec<String>,
     ask_uncoded: bool,
     ask_whole: bool,
-    /// Bytes that go on in the place of a chunk; kept for their memory.
+    /// The last piece that goes on in the place of a chunk; kept for its memory.
     out: Vec<u8>,
 }
 
 /// State of a response from chunk to chunk; none for a body that is not this plugin's business.
 #[derive(Default, Deserialize, Serialize)]
-struct Body(Option<Stream>);
+struct Body {
+    stream: Option<Stream>,
+    /// The escape for texts of its type.
+    escape: Escape,
+}
 
 /// Longest `from`. A body's end is held back by one byte less.
 const MOST_FROM_BYTES: usize = 1024;
@@ -86,13 +94,17 @@ impl Substitute {
                 from,
                 to,
                 variables,
+                escape,
             } = replacement;
             if from.is_empty() || from.len() > MOST_FROM_BYTES {
                 bail!("config.replace[{i}].from: expected 1 to {MOST_FROM_BYTES} bytes");
             }
+            if escape.is_some() && !variables {
+                bail!("config.replace[{i}].escape: it is for a text with `variables = true`");
+            }
             let to = match variables {
                 true => Template::of_body(&to)
-                    .map(To::Template)
+                    .map(|to| To::Template(to, escape))
                     .map_err(|error| error.context(format!("config.replace[{i}].to")))?,
                 false => To::Text(to.into_bytes()),
             };
@@ -126,33 +138,47 @@ impl Substitute {
     }
 
     fn response_headers(&self, body: &mut Body, _request: &Request, reply: &mut Reply) {
-        *body = Body(self.is_wanted(reply).then(Stream::default));
+        let content_type = self.wanted_type(reply);
+        *body = Body {
+            escape: Escape::of_type(content_type.as_deref().unwrap_or_default()),
+            stream: content_type.map(|_| Stream::default()),
+        };
         // The body that a 304 is about is not known: it may be a text that was changed.
-        if body.0.is_none() && reply.status() != 304 {
+        if body.stream.is_none() && reply.status() != 304 {
             reply.skip_body();
         }
     }
 
-    fn response_body(&mut self, body: &mut Body, request: &Request, chunk: &mut Chunk) {
-        let Some(stream) = &mut body.0 else { return };
-        if stream.is_done(&self.patterns) {
-            return;
-        }
-        self.out.clear();
-        let (out, is_last) = (&mut self.out, chunk.is_last());
-        let expand = |to: &Template| to.expand(request, None);
-        if stream.push(&self.patterns, chunk.data(), is_last, out, expand) {
+    fn response_body(
+        &mut self,
+        body: &mut Body,
+        request: &Request,
+        chunk: &mut Chunk,
+    ) -> Result<()> {
+        let Body { stream, escape } = body;
+        let Some(stream) = stream.as_mut().filter(|it| !it.is_done(&self.patterns)) else {
+            return Ok(());
+        };
+        let expand = |to: &Template, own: Option<Escape>| {
+            let escape = own.unwrap_or(*escape);
+            to.expand_with(request, None, |value| escape.apply(value))
+        };
+        let mut emit = |piece: &[u8]| chunk.emit(piece);
+        let mut out = Pieces::new(&mut self.out, &mut emit);
+        let is_last = chunk.is_last();
+        if stream.push(&self.patterns, chunk.data(), is_last, &mut out, expand)? {
             chunk.replace(&self.out);
         }
+        Ok(())
     }
 }
 
 impl Substitute {
-    /// Whether the response's body is text of a wanted type, and whole.
-    fn is_wanted(&self, reply: &Reply) -> bool {
+    /// Media type of the response's body in lower case, if it is of a wanted one, and whole.
+    fn wanted_type(&self, reply: &Reply) -> Option<String> {
         // A part (206) cannot be searched: where it begins and ends is about the upstream's bytes.
         if matches!(reply.status(), 204 | 206 | 304) {
-            return false;
+            return None;
         }
         let coded = reply.header_all("content-encoding").iter().any(|coding| {
             !coding
@@ -161,21 +187,15 @@ impl Substitute {
                 .eq_ignore_ascii_case(b"identity")
         });
         if coded {
-            return false;
+            return None;
         }
-        let Some(content_type) = reply.header("content-type") else {
-            return false;
-        };
-        let Some(content_type) = content_type.as_str() else {
-            return false;
-        };
-        let name = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        self.types.iter().any(|wanted| is_type(&name, wanted))
+        let content_type = reply.header("content-type")?;
+        let name = content_type.as_str()?.split(';').next()?.trim();
+        let name = name.to_ascii_lowercase();
+        // Messages of gRPC have their lengths before them, which would be wrong then.
+        let is_wanted = !name.starts_with("application/grpc")
+            && self.types.iter().any(|wanted| is_type(&name, wanted));
+        is_wanted.then_some(name)
     }
 }
 
@@ -212,7 +232,7 @@ mod tests {
         let mut sent = Vec::new();
         for (data, is_last) in [("hello wor", false), ("ld", true)] {
             sent.extend(exchange.pass_chunk(data, is_last, |request, chunk| {
-                plugin.response_body(&mut state, request, chunk);
+                plugin.response_body(&mut state, request, chunk).unwrap();
             }));
         }
         String::from_utf8(sent).unwrap()
@@ -269,6 +289,63 @@ mod tests {
     }
 
     #[test]
+    fn values_are_written_as_the_bodys_type_has_them() {
+        for (content_type, escape, expected) in [
+            ("text/html; charset=utf-8", "", "hello &lt;&quot;>"),
+            ("image/svg+xml", "", "hello &lt;&quot;>"),
+            ("application/json", "", r#"hello <\">"#),
+            ("text/javascript", "", r#"hello \u003c\">"#),
+            ("text/plain", "", r#"hello <">"#),
+            ("text/html", r#", "escape": "none""#, r#"hello <">"#),
+            ("text/plain", r#", "escape": "html""#, "hello &lt;&quot;>"),
+        ] {
+            let mut plugin = plugin(&format!(
+                r#"{{"replace": [{{"from": "world", "to": "$http_x>", "variables": true{escape}}}], "types": ["*/*"]}}"#
+            ));
+            let mut exchange = Exchange::get("/")
+                .header("x", "<\"")
+                .response_header("content-type", content_type);
+            assert_eq!(pass(&mut plugin, &mut exchange), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn calls_of_grpc_are_never_searched() {
+        let mut plugin =
+            plugin(&WORLD.replace("}]", "}], \"types\": [\"*/*\", \"application/grpc\"]"));
+        for content_type in [
+            "application/grpc",
+            "application/gRPC+proto",
+            "application/grpc-web",
+        ] {
+            let mut exchange = Exchange::get("/").response_header("content-type", content_type);
+            assert_eq!(pass(&mut plugin, &mut exchange), "hello world");
+            assert!(exchange.body_skipped());
+        }
+    }
+
+    #[test]
+    fn a_chunk_may_become_more_than_a_piece() {
+        let to = "x".repeat(10_000);
+        let mut plugin = plugin(&format!(
+            r#"{{"replace": [{{"from": "a", "to": "{to}"}}]}}"#
+        ));
+        let mut exchange = Exchange::get("/").response_header("content-type", "text/html");
+        let mut state = Body::default();
+        let (request, reply) = exchange.request_and_reply();
+        plugin.response_headers(&mut state, request, reply);
+        let sent = exchange.pass_chunk("a-".repeat(500), true, |request, chunk| {
+            plugin.response_body(&mut state, request, chunk).unwrap();
+        });
+        assert!(
+            sent == format!("{to}-").repeat(500).as_bytes(),
+            "{}",
+            sent.len()
+        );
+        assert!(plugin.out.capacity() < 2 * Pieces::MOST_BYTES);
+    }
+
+    #[test]
     fn peers_are_asked_for_what_can_be_searched() {
         let asked = || {
             Exchange::get("/")
@@ -321,6 +398,10 @@ mod tests {
             (
                 r#"{"replace": [{"from": "a", "to": "$", "variables": true}]}"#,
                 "config.replace[0].to: ",
+            ),
+            (
+                r#"{"replace": [{"from": "a", "to": "b", "escape": "none"}]}"#,
+                "config.replace[0].escape: it is for a text with `variables = true`",
             ),
             (
                 r#"{"replace": [{"from": "a"}]}"#,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, Input, MatchKind, StartKind};
-use castling_sdk::template::Template;
+use castling_sdk::template::{Escape, Template};
 use memchr::memmem::Finder;
 
 /// Texts to look for, for every response.
@@ -32,7 +32,8 @@ pub(crate) struct Pair {
 /// Text that takes its place.
 pub(crate) enum To {
     Text(Vec<u8>),
-    Template(Template),
+    /// Text with variables, and how they are written; `None`: as the body's type has it.
+    Template(Template, Option<Escape>),
 }
 
 /// A place where a pair matches.

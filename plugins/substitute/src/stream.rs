@@ -1,9 +1,10 @@
 //! Literal replacement in a stream of chunks.
 
-use castling_sdk::{Deserialize, Serialize};
+use castling_sdk::template::{Escape, Template};
+use castling_sdk::{Deserialize, Result, Serialize};
 
 use crate::patterns::{Ahead, Patterns, To};
-use castling_sdk::template::Template;
+use crate::pieces::Pieces;
 
 /// Where one response's body stands.
 #[derive(Default, Deserialize, Serialize)]
@@ -16,7 +17,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Takes the next chunk and appends to `out` what can be sent by now. From the last one, all of it. False: the chunk itself can be sent as it is,
-    /// and nothing was appended.
+    /// and nothing was appended. Fails where a full piece cannot be sent.
     ///
     /// The result is that of one pass over the whole body from its start: at each place the first pair that matches
     /// there is replaced, and the search goes on behind it.
@@ -25,9 +26,9 @@ impl Stream {
         patterns: &Patterns,
         chunk: &[u8],
         is_last: bool,
-        out: &mut Vec<u8>,
-        expand: impl Fn(&Template) -> Vec<u8>,
-    ) -> bool {
+        out: &mut Pieces<'_>,
+        expand: impl Fn(&Template, Option<Escape>) -> Vec<u8>,
+    ) -> Result<bool> {
         if self.held.is_empty() {
             return self.search(patterns, chunk, is_last, out, &expand);
         }
@@ -39,15 +40,15 @@ impl Stream {
         if seam == chunk.len() {
             return self.search_held(patterns, text, is_last, out, &expand);
         }
-        let at = self.replace(patterns, &text, held, out, &expand);
+        let at = self.replace(patterns, &text, held, out, &expand)?;
         let rest = &chunk[at.max(held) - held..];
         if at < held {
-            out.extend_from_slice(&text[at..held]);
+            out.push(&text[at..held])?;
         }
-        if !self.search(patterns, rest, is_last, out, &expand) {
-            out.extend_from_slice(rest);
+        if !self.search(patterns, rest, is_last, out, &expand)? {
+            out.push(rest)?;
         }
-        true
+        Ok(true)
     }
 
     fn search_held(
@@ -55,13 +56,13 @@ impl Stream {
         patterns: &Patterns,
         text: Vec<u8>,
         is_last: bool,
-        out: &mut Vec<u8>,
-        expand: &impl Fn(&Template) -> Vec<u8>,
-    ) -> bool {
-        if !self.search(patterns, &text, is_last, out, expand) {
-            out.extend_from_slice(&text);
+        out: &mut Pieces<'_>,
+        expand: &impl Fn(&Template, Option<Escape>) -> Vec<u8>,
+    ) -> Result<bool> {
+        if !self.search(patterns, &text, is_last, out, expand)? {
+            out.push(&text)?;
         }
-        true
+        Ok(true)
     }
 
     /// Replaces all matches in the text but for those that may begin in its end, which is held. False: there is neither, and nothing was appended.
@@ -70,17 +71,16 @@ impl Stream {
         patterns: &Patterns,
         text: &[u8],
         is_last: bool,
-        out: &mut Vec<u8>,
-        expand: &impl Fn(&Template) -> Vec<u8>,
-    ) -> bool {
-        let before = out.len();
+        out: &mut Pieces<'_>,
+        expand: &impl Fn(&Template, Option<Escape>) -> Vec<u8>,
+    ) -> Result<bool> {
         let undecided = |stream: &Self, at| match is_last {
             true => text.len(),
             false => patterns.undecided(text, at, stream.spent),
         };
         let (mut at, mut held, mut ahead) = (0, undecided(self, 0), Ahead::default());
         while let Some(end) =
-            self.replace_first(patterns, text, (at, held), &mut ahead, out, expand)
+            self.replace_first(patterns, text, (at, held), &mut ahead, out, expand)?
         {
             at = end;
             // A match may take what was held for another, and one that is spent holds nothing.
@@ -88,12 +88,12 @@ impl Stream {
                 held = undecided(self, at);
             }
         }
-        if at == 0 && held == text.len() && out.len() == before {
-            return false;
+        if at == 0 && held == text.len() {
+            return Ok(false);
         }
-        out.extend_from_slice(&text[at..held]);
+        out.push(&text[at..held])?;
         self.held.extend_from_slice(&text[held..]);
-        true
+        Ok(true)
     }
 
     /// Replaces the matches that begin before `end`. Returns where it went on behind the last one, which may be behind `end`.
@@ -102,17 +102,17 @@ impl Stream {
         patterns: &Patterns,
         text: &[u8],
         end: usize,
-        out: &mut Vec<u8>,
-        expand: &impl Fn(&Template) -> Vec<u8>,
-    ) -> usize {
+        out: &mut Pieces<'_>,
+        expand: &impl Fn(&Template, Option<Escape>) -> Vec<u8>,
+    ) -> Result<usize> {
         let (mut at, mut ahead) = (0, Ahead::default());
         while at < end
             && let Some(next) =
-                self.replace_first(patterns, text, (at, end), &mut ahead, out, expand)
+                self.replace_first(patterns, text, (at, end), &mut ahead, out, expand)?
         {
             at = next;
         }
-        at
+        Ok(at)
     }
 
     /// Appends what is before the first match that begins within the range, and what takes its place. Returns where it ends.
@@ -122,22 +122,22 @@ impl Stream {
         text: &[u8],
         (at, end): (usize, usize),
         ahead: &mut Ahead,
-        out: &mut Vec<u8>,
-        expand: &impl Fn(&Template) -> Vec<u8>,
-    ) -> Option<usize> {
-        let found = patterns.find(text, at, self.spent, ahead)?;
-        if found.start >= end {
-            return None;
-        }
-        out.extend_from_slice(&text[at..found.start]);
+        out: &mut Pieces<'_>,
+        expand: &impl Fn(&Template, Option<Escape>) -> Vec<u8>,
+    ) -> Result<Option<usize>> {
+        let found = patterns.find(text, at, self.spent, ahead);
+        let Some(found) = found.filter(|found| found.start < end) else {
+            return Ok(None);
+        };
+        out.push(&text[at..found.start])?;
         match patterns.to(found.pair) {
-            To::Text(to) => out.extend_from_slice(to),
-            To::Template(to) => out.extend_from_slice(&expand(to)),
+            To::Text(to) => out.push(to)?,
+            To::Template(to, escape) => out.push(&expand(to, *escape))?,
         }
         if patterns.once {
             self.spent |= 1 << found.pair;
         }
-        Some(found.end)
+        Ok(Some(found.end))
     }
 
     /// Whether nothing is held, and all pairs have had their match.
@@ -172,11 +172,27 @@ mod tests {
         out: &mut Vec<u8>,
     ) {
         let before = out.len();
-        let is_changed = stream.push(patterns, chunk, is_last, out, |_| Vec::new());
-        if !is_changed {
+        if !pieces(out, |out| stream.push(patterns, chunk, is_last, out, none)) {
             assert_eq!(out.len(), before, "the chunk goes as it is");
             out.extend_from_slice(chunk);
         }
+    }
+
+    fn none(_: &Template, _: Option<Escape>) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Appends to `sent` all pieces.
+    fn pieces(sent: &mut Vec<u8>, push: impl FnOnce(&mut Pieces<'_>) -> Result<bool>) -> bool {
+        let (mut rest, mut emitted) = (Vec::new(), Vec::new());
+        let mut emit = |piece: &[u8]| {
+            emitted.extend_from_slice(piece);
+            Ok(())
+        };
+        let is_changed = push(&mut Pieces::new(&mut rest, &mut emit)).unwrap();
+        sent.extend(emitted);
+        sent.extend(rest);
+        is_changed
     }
 
     fn pass(patterns: &Patterns, chunks: &[&[u8]]) -> Vec<u8> {
@@ -254,12 +270,14 @@ mod tests {
         let patterns = patterns(&[pair("needle", "pin"), pair("edge", "e")], false);
         let mut stream = Stream::default();
         let mut out = Vec::new();
-        let expand = |_: &Template| Vec::new();
-        assert!(!stream.push(&patterns, b"hay and hay", false, &mut out, expand));
-        assert!(stream.push(&patterns, b"hay and need", false, &mut out, expand));
+        let push = |stream: &mut Stream, out: &mut Vec<u8>, chunk: &[u8]| {
+            pieces(out, |out| stream.push(&patterns, chunk, false, out, none))
+        };
+        assert!(!push(&mut stream, &mut out, b"hay and hay"));
+        assert!(push(&mut stream, &mut out, b"hay and need"));
         assert_eq!((&*out, &*stream.held), (&b"hay and "[..], &b"need"[..]));
-        assert!(stream.push(&patterns, b"", false, &mut out, expand));
-        assert!(stream.push(&patterns, b"ed hay", false, &mut out, expand));
+        assert!(push(&mut stream, &mut out, b""));
+        assert!(push(&mut stream, &mut out, b"ed hay"));
         assert_eq!(
             (&*out, &*stream.held),
             (&b"hay and needed hay"[..], &b""[..])
