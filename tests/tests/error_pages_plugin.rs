@@ -99,7 +99,7 @@ fn errors_of_the_gateway_and_of_plugins_have_pages() {
     );
     let denied = proxy.get("/denied");
     assert_eq!(denied.status.as_u16(), 302);
-    assert_eq!(denied.header("location"), Some("/login?from=/denied"));
+    assert_eq!(denied.header("location"), Some("/login?from=%2Fdenied"));
     let down = proxy.get("/down");
     assert_eq!(
         (down.status.as_u16(), down.text().as_str()),
@@ -124,7 +124,7 @@ fn errors_of_peers_stay_unless_a_page_intercepts_them() {
     }
     assert_eq!(
         proxy.get("/app/403").header("location"),
-        Some("/login?from=/app/403")
+        Some("/login?from=%2Fapp%2F403")
     );
     let intercepting = start(&example().replace("intercept = false", "intercept = true"));
     let reply = intercepting.get("/app/503");

@@ -6,6 +6,7 @@ mod page;
 mod statuses;
 #[cfg(test)]
 mod tests;
+mod vary;
 
 use castling_sdk::metrics::Counter;
 use castling_sdk::peer_status;
@@ -60,18 +61,21 @@ impl ErrorPages {
             return Verdict::Continue;
         }
         let is_peers = peer_status() == Some(status);
-        let mut pages = self.pages.iter();
-        let page = pages.find(|page| {
-            page.is_for(status) && (page.intercepts() || !is_peers) && page.is_taken(request)
-        });
-        let Some(made) = page.and_then(|page| page.response(request, reply)) else {
+        let is_possible = |page: &&Page| page.is_for(status) && (page.intercepts() || !is_peers);
+        let mut pages = self.pages.iter().filter(is_possible);
+        let page = pages.find(|page| page.is_taken(request));
+        let Some(made) = page.and_then(|page| page.response(request, reply, self.varies)) else {
+            // Another client may have a page in its place.
+            let mut pages = self.pages.iter().filter(is_possible);
+            if pages.any(Page::goes_by_accept)
+                && let Some(vary) = vary::merged(reply.header_all("vary"), true)
+            {
+                reply.set_header("vary", vary);
+            }
             return Verdict::Continue;
         };
         self.replaced.with([&*status.to_string()]).inc();
-        match self.varies {
-            true => made.header("vary", "accept").into(),
-            false => made.into(),
-        }
+        made.into()
     }
 }
 

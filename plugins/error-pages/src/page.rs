@@ -1,9 +1,10 @@
 //! A page, and the response that is made of it.
 
 use castling_sdk::prelude::*;
-use castling_sdk::template::{self, Template};
+use castling_sdk::template::{self, Escape, Template};
 
 use crate::statuses::{StatusConfig, Statuses};
+use crate::vary;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,10 +28,10 @@ pub(crate) struct PageConfig {
     variables: bool,
     /// Path, and maybe a query, of the gateway's own routes, whose response is the page.
     #[serde(default)]
-    path: Option<Template>,
+    path: Option<String>,
     /// Path or URL that the client is sent to.
     #[serde(default)]
-    redirect: Option<Template>,
+    redirect: Option<String>,
     /// Type of `body` and `file`. Default `text/html; charset=utf-8`.
     #[serde(default)]
     content_type: Option<String>,
@@ -40,14 +41,6 @@ pub(crate) struct PageConfig {
     /// Status that is sent: a number, or `"page"`, that of the page at `path`. Default: the error's; for a redirect 302.
     #[serde(default)]
     send_status: Option<SendStatus>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Escape {
-    Html,
-    Json,
-    None,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -80,13 +73,21 @@ enum Content {
         /// Whether the page's status is sent.
         has_status: bool,
     },
-    Redirect(Template),
+    Redirect(Location),
+}
+
+/// Path or URL of a redirect.
+struct Location {
+    /// Everything before the first `?`.
+    path: Template,
+    /// Everything behind it, in which values are encoded.
+    query: Option<Template>,
 }
 
 /// Kind of a body.
 struct Typed {
     content_type: String,
-    escape: fn(&[u8]) -> Vec<u8>,
+    escape: Escape,
 }
 
 enum Contents {
@@ -157,8 +158,14 @@ impl Page {
                 let file = Contents::follow(&file, config.variables);
                 Content::File(typed, file.map_err(|error| error.context("file"))?)
             }
-            (None, None, Some(target), None) => Content::Path { target, has_status },
-            (None, None, None, Some(to)) => Content::Redirect(to),
+            (None, None, Some(target), None) => Content::Path {
+                target: path(&target).map_err(|error| error.context("path"))?,
+                has_status,
+            },
+            (None, None, None, Some(to)) => {
+                let to = Location::new(&to);
+                Content::Redirect(to.map_err(|error| error.context("redirect"))?)
+            }
             _ => bail!("expected one of `body`, `file`, `path` and `redirect`"),
         };
         Ok(Self {
@@ -190,51 +197,112 @@ impl Page {
         request.header_all("accept").iter().any(|value| {
             let value = value.to_string_lossy();
             value.split(',').any(|range| {
-                let name = range.split(';').next().unwrap_or_default();
-                name.trim().eq_ignore_ascii_case(accept)
+                let mut parts = range.split(';').map(str::trim);
+                let name = parts.next().unwrap_or_default();
+                name.eq_ignore_ascii_case(accept) && !parts.any(is_refusal)
             })
         })
     }
 
-    /// `None`: the page cannot be had, and the error stays as it is.
-    pub(crate) fn response(&self, request: &Request, reply: &Reply) -> Option<Response> {
+    /// `None`: the page cannot be had, and the error stays as it is. `is_by_accept`: what the client takes may have decided.
+    pub(crate) fn response(
+        &self,
+        request: &Request,
+        reply: &Reply,
+        is_by_accept: bool,
+    ) -> Option<Response> {
         let status = self.send_status.unwrap_or(reply.status());
-        let (typed, body) = match &self.content {
+        let mut vary = reply.header_all("vary");
+        let response = match &self.content {
             Content::Redirect(to) => {
-                let status = self.send_status.unwrap_or(302);
-                let to = to.expand(request, Some(reply));
-                let to = http::on_this_host(&String::from_utf8_lossy(&to));
-                let cookies = reply.header_all("set-cookie");
-                let response = Response::status(status).header("location", to);
-                return Some(cookies.iter().fold(response, |response, cookie| {
-                    response.header("set-cookie", cookie)
-                }));
+                let to = to.expand(request, reply)?;
+                let response = Response::status(self.send_status.unwrap_or(302));
+                // The client does not stay here, where it would have to prove who it is.
+                let is_said = |name: &str| matches!(name, "location" | "www-authenticate");
+                kept(response.header("location", to), reply, is_said)
             }
             Content::Path { target, has_status } => {
-                let page = page_at(&target.expand_encoded(request, Some(reply)), request)?;
+                let target = target.expand_encoded(request, Some(reply));
+                let page = page_at(&target, request, *has_status)?;
+                vary.extend(page.headers().all("vary"));
                 let status = if *has_status { page.status() } else { status };
-                return Some(of_page(status, page, reply));
+                of_page(status, page, reply)
             }
-            Content::Body(typed, body) => (typed, typed.expand(body, request, reply)),
+            Content::Body(typed, body) => {
+                typed.response(status, typed.expand(body, request, reply), reply)
+            }
             Content::File(typed, file) => match &*file.get() {
-                Contents::Bytes(bytes) => (typed, bytes.clone()),
-                Contents::Template(body) => (typed, typed.expand(body, request, reply)),
+                Contents::Bytes(bytes) => typed.response(status, bytes.clone(), reply),
+                Contents::Template(body) => {
+                    typed.response(status, typed.expand(body, request, reply), reply)
+                }
             },
         };
-        let response = kept(Response::status(status), reply, |_| false);
-        Some(
-            response
-                .header("content-type", &typed.content_type)
-                .body(body),
-        )
+        Some(match vary::merged(vary, is_by_accept) {
+            Some(vary) => response.header("vary", vary),
+            None => response,
+        })
     }
 }
 
+impl Location {
+    fn new(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            bail!("expected a path or a URL");
+        }
+        let (path, query) = match text.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (text, None),
+        };
+        Ok(Self {
+            path: path.parse()?,
+            query: query.map(str::parse).transpose()?,
+        })
+    }
+
+    /// `None`: its variables are empty, which is told.
+    fn expand(&self, request: &Request, reply: &Reply) -> Option<String> {
+        let mut to = self.path.expand(request, Some(reply));
+        if let Some(query) = &self.query {
+            to.push(b'?');
+            let encode = |value: &[u8]| http::encode(value).into_bytes();
+            to.extend(query.expand_with(request, Some(reply), encode));
+        }
+        let to = http::on_this_host(&String::from_utf8_lossy(&to));
+        if to.is_empty() {
+            log::warn!("a redirect leads nowhere: its variables are empty");
+            return None;
+        }
+        Some(to)
+    }
+}
+
+/// Path and query of the own routes.
+fn path(text: &str) -> Result<Template> {
+    match text.starts_with('/') {
+        true => text.parse(),
+        false => bail!("`{text}`: expected a path of this gateway, such as \"/errors/404\""),
+    }
+}
+
+/// Whether a parameter of a media range says that it is not acceptable (RFC 9110 §12.4.2).
+fn is_refusal(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        name.trim().eq_ignore_ascii_case("q") && weight.trim().parse() == Ok(0.0_f32)
+    })
+}
+
 /// The page of the own routes; `None`: there is none, which is told.
-fn page_at(target: &str, request: &Request) -> Option<http::Response> {
+fn page_at(target: &str, request: &Request, has_status: bool) -> Option<http::Response> {
     let page = http::subrequest(http::Request::get(target).forward(request, FORWARDED));
+    // A redirect with the error's status would be an empty page that leads nowhere.
+    let is_page = |status: u16| match status {
+        304 => false,
+        300..400 => has_status,
+        status => status < 300,
+    };
     match page {
-        Ok(page) if page.status() < 400 => return Some(page),
+        Ok(page) if is_page(page.status()) => return Some(page),
         Ok(page) => log::warn!("the page {target} has status {}", page.status()),
         Err(error) => log::warn!("the page {target} cannot be had: {error}"),
     }
@@ -247,7 +315,7 @@ fn of_page(status: u16, page: http::Response, reply: &Reply) -> Response {
         Response::status(status),
         |response, (name, value)| match name {
             "connection" | "content-length" | "keep-alive" | "trailer" | "transfer-encoding"
-            | "upgrade" => response,
+            | "upgrade" | "vary" => response,
             name => response.header(name, value),
         },
     );
@@ -255,7 +323,7 @@ fn of_page(status: u16, page: http::Response, reply: &Reply) -> Response {
     kept(response, reply, is_said).body(page.into_body())
 }
 
-/// Adds what the error says beside its body: `WWW-Authenticate`, `Retry-After`, `Allow` and the like.
+/// Adds what the error says beside its body: `WWW-Authenticate`, `Retry-After`, `Allow` and the like. Its `Vary` is merged elsewhere.
 fn kept(response: Response, reply: &Reply, is_said: impl Fn(&str) -> bool) -> Response {
     let status = reply.status();
     reply
@@ -264,7 +332,7 @@ fn kept(response: Response, reply: &Reply, is_said: impl Fn(&str) -> bool) -> Re
         .fold(response, |response, (name, value)| {
             // RFC 9110 §15.5.17: a 416 tells the length in `Content-Range`.
             let is_of_body = OF_BODY.contains(&name) || (name == "content-range" && status != 416);
-            match is_of_body || is_said(name) {
+            match is_of_body || name == "vary" || is_said(name) {
                 true => response,
                 false => response.header(name, value),
             }
@@ -277,23 +345,21 @@ impl Typed {
         if HeaderValue::new(&content_type).is_err() || !content_type.contains('/') {
             bail!("content_type: `{content_type}`: expected a media type");
         }
-        let usual = match content_type.to_ascii_lowercase() {
-            it if it.contains("json") => Escape::Json,
-            it if it.contains("html") || it.contains("xml") => Escape::Html,
-            _ => Escape::None,
-        };
+        let escape = escape.unwrap_or_else(|| Escape::of_type(&content_type));
         Ok(Self {
             content_type,
-            escape: match escape.unwrap_or(usual) {
-                Escape::Html => template::escape_html,
-                Escape::Json => template::escape_json,
-                Escape::None => <[u8]>::to_vec,
-            },
+            escape,
         })
     }
 
+    fn response(&self, status: u16, body: Vec<u8>, reply: &Reply) -> Response {
+        let response = kept(Response::status(status), reply, |_| false);
+        let response = response.header("content-type", &self.content_type);
+        response.body(body)
+    }
+
     fn expand(&self, body: &Template, request: &Request, reply: &Reply) -> Vec<u8> {
-        body.expand_with(request, Some(reply), self.escape)
+        body.expand_with(request, Some(reply), |value| self.escape.apply(value))
     }
 }
 

@@ -164,10 +164,134 @@ fn a_redirect_leads_elsewhere() {
     assert_eq!(found.status_code(), 302);
     assert_eq!(
         header(&found, "location").unwrap(),
-        "https://example.org/search?for=/a"
+        "https://example.org/search?for=%2Fa"
     );
     let gone = replaced(&plugin, Exchange::get("/").response(410)).unwrap();
     assert_eq!(gone.status_code(), 301);
+}
+
+#[test]
+fn a_redirect_says_what_the_error_says_but_for_its_place_and_its_challenge() {
+    let plugin = plugin(
+        r#"{"pages": [{"status": ["401-403", "3xx"], "redirect": "$http_x/login?from=$path&q=$query#$http_x"}]}"#,
+    );
+    let error = Exchange::get("/a&b?c=d e&f")
+        .header("x", "/x")
+        .response(302)
+        .response_header("location", "/elsewhere")
+        .response_header("www-authenticate", "Basic")
+        .response_header("content-type", "text/html")
+        .response_header("retry-after", "7")
+        .response_header("cache-control", "no-store")
+        .response_header("set-cookie", "a=1")
+        .response_header("set-cookie", "b=2");
+    let to = replaced(&plugin, error).unwrap();
+    assert_eq!(
+        header(&to, "location").unwrap(),
+        "/x/login?from=%2Fa%26b&q=c%3Dd%20e%26f#%2Fx"
+    );
+    for (name, expected) in [
+        ("retry-after", Some("7")),
+        ("cache-control", Some("no-store")),
+        ("set-cookie", Some("a=1")),
+        ("www-authenticate", None),
+        ("content-type", None),
+    ] {
+        assert_eq!(header(&to, name).as_deref(), expected, "{name}");
+    }
+    let nowhere = plugin_of_page(r#""redirect": "$http_x""#);
+    assert_eq!(replaced(&nowhere, Exchange::get("/").response(404)), None);
+}
+
+fn plugin_of_page(more: &str) -> ErrorPages {
+    plugin(&format!(r#"{{"pages": [{{"status": [404], {more}}}]}}"#))
+}
+
+#[test]
+fn a_page_at_a_path_that_leads_elsewhere_is_taken_with_its_status_alone() {
+    let moved = |plugin: &ErrorPages| {
+        let error = Exchange::get("/")
+            .response(404)
+            .own_routes(|_| Response::status(302).header("location", "/login"));
+        replaced(plugin, error)
+    };
+    assert_eq!(moved(&plugin_of_page(r#""path": "/moved""#)), None);
+    let said = testing::take_log().pop().unwrap().1;
+    assert_eq!(said, "the page /moved has status 302");
+    assert_eq!(
+        moved(&plugin_of_page(r#""path": "/moved", "send_status": 404"#)),
+        None
+    );
+    let page = moved(&plugin_of_page(
+        r#""path": "/moved", "send_status": "page""#,
+    ))
+    .unwrap();
+    assert_eq!(
+        (page.status_code(), header(&page, "location").unwrap()),
+        (302, "/login".to_owned())
+    );
+}
+
+#[test]
+fn vary_is_of_the_error_of_the_page_and_of_the_choice() {
+    let plugin = plugin(
+        r#"{"pages": [
+            {"status": [404], "path": "/page"},
+            {"status": [500], "accept": "application/json", "content_type": "application/json", "body": "{}"}
+        ]}"#,
+    );
+    let error = |status| {
+        Exchange::get("/")
+            .response(status)
+            .response_header("vary", "Origin")
+            .own_routes(|_| Response::status(200).header("vary", "accept-encoding, origin"))
+    };
+    let page = replaced(&plugin, error(404)).unwrap();
+    assert_eq!(
+        header(&page, "vary").unwrap(),
+        "Origin, accept-encoding, accept"
+    );
+    let json = replaced(&plugin, error(500).header("accept", "application/json")).unwrap();
+    assert_eq!(header(&json, "vary").unwrap(), "Origin, accept");
+    // An error that stays because of what the client takes says so, and no other.
+    for (status, expected) in [(500, "Origin, accept"), (502, "Origin")] {
+        let mut exchange = error(status);
+        let (request, reply) = exchange.request_and_reply();
+        let verdict = plugin.response_headers(request, reply);
+        assert!(matches!(verdict, Verdict::Continue));
+        assert_eq!(reply.header("vary").unwrap(), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_type_that_the_client_refuses_is_not_one_that_it_takes() {
+    let plugin = plugin_of_page(r#""accept": "application/json", "body": "{}""#);
+    for (accept, expected) in [
+        ("application/json", true),
+        ("text/html, application/json;v=1;q=0.1", true),
+        ("application/json;q=0", false),
+        ("application/json ; Q = 0.000, */*", false),
+        ("*/*", false),
+    ] {
+        let error = Exchange::get("/").response(404).header("accept", accept);
+        assert_eq!(replaced(&plugin, error).is_some(), expected, "{accept}");
+    }
+}
+
+#[test]
+fn values_in_scripts_end_nothing() {
+    let page = |content_type: &str| {
+        let plugin = plugin_of_page(&format!(
+            r#""content_type": "{content_type}", "body": "say(\"$http_x\")""#
+        ));
+        let error = Exchange::get("/").response(404).header("x", "</script>\"'");
+        text(&replaced(&plugin, error).unwrap())
+    };
+    let script = r#"say("\u003c/script\u003e\"\u0027")"#;
+    for content_type in ["text/javascript; charset=utf-8", "application/ecmascript"] {
+        assert_eq!(page(content_type), script);
+    }
+    assert_eq!(page("text/plain"), r#"say("</script>"'")"#);
 }
 
 #[test]
@@ -254,6 +378,15 @@ fn a_config_without_sense_is_refused() {
         (
             page(r#""body": "", "content_type": "json""#),
             "config.pages[0]: content_type: `json`: expected a media type",
+        ),
+        (
+            page(r#""path": "errors/404""#),
+            "config.pages[0]: path: `errors/404`: expected a path of this gateway",
+        ),
+        (page(r#""path": "/$""#), "config.pages[0]: path: "),
+        (
+            page(r#""redirect": """#),
+            "config.pages[0]: redirect: expected a path or a URL",
         ),
         (page(r#""file": "none""#), "config.pages[0]: file: "),
         (page(r#""body": "$""#), "config.pages[0].body: "),
