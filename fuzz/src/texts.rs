@@ -1,10 +1,10 @@
-//! Texts that decide: the path of a request, its query and cookies, and the config. Bytes that are no UTF-8 are read as a reader of files or heads
+//! Texts that decide: the path of a request, its query and cookies, what is said of caching, and the config. Bytes that are no UTF-8 are read as a reader of files or heads
 //! would refuse them, and are no input.
 
 use std::fs;
 use std::path::PathBuf;
 
-use castling::rig::wire;
+use castling::rig::{cached, wire};
 
 /// The path of a request's target.
 ///
@@ -22,6 +22,15 @@ pub fn paths(data: &[u8]) {
 pub fn query_and_cookies(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         wire::query_and_cookies(text);
+    }
+}
+
+/// A request's fields, a response's status and fields, and its body, with an empty line between them: what a cache makes of them.
+///
+/// Holds: no panic; what may not be stored is not; an entry is read as it was written; parts lie within the body.
+pub fn cached_responses(data: &[u8]) {
+    if let Ok(text) = str::from_utf8(data) {
+        cached::exchange(text);
     }
 }
 

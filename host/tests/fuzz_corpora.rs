@@ -85,6 +85,7 @@ fn heads_and_bodies_survive_their_corpora() {
 fn paths_and_configs_survive_their_corpora() {
     replay("paths", texts::paths);
     replay("query_and_cookies", texts::query_and_cookies);
+    replay("cached_responses", texts::cached_responses);
     replay("configs", texts::configs);
 }
 

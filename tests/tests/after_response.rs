@@ -284,8 +284,17 @@ fn a_trap_costs_its_own_call() {
         let told = format!("plugin {name} failed in after_response: it was asked to, afterwards");
         proxy.until_log_has(&told);
     }
+    let workers = proxy.workers();
+    for what in ["hoard", "recurse"] {
+        let ask = format!("GET /{what} HTTP/1.1\r\nHost: a\r\nX-After: {what}\r\n\r\n");
+        assert_eq!(client.send(ask).read_reply().text(), "hello");
+    }
+    let told = proxy.until_log_has("limits.memory");
+    assert!(told.contains("after_response"), "{told}");
+    proxy.until_log_has("recurses_for_ever");
     assert_eq!(client.send(ASK).read_reply().text(), "hello");
     assert_eq!(sink.until_reports(1), [TOLD]);
+    assert_eq!(proxy.workers(), workers);
 }
 
 #[test]

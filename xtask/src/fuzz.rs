@@ -69,7 +69,7 @@ pub(crate) fn rustc() -> Option<ExitCode> {
 const WRAPS: &str = "CASTLING_XTASK_WRAPS_RUSTC";
 
 /// Crates with coverage counters, beside the targets themselves.
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 11] = [
     "castling",
     "castling_abi",
     "castling_fuzz",
@@ -96,6 +96,7 @@ const TARGETS: [&str; 13] = [
     "name_answers",
     "paths",
     "query_and_cookies",
+    "cached_responses",
     "configs",
 ];
 

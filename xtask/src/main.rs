@@ -99,7 +99,7 @@ enum Task {
     ///
     /// Installs cargo-fuzz where it is missing. The exit code is 0 when nothing was found.
     Fuzz {
-        /// host_calls, scripts, wasi, modules, requests, responses, chunks, http2_heads, proxy_headers, name_answers, paths, query_and_cookies or configs; all when left out
+        /// host_calls, scripts, wasi, modules, requests, responses, chunks, http2_heads, proxy_headers, name_answers, paths, query_and_cookies, cached_responses or configs; all when left out
         target: Option<String>,
         /// How long each target runs
         #[arg(long, default_value_t = 60)]

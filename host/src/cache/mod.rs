@@ -13,7 +13,7 @@ mod status_field;
 mod storable;
 mod vary;
 
-pub use entry::Response;
+pub use entry::{Entry, Response};
 pub use freshness::{Defaults, Moment};
 pub use key::KeyDigest;
 pub use merge::{freshen, make_conditional, make_whole};

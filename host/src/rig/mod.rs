@@ -1,6 +1,7 @@
 //! A plugin without a gateway around it, for benchmarks and fuzz targets. It is loaded, lent exchanges and called as a
 //! worker does it; only the results that it waits for are invented.
 
+pub mod cached;
 pub mod components;
 mod heads;
 mod scripted_io;

@@ -1,5 +1,5 @@
 //! Does after the response what the request's `x-after` says: tells the upstream `sink` what it knows of the exchange (`report`), waits for
-//! milliseconds (`wait 20`), computes for ever (`spin`), asks a route of the gateway's own (`ask /path`), writes a zone (`keep TEXT`), panics, or tries what is too late.
+//! milliseconds (`wait 20`), computes for ever (`spin`), asks a route of the gateway's own (`ask /path`), writes a zone (`keep TEXT`), panics, takes all memory (`hoard`) or stack (`recurse`), or tries what is too late.
 
 use castling_sdk::prelude::*;
 
@@ -69,6 +69,15 @@ impl Follower {
                 std::hint::black_box(0);
             },
             "panic" => panic!("it was asked to, afterwards"),
+            "hoard" => {
+                let mut hoard = Vec::new();
+                loop {
+                    hoard.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+                }
+            }
+            "recurse" => {
+                std::hint::black_box(recurses_for_ever(1));
+            }
             "late" => too_late(request)?,
             _ => {}
         }
@@ -78,6 +87,15 @@ impl Follower {
 
 fn text(value: Option<HeaderValue>) -> String {
     value.as_ref().and_then(HeaderValue::as_str).unwrap_or_default().to_owned()
+}
+
+#[inline(never)]
+fn recurses_for_ever(depth: u64) -> u64 {
+    if depth == u64::MAX {
+        return 0;
+    }
+    let room = std::hint::black_box([depth; 64]);
+    recurses_for_ever(depth + 1) + room[1]
 }
 
 /// Tries what only a request under way can do, and tells what was refused.
