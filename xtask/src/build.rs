@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -22,8 +23,7 @@ pub(crate) const QUICK: &str = "release";
 /// tests use. A gateway as it is shipped is tried out, since the tests mostly run the other.
 pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
     let started = Instant::now();
-    plugins(workspace)?;
-    let built = gateway(workspace, profile)?;
+    let built = both(workspace, profile)?;
     command::copy_if_changed(&built, &workspace.gateway())?;
     if profile == SHIPPED {
         try_out(workspace)?;
@@ -40,14 +40,28 @@ pub(crate) fn all(workspace: &Workspace, profile: &str) -> Result<()> {
 /// Builds the plugins as [`all`] does, and a gateway of this profile that stays below `target`, so that a quick one takes
 /// nobody's place in `dist/`. Returns the gateway's path.
 pub(crate) fn for_tests(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
-    plugins(workspace)?;
-    let built = gateway(workspace, profile)?;
+    let built = both(workspace, profile)?;
     demo_certificate(workspace, &built)?;
     if profile == SHIPPED {
         command::copy_if_changed(&built, &workspace.gateway())?;
         try_out(workspace)?;
     }
     Ok(built)
+}
+
+/// Builds plugins and gateway beside one another: each module's link-time optimisation takes one core, and they are built one after the
+/// other. Returns the gateway's path.
+fn both(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
+    let (plugins, gateway) = thread::scope(|scope| {
+        let plugins = scope.spawn(|| plugins(workspace));
+        let gateway = gateway(workspace, profile);
+        (plugins.join(), gateway)
+    });
+    match plugins {
+        Ok(built) => built?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    gateway
 }
 
 /// Makes the certificate of the demo's listener, unless it is there.
