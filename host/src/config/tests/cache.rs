@@ -59,7 +59,7 @@ fn caches_that_cannot_be() {
     );
     is_refused(
         "cache = { zone = 'pages', key = '$id' }",
-        "site.toml:3:9: cache $id: expected a variable of the gateway's own, or the name of a group of a regular expression of the route",
+        "site.toml:3:9: cache $id: no plugin is there to set it: expected a variable of the request, or a group of a route's regular expression",
     );
     is_refused(
         "cache = { zone = 'pages', ignore_origin = true }",
@@ -67,7 +67,7 @@ fn caches_that_cannot_be() {
     );
     is_refused(
         "cache = { zone = 'pages', max_body = '2MiB' }",
-        "site.toml:3:38: max_body '2MiB': expected 1B to 960KiB",
+        "site.toml:3:38: max_body '2MiB': expected 1 to 960KiB",
     );
     refused(
         &site("metrics = true\ncache = 'pages'"),
