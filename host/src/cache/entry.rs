@@ -17,8 +17,9 @@ use crate::message::{FieldName, Headers};
 pub enum Entry<'a> {
     /// Responses differ by fields of the request, and each variant has a key of its own, of this generation.
     Varies(Vary, u64),
-    /// An invalidation of what was stored, at this moment: responses that were asked for before it are not to be stored.
-    Gone(Moment),
+    /// An invalidation of what was stored, at this time of the zones' clock, ns: responses that were asked for before it are not to be
+    /// stored.
+    Gone(u64),
     /// Requests of this key are not to wait for one another, since their responses are not stored.
     Passes,
     Response(StoredResponse<'a>),
@@ -55,7 +56,7 @@ impl<'a> Entry<'a> {
                 Some(Self::Varies(Vary::read(names), generation))
             }
             (&GONE, rest) => match u64_of(rest)? {
-                (at, []) => Some(Self::Gone(Moment(at))),
+                (at, []) => Some(Self::Gone(at)),
                 _ => None,
             },
             (&PASSES, []) => Some(Self::Passes),
@@ -68,9 +69,9 @@ impl<'a> Entry<'a> {
         vec![PASSES]
     }
 
-    pub fn gone(at: Moment) -> Vec<u8> {
+    pub fn gone(at_ns: u64) -> Vec<u8> {
         let mut bytes = vec![GONE];
-        bytes.extend(at.0.to_le_bytes());
+        bytes.extend(at_ns.to_le_bytes());
         bytes
     }
 

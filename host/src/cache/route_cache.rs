@@ -257,12 +257,13 @@ impl RouteCache {
         is_old && Entry::is_kept(bytes)
     }
 
-    /// Stores a response for requests with these fields, unless its key was invalidated since it was asked for. Says whether it is there.
+    /// Stores a response for requests with these fields, unless its key was invalidated since it was asked for, at this time of the zones'
+    /// clock. Says whether it is there.
     pub fn store(
         &self,
         place: &Place,
         request: &Headers,
-        (vary, asked): (&Vary, Moment),
+        (vary, asked_ns): (&Vary, u64),
         response: &Response,
     ) -> Result<bool, ZoneError> {
         let now = now_ns();
@@ -278,7 +279,7 @@ impl RouteCache {
             self.zone.put(&key, entry, keep, Expected::Anything, now)
         };
         let known = match self.read(&place.primary) {
-            Read::Gone(at) if at >= asked => return Ok(false),
+            Read::Gone(at_ns) if at_ns >= asked_ns => return Ok(false),
             Read::Varies(known, generation) => Some((known, generation)),
             Read::Gone(_) | Read::Nothing | Read::Passes | Read::Response(_) => None,
         };
@@ -335,7 +336,7 @@ impl RouteCache {
     /// Has what is stored for this key, all its variants, be used no more, and what is under way to it not be stored.
     pub fn invalidate(&self, primary: &KeyDigest) {
         let put = zone_key(primary).and_then(|key| {
-            let entry = Entry::gone(Moment::now());
+            let entry = Entry::gone(now_ns());
             let ttl = Some(GONE_FOR);
             self.zone
                 .put(&key, &entry, ttl, Expected::Anything, now_ns())
@@ -359,7 +360,8 @@ impl RouteCache {
 /// Entry of a key.
 enum Read {
     Nothing,
-    Gone(Moment),
+    /// At this time of the zones' clock, ns.
+    Gone(u64),
     Varies(Vary, u64),
     Passes,
     Response(Box<Response>),

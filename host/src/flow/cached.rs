@@ -49,6 +49,9 @@ enum Turn<'c> {
     Response(ResponseBody),
 }
 
+/// `fwd` of a request that wants no response that is stored already.
+const ASKED_FOR: &str = "request";
+
 /// `detail` of a stale response that is fetched anew meanwhile.
 const MEANWHILE: &str = "stale-while-revalidate";
 
@@ -101,7 +104,7 @@ impl Pipeline<'_> {
             }
             Found::Response(response) => {
                 wanted.fwd = match asked.no_cache || asked.max_age.is_some() {
-                    true if response.freshness.is_fresh_at(now) => "request",
+                    true if response.freshness.is_fresh_at(now) => ASKED_FOR,
                     _ => "stale",
                 };
                 wanted.stale = Some(response);
@@ -191,6 +194,7 @@ impl Pipeline<'_> {
             ..StatusField::default()
         };
         let is_head = self.exchange.request().method == Method::HEAD;
+        let takes_older = fwd != ASKED_FOR;
         let begun = Moment::now();
         let until = Instant::now() + cache.wait;
         let (place, flight) = loop {
@@ -201,7 +205,8 @@ impl Pipeline<'_> {
             match found {
                 Found::Response(response) => {
                     let waited = field.collapsed.then_some(begun);
-                    if let Some(body) = self.answer_after_wait(cache, &response, waited) {
+                    let since = (waited, takes_older);
+                    if let Some(body) = self.answer_after_wait(cache, &response, since) {
                         return Ok(Turn::Response(body));
                     }
                     stale = Some(response);
@@ -238,24 +243,26 @@ impl Pipeline<'_> {
         })))
     }
 
-    /// Answers a request that has waited since this moment with what has come of that. `None`: it has not waited, or nothing has.
+    /// Answers a request with what another one has fetched meanwhile, for which it has waited since this moment. `takes_older`: what is
+    /// fresh will do, whenever it came. `None`: there is nothing for it.
     fn answer_after_wait(
         &mut self,
         cache: &RouteCache,
         response: &Response,
-        waited: Option<Moment>,
+        (waited, takes_older): (Option<Moment>, bool),
     ) -> Option<ResponseBody> {
         let now = Moment::now();
+        let is_new = waited.is_some_and(|waited| response.freshness.came >= waited);
         // A response that came while the request waited is as good as the one that it would fetch.
-        if response.freshness.came >= waited? {
+        if is_new || takes_older && response.freshness.is_fresh_at(now) {
             cache.note(Outcome::Hit, self.exchange);
             let field = StatusField {
-                collapsed: true,
+                collapsed: waited.is_some(),
                 ..StatusField::default()
             };
             return Some(self.answer_with(cache, response, field, now));
         }
-        let rests = response.freshness.rests_after_error(now);
+        let rests = waited.is_some() && response.freshness.rests_after_error(now);
         rests.then(|| self.answer_with_stale(cache, response, AFTER_ERROR, now))
     }
 

@@ -17,7 +17,7 @@ use crate::error::{ClientError, Error};
 use crate::message::BodySize;
 use crate::phase::UpstreamIdx;
 use crate::upstream;
-use crate::zone::Flight;
+use crate::zone::{Flight, now_ns};
 
 /// `detail` of a stale response in the place of an error.
 pub const AFTER_ERROR: &str = "stale-if-error";
@@ -43,6 +43,7 @@ impl Pipeline<'_> {
         fetched: &mut Fetched<'_>,
     ) -> Result<ResponseBody, Error> {
         let cache = fetched.cache;
+        let asked_ns = now_ns();
         let (answered, validates, (asked, came)) = self.ask_origin(idx, fetched).await;
         let body = match answered {
             Ok(ResponseBody::Upstream(body)) => body,
@@ -73,7 +74,7 @@ impl Pipeline<'_> {
             && let Some(stale) = fetched.stale.take()
         {
             body.finish_if_over();
-            return Ok(self.answer_validated(fetched, *stale, times));
+            return Ok(self.answer_validated(fetched, *stale, times, asked_ns));
         }
         let own_cookie = self.worker.upstream(idx).balancer.session_cookie();
         let reply = self.exchange.reply();
@@ -92,7 +93,7 @@ impl Pipeline<'_> {
                     headers: head_to_store(&headers, &without, None, b""),
                     body: Bytes::new(),
                 };
-                return self.fill(fetched, body, response, (vary, asked)).await;
+                return self.fill(fetched, body, response, (vary, asked_ns)).await;
             }
             Storing::Not(why) => (why, PASSES_FOR),
             Storing::NotForAll(why) => (why, PASSES_ONCE_FOR),
@@ -157,7 +158,7 @@ impl Pipeline<'_> {
         fetched: &mut Fetched<'_>,
         body: upstream::Body,
         response: Response,
-        (vary, asked): (Vary, Moment),
+        (vary, asked_ns): (Vary, u64),
     ) -> Result<ResponseBody, Error> {
         let cache = fetched.cache;
         let is_too_large =
@@ -175,7 +176,7 @@ impl Pipeline<'_> {
             place: fetched.place.again(),
             request: request.headers.clone(),
             vary,
-            asked,
+            asked_ns,
             response,
             flight: fetched.flight.take(),
         };
@@ -214,6 +215,7 @@ impl Pipeline<'_> {
         fetched: &mut Fetched<'_>,
         mut stale: Response,
         (asked, came): (Moment, Moment),
+        asked_ns: u64,
     ) -> ResponseBody {
         let cache = fetched.cache;
         fetched.outcome = Outcome::Revalidated;
@@ -231,7 +233,7 @@ impl Pipeline<'_> {
                 stale.freshness = freshness;
                 let sent = stale.headers.clone();
                 stale.headers = head_to_store(&sent, &without, None, b"");
-                let vary = (&vary, asked);
+                let vary = (&vary, asked_ns);
                 let stored = cache.store(&fetched.place, &request.headers, vary, &stale);
                 fetched.field.stored = cache.noted(stored) == Some(true);
                 if !fetched.field.stored {

@@ -11,7 +11,7 @@ use http::Method;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::cache::{Moment, PASSES_FOR, Place, Response, RouteCache, Vary};
+use crate::cache::{PASSES_FOR, Place, Response, RouteCache, Vary};
 use crate::downstream::{Collector, Downstream, RequestBody};
 use crate::error::{ClientError, Error};
 use crate::exchange::Exchange;
@@ -28,8 +28,8 @@ pub struct Fill {
     /// Fields of the request that it answers.
     pub request: Headers,
     pub vary: Vary,
-    /// When the origin was asked.
-    pub asked: Moment,
+    /// When the origin was asked, by the zones' clock.
+    pub asked_ns: u64,
     pub response: Response,
     /// Whom others wait for; `None`: others do not wait.
     pub flight: Option<Flight>,
@@ -338,12 +338,12 @@ impl Filler {
             place,
             request,
             vary,
-            asked,
+            asked_ns,
             response,
             ..
         } = &mut self.fill;
         response.body = joined(&mut self.shared.pieces.borrow_mut());
-        let stored = cache.store(place, request, (vary, *asked), response);
+        let stored = cache.store(place, request, (vary, *asked_ns), response);
         match cache.noted(stored) {
             Some(true) => cache.metrics.stored.inc(),
             Some(false) | None => return self.let_others_pass(),

@@ -19,7 +19,7 @@ use crate::runtime::clock;
 use crate::service::Service;
 use crate::upstream::{self, Proxied, ProxySettings, UploadSource};
 use crate::worker_context::WorkerContext;
-use crate::zone::Flight;
+use crate::zone::{Flight, now_ns};
 
 /// Fetch of a response that is stored.
 pub struct Refresh {
@@ -46,7 +46,7 @@ impl Refresh {
     }
 
     async fn fetch(mut self) -> Result<(), Error> {
-        let asked = Moment::now();
+        let (asked, asked_ns) = (Moment::now(), now_ns());
         let exchange = &mut self.exchange;
         let request = exchange.request_mut();
         request.method = Method::GET;
@@ -76,11 +76,11 @@ impl Refresh {
         headers.remove_hop_by_hop();
         marks.add_to_response(headers, body.protocol());
         exchange.request_mut().headers = client_fields;
-        self.settle(body, (asked, came));
+        self.settle(body, (asked, came), asked_ns);
         Ok(())
     }
 
-    fn settle(mut self, body: upstream::Body, times: (Moment, Moment)) {
+    fn settle(mut self, body: upstream::Body, times: (Moment, Moment), asked_ns: u64) {
         let cache = &self.cache;
         let (asked, _) = times;
         let own_cookie = self.worker.upstream(self.idx).balancer.session_cookie();
@@ -123,7 +123,7 @@ impl Refresh {
         if is_good {
             body.finish_if_over();
             response.body = self.stale.body;
-            let stored = cache.store(&self.place, &request.headers, (&vary, asked), &response);
+            let stored = cache.store(&self.place, &request.headers, (&vary, asked_ns), &response);
             cache.noted(stored);
             return;
         }
@@ -135,7 +135,7 @@ impl Refresh {
             place: self.place.again(),
             request: request.headers.clone(),
             vary,
-            asked,
+            asked_ns,
             response,
             flight: Some(self.flight),
         };
