@@ -1,6 +1,7 @@
 //! The plugin map over real sockets, as its README says.
 
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use castling_tests::{Proxy, origin, until, workspace_root};
 
@@ -154,6 +155,58 @@ fn a_table_of_a_hundred_thousand_is_followed() {
     until("the table is another", || new(7) == "/newer/path/7");
     assert_eq!(new(99_999), "/newer/path/99999");
     // Calls by one instance, which has not outgrown its memory.
+    let status = proxy.status().to_string();
+    assert!(status.contains("\"instances\":1,"), "{status}");
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
+
+/// Ranges that begin and end anywhere take an entry each, as networks do.
+#[test]
+fn a_hundred_thousand_ranges_are_followed() {
+    let v4 = |number: u32| Ipv4Addr::from_bits(number + 0x0a00_0000).to_string();
+    let v6 = |number: u32| Ipv6Addr::from_bits(u128::from(number) | 0x2001_0db8 << 96).to_string();
+    ranges_are_followed("32MiB", v4);
+    ranges_are_followed("64MiB", v6);
+}
+
+fn ranges_are_followed(memory: &str, address: fn(u32) -> String) {
+    let lines = |value: &str| -> String {
+        let line = |idx: u32| {
+            let first = idx * 10_007;
+            let last = first + 1 + idx * 7_919 % 10_000;
+            format!("{}-{} {value}{idx};\n", address(first), address(last))
+        };
+        (0..100_000).map(line).collect()
+    };
+    let config = r#"
+        [workers]
+        count = 1
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [[routes]]
+        plugins = ["map", "respond"]
+
+        [plugins.map]
+        wasm = "{plugins}/map.wasm"
+        grants = { files = ["ranges.map"] }
+        limits = { memory = "MEMORY", cpu = "1s" }
+        config = { maps = [{ variable = "it", keys = "networks", source = "$http_x", file = "ranges.map", default = "none" }] }
+
+        [plugins.respond]
+        wasm = "{plugins}/respond.wasm"
+        config = { body = "$it" }
+    "#;
+    let proxy = Proxy::with_config(&config.replace("MEMORY", memory))
+        .file("ranges.map", lines("a"))
+        .start();
+    let of = |number: u32| proxy.get_with("/", &[("x", &address(number))]).text();
+    assert_eq!([of(1), of(2), of(10_009)], ["a0", "none", "a1"]);
+    fs::write(proxy.path("next.map"), lines("b")).unwrap();
+    fs::rename(proxy.path("next.map"), proxy.path("ranges.map")).unwrap();
+    until("the table is another", || of(1) == "b0");
+    assert_eq!(of(99_999 * 10_007), "b99999");
     let status = proxy.status().to_string();
     assert!(status.contains("\"instances\":1,"), "{status}");
     assert_eq!(proxy.error_lines(), [""; 0]);

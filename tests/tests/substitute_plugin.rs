@@ -106,3 +106,42 @@ fn a_text_may_be_of_any_case_once_and_say_what_was_asked() {
     );
     assert_eq!(reply.matches("http://internal.example/").count(), 299);
 }
+
+/// A chunk becomes 500 times as long, which is more than `limits.body` and than the instance has memory.
+#[test]
+fn a_chunk_may_become_longer_than_the_plugins_limits() {
+    let config = r#"
+        [workers]
+        count = 1
+
+        [listeners.web]
+        bind = "{listen}"
+
+        [upstreams.app]
+        peers = ["{app}"]
+
+        [[routes]]
+        upstream = "app"
+        plugins = ["substitute"]
+
+        [plugins.substitute]
+        wasm = "{plugins}/substitute.wasm"
+        limits = { body = "128KiB", memory = "4MiB" }
+        config = { replace = [{ from = "a", to = "TO" }], types = ["text/plain"] }
+    "#;
+    let to = "x".repeat(500);
+    let app = origin::answering(|_| {
+        let response = Response::builder().header("content-type", "text/plain");
+        response.body(body::full("a-".repeat(10_000))).unwrap()
+    });
+    let proxy = Proxy::with_config(&config.replace("TO", &to))
+        .origin("app", app)
+        .start();
+    let text = proxy.get("/").text();
+    assert!(
+        text == format!("{to}-").repeat(10_000),
+        "{} bytes",
+        text.len()
+    );
+    assert_eq!(proxy.error_lines(), [""; 0]);
+}
