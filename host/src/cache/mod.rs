@@ -13,6 +13,7 @@ mod status_field;
 mod storable;
 mod vary;
 
+pub use directives::RequestDirectives;
 pub use entry::{Entry, Response};
 pub use freshness::{Defaults, Moment};
 pub use key::KeyDigest;

@@ -10,7 +10,8 @@ use super::pipeline::{Pipeline, ResponseBody};
 use super::refresh;
 use super::stored;
 use crate::cache::{
-    Found, KeyDigest, Moment, Outcome, Past, Place, Response, RouteCache, StatusField, is_fresh_for,
+    Found, KeyDigest, Moment, Outcome, Past, Place, RequestDirectives, Response, RouteCache,
+    StatusField, is_fresh_for,
 };
 use crate::error::{ClientError, Error, reply};
 use crate::exchange::Stage;
@@ -38,7 +39,8 @@ pub struct Wanted {
     alone: bool,
     /// Whether the response may be stored, as far as the request says.
     stores: bool,
-    only_if_cached: bool,
+    /// What the request itself takes.
+    directives: RequestDirectives,
 }
 
 /// End of the wait for others who fetch the same.
@@ -48,9 +50,6 @@ enum Turn<'c> {
     /// Another one has fetched it.
     Response(ResponseBody),
 }
-
-/// `fwd` of a request that wants no response that is stored already.
-const ASKED_FOR: &str = "request";
 
 /// `detail` of a stale response that is fetched anew meanwhile.
 const MEANWHILE: &str = "stale-while-revalidate";
@@ -74,7 +73,7 @@ impl Pipeline<'_> {
             is_bypass,
             alone: false,
             stores,
-            only_if_cached: asked.only_if_cached,
+            directives: asked,
         };
         let (place, found) = cache.find(primary, &self.exchange.request().headers);
         let now = Moment::now();
@@ -104,7 +103,7 @@ impl Pipeline<'_> {
             }
             Found::Response(response) => {
                 wanted.fwd = match asked.no_cache || asked.max_age.is_some() {
-                    true if response.freshness.is_fresh_at(now) => ASKED_FOR,
+                    true if response.freshness.is_fresh_at(now) => "request",
                     _ => "stale",
                 };
                 wanted.stale = Some(response);
@@ -151,7 +150,7 @@ impl Pipeline<'_> {
         cache: &Rc<RouteCache>,
         wanted: Box<Wanted>,
     ) -> Result<ResponseBody, Error> {
-        if wanted.only_if_cached {
+        if wanted.directives.only_if_cached {
             // RFC 9111 §5.2.1.7.
             cache.note(Outcome::Miss, self.exchange);
             return Ok(self.take(reply::plain(StatusCode::GATEWAY_TIMEOUT)));
@@ -187,14 +186,13 @@ impl Pipeline<'_> {
             is_bypass,
             mut alone,
             stores,
-            ..
+            directives,
         } = *wanted;
         let mut field = StatusField {
             fwd: Some(fwd),
             ..StatusField::default()
         };
         let is_head = self.exchange.request().method == Method::HEAD;
-        let takes_older = fwd != ASKED_FOR;
         let begun = Moment::now();
         let until = Instant::now() + cache.wait;
         let (place, flight) = loop {
@@ -205,7 +203,7 @@ impl Pipeline<'_> {
             match found {
                 Found::Response(response) => {
                     let waited = field.collapsed.then_some(begun);
-                    let since = (waited, takes_older);
+                    let since = (waited, &directives);
                     if let Some(body) = self.answer_after_wait(cache, &response, since) {
                         return Ok(Turn::Response(body));
                     }
@@ -243,18 +241,18 @@ impl Pipeline<'_> {
         })))
     }
 
-    /// Answers a request with what another one has fetched meanwhile, for which it has waited since this moment. `takes_older`: what is
-    /// fresh will do, whenever it came. `None`: there is nothing for it.
+    /// Answers a request with what another one has fetched meanwhile, for which it has waited since this moment. What is
+    /// fresh as it has `asked` will do, whenever it came. `None`: there is nothing for it.
     fn answer_after_wait(
         &mut self,
         cache: &RouteCache,
         response: &Response,
-        (waited, takes_older): (Option<Moment>, bool),
+        (waited, asked): (Option<Moment>, &RequestDirectives),
     ) -> Option<ResponseBody> {
         let now = Moment::now();
         let is_new = waited.is_some_and(|waited| response.freshness.came >= waited);
         // A response that came while the request waited is as good as the one that it would fetch.
-        if is_new || takes_older && response.freshness.is_fresh_at(now) {
+        if is_new || is_fresh_for(&response.freshness, asked, now) {
             cache.note(Outcome::Hit, self.exchange);
             let field = StatusField {
                 collapsed: waited.is_some(),
